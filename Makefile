@@ -1,0 +1,46 @@
+# Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
+#   make run      start Driftline on this machine
+#   make test     linters, types and all tests
+#   make lock     take newer versions of the dependencies
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+.PHONY: run test lint lock clean
+.DEFAULT_GOAL := run
+
+run: .venv/run.done
+	$(BIN)/driftline up
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run.done: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing Driftline into .venv (about a minute, once) ..."
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/test.done: .venv/run.done requirements-dev.lock
+	@echo "Installing the test tools into .venv ..."
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+lock:
+	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group build --output-file requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

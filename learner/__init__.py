@@ -1,0 +1,1 @@
+"""What learns: classifiers, and the one loop that reads the log and changes a model."""

@@ -1,0 +1,108 @@
+"""What is a classifier?
+
+Something that scores texts and learns labels, one after another. The whole of it is one method, `score_and_learn`: texts
+in their order, some with a label; each text is scored by the model as it stands at that moment, then, where it has a
+label, learned. So a call over a batch means exactly a loop of calls over its texts, wherever the batch is cut, and
+test-then-train costs one pass. River's names are made of it below.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import DriftlineError
+
+Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
+State = dict[str, NDArray[Any]]
+
+
+class TooManyLabels(DriftlineError):
+    """A label beyond `max_labels`; the model keeps those that it has."""
+
+
+class Classifier(ABC):
+    """Scores and learns texts. Not thread-safe: one writer; readers have a copy of their own (see snapshot.py)."""
+
+    labels: list[str]  # in the order in which each was first learned; a column of the scores each
+    max_labels: int
+
+    @abstractmethod
+    def score_and_learn(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]
+    ) -> Scores:
+        """Score each text, then learn it where it has a target.
+
+        Parameters
+        ----------
+        texts : n strings
+        targets : int32 [n], the label's column (from `label_index`), or -1: score only
+        weights : float32 [n], finite and above 0, how many times over a label counts
+
+        Returns
+        -------
+        scores : float32 [n, len(self.labels)], from before the text's own label was learned. A label that was not
+            known at that moment has 0; a row is all 0 while none was.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return what `make_classifier` needs to build it again, as JSON types: never more than was set."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return every array that the model consists of. They are the model's own: copy before learning on."""
+
+    @abstractmethod
+    def load_state(self, state: State, labels: Sequence[str]) -> None:
+        """Take over arrays as `state` gave them, and the labels. May keep them (they may be mapped copy-on-write)."""
+
+    def label_index(self, label: str) -> int:
+        """Return a label's column, making one for a new label. Raises TooManyLabels."""
+        index = self._index.get(label)
+        if index is None:
+            if len(self.labels) >= self.max_labels:
+                raise TooManyLabels(
+                    f"label {label!r} would be number {len(self.labels) + 1}, but max_labels is {self.max_labels}"
+                )
+            index = self._index[label] = len(self.labels)
+            self.labels.append(label)
+        return index
+
+    def _set_labels(self, labels: Sequence[str], max_labels: int) -> None:
+        self.labels = list(labels)
+        self.max_labels = max_labels
+        self._index: Final = {label: index for index, label in enumerate(self.labels)}
+
+    # River's names, and the batch forms.
+
+    def learn_many(self, texts: Sequence[str], labels: Sequence[str], weights: Sequence[float] | None = None) -> None:
+        """Learn texts with their labels, in order."""
+        targets = np.fromiter(map(self.label_index, labels), np.int32, len(texts))
+        ones = np.ones(len(texts), np.float32)
+        self.score_and_learn(texts, targets, ones if weights is None else np.asarray(weights, np.float32))
+
+    def predict_proba_many(self, texts: Sequence[str]) -> Scores:
+        """Return the scores of texts; changes nothing."""
+        return self.score_and_learn(texts, np.full(len(texts), -1, np.int32), np.ones(len(texts), np.float32))
+
+    def predict_many(self, texts: Sequence[str]) -> list[str | None]:
+        """Return the best label of each text, or None while no label is known."""
+        scores = self.predict_proba_many(texts)
+        if not self.labels:
+            return [None] * len(texts)
+        return [self.labels[best] for best in scores.argmax(axis=1)]
+
+    def learn_one(self, text: str, label: str, weight: float = 1.0) -> None:
+        """Learn one text with its label."""
+        self.learn_many([text], [label], [weight])
+
+    def predict_proba_one(self, text: str) -> dict[str, float]:
+        """Return the score of each known label."""
+        return dict(zip(self.labels, self.predict_proba_many([text])[0].tolist(), strict=True))
+
+    def predict_one(self, text: str) -> str | None:
+        """Return the best label, or None while no label is known."""
+        return self.predict_many([text])[0]

@@ -1,0 +1,57 @@
+"""Every error that Driftline raises on purpose.
+
+    DriftlineError
+    ├── ConfigError          an option cannot be meant as it stands
+    ├── LogError             the log did not do what was asked
+    │   ├── LogUnavailable   it may later: try again
+    │   ├── OffsetsLost      records that were to be read are gone
+    │   └── TopicMismatch    a topic is not laid out as it must be
+    ├── StateError           the data directory cannot be used as it stands
+    └── BadRecord            one record cannot be read; it becomes a Rejected
+
+A message says what was wrong, where (topic, partition, offset, file, option) and what to do next.
+"""
+
+
+class DriftlineError(Exception):
+    """Anything that Driftline refuses; the command line prints it without a traceback."""
+
+
+class ConfigError(DriftlineError):
+    """An option, variable or file entry that cannot be meant as it stands."""
+
+
+class LogError(DriftlineError):
+    """The log did not do what was asked."""
+
+
+class LogUnavailable(LogError):
+    """The log cannot be reached or written just now; the same call may succeed later."""
+
+
+class OffsetsLost(LogError):
+    """Records from `wanted` on were to be read, but the log begins at `low` or ends at `high`."""
+
+    def __init__(self, topic: str, partition: int, wanted: int, low: int, high: int) -> None:
+        self.topic, self.partition, self.wanted, self.low, self.high = topic, partition, wanted, low, high
+        if wanted < low:
+            what = f"{low - wanted} records ({wanted} to {low - 1}) are gone: the log now begins at {low}"
+        else:
+            what = f"the log ends at {high}: the topic was truncated or made again"
+        super().__init__(f"{topic}[{partition}]: the next offset to read is {wanted}, but {what}")
+
+
+class TopicMismatch(LogError):
+    """A topic exists, but not as Driftline needs it."""
+
+
+class StateError(DriftlineError):
+    """The data directory is in use, damaged, or of another format."""
+
+
+class BadRecord(DriftlineError):
+    """A record that cannot be read. `error` is a short code, `detail` a sentence."""
+
+    def __init__(self, error: str, detail: str) -> None:
+        super().__init__(f"{error}: {detail}")
+        self.error, self.detail = error, detail

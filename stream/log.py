@@ -1,0 +1,163 @@
+"""What is a log?
+
+Topics of numbered partitions; in each, records with rising offsets, never changed, dropped only by retention. Two are
+built in: one SQLite file (`sqlite:///path`) and Apache Kafka (`kafka://host:9092`). Everything above this file knows only
+what stands here, and tests/test_log.py holds both to it. An offset is a record's index in its partition; a position is
+the next offset to read.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from stream.errors import ConfigError
+from stream.records import Headers
+
+if TYPE_CHECKING:
+    from stream.settings import StreamSettings
+
+
+class TopicPartition(NamedTuple):
+    """One partition of a topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Watermarks(NamedTuple):
+    """The first offset still there and the one that the next record will get."""
+
+    low: int
+    high: int
+
+
+class Record(msgspec.Struct, gc=False):
+    """A record as read. `value` is None for a tombstone."""
+
+    partition: TopicPartition
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None = None
+
+
+class NewRecord(NamedTuple):
+    """A record to append. The key decides the partition; without a timestamp the log gives the time of appending."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int | None = None
+    headers: Headers | None = None
+
+
+class Appended(NamedTuple):
+    """Where a record went."""
+
+    partition: int
+    offset: int
+
+
+class Reader(ABC):
+    """Reads some partitions from given positions on, each in the order of its offsets. One thread at a time."""
+
+    partitions: list[TopicPartition]
+
+    @abstractmethod
+    def read(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Return what is there, at most `max_records`; wait up to `timeout_s` only while there is nothing.
+
+        Raises
+        ------
+        OffsetsLost : a position lies outside the log.
+        LogUnavailable : the log cannot be reached for good (a wrong password); a broker that is away is waited for.
+        """
+
+    @abstractmethod
+    def at_end(self, partition: TopicPartition) -> bool:
+        """Tell whether the last read found no more records there. False until that was seen."""
+
+    @abstractmethod
+    def pause(self, partition: TopicPartition) -> None:
+        """Leave a partition out of `read` until it is resumed. Its position stays."""
+
+    @abstractmethod
+    def resume(self, partition: TopicPartition) -> None:
+        """Take a paused partition up again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back files, sockets and threads."""
+
+
+class Log(ABC):
+    """An append-only log. `submit` may be called from any thread; the other methods from one at a time."""
+
+    @abstractmethod
+    def create_topics(self, topics: Iterable[str]) -> None:
+        """Make the topics that are missing, with the configured number of partitions. Existing ones stay as they are."""
+
+    @abstractmethod
+    def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has. Raises TopicMismatch where it does not exist."""
+
+    @abstractmethod
+    def watermarks(self, topics: Iterable[str]) -> dict[TopicPartition, Watermarks]:
+        """Return the watermarks of every partition of some topics."""
+
+    @abstractmethod
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+        """Append records; the future holds where each went, once all of them are durable, or a LogError.
+
+        Two submits to one topic from one thread land in that order. Never blocks for longer than it takes to queue; a
+        full queue blocks until there is room.
+        """
+
+    def append(self, topic: str, records: Sequence[NewRecord]) -> list[Appended]:
+        """Append records and return once they are durable."""
+        return self.submit(topic, records).result()
+
+    @abstractmethod
+    def reader(self, positions: Mapping[TopicPartition, int]) -> Reader:
+        """Return a reader of these partitions from these positions on."""
+
+    @abstractmethod
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        """Note a consumer group's positions for tools that show lag. Nothing here ever reads them back to recover."""
+
+    @abstractmethod
+    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the positions last committed; partitions without one are left out."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for what was submitted, then give back files, sockets and threads."""
+
+
+def open_log(settings: "StreamSettings") -> Log:
+    """Open the log that `settings.log_url` names.
+
+    Raises
+    ------
+    ConfigError : the address cannot be meant.
+    LogUnavailable : the file cannot be opened.
+    """
+    scheme = urlsplit(settings.log_url).scheme
+    if scheme == "sqlite":
+        from stream.sqlite_log import SqliteLog  # noqa: PLC0415  (each log loads only its own library)
+
+        return SqliteLog(settings)
+    if scheme == "kafka":
+        from stream.kafka_log import KafkaLog  # noqa: PLC0415
+
+        return KafkaLog(settings)
+    raise ConfigError(
+        f"log: {settings.log_url!r} is not a log's address; use sqlite:///path/to/log.db or kafka://host:9092"
+    )
