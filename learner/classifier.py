@@ -8,7 +8,7 @@ test-then-train costs one pass. River's names are made of it below.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,12 @@ class TooManyLabels(DriftlineError):
 class Classifier(ABC):
     """Scores and learns texts. Not thread-safe: one writer; readers have a copy of their own (see snapshot.py)."""
 
+    spec: str  # what make_classifier builds it from, every option that was set included
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     max_labels: int
 
     @abstractmethod
-    def score_and_learn(
-        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]
-    ) -> Scores:
+    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target.
 
         Parameters
@@ -59,6 +58,10 @@ class Classifier(ABC):
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays as `state` gave them, and the labels. May keep them (they may be mapped copy-on-write)."""
 
+    def knows(self, label: str) -> bool:
+        """Tell whether a label has a column."""
+        return label in self._index
+
     def label_index(self, label: str) -> int:
         """Return a label's column, making one for a new label. Raises TooManyLabels."""
         index = self._index.get(label)
@@ -74,7 +77,7 @@ class Classifier(ABC):
     def _set_labels(self, labels: Sequence[str], max_labels: int) -> None:
         self.labels = list(labels)
         self.max_labels = max_labels
-        self._index: Final = {label: index for index, label in enumerate(self.labels)}
+        self._index = {label: index for index, label in enumerate(self.labels)}
 
     # River's names, and the batch forms.
 

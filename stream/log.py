@@ -1,9 +1,9 @@
 """What is a log?
 
 Topics of numbered partitions; in each, records with rising offsets, never changed, dropped only by retention. Two are
-built in: one SQLite file (`sqlite:///path`) and Apache Kafka (`kafka://host:9092`). Everything above this file knows only
-what stands here, and tests/test_log.py holds both to it. An offset is a record's index in its partition; a position is
-the next offset to read.
+built in: one SQLite file (`sqlite:///path`) and Apache Kafka (`kafka://host:9092`). Everything above this file knows
+only what stands here, and tests/test_log.py holds both to it. An offset is a record's index in its partition; a
+position is the next offset to read.
 """
 
 from abc import ABC, abstractmethod
@@ -102,7 +102,7 @@ class Log(ABC):
 
     @abstractmethod
     def create_topics(self, topics: Iterable[str]) -> None:
-        """Make the topics that are missing, with the configured number of partitions. Existing ones stay as they are."""
+        """Make the topics that are missing, with the configured number of partitions. The others stay as they are."""
 
     @abstractmethod
     def partition_count(self, topic: str) -> int:

@@ -2,8 +2,8 @@
 
 JSON in UTF-8; only `id` and `text` (`message_id` and `label`) are required; unknown fields are skipped. CloudEvents 1.0
 are accepted in binary form (headers) and structured form. A value that cannot be read raises BadRecord, whatever its
-bytes are: nothing else ever leaves `decode_message` and `decode_feedback`. The hot path is one msgspec call; reasons are
-only looked for once it has failed.
+bytes are: nothing else ever leaves `decode_message` and `decode_feedback`. The hot path is one msgspec call; reasons
+are only looked for once it has failed.
 """
 
 import base64
@@ -246,7 +246,7 @@ def _fields(event: _Event) -> dict[str, Any]:
         defaults["ts"] = event.time
     media_type = (event.datacontenttype or "application/json").partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or media_type.endswith("+json")
-    content = msgspec.json.decode(data) if is_json or event.data_base64 is None and data[:1] == b'"' else data.decode()
+    content = msgspec.json.decode(data) if is_json else data.decode()
     if isinstance(content, str):
         return defaults | {"text": content}
     if not isinstance(content, dict):

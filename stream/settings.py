@@ -48,7 +48,8 @@ class StreamSettings(Settings):
         Path("driftline-data"), description="Directory of the checkpoints, the snapshots and the embedded log."
     )
     log: str | None = Field(
-        None, description="The log: sqlite:///path or kafka://host:9092[,host:9092]. Default: log.db in the data directory."
+        None,
+        description="The log: sqlite:///path or kafka://host:9092[,host:9092]. Default: log.db in the data directory.",
     )
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", max_length=200, description="Put before each topic's name.")
     partitions: int = Field(1, ge=1, le=1024, description="Partitions of each topic that has to be made.")

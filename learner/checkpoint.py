@@ -1,0 +1,164 @@
+"""What does recovery need?
+
+A directory that is never overwritten: the model, the join windows, the progressive metrics, and a manifest that says
+from which offsets to go on. `sha256sum -c SHA256SUMS` accepts it. Together with the journal that follows it, it gives
+the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON.
+
+    checkpoints/000000000042/     named after the last batch in it
+        model.safetensors         the classifier's arrays
+        progress.safetensors      the metrics' arrays
+        window-0.msgpack ...      one for each partition of the messages
+        manifest.json             Manifest
+        SHA256SUMS
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from learner import durable
+from learner.classifier import State
+from learner.settings import Rules
+from stream.errors import StateError
+from stream.join import JoinCounts
+
+FORMAT: Final = 1
+KEPT: Final = 3
+_LOG: Final = logging.getLogger(__name__)
+
+Offsets = dict[str, dict[str, int]]  # topic, partition's number as text (JSON has no other keys), offset
+
+
+class Counts(msgspec.Struct):
+    """What happened to records since the first one."""
+
+    messages_seen: int = 0
+    labels_seen: int = 0
+    labels_learned: int = 0  # corrections included
+    updates: int = 0  # labels_learned, and what was learned of expired messages
+    rejected: int = 0  # records that went to the dead-letter topic
+    tombstones: int = 0
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What a checkpoint is, beside its arrays."""
+
+    format: int = FORMAT
+    batch: int  # the last batch applied
+    epoch: int  # of the learner that wrote it
+    lineage: str  # of all models that grew from one empty model
+    model: str
+    rules: Rules
+    labels: list[str]
+    positions: Offsets  # the next offset of each partition
+    clocks: Offsets  # the highest timestamp taken of each partition, ms
+    counts: Counts
+    join_counts: JoinCounts
+    created_at: str
+
+
+class Checkpoint(msgspec.Struct):
+    """All that a learner consists of between two batches."""
+
+    manifest: Manifest
+    model: State
+    progress: State
+    windows: list[bytes]
+
+
+def path_of(root: Path, batch: int) -> Path:
+    """Return where the checkpoint after a batch lies."""
+    return root / f"{batch:012d}"
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Return the checkpoints, newest first. Half-written ones are not among them."""
+    return sorted((path for path in root.glob("[0-9]*") if path.is_dir()), reverse=True)
+
+
+def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and return where it lies, once it is durable."""
+    files = {
+        "model.safetensors": safetensors.numpy.save(checkpoint.model),
+        "progress.safetensors": safetensors.numpy.save(checkpoint.progress),
+        **{f"window-{number}.msgpack": window for number, window in enumerate(checkpoint.windows)},
+        "manifest.json": msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1),
+    }
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(files.items()))
+    path = path_of(root, checkpoint.manifest.batch)
+    durable.write_directory(path, files | {"SHA256SUMS": sums.encode()})
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    StateError : a file is missing or not what SHA256SUMS says, or another version of Driftline wrote it.
+    """
+    try:
+        files = _read_checked(path)
+        manifest = msgspec.json.decode(files["manifest.json"], type=Manifest)
+        return Checkpoint(
+            manifest,
+            safetensors.numpy.load(files["model.safetensors"]),
+            safetensors.numpy.load(files["progress.safetensors"]),
+            [files[f"window-{number}.msgpack"] for number in range(sum(name.startswith("window-") for name in files))],
+        )
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
+
+
+def load_newest(root: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, stepping over damaged ones; None where there is none at all.
+
+    Raises
+    ------
+    StateError : there are checkpoints, but none can be read; or the newest is of an unknown format.
+    """
+    paths = list_checkpoints(root)
+    for path in paths:
+        _refuse_unknown_format(path)
+        try:
+            return load_checkpoint(path)
+        except StateError as error:
+            _LOG.error("%s; taking the one before", error)
+    if paths:
+        raise StateError(f"none of the {len(paths)} checkpoints in {root} can be read; restore one from a copy")
+    return None
+
+
+def prune(root: Path) -> int:
+    """Delete all but the newest checkpoints and return the batch of the oldest kept."""
+    paths = list_checkpoints(root)
+    for path in paths[KEPT:]:
+        durable.remove(path)
+    return int(paths[:KEPT][-1].name)
+
+
+def _read_checked(path: Path) -> dict[str, bytes]:
+    files = {}
+    for line in (path / "SHA256SUMS").read_text().splitlines():
+        expected, _, name = line.partition("  ")
+        files[name] = (path / name).read_bytes()
+        if hashlib.sha256(files[name]).hexdigest() != expected:
+            raise ValueError(f"{name} does not have the SHA-256 that SHA256SUMS gives")
+    return files
+
+
+def _refuse_unknown_format(path: Path) -> None:
+    try:
+        found = msgspec.json.decode((path / "manifest.json").read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # damaged: that is said by whoever reads it whole
+    if found != FORMAT:
+        raise StateError(
+            f"checkpoint {path} has format {found}; this version of Driftline reads format {FORMAT}. "
+            "Use the version that wrote it, or another data directory; nothing was changed"
+        )

@@ -1,0 +1,142 @@
+"""Which records were applied since the checkpoint, and in which batches?
+
+One file for each start and each checkpoint: a head, then an entry for each batch, a few bytes each. An entry is durable
+before anything that follows from its batch is seen outside. The log has the records; this has only their order. A torn
+tail (the machine went down while an entry was written) is left out: nobody had seen anything of its batch.
+
+    file   = magic, entry*
+    entry  = length uint32, crc32 uint32 of the body (little endian), body
+    body   = msgpack; the first entry is Head, the others Applied
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+import msgspec
+
+from learner import durable
+from learner.settings import Rules
+from stream.errors import StateError
+from stream.log import TopicPartition
+from stream.merge import Span
+
+MAGIC: Final = b"DRIFTLINE-JOURNAL-1\n"
+MAX_ENTRY_BYTES: Final = 1 << 24
+_FRAME: Final = struct.Struct("<II")
+
+
+class Head(msgspec.Struct, array_like=True):
+    """What the entries start from and go by: a checkpoint's batch, the rules, the partitions by their number."""
+
+    checkpoint: int
+    epoch: int
+    rules: Rules
+    partitions: list[TopicPartition]
+
+
+class _Entry(msgspec.Struct, array_like=True):
+    """One batch, as it is written."""
+
+    batch: int
+    delivered: int  # the last batch up to which all output is durable in the log
+    spans: list[tuple[int, int, int]]  # the partition's number, start, end
+
+
+class Journal:
+    """The journal that is being written. One thread."""
+
+    def __init__(self, path: Path, head: Head) -> None:
+        self._numbers = {partition: number for number, partition in enumerate(head.partitions)}
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._file: BinaryIO = durable.create(path, MAGIC + self._frame(head))
+
+    def append(self, batch: int, delivered: int, spans: Sequence[Span]) -> None:
+        """Write a batch down and return once it is durable."""
+        numbered = [(self._numbers[span.partition], span.start, span.end) for span in spans]
+        self._file.write(self._frame(_Entry(batch, delivered, numbered)))
+        durable.sync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _frame(self, body: Head | _Entry) -> bytes:
+        encoded = self._encode(body)
+        return _FRAME.pack(len(encoded), zlib.crc32(encoded)) + encoded
+
+
+def path_of(root: Path, checkpoint: int, epoch: int) -> Path:
+    """Return where the journal after a checkpoint lies."""
+    return root / f"{checkpoint:012d}-{epoch:08d}.journal"
+
+
+class Applied(NamedTuple):
+    """One batch as it was applied."""
+
+    batch: int
+    delivered: int
+    spans: list[Span]
+    rules: Rules
+
+
+def read_since(root: Path, batch: int) -> list[Applied]:
+    """Return the batches that were applied after a checkpoint, in their order.
+
+    Raises
+    ------
+    StateError : a journal is missing or damaged.
+    """
+    found: list[Applied] = []
+    for path in sorted(root.glob("[0-9]*.journal")):
+        if int(path.name.partition("-")[0]) >= batch:
+            found += read_journal(path)
+    for expected, applied in enumerate(found, start=batch + 1):
+        if applied.batch != expected:
+            raise StateError(f"{root}: batch {expected} is missing, {applied.batch} follows; a journal is missing")
+    return found
+
+
+def prune(root: Path, batch: int) -> None:
+    """Delete the journals that end before a checkpoint."""
+    for path in root.glob("[0-9]*.journal"):
+        if int(path.name.partition("-")[0]) < batch:
+            durable.remove(path)
+
+
+def read_journal(path: Path) -> list[Applied]:
+    """Return a journal's batches; a torn tail is left out.
+
+    Raises
+    ------
+    StateError : this is no journal, or one of another format.
+    """
+    content = path.read_bytes()
+    if not content.startswith(MAGIC):
+        raise StateError(f"{path} is not a journal of this version of Driftline (it begins with {content[:20]!r})")
+    bodies = _bodies(content)
+    try:
+        head = msgspec.msgpack.decode(next(bodies), type=Head)
+        return [_applied(head, msgspec.msgpack.decode(body, type=_Entry)) for body in bodies]
+    except (StopIteration, IndexError, msgspec.MsgspecError) as error:
+        raise StateError(
+            f"{path} is damaged ({error!r}); restore it from a copy, or remove newer checkpoints"
+        ) from None
+
+
+def _applied(head: Head, entry: _Entry) -> Applied:
+    spans = [Span(head.partitions[number], start, end) for number, start, end in entry.spans]
+    return Applied(entry.batch, entry.delivered, spans, head.rules)
+
+
+def _bodies(content: bytes) -> Iterator[bytes]:
+    at = len(MAGIC)
+    while at + _FRAME.size <= len(content):
+        length, checksum = _FRAME.unpack_from(content, at)
+        body = content[at + _FRAME.size : at + _FRAME.size + length]
+        if length > MAX_ENTRY_BYTES or len(body) < length or zlib.crc32(body) != checksum:
+            return
+        yield body
+        at += _FRAME.size + length

@@ -1,0 +1,61 @@
+"""How does the learner learn, remember and publish? (See stream/settings.py for how options become flags.)"""
+
+import msgspec
+from pydantic import Field
+
+from stream.join import Limits
+from stream.records import Topics
+from stream.settings import Settings, StreamSettings
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The options on which it depends what a record changes. The journal keeps them, so a replay goes by the same."""
+
+    topics: Topics
+    partitions: int
+    limits: Limits
+    max_record_bytes: int
+    max_labels: int
+    expire_as: str | None
+    predictions: bool
+    predictions_scores: int
+
+
+class LearnerSettings(Settings):
+    """Options of the learner."""
+
+    model: str | None = Field(
+        None,
+        description="The classifier, with its own options: linear, or linear?bits=22&chars=0. "
+        "Default: the one in the data directory, else linear.",
+    )
+    max_labels: int = Field(
+        1000, ge=2, le=65536, description="A label beyond this number goes to the dead-letter topic."
+    )
+    window_messages: int = Field(200_000, ge=1, description="Messages that can still be labelled, at most.")
+    window_bytes: int = Field(256 << 20, ge=1 << 16, description="Memory for messages that can still be labelled.")
+    window_hours: float = Field(
+        168.0, gt=0, description="How long a message can still be labelled, by the records' own times."
+    )
+    expire_as: str | None = Field(
+        None, min_length=1, max_length=256, description="Learn a message that leaves unlabelled as this label."
+    )
+    batch_records: int = Field(4096, ge=1, le=1 << 16, description="Records applied at once, at most.")
+    publish_interval_s: float = Field(0.1, ge=0.0, description="A snapshot is published at most this often.")
+    checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
+    predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
+    predictions_scores: int = Field(10, ge=1, description="Labels in a written prediction, the best ones.")
+    group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
+
+    def rules(self, stream: StreamSettings, partitions: int) -> Rules:
+        """Return the rules that follow from the options, for a log with so many partitions."""
+        return Rules(
+            topics=stream.topics,
+            partitions=partitions,
+            limits=Limits(self.window_messages, self.window_bytes, int(self.window_hours * 3_600_000)),
+            max_record_bytes=stream.max_record_bytes,
+            max_labels=self.max_labels,
+            expire_as=self.expire_as,
+            predictions=self.predictions,
+            predictions_scores=self.predictions_scores,
+        )

@@ -1,0 +1,73 @@
+"""What is the learner doing?
+
+A small JSON file in the data directory, put in place anew about twice a second, so that an API, a health check or a
+person can see the learner without asking it. It may be older than the truth by that much, never half-written.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from learner import durable
+from learner.checkpoint import Counts, Offsets
+from stream.errors import StateError
+from stream.join import JoinCounts
+
+FILE: Final = "status.json"
+STALE_S: Final = 15.0
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """What a learner says of itself."""
+
+    state: Literal["recovering", "running", "stopped", "failed"]
+    detail: str = ""
+    at: float  # seconds since 1970
+    pid: int
+    epoch: int
+    model: str
+    version: str
+    labels: list[str]
+    counts: Counts
+    join: JoinCounts
+    pending: int  # messages waiting for a label
+    waiting: int  # labels waiting for a message
+    positions: Offsets
+    progress: dict[str, Any]
+    checkpoint: int = 0  # batch of the newest checkpoint
+    batch: int = 0
+    window_bytes: int = 0
+    checkpoint_seconds: float = 0.0
+    snapshot_seconds: float = 0.0
+
+    @property
+    def age_s(self) -> float:
+        """How long ago this was written."""
+        return max(0.0, time.time() - self.at)
+
+    @property
+    def alive(self) -> bool:
+        """Whether a learner is at work."""
+        return self.state in {"recovering", "running"} and self.age_s < STALE_S
+
+
+def write_status(data: Path, status: Status) -> None:
+    """Put the status in place."""
+    durable.replace(data / FILE, msgspec.json.encode(status))
+
+
+def read_status(data: Path) -> Status | None:
+    """Return the last status, or None where no learner has run yet.
+
+    Raises
+    ------
+    StateError : the file is not a status of this version.
+    """
+    try:
+        return msgspec.json.decode((data / FILE).read_bytes(), type=Status)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise StateError(f"{data / FILE} is not a status of this version of Driftline: {error}") from error

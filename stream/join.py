@@ -1,0 +1,299 @@
+"""Which message is a label about?
+
+For each partition a window holds the messages that came in lately, each with the scores that were served for it and the
+label that it was given, and beside them the labels that came before their message. A label that comes again is known
+there. Bounded by count, bytes and age (the log's time, never this machine's). Nothing here knows a model: what is to be
+learned is returned, and the loop learns it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from stream.errors import StateError
+from stream.records import Feedback, Message, Rejected
+
+# What an entry takes beside its characters: the struct, the strings' heads, its place in the table.
+ENTRY_BYTES: Final = 400
+# A source that labels one message for ever cannot fill the window: older feedback ids of that message are forgotten.
+MAX_IDS_PER_MESSAGE: Final = 64
+MAX_EARLY_PER_MESSAGE: Final = 16
+# Labels without a message get this part of the limits, so that a flood of them cannot push the messages out.
+EARLY_SHARE: Final = 0.25
+
+
+class Limits(NamedTuple):
+    """What may wait: a number of messages, their bytes, and their age."""
+
+    messages: int
+    n_bytes: int
+    age_ms: int
+
+    def share(self, part: float) -> "Limits":
+        """Return these limits for a part of the stream; age stays."""
+        return Limits(max(1, int(self.messages * part)), max(1, int(self.n_bytes * part)), self.age_ms)
+
+
+class Entry(msgspec.Struct, gc=False, array_like=True):
+    """A message in the window. The loop fills in `scores` once it has them; all else only the window changes."""
+
+    text: str
+    timestamp_ms: int
+    n_bytes: int
+    came: bool = True  # False while only a label that carries the text itself came
+    label: str | None = None  # learned last
+    feedback_ids: tuple[str, ...] = ()
+    scores: bytes | None = None  # float32 [n_labels known then], as served
+
+
+class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A label that waits for its message, and what goes to the dead-letter topic if that never comes."""
+
+    feedback: Feedback
+    timestamp_ms: int
+    orphan: Rejected
+
+
+class Label(NamedTuple):
+    """A label to be learned now. `corrects` tells that another label of that message was learned before."""
+
+    entry: Entry
+    feedback: Feedback
+    timestamp_ms: int
+    corrects: bool
+    orphan: Rejected | None = None  # where it had to wait: what it is on the dead-letter topic
+
+
+class JoinCounts(msgspec.Struct, array_like=True):
+    """What happened at the window since the first record."""
+
+    duplicates: int = 0  # messages with an id that was there
+    repeated: int = 0  # labels known already: the same feedback id, or the same label again
+    corrected: int = 0
+    retracted: int = 0
+    early: int = 0
+    expired: int = 0  # messages that left without a label
+    orphaned: int = 0  # labels that left without their message
+
+
+class _WindowState(msgspec.Struct, array_like=True):
+    clock_ms: int
+    messages: list[tuple[str, Entry]]
+    early: list[tuple[str, list[Early]]]
+
+
+class Window:
+    """The messages of one partition that can still be labelled, and its labels that wait for a message."""
+
+    def __init__(self, limits: Limits, counts: JoinCounts) -> None:
+        self.limits, self._counts = limits, counts
+        self.messages: OrderedDict[str, Entry] = OrderedDict()
+        self.early: OrderedDict[str, list[Early]] = OrderedDict()
+        self.clock_ms = 0
+        self.n_bytes = self.early_bytes = 0
+        self.unlabelled = 0
+
+    def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, list[Label]]:
+        """Take a message in.
+
+        Returns
+        -------
+        entry : to be scored; None where the message was there already
+        labels : that waited for it, to be learned once it was scored
+        """
+        entry = self.messages.get(message.id)
+        if entry is None:
+            entry = self._insert(message.id, message.text, timestamp_ms, score_bytes)
+        elif entry.came:
+            self._counts.duplicates += 1
+            return None, []
+        else:
+            entry.came = True
+            entry.n_bytes += score_bytes
+            self.n_bytes += score_bytes
+        return entry, self._settle_early(message.id, entry) if self.early else []
+
+    def add_feedback(self, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None) -> list[Label]:
+        """Take a label in and return what is to be learned now; `orphan` is needed where the message is not here."""
+        entry = self.messages.get(feedback.message_id)
+        if feedback.op == "retract":
+            self._retract(feedback, entry)
+            return []
+        if entry is not None:
+            return self._settle(entry, feedback, timestamp_ms)
+        if feedback.text is not None:
+            entry = self._insert(feedback.message_id, feedback.text, timestamp_ms, 0)
+            entry.came = False
+            return self._settle_early(feedback.message_id, entry) + self._settle(entry, feedback, timestamp_ms)
+        assert orphan is not None, "add_feedback needs the orphan where `feedback.message_id in messages` is false"
+        self._wait(Early(feedback, timestamp_ms, orphan))
+        return []
+
+    def evict(self) -> tuple[list[Entry], list[Rejected]]:
+        """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
+        return list(self._evict_messages()), list(self._evict_early())
+
+    def state(self) -> bytes:
+        """Return everything, as bytes that depend on nothing else."""
+        state = _WindowState(self.clock_ms, list(self.messages.items()), list(self.early.items()))
+        return msgspec.msgpack.encode(state)
+
+    def load_state(self, state: bytes) -> None:
+        """Take over what `state` gave."""
+        try:
+            loaded = msgspec.msgpack.decode(state, type=_WindowState)
+        except msgspec.MsgspecError as error:
+            raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
+        self.clock_ms = loaded.clock_ms
+        self.messages = OrderedDict(loaded.messages)
+        self.early = OrderedDict(loaded.early)
+        self.n_bytes = sum(entry.n_bytes for entry in self.messages.values())
+        self.early_bytes = sum(map(_early_bytes, self.early.values()))
+        self.unlabelled = sum(entry.label is None for entry in self.messages.values())
+
+    def _insert(self, key: str, text: str, timestamp_ms: int, score_bytes: int) -> Entry:
+        n_bytes = ENTRY_BYTES + 4 * (len(key) + len(text)) + score_bytes  # a character takes up to 4 bytes
+        entry = self.messages[key] = Entry(text, timestamp_ms, n_bytes)
+        self.n_bytes += n_bytes
+        self.unlabelled += 1
+        return entry
+
+    def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> list[Label]:
+        if feedback.id is not None:
+            if feedback.id in entry.feedback_ids:
+                self._counts.repeated += 1
+                return []
+            entry.feedback_ids = (*entry.feedback_ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id)
+            grown = ENTRY_BYTES // 4 + 4 * len(feedback.id)
+            entry.n_bytes += grown
+            self.n_bytes += grown
+        if entry.label == feedback.label:
+            self._counts.repeated += 1
+            return []
+        corrects = entry.label is not None
+        self._counts.corrected += corrects
+        self.unlabelled -= not corrects
+        entry.label = feedback.label
+        return [Label(entry, feedback, timestamp_ms, corrects)]
+
+    def _settle_early(self, key: str, entry: Entry) -> list[Label]:
+        waiting = self.early.pop(key, [])
+        self.early_bytes -= _early_bytes(waiting)
+        return [
+            label._replace(orphan=each.orphan)
+            for each in waiting
+            for label in self._settle(entry, each.feedback, each.timestamp_ms)
+        ]
+
+    def _retract(self, feedback: Feedback, entry: Entry | None) -> None:
+        """Drop the labels that still wait. One that was learned stays in the model until it is built anew."""
+        self._counts.retracted += 1
+        if entry is None:
+            self.early_bytes -= _early_bytes(self.early.pop(feedback.message_id, []))
+
+    def _wait(self, early: Early) -> None:
+        key = early.feedback.message_id
+        waiting = self.early.setdefault(key, [])
+        known = any(early.feedback.id is not None and each.feedback.id == early.feedback.id for each in waiting)
+        if known or len(waiting) >= MAX_EARLY_PER_MESSAGE:
+            self._counts.repeated += 1
+            return
+        self._counts.early += 1
+        waiting.append(early)
+        self.early_bytes += _early_bytes([early])
+
+    def _evict_messages(self) -> Iterator[Entry]:
+        limits, messages = self.limits, self.messages
+        while messages:
+            if len(messages) <= limits.messages and self.n_bytes <= limits.n_bytes:
+                oldest = next(iter(messages.values()))
+                if oldest.timestamp_ms >= self.clock_ms - limits.age_ms:
+                    return
+            _, entry = messages.popitem(last=False)
+            self.n_bytes -= entry.n_bytes
+            if entry.label is None:
+                self.unlabelled -= 1
+                self._counts.expired += 1
+                yield entry
+
+    def _evict_early(self) -> Iterator[Rejected]:
+        limits, early = self.limits.share(EARLY_SHARE), self.early
+        while early:
+            if len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
+                oldest = next(iter(early.values()))
+                if oldest[0].timestamp_ms >= self.clock_ms - limits.age_ms:
+                    return
+            _, waiting = early.popitem(last=False)
+            self.early_bytes -= _early_bytes(waiting)
+            for each in waiting:
+                self._counts.orphaned += 1
+                yield each.orphan
+
+
+def _early_bytes(waiting: Sequence[Early]) -> int:
+    return sum(3 * ENTRY_BYTES + 4 * (len(each.feedback.message_id) + len(each.feedback.label)) for each in waiting)
+
+
+class Join:
+    """One window for each partition of the messages, as a consumer group would spread them.
+
+    A record's key is its message's id, so a label comes from the partition with the same number as its message. Where a
+    producer forgot the key it does not: then the other windows of this process are searched before a label has to wait.
+    """
+
+    def __init__(self) -> None:
+        self.counts = JoinCounts()
+        self.windows: list[Window] = []
+
+    def configure(self, n_partitions: int, limits: Limits) -> None:
+        """Share the limits among so many partitions; windows that are there stay."""
+        share = limits.share(1 / n_partitions)
+        self.windows += [Window(share, self.counts) for _ in range(n_partitions - len(self.windows))]
+        for window in self.windows:
+            window.limits = share
+
+    def state(self) -> list[bytes]:
+        """Return the windows' state."""
+        return [window.state() for window in self.windows]
+
+    def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
+        """Take over what a join with so many windows had."""
+        self.counts = counts
+        self.windows = [Window(self.windows[0].limits, counts) for _ in windows]
+        for window, state in zip(self.windows, windows, strict=True):
+            window.load_state(state)
+
+    def of_message(self, partition: int, message_id: str) -> Window:
+        """Return the window that a message goes to: where its label waits, or its partition's own."""
+        own = self.windows[partition]
+        if len(self.windows) > 1 and message_id not in own.messages:
+            for window in self.windows:
+                if message_id in window.messages or message_id in window.early:
+                    return window
+        return own
+
+    def of_feedback(self, partition: int, message_id: str) -> Window:
+        """Return the window that holds a label's message, or else its partition's own."""
+        own = self.windows[partition % len(self.windows)]
+        if message_id not in own.messages:
+            for window in self.windows:
+                if message_id in window.messages:
+                    return window
+        return own
+
+    @property
+    def n_bytes(self) -> int:
+        """What the windows weigh."""
+        return sum(window.n_bytes + window.early_bytes for window in self.windows)
+
+    @property
+    def pending(self) -> int:
+        """Messages that wait for a label."""
+        return sum(window.unlabelled for window in self.windows)
+
+    @property
+    def waiting(self) -> int:
+        """Labels that wait for a message."""
+        return sum(len(each) for window in self.windows for each in window.early.values())
