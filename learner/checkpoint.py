@@ -15,7 +15,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
 import hashlib
 import logging
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import safetensors.numpy
@@ -52,7 +52,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     batch: int  # the last batch applied
     epoch: int  # of the learner that wrote it
     lineage: str  # of all models that grew from one empty model
-    model: str
+    model: str  # as it was asked for
+    config: dict[str, Any]  # every setting of it
     rules: Rules
     labels: list[str]
     positions: Offsets  # the next offset of each partition

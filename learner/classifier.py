@@ -1,13 +1,14 @@
 """What is a classifier?
 
-Something that scores texts and learns labels, one after another. The whole of it is one method, `score_and_learn`: texts
-in their order, some with a label; each text is scored by the model as it stands at that moment, then, where it has a
-label, learned. So a call over a batch means exactly a loop of calls over its texts, wherever the batch is cut, and
-test-then-train costs one pass. River's names are made of it below.
+Something that scores texts and learns labels, one after another. The whole of it is one method, `score_and_learn`:
+texts in their order, some with a label; each text is scored by the model as it stands at that moment, then, where it
+has a label, learned. So a call over a batch means exactly a loop of calls over its texts, wherever the batch is cut,
+and test-then-train costs one pass. River's names are made of it below.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,21 @@ class TooManyLabels(DriftlineError):
     """A label beyond `max_labels`; the model keeps those that it has."""
 
 
+def options_set(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings object that are not at their defaults."""
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {name: value for name, value in fields.items() if value != type(settings).__dataclass_fields__[name].default}
+
+
+def spec_of(name: str, options: Mapping[str, Any]) -> str:
+    """Return the specification, `name?option=value&option=value`, that stands for a classifier with these options."""
+    values = (f"{option}={int(value) if isinstance(value, bool) else value}" for option, value in options.items())
+    return f"{name}?{'&'.join(values)}" if options else name
+
+
 class Classifier(ABC):
     """Scores and learns texts. Not thread-safe: one writer; readers have a copy of their own (see snapshot.py)."""
 
-    spec: str  # what make_classifier builds it from, every option that was set included
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     max_labels: int
 

@@ -43,7 +43,14 @@ def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def create(path: Path, head: bytes) -> BinaryIO:
-    """Return a new file, open for appending, that durably begins with `head`."""
+    """Return a new file, open for appending, that durably begins with `head`.
+
+    Raises
+    ------
+    FileExistsError : the file is there; nothing was changed.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already")
     partial = path.with_name(TEMPORARY + path.name)
     file = partial.open("wb")
     try:

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 
 from learner import checkpoint as checkpoints
 from learner import journal as journals
@@ -32,11 +32,11 @@ from learner.checkpoint import Checkpoint, Manifest, Offsets
 from learner.journal import Head, Journal
 from learner.lock import Lock
 from learner.machine import Machine
-from learner.models import make_classifier
+from learner.models import build, make_classifier
 from learner.outbox import Outbox
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
-from learner.status import Status, write_status
+from learner.status import State, Status, write_status
 from stream.errors import ConfigError
 from stream.log import Log, TopicPartition, Watermarks
 from stream.merge import Merger
@@ -92,7 +92,7 @@ class Learner:
 
     def _check_model(self, newest: Checkpoint | None) -> None:
         asked = self._settings.model
-        if newest is not None and asked is not None and asked != newest.manifest.model:
+        if newest is not None and asked and make_classifier(asked).config() != newest.manifest.config:
             raise ConfigError(
                 f"model: {self._stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
                 "leave --model out to go on with it, or give the new one a --data directory of its own"
@@ -107,7 +107,8 @@ class Learner:
             )
 
     def _begin(self) -> None:
-        classifier = make_classifier(self._settings.model or DEFAULT_MODEL)
+        self._model = self._settings.model or DEFAULT_MODEL
+        classifier = make_classifier(self._model)
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
         self._open({partition: mark.low for partition, mark in marks.items()}, {})
@@ -117,7 +118,9 @@ class Learner:
     def _recover(self, newest: Checkpoint) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
-        machine = self._machine = Machine(manifest.rules, make_classifier(manifest.model), manifest.lineage)
+        self._model = manifest.model
+        classifier = build(manifest.config["classifier"], manifest.config)
+        machine = self._machine = Machine(manifest.rules, classifier, manifest.lineage)
         machine.classifier.load_state(newest.model, manifest.labels)
         machine.progress.load_state(newest.progress)
         machine.counts = manifest.counts
@@ -187,7 +190,8 @@ class Learner:
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
-        self._report("failed", detail)
+        if hasattr(self, "_machine"):
+            self._report("failed", detail)
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
@@ -214,7 +218,8 @@ class Learner:
         info = SnapshotInfo(
             version=machine.version,
             epoch=self._epoch,
-            model=machine.classifier.spec,
+            model=self._model,
+            config=machine.classifier.config(),
             labels=machine.classifier.labels,
             labels_learned=machine.counts.labels_learned,
             feedback_offsets=offsets,
@@ -234,7 +239,8 @@ class Learner:
             batch=self._batch,
             epoch=self._epoch,
             lineage=machine.lineage,
-            model=machine.classifier.spec,
+            model=self._model,
+            config=machine.classifier.config(),
             rules=machine.rules,
             labels=machine.classifier.labels,
             positions=_by_topic(positions),
@@ -264,32 +270,33 @@ class Learner:
         if old is not None:
             old.close()
 
-    def _report(self, state: Literal["recovering", "running", "stopped", "failed"], detail: str = "") -> None:
+    def status(self, state: State, detail: str = "") -> Status:
+        """Say what the learner is doing and has done."""
         machine = self._machine
-        write_status(
-            self._stream.data,
-            Status(
-                state=state,
-                detail=detail,
-                at=time.time(),
-                pid=os.getpid(),
-                epoch=self._epoch,
-                model=machine.classifier.spec,
-                version=machine.version,
-                labels=machine.classifier.labels,
-                counts=machine.counts,
-                join=machine.join.counts,
-                pending=machine.join.pending,
-                waiting=machine.join.waiting,
-                positions=_by_topic(self._merger.positions),
-                progress=machine.progress.summary(),
-                checkpoint=self._checkpoint_batch,
-                batch=self._batch,
-                window_bytes=machine.join.n_bytes,
-                checkpoint_seconds=self._checkpoint_s,
-                snapshot_seconds=self._snapshot_s,
-            ),
+        return Status(
+            state=state,
+            detail=detail,
+            at=time.time(),
+            pid=os.getpid(),
+            epoch=self._epoch,
+            model=self._model,
+            version=machine.version,
+            labels=machine.classifier.labels,
+            counts=machine.counts,
+            join=machine.join.counts,
+            pending=machine.join.pending,
+            waiting=machine.join.waiting,
+            positions=_by_topic(self._merger.positions),
+            progress=machine.progress.summary(machine.classifier.labels),
+            checkpoint=self._checkpoint_batch,
+            batch=self._batch,
+            window_bytes=machine.join.n_bytes,
+            checkpoint_seconds=self._checkpoint_s,
+            snapshot_seconds=self._snapshot_s,
         )
+
+    def _report(self, state: State, detail: str = "") -> None:
+        write_status(self._stream.data, self.status(state, detail))
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
 

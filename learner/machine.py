@@ -4,8 +4,8 @@ The learner as a state machine: a state, and `apply`, which takes the next batch
 that must come out the same in a replay is in here, so nothing in here looks at a clock, a random number, a file or the
 network, and the state after some records does not depend on where they were cut into batches.
 
-Two stages with one value between them, the plan: `_score_and_join` needs only the partitions' own records and a model to
-read; `_learn` is the one writer. Here both run in one call of the classifier, in the records' order.
+Two stages with one value between them, the plan: `_score_and_join` needs only the partitions' own records and a model
+to read; `_learn` is the one writer. Here both run in one call of the classifier, in the records' order.
 """
 
 from collections.abc import Mapping
@@ -72,14 +72,13 @@ class Machine:
         self.classifier = classifier
         self.lineage = lineage
         self.join = Join()
+        self.progress = Progress(classifier.max_labels)
         self.obey(rules)
         self.counts = Counts()
-        self.progress = Progress()
 
     def obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""
         self.rules = rules
-        self.classifier.max_labels = rules.max_labels
         self.join.configure(rules.partitions, rules.limits)
 
     @property
@@ -213,7 +212,8 @@ class Machine:
         ]
 
     def _prediction(self, each: _Scored, labels: list[str], scores: list[float]) -> NewRecord:
-        known = dict(zip(labels, scores, strict=True)) if scores and scores[0] > 0 else {}
+        """Describe what was served; labels that came later in the batch stand last, with 0, and are left out."""
+        known = dict(zip(labels[: each.n_labels], scores, strict=False)) if scores and scores[0] > 0 else {}
         prediction = Prediction(
             message_id=each.message.id,
             label=labels[0] if known else None,

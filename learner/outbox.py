@@ -8,6 +8,7 @@ missing is sent again, with the same content. A log that is away is waited for: 
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
@@ -41,7 +42,7 @@ class Outbox:
         self._settle(0.0)
         return self._sending[0].batch - 1 if self._sending else self._sent
 
-    def send(self, batch: int, outputs: dict[str, list[NewRecord]]) -> None:
+    def send(self, batch: int, outputs: Mapping[str, list[NewRecord]]) -> None:
         """Send a batch's records by topic; may wait while too many batches are under way."""
         for topic, records in outputs.items():
             if records:

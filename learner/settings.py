@@ -15,7 +15,6 @@ class Rules(msgspec.Struct, frozen=True):
     partitions: int
     limits: Limits
     max_record_bytes: int
-    max_labels: int
     expire_as: str | None
     predictions: bool
     predictions_scores: int
@@ -28,9 +27,6 @@ class LearnerSettings(Settings):
         None,
         description="The classifier, with its own options: linear, or linear?bits=22&chars=0. "
         "Default: the one in the data directory, else linear.",
-    )
-    max_labels: int = Field(
-        1000, ge=2, le=65536, description="A label beyond this number goes to the dead-letter topic."
     )
     window_messages: int = Field(200_000, ge=1, description="Messages that can still be labelled, at most.")
     window_bytes: int = Field(256 << 20, ge=1 << 16, description="Memory for messages that can still be labelled.")
@@ -54,7 +50,6 @@ class LearnerSettings(Settings):
             partitions=partitions,
             limits=Limits(self.window_messages, self.window_bytes, int(self.window_hours * 3_600_000)),
             max_record_bytes=stream.max_record_bytes,
-            max_labels=self.max_labels,
             expire_as=self.expire_as,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from learner import durable
 from learner.classifier import Classifier, State
-from learner.models import make_classifier
+from learner.models import build
 from stream.errors import StateError
 
 FORMAT: Final = 1
@@ -38,6 +38,7 @@ class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
     version: str  # lineage and number of labels learned: equal versions are equal models
     epoch: int
     model: str
+    config: dict[str, Any]
     labels: list[str]
     labels_learned: int
     feedback_offsets: dict[str, int]  # partition, the next offset to be learned
@@ -115,7 +116,7 @@ def load_snapshot(path: Path) -> Snapshot:
         raise StateError(f"snapshot {path} cannot be read: {error!r}") from error
     if info.format != FORMAT:
         raise StateError(f"snapshot {path} has format {info.format}; this version of Driftline reads format {FORMAT}")
-    classifier = make_classifier(info.model)
+    classifier = build(info.config["classifier"], info.config)
     classifier.load_state(state, info.labels)
     return Snapshot(info, classifier, path)
 

@@ -19,10 +19,13 @@ FILE: Final = "status.json"
 STALE_S: Final = 15.0
 
 
+State = Literal["recovering", "running", "stopped", "failed"]
+
+
 class Status(msgspec.Struct, kw_only=True):
     """What a learner says of itself."""
 
-    state: Literal["recovering", "running", "stopped", "failed"]
+    state: State
     detail: str = ""
     at: float  # seconds since 1970
     pid: int

@@ -103,6 +103,7 @@ class Window:
         entry : to be scored; None where the message was there already
         labels : that waited for it, to be learned once it was scored
         """
+        self.clock_ms = max(self.clock_ms, timestamp_ms)
         entry = self.messages.get(message.id)
         if entry is None:
             entry = self._insert(message.id, message.text, timestamp_ms, score_bytes)
@@ -117,6 +118,7 @@ class Window:
 
     def add_feedback(self, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None) -> list[Label]:
         """Take a label in and return what is to be learned now; `orphan` is needed where the message is not here."""
+        self.clock_ms = max(self.clock_ms, timestamp_ms)
         entry = self.messages.get(feedback.message_id)
         if feedback.op == "retract":
             self._retract(feedback, entry)

@@ -151,11 +151,11 @@ def open_log(settings: "StreamSettings") -> Log:
     """
     scheme = urlsplit(settings.log_url).scheme
     if scheme == "sqlite":
-        from stream.sqlite_log import SqliteLog  # noqa: PLC0415  (each log loads only its own library)
+        from stream.sqlite_log import SqliteLog
 
         return SqliteLog(settings)
     if scheme == "kafka":
-        from stream.kafka_log import KafkaLog  # noqa: PLC0415
+        from stream.kafka_log import KafkaLog
 
         return KafkaLog(settings)
     raise ConfigError(

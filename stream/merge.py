@@ -20,8 +20,8 @@ from stream.log import Reader, Record, TopicPartition
 # A partition that runs ahead of the others is held back beyond this much, and taken up again below a quarter of it.
 MAX_LANE_RECORDS: Final = 1 << 16
 MAX_LANE_BYTES: Final = 32 << 20
-# How long an empty partition that is not at its end (its broker is away, say) holds up the others.
-PATIENCE_S: Final = 1.0
+# How long a partition that should have more records and gives none holds up the others; then its broker counts as away.
+PATIENCE_S: Final = 5.0
 # While nothing comes, each reader in turn is waited on for this long.
 SLICE_S: Final = 0.005
 
@@ -53,6 +53,7 @@ class _Lane:
         self.keys: list[int] = []
         self.n_bytes = 0
         self.paused = False
+        self._silent_since: float | None = None
 
     def put(self, records: list[Record]) -> None:
         self.records += records
@@ -82,6 +83,14 @@ class _Lane:
     def at_end(self) -> bool:
         return not self.records and self.reader.at_end(self.partition)
 
+    def is_waited_for(self, now: float) -> bool:
+        """Whether older records than those of the other lanes may still come."""
+        if self.records or self.reader.at_end(self.partition):
+            self._silent_since = None
+            return not self.reader.at_end(self.partition)
+        self._silent_since = self._silent_since or now
+        return now - self._silent_since < PATIENCE_S
+
 
 class Merger:
     """Takes records from readers in the order of time. One thread at a time.
@@ -106,7 +115,6 @@ class Merger:
             for partition, reader in sorted(of_reader, key=lambda pair: _lane_order(pair[0]))
         ]
         self._by_partition = {lane.partition: lane for lane in self._lanes}
-        self._stuck_since: float | None = None
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -162,22 +170,14 @@ class Merger:
 
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
-        lanes = enumerate(self._lanes)
-        waited_for = [(lane.clock, rank) for rank, lane in lanes if not lane.reader.at_end(lane.partition)]
+        now = time.monotonic()
+        waited_for = [(lane.clock, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now)]
         limit, limit_rank = min(waited_for, default=(1 << 62, 0))
-        counts = {
+        return {
             rank: count
             for rank, lane in enumerate(self._lanes)
             if lane.keys and (count := (bisect_right if rank <= limit_rank else bisect_left)(lane.keys, limit))
         }
-        if counts or not any(lane.records for lane in self._lanes):
-            self._stuck_since = None
-            return counts
-        now = time.monotonic()
-        self._stuck_since = self._stuck_since or now
-        if now - self._stuck_since < PATIENCE_S:
-            return {}
-        return {rank: len(lane.records) for rank, lane in enumerate(self._lanes) if lane.records}
 
     def _pop(self, counts: Mapping[int, int], max_records: int) -> Batch:
         ranks = sorted(counts)

@@ -1,0 +1,91 @@
+"""What does the API answer when it does not do what was asked?
+
+One shape for every refusal, whoever found it: {"error": {"code", "message", "action"}}. The code is for programs and
+stays; the message says what was wrong and where; the action says what to do next. Codes of bad records are those of
+stream/records.py.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from stream.errors import DriftlineError
+
+_LOG: Final = logging.getLogger(__name__)
+_SEE_DOCS: Final = "See /docs for what can be asked, and how."
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """Why a request was refused."""
+
+    code: str
+    message: str
+    action: str
+
+
+class Error(msgspec.Struct, frozen=True):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ApiError(DriftlineError):
+    """A request that is answered with an error."""
+
+    def __init__(
+        self, status: int, code: str, message: str, action: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers
+        self.error = Error(ErrorDetail(code, message, action))
+
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return anything that msgspec encodes as an answer."""
+    return Response(encode(content), status, headers, "application/json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Give every error of an app the one shape."""
+    app.add_exception_handler(ApiError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    app.add_exception_handler(ClientDisconnect, _forget)
+    app.add_exception_handler(Exception, _fail)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return json_response(error.error, error.status, error.headers)
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    if error.status_code == 404:
+        detail = ErrorDetail("not-found", f"there is nothing at {path}", _SEE_DOCS)
+    elif error.status_code == 405:
+        detail = ErrorDetail("method-not-allowed", f"{path} does not answer {request.method}", _SEE_DOCS)
+    else:
+        detail = ErrorDetail("refused", str(error.detail), _SEE_DOCS)
+    return json_response(Error(detail), error.status_code, error.headers)
+
+
+async def _forget(_: Request, __: Exception) -> Response:
+    """Answer a client that went away while it was sending: nobody reads this."""
+    return Response(status_code=400)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    _LOG.error("%s %s failed: %r", request.method, request.scope["path"], error)
+    detail = ErrorDetail(
+        "internal", "this request met a fault in Driftline", "Report it with the traceback in the API's log."
+    )
+    return json_response(Error(detail), 500)

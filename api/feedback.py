@@ -1,0 +1,237 @@
+"""How do messages and labels get in over HTTP?
+
+POST /messages and POST /feedback append to the log, and answer once what they appended is durable. A request is taken
+whole or not at all. Each record is read back by the very code that the learner reads it with, before it is appended:
+what was acknowledged can be learned.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from msgspec import Meta
+
+from api import openapi
+from api.body import Bodies
+from api.connection import Connection
+from api.errors import ApiError, json_response
+from api.settings import ApiSettings
+from stream.errors import BadRecord
+from stream.log import Appended, NewRecord
+from stream.records import (
+    MAX_ID_CHARS,
+    MAX_LABEL_CHARS,
+    MAX_WEIGHT,
+    Feedback,
+    Message,
+    decode_feedback,
+    decode_message,
+    encode,
+)
+from stream.settings import StreamSettings
+
+# A record that is read here must be readable wherever a learner calls from; Python's own limit depends on the stack.
+MAX_METADATA_DEPTH: Final = 32
+
+_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra_json_schema=openapi.NO_NUL)]
+_Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_CHARS, extra_json_schema=openapi.NO_NUL)]
+_Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
+_Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
+_Weight = Annotated[float, Meta(gt=0, le=MAX_WEIGHT, description="How many times over the label counts.")]
+
+
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A text to be classified. Without an id it is given one."""
+
+    id: _Id | None = None
+    text: _Text
+    ts: _Time | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message really was. With a text of its own it needs no message. The same id counts once."""
+
+    message_id: _Id
+    label: _Label
+    id: _Id | None = None
+    op: Literal["upsert", "retract"] = "upsert"
+    weight: _Weight = 1.0
+    source: str | None = None
+    ts: _Time | None = None
+    text: _Text | None = None
+
+
+class AppendedMessage(msgspec.Struct, frozen=True):
+    """Where a message lies in the log."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class AppendedFeedback(msgspec.Struct, frozen=True):
+    """Where a label lies in the log."""
+
+    id: str
+    message_id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class AppendedMessages(msgspec.Struct, frozen=True):
+    """Where each message of a list lies in the log, in their order."""
+
+    appended: list[AppendedMessage]
+
+
+class AppendedFeedbacks(msgspec.Struct, frozen=True):
+    """Where each label of a list lies in the log, in their order."""
+
+    appended: list[AppendedFeedback]
+
+
+TYPES: Final = (NewMessage, NewFeedback, AppendedMessages, AppendedFeedbacks)
+_MESSAGES: Final = msgspec.json.Decoder(NewMessage | list[NewMessage])
+_FEEDBACKS: Final = msgspec.json.Decoder(NewFeedback | list[NewFeedback])
+
+
+class Appender:
+    """Appends the records of a request, all or none."""
+
+    def __init__(self, connection: Connection, stream: StreamSettings, settings: ApiSettings) -> None:
+        self.topics = stream.topics
+        self._connection = connection
+        self._max_record_bytes, self._settings = stream.max_record_bytes, settings
+
+    async def messages(self, sent: Sequence[NewMessage]) -> list[AppendedMessage]:
+        """Append messages; return where each lies once all are durable. Raises ApiError."""
+        self._check_number(sent)
+        items = [Message(each.id or _new_id(), each.text, each.ts, each.metadata) for each in sent]
+        places = await self._append(self.topics.messages, [(item.id, item) for item in items], decode_message)
+        return [
+            AppendedMessage(item.id, self.topics.messages, *place) for item, place in zip(items, places, strict=True)
+        ]
+
+    async def feedback(self, sent: Sequence[NewFeedback]) -> list[AppendedFeedback]:
+        """Append labels; return where each lies once all are durable. Raises ApiError."""
+        self._check_number(sent)
+        items = [_feedback(each, each.id or _new_id()) for each in sent]
+        places = await self._append(self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback)
+        return [
+            AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place)
+            for item, place in zip(items, places, strict=True)
+        ]
+
+    def _check_number(self, sent: Sequence[NewMessage] | Sequence[NewFeedback]) -> None:
+        most = self._settings.max_items
+        if not 1 <= len(sent) <= most:
+            raise _refuse("out-of-range", f"the list has {len(sent)} items; it must have 1 to {most}")
+
+    async def _append(
+        self, topic: str, items: Sequence[tuple[str, Message | Feedback]], decode: Callable[..., object]
+    ) -> list[Appended]:
+        records = []
+        for index, (key, item) in enumerate(items):
+            try:
+                records.append(NewRecord(key.encode(), self._value(item, decode)))
+            except BadRecord as bad:
+                raise _refuse(bad.error, f"{bad.detail} - at `$[{index}]`" if len(items) > 1 else bad.detail) from None
+        return await self._connection.append(topic, records)
+
+    def _value(self, item: Message | Feedback, decode: Callable[..., object]) -> bytes:
+        max_chars = self._settings.max_text_chars
+        if item.text is not None and len(item.text) > max_chars:
+            raise BadRecord("too-large", f"text has {len(item.text)} characters, at most {max_chars} are allowed")
+        if isinstance(item, Message) and not _is_shallow(item.metadata):
+            raise BadRecord("too-deep", f"metadata is nested more than {MAX_METADATA_DEPTH} deep")
+        value = encode(item)
+        if len(value) > self._max_record_bytes:
+            raise ApiError(
+                413,
+                "too-large",
+                f"record {item.id!r} has {len(value)} bytes, at most {self._max_record_bytes} are taken",
+                "Send a shorter text, or raise max_record_bytes.",
+            )
+        decode(value, None, self._max_record_bytes)
+        return value
+
+
+def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRouter:
+    """Return POST /messages and POST /feedback."""
+    routes = APIRouter(tags=["append"], route_class=openapi.BareRoute)
+    topics = appender.topics
+
+    @routes.post(
+        "/messages",
+        status_code=202,
+        summary="Append messages to be classified, and learned once they have a label",
+        responses=_answers("AppendedMessage", {"id": "m1", "topic": topics.messages, "partition": 0, "offset": 41}),
+        openapi_extra=_body("NewMessage", {"id": "m1", "text": "win a prize now"}, settings),
+    )
+    async def messages(request: Request) -> Response:
+        async with bodies.read(request, _MESSAGES) as sent:
+            if isinstance(sent, list):
+                return json_response(AppendedMessages(await appender.messages(sent)), 202)
+            return json_response((await appender.messages([sent]))[0], 202)
+
+    @routes.post(
+        "/feedback",
+        status_code=202,
+        summary="Append labels, corrections or retractions",
+        responses=_answers(
+            "AppendedFeedback",
+            {"id": "f9", "message_id": "m1", "topic": topics.feedback, "partition": 0, "offset": 17},
+        ),
+        openapi_extra=_body("NewFeedback", {"message_id": "m1", "label": "spam"}, settings),
+    )
+    async def feedback(request: Request) -> Response:
+        async with bodies.read(request, _FEEDBACKS) as sent:
+            if isinstance(sent, list):
+                return json_response(AppendedFeedbacks(await appender.feedback(sent)), 202)
+            return json_response((await appender.feedback([sent]))[0], 202)
+
+    return routes
+
+
+def _feedback(sent: NewFeedback, feedback_id: str) -> Feedback:
+    return Feedback(sent.message_id, sent.label, feedback_id, sent.op, sent.weight, sent.source, sent.ts, sent.text)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _is_shallow(metadata: dict[str, Any] | None) -> bool:
+    """Tell whether metadata is within its depth, without recursion."""
+    level: list[Any] = [metadata]
+    for _ in range(MAX_METADATA_DEPTH):
+        level = [
+            child
+            for each in level
+            if isinstance(each, (dict, list))
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _refuse(code: str, message: str) -> ApiError:
+    return ApiError(422, code, message, "Nothing was appended. See /docs for the body's shape, with an example.")
+
+
+def _answers(name: str, example: openapi.Document) -> dict[int | str, Any]:
+    schema = {"anyOf": [openapi.ref(name), openapi.ref(name + "s")]}
+    examples = {"one": example, "many": {"appended": [example]}}
+    answers = openapi.answers(202, "Durable in the log; a list is answered with a list.", schema, examples)
+    return answers | openapi.refusals()
+
+
+def _body(name: str, example: openapi.Document, settings: ApiSettings) -> openapi.Document:
+    return openapi.body(openapi.one_or_many(name, settings), {"one": example, "many": [example]})

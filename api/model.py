@@ -1,0 +1,247 @@
+"""Which model is served, how good is it, and can this process do its work?
+
+GET /model, /healthz and /readyz. Everything is read from what the watcher and the connection already hold, so these
+answer at once whatever has failed. The counts and scores are the learner's own, at most a second old while it lives;
+lag is taken from the log itself, so it is right even when the learner is dead.
+"""
+
+import time
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from api import openapi
+from api.connection import Connection
+from api.errors import ErrorDetail, json_response
+from api.watcher import Served, Watcher
+from learner.checkpoint import Offsets
+from learner.status import Status
+
+
+class Learner(msgspec.Struct, frozen=True):
+    """What the learner said of itself last. A status that is old means that it is dead or stuck."""
+
+    state: str
+    alive: bool
+    detail: str
+    epoch: int
+    pid: int
+    status_age_seconds: float
+
+
+class LearnerCounts(msgspec.Struct, frozen=True):
+    """What happened to records since the first one; `pending` and `waiting` are of this moment."""
+
+    messages_seen: int
+    labels_seen: int
+    labels_learned: int
+    pending: int
+    waiting: int
+    orphaned: int
+    rejected: int
+    duplicates: int
+    repeated: int
+    corrected: int
+    retracted: int
+    expired: int
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """Predictions as served, compared with their labels."""
+
+    labels: int
+    accuracy: float
+    log_loss: float
+
+
+class DelayScored(msgspec.Struct, frozen=True):
+    """Accuracy for labels that came so long after their message."""
+
+    delay: str
+    labels: int
+    accuracy: float
+
+
+class Progressive(msgspec.Struct, frozen=True):
+    """Progressive validation: each label against the prediction made when its message came in."""
+
+    labels: int
+    accuracy: float
+    log_loss: float
+    macro_f1: float
+    recent: Scored
+    by_delay: list[DelayScored]
+
+
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that answers now, and the learner behind it. What is not known yet is null."""
+
+    version: str | None
+    model: str | None
+    labels: list[str]
+    labels_learned: int | None
+    age_seconds: float | None  # since it was published
+    unchanged_seconds: float | None  # since its version was published first, as far as this process saw
+    feedback_offsets: dict[str, int]
+    counts: LearnerCounts | None
+    progressive: Progressive | None
+    lag: Offsets | None
+    learner: Learner | None
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Predictions are answered, and records appended. Warnings do not keep it from that."""
+
+    status: str
+    warnings: list[str]
+
+
+class NotReady(msgspec.Struct, frozen=True):
+    """Something is missing: every reason."""
+
+    error: ErrorDetail
+    reasons: list[str]
+    warnings: list[str]
+
+
+TYPES: Final = (ModelAnswer, Alive, Ready, NotReady)
+
+
+def router(watcher: Watcher, connection: Connection) -> APIRouter:
+    """Return GET /model, GET /healthz and GET /readyz."""
+    routes = APIRouter(tags=["operate"])
+
+    @routes.get(
+        "/model",
+        summary="The served model, its accuracy, its counts and its lag",
+        responses=openapi.answers(200, "What is known now.", openapi.ref("ModelAnswer")),
+    )
+    async def model() -> Response:
+        return json_response(describe(watcher, connection))
+
+    @routes.get(
+        "/healthz",
+        summary="Whether the process is alive",
+        responses=openapi.answers(200, "It is.", openapi.ref("Alive")),
+    )
+    async def healthz() -> Response:
+        return json_response(Alive())
+
+    @routes.get(
+        "/readyz",
+        summary="Whether a model is loaded and the log answers",
+        responses=openapi.answers(200, "Both.", openapi.ref("Ready"))
+        | openapi.answers(503, "Not now: every reason.", openapi.ref("NotReady")),
+    )
+    async def readyz() -> Response:
+        reasons, warnings = _reasons(watcher, connection), _warnings(watcher)
+        if not reasons:
+            return json_response(Ready("ready", warnings))
+        error = ErrorDetail("not-ready", "; ".join(reasons), "Mend what the reasons name; it becomes ready by itself.")
+        return json_response(NotReady(error, reasons, warnings), 503)
+
+    return routes
+
+
+def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
+    """Return what is known of the model and its learner."""
+    served, status = watcher.served, watcher.status
+    info, now = served.info if served else None, time.time()
+    return ModelAnswer(
+        version=info.version if info else None,
+        model=info.model if info else status.model if status else None,
+        labels=info.labels if info else [],
+        labels_learned=info.labels_learned if info else None,
+        age_seconds=_since(info.published_at, now) if info else None,
+        unchanged_seconds=_since(served.changed_at, now) if served else None,
+        feedback_offsets=info.feedback_offsets if info else {},
+        counts=_counts(status) if status else None,
+        progressive=_progressive(status.progress) if status else None,
+        lag=connection.lag(status.positions if status else {}),
+        learner=_learner(status) if status else None,
+    )
+
+
+def _since(then: float, now: float) -> float:
+    return round(max(0.0, now - then), 3)
+
+
+def _counts(status: Status) -> LearnerCounts:
+    counts, join = status.counts, status.join
+    return LearnerCounts(
+        messages_seen=counts.messages_seen,
+        labels_seen=counts.labels_seen,
+        labels_learned=counts.labels_learned,
+        pending=status.pending,
+        waiting=status.waiting,
+        orphaned=join.orphaned,
+        rejected=counts.rejected,
+        duplicates=join.duplicates,
+        repeated=join.repeated,
+        corrected=join.corrected,
+        retracted=join.retracted,
+        expired=join.expired,
+    )
+
+
+def _progressive(summary: dict[str, Any]) -> Progressive | None:
+    """Return the scores of a status, or None where it has none, or those of another version."""
+    try:
+        return msgspec.convert(summary, Progressive)
+    except msgspec.ValidationError:
+        return None
+
+
+def _learner(status: Status) -> Learner:
+    return Learner(status.state, status.alive, status.detail, status.epoch, status.pid, round(status.age_s, 3))
+
+
+def _reasons(watcher: Watcher, connection: Connection) -> list[str]:
+    reasons = []
+    if not _answers(watcher.served):
+        reasons.append(_missing(watcher))
+    if connection.problem is not None:
+        reasons.append(f"log: {connection.problem}")
+    return reasons
+
+
+def _answers(served: Served | None) -> bool:
+    return served is not None and bool(served.info.labels)
+
+
+def _missing(watcher: Watcher) -> str:
+    status = watcher.status
+    if watcher.snapshot_problem is not None:
+        return f"model: {watcher.snapshot_problem}"
+    if status is None:
+        return "model: no learner has run on this data directory yet"
+    if not status.alive:
+        return f"model: there is no snapshot, and the learner is not at work ({_condition(status)})"
+    if status.state == "recovering":
+        return "model: the learner is recovering"
+    return "model: nothing was learned yet; send messages and their labels"
+
+
+def _warnings(watcher: Watcher) -> list[str]:
+    warnings = []
+    status = watcher.status
+    if status is not None and not status.alive:
+        warnings.append(f"learner: not at work ({_condition(status)}); predictions are answered, nothing is learned")
+    if _answers(watcher.served) and watcher.snapshot_problem is not None:
+        warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
+    if watcher.status_problem is not None:
+        warnings.append(f"learner: {watcher.status_problem}")
+    return warnings
+
+
+def _condition(status: Status) -> str:
+    if status.state in {"stopped", "failed"}:
+        return f"{status.state}: {status.detail}" if status.detail else status.state
+    return f"{status.state}, but silent for {status.age_s:.0f} s"

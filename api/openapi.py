@@ -1,0 +1,82 @@
+"""How is the API described?
+
+Bodies are decoded by msgspec, so their schemas come from its types, too, with the limits of the settings put in. Each
+route gives the rest of its description beside its code, made of the pieces here.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+
+from api.errors import Error
+from api.settings import ApiSettings
+
+Document = dict[str, Any]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
+_ERRORS: Final = {
+    408: "The body did not come in time.",
+    413: "The body, or a record made of it, is too large.",
+    415: "The body has a content encoding.",
+    422: "The body is not what it must be.",
+    503: "Not now: the error says why, and what to do.",
+}
+
+
+class BareRoute(APIRoute):
+    """A route whose function takes the request as it is; what FastAPI would do for its arguments costs a third more."""
+
+    def get_route_handler(self) -> Endpoint:
+        """Return the function itself."""
+        endpoint: Endpoint = self.endpoint
+        return endpoint
+
+
+def ref(name: str) -> Document:
+    """Return a reference to a schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def content(schema: Document, examples: Document | None = None) -> Document:
+    """Return a JSON content of a schema, with examples by name."""
+    media: Document = {"schema": schema}
+    if examples:
+        media["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"application/json": media}
+
+
+def body(schema: Document, examples: Document) -> Document:
+    """Return the part of an operation that describes its body."""
+    return {"requestBody": {"required": True, "content": content(schema, examples)}}
+
+
+def answers(status: int, description: str, schema: Document, examples: Document | None = None) -> dict[int | str, Any]:
+    """Return the part of an operation that describes its success."""
+    return {status: {"description": description, "content": content(schema, examples)}}
+
+
+def refusals() -> dict[int | str, Any]:
+    """Return the part of an operation with a body that describes its errors."""
+    return {status: {"description": text, "content": content(ref("Error"))} for status, text in _ERRORS.items()}
+
+
+def one_or_many(name: str, settings: ApiSettings) -> Document:
+    """Return the schema of one object of a type, or a list of them."""
+    many = {"type": "array", "items": ref(name), "minItems": 1, "maxItems": settings.max_items}
+    return {"anyOf": [ref(name), many]}
+
+
+def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None:
+    """Add the schemas of some types to an app's description."""
+    _, schemas = msgspec.json.schema_components([*types, Error], ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        text = schema.get("properties", {}).get("text", {})
+        for form in (text, *text.get("anyOf", ())):
+            if form.get("type") == "string":
+                form["maxLength"] = settings.max_text_chars
+    document = app.openapi()
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)

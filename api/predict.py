@@ -1,0 +1,180 @@
+"""What does the model say of a text?
+
+POST /predict. Small requests are answered on the event loop, where a thread's switch would cost more than the answer;
+large ones in one thread of their own, from their own mapping of the model (see watcher.py), so that they never hold up
+the small ones. Scores are as on the predictions topic: the best labels first, six decimals.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from msgspec import Meta
+
+from api import openapi
+from api.body import Bodies
+from api.errors import ApiError, json_response
+from api.metrics import Metrics
+from api.settings import ApiSettings
+from api.watcher import Served, Watcher
+from learner.classifier import Classifier
+
+# About a millisecond of the event loop.
+QUICK_CHARS: Final = 16_384
+QUICK_SCORES: Final = 2_048
+
+_Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
+
+
+class PredictRequest(msgspec.Struct, frozen=True):
+    """One text, or several; never both."""
+
+    text: _Text | None = None
+    texts: list[_Text] | None = None
+
+
+class PredictedLabel(msgspec.Struct, frozen=True, gc=False):
+    """The best label of a text, and the scores of the best labels, which sum to 1 over all labels."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class PredictAnswer(msgspec.Struct, frozen=True):
+    """A prediction for each text, in their order, and which model made them.
+
+    A label that was posted has been learned once `feedback_offsets` of its partition is above its offset.
+    """
+
+    predictions: list[PredictedLabel]
+    model_version: str
+    model_age_seconds: float
+    feedback_offsets: dict[str, int]
+
+
+_EXAMPLE: Final = PredictAnswer(
+    [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], "5f0c2a91-5574", 0.08, {"0": 5574}
+)
+TYPES: Final = (PredictAnswer,)
+_DECODER: Final = msgspec.json.Decoder(PredictRequest)
+
+
+class Predictor:
+    """Answers requests for predictions."""
+
+    def __init__(self, watcher: Watcher, metrics: Metrics, settings: ApiSettings) -> None:
+        self._watcher, self._metrics, self._settings = watcher, metrics, settings
+        self._bulk_thread = ThreadPoolExecutor(1, "predict-bulk")
+
+    async def answer(self, asked: PredictRequest) -> PredictAnswer:
+        """Return the predictions of a request.
+
+        Raises
+        ------
+        ApiError : 422 the texts are not what they must be, 503 nothing was learned yet.
+        """
+        texts = _texts(asked, self._settings)
+        served = self._watcher.served
+        if served is None or not served.info.labels:
+            raise ApiError(
+                503,
+                "no-model",
+                "there is no model yet: nothing was learned, or no learner runs",
+                "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
+                {"Retry-After": "1"},
+            )
+        if len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS:
+            predictions = _predict(served.quick, texts, self._settings.max_scores)
+        else:
+            predictions = await asyncio.get_running_loop().run_in_executor(
+                self._bulk_thread, _predict, served.bulk, texts, self._settings.max_scores
+            )
+        self._metrics.count_predictions([prediction.label for prediction in predictions])
+        return _answer(served, predictions)
+
+    def close(self) -> None:
+        """Wait for the thread's last request."""
+        self._bulk_thread.shutdown(wait=True, cancel_futures=True)
+
+
+def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRouter:
+    """Return POST /predict."""
+    routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
+    texts = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": _text_schema(settings)}
+    schema = {
+        "oneOf": [
+            _without("texts", {"text": _text_schema(settings)}),
+            _without("text", {"texts": texts}),
+        ]
+    }
+    examples = {"one": {"text": "win a prize now"}, "many": {"texts": ["win a prize now", "see you at lunch"]}}
+
+    @routes.post(
+        "/predict",
+        summary="Classify one text, or many",
+        responses=openapi.answers(
+            200, "A prediction for each text.", openapi.ref("PredictAnswer"), {"one": msgspec.to_builtins(_EXAMPLE)}
+        )
+        | openapi.refusals(),
+        openapi_extra=openapi.body(schema, examples),
+    )
+    async def predict(request: Request) -> Response:
+        async with bodies.read(request, _DECODER) as asked:
+            return json_response(await predictor.answer(asked))
+
+    return routes
+
+
+def _text_schema(settings: ApiSettings) -> openapi.Document:
+    return {"type": "string", "maxLength": settings.max_text_chars, **openapi.NO_NUL}
+
+
+def _without(other: str, properties: openapi.Document) -> openapi.Document:
+    """Return the schema of an object that has these properties, and not the other one (null is as good as none)."""
+    return {"type": "object", "properties": properties | {other: {"type": "null"}}, "required": list(properties)}
+
+
+def _texts(asked: PredictRequest, settings: ApiSettings) -> Sequence[str]:
+    """Return the texts of a request, each within its limits."""
+    if (asked.text is None) == (asked.texts is None):
+        raise _refuse("missing-field", "the body must have either text or texts, and not both")
+    texts = [asked.text] if asked.text is not None else asked.texts or []
+    if not 1 <= len(texts) <= settings.max_items:
+        raise _refuse("out-of-range", f"texts has {len(texts)} items; it must have 1 to {settings.max_items}")
+    for index, text in enumerate(texts):
+        where = "text" if asked.texts is None else f"texts[{index}]"
+        if "\0" in text:
+            raise _refuse("forbidden-character", f"{where} contains a NUL character (U+0000)")
+        if len(text) > settings.max_text_chars:
+            raise _refuse(
+                "too-large", f"{where} has {len(text)} characters, at most {settings.max_text_chars} are allowed"
+            )
+    return texts
+
+
+def _refuse(code: str, message: str) -> ApiError:
+    return ApiError(422, code, message, "See /docs for the body's shape, with an example.")
+
+
+def _predict(classifier: Classifier, texts: Sequence[str], max_scores: int) -> list[PredictedLabel]:
+    """Score texts as learner/machine.py writes predictions: rounded, best first, equal ones in the labels' order."""
+    rows = classifier.predict_proba_many(texts).astype(np.float64).round(6)
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :max_scores]
+    values = rows[np.arange(len(rows))[:, np.newaxis], best].tolist()
+    labels = classifier.labels
+    return [
+        PredictedLabel(labels[columns[0]], scores[0], {labels[c]: s for c, s in zip(columns, scores, strict=True)})
+        for columns, scores in zip(best.tolist(), values, strict=True)
+    ]
+
+
+def _answer(served: Served, predictions: list[PredictedLabel]) -> PredictAnswer:
+    info = served.info
+    age_s = max(0.0, time.time() - info.published_at)
+    return PredictAnswer(predictions, info.version, round(age_s, 3), info.feedback_offsets)

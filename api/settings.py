@@ -1,0 +1,20 @@
+"""Where does the API listen, and how much does it take? (See stream/settings.py for how options become flags.)"""
+
+from pydantic import Field
+
+from stream.settings import Settings
+
+
+class ApiSettings(Settings):
+    """Options of the API."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 is every one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+    max_items: int = Field(1000, ge=1, le=100_000, description="Texts, messages or labels in one request, at most.")
+    max_text_chars: int = Field(100_000, ge=1, le=1 << 24, description="Characters in one text, at most.")
+    max_body_bytes: int = Field(8 << 20, ge=1 << 10, le=1 << 30, description="Bytes in a request's body, at most.")
+    max_scores: int = Field(100, ge=1, description="Labels in the scores of a prediction, the best ones.")
+    append_timeout_s: float = Field(
+        10.0, gt=0, description="A record that is not durable after this long is answered with 503."
+    )
+    access_log: bool = Field(False, description="Write a line to standard error for each request.")

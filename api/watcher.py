@@ -1,0 +1,101 @@
+"""Which model answers now, and what is the learner doing?
+
+A thread looks into the data directory for newer snapshots and for the learner's status; everyone else reads attributes,
+each replaced whole by one assignment. A model is mapped and asked once before it is put there, so no request waits for
+that. Nothing in the data directory is changed. What the last look could not read stays as it was before.
+"""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from learner.classifier import Classifier
+from learner.snapshot import Snapshot, SnapshotInfo, load_newest, load_snapshot
+from learner.status import Status, read_status
+
+POLL_S: Final = 0.05
+STATUS_S: Final = 0.25
+RETRY_S: Final = 1.0
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Served(msgspec.Struct, frozen=True):
+    """A model that answers.
+
+    It is mapped twice (the memory is shared), since a classifier takes one thread at a time: the event loop asks one
+    without ever waiting for a large request, which is answered from the other.
+    """
+
+    info: SnapshotInfo
+    quick: Classifier  # on the event loop only
+    bulk: Classifier  # in Predictor's thread only
+    changed_at: float  # seconds since 1970, when this version was first seen published
+
+
+class Watcher:
+    """Follows a data directory. `start` and `close` once, from any thread; the attributes from all."""
+
+    def __init__(self, data: Path) -> None:
+        self.served: Served | None = None
+        self.status: Status | None = None
+        self.snapshot_problem: str | None = None
+        self.status_problem: str | None = None
+        self._data = data
+        self._newest: Snapshot | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="snapshot-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Look once, then go on looking in a thread."""
+        self._look_for_snapshot()
+        self._look_for_status()
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread. The model stays."""
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        polls = 0
+        while not self._closing.wait(POLL_S if self.snapshot_problem is None else RETRY_S):
+            self._look_for_snapshot()
+            polls += 1
+            if polls % round(STATUS_S / POLL_S) == 0 or self.snapshot_problem:
+                self._look_for_status()
+
+    def _look_for_snapshot(self) -> None:
+        try:
+            newest = load_newest(self._data / "snapshots", self._newest)
+            if newest is not None and newest is not self._newest:
+                self._serve(newest)
+        except FileNotFoundError:
+            return  # dropped between the two loads: there are newer ones
+        except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, the model before goes on answering)
+            problem = f"the newest snapshot cannot be served: {error}"
+            if problem != self.snapshot_problem:
+                _LOG.error("%s", problem)
+            self.snapshot_problem = problem
+            return
+        self.snapshot_problem = None
+
+    def _serve(self, newest: Snapshot) -> None:
+        known, info = self.served, newest.info
+        second = load_snapshot(newest.path)
+        for snapshot in (newest, second):
+            snapshot.classifier.predict_proba_many(["warm up"])
+        same = known is not None and known.info.version == info.version
+        changed_at = known.changed_at if known is not None and same else info.published_at
+        self.served = Served(info, newest.classifier, second.classifier, changed_at)
+        self._newest = newest
+
+    def _look_for_status(self) -> None:
+        try:
+            self.status = read_status(self._data) or self.status
+            self.status_problem = None
+        except Exception as error:  # noqa: BLE001, RUF100  (damaged, not readable: it is shown, and read again)
+            self.status_problem = str(error)

@@ -1,0 +1,521 @@
+"""The command line: reads flags, calls the folders, prints.
+
+Nothing is decided here. The options of each folder stand in its settings.py; stream/flags.py makes them flags. What is
+heavy is imported inside the commands, so that help comes at once.
+
+Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot be meant; 130 Ctrl-C.
+"""
+
+import json
+import logging
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from api.settings import ApiSettings
+from learner.settings import LearnerSettings
+from stream.errors import ConfigError, DriftlineError
+from stream.flags import BadOptions, with_settings
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from learner.evaluate import Result
+    from learner.status import Status
+    from stream.files import BadRow, LabelledTexts, Row
+
+app = typer.Typer(
+    name="driftline",
+    help="A text classifier that never stops learning.",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name="driftline")
+    except BadOptions as error:
+        _print_error(*error.lines)
+        sys.exit(2)
+    except DriftlineError as error:
+        _print_error(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# What commands print.
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _print_error(*lines: str) -> None:
+    console = _console(stderr=True)
+    for line in lines:
+        console.print(f"driftline: {line}", style="red", markup=False, soft_wrap=True)
+
+
+def _log_to_console() -> None:
+    """Show warnings and errors of the parts, one line each, on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="driftline: %(message)s")
+
+
+class _Reading:
+    """A file being read: its progress on standard error, and the first of the rows that cannot be used."""
+
+    SHOWN: Final = 5
+    PERIOD_S: Final = 0.05
+
+    def __init__(self, console: "Console", advance: Callable[[int, int], None]) -> None:
+        self.file: LabelledTexts
+        self.skipped = 0
+        self._console, self._advance = console, advance
+        self._next_s = 0.0
+
+    def bad_row(self, bad: "BadRow") -> None:
+        self.skipped += 1
+        if self.skipped <= self.SHOWN:
+            self._console.print(f"skipped: {bad}", style="yellow", markup=False, soft_wrap=True)
+        elif self.skipped == self.SHOWN + 1:
+            self._console.print("skipped: further rows are only counted", style="yellow")
+
+    def show(self, messages: int, *, last: bool = False) -> None:
+        """Move the bar; at most every PERIOD_S, since drawing costs more than a row."""
+        now = time.monotonic()
+        if now >= self._next_s or last:
+            self._next_s = now + self.PERIOD_S
+            self._advance(self.file.read_bytes, messages)
+
+
+@contextmanager
+def _reading(path: str, what: str, text_column: str | None, label_column: str | None) -> "Iterator[_Reading]":
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from stream.files import LabelledTexts
+
+    console = _console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[messages]:,} messages"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, messages=0)
+        reading = _Reading(bar.console, lambda n, messages: bar.update(task, completed=n, messages=messages))
+        with LabelledTexts(path, text_column, label_column, reading.bad_row) as file:
+            reading.file = file
+            bar.update(task, total=file.size_bytes)
+            yield reading
+
+
+# Options that several commands have.
+
+_File = Annotated[
+    str, typer.Argument(metavar="FILE", help="CSV, TSV or JSON lines, gzipped or not; - is standard input.")
+]
+_TextColumn = Annotated[
+    str | None, typer.Option(help="The text's column.", show_default="the first of text, message, body, title")
+]
+_LabelColumn = Annotated[
+    str | None, typer.Option(help="The label's column.", show_default="the first of label, category, class, target")
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("driftline")
+        except PackageNotFoundError:  # run from a checkout
+            number = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text("utf-8"))["project"]["version"]
+        print(f"driftline {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A text classifier that never stops learning."""
+    del version
+
+
+@app.command()
+@with_settings
+def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> None:
+    """Start everything on this machine: the log, a learner, and the API. Ctrl-C stops it.
+
+    Without --log the log is one file in the data directory, and nothing else is needed.
+    """
+    import multiprocessing.connection
+    import threading
+
+    from api.server import Started
+    from api.server import serve as serve_api
+
+    _log_to_console()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_learn_process, args=(stream, learner), name="driftline-learner")
+    process.start()
+
+    def stop_with_learner(api: Started) -> None:
+        multiprocessing.connection.wait([process.sentinel])
+        api.stop()
+
+    def ready(api: Started) -> None:
+        _print_banner(api.url, stream)
+        threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
+
+    try:
+        serve_api(stream, api, on_ready=ready)
+    finally:
+        if process.is_alive():
+            process.terminate()
+        process.join()
+    if process.exitcode:
+        raise DriftlineError(f"the learner ended with exit code {process.exitcode}; the lines above say why")
+    _console().print(f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there.", soft_wrap=True)
+
+
+def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
+    from learner.service import learn as run_learner
+
+    _log_to_console()
+    try:
+        run_learner(stream, settings)
+    except DriftlineError as error:
+        _print_error(str(error))
+        sys.exit(1)
+
+
+def _print_banner(url: str, stream: StreamSettings) -> None:
+    post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
+    feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
+    _console().print(
+        f"""
+[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (Ctrl-C stops it)
+
+Teach it a label, then ask it:
+  {post.format("feedback")} {_quoted(feedback)}
+  {post.format("predict")} {_quoted(json.dumps({"text": "Call now for your prize"}))}
+
+Or send a labelled file from a second shell:
+  driftline send FILE --label-delay 100
+
+API and its reference: {url}/docs    State of the model: {url}/model
+Log: {escape(stream.log_url)}    Data: {escape(str(stream.data.resolve()))}
+""",
+        soft_wrap=True,
+    )
+
+
+def _quoted(text: str) -> str:
+    return escape("'" + text + "'")
+
+
+@app.command()
+@with_settings
+def learn(
+    stream: StreamSettings,
+    learner: LearnerSettings,
+    stop_at_end: Annotated[
+        bool, typer.Option("--stop-at-end", help="End, with a summary, when all that is in the log now is learned.")
+    ] = False,
+) -> None:
+    """Run the learner alone: read the log, learn, write snapshots for `driftline serve`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from learner.service import Advance
+    from learner.service import learn as run_learner
+
+    _log_to_console()
+    console = _console(stderr=True)
+    columns = (TextColumn("learning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True, disable=not (stop_at_end and console.is_terminal)) as bar:
+        task = bar.add_task("learning", total=None)
+
+        def advance(done: Advance) -> None:
+            bar.update(task, completed=done.done, total=done.total)
+
+        status = run_learner(
+            stream,
+            learner,
+            stop_at_end=stop_at_end,
+            on_start=_print_started,
+            on_advance=advance if stop_at_end else None,
+        )
+    _print_status(status)
+
+
+def _print_started(status: "Status") -> None:
+    _console(stderr=True).print(
+        f"Learning with {escape(status.model)} as process {status.pid}, epoch {status.epoch}; "
+        f"{status.counts.labels_learned:,} labels learned before.",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@with_settings
+def serve(stream: StreamSettings, api: ApiSettings) -> None:
+    """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
+    from api.server import serve as serve_api
+
+    _log_to_console()
+    serve_api(stream, api, on_ready=lambda started: _print_banner(started.url, stream))
+
+
+@app.command()
+@with_settings
+def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
+    from learner.status import read_status
+
+    found = read_status(stream.data)
+    if found is None:
+        raise ConfigError(
+            f"no learner has run on {stream.data} yet; start one with `driftline up`, or name another --data"
+        )
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _print_status(found)
+    if not found.alive:
+        raise typer.Exit(1)
+
+
+def _print_status(status: "Status") -> None:
+    from rich.table import Table
+
+    progress, counts, join = status.progress, status.counts, status.join
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows: dict[str, str] = {
+        "learner": f"{status.state if status.alive or status.state != 'running' else 'gone'}, {status.age_s:.0f} s ago"
+        + (f": {status.detail}" if status.detail else ""),
+        "model": f"{status.model}, version {status.version}, {len(status.labels)} labels",
+        "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
+        f"{join.expired:,} left without one",
+        "labels": f"{counts.labels_learned:,} learned, {join.corrected:,} corrections, {join.repeated:,} repeated, "
+        f"{status.waiting:,} waiting for a message, {join.orphaned:,} orphaned",
+        "rejected": f"{counts.rejected:,}",
+        "accuracy": f"{progress['accuracy']:.4f} as served, {progress['recent']['accuracy']:.4f} "
+        f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}"
+        if progress["labels"]
+        else "no label has met a prediction yet",
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    _console().print(table)
+
+
+@app.command()
+@with_settings
+def predict(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="The texts to classify.")],
+    stream: StreamSettings,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Ask the API at this address.", show_default="offline, with the data directory's snapshot"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
+    predictions = _ask(url, texts) if url else _predict_offline(stream, texts)
+    if as_json:
+        for prediction in predictions:
+            print(json.dumps(prediction, ensure_ascii=False))
+        return
+    console = _console()
+    for text, prediction in zip(texts, predictions, strict=True):
+        console.print(
+            f"[bold]{escape(prediction['label'])}[/bold]  {prediction['score']:.4f}  {escape(text)}", soft_wrap=True
+        )
+
+
+def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
+    import httpx
+
+    try:
+        answer = httpx.post(f"{url.rstrip('/')}/predict", json={"texts": texts}, timeout=10.0)
+        content = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise DriftlineError(f"{url} does not answer as a Driftline API: {error}; is `driftline up` running?") from None
+    if answer.is_error:
+        raise DriftlineError(f"{url} answered {answer.status_code}: {content.get('error', content)}")
+    return list(content["predictions"])
+
+
+def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
+    from learner.snapshot import load_newest
+
+    snapshot = load_newest(stream.data / "snapshots")
+    if snapshot is None:
+        raise ConfigError(
+            f"{stream.data} holds no snapshot: nothing was learned there yet. "
+            "Name another --data, or a running API with --url http://127.0.0.1:8000"
+        )
+    labels = snapshot.classifier.labels
+    return [
+        {
+            "text": text,
+            "label": labels[int(row.argmax())],
+            "score": float(row.max()),
+            "scores": dict(zip(labels, row.tolist(), strict=True)),
+        }
+        for text, row in zip(texts, snapshot.classifier.predict_proba_many(texts), strict=True)
+    ]
+
+
+@app.command()
+@with_settings
+def send(
+    file: _File,
+    stream: StreamSettings,
+    text_column: _TextColumn = None,
+    label_column: _LabelColumn = None,
+    label_delay: Annotated[
+        int, typer.Option(min=0, help="Send a label this many messages after its message; 0: right after it.")
+    ] = 0,
+    rate: Annotated[
+        float | None, typer.Option(help="Messages per second.", show_default="as fast as the log takes them")
+    ] = None,
+) -> None:
+    """Send labelled texts from a file to the log: each message, and some messages later its label.
+
+    Rows with an id may be sent again: each label is learned once. A label that has changed is sent as a correction.
+    """
+    from stream.files import BadRow
+    from stream.log import open_log
+    from stream.send import send as send_rows
+
+    with _reading(file, "sending", text_column, label_column) as reading:
+        log = open_log(stream)
+        try:
+            sent = send_rows(
+                log,
+                stream.topics,
+                reading.file,
+                label_delay,
+                rate=rate,
+                max_record_bytes=stream.max_record_bytes,
+                on_skipped=lambda row, why: reading.bad_row(BadRow(reading.file.name, row.line, why)),
+                on_durable=lambda messages, _: reading.show(messages),
+            )
+        finally:
+            log.close()
+    skipped = f"; {reading.skipped:,} rows skipped" if reading.skipped else ""
+    speed = f" ({sent.messages / sent.seconds:,.0f} messages/s)" if sent.seconds > 0 else ""
+    console = _console()
+    console.print(
+        f"Sent {sent.messages:,} messages and {sent.labels:,} labels in {sent.seconds:.1f} s{speed}{skipped}.",
+        soft_wrap=True,
+    )
+    console.print("Next: `driftline up` learns and serves them; `driftline status` shows how well.", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    file: _File,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A classifier; may be given several times.", show_default="linear")
+    ] = None,
+    delay: Annotated[
+        int, typer.Option(min=0, help="A label is learned this many messages after its message; 0: at once.")
+    ] = 0,
+    text_column: _TextColumn = None,
+    label_column: _LabelColumn = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first rows only.", show_default="all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the learning curves into this file, .png or .svg.", show_default="none")
+    ] = None,
+) -> None:
+    """Measure classifiers on a file: each text is scored before its label is learned (progressive validation)."""
+    from learner.evaluate import BATCH_ROWS, Evaluation, warm_up
+    from learner.models import make_classifier
+
+    models = list(dict.fromkeys(model or ["linear"]))
+    if plot is not None:
+        from learner.plots import check_suffix, plot_curves
+
+        check_suffix(plot)
+    with _reading(file, "evaluating", text_column, label_column) as reading:
+        for spec in models:
+            warm_up(make_classifier(spec))
+        evaluations = [Evaluation(make_classifier(spec), delay, spec) for spec in models]
+        rows: Iterator[Row] = islice(reading.file, limit)
+        messages = 0
+        while batch := list(islice(rows, BATCH_ROWS)):
+            for evaluation in evaluations:
+                evaluation.add(batch)
+            messages += len(batch)
+            reading.show(messages)
+        results = [evaluation.finish() for evaluation in evaluations]
+    if not results[0].labels:
+        raise ConfigError(
+            f"{reading.file.name}: no row has a label; the columns are "
+            f"{', '.join(map(repr, reading.file.columns))}; name one with --label-column"
+        )
+    if as_json:
+        _print_json(results)
+    else:
+        _print_table(results)
+    if reading.skipped:
+        _console(stderr=True).print(f"{reading.skipped:,} rows skipped", style="yellow")
+    if plot is not None:
+        plot_curves(results, plot, "standard input" if file == "-" else Path(file).name)
+
+
+def _print_json(results: "list[Result]") -> None:
+    for result in results:
+        print(json.dumps(result.to_json(), allow_nan=False))
+
+
+def _print_table(results: "list[Result]") -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))  # 80 columns have to do
+    table.add_column("model", overflow="fold", min_width=10)
+    for heading in ("messages", "labels", "accuracy", "macro F1", "log loss", "seconds", "messages/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(
+            escape(result.model),
+            f"{result.messages:,}",
+            f"{result.labels:,}",
+            f"{result.accuracy:.4f}",
+            f"{result.macro_f1:.4f}",
+            f"{result.log_loss:.4f}",
+            f"{result.seconds:.2f}",
+            f"{result.messages_per_second:,.0f}",
+        )
+    _console().print(table)
+
+
+if __name__ == "__main__":
+    main()

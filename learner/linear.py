@@ -1,0 +1,265 @@
+"""How does a linear model learn from one text at a time?
+
+Softmax regression over hashed features with a rate for each weight (AdaGrad: Duchi et al. 2011, diagonal), scored and
+learned in one pass over a text. Memory is fixed: a (feature, label) pair is a slot, whatever the number of labels.
+One thread at a time may use an object; its kernel holds no GIL.
+
+What departs from the paper: sums of squared gradients decay, so that rates never die out; gradients under
+MIN_GRADIENT are left out; a label's weight is a number of repetitions, so that no weight can blow a model up.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
+from stream.errors import ConfigError, StateError
+
+MIN_GRADIENT: Final = np.float32(3e-3)  # spares most labels of many a step, and at no loss of accuracy
+MAX_REPEATS: Final = 64  # a label of a larger weight: a text is long since learned by then
+FIRST_SUM: Final = np.float32(1e-5)  # keeps the first step of a weight finite when its gradient is tiny
+LEAST: Final = np.float32(1e-30)  # of a known label: only a label that was not known has exactly 0
+
+HALF: Final = np.uint64(32)
+N_LABELS, REFUSED = 0, 1  # places in counters
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings(TextSettings):
+    """Options of `linear`. The defaults were chosen over six streams at once, none of them tuned for alone."""
+
+    bits: int = 22  # 2**bits slots of 8 bytes; 20 is faster, but 78 languages in it cost two points of accuracy
+    rate: float = 0.5
+    chars_weight: float = 0.4  # a character n-gram's value beside a word's: a word has many of them, all much alike
+    decay: float = 1e-4  # of a sum of squared gradients, at each of its weight's steps
+    max_labels: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        if not 8 <= self.bits <= 30:
+            raise ConfigError(f"bits={self.bits}: it must be 8 to 30")
+        if not 1 <= self.max_labels <= 1 << (self.bits - 2):
+            limit = 1 << (self.bits - 2)
+            raise ConfigError(f"max_labels={self.max_labels}: with bits={self.bits} it must be 1 to {limit}")
+        if not 0 < self.rate <= 10:
+            raise ConfigError(f"rate={self.rate}: it must be above 0 and at most 10")
+        if not 0 < self.chars_weight <= 10:
+            raise ConfigError(f"chars_weight={self.chars_weight}: it must be above 0 and at most 10")
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay={self.decay}: it must be 0 or more and under 1")
+
+
+class Linear(Classifier):
+    """Softmax regression on hashed words, pairs and character n-grams."""
+
+    def __init__(self, settings: LinearSettings | None = None) -> None:
+        self.settings = settings or LinearSettings()
+        self.spec = spec_of("linear", options_set(self.settings))
+        self._set_labels([], self.settings.max_labels)
+        self._slots: NDArray[np.float32] = np.zeros((1 << self.settings.bits, 2), np.float32)
+        self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
+        self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._arguments = (
+            np.float32(self.settings.rate),
+            np.float32(self.settings.chars_weight),
+            np.float32(1 - self.settings.decay),
+        )
+        self._buffers = text_buffers(self.settings)
+        self._rows: NDArray[np.float32] = np.empty((2, self.max_labels), np.float32)
+        self._bases: NDArray[np.int64] = np.empty(self.settings.max_features + 1, np.int64)
+
+    @property
+    def n_refused(self) -> int:
+        """How many texts were not learned because a score was not finite. Above 0 only if slots were damaged."""
+        return int(self._counters[REFUSED])
+
+    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
+        """Score each text, then learn it where it has a target; see `Classifier`."""
+        codes, starts = codepoints(texts, self.settings.max_chars)
+        scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        score_and_learn(
+            codes,
+            starts,
+            np.ascontiguousarray(targets, np.int32),
+            np.ascontiguousarray(weights, np.float32),
+            character_table(),
+            self.settings.kernel_arguments,
+            self._buffers,
+            self._arguments,
+            self._slots,
+            self._known,
+            self._counters,
+            self._rows,
+            self._bases,
+            scores,
+        )
+        return scores
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings that are not at their defaults; the defaults are part of the checkpoint format."""
+        return {"classifier": "linear", **options_set(self.settings)}
+
+    def state(self) -> State:
+        """Return the model's own arrays."""
+        return {"slots": self._slots, "known": self._known, "counters": self._counters}
+
+    def load_state(self, state: State, labels: Sequence[str]) -> None:
+        """Take over arrays, copying only those that are not laid out as the kernel needs them."""
+        taken = {}
+        for name, own in self.state().items():
+            given = state.get(name)
+            if given is None or given.shape != own.shape or given.dtype != own.dtype:
+                found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
+                raise StateError(f"linear: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
+            taken[name] = np.asarray(np.require(given, own.dtype, ["C", "A", "W"]))
+        if len(labels) > self.max_labels or not 0 <= taken["counters"][N_LABELS] <= len(labels):
+            raise StateError(f"linear: {len(labels)} labels fit neither max_labels={self.max_labels} nor the arrays")
+        self._slots, self._known, self._counters = taken["slots"], taken["known"], taken["counters"]
+        self._set_labels(labels, self.max_labels)
+
+
+def warm_up() -> None:
+    """Compile the kernel, or load it compiled, so that the first message does not wait for it."""
+    Linear(LinearSettings(bits=8, max_labels=2)).learn_one("", "")
+
+
+@njit(nogil=True, cache=True)
+def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
+    """Write the probabilities of known labels, equal ones if a score is not finite. Returns whether all were."""
+    finite = True
+    top = np.float32(-np.inf)
+    for label in range(n_labels):
+        if known[label]:
+            finite = finite and np.isfinite(scores[label])
+            top = max(top, scores[label])
+    total = np.float32(0)
+    for label in range(n_labels):
+        out[label] = np.float32(0)
+        if known[label]:
+            out[label] = max(np.float32(math.exp(scores[label] - top)), LEAST) if finite else np.float32(1)
+        total += out[label]
+    for label in range(n_labels):
+        out[label] /= total
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type: ignore[no-untyped-def]
+    """Write the score of each label: the sum, in the order of features, of weight times value."""
+    if n_labels == 2:  # the same sums in registers: twice as fast
+        first, second = np.float32(0), np.float32(0)
+        for i in range(n):
+            base = bases[i]
+            x = scale if i < n_plain else scale * chars_value
+            first += slots[base, 0] * x
+            second += slots[base + 1, 0] * x
+        out[0], out[1] = first, second
+        return
+    out[:n_labels] = 0
+    for i in range(n):
+        base = bases[i]
+        x = scale if i < n_plain else scale * chars_value
+        for label in range(n_labels):
+            out[label] += slots[base + label, 0] * x
+
+
+@njit(nogil=True, cache=True)
+def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+    codes, starts, targets, weights, table, text_arguments, buffers, arguments,
+    slots, known, counters, rows, bases, scores,
+):  # fmt: skip
+    """Score each text, then learn it: test-then-train in one pass.
+
+    Parameters
+    ----------
+    codes, starts : from `codepoints`
+    targets : int32 [n_texts], label or -1
+    weights : float32 [n_texts], above 0
+    arguments : (float32, float32, float32), rate, value of a character n-gram, what is left of a sum after a step
+    slots : float32 [2**bits, 2], weight and decayed sum of squared gradients; changed
+    known : uint8 [max_labels], 1 for a label that was learned; changed
+    counters : int64 [2], one past the last known label; texts refused; changed
+    rows, bases : float32 [2, max_labels] and int64 [max_features + 1], overwritten
+    scores : float32 [n_texts, labels], changed: the probabilities
+
+    Notes
+    -----
+    1. Hash. Feature h has the slots base + label, base = h * (slots - 2 max_labels) / 2**32: side by side, so that two
+       labels are one cache line, and never past the end. The bias has the last max_labels slots for itself.
+    2. Values: 1 a word, pair and the bias, less an n-gram; the whole divided by its Euclidean norm.
+    3. Score with the labels known by now.
+    4. Learn. p - y is the gradient of the log loss in a score. Weight 2.5 is two steps and a half one; it ends early
+       when the text is learned. A half step moves half as far and adds half to the sum.
+
+    O(features * labels). Bit-exact on one machine: sums run in the order of features.
+    """
+    rate, chars_value, kept = arguments
+    z, p = rows[0], rows[1]
+    max_labels = known.shape[0]
+    span = np.uint64(slots.shape[0] - 2 * max_labels)
+    features = buffers[0]
+    one = np.float32(1)
+    for text in range(targets.shape[0]):
+        # 1
+        _, n_plain, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
+        for i in range(n):
+            bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
+        bases[0] = slots.shape[0] - max_labels
+        n_plain += 1
+        n += 1
+
+        # 2
+        scale = np.float32(1 / math.sqrt(n_plain + (n - n_plain) * chars_value * chars_value))
+
+        # 3
+        target = targets[text]
+        n_labels = counters[N_LABELS]
+        n_scored = max(n_labels, target + 1)
+        weight_left = weights[text]
+        for repeat in range(MAX_REPEATS + 1):
+            score(slots, bases, n_plain, n, scale, chars_value, n_scored, z)
+            finite = True
+            if repeat == 0:
+                if n_labels > 0:
+                    finite = softmax(z, known, n_labels, scores[text])
+                if target >= 0 and finite:
+                    known[target] = 1
+                    counters[N_LABELS] = n_scored
+            # 4
+            if target < 0:
+                break
+            finite = finite and softmax(z, known, n_scored, p)
+            if not (finite and 0 < weight_left < np.inf):
+                counters[REFUSED] += 1
+                break
+            p[target] -= one
+            learned = True
+            for label in range(n_scored):
+                if abs(p[label]) < MIN_GRADIENT:
+                    p[label] = 0
+                else:
+                    learned = False
+            if learned:
+                break
+            part = min(weight_left, one)
+            step = rate * part
+            for i in range(n):
+                base = bases[i]
+                x = scale if i < n_plain else scale * chars_value
+                for label in range(n_scored):
+                    if p[label] != 0:
+                        gradient = p[label] * x
+                        past = slots[base + label, 1] * kept
+                        square = gradient * gradient
+                        slots[base + label, 0] -= step * gradient / math.sqrt(past + square + FIRST_SUM)
+                        slots[base + label, 1] = past + part * square
+            weight_left -= part
+            if weight_left <= 0:
+                break

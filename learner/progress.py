@@ -1,0 +1,250 @@
+"""How good are the predictions, so far and of late?
+
+Progressive validation: each label is compared with the prediction that was made when its message came in. Everything
+is a count or a sum, added in the order of the labels: the same labels give the same bytes, wherever they are cut into
+batches. A label costs the same however many came before; memory is bounded by `max_labels`. A label whose message came
+before the model knew any label has no prediction to be compared with: it is counted apart, as River leaves it out.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import StateError
+
+RECENT_LABELS: Final = 1000
+MIN_PROBABILITY: Final = 1e-15  # log loss is clipped here, as River does: at most 34.5 for a label
+DELAY_EDGES_MS: Final = (1_000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000)
+DELAY_NAMES: Final = ("<1s", "<10s", "<1min", "<10min", "<1h", "<1d", ">=1d")
+# The matrix is kept among the first labels only: 0.5 MB. Each label's own counts are exact for all of them.
+MAX_CONFUSION_LABELS: Final = 256
+
+Ints = NDArray[np.int64]
+
+
+class Progress:
+    """Progressive validation of one model. Not thread-safe.
+
+    Parameters
+    ----------
+    max_labels : label columns lie below it
+
+    Attributes
+    ----------
+    labels, correct : how many labels were scored, and how many of them had been predicted
+    unpredicted : how many labels had no prediction to be scored
+    """
+
+    def __init__(self, max_labels: int = 1000) -> None:
+        self.max_labels = max_labels
+        self.labels = self.correct = self.unpredicted = 0
+        self._loss = 0.0
+        self._support, self._predicted, self._hits = (np.zeros(0, np.int64) for _ in range(3))
+        self._confusion = np.zeros((0, 0), np.int64)
+        self._recent_correct = np.zeros(RECENT_LABELS, np.uint8)
+        self._recent_loss = np.zeros(RECENT_LABELS, np.float64)
+        self._delays = np.zeros((len(DELAY_NAMES), 2), np.int64)  # labels, correct
+        self._n_columns = 0  # the arrays are longer: they double
+
+    def add(
+        self,
+        predicted: NDArray[np.int32],
+        truth: NDArray[np.int32],
+        p_truth: NDArray[np.float32],
+        delay_ms: Ints | None = None,
+    ) -> None:
+        """Count labels, in their order.
+
+        Parameters
+        ----------
+        predicted : int32 [n], the predicted label's column, or -1: there was no prediction
+        truth : int32 [n], the label's column
+        p_truth : float32 [n], the score that the label had in the prediction; what is no number counts as 0
+        delay_ms : int64 [n], from message to label; None: not known
+
+        Raises
+        ------
+        ValueError : a column outside -1 (0) to max_labels - 1; nothing was counted then.
+        """
+        if not len(truth):
+            return
+        highest = int(max(truth.max(), predicted.max()))
+        if truth.min() < 0 or predicted.min() < -1 or highest >= self.max_labels:
+            raise ValueError(f"label columns must lie in 0 to {self.max_labels - 1} (predicted: or be -1)")
+        self._grow(highest + 1)
+        served = predicted >= 0
+        self.unpredicted += int(np.count_nonzero(~served))
+        predicted, truth, p_truth = predicted[served], truth[served], p_truth[served]
+        right = predicted == truth
+        loss = -np.log(np.fmin(np.fmax(p_truth.astype(np.float64), MIN_PROBABILITY), 1.0))
+        self._count_columns(predicted, truth, right)
+        self._count_recent(right, loss)
+        if delay_ms is not None:
+            bucket = np.searchsorted(DELAY_EDGES_MS, delay_ms[served], side="right")
+            np.add.at(self._delays, bucket, np.stack([np.ones_like(right), right], axis=1))
+        self.labels += len(truth)
+        self.correct += int(np.count_nonzero(right))
+        # cumsum adds one by one; sum() adds in pairs, so that its last bits would depend on where a batch ends.
+        self._loss = float(np.cumsum(np.concatenate([[self._loss], loss]))[-1])
+
+    def _count_columns(self, predicted: NDArray[np.int32], truth: NDArray[np.int32], right: NDArray[np.bool_]) -> None:
+        np.add.at(self._support, truth, 1)
+        np.add.at(self._predicted, predicted, 1)
+        np.add.at(self._hits, truth[right], 1)
+        kept = (truth < MAX_CONFUSION_LABELS) & (predicted < MAX_CONFUSION_LABELS)
+        np.add.at(self._confusion, (truth[kept], predicted[kept]), 1)
+
+    def _count_recent(self, right: NDArray[np.bool_], loss: NDArray[np.float64]) -> None:
+        n = min(len(loss), RECENT_LABELS)
+        if not n:
+            return
+        places = np.arange(self.labels + len(loss) - n, self.labels + len(loss)) % RECENT_LABELS
+        self._recent_correct[places] = right[-n:]
+        self._recent_loss[places] = loss[-n:]
+
+    def _grow(self, n_columns: int) -> None:
+        self._n_columns = max(self._n_columns, n_columns)
+        old = len(self._support)
+        if self._n_columns <= old:
+            return
+        new = min(max(2 * old, self._n_columns, 8), self.max_labels)
+        self._support, self._predicted, self._hits = (
+            np.concatenate([counts, np.zeros(new - old, np.int64)])
+            for counts in (self._support, self._predicted, self._hits)
+        )
+        side = min(new, MAX_CONFUSION_LABELS)
+        self._confusion = np.pad(self._confusion, (0, side - len(self._confusion)))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of labels that had been predicted; 0 before the first."""
+        return self.correct / max(self.labels, 1)
+
+    @property
+    def log_loss(self) -> float:
+        """The mean of -ln p_truth, p_truth clipped at 1e-15; 0 before the first."""
+        return self._loss / max(self.labels, 1)
+
+    @property
+    def macro_f1(self) -> float:
+        """The unweighted mean F1 of the labels that occurred or were predicted, as scikit-learn has it."""
+        occurred = self.support + self.predicted > 0
+        return float(self.f1[occurred].mean()) if occurred.any() else 0.0
+
+    @property
+    def recent_accuracy(self) -> float:
+        """Accuracy over the last 1,000 labels."""
+        n = min(self.labels, RECENT_LABELS)
+        return float(self._recent_correct[:n].sum()) / max(n, 1)
+
+    @property
+    def recent_log_loss(self) -> float:
+        """Log loss over the last 1,000 labels."""
+        n = min(self.labels, RECENT_LABELS)
+        return float(self._recent_loss[:n].sum()) / max(n, 1)
+
+    @property
+    def support(self) -> Ints:
+        """How often each label occurred: int64 [n_columns]."""
+        return self._support[: self._n_columns]
+
+    @property
+    def predicted(self) -> Ints:
+        """How often each label was predicted: int64 [n_columns]."""
+        return self._predicted[: self._n_columns]
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """How many predictions of each label were right; 0 where it was never predicted."""
+        return self._hits[: self._n_columns] / np.maximum(self.predicted, 1)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """How many occurrences of each label were predicted; 0 where it never occurred."""
+        return self._hits[: self._n_columns] / np.maximum(self.support, 1)
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """The harmonic mean of precision and recall; 0 where neither is defined."""
+        f1: NDArray[np.float64] = 2 * self._hits[: self._n_columns] / np.maximum(self.support + self.predicted, 1)
+        return f1
+
+    @property
+    def confusion(self) -> Ints:
+        """Labels by what they were (row) and what was predicted (column), among the first MAX_CONFUSION_LABELS."""
+        side = min(self._n_columns, MAX_CONFUSION_LABELS)
+        return self._confusion[:side, :side]
+
+    def summary(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """Return all but the confusion matrix as finite JSON values; each label's own where `names` are given."""
+        n_recent = min(self.labels, RECENT_LABELS)
+        by_delay = [
+            {"delay": name, "labels": int(labels), "accuracy": int(correct) / max(int(labels), 1)}
+            for name, (labels, correct) in zip(DELAY_NAMES, self._delays, strict=True)
+        ]
+        columns = zip(names, self.precision, self.recall, self.f1, self.support, self.predicted, strict=False)
+        return {
+            "labels": self.labels,
+            "correct": self.correct,
+            "unpredicted": self.unpredicted,
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "log_loss": self.log_loss,
+            "recent": {"labels": n_recent, "accuracy": self.recent_accuracy, "log_loss": self.recent_log_loss},
+            "by_delay": by_delay,
+            "by_label": {
+                name: {
+                    "precision": float(precision),
+                    "recall": float(recall),
+                    "f1": float(f1),
+                    "support": int(support),
+                    "predicted": int(predicted),
+                }
+                for name, precision, recall, f1, support, predicted in columns
+            },
+        }
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of everything counted; the same labels give the same bytes."""
+        return {
+            "totals": np.array([self.labels, self.correct, self.unpredicted], np.int64),
+            "loss": np.array([self._loss], np.float64),
+            "support": self.support.copy(),
+            "predicted": self.predicted.copy(),
+            "hits": self._hits[: self._n_columns].copy(),
+            "confusion": self.confusion.copy(),
+            "recent_correct": self._recent_correct.copy(),
+            "recent_loss": self._recent_loss.copy(),
+            "delays": self._delays.copy(),
+        }
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take over what `state` gave, by copy.
+
+        Raises
+        ------
+        StateError : an array is missing or has another shape or type; nothing was changed then.
+        """
+        self._check(state)
+        self._n_columns = len(state["support"])
+        self.labels, self.correct, self.unpredicted = (int(total) for total in state["totals"])
+        self._loss = float(state["loss"][0])
+        self._support, self._predicted = state["support"].copy(), state["predicted"].copy()
+        self._hits, self._confusion = state["hits"].copy(), state["confusion"].copy()
+        self._recent_correct, self._recent_loss = state["recent_correct"].copy(), state["recent_loss"].copy()
+        self._delays = state["delays"].copy()
+
+    def _check(self, state: dict[str, NDArray[Any]]) -> None:
+        columns = len(state["support"]) if "support" in state else 0
+        side = min(columns, MAX_CONFUSION_LABELS)
+        shapes = {"support": (columns,), "predicted": (columns,), "hits": (columns,), "confusion": (side, side)}
+        for name, own in Progress(1).state().items():
+            shape = shapes.get(name, own.shape)
+            array = state.get(name)
+            if array is None or array.shape != shape or array.dtype != own.dtype:
+                found = "missing" if array is None else f"{array.dtype} {array.shape}"
+                raise StateError(f"progress: array {name!r} must be {own.dtype} {shape}, but is {found}")
+        if columns > self.max_labels:
+            raise StateError(f"progress: {columns} labels were counted, but max_labels is {self.max_labels}")

@@ -1,0 +1,568 @@
+"""How does Apache Kafka serve as the log?
+
+The protocol of stream/log.py over librdkafka. Appending is idempotent and waits for all in-sync replicas; reading
+assigns partitions at given offsets and never joins a group, so no rebalance can move them; aborted transactions are not
+seen. Properties of librdkafka come from the address (`kafka://host:9092?security.protocol=SSL`) and from the file
+`kafka_config`, except those that the promises rest on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote
+
+import confluent_kafka as ck
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks
+from stream.settings import StreamSettings
+
+START_S: Final = 10.0
+REQUEST_S: Final = 10.0
+ENVELOPE_BYTES: Final = 64 << 10  # room for the key and headers beside a value of max_record_bytes
+SEGMENTS: Final = 8  # Kafka drops whole segments: this many make a partition's retention_bytes
+ROOM_S: Final = 0.002
+SLICE_S: Final = 0.2
+
+_PRODUCER: Final = {
+    "linger.ms": 2,
+    "delivery.timeout.ms": 30_000,
+    "queue.buffering.max.kbytes": 64 << 10,
+    "topic.metadata.refresh.interval.ms": 60_000,
+}
+_PRODUCER_FIXED: Final = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",  # the Java client's: every client puts a key into the same partition
+}
+_READER: Final = {
+    "group.id": "driftline-reader",  # librdkafka asks for one; it is never joined
+    "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way
+    "fetch.queue.backoff.ms": 10,  # the default of a second starves a reader that is faster than that
+    "queued.max.messages.kbytes": 16 << 10,  # pausing throws away what was fetched ahead
+    "receive.message.max.bytes": 1 << 30,  # a larger record than ours must reach the dead-letter topic, not block
+    "topic.metadata.refresh.interval.ms": 60_000,
+}
+_READER_FIXED: Final = {
+    "auto.offset.reset": "error",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "check.crcs": True,
+    "isolation.level": "read_committed",
+}
+_FIXED: Final = _PRODUCER_FIXED.keys() | _READER_FIXED.keys() | {"bootstrap.servers", "metadata.broker.list"}
+
+# What waiting does not mend.
+_DENIED: Final = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+_NO_TOPIC: Final = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+# A topic that has just been made, or a broker that has just gone: librdkafka does not repeat such a request by itself.
+_ELECTING: Final = _NO_TOPIC | {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+_OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+
+_ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class KafkaLog(Log):
+    """A log in Kafka."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._brokers, self._properties = kafka_address(settings)
+        self._denied: KafkaError | None = None
+        self._counts: dict[str, int] = {}
+        self._closing = False
+        max_bytes = settings.max_record_bytes + ENVELOPE_BYTES
+        size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": 100_000}
+        self._producer = self._client(ck.Producer, {**_PRODUCER, **size, **self._properties, **_PRODUCER_FIXED})
+        self._admin = self._client(AdminClient, self._properties)
+        self._poller = threading.Thread(target=self._poll, name="kafka-log-poll", daemon=True)
+        self._poller.start()
+        try:
+            self._wait("the cluster", self._admin.describe_cluster(request_timeout=START_S), START_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def create_topics(self, topics: Iterable[str]) -> None:
+        """Make the topics that are missing, with the configured number of partitions; the others stay as they are."""
+        missing = [topic for topic, n in self._describe(topics).items() if n is None]
+        if not missing:
+            return
+        config = topic_config(self._settings)
+        new = [
+            NewTopic(topic, self._settings.partitions, self._settings.replication, config=config) for topic in missing
+        ]
+        for topic, future in self._admin.create_topics(new, request_timeout=REQUEST_S).items():
+            try:
+                self._wait(f"making topic {topic}", future)
+            except TopicMismatch as error:
+                if _code(error.__cause__) != KafkaError.TOPIC_ALREADY_EXISTS:  # by another process just now
+                    raise
+        deadline = time.monotonic() + REQUEST_S
+        while None in self._describe(missing).values():  # the brokers learn of it one after another
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"kafka {self._brokers}: {', '.join(missing)} made, but no broker leads them yet")
+            time.sleep(0.02)
+
+    def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has. Raises TopicMismatch where it does not exist."""
+        return self._partition_counts([topic])[topic]
+
+    def watermarks(self, topics: Iterable[str]) -> dict[TopicPartition, Watermarks]:
+        """Return the watermarks of every partition of some topics."""
+        counts = self._partition_counts(topics)
+        return self._bounds([TopicPartition(topic, p) for topic, n in counts.items() for p in range(n)])
+
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+        """Append records; see Log.submit. A submit that fails may have appended some of its records."""
+        delivery = _Delivery(topic, len(records), self._explain)
+        try:
+            self._check(topic, records)
+        except LogError as error:
+            delivery.fail(error)
+            return delivery.future
+        produce, done = self._producer.produce, delivery.done
+        for index, (key, value, timestamp_ms, headers) in enumerate(records):
+            options: dict[str, Any] = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+            try:
+                if headers:
+                    for name, _ in headers:
+                        name.encode()  # confluent-kafka crashes at a lone surrogate
+                    options["headers"] = headers
+                while True:
+                    try:
+                        produce(topic, value, key, on_delivery=partial(done, index), **options)
+                        break
+                    except BufferError:
+                        self._wait_for_room()
+            except KafkaException as error:
+                delivery.abandon(index, self._explain(f"appending to {topic}", error))
+                break
+            except LogError as error:
+                delivery.abandon(index, error)
+                break
+            except (TypeError, ValueError, OverflowError) as error:
+                delivery.abandon(index, LogError(f"appending to {topic}: {error!r}"))
+                break
+        return delivery.future
+
+    def reader(self, positions: Mapping[TopicPartition, int]) -> Reader:
+        """Return a reader of these partitions from these positions on."""
+        counts = self._partition_counts({partition.topic for partition in positions})
+        for partition in positions:
+            if not 0 <= partition.partition < counts[partition.topic]:
+                n = counts[partition.topic]
+                raise TopicMismatch(f"kafka {self._brokers}: {partition} does not exist, the topic has {n} partitions")
+        return KafkaReader(self, positions)
+
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        """Note a consumer group's positions for tools that show lag. What prevents it is logged."""
+        if not positions:
+            return
+        offsets = [ck.TopicPartition(*partition, position) for partition, position in positions.items()]
+        request = [ConsumerGroupTopicPartitions(group, offsets)]
+        try:
+            futures = self._admin.alter_consumer_group_offsets(request, request_timeout=REQUEST_S)
+            for future in futures.values():
+                for result in self._wait(f"committing for group {group}", future).topic_partitions:
+                    if result.error is not None:
+                        raise self._explain(f"committing for group {group}", KafkaException(result.error))
+        except LogError as error:
+            _log.warning("positions were not committed: %s", error)
+
+    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the positions last committed; partitions without one are left out."""
+        wanted = [ck.TopicPartition(*partition) for partition in partitions]
+        if not wanted:
+            return {}
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
+        futures = self._admin.list_consumer_group_offsets(request, request_timeout=REQUEST_S)
+        found = [self._wait(f"reading group {group}", future).topic_partitions for future in futures.values()]
+        return {TopicPartition(p.topic, p.partition): p.offset for part in found for p in part if p.offset >= 0}
+
+    def close(self) -> None:
+        """Wait for what was submitted, then give back sockets and threads."""
+        if self._closing:
+            return
+        self._closing = True
+        self._poller.join()
+        if self._producer.flush(0.0 if self._denied else _PRODUCER["delivery.timeout.ms"] / 1000 + 5.0):
+            self._producer.purge()
+            self._producer.flush(5.0)
+
+    def _poll(self) -> None:
+        while not self._closing:
+            self._producer.poll(SLICE_S)
+
+    def _wait_for_room(self) -> None:
+        if threading.current_thread() is self._poller:
+            raise LogUnavailable(f"kafka {self._brokers}: the queue is full; try again later")
+        if self._closing:
+            raise LogError(f"kafka {self._brokers}: closed")
+        time.sleep(ROOM_S)
+
+    def _check(self, topic: str, records: Sequence[NewRecord]) -> None:
+        if self._closing:
+            raise LogError(f"kafka {self._brokers}: closed")
+        self._partition_counts([topic])  # asked once; a broker set so would make a missing topic, with any layout
+        limit = self._settings.max_record_bytes
+        largest = max((len(record.value) for record in records if record.value), default=0)
+        if largest > limit:
+            raise LogError(f"{topic}: a value has {largest} bytes, at most {limit} (max_record_bytes) are taken")
+
+    def _client(self, kind: "type[_T]", properties: Mapping[str, Any]) -> _T:
+        callbacks = {"error_cb": self._on_error, "logger": _log}
+        config = {"log.connection.close": False, **properties, "bootstrap.servers": self._brokers, **callbacks}
+        try:
+            return kind(config)  # type: ignore[call-arg]
+        except (KafkaException, TypeError, ValueError) as error:
+            reason = error.args[0].str() if isinstance(error, KafkaException) else error
+            raise ConfigError(
+                f"log: {reason}; see the address and kafka_config ({self._settings.kafka_config})"
+            ) from None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in _DENIED or error.fatal():
+            self._denied = error
+
+    def _explain(self, doing: str, error: KafkaException) -> LogError:
+        """Return Driftline's error for one of Kafka's."""
+        cause = error.args[0]
+        code = cause.code()
+        where = f"kafka {self._brokers}: {doing}: {cause.str()}"
+        refusal: LogError
+        if code in _NO_TOPIC:
+            refusal = TopicMismatch(f"{where}; make the topic with create_topics first")
+        elif code in {
+            KafkaError.TOPIC_ALREADY_EXISTS,
+            KafkaError.INVALID_REPLICATION_FACTOR,
+            KafkaError.INVALID_CONFIG,
+        }:
+            refusal = TopicMismatch(where)
+        elif code == KafkaError.MSG_SIZE_TOO_LARGE:
+            refusal = LogError(f"{where}; raise the topic's max.message.bytes")
+        elif code in {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}:
+            refusal = LogError(where)
+        elif code in _DENIED:
+            refusal = LogUnavailable(
+                f"{where}; check the user, the password and the rights in the address or kafka_config"
+            )
+        elif cause.fatal():
+            refusal = LogUnavailable(f"{where}; start this process again")
+        else:
+            refusal = LogUnavailable(f"{where}; check that the brokers run and can be reached from here")
+        refusal.__cause__ = error
+        return refusal
+
+    def _wait(self, doing: str, future: "Future[_T]", timeout_s: float = REQUEST_S) -> _T:
+        """Return what an admin request gives, or raise as soon as it is known that it gives nothing."""
+        deadline = time.monotonic() + timeout_s + 1.0  # the request's own timeout tells more
+        while True:
+            try:
+                return future.result(SLICE_S)
+            except KafkaException as error:
+                raise self._explain(doing, error) from error
+            except FutureTimeoutError:
+                if self._denied is not None:
+                    raise self._explain(doing, KafkaException(self._denied)) from None
+                if time.monotonic() > deadline:
+                    raise self._explain(doing, KafkaException(KafkaError(KafkaError._TIMED_OUT))) from None
+
+    def _describe(self, topics: Iterable[str]) -> dict[str, int | None]:
+        """Return the partition counts; None where there is no such topic or not every partition has a leader."""
+        names = list(dict.fromkeys(topics))
+        if not names:
+            return {}
+        counts: dict[str, int | None] = {}
+        for topic, future in self._admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S).items():
+            try:
+                partitions = self._wait(f"looking for topic {topic}", future).partitions
+            except TopicMismatch:
+                counts[topic] = None
+                continue
+            counts[topic] = n = len(partitions) if all(p.leader is not None for p in partitions) else None
+            if n is not None:
+                self._counts[topic] = n
+        return counts
+
+    def _partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
+        names = list(topics)
+        for topic, n in self._describe(name for name in names if name not in self._counts).items():
+            if n is None:
+                raise TopicMismatch(
+                    f"kafka {self._brokers}: there is no topic {topic!r} that can be read; make it first"
+                )
+            self._counts[topic] = n
+        return {name: self._counts[name] for name in names}
+
+    def _bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Watermarks]:
+        names = list(partitions)
+        deadline = time.monotonic() + REQUEST_S
+        while True:
+            try:
+                low, high = (self._ends(names, end) for end in _ENDS)
+            except LogError as error:
+                if _code(error.__cause__) not in _ELECTING or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+                continue
+            return {partition: Watermarks(low[partition], high[partition]) for partition in names}
+
+    def _ends(self, partitions: list[TopicPartition], end: Any) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        request = {ck.TopicPartition(*partition): end for partition in partitions}
+        futures = self._admin.list_offsets(request, request_timeout=REQUEST_S)
+        return {
+            TopicPartition(p.topic, p.partition): self._wait(f"the watermarks of {p.topic}", future).offset
+            for p, future in futures.items()
+        }
+
+
+class _Delivery:
+    """Collects the delivery reports of one submit; they come from the poll thread."""
+
+    def __init__(self, topic: str, length: int, explain: Any) -> None:
+        self.future: Future[list[Appended]] = Future()
+        self.future.set_running_or_notify_cancel()  # once queued it cannot be taken back
+        self._topic, self._explain = topic, explain
+        self._places: list[Any] = [None] * length
+        self._left = length
+        self._error: LogError | None = None
+        self._lock = threading.Lock()
+        if not length:
+            self.future.set_result([])
+
+    def done(self, index: int, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self._places[index] = Appended(message.partition(), message.offset())
+            self._count(1)
+        else:
+            self._count(1, self._explain(f"appending to {self._topic}", KafkaException(error)))
+
+    def abandon(self, index: int, error: LogError) -> None:
+        """Fail, once those before `index` are through: an answer before that could be overtaken by them."""
+        self._count(len(self._places) - index, error)
+
+    def fail(self, error: LogError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def _count(self, n: int, error: LogError | None = None) -> None:
+        with self._lock:
+            self._left -= n
+            self._error = self._error or error
+            if self._left:
+                return
+        if self._error is None:
+            self.future.set_result(self._places)
+        else:
+            self.future.set_exception(self._error)
+
+
+class KafkaReader(Reader):
+    """One consumer with partitions assigned to it; librdkafka fetches ahead."""
+
+    def __init__(self, log: KafkaLog, positions: Mapping[TopicPartition, int]) -> None:
+        self.partitions = list(positions)
+        self._log = log
+        self._names: dict[tuple[str, int], TopicPartition] = {(p.topic, p.partition): p for p in self.partitions}
+        self._next = dict(positions)  # only where reading began or failed; the consumer keeps the positions
+        self._ended: set[TopicPartition] = set()
+        self._failure: LogError | None = None
+        self._closed = False
+        config = {**_READER, **log._properties, **_READER_FIXED}
+        self._consumer: Any = log._client(ck.Consumer, config)
+        self._consumer.assign([ck.TopicPartition(*partition, offset) for partition, offset in positions.items()])
+
+    def read(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Return what is there; see Reader.read."""
+        if self._closed:
+            raise LogError("this reader is closed")
+        if self._failure is not None:
+            raise self._failure
+        deadline = time.monotonic() + timeout_s
+        records = self._take(max_records, 0.0)
+        while not records:
+            if self._failure is not None:
+                raise self._failure
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            # consume() waits until it has all it was asked for: so ask for one, then for what else is there.
+            records = self._take(1, min(left, SLICE_S))
+            if records and max_records > 1:
+                records += self._take(max_records - 1, 0.0)
+        return records  # what came before a failure first: reading them again is not possible
+
+    def at_end(self, partition: TopicPartition) -> bool:
+        """Tell whether the last read found no more records there. False until that was seen."""
+        return partition in self._ended
+
+    def pause(self, partition: TopicPartition) -> None:
+        """Leave a partition out of `read` until it is resumed. Its position stays."""
+        self._consumer.pause([ck.TopicPartition(*partition)])
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Take a paused partition up again."""
+        self._consumer.resume([ck.TopicPartition(*partition)])
+
+    def close(self) -> None:
+        """Give back sockets and threads."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close()
+
+    def _take(self, max_records: int, timeout_s: float) -> list[Record]:
+        messages = self._consumer.consume(max_records, timeout_s)
+        if self._log._denied is not None and self._failure is None:
+            self._failure = self._log._explain("reading", KafkaException(self._log._denied))
+        records = self._records(messages)
+        if len(records) != len(messages):
+            self._follow(messages)
+        elif self._ended:
+            self._ended.difference_update({record.partition for record in records})
+        return records
+
+    def _records(self, messages: list[Any]) -> list[Record]:
+        names = self._names
+        return [
+            Record(
+                names[m.topic(), m.partition()],
+                m.offset(),
+                m.timestamp()[1],
+                m.key(),
+                m.value(),
+                headers and [(name, content or b"") for name, content in headers],
+            )
+            for m, headers in zip(messages, _all_headers(messages), strict=True)
+            if m.error() is None
+        ]
+
+    def _follow(self, messages: Iterable[Any]) -> None:
+        """Go through records and events in their order."""
+        for message in messages:
+            partition = self._names.get((message.topic(), message.partition()))
+            error = message.error()
+            if error is None:
+                self._ended.difference_update({partition})
+            elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
+                self._ended.add(partition)
+            elif error.code() in _OUT_OF_RANGE and partition is not None:
+                self._failure = self._lost(partition, message.offset())
+            elif error.code() in _NO_TOPIC or error.code() in _DENIED or error.fatal():
+                self._failure = self._log._explain(f"reading {partition or 'the log'}", KafkaException(error))
+            else:
+                _log.info("waiting for Kafka: %s", error.str())
+
+    def _lost(self, partition: TopicPartition, wanted: int) -> LogError:
+        try:
+            low, high = self._log._bounds([partition])[partition]
+        except LogError as error:
+            return error
+        return OffsetsLost(*partition, wanted, low, high)
+
+
+def _all_headers(messages: Iterable[Any]) -> list[Any]:
+    """Return each message's headers; None too where a header's name is not UTF-8, so that it stops nobody.
+
+    There confluent-kafka sets an exception and yet returns a list, with a hole in it. Interpreted code that is hot does
+    not look for that and crashes at the hole; `map` does look. No message may be asked twice: the list is kept.
+    Proved by test_a_header_that_is_not_utf8_stops_nobody.
+    """
+    found: list[Any] = []
+    rest = iter(messages)
+    while True:
+        try:
+            found.extend(map(ck.Message.headers, rest))  # what came before a failure stays, `rest` is past it
+            return found
+        except (SystemError, UnicodeDecodeError):
+            _log.warning("a header's name is not UTF-8: that record's headers are left out")
+            found.append(None)
+
+
+def topic_config(settings: StreamSettings) -> dict[str, str]:
+    """Return the configuration of a topic that has to be made."""
+    config = {
+        "retention.ms": int(settings.retention_hours * 3_600_000),
+        "retention.bytes": settings.retention_bytes,
+        "segment.bytes": max(1 << 20, min(1 << 30, settings.retention_bytes // SEGMENTS)),
+        "max.message.bytes": settings.max_record_bytes + ENVELOPE_BYTES,
+        "message.timestamp.type": "CreateTime",
+        "message.timestamp.after.max.ms": (1 << 63) - 1,  # a sender whose clock is ahead must not be refused
+        "cleanup.policy": "delete",
+    }
+    if settings.replication >= 3:
+        config["min.insync.replicas"] = 2  # what was acknowledged outlives any one broker
+    return {name: str(value) for name, value in config.items()}
+
+
+def kafka_address(settings: StreamSettings) -> tuple[str, dict[str, str]]:
+    """Return the brokers and librdkafka's properties; the address goes before the file.
+
+    Names and values in the address may be percent-encoded; a plus sign stays one.
+    """
+    brokers, _, query = settings.log_url.removeprefix("kafka://").partition("?")
+    brokers = brokers.rstrip("/")
+    if not brokers or "/" in brokers or "@" in brokers:
+        raise ConfigError(
+            "log: a Kafka address has only hosts and ports, kafka://host:9092[,host:9092]; a user and a password go "
+            "into kafka_config as sasl.username and sasl.password"
+        )
+    properties = _read_properties(settings)
+    for pair in filter(None, query.split("&")):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"log: {name!r} in the address has no value; write name=value")
+        properties[unquote(name)] = unquote(value)
+    for name in properties:
+        if "_" in name:  # none of librdkafka's, but Python's: callbacks
+            raise ConfigError(f"log: there is no property {name!r} for Kafka")
+    for name in sorted(properties.keys() & _FIXED):
+        raise ConfigError(f"log: {name} cannot be set: what Driftline promises rests on it")
+    return brokers, properties
+
+
+def _read_properties(settings: StreamSettings) -> dict[str, str]:
+    path = settings.kafka_config
+    if path is None:
+        return {}
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"kafka_config: {path} cannot be read: {error}") from None
+    properties = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise ConfigError(f"kafka_config: {path}, line {number}: write name=value")
+        properties[name.strip()] = value.strip()
+    return properties
+
+
+def _code(error: BaseException | None) -> int | None:
+    return error.args[0].code() if isinstance(error, KafkaException) else None

@@ -1,0 +1,534 @@
+"""How does one SQLite file serve as a log?
+
+Each partition is a table whose primary key is the offset, so appending writes at the right edge of a B-tree and reading
+is a range scan. The row in `partitions` holds the watermarks and is changed in the same transaction as the records:
+offsets have no gaps, and any number of processes may append and read at once. A submit is durable once its future has a
+result: WAL with synchronous=FULL syncs every commit. One writer thread commits everything that is queued at once (group
+commit), so many small submits cost one sync. What retention frees is used again by later records: the file stays as
+large as it was at its fullest and does not shrink.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
+from itertools import count, repeat
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks
+from stream.records import Headers
+from stream.settings import StreamSettings
+from stream.sqlite_file import WAL_BYTES, connect, explained, open_file, sqlite_path, transaction
+
+QUEUE_RECORDS: Final = 100_000
+QUEUE_BYTES: Final = 64 << 20
+# One transaction takes at most this and one submit more, so that no other process waits long for the lock.
+COMMIT_RECORDS: Final = 20_000
+COMMIT_BYTES: Final = 16 << 20
+RETENTION_S: Final = 5.0
+# A chunk is more than a commit, so that retention always catches up with appending.
+RETENTION_RECORDS: Final = 2 * COMMIT_RECORDS
+RETENTION_BYTES: Final = 2 * COMMIT_BYTES
+READ_BYTES: Final = 32 << 20
+POLL_S: Final = (0.001, 0.010)
+RECORD_OVERHEAD: Final = 24  # bytes a row takes beside key, value and headers
+
+# Records are dropped by the time of appending, not by their own: old texts that are replayed must not vanish at once.
+_RECORDS: Final = """
+CREATE TABLE IF NOT EXISTS records_{} (
+    offset INTEGER PRIMARY KEY, appended_ms INTEGER NOT NULL, timestamp_ms INTEGER, key BLOB, value BLOB, headers BLOB
+)
+"""
+
+_log = logging.getLogger(__name__)
+_encode_headers = msgspec.msgpack.Encoder().encode
+_decode_headers = msgspec.msgpack.Decoder(Headers).decode
+
+
+class SqliteLog(Log):
+    """A log in one file, for one machine."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._path = sqlite_path(settings.log_url)
+        self._settings = settings
+        self._layout: dict[str, list[int]] = {}  # topic: the id of each partition's table; partitions are never added
+        self._keyless = count()
+        self._control_lock = threading.Lock()
+        self._control = open_file(self._path)
+        self._writer = _Writer(self._path, settings)
+
+    def create_topics(self, topics: Iterable[str]) -> None:
+        """Make the topics that are missing, with the configured number of partitions; the others stay as they are."""
+        with self._use_control() as db, transaction(db):
+            for topic in topics:
+                if db.execute("SELECT 1 FROM partitions WHERE topic = ?", (topic,)).fetchone():
+                    continue
+                for partition in range(self._settings.partitions):
+                    row = db.execute("INSERT INTO partitions (topic, partition) VALUES (?, ?)", (topic, partition))
+                    db.execute(_RECORDS.format(row.lastrowid))
+
+    def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has. Raises TopicMismatch where it does not exist."""
+        return len(self._tables(topic))
+
+    def watermarks(self, topics: Iterable[str]) -> dict[TopicPartition, Watermarks]:
+        """Return the watermarks of every partition of some topics."""
+        tables = {topic: self._tables(topic) for topic in topics}
+        with self._use_control() as db:
+            rows = db.execute("SELECT topic, partition, low, high FROM partitions ORDER BY id").fetchall()
+        return {TopicPartition(topic, p): Watermarks(low, high) for topic, p, low, high in rows if topic in tables}
+
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+        """Append records; see Log.submit."""
+        future: Future[list[Appended]] = Future()
+        future.set_running_or_notify_cancel()  # once queued it cannot be taken back
+        if not records:
+            future.set_result([])
+            return future
+        try:
+            self._writer.queue(self._batch(topic, records, future))
+        except LogError as error:
+            future.set_exception(error)
+        except (TypeError, ValueError) as error:
+            future.set_exception(LogError(f"appending to {topic}: {error!r}"))
+        return future
+
+    def reader(self, positions: Mapping[TopicPartition, int]) -> Reader:
+        """Return a reader of these partitions from these positions on."""
+        tables = {}
+        for partition in positions:
+            ids = self._tables(partition.topic)
+            if not 0 <= partition.partition < len(ids):
+                raise TopicMismatch(
+                    f"log {self._path}: {partition} does not exist, the topic has {len(ids)} partitions"
+                )
+            tables[partition] = ids[partition.partition]
+        return SqliteReader(self._path, positions, tables, self._settings.max_record_bytes)
+
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        """Note a consumer group's positions for tools that show lag."""
+        rows = [(group, *partition, position) for partition, position in positions.items()]
+        with self._use_control() as db, transaction(db):
+            db.executemany("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)", rows)
+
+    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the positions last committed; partitions without one are left out."""
+        sql = "SELECT topic, partition, position FROM commits WHERE consumer_group = ?"
+        with self._use_control() as db:
+            found = {TopicPartition(topic, p): position for topic, p, position in db.execute(sql, (group,))}
+        return {partition: found[partition] for partition in partitions if partition in found}
+
+    def close(self) -> None:
+        """Wait for what was submitted, then give back files and the thread."""
+        self._writer.close()
+        with self._control_lock:
+            self._control.close()
+
+    def _tables(self, topic: str) -> list[int]:
+        if topic not in self._layout:
+            with self._use_control() as db:
+                rows = db.execute("SELECT id FROM partitions WHERE topic = ? ORDER BY partition", (topic,)).fetchall()
+            if not rows:
+                raise TopicMismatch(f"log {self._path}: there is no topic {topic!r}; make it with create_topics first")
+            self._layout[topic] = [row[0] for row in rows]
+        return self._layout[topic]
+
+    @contextmanager
+    def _use_control(self) -> Iterator[sqlite3.Connection]:
+        with self._control_lock, explained(self._path):
+            yield self._control
+
+    def _batch(self, topic: str, records: Sequence[NewRecord], future: "Future[list[Appended]]") -> "_Batch":
+        tables = self._tables(topic)
+        if len(tables) == 1:
+            return _Batch(future, None, [self._part(topic, 0, tables[0], records)])
+        buckets: dict[int, list[NewRecord]] = {}
+        places = []
+        for record in records:
+            number = next(self._keyless) if record.key is None else zlib.crc32(record.key)
+            partition = number % len(tables)
+            places.append(partition)
+            buckets.setdefault(partition, []).append(record)
+        return _Batch(future, places, [self._part(topic, p, tables[p], bucket) for p, bucket in buckets.items()])
+
+    def _part(self, topic: str, partition: int, table: int, records: Sequence[NewRecord]) -> "_Part":
+        keys, values, timestamps, headers = zip(*records, strict=True)
+        if any(headers):
+            headers = tuple([_encode_headers(pairs) if pairs else None for pairs in headers])
+        else:
+            headers = (None,) * len(records)
+        largest = max(map(len, filter(None, values)), default=0)
+        if largest > self._settings.max_record_bytes:
+            raise LogError(
+                f"{topic}[{partition}]: a value has {largest} bytes, at most {self._settings.max_record_bytes} "
+                "(max_record_bytes) are taken"
+            )
+        size = sum(sum(map(len, filter(None, column))) for column in (keys, values, headers))
+        return _Part(partition, table, len(keys), size + RECORD_OVERHEAD * len(keys), timestamps, keys, values, headers)
+
+
+class _Part(NamedTuple):
+    """What one submit appends to one partition, column by column."""
+
+    partition: int
+    table: int
+    length: int
+    size: int
+    timestamps: Sequence[int | None]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[bytes | None]
+
+
+class _Batch(NamedTuple):
+    """One submit. `places` has each record's partition, or is None where the topic has only one."""
+
+    future: "Future[list[Appended]]"
+    places: list[int] | None
+    parts: list[_Part]
+
+    @property
+    def length(self) -> int:
+        return sum(part.length for part in self.parts)
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    def appended(self, first: Mapping[int, int]) -> list[Appended]:
+        """Return where each record went, given the offset of the first one in each partition."""
+        if self.places is None:
+            start = first[0]
+            return list(map(Appended, repeat(0), range(start, start + self.parts[0].length)))
+        offsets = {partition: count(offset) for partition, offset in first.items()}
+        return [Appended(partition, next(offsets[partition])) for partition in self.places]
+
+
+class _Writer:
+    """The one thread of this process that appends, drops what is too old and keeps the WAL short.
+
+    No error ends it: what failed goes to the futures that it concerns, and the next commit starts afresh.
+    """
+
+    def __init__(self, path: Path, settings: StreamSettings) -> None:
+        self._path = path
+        self._max_age_ms = settings.retention_hours * 3_600_000
+        self._max_bytes = settings.retention_bytes
+        self._connection: sqlite3.Connection | None = None
+        self._changed = threading.Condition()
+        self._queue: deque[_Batch] = deque()
+        self._queued_records = self._queued_bytes = 0
+        self._closing = False
+        self._retention_due = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="sqlite-log-writer", daemon=True)
+        self._thread.start()
+
+    def queue(self, batch: _Batch) -> None:
+        """Queue one submit; wait while the queue is full. Any thread."""
+        with self._changed:
+            if threading.current_thread() is not self._thread:  # a future's callback must not wait for itself
+                self._changed.wait_for(lambda: self._closing or not self._is_full())
+            if self._closing:
+                raise LogError(f"log {self._path}: closed")
+            self._queue.append(batch)
+            self._queued_records += batch.length
+            self._queued_bytes += batch.size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Commit what is queued, then end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _is_full(self) -> bool:
+        return self._queued_records >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES
+
+    def _run(self) -> None:
+        while (batches := self._take()) is not None:
+            if batches:
+                self._settle(batches)
+            if time.monotonic() >= self._retention_due:
+                self._clean_up()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _take(self) -> list[_Batch] | None:
+        """Return what the next transaction appends, [] when it is time to clean up, None at the end."""
+        with self._changed:
+            patience = max(0.0, self._retention_due - time.monotonic())
+            self._changed.wait_for(lambda: self._queue or self._closing, patience)
+            batches: list[_Batch] = []
+            records = size = 0
+            while self._queue and records < COMMIT_RECORDS and size < COMMIT_BYTES:
+                batches.append(batch := self._queue.popleft())
+                records += batch.length
+                size += batch.size
+            self._queued_records -= records
+            self._queued_bytes -= size
+            self._changed.notify_all()
+            return None if self._closing and not batches else batches
+
+    def _settle(self, batches: list[_Batch]) -> None:
+        try:
+            with explained(self._path):
+                firsts = self._commit(batches)
+        except Exception as error:  # whatever it is, a future must carry it and the thread go on
+            if len(batches) > 1 and not isinstance(error, LogUnavailable):
+                for batch in batches:  # only the submit that cannot be stored may fail
+                    self._settle([batch])
+                return
+            refusal = error if isinstance(error, LogError) else LogError(f"log {self._path}: {error!r}")
+            for batch in batches:
+                batch.future.set_exception(refusal)
+            return
+        for batch, first in zip(batches, firsts, strict=True):
+            batch.future.set_result(batch.appended(first))
+
+    def _commit(self, batches: list[_Batch]) -> list[dict[int, int]]:
+        """Append in one transaction; return each batch's first offset in each of its partitions."""
+        with self._transaction() as db:
+            now_ms = time.time_ns() // 1_000_000
+            firsts = []
+            ends: dict[int, int] = {}
+            sizes: dict[int, int] = {}
+            for batch in batches:
+                first = {}
+                for part in batch.parts:
+                    table = part.table
+                    if table not in ends:
+                        ends[table] = db.execute("SELECT high FROM partitions WHERE id = ?", (table,)).fetchone()[0]
+                        sizes[table] = 0
+                    start = first[part.partition] = ends[table]
+                    ends[table] += part.length
+                    sizes[table] += part.size
+                    rows = zip(
+                        range(start, ends[table]), repeat(now_ms), part.timestamps, part.keys, part.values, part.headers
+                    )
+                    db.executemany(f"INSERT INTO records_{table} VALUES (?, ?, ?, ?, ?, ?)", rows)
+                firsts.append(first)
+            for table, high in ends.items():
+                db.execute(
+                    "UPDATE partitions SET high = ?, bytes = bytes + ? WHERE id = ?", (high, sizes[table], table)
+                )
+        return firsts
+
+    def _clean_up(self) -> None:
+        self._retention_due = time.monotonic() + RETENTION_S
+        try:
+            with explained(self._path):
+                if self._drop_old():
+                    self._retention_due = time.monotonic()  # more is left: go on after the next commit
+                self._shorten_wal()
+        except LogError as error:
+            _log.warning("retention was put off: %s", error)
+
+    def _drop_old(self) -> bool:
+        """Drop at most one chunk of each partition; tell whether more has to go."""
+        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
+        db = self._db()
+        more = False
+        for table, low, high, size in db.execute("SELECT id, low, high, bytes FROM partitions").fetchall():
+            excess = size - self._max_bytes
+            if low == high or (excess <= 0 and not self._is_older(db, table, low, oldest_ms)):
+                continue
+            more |= self._drop_chunk(table, oldest_ms)
+        return more
+
+    def _is_older(self, db: sqlite3.Connection, table: int, offset: int, oldest_ms: float) -> bool:
+        sql = f"SELECT appended_ms FROM records_{table} WHERE offset = ?"
+        row = db.execute(sql, (offset,)).fetchone()
+        return row is not None and row[0] < oldest_ms
+
+    def _drop_chunk(self, table: int, oldest_ms: float) -> bool:
+        """Drop a partition's oldest records; only a chunk, so that appending never waits long."""
+        with self._transaction() as db:
+            low, size = db.execute("SELECT low, bytes FROM partitions WHERE id = ?", (table,)).fetchone()
+            # `before` is what leaving a record would leave before it: a record goes while the rest is still too much.
+            last, dropped, examined = db.execute(
+                f"""
+                WITH sized AS (
+                    SELECT offset, appended_ms, {RECORD_OVERHEAD} + ifnull(length(key), 0)
+                        + ifnull(length(value), 0) + ifnull(length(headers), 0) AS size
+                    FROM records_{table} WHERE offset >= ? ORDER BY offset LIMIT ?
+                ), summed AS (
+                    SELECT *, sum(size) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - size AS before FROM sized
+                ), marked AS (
+                    SELECT *, max(appended_ms) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) AS newest FROM summed
+                )
+                SELECT max(offset), sum(size), (SELECT count(*) FROM sized)
+                FROM marked WHERE (before < ? OR newest < ?) AND before < ?
+                """,
+                (low, RETENTION_RECORDS, size - self._max_bytes, oldest_ms, RETENTION_BYTES),
+            ).fetchone()
+            if last is None:
+                return False
+            db.execute(f"DELETE FROM records_{table} WHERE offset <= ?", (last,))
+            db.execute("UPDATE partitions SET low = ?, bytes = bytes - ? WHERE id = ?", (last + 1, dropped, table))
+        return bool(last + 1 - low == examined == RETENTION_RECORDS or dropped >= RETENTION_BYTES)
+
+    def _shorten_wal(self) -> None:
+        """Wait for readers when they have kept every checkpoint from starting the WAL over."""
+        wal = self._path.with_name(self._path.name + "-wal")
+        with suppress(FileNotFoundError):
+            if wal.stat().st_size > WAL_BYTES:
+                self._db().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path)
+        return self._connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._db()
+        try:
+            with transaction(db):
+                yield db
+        except sqlite3.Error:
+            if db.in_transaction:  # it could not even be rolled back: only a new connection is clean
+                self._connection = None
+                db.close()
+            raise
+
+
+class SqliteReader(Reader):
+    """Reads with short transactions on a connection of its own, so that it never keeps the WAL from starting over."""
+
+    def __init__(
+        self,
+        path: Path,
+        positions: Mapping[TopicPartition, int],
+        tables: Mapping[TopicPartition, int],
+        max_record_bytes: int,
+    ) -> None:
+        self.partitions = list(positions)
+        self._path = path
+        self._positions = dict(positions)
+        self._tables = dict(tables)
+        self._paused: set[TopicPartition] = set()
+        self._ended: set[TopicPartition] = set()
+        self._turn = 0
+        self._idle_version: int | None = None  # SQLite's data version when nothing was waiting
+        self._rows = max(1, min(256, READ_BYTES // max_record_bytes))  # rows in memory beyond READ_BYTES
+        self._bounds = f"SELECT id, low, high FROM partitions WHERE id IN ({','.join(map(str, tables.values()))})"
+        self._closed = False
+        with explained(path):
+            self._db = connect(path)
+            self._db.execute("PRAGMA query_only = ON")
+
+    def read(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Return what is there; see Reader.read."""
+        if self._closed:
+            raise LogError(f"log {self._path}: this reader is closed")
+        deadline = time.monotonic() + timeout_s
+        pause, longest = POLL_S
+        while True:
+            with explained(self._path):
+                version = self._db.execute("PRAGMA data_version").fetchone()[0]
+                if version != self._idle_version:
+                    records = self._fetch(max_records)
+                    if records is not None:
+                        return records
+                    self._idle_version = version
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return []
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, longest)
+
+    def at_end(self, partition: TopicPartition) -> bool:
+        """Tell whether the last read found no more records there. False until that was seen."""
+        return partition in self._ended
+
+    def pause(self, partition: TopicPartition) -> None:
+        """Leave a partition out of `read` until it is resumed. Its position stays."""
+        self._paused.add(partition)
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Take a paused partition up again."""
+        self._paused.discard(partition)
+        self._idle_version = None
+
+    def close(self) -> None:
+        """Give back the file."""
+        self._closed = True
+        self._db.close()
+
+    def _fetch(self, max_records: int) -> list[Record] | None:
+        """Return the records of one transaction, None where none is waiting."""
+        with transaction(self._db, "BEGIN"):
+            backlog = self._backlog()
+            if not backlog:
+                return None
+            records: list[Record] = []
+            left = READ_BYTES
+            for partition, share in fair_shares(backlog, max_records).items():
+                left -= self._scan(partition, share, left, records)
+                if left <= 0:
+                    break
+            return records
+
+    def _backlog(self) -> dict[TopicPartition, int]:
+        """Return how many records each partition has waiting, beginning with another one each time."""
+        bounds = {table: (low, high) for table, low, high in self._db.execute(self._bounds)}
+        self._turn = (self._turn + 1) % max(1, len(self.partitions))
+        backlog = {}
+        for partition in self.partitions[self._turn :] + self.partitions[: self._turn]:
+            if partition in self._paused:
+                continue
+            position = self._positions[partition]
+            low, high = bounds[self._tables[partition]]
+            if not low <= position <= high:
+                raise OffsetsLost(*partition, position, low, high)
+            if high > position:
+                backlog[partition] = high - position
+        self._ended = {p for p in self.partitions if p not in backlog and (p not in self._paused or p in self._ended)}
+        return backlog
+
+    def _scan(self, partition: TopicPartition, share: int, max_bytes: int, records: list[Record]) -> int:
+        """Append up to `share` records; return the bytes of their values. Stops soon after `max_bytes`."""
+        start = self._positions[partition]
+        cursor = self._db.execute(
+            "SELECT offset, ifnull(timestamp_ms, appended_ms), key, value, headers "
+            f"FROM records_{self._tables[partition]} WHERE offset >= ? AND offset < ? ORDER BY offset",
+            (start, start + share),
+        )
+        size = 0
+        with closing(cursor):
+            while size < max_bytes and (rows := cursor.fetchmany(self._rows)):
+                records += [
+                    Record(partition, offset, ms, key, value, None if headers is None else _decode_headers(headers))
+                    for offset, ms, key, value, headers in rows
+                ]
+                size += sum([len(row[3]) for row in rows if row[3]])
+                self._positions[partition] = rows[-1][0] + 1
+        return size
+
+
+_K = TypeVar("_K")
+
+
+def fair_shares(backlog: Mapping[_K, int], max_records: int) -> dict[_K, int]:
+    """Share `max_records` out evenly; what one does not need goes to others, a remainder to those in front."""
+    shares = dict.fromkeys(backlog, 0)
+    waiting = list(backlog)
+    while max_records > 0 and waiting:
+        even = max(1, max_records // len(waiting))
+        for name in waiting[:max_records]:
+            more = min(even, backlog[name] - shares[name])
+            shares[name] += more
+            max_records -= more
+        waiting = [name for name in waiting if shares[name] < backlog[name]]
+    return {name: share for name, share in shares.items() if share}

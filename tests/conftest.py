@@ -1,0 +1,60 @@
+"""What several test files share: waiting for a condition, and a real Kafka."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Not a package: tests/kafka must not stand in the way of kafka-python, whose package has that name.
+sys.path.insert(0, str(Path(__file__).parent / "kafka"))
+
+from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
+    """Return once a condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s:g} s: {what or condition}")
+        time.sleep(0.01)
+
+
+def start_or_skip(directory: Path) -> Broker | ContainerBroker:
+    """Return a broker that runs. Without one the test is skipped, in CI it fails."""
+    try:
+        return start_broker(directory)
+    except NoKafka as error:
+        reason = f"no Kafka for this test: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | ContainerBroker]:
+    """Give the broker that all tests share; they must not stop it."""
+    broker = start_or_skip(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    end_broker(broker)
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> str:
+    """Give the address of a Kafka, host:port."""
+    named = os.environ.get("DRIFTLINE_TEST_KAFKA")
+    if named:
+        return named
+    broker: Broker | ContainerBroker = request.getfixturevalue("kafka_broker")
+    return broker.bootstrap
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
+    """Give a running broker that only this test uses: it may stop, kill and start it."""
+    broker = start_or_skip(tmp_path / "kafka")
+    yield broker
+    end_broker(broker)

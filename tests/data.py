@@ -1,0 +1,61 @@
+"""What several tests of files and evaluations share: labelled files, and a classifier simple enough to be believed."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from learner.classifier import Classifier, Scores, State
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def labelled_file(name: str) -> Path:
+    """Return a labelled file that is too large for the repository, or skip the test."""
+    default = ROOT.parent / "shared" / "data"
+    path = Path(os.environ.get("DRIFTLINE_TEST_DATA", default)) / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not there; point DRIFTLINE_TEST_DATA to the directory that has it")
+    return path
+
+
+@pytest.fixture
+def sms_spam() -> Path:
+    """The SMS Spam Collection as JSON lines: 5,574 texts, two labels."""
+    return labelled_file("sms_spam.jsonl.gz")
+
+
+class CountingClassifier(Classifier):
+    """Scores a label by how often it came with the text's words; one dictionary, no batches, no kernels."""
+
+    def __init__(self, max_labels: int = 100) -> None:
+        self._set_labels([], max_labels)
+        self.counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self.learned: list[tuple[str, str]] = []
+
+    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
+        scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        for row, (text, target, weight) in enumerate(zip(texts, targets.tolist(), weights.tolist(), strict=True)):
+            for word in ("", *text.split()):
+                for label, count in self.counts[word].items():
+                    scores[row, label] += count
+            scores[row] /= max(scores[row].sum(), 1)
+            if target >= 0:
+                self.learned.append((text, self.labels[target]))
+                for word in ("", *text.split()):
+                    self.counts[word][target] += weight
+        return scores
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> State:
+        return {}
+
+    def load_state(self, state: State, labels: Sequence[str]) -> None:
+        raise NotImplementedError

@@ -1,0 +1,137 @@
+"""Plain versions of the kernels: slow, short, and easy to believe. The fast ones must equal them."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from learner.characters import APOSTROPHE, CHARACTER, IGNORED, SPACE, SYMBOL, WORD, classify, fold
+from learner.linear import LinearSettings
+from learner.text import TextSettings
+
+MULTIPLIER, FINISHER, MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 2**64 - 1
+WORDS, PAIRS, CHARS = 0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0
+
+
+def assigned(character: str) -> bool:
+    """Tell whether the running Python's Unicode, and Unicode 14 with it, has this character."""
+    return unicodedata.category(character) != "Cn"
+
+
+def finish(h: int) -> int:
+    return ((h ^ h >> 32) * FINISHER & MASK) >> 32
+
+
+def hash_codes(codes: Sequence[int], seed: int) -> int:
+    h = seed
+    for code in codes:
+        h = (h ^ code) * MULTIPLIER & MASK
+    return finish(h)
+
+
+def hash_pair(first: int, second: int) -> int:
+    return finish(((PAIRS ^ first) * MULTIPLIER & MASK) ^ second)
+
+
+def tokens(text: str) -> list[tuple[int, str]]:
+    """Return a text's tokens, folded, each with its class."""
+    found: list[tuple[int, str]] = []
+    run, goes_on = 0, False
+    for position, original in enumerate(text):
+        character = fold(original)
+        kind = classify(character)
+        if kind == IGNORED:
+            continue
+        if kind == APOSTROPHE:
+            after = text[position + 1 : position + 2]
+            inside = goes_on and found[-1][0] == WORD and after != "" and classify(fold(after)) == WORD
+            kind = WORD if inside else SYMBOL
+        if goes_on and kind == found[-1][0] == WORD:
+            found[-1] = (WORD, found[-1][1] + character)
+        elif goes_on and kind == found[-1][0] == SYMBOL and character == found[-1][1][0]:
+            run += 1
+            if run <= 3:
+                found[-1] = (SYMBOL, found[-1][1] + character)
+        elif kind != SPACE:
+            found.append((kind, character))
+            run = 1
+        else:
+            found.append((SPACE, ""))
+        goes_on = kind != SPACE
+    return found
+
+
+def features(text: str, settings: TextSettings) -> list[int]:
+    """Return a text's features in order, each once."""
+    found = tokens(text[: settings.max_chars])
+    words = [hash_codes([ord(c) for c in token], WORDS) for kind, token in found if kind != SPACE]
+    pairs = [hash_pair(*pair) for pair in pairwise(words)] if settings.pairs else []
+    if settings.pairs:  # pairs are of the words there was room for
+        words = words[: settings.max_features]
+        pairs = pairs[: max(0, len(words) - 1)]
+    stretches: list[str] = []
+    last = SPACE
+    for kind, token in found:
+        if kind == CHARACTER == last:
+            stretches[-1] += token
+        elif kind != SPACE:
+            stretches.append(token)
+        last = kind
+    grams = []
+    for stretch in stretches if settings.chars else []:
+        codes = [0, *map(ord, stretch), 0]
+        for i in range(len(codes) - 1):
+            for n in range(settings.chars_min, settings.chars_max + 1):
+                if i + n <= len(codes):
+                    grams.append(hash_codes(codes[i : i + n], CHARS))
+    return list(dict.fromkeys(max(feature, 1) for feature in (words + pairs + grams)[: settings.max_features]))
+
+
+class OracleLinear:
+    """The linear classifier with dictionaries, in 64-bit floats."""
+
+    def __init__(self, settings: LinearSettings) -> None:
+        self.settings = settings
+        self.known: set[int] = set()
+        self.weights: dict[int, float] = {}
+        self.sums: dict[int, float] = {}
+
+    def values(self, text: str) -> list[tuple[int, float]]:
+        """Return the first slot of each feature, and its value."""
+        slots, labels = 2**self.settings.bits, self.settings.max_labels
+        plain = set(features(text, LinearSettings(**{**vars(self.settings), "chars": False})))
+        found = [(slots - labels, 1.0)]
+        for feature in features(text, self.settings):
+            base = feature * (slots - 2 * labels) >> 32
+            found.append((base, 1.0 if feature in plain else self.settings.chars_weight))
+        norm = math.sqrt(sum(value**2 for _, value in found))
+        return [(base, value / norm) for base, value in found]
+
+    def probabilities(self, values: list[tuple[int, float]]) -> dict[int, float]:
+        scores = {k: sum(self.weights.get(base + k, 0.0) * x for base, x in values) for k in sorted(self.known)}
+        top = max(scores.values(), default=0.0)
+        total = sum(math.exp(score - top) for score in scores.values())
+        return {k: math.exp(score - top) / total for k, score in scores.items()}
+
+    def score_and_learn(self, text: str, target: int, weight: float) -> dict[int, float]:
+        values = self.values(text)
+        before = self.probabilities(values)
+        if target < 0:
+            return before
+        self.known.add(target)
+        for _ in range(65):
+            part = min(weight, 1.0)
+            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}
+            gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
+            if part <= 0 or not gradients:
+                break
+            for base, x in values:
+                for k, g in gradients.items():
+                    past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
+                    step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
+                    self.weights[base + k] = self.weights.get(base + k, 0.0) - step
+                    self.sums[base + k] = past + part * (g * x) ** 2
+            weight -= part
+        return before

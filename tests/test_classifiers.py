@@ -1,0 +1,461 @@
+"""One set of checks over every learner: a new classifier is added to CLASSIFIERS and gets them all."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.linear_model import SGDClassifier
+
+from learner.classifier import Classifier, Scores, TooManyLabels
+from learner.linear import MAX_REPEATS, Linear, LinearSettings, score_and_learn, warm_up
+from learner.models import REGISTRY, build, make_classifier
+from stream.errors import ConfigError, StateError
+
+CLASSIFIERS = [
+    "linear?bits=18&max_labels=600",
+    "linear?bits=18&max_labels=600&chars=0",
+]
+
+WORDS = [
+    *("free", "money", "now", "meeting", "at", "noon", "please", "call", "win", "prize", "lunch", "report"),
+    *("字漢", "ไทย", "👍", "!!!", "don't"),
+]
+HOSTILE = [
+    "",
+    " ",
+    "\0",
+    "\0" * 500,
+    "a" * 300_000,
+    "字" * 100_000,
+    "!?" * 100_000,
+    "\ud800 lone \udfff",
+    "'" * 10_000,
+    "\u200d" * 10_000,
+    "e\u0301\u0300" * 5_000,
+    "\u202e right to left",
+    "\U0010ffff\ufffe\uffff",
+    " ".join(str(i) for i in range(50_000)),
+    "%s %n {0} ${x} <script>",
+]
+
+texts = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
+rows = st.lists(
+    st.tuples(texts, st.sampled_from(["a", "b", "c", None]), st.sampled_from([0.25, 1.0, 1.0, 2.5, 1e6])), max_size=30
+)
+
+
+@pytest.fixture(params=CLASSIFIERS)
+def spec(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def classifier(spec: str) -> Classifier:
+    return make_classifier(spec)
+
+
+def content(classifier: Classifier) -> dict[str, bytes]:
+    """Return a model's state as bytes, in a form that pytest can compare."""
+    return {name: array.tobytes() for name, array in classifier.state().items()}
+
+
+def generated(n: int, n_labels: int = 3, seed: int = 7) -> tuple[list[str], list[str]]:
+    """Return texts of 12 words, of which a third come from their label's own 40 words, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_labels, n)
+    own, common = rng.integers(0, 40, (n, 12)), rng.integers(0, 300, (n, 12))
+    is_own = rng.random((n, 12)) < 0.3
+    batch = [
+        " ".join(f"own{label}x{o}" if mine else f"word{c}" for o, c, mine in zip(*row, strict=True))
+        for label, row in zip(labels, zip(own, common, is_own, strict=True), strict=True)
+    ]
+    return batch, [f"label{label}" for label in labels]
+
+
+def taught(classifier: Classifier, n: int = 200) -> Classifier:
+    classifier.learn_many(*generated(n))
+    return classifier
+
+
+def run(classifier: Classifier, batch: Sequence[tuple[str, str | None, float]]) -> Scores:
+    """Score and learn rows in one call."""
+    targets = [-1 if label is None else classifier.label_index(label) for _, label, _ in batch]
+    weights = np.array([weight for *_, weight in batch], np.float32)
+    return classifier.score_and_learn([text for text, *_ in batch], np.array(targets, np.int32), weights)
+
+
+def assert_probabilities(scores: NDArray[np.float32], some: bool = True) -> None:
+    assert np.isfinite(scores).all()
+    assert (scores >= 0).all()
+    assert (scores <= 1 + 1e-6).all()
+    if some:
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+
+
+def test_works_before_the_first_label(classifier: Classifier) -> None:
+    assert classifier.predict_one("anything") is None
+    assert classifier.predict_proba_one("anything") == {}
+    assert classifier.predict_many(["a", "b"]) == [None, None]
+    assert classifier.predict_proba_many(["a", "b"]).shape == (2, 0)
+
+
+def test_one_label_is_certain(classifier: Classifier) -> None:
+    classifier.learn_one("x", "only")
+    assert classifier.predict_proba_one("y") == {"only": 1.0}
+
+
+def test_no_texts(classifier: Classifier) -> None:
+    classifier.learn_many([], [])
+    assert classifier.predict_many([]) == []
+
+
+def test_predicting_changes_nothing(classifier: Classifier) -> None:
+    taught(classifier)
+    before = content(classifier)
+    classifier.predict_proba_many([*HOSTILE, *generated(100, seed=8)[0]])
+    classifier.predict_one("free money")
+    assert content(classifier) == before
+
+
+def test_scores_are_probabilities(classifier: Classifier) -> None:
+    taught(classifier)
+    assert_probabilities(classifier.predict_proba_many([*HOSTILE, *generated(100, seed=8)[0]]))
+
+
+def test_a_label_is_not_seen_before_it_was_learned(classifier: Classifier) -> None:
+    scores = run(classifier, [("a", None, 1), ("a", "x", 1), ("a", "y", 1), ("a", "y", 1), ("a", None, 1)])
+    assert scores[0].tolist() == [0, 0]
+    assert scores[1].tolist() == [0, 0]
+    assert scores[2].tolist() == [1, 0]
+    assert 0 < scores[3, 1] < scores[4, 1] < 1
+
+
+def test_a_label_that_was_only_registered_has_no_share(classifier: Classifier) -> None:
+    classifier.label_index("never learned")
+    classifier.learn_one("a", "x")
+    assert classifier.predict_proba_one("a") == {"never learned": 0.0, "x": 1.0}
+    assert classifier.predict_one("a") == "x"
+
+
+def test_exactly_0_means_that_a_label_was_not_known(classifier: Classifier) -> None:
+    for _ in range(300):
+        classifier.learn_many(["yes yes", "no no"], ["a", "b"], [1e6, 1e6])
+    assert (classifier.predict_proba_many(["yes yes", "no no", "neither"]) > 0).all()
+
+
+def test_a_late_label_is_learned(classifier: Classifier) -> None:
+    taught(classifier, 1000)
+    for _ in range(10):
+        classifier.learn_one("quite unheard of", "late")
+    assert classifier.predict_one("quite unheard of") == "late"
+    batch, labels = generated(300, seed=9)
+    assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.8
+
+
+def test_hostile_texts_are_learned_and_harm_nothing(classifier: Classifier) -> None:
+    taught(classifier, 1000)
+    for label in ("label0", "label1", "label2"):
+        classifier.learn_many(HOSTILE, [label] * len(HOSTILE))
+    for array in classifier.state().values():
+        assert np.isfinite(array).all()
+    batch, labels = generated(300, seed=9)
+    assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.8
+
+
+def test_same_input_same_bytes(spec: str) -> None:
+    first, second = taught(make_classifier(spec)), taught(make_classifier(spec))
+    assert content(first) == content(second)
+    probes = generated(50, seed=8)[0]
+    assert first.predict_proba_many(probes).tobytes() == second.predict_proba_many(probes).tobytes()
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=rows, cuts=st.lists(st.integers(0, 30), max_size=4))
+def test_a_batch_is_a_loop_wherever_it_is_cut(
+    spec: str, batch: list[tuple[str, str | None, float]], cuts: list[int]
+) -> None:
+    whole, loop, parts = (make_classifier(spec) for _ in range(3))
+    scores = run(whole, batch)
+    for number, row in enumerate(batch):
+        one = run(loop, [row])
+        assert one[0].tobytes() == scores[number, : one.shape[1]].tobytes()
+        assert not scores[number, one.shape[1] :].any()
+    edges = [0, *sorted(min(cut, len(batch)) for cut in cuts), len(batch)]
+    for start, stop in pairwise(edges):
+        run(parts, batch[start:stop])
+    assert content(whole) == content(loop) == content(parts)
+    assert whole.labels == loop.labels == parts.labels
+    if len(batch):
+        assert_probabilities(scores, some=False)
+
+
+def test_learn_many_is_a_loop_of_learn_one(spec: str) -> None:
+    many, one = make_classifier(spec), make_classifier(spec)
+    batch, labels = generated(100)
+    weights = np.random.default_rng(1).uniform(0.1, 3, 100).tolist()
+    many.learn_many(batch, labels, weights)
+    for row in zip(batch, labels, weights, strict=True):
+        one.learn_one(*row)
+    assert content(many) == content(one)
+
+
+def test_saved_and_loaded_goes_on_the_same(spec: str, tmp_path: Path) -> None:
+    batch, labels = generated(300)
+    straight = make_classifier(spec)
+    straight.learn_many(batch[:150], labels[:150])
+    for name, array in straight.state().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="c") for name in straight.state()}
+    loaded = make_classifier(straight.spec)
+    loaded.load_state(mapped, straight.labels)
+    assert content(loaded) == content(straight)
+    on_disk = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for classifier in (straight, loaded):
+        classifier.learn_many(batch[150:], labels[150:])
+        classifier.learn_one("one more", "new label")
+    assert content(loaded) == content(straight)
+    assert loaded.labels == straight.labels
+    assert loaded.predict_proba_many(batch).tobytes() == straight.predict_proba_many(batch).tobytes()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == on_disk
+
+
+def test_a_read_only_state_is_copied(spec: str) -> None:
+    first, second = taught(make_classifier(spec)), make_classifier(spec)
+    state = {name: array.copy() for name, array in first.state().items()}
+    for array in state.values():
+        array.flags.writeable = False
+    second.load_state(state, first.labels)
+    taught(first), taught(second)
+    assert content(first) == content(second)
+
+
+def test_a_state_of_another_shape_is_refused(classifier: Classifier) -> None:
+    state = classifier.state()
+    for name in state:
+        with pytest.raises(StateError, match=name):
+            classifier.load_state({**state, name: state[name][:-1].copy()}, [])
+    with pytest.raises(StateError):
+        classifier.load_state({}, [])
+
+
+def test_memory_stays_what_it_was_with_500_labels(classifier: Classifier) -> None:
+    size = sum(array.nbytes for array in classifier.state().values())
+    rng = np.random.default_rng(3)
+    batch = [f"only{i} and{i} {rng.integers(1000)}" for i in range(500)]
+    for _ in range(3):
+        classifier.learn_many(batch, [f"label{i}" for i in range(500)])
+    assert len(classifier.labels) == 500
+    assert sum(array.nbytes for array in classifier.state().values()) == size
+    assert_probabilities(classifier.predict_proba_many(batch[:20]))
+
+
+def test_500_labels_are_told_apart() -> None:
+    classifier = make_classifier("linear?bits=20")
+    batch = [f"topic{i} of the house number{i}" for i in range(500)]
+    labels = [f"label{i}" for i in range(500)]
+    for _ in range(4):
+        classifier.learn_many(batch, labels)
+    assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.95
+
+
+def test_one_label_too_many_is_refused_and_harms_nothing(classifier: Classifier) -> None:
+    classifier.learn_many([f"t{i}" for i in range(600)], [f"l{i}" for i in range(600)])
+    before = content(classifier)
+    with pytest.raises(TooManyLabels, match="600"):
+        classifier.learn_one("t", "one too many")
+    assert content(classifier) == before
+    assert len(classifier.labels) == 600
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e6, 3e38])
+def test_no_weight_blows_a_model_up(classifier: Classifier, weight: float) -> None:
+    taught(classifier, 1000)
+    classifier.learn_one("own0x1 own1x2 word3", "label2", weight)
+    for array in classifier.state().values():
+        assert np.isfinite(array).all()
+    batch, labels = generated(300, seed=9)
+    assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.8
+
+
+def test_a_larger_weight_teaches_more(spec: str) -> None:
+    scores = []
+    for weight in (0.1, 1.0, 3.0, 100.0):
+        classifier = taught(make_classifier(spec))
+        classifier.learn_one("something else", "label1", weight)
+        scores.append(classifier.predict_proba_one("something else")["label1"])
+    assert scores == sorted(scores)
+    assert scores[0] + 0.05 < scores[-1]
+
+
+def test_a_rare_label_is_found(classifier: Classifier) -> None:
+    """One text in 50 is of the rare label; its precision and recall, test-then-train over the last half."""
+    rng = np.random.default_rng(5)
+    rare = rng.random(4000) < 0.02
+    batch, _ = generated(4000, 1)
+    batch = [
+        f"{text} {'win a prize' if r else 'see you'} {rng.integers(50)}" for text, r in zip(batch, rare, strict=True)
+    ]
+    scores = run(classifier, [(text, "rare" if r else "usual", 1.0) for text, r in zip(batch, rare, strict=True)])
+    found = scores[2000:, classifier.labels.index("rare")] > 0.5
+    assert found[rare[2000:]].mean() > 0.9
+    assert (found & ~rare[2000:]).sum() <= 2
+
+
+def test_as_good_as_scikit_learn_on_a_generated_stream(spec: str) -> None:
+    """Test-then-train over 3,000 texts, neither trivial nor hopeless; SGD learns in batches of 50, as is usual."""
+    batch, labels = generated(3000, 5)
+    classifier = make_classifier(spec)
+    scores = run(classifier, [(text, label, 1.0) for text, label in zip(batch, labels, strict=True)])
+    targets = np.array([classifier.labels.index(label) for label in labels])
+    ours = (scores.argmax(axis=1) == targets)[50:].mean()
+    vectors = HashingVectorizer(n_features=2**18, ngram_range=(1, 2)).transform(batch)
+    model = SGDClassifier(loss="log_loss", random_state=0)
+    right = 0
+    for start in range(0, 3000, 50):
+        part = slice(start, start + 50)
+        if start:
+            right += (model.predict(vectors[part]) == targets[part]).sum()
+        model.partial_fit(vectors[part], targets[part], classes=range(5))
+    assert 0.75 < ours < 0.999
+    assert ours > right / 2950 - 0.01  # without n-grams a little behind here, where nearly all pairs are noise
+
+
+def test_a_turned_concept_is_learned_anew(classifier: Classifier) -> None:
+    batch, labels = generated(8000)
+    turned = [{"label0": "label1", "label1": "label2", "label2": "label0"}[label] for label in labels]
+    classifier.learn_many(batch[:3000], labels[:3000])
+    classifier.learn_many(batch[3000:7500], turned[3000:7500])
+    predicted = classifier.predict_many(batch[7500:])
+    assert np.mean([p == label for p, label in zip(predicted, turned[7500:], strict=True)]) > 0.85
+
+
+# Specifications.
+
+
+def test_a_classifier_is_built_again_from_its_config_and_its_spec(spec: str, classifier: Classifier) -> None:
+    config = json.loads(json.dumps(classifier.config()))
+    again = build(config["classifier"], config)
+    assert again.config() == classifier.config()
+    assert again.spec == classifier.spec == make_classifier(classifier.spec).spec
+    assert content(taught(again)) == content(taught(classifier)) == content(taught(make_classifier(spec)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "linear"),
+        ("nothing", "there are .*linear"),
+        ("linear?colour=red", "bits.*rate"),
+        ("linear?bits", "setting=value"),
+        ("linear?bits=", "whole number"),
+        ("linear?bits=20&bits=21", "twice"),
+        ("linear?bits=2.5", "whole number"),
+        ("linear?bits=99", "8 to 30"),
+        ("linear?bits=8&max_labels=65", "64"),
+        ("linear?rate=nan", "a number"),
+        ("linear?rate=inf", "a number"),
+        ("linear?rate=0", "above 0"),
+        ("linear?rate=fast", "a number"),
+        ("linear?decay=1", "under 1"),
+        ("linear?chars_weight=0", "above 0"),
+        ("linear?chars=maybe", "1 or 0"),
+        ("linear?chars_min=9", "in this order"),
+        ("linear?max_chars=0", "1 to"),
+    ],
+)
+def test_a_spec_that_cannot_be_meant(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_classifier(spec)
+
+
+@pytest.mark.parametrize("settings", [{"bits": 20.0}, {"bits": True}, {"chars": 2}, {"rate": None}])
+def test_a_config_of_other_types_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        build("linear", settings)
+
+
+def test_every_name_makes_a_classifier() -> None:
+    for name in REGISTRY:
+        assert make_classifier(name).spec == name
+
+
+# The linear classifier, beside a plain version of it.
+
+
+def test_the_defaults_are_part_of_the_format() -> None:
+    """A checkpoint names only what differs from these: to change one is to change the format's version."""
+    assert dataclasses.asdict(LinearSettings()) == {
+        "pairs": True,
+        "chars": True,
+        "chars_min": 3,
+        "chars_max": 5,
+        "max_chars": 8192,
+        "max_features": 32768,
+        "bits": 22,
+        "rate": 0.5,
+        "chars_weight": 0.4,
+        "decay": 1e-4,
+        "max_labels": 1000,
+    }
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows, st.booleans(), st.integers(8, 12))
+def test_linear_equals_the_plain_version(batch: list[tuple[str, str | None, float]], chars: bool, bits: int) -> None:
+    options = LinearSettings(bits=bits, max_labels=20, chars=chars, decay=0.01)
+    fast, plain = Linear(options), oracles.OracleLinear(options)
+    for text, label, weight in batch:
+        target = -1 if label is None else fast.label_index(label)
+        scores = run(fast, [(text, label, weight)])[0]
+        expected = plain.score_and_learn(text, target, min(weight, MAX_REPEATS + 1))
+        np.testing.assert_allclose(scores, [expected.get(k, 0) for k in range(len(scores))], atol=2e-3)
+    slots = fast.state()["slots"]
+    assert set(np.flatnonzero(slots[:, 1])) <= set(plain.sums)
+    np.testing.assert_allclose(slots[list(plain.sums), 1], list(plain.sums.values()), rtol=2e-2, atol=1e-4)
+
+
+def test_weight_two_is_twice() -> None:
+    once, twice = taught(make_classifier(CLASSIFIERS[0])), taught(make_classifier(CLASSIFIERS[0]))
+    once.learn_one("quite new", "label0", 2.0)
+    twice.learn_many(["quite new"] * 2, ["label0"] * 2)
+    assert content(once) == content(twice)
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_refused_and_counted(damage: float) -> None:
+    classifier = Linear(LinearSettings(bits=12, max_labels=10))
+    classifier.learn_many(["a", "b"], ["x", "y"])
+    classifier.state()["slots"][:, 0] = damage
+    before = classifier.state()["slots"].tobytes()
+    assert_probabilities(classifier.predict_proba_many(["a", "c"]))
+    assert classifier.n_refused == 0
+    classifier.learn_many(["a", "c"], ["x", "y"])
+    assert classifier.n_refused == 2
+    assert classifier.state()["slots"].tobytes() == before
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    classifier = Linear(LinearSettings(bits=12, max_labels=10))
+    classifier.learn_one("a", "x", weight)
+    assert classifier.n_refused == 1
+    assert not classifier.state()["slots"].any()
+
+
+def test_there_is_one_compiled_kernel() -> None:
+    warm_up()
+    for spec in ("linear", *CLASSIFIERS):
+        classifier = make_classifier(spec)
+        run(classifier, [])
+        taught(classifier)
+        classifier.predict_many(["a"])
+    assert len(score_and_learn.signatures) == 1

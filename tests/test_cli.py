@@ -1,0 +1,244 @@
+"""The command line: help that is complete, values that come from where they should, errors that can be acted on."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import typer
+from pydantic import Field, SecretStr
+from typer.testing import CliRunner
+
+from stream.flags import BadOptions, build_settings, with_settings
+from stream.settings import Settings, StreamSettings
+from tests.data import ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs the command line in an empty directory."""
+
+    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLINE_")}
+        environment = (
+            clean | {"PYTHONUTF8": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | variables
+        )
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "driftline", *arguments],
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+class ExampleSettings(Settings):
+    """Options of the example.
+
+    More about it, which is no heading.
+    """
+
+    prefix: str = Field("", max_length=200, description="Also an option of the stream.")
+    fast: bool = Field(True, description="Go [fast].")
+    level: Literal["low", "high"] = Field("low", description="How much.")
+    hosts: list[str] = Field([], description="Where.")
+    password: SecretStr | None = Field(None, min_length=8, description="What.")
+
+
+example = typer.Typer()
+
+
+@example.command()
+@with_settings
+def show(word: str, stream: StreamSettings, example: ExampleSettings, times: int = 1) -> None:
+    """Show what was given."""
+    hosts = list(example.hosts)
+    print(
+        json.dumps([word * times, stream.partitions, stream.prefix, example.prefix, example.fast, example.level, hosts])
+    )
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
+    monkeypatch.chdir(tmp_path)
+
+    def shown(*arguments: str) -> list[object]:
+        result = CliRunner().invoke(example, ["w", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        values: list[object] = json.loads(result.output)
+        return values
+
+    return shown
+
+
+def test_flags_come_before_variables_before_the_file_before_defaults(
+    shown: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shown() == ["w", 1, "", "", True, "low", []]
+    Path("driftline.toml").write_text('partitions = 2\nprefix = "f"\n')
+    assert shown()[1:4] == [2, "f", "f"]
+    monkeypatch.setenv("DRIFTLINE_PARTITIONS", "3")
+    assert shown()[1:4] == [3, "f", "f"]
+    assert shown("--partitions", "4", "--prefix", "p")[1:4] == [4, "p", "p"]
+    assert shown("--partitions", "1")[1] == 1  # a default that is given is given
+
+
+def test_every_kind_of_field_has_its_flag(shown: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown("--no-fast", "--level", "high", "--hosts", "a", "--hosts", "b")[4:] == [False, "high", ["a", "b"]]
+    monkeypatch.setenv("DRIFTLINE_FAST", "false")
+    monkeypatch.setenv("DRIFTLINE_HOSTS", '["c"]')
+    assert shown()[4:] == [False, "low", ["c"]]
+    assert shown("--fast", "--times", "2")[0:5:4] == ["ww", True]
+
+
+def test_help_shows_each_option_with_its_variable_and_default() -> None:
+    result = CliRunner().invoke(example, ["--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"})
+    text = re.sub(r"\s+", " ", result.output.replace("│", " "))
+    for cls in (StreamSettings, ExampleSettings):
+        for name in cls.model_fields:
+            assert f"--{name.replace('_', '-')} " in text
+            assert f"[env: DRIFTLINE_{name.upper()}]" in text
+    assert "[default: 1048576]" in text
+    assert "--fast --no-fast" in text
+    assert "Go [fast]. [env: DRIFTLINE_FAST] [default: --fast]" in text
+    assert "low|high" in text
+    assert "Options of the log ─" in text
+    assert "Options of the example ─" in text
+    assert text.count("--prefix ") == 1
+
+
+def test_a_parameter_may_not_hide_a_setting() -> None:
+    def command(prefix: str, stream: StreamSettings) -> None: ...
+
+    with pytest.raises(TypeError, match="prefix"):
+        with_settings(command)
+
+
+def test_secrets_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadOptions) as caught:
+        build_settings(ExampleSettings, {"password": "hush"})
+    assert caught.value.lines[0].startswith("--password: ")
+    monkeypatch.setenv("DRIFTLINE_PASSWORD", "hush")
+    with pytest.raises(BadOptions) as caught:
+        build_settings(ExampleSettings, {})
+    assert caught.value.lines[0].startswith("DRIFTLINE_PASSWORD: ")
+
+
+@pytest.mark.parametrize("command", [[], ["send"], ["evaluate"]])
+def test_help(run: Run, command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    if command == ["send"]:
+        for flag in ("--text-column", "--label-column", "--label-delay", "--rate", "--log", "--max-record-bytes"):
+            assert flag in done.stdout
+    assert "Usage: driftline" in done.stdout
+
+
+def test_help_comes_at_once(run: Run) -> None:
+    run("--help")
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        run("--help")
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 2.0  # 0.4 s on an idle machine; numba alone would take another second
+    script = "import sys, driftline; print([m for m in ('numba', 'matplotlib', 'confluent_kafka') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).strip() == "[]"
+
+
+def test_version(run: Run) -> None:
+    assert re.fullmatch(r"driftline \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    lines = [f"m{i},{'sun' if i % 2 else 'rain'} today,{'good' if i % 2 else 'bad'}" for i in range(100)]
+    path.write_text("\n".join(["id,text,label", *lines, "short"]) + "\n")
+    return path
+
+
+def test_refusals_are_one_line_without_a_traceback(run: Run, rows: Path, tmp_path: Path) -> None:
+    done = run("send", "gone.csv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "driftline: gone.csv: cannot be read: No such file or directory\n"
+    done = run("send", str(rows), "--text-column", "subject")
+    assert done.returncode == 1
+    assert "no column 'subject'; the columns are 'id', 'text', 'label'; name one with --text-column" in done.stderr
+    (tmp_path / "driftline.toml").write_text("partition = 2\n")
+    done = run("send", str(rows))
+    assert done.returncode == 1
+    assert done.stderr.startswith("driftline: driftline.toml: unknown entry partition; known are: ")
+    assert "partitions" in done.stderr
+    (tmp_path / "driftline.toml").write_text("partitions = \n")
+    done = run("send", str(rows))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("driftline: driftline.toml: Invalid value")
+
+
+def test_wrong_values_are_named_with_where_they_came_from(run: Run, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "driftline.toml").write_text("retention_hours = -1\n")
+    done = run("send", str(rows), "--partitions", "many", DRIFTLINE_REPLICATION="0")
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert any(line.startswith("driftline: --partitions many: Input should be a valid integer") for line in lines)
+    assert any(line.startswith("driftline: DRIFTLINE_REPLICATION=0: Input should be greater") for line in lines)
+    assert any(line.startswith("driftline: driftline.toml: retention_hours = -1: Input should be") for line in lines)
+    assert run("send").returncode == 2
+    assert run("send", str(rows), "--label-delay", "-1").returncode == 2
+
+
+def test_ctrl_c_is_quiet() -> None:
+    script = "import driftline\n@driftline.app.command()\ndef stop(): raise KeyboardInterrupt\ndriftline.main()"
+    done = subprocess.run([sys.executable, "-c", script, "stop"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_send(run: Run, rows: Path) -> None:
+    pytest.importorskip("stream.sqlite_log")
+    done = run("send", str(rows), "--label-delay", "10", "--data", "state")
+    assert done.returncode == 0, done.stderr
+    assert "Sent 100 messages and 100 labels in " in done.stdout
+    assert "1 rows skipped" in done.stdout
+    assert "Next: " in done.stdout
+    assert f"skipped: {rows}, line 102: 1 columns, the header has 3" in done.stderr
+    again = run("send", "-", "--data", "state", stdin=rows.read_text())
+    assert "Sent 100 messages and 100 labels in " in again.stdout
+
+
+def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
+    pytest.importorskip("learner.models")
+    done = run("evaluate", str(rows), "--json", "--delay", "5", "--limit", "80", "--plot", "curve.svg")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "seconds", "messages_per_second"]
+    assert list(result) == expected
+    assert (result["model"], result["messages"], result["labels"]) == ("linear", 80, 80)
+    assert result["accuracy"] > 0.8
+    assert (tmp_path / "curve.svg").read_bytes().startswith(b"<?xml")
+    table = run("evaluate", str(rows), "--model", "linear", "--model", "linear?bits=18").stdout
+    assert "linear?bits=18" in table
+    assert "messages/s" in table
+
+
+def test_evaluate_refuses_what_has_no_labels(run: Run) -> None:
+    pytest.importorskip("learner.models")
+    done = run("evaluate", "-", stdin="text,kind\na,b\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no row has a label; the columns are 'text', 'kind'; name one with --label-column" in done.stderr
+    assert run("evaluate", "-", "--plot", "a.gif", stdin="text\n").returncode == 1

@@ -1,0 +1,232 @@
+"""Each label is learned once, in its order, if its message is there in time; the window keeps to its limits."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.join import ENTRY_BYTES, Join, Label, Limits, Window
+from stream.records import Feedback, Message, Rejected
+
+WIDE = Limits(messages=1000, n_bytes=1 << 24, age_ms=1_000_000)
+
+
+class Table:
+    """A join of one partition, driven as the loop drives it."""
+
+    def __init__(self, limits: Limits = WIDE, n_partitions: int = 1) -> None:
+        self.join = Join()
+        self.join.configure(n_partitions, limits)
+        self.expired: list[str] = []
+        self.orphans: list[Rejected] = []
+        self.now = 0
+
+    def message(self, key: str, text: str = "hello", at: int | None = None, partition: int = 0) -> list[Label]:
+        self.now = self.now + 1 if at is None else at
+        window = self.join.of_message(partition, key)
+        _, labels = window.add_message(Message(key, text), self.now, 8)
+        self._evict(window)
+        return labels
+
+    def label(self, key: str, label: str, at: int | None = None, partition: int = 0, **fields: object) -> list[str]:
+        self.now = self.now + 1 if at is None else at
+        feedback = Feedback(key, label, **fields)  # type: ignore[arg-type]
+        orphan = Rejected("feedback", partition, self.now, "orphaned", "", "", "")
+        window = self.join.of_feedback(partition, key)
+        labels = window.add_feedback(feedback, self.now, orphan)
+        self._evict(window)
+        return [each.feedback.label for each in labels]
+
+    def _evict(self, window: Window) -> None:
+        expired, orphans = window.evict()
+        self.expired += [entry.text for entry in expired]
+        self.orphans += orphans
+
+
+def test_a_label_is_learned_with_its_message() -> None:
+    table = Table()
+    table.message("m", "text of m")
+    assert table.join.pending == 1
+    assert table.label("m", "spam") == ["spam"]
+    assert table.join.pending == 0
+
+
+def test_a_label_before_its_message_waits() -> None:
+    table = Table()
+    assert table.label("m", "spam") == []
+    assert table.join.waiting == 1
+    (label,) = table.message("m", "text of m")
+    assert (label.entry.text, label.feedback.label, label.corrects) == ("text of m", "spam", False)
+    assert (table.join.waiting, table.join.counts.early) == (0, 1)
+
+
+def test_the_same_feedback_twice_is_learned_once_early_or_late() -> None:
+    table = Table()
+    table.message("m")
+    assert table.label("m", "spam", id="f") == ["spam"]
+    assert table.label("m", "ham", id="f") == []
+    assert table.label("m", "spam") == []
+    table.label("n", "spam", id="g")
+    table.label("n", "ham", id="g")
+    assert [label.feedback.label for label in table.message("n")] == ["spam"]
+    assert table.join.counts.repeated == 3
+
+
+def test_another_label_is_a_correction_and_the_first_again_after_it_too() -> None:
+    table = Table()
+    table.message("m")
+    assert [table.label("m", label) for label in ("spam", "ham", "ham", "spam")] == [["spam"], ["ham"], [], ["spam"]]
+    assert table.join.counts.corrected == 2
+
+
+def test_a_repeated_message_is_counted_and_not_scored_again() -> None:
+    table = Table()
+    table.message("m", "first")
+    entry, _ = table.join.windows[0].add_message(Message("m", "second"), 9, 8)
+    assert entry is None
+    assert table.join.counts.duplicates == 1
+    assert table.join.windows[0].messages["m"].text == "first"
+
+
+def test_a_label_with_its_own_text_needs_no_message() -> None:
+    table = Table()
+    assert table.label("m", "spam", text="own text") == ["spam"]
+    assert table.label("m", "spam", text="own text") == []
+    entry, labels = table.join.windows[0].add_message(Message("m", "own text"), 9, 8)
+    assert entry is not None, "the message is scored when it comes"
+    assert labels == []
+    assert table.join.pending == 0
+
+
+def test_a_label_with_text_brings_those_that_waited_with_it() -> None:
+    table = Table()
+    table.label("m", "spam")
+    assert table.label("m", "ham", text="own text") == ["spam", "ham"]
+
+
+def test_a_retracted_label_that_waited_is_dropped_and_one_that_was_learned_stays() -> None:
+    table = Table()
+    table.label("m", "spam")
+    table.label("m", "spam", op="retract")
+    assert table.message("m") == []
+    table.label("m", "ham")
+    assert table.label("m", "ham", op="retract") == []
+    assert table.join.counts.retracted == 2
+
+
+def test_a_label_on_another_partition_finds_its_message() -> None:
+    table = Table(n_partitions=3)
+    table.message("m", partition=2)
+    assert table.label("m", "spam", partition=0) == ["spam"]
+    table.label("n", "spam", partition=0)
+    assert [label.feedback.label for label in table.message("n", partition=1)] == ["spam"]
+
+
+class TestLimits:
+    """What leaves is counted, oldest first."""
+
+    def test_count(self) -> None:
+        table = Table(Limits(3, 1 << 24, 1_000_000))
+        for number in range(5):
+            table.message(f"m{number}", f"text {number}")
+        assert table.expired == ["text 0", "text 1"]
+        assert table.join.counts.expired == 2
+        assert table.label("m0", "spam") == []
+
+    def test_a_labelled_message_leaves_silently(self) -> None:
+        table = Table(Limits(1, 1 << 24, 1_000_000))
+        table.message("m")
+        table.label("m", "spam")
+        table.message("n")
+        assert (table.expired, table.join.counts.expired, table.join.pending) == ([], 0, 1)
+
+    def test_bytes(self) -> None:
+        table = Table(Limits(1000, 100_000, 1_000_000))
+        for number in range(100):
+            table.message(f"m{number}", "x" * 1000)
+            assert table.join.n_bytes <= 100_000
+        assert len(table.expired) == 100 - 100_000 // (ENTRY_BYTES + 4 * 1003 + 8)
+
+    def test_age_by_the_logs_time(self) -> None:
+        table = Table(Limits(1000, 1 << 24, 100))
+        table.message("m", "old", at=1000)
+        table.message("n", "new", at=1100)
+        assert table.expired == []
+        table.message("o", "newest", at=1101)
+        assert table.expired == ["old"]
+
+    def test_labels_age_the_window_as_messages_do(self) -> None:
+        table = Table(Limits(1000, 1 << 24, 100))
+        table.message("m", "old", at=1000)
+        table.label("x", "spam", at=1101)
+        assert table.expired == ["old"]
+
+    def test_an_orphan_goes_to_the_dead_letters(self) -> None:
+        table = Table(Limits(1000, 1 << 24, 100))
+        table.label("m", "spam", at=1000)
+        table.message("n", at=1101)
+        assert [orphan.offset for orphan in table.orphans] == [1000]
+        assert (table.join.counts.orphaned, table.join.waiting) == (1, 0)
+
+    def test_a_flood_of_orphans_does_not_push_the_messages_out(self) -> None:
+        table = Table(Limits(100, 1 << 24, 1_000_000))
+        table.message("m")
+        for number in range(1000):
+            table.label(f"unknown{number}", "spam")
+            table.label("unknown", "spam", id=str(number))
+        assert table.label("m", "spam") == ["spam"]
+        assert len(table.orphans) + table.join.waiting + table.join.counts.repeated == 2000
+
+    def test_a_flood_of_labels_for_one_message_is_bounded(self) -> None:
+        table = Table()
+        table.message("m")
+        for number in range(1000):
+            table.label("m", "spam", id=f"id{number}")
+        assert len(table.join.windows[0].messages["m"].feedback_ids) == 64
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from("mlr"), st.sampled_from("abcde"), st.sampled_from("xyz"), st.none() | st.sampled_from("123")
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS, st.integers(1, 6), st.integers(0, 59))
+def test_any_history_keeps_the_books_and_survives_a_save(
+    events: list[tuple[str, str, str, str | None]], size: int, cut: int
+) -> None:
+    table, saved = Table(Limits(size, 1 << 20, 25)), Table(Limits(size, 1 << 20, 25))
+    learned: Counter[tuple[str, str]] = Counter()
+    for number, (kind, key, label, feedback_id) in enumerate(events):
+        if number == cut:
+            saved.join.load_state(table.join.counts, table.join.state())
+            saved.now = table.now
+            table = saved
+        if kind == "m":
+            learned.update((key, each.feedback.id or "") for each in table.message(key))
+        else:
+            op = "retract" if kind == "r" else "upsert"
+            learned.update((key, feedback_id or "") for _ in table.label(key, label, id=feedback_id, op=op))
+        (window,) = table.join.windows
+        assert len(window.messages) <= size
+        assert window.n_bytes == sum(entry.n_bytes for entry in window.messages.values())
+        assert window.unlabelled == sum(entry.label is None for entry in window.messages.values())
+        assert window.early_bytes >= 0
+        assert (window.early_bytes == 0) == (not window.early)
+        assert not window.messages.keys() & window.early.keys()
+    (window,) = table.join.windows
+    again = Join()
+    again.configure(1, Limits(size, 1 << 20, 25))
+    again.load_state(table.join.counts, table.join.state())
+    assert again.state() == table.join.state()
+    assert (again.n_bytes, again.pending, again.waiting) == (table.join.n_bytes, table.join.pending, table.join.waiting)
+
+
+@pytest.mark.parametrize("state", [b"", b"\xc1", b"\x93\x00\x90\x91\x05"])
+def test_a_state_that_is_none_is_refused(state: bytes) -> None:
+    table = Table()
+    with pytest.raises(Exception, match="the join window of the checkpoint cannot be read"):
+        table.join.load_state(table.join.counts, [state])

@@ -1,0 +1,98 @@
+"""What was written down comes back; a torn tail is left out, whatever is in it."""
+
+from pathlib import Path
+
+import pytest
+
+from learner import journal
+from learner.journal import MAGIC, Applied, Head, Journal, read_journal, read_since
+from learner.settings import LearnerSettings, Rules
+from stream.errors import StateError
+from stream.log import TopicPartition
+from stream.merge import Span
+from stream.settings import StreamSettings
+
+LANES = [TopicPartition("messages", 0), TopicPartition("feedback", 0)]
+RULES = LearnerSettings().rules(StreamSettings(), 1)
+
+
+def write(root: Path, checkpoint: int, epoch: int, batches: range, rules: Rules = RULES) -> Path:
+    path = journal.path_of(root, checkpoint, epoch)
+    written = Journal(path, Head(checkpoint, epoch, rules, LANES))
+    for batch in batches:
+        written.append(batch, batch - 1, spans(batch))
+    written.close()
+    return path
+
+
+def spans(batch: int) -> list[Span]:
+    return [Span(LANES[0], batch * 10, batch * 10 + 10), Span(LANES[1], batch, batch + 1)]
+
+
+def applied(batch: int) -> Applied:
+    return Applied(batch, batch - 1, spans(batch), RULES)
+
+
+def test_batches_come_back(tmp_path: Path) -> None:
+    assert read_journal(write(tmp_path, 3, 1, range(4, 9))) == [applied(batch) for batch in range(4, 9)]
+
+
+def test_an_entry_takes_a_few_bytes(tmp_path: Path) -> None:
+    sizes = [write(tmp_path, 0, epoch, range(1, n)).stat().st_size for epoch, n in ((1, 2), (2, 102))]
+    assert (sizes[1] - sizes[0]) / 100 < 40
+
+
+def test_every_torn_tail_leaves_the_whole_entries(tmp_path: Path) -> None:
+    path = write(tmp_path, 0, 1, range(1, 4))
+    content = path.read_bytes()
+    whole = [len(write(tmp_path, 0, 2 + n, range(1, n + 1)).read_bytes()) for n in range(4)]
+    for length in range(whole[0], len(content)):
+        path.write_bytes(content[:length])
+        assert len(read_journal(path)) == sum(length >= end for end in whole[1:])
+
+
+def test_a_flipped_byte_is_refused_or_ends_the_journal(tmp_path: Path) -> None:
+    path = write(tmp_path, 0, 1, range(1, 4))
+    content = path.read_bytes()
+    expected = read_journal(path)
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :])
+        try:
+            found = read_journal(path)
+        except StateError:
+            continue
+        assert found == expected[: len(found)]
+        assert len(found) < len(expected)
+
+
+def test_no_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "000000000000-00000001.journal"
+    for content in (b"", b"something else", MAGIC):
+        path.write_bytes(content)
+        with pytest.raises(StateError, match=r"journal|damaged"):
+            read_journal(path)
+
+
+def test_journals_follow_each_other_from_a_checkpoint_on(tmp_path: Path) -> None:
+    write(tmp_path, 0, 1, range(1, 3))
+    write(tmp_path, 2, 1, range(3, 4))
+    write(tmp_path, 3, 2, range(0))  # a start after which nothing came
+    write(tmp_path, 3, 3, range(4, 6))
+    assert [each.batch for each in read_since(tmp_path, 0)] == [1, 2, 3, 4, 5]
+    assert [each.batch for each in read_since(tmp_path, 3)] == [4, 5]
+    journal.prune(tmp_path, 3)
+    assert [each.batch for each in read_since(tmp_path, 3)] == [4, 5]
+    with pytest.raises(StateError, match="batch 1 is missing"):
+        read_since(tmp_path, 0)
+
+
+def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
+    path = write(tmp_path, 0, 1, range(1, 3))
+    with pytest.raises(FileExistsError):
+        write(tmp_path, 0, 1, range(1, 2))
+    assert len(read_journal(path)) == 2
+
+
+def test_a_batch_keeps_the_rules_it_was_applied_by(tmp_path: Path) -> None:
+    others = LearnerSettings(expire_as="ham", window_messages=5).rules(StreamSettings(), 2)
+    assert read_journal(write(tmp_path, 0, 1, range(1, 2), others))[0].rules == others

@@ -1,0 +1,190 @@
+"""What a batch changes depends on its records and on nothing else: not on where the stream is cut."""
+
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner.machine import Machine
+from learner.models import make_classifier
+from learner.settings import LearnerSettings
+from stream.log import NewRecord, Record, TopicPartition
+from stream.merge import Batch
+from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
+from stream.settings import StreamSettings
+
+MODEL = "linear?bits=10&max_labels=4"
+MESSAGES, FEEDBACK = TopicPartition("messages", 0), TopicPartition("feedback", 0)
+
+
+def machine(**options: object) -> Machine:
+    rules = LearnerSettings(**options).rules(StreamSettings(max_record_bytes=2048), 1)  # type: ignore[arg-type]
+    return Machine(rules, make_classifier(MODEL), lineage="abc")
+
+
+class Stream:
+    """Records with their offsets and times."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._next = {MESSAGES: 0, FEEDBACK: 0}
+
+    def add(self, partition: TopicPartition, value: bytes | None) -> None:
+        self.records.append(Record(partition, self._next[partition], 1000 + len(self.records), None, value))
+        self._next[partition] += 1
+
+    def message(self, key: str, text: str) -> None:
+        self.add(MESSAGES, encode(Message(key, text)))
+
+    def label(self, key: str, label: str, **fields: object) -> None:
+        self.add(FEEDBACK, encode(Feedback(key, label, **fields)))  # type: ignore[arg-type]
+
+
+def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -> dict[str, list[NewRecord]]:
+    """Apply records in batches that end at the cuts; return all that was sent."""
+    sent: dict[str, list[NewRecord]] = {"predictions": [], "dead-letter": []}
+    ends = [*sorted(set(cuts)), len(records)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        if start < end:
+            for topic, new in machine.apply(Batch(list(records[start:end]), [])).items():
+                sent[topic] += new
+    return sent
+
+
+def digest(machine: Machine) -> str:
+    arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
+    parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
+    state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state()]
+    return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
+
+
+def test_a_label_is_scored_with_the_prediction_that_was_served() -> None:
+    stream = Stream()
+    for number in range(20):
+        stream.label(
+            f"x{number}", "spam" if number % 2 else "ham", text="win a prize" if number % 2 else "see you at home"
+        )
+    stream.message("m", "win a prize now")
+    for _ in range(20):
+        stream.label("y", "ham", text="win a prize now")
+        stream.label("y", "spam", text="win a prize now")
+        stream.label("y", "ham", text="win a prize now")
+    stream.label("m", "spam")
+    learner = machine()
+    sent = run(learner, stream.records)
+    (prediction,) = map(decode_prediction, (record.value or b"" for record in sent["predictions"]))
+    assert (prediction.message_id, prediction.label, prediction.model_version) == ("m", "spam", "abc-20")
+    assert prediction.score == prediction.scores["spam"] > 0.5
+    assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
+    assert (learner.progress.labels, learner.progress.correct) == (1, 1)
+
+
+def test_a_prediction_before_the_first_label_says_so_and_is_not_scored() -> None:
+    stream = Stream()
+    stream.message("m", "hello")
+    stream.label("m", "ham")
+    learner = machine()
+    (record,) = run(learner, stream.records)["predictions"]
+    prediction = decode_prediction(record.value or b"")
+    assert (prediction.label, prediction.score, prediction.scores) == (None, 0.0, {})
+    assert prediction.ts == "1970-01-01T00:00:01.000Z"
+    assert (learner.progress.labels, learner.progress.unpredicted) == (0, 1)
+
+
+def test_a_correction_is_learned_and_not_scored_again() -> None:
+    stream = Stream()
+    stream.label("first", "ham", text="hello")
+    stream.message("m", "hello")
+    stream.label("m", "ham")
+    stream.label("m", "spam")
+    learner = machine()
+    run(learner, stream.records)
+    assert learner.counts.labels_learned == 3
+    assert (learner.progress.labels, learner.progress.correct) == (1, 1)
+    assert learner.classifier.labels == ["ham", "spam"]
+
+
+def test_whatever_cannot_be_read_is_a_dead_letter_and_changes_nothing_else() -> None:
+    stream = Stream()
+    stream.message("m", "hello")
+    stream.label("m", "ham")
+    before = machine()
+    run(before, stream.records)
+    for number in range(1000):
+        stream.add(MESSAGES if number % 2 else FEEDBACK, os.urandom(number % 300))
+    stream.add(MESSAGES, b'{"id":"big","text":"' + b"x" * 2048 + b'"}')
+    after = machine()
+    dead = [decode_rejected(record.value or b"") for record in run(after, stream.records)["dead-letter"]]
+    assert len(dead) == 1001 == after.counts.rejected
+    assert {(each.topic, each.partition, each.offset) for each in dead} == {
+        (*record.partition, record.offset) for record in stream.records[2:]
+    }
+    assert dead[-1].error == "too-large"
+    assert dead[-1].value_sha256 == sha256(stream.records[-1].value or b"").hexdigest()
+    assert len(dead[-1].value_start) == 200
+    after.counts.rejected = 0
+    assert digest(after) == digest(before)
+
+
+def test_a_tombstone_is_counted_and_no_error() -> None:
+    stream = Stream()
+    stream.add(MESSAGES, None)
+    stream.add(FEEDBACK, None)
+    learner = machine()
+    assert run(learner, stream.records)["dead-letter"] == []
+    assert learner.counts.tombstones == 2
+
+
+def test_a_label_beyond_the_limit_is_a_dead_letter() -> None:
+    stream = Stream()
+    stream.label("early", "fifth")  # it fits when it comes, and no longer when its message does
+    for number in range(5):
+        stream.label(f"m{number}", f"label{number}", text="hello")
+    stream.message("early", "hello")
+    learner = machine()
+    dead = [decode_rejected(record.value or b"") for record in run(learner, stream.records)["dead-letter"]]
+    assert [(each.error, each.offset) for each in dead] == [("too-many-labels", 5), ("too-many-labels", 0)]
+    assert learner.classifier.labels == [f"label{number}" for number in range(4)]
+
+
+def test_a_message_that_leaves_unlabelled_is_learned_as_asked() -> None:
+    stream = Stream()
+    for number in range(5):
+        stream.message(f"m{number}", f"text {number}")
+    learner = machine(expire_as="ham", window_messages=2)
+    run(learner, stream.records)
+    assert (learner.counts.updates, learner.counts.labels_learned, learner.classifier.labels) == (3, 0, ["ham"])
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["message", "label", "label", "own", "retract", "junk"]),
+        st.sampled_from("abcdefgh"),
+        st.sampled_from("vwxyz"),
+        st.sampled_from(["win a prize", "see you", "", "\N{GRINNING FACE}!!"]),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(EVENTS, st.lists(st.integers(0, 40), max_size=8), st.sampled_from([None, "old"]))
+def test_the_outcome_does_not_depend_on_the_cuts(
+    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None
+) -> None:
+    stream = Stream()
+    for kind, key, label, text in events:
+        if kind == "message":
+            stream.message(key, text)
+        elif kind == "junk":
+            stream.add(FEEDBACK, text.encode())
+        else:
+            own = {"text": text} if kind == "own" else {}
+            stream.label(key, label, op="retract" if kind == "retract" else "upsert", **own)
+    one, other = (machine(expire_as=expire_as, window_messages=4) for _ in range(2))
+    assert run(one, stream.records) == run(other, stream.records, [cut for cut in cuts if cut <= len(stream.records)])
+    assert digest(one) == digest(other)

@@ -1,0 +1,160 @@
+"""Records are taken in one order, however they arrive and wherever the taking is cut into batches."""
+
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream import merge
+from stream.errors import OffsetsLost
+from stream.log import Reader, Record, TopicPartition
+from stream.merge import Batch, Merger
+
+LANES = [TopicPartition("messages", 0), TopicPartition("messages", 1), TopicPartition("feedback", 0)]
+
+
+class ScriptedReader(Reader):
+    """Gives records out in a scripted order of arrival, which no real log can be made to do."""
+
+    def __init__(self, partitions: list[TopicPartition], arrivals: list[Record]) -> None:
+        self.partitions = partitions
+        self._arrivals = arrivals
+        self.paused: set[TopicPartition] = set()
+        self.times_paused = 0
+
+    def read(self, max_records: int, timeout_s: float) -> list[Record]:  # noqa: ARG002
+        found = [record for record in self._arrivals if record.partition not in self.paused][:max_records]
+        taken = set(map(id, found))
+        self._arrivals = [record for record in self._arrivals if id(record) not in taken]
+        return found
+
+    def at_end(self, partition: TopicPartition) -> bool:
+        return not any(record.partition == partition for record in self._arrivals)
+
+    def pause(self, partition: TopicPartition) -> None:
+        self.paused.add(partition)
+        self.times_paused += 1
+
+    def resume(self, partition: TopicPartition) -> None:
+        self.paused.discard(partition)
+
+    def close(self) -> None: ...
+
+
+def records(times: list[list[int]]) -> list[list[Record]]:
+    return [
+        [Record(lane, offset, time, None, b"x") for offset, time in enumerate(of_lane)]
+        for lane, of_lane in zip(LANES, times, strict=True)
+    ]
+
+
+def shuffled(lanes: list[list[Record]], draw: st.DataObject) -> list[Record]:
+    """Return the records in an order of arrival that keeps each lane's own."""
+    turns = draw.draw(st.permutations([number for number, lane in enumerate(lanes) for _ in lane]))
+    waiting = [iter(lane) for lane in lanes]
+    return [next(waiting[number]) for number in turns]
+
+
+def merger(arrivals: list[Record], start: dict[TopicPartition, int] | None = None) -> Merger:
+    readers = [
+        ScriptedReader(LANES[:2], [record for record in arrivals if record.partition in LANES[:2]]),
+        ScriptedReader(LANES[2:], [record for record in arrivals if record.partition in LANES[2:]]),
+    ]
+    return Merger(readers, start or dict.fromkeys(LANES, 0), {})
+
+
+def take_all(source: Merger, sizes: st.DataObject | None = None) -> list[Batch]:
+    batches = []
+    while not source.at_end:
+        size = sizes.draw(st.integers(1, 7)) if sizes else 1000
+        batches.append(source.take(size, 0.0))
+    return [batch for batch in batches if batch.records]
+
+
+TIMES = st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=3, max_size=3)
+
+
+@given(TIMES, st.data())
+def test_the_order_depends_on_nothing_but_the_records(times: list[list[int]], data: st.DataObject) -> None:
+    lanes = records(times)
+    keyed = [
+        (key, rank, record)
+        for rank, lane in enumerate(lanes)
+        for record, key in zip(lane, accumulate((record.timestamp_ms for record in lane), max), strict=True)
+    ]
+    expected = [record for _, _, record in sorted(keyed, key=lambda item: item[:2])]
+    batches = take_all(merger(shuffled(lanes, data)), data)
+    assert [record for batch in batches for record in batch.records] == expected
+
+
+@given(TIMES, st.data())
+def test_a_batch_can_be_had_again_from_its_spans(times: list[list[int]], data: st.DataObject) -> None:
+    lanes = records(times)
+    batches = take_all(merger(shuffled(lanes, data)), data)
+    again = merger(shuffled(lanes, data))
+    for batch in batches:
+        assert again.take_spans(batch.spans) == batch
+
+
+@given(TIMES, st.data())
+def test_going_on_from_positions_and_clocks_is_the_same(times: list[list[int]], data: st.DataObject) -> None:
+    lanes = records(times)
+    first = merger(shuffled(lanes, data))
+    before = first.take(data.draw(st.integers(1, 10)), 0.0)
+    positions, clocks = first.positions, first.clocks
+    rest = [record for lane in lanes for record in lane if record.offset >= positions[record.partition]]
+    second = merger(rest, positions)
+    for lane in second._lanes:
+        lane.clock = lane.taken_clock = clocks[lane.partition]
+    whole = take_all(merger([record for lane in lanes for record in lane]))
+    after = [record for batch in take_all(second) for record in batch.records]
+    assert before.records + after == [record for batch in whole for record in batch.records]
+
+
+def test_a_message_comes_before_a_label_of_the_same_millisecond() -> None:
+    (batch,) = take_all(merger([record for lane in reversed(records([[5], [5], [5]])) for record in lane]))
+    assert [record.partition for record in batch.records] == LANES
+
+
+def test_gaps_in_the_offsets_belong_to_the_span_before() -> None:
+    found = [Record(LANES[0], offset, 1, None, b"x") for offset in (0, 1, 7, 9)]
+    source = merger(found)
+    batch = source.take(3, 0.0)
+    assert [(span.start, span.end) for span in batch.spans] == [(0, 8)]
+    assert merger(found).take_spans(batch.spans) == batch
+    assert source.take(3, 0.0).spans[0][1:] == (8, 10)
+
+
+def test_spans_that_the_log_no_longer_has_are_an_error() -> None:
+    lanes = records([[1, 2, 3], [], []])
+    (batch,) = take_all(merger(lanes[0]))
+    with pytest.raises(OffsetsLost, match="next offset to read is 2, but the log ends at 2"):
+        merger(lanes[0][:2]).take_spans(batch.spans)
+
+
+def test_a_partition_that_runs_ahead_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "MAX_LANE_RECORDS", 1000)
+    n_records = 3000
+    ahead = [Record(LANES[0], offset, offset, None, b"x") for offset in range(n_records)]
+    behind = [Record(LANES[1], 0, n_records, None, b"x")]
+    source = merger(ahead + behind)
+    reader = source._readers[0]
+    assert isinstance(reader, ScriptedReader)
+    n_taken = n_most = 0
+    while not source.at_end:
+        n_taken += len(source.take(100, 0.0).records)
+        n_most = max(n_most, *(len(lane.records) for lane in source._lanes))
+    assert n_taken == n_records + 1
+    assert reader.times_paused >= 1
+    assert n_most <= 1000 + 100
+
+
+def test_a_partition_whose_broker_is_away_does_not_hold_up_the_others_for_ever() -> None:
+    class Away(ScriptedReader):
+        def at_end(self, partition: TopicPartition) -> bool:  # noqa: ARG002
+            return False
+
+    here = ScriptedReader(LANES[:2], records([[1, 2], [3], []])[0])
+    source = Merger([here, Away(LANES[2:], [])], dict.fromkeys(LANES, 0), {})
+    assert len(source.take(10, 10.0).records) == 2

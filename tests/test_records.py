@@ -1,0 +1,235 @@
+"""Every byte string is a record or a BadRecord; nothing else comes out of the codec."""
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import BadRecord
+from stream.records import (
+    Feedback,
+    Message,
+    Topics,
+    decode_feedback,
+    decode_message,
+    decode_rejected,
+    encode,
+    reject,
+)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+NAME = TEXT.filter(lambda name: 0 < len(name) <= 256)
+TIMES = st.datetimes(timezones=st.just(UTC))
+
+BAD_MESSAGES = {
+    "not-json": [b"", b"{", b"spam", b'{"id":"a","text":"b"}x', b'{"id":"a","text":NaN}', b"\xef\xbb\xbf{}"],
+    "wrong-type": [
+        b"[]",
+        b'"text"',
+        b"null",
+        b'{"id":1,"text":"b"}',
+        b'{"id":"a","text":null}',
+        b'{"id":"a","text":"b","ts":5}',
+    ],
+    "missing-field": [b"{}", b'{"id":"a"}', b'{"text":"b"}'],
+    "empty-field": [b'{"id":"","text":"b"}'],
+    "forbidden-character": [
+        b'{"id":"a","text":"\\ud800"}',
+        b'{"id":"a","text":"\\udc00\\ud800"}',
+        b'{"id":"a","text":"\\u0000"}',
+        b'{"id":"a\\u0000","text":"b"}',
+    ],
+    "not-utf8": [b'{"id":"a","text":"\xff"}', b'{"id":"a","text":"\xed\xa0\x80"}', b'{"id":"a","text":"b","x":"\xff"}'],
+    "too-deep": [
+        b'{"id":"a","text":"b","metadata":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
+        b'{"id":"a","text":"b","x":' + b"[" * 100_000,
+    ],
+    "out-of-range": [b'{"id":"a","text":"b","metadata":{"n":' + b"1" * 5000 + b"}}"],
+    "too-large": [b'{"id":"a","text":"' + b"b" * (1 << 20) + b'"}', b'{"id":"' + b"a" * 513 + b'","text":"b"}'],
+}
+BAD_FEEDBACK = {
+    "out-of-range": [
+        b'{"message_id":"a","label":"b","weight":1e999}',
+        b'{"message_id":"a","label":"b","weight":' + b"1" * 5000 + b"}",
+        b'{"message_id":"a","label":"b","weight":0}',
+        b'{"message_id":"a","label":"b","weight":-1}',
+        b'{"message_id":"a","label":"b","weight":1e7}',
+    ],
+    "not-json": [b'{"message_id":"a","label":"b","weight":NaN}', b'{"message_id":"a","label":"b","weight":Infinity}'],
+    "missing-field": [b'{"label":"b"}', b'{"message_id":"a"}'],
+    "empty-field": [
+        b'{"message_id":"","label":"b"}',
+        b'{"message_id":"a","label":""}',
+        b'{"message_id":"a","label":"b","id":""}',
+    ],
+    "forbidden-character": [
+        b'{"message_id":"a","label":"\\u0000"}',
+        b'{"message_id":"a","label":"b","text":"\\u0000"}',
+    ],
+    "wrong-type": [b'{"message_id":"a","label":"b","op":"delete"}', b'{"message_id":"a","label":["b"]}'],
+    "too-large": [b'{"message_id":"a","label":"' + b"b" * 257 + b'"}'],
+}
+
+
+def cases(table: dict[str, list[bytes]]) -> list[pytest.param]:
+    return [
+        pytest.param(value, error, id=f"{error}-{n}")
+        for error, values in table.items()
+        for n, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(("value", "error"), cases(BAD_MESSAGES))
+def test_a_bad_message_says_why(value: bytes, error: str) -> None:
+    with pytest.raises(BadRecord) as raised:
+        decode_message(value)
+    assert raised.value.error == error
+    assert raised.value.detail
+
+
+@pytest.mark.parametrize(("value", "error"), cases(BAD_FEEDBACK))
+def test_a_bad_label_says_why(value: bytes, error: str) -> None:
+    with pytest.raises(BadRecord) as raised:
+        decode_feedback(value)
+    assert raised.value.error == error
+    assert raised.value.detail
+
+
+@given(st.binary(), st.lists(st.tuples(st.text(), st.binary()), max_size=3))
+def test_bytes_are_a_record_or_a_bad_record(value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    for decode in (decode_message, decode_feedback):
+        try:
+            assert decode(value, headers).id != ""
+        except BadRecord as bad:
+            assert bad.error in BAD_MESSAGES
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.text()
+                | st.sampled_from(["id", "text", "label", "message_id", "weight", "ts", "specversion", "data"]),
+                inner,
+                max_size=5,
+            )
+        ),
+    )
+)
+def test_json_is_a_record_or_a_bad_record(content: object) -> None:
+    value = json.dumps(content).encode("utf-8", "surrogatepass")
+    for decode in (decode_message, decode_feedback):
+        try:
+            decode(value)
+        except BadRecord as bad:
+            assert bad.error in BAD_MESSAGES
+
+
+@given(st.builds(Message, NAME, TEXT, st.none() | TIMES, st.none() | st.dictionaries(TEXT, TEXT)))
+def test_a_message_survives(message: Message) -> None:
+    assert decode_message(encode(message)) == message
+
+
+@given(
+    st.builds(
+        Feedback,
+        NAME,
+        NAME,
+        st.none() | NAME,
+        st.sampled_from(["upsert", "retract"]),
+        st.floats(1e-3, 1e6),
+        st.none() | TEXT,
+        st.none() | TIMES,
+        st.none() | TEXT,
+    )
+)
+def test_a_label_survives(feedback: Feedback) -> None:
+    assert decode_feedback(encode(feedback)) == feedback
+
+
+def test_unknown_fields_are_skipped_whatever_they_hold() -> None:
+    value = b'{"id":"a","text":"b","later":1e999,"more":' + b"9" * 5000 + b"}"
+    assert decode_message(value) == Message("a", "b")
+
+
+def test_a_whole_surrogate_pair_and_an_escaped_backslash_are_text() -> None:
+    assert decode_message(b'{"id":"a","text":"\\ud83d\\ude00 \\\\ud800"}').text == "\N{GRINNING FACE} \\ud800"
+
+
+class TestCloudEvents:
+    """CloudEvents 1.0 over Kafka: binary form has its attributes in headers, structured form in the JSON."""
+
+    HEADERS = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"e1"),
+        ("ce_source", b"/a"),
+        ("ce_type", b"message"),
+        ("ce_time", b"2026-01-31T12:00:00Z"),
+    ]
+    TIME = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    def test_binary_text(self) -> None:
+        headers = [*self.HEADERS, ("content-type", b"text/plain; charset=utf-8")]
+        assert decode_message("Grüße".encode(), headers) == Message("e1", "Grüße", self.TIME)
+
+    def test_binary_json(self) -> None:
+        headers = [*self.HEADERS, ("content-type", b"application/json")]
+        assert decode_message(b'{"text":"b"}', headers) == Message("e1", "b", self.TIME)
+        assert decode_message(b'{"id":"own","text":"b"}', headers).id == "own"
+        found = decode_feedback(b'{"message_id":"m","label":"spam"}', headers)
+        assert (found.message_id, found.label) == ("m", "spam")
+
+    def test_structured(self) -> None:
+        event = {"specversion": "1.0", "id": "e2", "source": "/a", "type": "message", "time": "2026-01-31T12:00:00Z"}
+        assert decode_message(encode(event | {"data": {"text": "b"}})) == Message("e2", "b", self.TIME)
+        assert decode_message(encode(event | {"data": "b"})) == Message("e2", "b", self.TIME)
+        data = base64.b64encode(b'{"text":"b"}').decode()
+        assert decode_message(encode(event | {"data_base64": data})) == Message("e2", "b", self.TIME)
+        label = {"message_id": "m", "label": "spam", "weight": 2}
+        assert decode_feedback(encode(event | {"data": label})) == Feedback("m", "spam", "e2", weight=2.0, ts=self.TIME)
+
+    @pytest.mark.parametrize(
+        ("change", "error"),
+        [
+            ({"specversion": "2.0"}, "wrong-type"),
+            ({"data": 5}, "wrong-type"),
+            ({"data": {"text": 5}}, "wrong-type"),
+            ({"data": {}}, "missing-field"),
+            ({"data_base64": "%%%"}, "not-json"),
+            ({"id": "", "data": "b"}, "empty-field"),
+        ],
+    )
+    def test_a_broken_event_says_why(self, change: dict[str, object], error: str) -> None:
+        with pytest.raises(BadRecord) as raised:
+            decode_message(encode({"specversion": "1.0", "id": "e", "source": "/", "type": "t"} | change))
+        assert raised.value.error == error
+
+
+@given(st.binary(max_size=1000))
+def test_a_rejected_record_can_be_found_again(value: bytes) -> None:
+    rejected = decode_rejected(encode(reject("messages", 3, 17, value, "not-json", "why")))
+    assert (rejected.topic, rejected.partition, rejected.offset) == ("messages", 3, 17)
+    assert rejected.value_sha256 == hashlib.sha256(value).hexdigest()
+    assert rejected.value_start == value[:200].decode("utf-8", "replace")
+
+
+def test_the_wire_format_is_what_the_readme_says() -> None:
+    assert encode(Message("m1", "hello")) == b'{"id":"m1","text":"hello"}'
+    assert encode(Feedback("m1", "spam")) == b'{"message_id":"m1","label":"spam"}'
+    assert Topics.with_prefix("x.") == ("x.messages", "x.feedback", "x.predictions", "x.dead-letter")
+    assert msgspec.json.decode(encode(reject("t", 0, 0, b"", "e", "d"))).keys() == {
+        "topic",
+        "partition",
+        "offset",
+        "error",
+        "detail",
+        "value_sha256",
+        "value_start",
+    }

@@ -1,0 +1,249 @@
+"""Text to features: the same as a plain version, on every Python, and bounded."""
+
+import hashlib
+import unicodedata
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner import characters
+from learner.characters import CLASS_SHIFT, FOLD_MASK, N_CODEPOINTS, UNICODE_VERSION, classify, fold, load_table
+from learner.text import TextSettings, codepoints, features
+from stream.errors import ConfigError
+
+WORDS_ONLY = TextSettings(pairs=False, chars=False)
+ODD = (
+    "aAbB iIİıßẞΣςσ'’  \t\0!!??..,。😀👍🏽\u200d❤\ufe0f字漢あアไทยລາວកម"
+    "\u00ade\u0301\ud800９ﬁ_-½\u200bمر\U000e0041\U0010ffff"
+)
+texts = st.text(st.one_of(st.sampled_from(ODD), st.characters().filter(oracles.assigned)), max_size=60)
+
+
+def same(first: str, second: str) -> bool:
+    """Tell whether two texts have the same features."""
+    return np.array_equal(features([first], TextSettings())[0], features([second], TextSettings())[0])
+
+
+def words(text: str) -> list[str]:
+    return [token for _, token in oracles.tokens(text) if token]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("a", [0x6E1BF8C7]),
+        ("Hello", [0x345012A7]),
+        ("hello world", [0x345012A7, 0xB8D41F19, 0x570B5C90]),
+        ("!!!!", [0xEFFF8F78]),
+        ("漢字", [0x47E07898, 0xE9795866, 0x388D28F5]),
+        ("١٢", [0xB9BB855D]),
+        ("\ud800", [0xC5BEE5CB]),
+    ],
+)
+def test_hash_vectors(text: str, expected: list[int]) -> None:
+    assert features([text], TextSettings(chars=False))[0].tolist() == expected
+
+
+def test_character_ngrams_have_vectors_of_their_own() -> None:
+    expected = [0xA7C5C20E, 0xE453E529, 0x6DFCEA99, 0x55E561D8, 0x2A4D0BC3, 0xD600A257, 0x8BF67C8A]
+    assert features(["cat"], TextSettings())[0].tolist() == expected
+
+
+def test_the_table_is_the_one_of_the_format() -> None:
+    table = load_table()
+    assert table.shape == (N_CODEPOINTS,)
+    assert hashlib.sha256(table.astype("<u4").tobytes()).hexdigest() == (
+        "46333b237fabcbf0e7e7456c972f9a567428a4152e421a1f73f760caab30d54d"
+    )
+    folded = table & FOLD_MASK
+    assert (folded[folded] == folded).all(), "folding twice changes nothing"
+
+
+def test_the_table_agrees_with_this_python() -> None:
+    """On another Unicode than the table's: for what Unicode 3.2, which every Python has too, says the same of."""
+    table = load_table()
+    same_unicode = unicodedata.unidata_version == UNICODE_VERSION
+    compared = 0
+    for code in range(N_CODEPOINTS):
+        character = chr(code)
+        old = unicodedata.ucd_3_2_0.category(character)
+        if same_unicode or (old != "Cn" and old == unicodedata.category(character)):
+            folded = fold(character)
+            assert table[code] == classify(folded) << CLASS_SHIFT | ord(folded), f"U+{code:04X}"
+            compared += 1
+    assert compared > 90_000
+
+
+def test_a_python_of_another_unicode_does_not_make_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(characters, "UNICODE_VERSION", "1.1")
+    with pytest.raises(SystemExit, match=r"made from 1\.1"):
+        characters.main()
+
+
+def test_the_file_is_what_the_generator_makes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(characters, "UNICODE_VERSION", unicodedata.unidata_version)
+    shipped = load_table()
+    monkeypatch.setattr(characters, "_FILE", tmp_path / "made.npz")
+    characters.main()
+    made = load_table()
+    if unicodedata.unidata_version == UNICODE_VERSION:
+        assert (made == shipped).all()
+    else:
+        assert (made != shipped).mean() < 0.01, "Unicode grows, but mostly where nothing was"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(texts, max_size=5),
+    st.booleans(), st.booleans(), st.integers(2, 4), st.integers(4, 7), st.integers(1, 80), st.integers(1, 200),
+)  # fmt: skip
+def test_features_equal_the_plain_version(
+    batch: list[str], pairs: bool, chars: bool, low: int, high: int, max_chars: int, max_features: int
+) -> None:
+    options = TextSettings(
+        pairs=pairs, chars=chars, chars_min=low, chars_max=high, max_chars=max_chars, max_features=max_features
+    )
+    indices, starts = features(batch, options)
+    assert len(starts) == len(batch) + 1
+    for text, start, stop in zip(batch, starts[:-1], starts[1:], strict=True):
+        assert indices[start:stop].tolist() == oracles.features(text, options)
+
+
+def test_kinds_do_not_share_hashes() -> None:
+    plain = set(features(["ab"], TextSettings(chars=False))[0].tolist())
+    assert plain.isdisjoint(features(["ab"], TextSettings(chars_min=2))[0].tolist()[1:])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("HELLO", "hello"),
+        ("İSTANBUL", "istanbul"),  # Turkish dotted capital: its small letter is two characters
+        ("ΟΔΟΣ", "οδος"),  # final sigma
+        ("STRAẞE", "straße"),
+        ("ＦＲＥＥ", "free"),  # full width
+        ("𝐅𝐑𝐄𝐄 𝕄𝕠𝕟𝕖𝕪", "free money"),
+        ("don’t", "don't"),
+        ("wo\u00adrd", "word"),  # soft hyphen
+        ("👍🏽", "👍"),  # skin tone
+        ("❤\ufe0f", "❤"),  # variation selector
+        ("!!!!!!!!!", "!!!"),
+        ("ｶﾀ", "カタ"),  # half width
+        ("a\u00a0b", "a b"),
+        ("a\0b", "a b"),
+        ("مر\u200cحبا", "مرحبا"),  # zero-width non-joiner
+        ("again again again", "again again"),  # repeats are dropped, the pair stays
+    ],
+)
+def test_these_are_the_same(first: str, second: str) -> None:
+    assert same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ı", "i"),  # Turkish dotless
+        ("ß", "ss"),  # folds to two characters, so it stays
+        ("!", "!!"),
+        ("a b", "ab"),
+        ("re\u0301sume", "resume"),  # marks belong to their word
+        ("не", "he"),
+        ("dont", "don't"),
+        ("one two", "two one"),  # the pair
+    ],
+)
+def test_these_are_not_the_same(first: str, second: str) -> None:
+    assert not same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It's 'quoted' rock'n'roll''", ["it's", "'", "quoted", "'", "rock'n'roll", "''"]),
+        ("snake_case, 3.14!", ["snake_case", ",", "3", ".", "14", "!"]),
+        ("漢字かな", ["漢", "字", "か", "な"]),
+        ("ภาษา", ["ภ", "า", "ษ", "า"]),
+        ("การ\u200bแปล", ["ก", "า", "ร", "แ", "ป", "ล"]),
+        ("👩‍👩‍👧", ["👩👩", "👧"]),
+        ("🇩🇪", ["🇩", "🇪"]),
+        ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("cafe\u0301 x", ["cafe\u0301", "x"]),
+        ("한국어 텍스트", ["한국어", "텍스트"]),
+        ("\ud800\udfff", ["\ud800", "\udfff"]),  # lone surrogates
+        ("$$$$ £5", ["$$$", "£", "5"]),
+        ("iPhone字2", ["iphone", "字", "2"]),
+    ],
+)
+def test_tokens(text: str, expected: list[str]) -> None:
+    """The kernel equals the plain version by the property above, so its tokens are these."""
+    assert words(text) == expected
+    hashes = [oracles.hash_codes([ord(c) for c in token], oracles.WORDS) for token in expected]
+    assert features([text], WORDS_ONLY)[0].tolist() == list(dict.fromkeys(hashes))
+
+
+def test_ngrams_run_through_unspaced_characters() -> None:
+    options = TextSettings(pairs=False, chars_min=3, chars_max=3)
+    stretch = [0, *map(ord, "漢字文"), 0]
+    expected = [oracles.hash_codes(stretch[i : i + 3], oracles.CHARS) for i in range(3)]
+    assert features(["漢字文"], options)[0].tolist()[3:] == expected
+
+
+def test_texts_do_not_run_into_each_other() -> None:
+    batch = ["ab", "", "cd\0", "\0", "ef"]
+    indices, starts = features(batch, TextSettings())
+    alone = [features([text], TextSettings())[0].tolist() for text in batch]
+    assert [indices[a:b].tolist() for a, b in pairwise(starts)] == alone
+
+
+def test_a_batch_is_cut_without_touching_short_texts() -> None:
+    codes, starts = codepoints(["abc", "", "abcdefgh"], 5)
+    assert starts.tolist() == [0, 3, 3, 8]
+    assert codes.tobytes().decode("utf-32-le") == "abcabcde"
+
+
+def test_no_texts_have_no_features() -> None:
+    indices, starts = features([], TextSettings())
+    assert (len(indices), starts.tolist()) == (0, [0])
+
+
+@pytest.mark.parametrize("unit", ["word ", "a字", "!?", "'", "a'", "\u200d", "ab\u00ad", "x1", "𝐅"])
+def test_features_of_a_huge_text_are_linear_and_bounded(unit: str) -> None:
+    huge = unit * (300_000 // len(unit))
+    free = TextSettings(max_chars=1 << 20, max_features=1 << 22)
+    assert len(features([huge], free)[0]) <= 5 * len(huge)
+    cut = features([huge], TextSettings())[0]
+    assert len(cut) <= TextSettings().max_features
+    assert cut.tolist() == features([huge[: TextSettings().max_chars]], TextSettings())[0].tolist()
+
+
+def test_distinct_features_grow_with_the_text() -> None:
+    options = TextSettings(max_chars=1 << 20, max_features=1 << 22)
+    n = [len(features([" ".join(f"w{i}" for i in range(count))], options)[0]) for count in (5_000, 10_000, 20_000)]
+    assert 1.6 < n[1] / n[0] < 2.4
+    assert 1.6 < n[2] / n[1] < 2.4
+
+
+def test_features_fill_32_bits_evenly() -> None:
+    """A chi-squared test over 256 buckets of the low and the high bits of 50,000 hashes."""
+    hashes = features([" ".join(map(str, range(10_000 * i, 10_000 * i + 1_000))) for i in range(50)], WORDS_ONLY)[0]
+    assert len(set(hashes.tolist())) > 49_990
+    for bits in (hashes & np.uint32(255), hashes >> np.uint32(24)):
+        counts = np.bincount(bits, minlength=256)
+        expected = len(hashes) / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 6 * (2 * 255) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"chars_min": 1}, {"chars_min": 5, "chars_max": 4}, {"chars_max": 17}, {"max_chars": 0}, {"max_features": 0}],
+)
+def test_settings_that_cannot_be_meant(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        TextSettings(**options)
