@@ -370,9 +370,9 @@ def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
-    from learner.snapshot import load_newest
+    from learner.snapshot import Follower
 
-    snapshot = load_newest(stream.data / "snapshots")
+    snapshot = Follower(stream.data / "snapshots").look()
     if snapshot is None:
         raise ConfigError(
             f"{stream.data} holds no snapshot: nothing was learned there yet. "

@@ -30,23 +30,6 @@ class Learner(msgspec.Struct, frozen=True):
     status_age_seconds: float
 
 
-class LearnerCounts(msgspec.Struct, frozen=True):
-    """What happened to records since the first one; `pending` and `waiting` are of this moment."""
-
-    messages_seen: int
-    labels_seen: int
-    labels_learned: int
-    pending: int
-    waiting: int
-    orphaned: int
-    rejected: int
-    duplicates: int
-    repeated: int
-    corrected: int
-    retracted: int
-    expired: int
-
-
 class Scored(msgspec.Struct, frozen=True):
     """Predictions as served, compared with their labels."""
 
@@ -80,11 +63,23 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     model: str | None
     labels: list[str]
-    labels_learned: int | None
     age_seconds: float | None  # since it was published
     unchanged_seconds: float | None  # since its version was published first, as far as this process saw
     feedback_offsets: dict[str, int]
-    counts: LearnerCounts | None
+    # What happened to records since the first one.
+    messages_seen: int = 0
+    labels_seen: int = 0
+    labels_learned: int = 0
+    orphaned: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    repeated: int = 0
+    corrected: int = 0
+    retracted: int = 0
+    expired: int = 0
+    pending: int = 0  # messages that wait for a label now
+    waiting: int = 0  # labels that wait for a message now
+    accuracy: float | None  # of predictions as served
     progressive: Progressive | None
     lag: Offsets | None
     learner: Learner | None
@@ -154,16 +149,17 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
     """Return what is known of the model and its learner."""
     served, status = watcher.served, watcher.status
     info, now = served.info if served else None, time.time()
+    progressive = _progressive(status.progress) if status else None
     return ModelAnswer(
         version=info.version if info else None,
         model=info.model if info else status.model if status else None,
         labels=info.labels if info else [],
-        labels_learned=info.labels_learned if info else None,
         age_seconds=_since(info.published_at, now) if info else None,
         unchanged_seconds=_since(served.changed_at, now) if served else None,
         feedback_offsets=info.feedback_offsets if info else {},
-        counts=_counts(status) if status else None,
-        progressive=_progressive(status.progress) if status else None,
+        **(_counts(status) if status else {}),
+        accuracy=progressive.accuracy if progressive and progressive.labels else None,
+        progressive=progressive,
         lag=connection.lag(status.positions if status else {}),
         learner=_learner(status) if status else None,
     )
@@ -173,22 +169,10 @@ def _since(then: float, now: float) -> float:
     return round(max(0.0, now - then), 3)
 
 
-def _counts(status: Status) -> LearnerCounts:
-    counts, join = status.counts, status.join
-    return LearnerCounts(
-        messages_seen=counts.messages_seen,
-        labels_seen=counts.labels_seen,
-        labels_learned=counts.labels_learned,
-        pending=status.pending,
-        waiting=status.waiting,
-        orphaned=join.orphaned,
-        rejected=counts.rejected,
-        duplicates=join.duplicates,
-        repeated=join.repeated,
-        corrected=join.corrected,
-        retracted=join.retracted,
-        expired=join.expired,
-    )
+def _counts(status: Status) -> dict[str, int]:
+    known = msgspec.structs.asdict(status.counts) | msgspec.structs.asdict(status.join)
+    known |= {"pending": status.pending, "waiting": status.waiting}
+    return {name: value for name, value in known.items() if name in ModelAnswer.__struct_fields__}
 
 
 def _progressive(summary: dict[str, Any]) -> Progressive | None:

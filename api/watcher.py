@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from learner.classifier import Classifier
-from learner.snapshot import Snapshot, SnapshotInfo, load_newest, load_snapshot
+from learner.snapshot import Follower, Snapshot, SnapshotInfo, load_snapshot
 from learner.status import Status, read_status
 
 POLL_S: Final = 0.05
@@ -44,6 +44,7 @@ class Watcher:
         self.snapshot_problem: str | None = None
         self.status_problem: str | None = None
         self._data = data
+        self._follower = Follower(data / "snapshots")
         self._newest: Snapshot | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot-watcher", daemon=True)
@@ -70,7 +71,7 @@ class Watcher:
 
     def _look_for_snapshot(self) -> None:
         try:
-            newest = load_newest(self._data / "snapshots", self._newest)
+            newest = self._follower.look()
             if newest is not None and newest is not self._newest:
                 self._serve(newest)
         except FileNotFoundError:

@@ -39,6 +39,7 @@ def spec_of(name: str, options: Mapping[str, Any]) -> str:
 class Classifier(ABC):
     """Scores and learns texts. Not thread-safe: one writer; readers have a copy of their own (see snapshot.py)."""
 
+    spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     max_labels: int
 

@@ -36,8 +36,8 @@ class Curve(NamedTuple):
 class Result(NamedTuple):
     """What progressive validation found. `seconds` is the classifier's own time, reading excluded.
 
-    All labels are counted; the scores are over those whose message had a prediction, that is, came after the first label
-    was learned.
+    All labels are counted; the scores are over those whose message had a prediction, that is, came after the first
+    label was learned.
     """
 
     model: str

@@ -10,14 +10,14 @@ MIN_GRADIENT are left out; a label's weight is a number of repetitions, so that 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.kernels import kernel
 from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
 from stream.errors import ConfigError, StateError
 
@@ -77,7 +77,7 @@ class Linear(Classifier):
 
     @property
     def n_refused(self) -> int:
-        """How many texts were not learned because a score was not finite. Above 0 only if slots were damaged."""
+        """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
         return int(self._counters[REFUSED])
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
@@ -103,8 +103,8 @@ class Linear(Classifier):
         return scores
 
     def config(self) -> dict[str, Any]:
-        """Return the settings that are not at their defaults; the defaults are part of the checkpoint format."""
-        return {"classifier": "linear", **options_set(self.settings)}
+        """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""
+        return {"classifier": "linear", **asdict(self.settings)}
 
     def state(self) -> State:
         """Return the model's own arrays."""
@@ -130,7 +130,7 @@ def warm_up() -> None:
     Linear(LinearSettings(bits=8, max_labels=2)).learn_one("", "")
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
     """Write the probabilities of known labels, equal ones if a score is not finite. Returns whether all were."""
     finite = True
@@ -150,7 +150,7 @@ def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
     return finite
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type: ignore[no-untyped-def]
     """Write the score of each label: the sum, in the order of features, of weight times value."""
     if n_labels == 2:  # the same sums in registers: twice as fast
@@ -170,7 +170,7 @@ def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type:
             out[label] += slots[base + label, 0] * x
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
     slots, known, counters, rows, bases, scores,
@@ -223,6 +223,10 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         n_labels = counters[N_LABELS]
         n_scored = max(n_labels, target + 1)
         weight_left = weights[text]
+        if target >= 0 and not 0 < weight_left < np.inf:
+            counters[REFUSED] += 1
+            target = np.int32(-1)
+            n_scored = n_labels
         for repeat in range(MAX_REPEATS + 1):
             score(slots, bases, n_plain, n, scale, chars_value, n_scored, z)
             finite = True
@@ -236,7 +240,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if target < 0:
                 break
             finite = finite and softmax(z, known, n_scored, p)
-            if not (finite and 0 < weight_left < np.inf):
+            if not finite:
                 counters[REFUSED] += 1
                 break
             p[target] -= one

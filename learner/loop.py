@@ -32,7 +32,7 @@ from learner.checkpoint import Checkpoint, Manifest, Offsets
 from learner.journal import Head, Journal
 from learner.lock import Lock
 from learner.machine import Machine
-from learner.models import build, make_classifier
+from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
@@ -74,6 +74,7 @@ class Learner:
 
     def start(self) -> None:
         """Recover, and let the outside see what that gave."""
+        warm_up()
         for directory in (self._checkpoints, self._journals):
             directory.mkdir(parents=True, exist_ok=True)
         self._log.create_topics(self._stream.topics)
@@ -107,8 +108,7 @@ class Learner:
             )
 
     def _begin(self) -> None:
-        self._model = self._settings.model or DEFAULT_MODEL
-        classifier = make_classifier(self._model)
+        classifier = make_classifier(self._settings.model or DEFAULT_MODEL)
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
         self._open({partition: mark.low for partition, mark in marks.items()}, {})
@@ -118,7 +118,6 @@ class Learner:
     def _recover(self, newest: Checkpoint) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
-        self._model = manifest.model
         classifier = build(manifest.config["classifier"], manifest.config)
         machine = self._machine = Machine(manifest.rules, classifier, manifest.lineage)
         machine.classifier.load_state(newest.model, manifest.labels)
@@ -218,7 +217,7 @@ class Learner:
         info = SnapshotInfo(
             version=machine.version,
             epoch=self._epoch,
-            model=self._model,
+            model=machine.classifier.spec,
             config=machine.classifier.config(),
             labels=machine.classifier.labels,
             labels_learned=machine.counts.labels_learned,
@@ -239,7 +238,7 @@ class Learner:
             batch=self._batch,
             epoch=self._epoch,
             lineage=machine.lineage,
-            model=self._model,
+            model=machine.classifier.spec,
             config=machine.classifier.config(),
             rules=machine.rules,
             labels=machine.classifier.labels,
@@ -279,7 +278,7 @@ class Learner:
             at=time.time(),
             pid=os.getpid(),
             epoch=self._epoch,
-            model=self._model,
+            model=machine.classifier.spec,
             version=machine.version,
             labels=machine.classifier.labels,
             counts=machine.counts,

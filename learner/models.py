@@ -80,3 +80,13 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
     if kind in (int, float) and not math.isfinite(converted):
         raise ConfigError(f"{name}: {setting}={value} must be {'a whole number' if kind is int else 'a number'}")
     return converted
+
+
+def warm_up() -> None:
+    """Compile the kernels of every classifier, or load them compiled, so that no message waits for that."""
+    for entry in REGISTRY.values():
+        entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
+
+
+if __name__ == "__main__":
+    warm_up()

@@ -86,18 +86,35 @@ def list_snapshots(root: Path) -> list[Path]:
     return [root / name for name in names]
 
 
-def load_newest(root: Path, known: Snapshot | None = None) -> Snapshot | None:
-    """Return the newest snapshot that can be read, `known` itself where it still is, None where there is none."""
-    for path in list_snapshots(root):
-        if known is not None and path <= known.path:
-            return known
-        try:
-            return load_snapshot(path)
-        except FileNotFoundError:
-            continue  # the learner dropped it just now: there are newer ones
-        except StateError as error:
-            _LOG.error("%s; serving the one before", error)
-    return known
+class Follower:
+    """The newest snapshot of a directory that can be read, as they come. One thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._current: Snapshot | None = None
+        self._refused: set[Path] = set()
+
+    def look(self) -> Snapshot | None:
+        """Return the newest snapshot, the same object while there is no newer one; None while there is none.
+
+        A damaged one is reported once and passed over. Where the directory was replaced by another, that one counts.
+        """
+        paths = list_snapshots(self._root)
+        self._refused.intersection_update(paths)
+        for path in paths:
+            if self._current is not None and path == self._current.path:
+                break
+            if path in self._refused:
+                continue
+            try:
+                self._current = load_snapshot(path)
+                break
+            except FileNotFoundError:
+                continue  # the learner dropped it just now: there are newer ones
+            except StateError as error:
+                _LOG.error("%s; it is passed over", error)
+                self._refused.add(path)
+        return self._current
 
 
 def load_snapshot(path: Path) -> Snapshot:

@@ -19,10 +19,10 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD, load_table
+from learner.kernels import kernel
 from stream.errors import ConfigError
 
 WORD_SEED: Final = np.uint64(0x243F6A8885A308D3)  # the digits of pi
@@ -111,14 +111,14 @@ def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.u
     return np.concatenate(found) if found else np.empty(0, np.uint32), ends
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel
 def finish(h):  # type: ignore[no-untyped-def]
     """Return the 32 bits of a hash that is complete."""
     h = (h ^ (h >> HALF)) * FINISHER
     return np.uint32(h >> HALF)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     """Write the features of one text, each once.
 

@@ -1,8 +1,8 @@
 """How does an option of a settings class become a flag?
 
 An option stands once, as a field in its folder's settings.py: type, default, limits, help. `with_settings` makes it a
-flag of a typer command; pydantic-settings reads DRIFTLINE_* variables and driftline.toml beneath it. A value that cannot
-be meant is refused with where it came from.
+flag of a typer command; pydantic-settings reads DRIFTLINE_* variables and driftline.toml beneath it. A value that
+cannot be meant is refused with where it came from.
 """
 
 import inspect

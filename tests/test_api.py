@@ -625,8 +625,7 @@ class TestOperate:
         assert (model["version"], model["model"], model["labels"]) == ("lineage-4", SPEC, ["spam", "ham"])
         assert model["feedback_offsets"] == {"0": 4, "1": 7}
         assert 0 <= model["age_seconds"] <= model["unchanged_seconds"] < 600
-        counts = model["counts"]
-        assert (counts["messages_seen"], counts["rejected"], counts["orphaned"], counts["pending"]) == (11, 3, 6, 9)
+        assert (model["messages_seen"], model["rejected"], model["orphaned"], model["pending"]) == (11, 3, 6, 9)
         assert model["progressive"]["recent"].keys() == {"labels", "accuracy", "log_loss"}
         assert (model["learner"]["state"], model["learner"]["alive"], model["learner"]["epoch"]) == ("running", True, 1)
 

@@ -448,6 +448,7 @@ def test_a_weight_that_is_none_is_refused(weight: float) -> None:
     classifier = Linear(LinearSettings(bits=12, max_labels=10))
     classifier.learn_one("a", "x", weight)
     assert classifier.n_refused == 1
+    assert classifier.predict_proba_one("a") == {"x": 0.0}
     assert not classifier.state()["slots"].any()
 
 

@@ -113,7 +113,7 @@ def test_no_bytes_break_it(path: Path, content: bytes) -> None:
     try:
         read(content, path)
     except DriftlineError as error:
-        assert str(path) in str(error)  # noqa: PT017  (raising is allowed, not required)
+        assert str(path) in str(error)
 
 
 @pytest.mark.parametrize(
