@@ -193,17 +193,21 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
     try:
         serve_api(stream, api, on_ready=ready)
     finally:
-        if process.is_alive():
+        while process.is_alive():  # again: it hears signals only once it has begun, and until it has ended
             process.terminate()
-        process.join()
+            process.join(1.0)
     if process.exitcode:
         raise DriftlineError(f"the learner ended with exit code {process.exitcode}; the lines above say why")
     _console().print(f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there.", soft_wrap=True)
 
 
 def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
+    import signal
+
     from learner.service import learn as run_learner
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
+        signal.signal(number, signal.SIG_IGN)
     _log_to_console()
     try:
         run_learner(stream, settings)

@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 
 from learner.loop import Learner
@@ -50,20 +50,16 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
-    log = open_log(stream)
-    try:
+    with _stop_signals() as stopped, closing(open_log(stream)) as log:
         learner = Learner(stream, settings, log)
         try:
-            with _stop_signals() as stopped:
-                _run(learner, log, stream, stopped, stop_at_end, on_start, on_advance)
+            _run(learner, log, stream, stopped, stop_at_end, on_start, on_advance)
         except (DriftlineError, OSError) as error:
             learner.fail(str(error))
             raise
         finally:
             learner.close()
         return learner.status("stopped")
-    finally:
-        log.close()
 
 
 def _run(
