@@ -217,6 +217,7 @@ def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
 
 
 def _print_banner(url: str, stream: StreamSettings) -> None:
+    url = url.replace("0.0.0.0", "localhost")
     post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
     _console().print(

@@ -79,13 +79,17 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, *parts: bytes | memoryview) -> None:
     """Put new content in a file's place at once, for readers in other processes.
 
     Not durable: for what can be made again.
     """
-    partial = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    partial.write_bytes(content)
+    partial = path.with_name(TEMPORARY + path.name)
+    with partial.open("wb", buffering=0) as file:
+        for part in parts:
+            left = memoryview(part).cast("B")
+            while left:
+                left = left[file.write(left) :]
     partial.replace(path)
 
 

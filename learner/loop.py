@@ -23,6 +23,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
@@ -37,7 +38,7 @@ from learner.outbox import Outbox
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, write_status
-from stream.errors import ConfigError
+from stream.errors import ConfigError, LogError
 from stream.log import Log, TopicPartition, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -46,7 +47,7 @@ DEFAULT_MODEL: Final = "linear"
 POLL_S: Final = 0.05
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the time, whatever the model's size.
-PUBLISH_SHARE: Final = 0.1
+PUBLISH_SHARE: Final = 0.2
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -69,6 +70,7 @@ class Learner:
         self._checkpoint_s = self._snapshot_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
+        self._committer = ThreadPoolExecutor(1, "committer")
 
     # Starting.
 
@@ -134,6 +136,7 @@ class Learner:
             self._checkpoint()
         else:
             self._begin_journal()
+            self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
     def _replay(self) -> None:
         todo = journals.read_since(self._journals, self._batch)
@@ -194,6 +197,7 @@ class Learner:
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
+        self._committer.shutdown()
         for resource in (*getattr(self, "_readers", ()), getattr(self, "_journal", None), self._lock):
             if resource is not None:
                 resource.close()
@@ -252,13 +256,20 @@ class Learner:
         checkpoints.save_checkpoint(self._checkpoints, state)
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        self._log.commit(self._settings.group, positions)
+        self._committer.submit(self._commit, positions)
         oldest = checkpoints.prune(self._checkpoints)
         journals.prune(self._journals, oldest)
         now = time.monotonic()
         self._checkpoint_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
         _LOG.info("checkpoint %d: %d labels learned, %.3f s", self._batch, machine.counts.labels_learned, now - started)
+
+    def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell lag tools. In a thread: nothing depends on it, and a group's first commit takes Kafka a second."""
+        try:
+            self._log.commit(self._settings.group, positions)
+        except LogError as error:
+            _LOG.warning("positions were not committed: %s", error)
 
     def _begin_journal(self) -> None:
         path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)

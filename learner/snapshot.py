@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import safetensors.numpy
 
 from learner import durable
 from learner.classifier import Classifier, State
@@ -29,6 +28,7 @@ _DTYPES: Final = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
 }  # fmt: skip
+_NAMES: Final = {np.dtype(code).str: name for name, code in _DTYPES.items()}
 
 
 class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
@@ -69,9 +69,8 @@ class Publisher:
     def publish(self, classifier: Classifier, info: SnapshotInfo) -> Path:
         """Make a snapshot appear, and drop those that nobody should still need."""
         self._number += 1
-        content = safetensors.numpy.save(classifier.state(), {_KEY: msgspec.json.encode(info).decode()})
         path = self._root / f"{self._epoch:08d}-{self._number:010d}.safetensors"
-        durable.replace(path, content)
+        durable.replace(path, *_lay_out(classifier.state(), info))
         for old in list_snapshots(self._root)[KEPT:]:
             durable.remove(old)
         return path
@@ -141,6 +140,24 @@ def load_snapshot(path: Path) -> Snapshot:
 def age_s(snapshot: Snapshot) -> float:
     """Return how long ago the snapshot was published."""
     return max(0.0, time.time() - snapshot.info.published_at)
+
+
+def _lay_out(state: State, info: SnapshotInfo) -> list[bytes | memoryview]:
+    """Return a safetensors file in parts, the arrays uncopied (the library copies them twice)."""
+    # The widest elements first: so each array lies where its elements may lie.
+    arrays = dict(sorted(state.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    header: dict[str, Any] = {"__metadata__": {_KEY: msgspec.json.encode(info).decode()}}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _NAMES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
+    encoded = msgspec.json.encode(header)
+    encoded += b" " * (-len(encoded) % 8)
+    return [
+        len(encoded).to_bytes(8, "little"),
+        encoded,
+        *(np.ascontiguousarray(array).data for array in arrays.values()),
+    ]
 
 
 def _map(path: Path) -> tuple[dict[str, Any], State]:
