@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api import errors, feedback, metrics, model, openapi, predict
 from api.body import Bodies
@@ -47,7 +48,7 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
         finally:
             await asyncio.gather(*map(asyncio.to_thread, (predictor.close, watcher.close, connection.close)))
 
-    app = FastAPI(
+    app: FastAPI = FastAPIOffline(
         title="Driftline",
         version=_version(),
         description=_DESCRIPTION,

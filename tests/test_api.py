@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import sqlite3
@@ -604,7 +605,12 @@ class TestRoutes:
         assert answer.count(b"HTTP/1.1 200 OK") == 4
 
     def test_docs(self, api: Api) -> None:
-        assert api.http.get("/docs").status_code == 200
+        page = api.http.get("/docs")
+        assert page.status_code == 200
+        sources = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+        assert sources, "the page needs its scripts"
+        for source in sources:  # from here, so that it works without a network
+            assert api.http.get(source).status_code == 200
         document = api.http.get("/openapi.json").json()
         assert set(document["paths"]) == {*POSTS, "/model", "/healthz", "/readyz", "/metrics"}
         for path in POSTS:
