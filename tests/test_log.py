@@ -756,12 +756,19 @@ class TestKafka:
     def test_appending_gives_up_in_time(self, opened: Open, own_kafka: Any, topic: str) -> None:
         log = opened(f"kafka://{own_kafka.bootstrap}?delivery.timeout.ms=1500&reconnect.backoff.max.ms=200")
         log.create_topics([topic])
-        log.append(topic, numbered(1))
+
+        def appends() -> bool:  # a broker that has just started may take longer than this producer waits
+            try:
+                return len(log.append(topic, numbered(5))) == 5
+            except LogUnavailable:
+                return False
+
+        wait_until(appends, what="the broker takes records")
         own_kafka.stop()
         with pytest.raises(LogUnavailable, match=own_kafka.bootstrap):
             log.append(topic, numbered(5))
         own_kafka.start()
-        assert len(log.append(topic, numbered(5))) == 5
+        wait_until(appends, what="the broker takes records again")
 
     def test_no_broker_at_start(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kafka_log, "START_S", 1.0)
