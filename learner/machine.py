@@ -9,6 +9,7 @@ to read; `_learn` is the one writer. Here both run in one call of the classifier
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -55,7 +56,7 @@ class _Plan:
         self.targets: list[int] = []
         self.weights: list[float] = []
         self.scored: list[_Scored] = []
-        self.labels: list[tuple[int, Label]] = []  # first labels of messages: target, label
+        self.labels: list[tuple[int, Label]] = []  # to be compared with what was served: target, label
         self.rejected: list[Rejected] = []
 
     def step(self, text: str, target: int, weight: float) -> int:
@@ -125,26 +126,29 @@ class Machine:
             self.counts.messages_seen += 1
             step = plan.step(message.text, -1, 1.0)
             plan.scored.append(_Scored(step, entry, message, record.timestamp_ms, n_labels, self.counts.updates))
-        self._plan_labels(record, labels, plan)
-        self._evict(window, plan)
+        if labels:
+            self._plan_labels(record, labels, plan)
+        if window.over:
+            self._evict(window, plan)
 
     def _feedback(self, record: Record, plan: _Plan) -> None:
         value = record.value or b""
         feedback = decode_feedback(value, record.headers, self.rules.max_record_bytes)
-        self._refuse_label_beyond_limit(feedback.label)
+        classifier = self.classifier
+        if len(classifier.labels) >= classifier.max_labels and not classifier.knows(feedback.label):
+            limit = classifier.max_labels
+            raise BadRecord("too-many-labels", f"label {feedback.label!r} is new, and max_labels is {limit}")
         self.counts.labels_seen += 1
         window = self.join.of_feedback(record.partition.partition, feedback.message_id)
         orphan = None
         if feedback.message_id not in window.messages:
             detail = f"no message {feedback.message_id!r} came while the label could wait"
             orphan = _reject(record, "orphaned", detail)
-        self._plan_labels(record, window.add_feedback(feedback, record.timestamp_ms, orphan), plan)
-        self._evict(window, plan)
-
-    def _refuse_label_beyond_limit(self, label: str) -> None:
-        classifier = self.classifier
-        if len(classifier.labels) >= classifier.max_labels and not classifier.knows(label):
-            raise BadRecord("too-many-labels", f"label {label!r} is new, and max_labels is {classifier.max_labels}")
+        labels = window.add_feedback(feedback, record.timestamp_ms, orphan)
+        if labels:
+            self._plan_labels(record, labels, plan)
+        if window.over:
+            self._evict(window, plan)
 
     def _plan_labels(self, record: Record, labels: list[Label], plan: _Plan) -> None:
         for label in labels:
@@ -158,14 +162,17 @@ class Machine:
             plan.step(label.entry.text, target, feedback.weight)
             self.counts.labels_learned += 1
             self.counts.updates += 1
-            if not label.corrects:
+            if label.entry.came and not label.corrects:
                 plan.labels.append((target, label))
 
     def _evict(self, window: Window, plan: _Plan) -> None:
         expired, orphans = window.evict()
         plan.rejected += orphans
-        if expired and self.rules.expire_as is not None:
-            target = self.classifier.label_index(self.rules.expire_as)
+        label = self.rules.expire_as
+        if not expired or label is None:
+            return
+        with suppress(TooManyLabels):  # then they have no label to be learned as
+            target = self.classifier.label_index(label)
             for entry in expired:
                 plan.step(entry.text, target, 1.0)
                 self.counts.updates += 1
@@ -186,8 +193,11 @@ class Machine:
             each.entry.scores = raw[start : start + 4 * each.n_labels]
 
     def _measure(self, plan: _Plan) -> None:
-        """Compare labels with what was served when their message came in. Corrections do not count twice."""
-        served = [(target, label) for target, label in plan.labels if label.entry.scores is not None]
+        """Compare labels with what was served when their message came in.
+
+        Not for corrections, which would count twice, nor where a label brought the text and nothing had been served.
+        """
+        served = plan.labels
         if not served:
             return
         n_labels = len(self.classifier.labels)

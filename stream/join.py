@@ -88,12 +88,18 @@ class Window:
     """The messages of one partition that can still be labelled, and its labels that wait for a message."""
 
     def __init__(self, limits: Limits, counts: JoinCounts) -> None:
-        self.limits, self._counts = limits, counts
+        self._counts = counts
         self.messages: OrderedDict[str, Entry] = OrderedDict()
         self.early: OrderedDict[str, list[Early]] = OrderedDict()
         self.clock_ms = 0
         self.n_bytes = self.early_bytes = 0
         self.unlabelled = 0
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        """Keep to these limits from the next `evict` on."""
+        self._limits, self._early_limits = limits, limits.share(EARLY_SHARE)
+        self._due_ms = 0  # before this time no message is too old; 0: not known
 
     def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, list[Label]]:
         """Take a message in.
@@ -132,6 +138,17 @@ class Window:
         assert orphan is not None, "add_feedback needs the orphan where `feedback.message_id in messages` is false"
         self._wait(Early(feedback, timestamp_ms, orphan))
         return []
+
+    @property
+    def over(self) -> bool:
+        """Whether `evict` may find something to drop. Asked at each record, so it looks at numbers only."""
+        limits = self._limits
+        return (
+            self.clock_ms >= self._due_ms
+            or len(self.messages) > limits.messages
+            or self.n_bytes > limits.n_bytes
+            or bool(self.early)
+        )
 
     def evict(self) -> tuple[list[Entry], list[Rejected]]:
         """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
@@ -207,11 +224,12 @@ class Window:
         self.early_bytes += _early_bytes([early])
 
     def _evict_messages(self) -> Iterator[Entry]:
-        limits, messages = self.limits, self.messages
+        limits, messages = self._limits, self.messages
         while messages:
             if len(messages) <= limits.messages and self.n_bytes <= limits.n_bytes:
                 oldest = next(iter(messages.values()))
-                if oldest.timestamp_ms >= self.clock_ms - limits.age_ms:
+                self._due_ms = oldest.timestamp_ms + limits.age_ms + 1
+                if self.clock_ms < self._due_ms:
                     return
             _, entry = messages.popitem(last=False)
             self.n_bytes -= entry.n_bytes
@@ -221,7 +239,7 @@ class Window:
                 yield entry
 
     def _evict_early(self) -> Iterator[Rejected]:
-        limits, early = self.limits.share(EARLY_SHARE), self.early
+        limits, early = self._early_limits, self.early
         while early:
             if len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
                 oldest = next(iter(early.values()))
@@ -251,10 +269,10 @@ class Join:
 
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Share the limits among so many partitions; windows that are there stay."""
-        share = limits.share(1 / n_partitions)
+        share = self._share = limits.share(1 / n_partitions)
         self.windows += [Window(share, self.counts) for _ in range(n_partitions - len(self.windows))]
         for window in self.windows:
-            window.limits = share
+            window.limit(share)
 
     def state(self) -> list[bytes]:
         """Return the windows' state."""
@@ -263,7 +281,7 @@ class Join:
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""
         self.counts = counts
-        self.windows = [Window(self.windows[0].limits, counts) for _ in windows]
+        self.windows = [Window(self._share, counts) for _ in windows]
         for window, state in zip(self.windows, windows, strict=True):
             window.load_state(state)
 

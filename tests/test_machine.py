@@ -160,6 +160,27 @@ def test_a_message_that_leaves_unlabelled_is_learned_as_asked() -> None:
     assert (learner.counts.updates, learner.counts.labels_learned, learner.classifier.labels) == (3, 0, ["ham"])
 
 
+def test_a_message_that_expires_when_there_is_no_label_left_is_not_learned() -> None:
+    stream = Stream()
+    for number in range(4):
+        stream.label(f"x{number}", f"label{number}", text="hello")
+    for number in range(5):
+        stream.message(f"m{number}", f"text {number}")
+    learner = machine(expire_as="ham", window_messages=1)
+    run(learner, stream.records)
+    assert (learner.counts.updates, learner.join.counts.expired) == (4, 4)
+
+
+def test_a_label_that_brings_the_text_is_not_scored_with_a_later_prediction() -> None:
+    stream = Stream()
+    stream.label("x", "ham", text="hello")
+    stream.label("m", "ham", text="hello")
+    stream.message("m", "hello")
+    learner = machine()
+    assert len(run(learner, stream.records)["predictions"]) == 1
+    assert (learner.progress.labels, learner.progress.unpredicted) == (0, 0)
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["message", "label", "label", "own", "retract", "junk"]),
@@ -171,7 +192,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
 @given(EVENTS, st.lists(st.integers(0, 40), max_size=8), st.sampled_from([None, "old"]))
 def test_the_outcome_does_not_depend_on_the_cuts(
     events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None
