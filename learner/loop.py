@@ -192,7 +192,7 @@ class Learner:
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
-        if hasattr(self, "_machine"):
+        if hasattr(self, "_merger"):
             self._report("failed", detail)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from learner.loop import Learner
 from learner.settings import LearnerSettings
 from learner.status import Status
-from stream.errors import DriftlineError
+from stream.errors import DriftlineError, StateError
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
 
@@ -54,9 +54,12 @@ def learn(
         learner = Learner(stream, settings, log)
         try:
             _run(learner, log, stream, stopped, stop_at_end, on_start, on_advance)
-        except (DriftlineError, OSError) as error:
+        except DriftlineError as error:
             learner.fail(str(error))
             raise
+        except OSError as error:  # a disk that is full or failing
+            learner.fail(str(error))
+            raise StateError(f"{stream.data} cannot be written: {error}; what was durable before still is") from error
         finally:
             learner.close()
         return learner.status("stopped")
