@@ -24,6 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -193,7 +194,8 @@ class Learner:
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
         if hasattr(self, "_merger"):
-            self._report("failed", detail)
+            with suppress(OSError):  # a full disk is what it may be about
+                self._report("failed", detail)
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
