@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -148,15 +147,9 @@ def test_help(run: Run, command: list[str]) -> None:
     assert "Usage: driftline" in done.stdout
 
 
-def test_help_comes_at_once(run: Run) -> None:
-    run("--help")
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        run("--help")
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 2.0  # 0.4 s on an idle machine; numba alone would take another second
-    script = "import sys, driftline; print([m for m in ('numba', 'matplotlib', 'confluent_kafka') if m in sys.modules])"
+def test_help_loads_nothing_that_is_slow_to_load() -> None:
+    slow = ("numba", "numpy", "matplotlib", "confluent_kafka", "fastapi", "uvicorn", "river", "pandas")
+    script = f"import sys, driftline; print([module for module in {slow} if module in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).strip() == "[]"
 
 
