@@ -260,17 +260,22 @@ def learn(
 
     _log_to_console()
     console = _console(stderr=True)
-    columns = (TextColumn("learning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True, disable=not (stop_at_end and console.is_terminal)) as bar:
-        task = bar.add_task("learning", total=None)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        recovering = bar.add_task("recovering, batches", total=None, visible=False)
+        learning = bar.add_task("learning, records", total=None, visible=False)
+
+        def replay(done: int, total: int) -> None:
+            bar.update(recovering, completed=done, total=total, visible=done < total)
 
         def advance(done: Advance) -> None:
-            bar.update(task, completed=done.done, total=done.total)
+            bar.update(learning, completed=done.done, total=done.total, visible=True)
 
         status = run_learner(
             stream,
             learner,
             stop_at_end=stop_at_end,
+            on_replay=replay,
             on_start=_print_started,
             on_advance=advance if stop_at_end else None,
         )

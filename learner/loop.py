@@ -75,8 +75,13 @@ class Learner:
 
     # Starting.
 
-    def start(self) -> None:
-        """Recover, and let the outside see what that gave."""
+    def start(self, on_replay: Callable[[int, int], None] | None = None) -> None:
+        """Recover, and let the outside see what that gave.
+
+        Parameters
+        ----------
+        on_replay : called with the batches replayed so far, and with how many there are
+        """
         warm_up()
         for directory in (self._checkpoints, self._journals):
             directory.mkdir(parents=True, exist_ok=True)
@@ -90,7 +95,7 @@ class Learner:
             self._begin()
         else:
             self._check_topics(newest)
-            self._recover(newest)
+            self._recover(newest, on_replay)
         self._publish()
         self._report("running")
 
@@ -118,7 +123,7 @@ class Learner:
         self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint()
 
-    def _recover(self, newest: Checkpoint) -> None:
+    def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
         classifier = build(manifest.config["classifier"], manifest.config)
@@ -131,7 +136,7 @@ class Learner:
         known = _partitions(manifest.positions)
         positions = {partition: known.get(partition, mark.low) for partition, mark in marks.items()}
         self._open(positions, _partitions(manifest.clocks))
-        self._replay()
+        self._replay(on_replay)
         machine.obey(self._rules())
         if self._batch > self._checkpoint_batch:
             self._checkpoint()
@@ -139,7 +144,7 @@ class Learner:
             self._begin_journal()
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
-    def _replay(self) -> None:
+    def _replay(self, on_replay: Callable[[int, int], None] | None) -> None:
         todo = journals.read_since(self._journals, self._batch)
         delivered = max((applied.delivered for applied in todo), default=self._batch)
         self._outbox = Outbox(self._log, delivered)
@@ -150,6 +155,8 @@ class Learner:
             self._batch = applied.batch
             if applied.batch > delivered:
                 self._outbox.send(applied.batch, outputs)
+            if on_replay is not None:
+                on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
 
