@@ -1,6 +1,7 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
 #   make test     linters, types and all tests
+#   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make lock     take newer versions of the dependencies
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -8,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test lint lock clean
+.PHONY: run test lint bench lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -37,10 +38,27 @@ lint: .venv/test.done
 	$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
+bench: .venv-bench/install.done
+	.venv-bench/bin/python -m bench $(BENCH)
+
+# The peers are not pinned: the newest are measured, and the report says which. One that cannot be had is left out.
+.venv-bench/install.done: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Installing Driftline and its peers into .venv-bench ..."
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements.lock
+	@for peer in bench-river bench-sklearn bench-vw; do \
+		.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock ".[$$peer]" \
+			|| echo "left out: $$peer"; done
+	@if python3.8 -c '' 2>/dev/null; then python3.8 -m venv .venv-bench38 && .venv-bench38/bin/python -m pip \
+		--disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
+	else echo "left out: scikit-multiflow (no python3.8)"; fi
+	@touch $@
+
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group build --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ ROOT: Final = Path(__file__).parent.parent
 PEERS: Final = (
     "river-nb",
     "river-logreg",
+    "river-softmax",
     "river-pa",
     "river-tree",
     "river-arf",

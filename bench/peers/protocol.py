@@ -90,10 +90,10 @@ class Peer:
         return Answers([0] * n, [1.0 / max(self.n_labels, 1)] * n)
 
     def from_scores(self, scores: Sequence[dict[Any, float]], truths: Sequence[int]) -> Answers:
-        """Return the answers for a dict of label to probability a row; an empty one knows nothing."""
+        """Return the answers for a dict of label to probability a row; an empty one, or all 0, knows nothing."""
         predicted, p_truth = [], []
         for row, truth in zip(scores, truths):
-            if row:
+            if any(row.values()):
                 predicted.append(int(max(row, key=row.__getitem__)))
                 p_truth.append(float(row.get(truth, 0.0)))
             else:
