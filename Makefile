@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
 .PHONY: run test lint bench lock clean
 .DEFAULT_GOAL := run
@@ -46,13 +47,13 @@ bench: .venv-bench/install.done
 	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Installing Driftline and its peers into .venv-bench ..."
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements.lock
+	$(BENCH_INSTALL) --require-hashes -r requirements.lock
 	@for peer in bench-river bench-sklearn bench-vw; do \
-		.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock ".[$$peer]" \
-			|| echo "left out: $$peer"; done
-	@if python3.8 -c '' 2>/dev/null; then python3.8 -m venv .venv-bench38 && .venv-bench38/bin/python -m pip \
-		--disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
-	else echo "left out: scikit-multiflow (no python3.8)"; fi
+		$(BENCH_INSTALL) --no-build-isolation --editable ".[$$peer]" || echo "left out: $$peer"; done
+	@if python3.8 -c '' 2>/dev/null; then \
+		python3.8 -m venv .venv-bench38 && \
+		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
+	else echo "left out: scikit-multiflow, for want of python3.8"; fi
 	@touch $@
 
 lock:
