@@ -54,7 +54,7 @@ class Run:
     ----------
     predicted : int32 [rows done], the label's number
     p_truth : float32 [rows done]
-    seconds : the system's own time
+    seconds : the system's own processor time
     times : float64 [n, 2], rows done and seconds until then, at even distances
     """
 
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows predicted and learned in a second of the system's own time."""
+        """Rows predicted and learned in a second of the system's own processor time."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
 

@@ -63,7 +63,8 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
         f"Python {platform.python_version()}. Versions: {', '.join(f'{k} {v}' for k, v in sorted(versions.items()))}.",
         "Each row is predicted, then learned. Log loss is over the rows whose label had been learned before: "
         "scikit-learn and Vowpal Wabbit are told all labels in advance and foresee the others, no one else can. "
-        "*All* has every row.",
+        "*All* has every row. Texts a second are of the system's own processor time, reading files excluded (but for "
+        "Vowpal Wabbit's driver, which reads its own).",
     ]
     if missing:
         lines.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in sorted(missing.items())) + ".")

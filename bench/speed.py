@@ -1,8 +1,8 @@
 """How fast is each system, and does a message cost the same however many came before?
 
 Texts of 100 characters, predicted and learned, on one core; systems take turns, several times over, in the same run,
-and the median counts. Time is the system's own: from a text in memory to its answer. Vowpal Wabbit's driver reads and
-parses a file of examples that was written for it before.
+and the median counts. Time is the system's own processor time: from a text in memory to its answer. Vowpal Wabbit's
+driver reads and parses a file of examples that was written for it before, and writes no predictions.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from bench.streams import Stream, cut_to_length, make_stream
 
 N_CHARS: Final = 100
 OURS: Final = ("linear?bits=20&chars=0", "linear")
-# A tenth of the rows is enough for what is slower by far.
+# What part of the rows each is given: enough for what is slower by far.
 PEERS: Final = {
     "vw-driver-binary-20": 1.0,
     "vw-driver-20": 1.0,
@@ -28,7 +28,7 @@ WHAT: Final = {
     "linear?bits=20&chars=0": "ours: words and pairs, 2^20 slots",
     "linear": "ours as it comes: character n-grams too, 2^22 slots",
     "vw-driver-binary-20": "Vowpal Wabbit's driver, words and pairs, one two-label model",
-    "vw-driver-20": "Vowpal Wabbit's driver, one against all, with probabilities",
+    "vw-driver-20": "Vowpal Wabbit's driver, one model a label, with probabilities",
     "vw-pairs-20": "Vowpal Wabbit from Python, the same",
     "sklearn-sgd-100": "scikit-learn SGD, batches of 100",
     "sklearn-sgd-1": "scikit-learn SGD, one at a time",

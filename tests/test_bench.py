@@ -16,7 +16,7 @@ from bench.peers.ours import Ours
 from bench.peers.protocol import Answers, Peer, Rows, read_rows, run, write_rows
 from bench.quality import Launcher, Quality, Run
 from bench.report import write_report
-from bench.streams import DRIFTS, Stream, cut_to_length, make_stream, read_stream
+from bench.streams import Stream, cut_to_length, make_stream, read_stream
 from learner.evaluate import evaluate
 from learner.models import make_classifier
 from stream.errors import ConfigError
@@ -35,7 +35,9 @@ def test_made_streams_are_a_function_of_name_rows_and_seed() -> None:
     assert digest(2) != digest(1)
 
 
-def accuracy_after(name: str, learned: tuple[float, float], asked: tuple[float, float]) -> float:
+def accuracy_after(
+    name: str, learned: tuple[float, float], asked: tuple[float, float], spec: str = "linear?chars=0&bits=18"
+) -> float:
     """Return how well a model that learned one part of a stream predicts another."""
     stream = make_stream(name, 6000)
 
@@ -43,7 +45,7 @@ def accuracy_after(name: str, learned: tuple[float, float], asked: tuple[float, 
         cut = slice(*(int(bound * 6000) for bound in bounds))
         return stream.rows.texts[cut], [stream.labels[label] for label in stream.rows.labels[cut]]
 
-    model = make_classifier("linear?chars=0&bits=18")
+    model = make_classifier(spec)
     model.learn_many(*part(learned))
     texts, labels = part(asked)
     return sum(a == b for a, b in zip(model.predict_many(texts), labels, strict=True)) / len(texts)
@@ -61,6 +63,12 @@ def test_streams_drift_as_they_say() -> None:
     first = (0.0, 1 / 6)
     there, away, back = (accuracy_after("recurring", first, (n / 6, (n + 1) / 6)) for n in (0, 1, 2))
     assert there > back > away + 0.1
+
+
+def test_pairs_of_words_tell_what_single_words_do_not() -> None:
+    parts = (0.0, 0.8), (0.8, 1.0)
+    without = accuracy_after("steady", *parts, "linear?chars=0&bits=18&pairs=0")
+    assert accuracy_after("steady", *parts) > without + 0.03
 
 
 def test_labels_of_streams_change_as_they_say() -> None:
@@ -255,7 +263,3 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
-
-
-def test_every_stream_says_what_it_does() -> None:
-    assert all(drift.what for drift in DRIFTS.values())

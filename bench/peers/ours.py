@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,13 @@ class Ours(Peer):
         p_truth: list[float] = []
         for begin in range(0, len(rows.texts), BATCH_ROWS):
             end = min(begin + BATCH_ROWS, len(rows.texts))
-            started = time.perf_counter()
+            clock.start()
             scores = self._batch(rows, begin, end, delay)
             best, p = self._answers(scores, rows.labels[begin:end])
-            taken = time.perf_counter() - started
+            go_on = clock.stop(end)
             predicted += best
             p_truth += p
-            if not clock.add(len(predicted), taken):
+            if not go_on:
                 break
         return {"predicted": predicted, "p_truth": p_truth, "seconds": clock.seconds, "times": clock.times}
 

@@ -9,6 +9,7 @@ learns in batches predicts a whole batch first. Labels are numbers, in the order
 there will be is known from the start, because some peers must be told.
 
 The time is the peer's own: from a text in memory to its answer, and learning; reading and writing files is left out.
+It is processor time on one core, which other programs on the machine disturb least; the limit is by the clock.
 """
 
 from __future__ import annotations
@@ -103,19 +104,24 @@ class Peer:
 
 
 class Clock:
-    """The peer's own time, kept at TIMES places, and when to stop."""
+    """The peer's own processor time, kept at TIMES places, and when to stop."""
 
-    def __init__(self, n_rows: int, seconds: float) -> None:
-        self.limit, self.seconds = seconds, 0.0
+    def __init__(self, n_rows: int, limit: float) -> None:
+        self.limit, self.seconds, self.elapsed = limit, 0.0, 0.0
         self.step = max(n_rows // TIMES, 1)
         self.times: list[tuple[int, float]] = []
 
-    def add(self, rows: int, seconds: float) -> bool:
-        """Note that so many rows are done after so many seconds more. Tell whether to go on."""
-        self.seconds += seconds
+    def start(self) -> None:
+        """Begin to count."""
+        self._started = time.process_time(), time.perf_counter()
+
+    def stop(self, rows: int) -> bool:
+        """Count the time since `start`, after which so many rows are done. Tell whether to go on."""
+        self.seconds += time.process_time() - self._started[0]
+        self.elapsed += time.perf_counter() - self._started[1]
         if not self.times or rows - self.times[-1][0] >= self.step:
             self.times.append((rows, self.seconds))
-        return self.seconds < self.limit
+        return self.elapsed < self.limit
 
 
 def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
     for begin in range(0, len(rows.texts), peer.batch):
         texts = rows.texts[begin : begin + peer.batch]
         truths = rows.labels[begin : begin + peer.batch]
-        started = time.perf_counter()
+        clock.start()
         examples = peer.prepare(texts, truths)
         if delay == 0:
             answers = peer.predict_and_learn(examples, truths)
@@ -142,9 +148,9 @@ def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
                 peer.learn(waiting[:due], rows.labels[learned : learned + due])
                 del waiting[:due]
                 learned += due
-        taken = time.perf_counter() - started
+        go_on = clock.stop(begin + len(texts))
         predicted += answers.predicted
         p_truth += answers.p_truth
-        if not clock.add(len(predicted), taken):
+        if not go_on:
             break
     return {"predicted": predicted, "p_truth": p_truth, "seconds": clock.seconds, "times": clock.times}
