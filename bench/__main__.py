@@ -55,7 +55,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="limit of one run; who was stopped gets a star")] = 60.0,
     models: Annotated[str | None, typer.Option(help="ours, joined by commas; else all")] = None,
     peers: Annotated[str | None, typer.Option(help="joined by commas, `vw-` for a family; else all")] = None,
-    streams: Annotated[str | None, typer.Option(help="made streams, joined by commas; else all")] = None,
+    streams: Annotated[str | None, typer.Option(help="made streams, joined by commas, `` for none; else all")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="a minute's look: few rows, streams and peers")] = False,
     speed: Annotated[bool, typer.Option(help="measure speed too")] = True,
     speed_rows: Annotated[int, typer.Option(min=1000)] = 200_000,
@@ -78,6 +78,8 @@ def main(
             found = [read_stream(file, rows) for file in files]
         else:
             found = [make_stream(name, rows) for name in _chosen(streams, known_streams, "stream")]
+        if len({stream.name for stream in found}) < len(found):
+            raise ConfigError("two files have the same name, and each name is one picture")
         launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds)
         out.mkdir(parents=True, exist_ok=True)
         qualities = [_quality(stream, our_names, peer_names, launcher, delay, out) for stream in found]
