@@ -42,7 +42,7 @@ PEERS: Final = (
     "multiflow-tree",
 )
 START_S: Final = 120.0  # for importing, reading, compiling, and a step that was begun before the limit
-LEAST_ROWS: Final = 1000  # a peer that did fewer, of more, is not called the best
+LEAST_ROWS: Final = 1000  # a peer that was stopped before these, or before a tenth of all, is not called the best
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -222,7 +222,7 @@ class Quality:
         """Return the peer with the lowest value, and our value divided by it, on the rows that both did."""
         found = []
         for peer in self.peers:
-            if peer.done < min(LEAST_ROWS, peer.n_rows):
+            if peer.was_stopped and peer.done < max(LEAST_ROWS, peer.n_rows // 10):
                 continue
             rows = min(peer.done, ours.done)
             found.append((peer, value(self.score(ours, rows)) / max(value(self.score(peer, rows)), 1e-12)))
