@@ -43,8 +43,8 @@ class Speed(NamedTuple):
     Attributes
     ----------
     texts_per_second : one a repetition
-    growth : a text's cost in the last tenth of the stream as a multiple of that in the first tenth; the smallest of
-        the repetitions, because what else runs on the machine only adds to it; None where it is not known
+    growth : a text's cost in the last tenth of the stream as a multiple of that in the first tenth, the median of the
+        repetitions; None where it is not known
     """
 
     system: str
@@ -99,7 +99,7 @@ def _summary(name: str, runs: list[Run]) -> Speed:
         name,
         max((run.done for run in done), default=0),
         [run.rows_per_second for run in done],
-        min(growths, default=None),
+        median(growths) if growths else None,
         next((run.why_not for run in runs if run.why_not), ""),
         done[0].versions if done else {},
     )
