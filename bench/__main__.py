@@ -52,7 +52,9 @@ def main(
     delay: Annotated[
         int | None, typer.Option(min=0, help="labels come so many rows late; else as the stream has it")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="limit of one run; who was stopped gets a star")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="processor time of one run; who was stopped gets a star")
+    ] = 60.0,
     models: Annotated[str | None, typer.Option(help="ours, joined by commas; else all")] = None,
     peers: Annotated[str | None, typer.Option(help="joined by commas, `vw-` for a family; else all")] = None,
     streams: Annotated[str | None, typer.Option(help="made streams, joined by commas, `` for none; else all")] = None,

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.peers.protocol import write_rows
+from bench.peers.protocol import PATIENCE, write_rows
 from bench.streams import Stream
 from learner.progress import Progress
 
@@ -109,7 +109,7 @@ class Launcher:
     Attributes
     ----------
     peer_python, multiflow_python : the interpreters that have the peers' libraries; multiflow's may be None
-    seconds : each run's limit
+    seconds : each run's limit, of processor time
     """
 
     peer_python: str = sys.executable
@@ -144,7 +144,7 @@ class Launcher:
                 command,
                 cwd=ROOT,
                 env=environment,
-                timeout=self.seconds + START_S,
+                timeout=PATIENCE * self.seconds + START_S,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 check=False,

@@ -18,7 +18,7 @@ from typing import Any, Callable, Sequence
 import pylibvw  # the compiled part of vowpalwabbit
 import vowpalwabbit
 
-from bench.peers.protocol import Answers, Peer, Rows
+from bench.peers.protocol import PATIENCE, Answers, Peer, Rows
 
 BITS = 22
 _WORD = re.compile(r"\w+")
@@ -137,7 +137,7 @@ class Driver(Peer):
 
 
 def drive(options: str, examples: Path, seconds: float, answers: Path | None) -> float:
-    """Run the driver for at most so many seconds and return how much processor time it took.
+    """Run the driver within its limit and return how much processor time it took.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def drive(options: str, examples: Path, seconds: float, answers: Path | None) ->
     command = [sys.executable, "-m", "vowpalwabbit", "-d", str(examples), *options.split(), "--quiet"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        subprocess.run([*command, *(["-p", str(answers)] if answers else [])], check=True, timeout=seconds)
+        subprocess.run([*command, *(["-p", str(answers)] if answers else [])], check=True, timeout=PATIENCE * seconds)
     except subprocess.TimeoutExpired:
         if answers is None:
             raise
