@@ -39,8 +39,9 @@ class MultiflowPeer(Peer):
         features = np.asarray(examples)
         try:
             scores = self.model.predict_proba(features)
-        except ValueError:  # a leaf's naive Bayes gave what is no number; its prediction there is the first label
+        except ValueError:  # a leaf's naive Bayes gave what is no number, and its sum is refused
             return self.nothing_known(len(truths))
+        scores = np.where(np.isfinite(scores), scores, 0.0)
         return self.from_scores([dict(enumerate(row)) for row in scores], truths)
 
     def learn(self, examples: Sequence[Any], truths: Sequence[int]) -> None:
