@@ -1,0 +1,238 @@
+"""How does a decision tree learn from one text at a time?
+
+A Hoeffding tree on the presence of words, over models that all leaves share: a leaf starts from the shared naive Bayes
+and the shared linear model, learns its own corrections to both, and predicts with whichever has been best there. So it
+is good from its first text, where a tree whose leaves start from nothing is not. The kernels are in tree_kernel.py.
+Memory is what `memory_mb` says, from the start and for good: where leaves do not fit, the least promising are closed.
+One thread at a time may use an object; its kernel holds no GIL.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.text import TextSettings, character_table, codepoints, text_buffers
+from learner.tree_kernel import (
+    ABSENT,
+    BLOCK,
+    FIRST_PREDICTOR,
+    LINEAR,
+    N_COUNTERS,
+    N_LABELS,
+    N_LINKS,
+    N_ROWS,
+    N_SPLITS,
+    N_VALUES,
+    PRESENT,
+    REFUSED,
+    USED,
+    Memory,
+    Options,
+    Work,
+    score_and_learn,
+)
+from stream.errors import ConfigError, StateError
+
+LEAVES: Final = ("adaptive", "majority", "bayes", "linear")
+CRITERIA: Final = ("gain", "gini")
+BLOCK_SIZE: Final = 2048  # (word, label) pairs that an open leaf has room for
+NODES_PER_BLOCK: Final = 4  # closed leaves and inner nodes are nodes too
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeSettings(TextSettings):
+    """Options of `tree`. The defaults were chosen over six streams at once, none of them tuned for alone."""
+
+    bits: int = 22  # the shared linear model has 2**bits slots of 8 bytes, naive Bayes half as many of 4
+    memory_mb: float = 64.0  # MiB, of everything; what the shared models leave is the tree's
+    rate: float = 0.5
+    chars_weight: float = 0.4
+    decay: float = 1e-4
+    leaf: str = "adaptive"
+    criterion: str = "gain"
+    grace_period: float = 200.0  # examples at a leaf between two attempts to split it
+    delta: float = 1e-7  # significance: the chance that a split is on the wrong word
+    tau: float = 0.05  # tie threshold
+    max_depth: int = 20
+    drift: bool = False
+    max_labels: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        if not 8 <= self.bits <= 30:
+            raise ConfigError(f"bits={self.bits}: it must be 8 to 30")
+        if not 1 <= self.max_labels <= 1 << (self.bits - 2):
+            limit = 1 << (self.bits - 2)
+            raise ConfigError(f"max_labels={self.max_labels}: with bits={self.bits} it must be 1 to {limit}")
+        for name in ("rate", "chars_weight"):
+            if not 0 < getattr(self, name) <= 10:
+                raise ConfigError(f"{name}={getattr(self, name)}: it must be above 0 and at most 10")
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay={self.decay}: it must be 0 or more and under 1")
+        for name, values in (("leaf", LEAVES), ("criterion", CRITERIA)):
+            if getattr(self, name) not in values:
+                raise ConfigError(f"{name}={getattr(self, name)}: it must be one of {', '.join(values)}")
+        if not self.grace_period >= 1:
+            raise ConfigError(f"grace_period={self.grace_period}: it must be 1 or more")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta={self.delta}: it must be between 0 and 1")
+        if not self.tau >= 0:
+            raise ConfigError(f"tau={self.tau}: it must be 0 or more")
+        if not 0 <= self.max_depth <= 1000:
+            raise ConfigError(f"max_depth={self.max_depth}: it must be 0 to 1000")
+        if self.n_blocks < 2:
+            least = (self._fixed_bytes() + 2 * self._block_bytes()) / MIB
+            raise ConfigError(
+                f"memory_mb={self.memory_mb}: with bits={self.bits} and max_labels={self.max_labels} "
+                f"it must be {least:.1f} at least"
+            )
+
+    @property
+    def n_blocks(self) -> int:
+        """How many leaves can be open."""
+        return int((self.memory_mb * MIB - self._fixed_bytes()) // self._block_bytes())
+
+    def _block_bytes(self) -> int:
+        node = 4 * N_LINKS + 4 + 8 * N_VALUES
+        return BLOCK_SIZE * (8 + 12) + self.max_labels * 8 + 4 + NODES_PER_BLOCK * node
+
+    def _fixed_bytes(self) -> int:
+        shared = (1 << self.bits) * 8 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8
+        work = self.max_labels * (4 * N_ROWS + 16) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
+        return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
+
+
+def new_memory(settings: TreeSettings) -> Memory:
+    """Return a tree of one open leaf, and shared models that know nothing."""
+    n_labels, n_blocks = settings.max_labels, settings.n_blocks
+    n_nodes = NODES_PER_BLOCK * n_blocks
+    memory = Memory(
+        slots=np.zeros((1 << settings.bits, 2), np.float32),
+        frequencies=np.zeros(1 << (settings.bits - 1), np.float32),
+        totals=np.zeros((n_labels, 2), np.float64),
+        known=np.zeros(n_labels, np.uint8),
+        counters=np.zeros(N_COUNTERS, np.int64),
+        links=np.zeros((n_nodes, N_LINKS), np.int32),
+        features=np.zeros(n_nodes, np.uint32),
+        values=np.zeros((n_nodes, N_VALUES), np.float64),
+        keys=np.zeros((n_blocks, BLOCK_SIZE), np.uint64),
+        entries=np.zeros((n_blocks, BLOCK_SIZE, 3), np.float32),
+        leaf_totals=np.zeros((n_blocks, n_labels, 2), np.float32),
+        owners=np.zeros(n_blocks, np.int32),
+    )
+    memory.links[0, BLOCK] = memory.links[0, USED] = memory.owners[0] = 1
+    memory.values[0, FIRST_PREDICTOR:] = 1
+    memory.values[0, FIRST_PREDICTOR + LINEAR] = 0.99
+    return memory
+
+
+def new_work(settings: TreeSettings) -> Work:
+    """Return what the kernel works with."""
+    return Work(
+        rows=np.zeros((N_ROWS, settings.max_labels), np.float32),
+        bases=np.zeros(settings.max_features + 1, np.int64),
+        tokens=np.zeros(settings.max_features, np.int64),
+        products=np.zeros((2, settings.max_labels), np.float64),
+        found=np.zeros(2 * BLOCK_SIZE, np.uint32),
+        sums=np.zeros((2 * BLOCK_SIZE, 3), np.float64),
+    )
+
+
+class Tree(Classifier):
+    """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
+
+    def __init__(self, settings: TreeSettings | None = None) -> None:
+        self.settings = settings = settings or TreeSettings()
+        self.spec = spec_of("tree", options_set(settings))
+        self._set_labels([], settings.max_labels)
+        self._memory = new_memory(settings)
+        self._work = new_work(settings)
+        self._buffers = text_buffers(settings)
+        self._options = Options(
+            rate=np.float32(settings.rate),
+            chars_value=np.float32(settings.chars_weight),
+            kept=np.float32(1 - settings.decay),
+            leaf=LEAVES.index(settings.leaf),
+            gini=CRITERIA.index(settings.criterion),
+            grace_period=float(settings.grace_period),
+            delta=float(settings.delta),
+            tau=float(settings.tau),
+            max_depth=settings.max_depth,
+            drift=int(settings.drift),
+        )
+
+    @property
+    def n_refused(self) -> int:
+        """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
+        return int(self._memory.counters[REFUSED])
+
+    @property
+    def n_splits(self) -> int:
+        """How many splits there were, those of branches that are gone included."""
+        return int(self._memory.counters[N_SPLITS])
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory the model and its work space take."""
+        return sum(array.nbytes for array in (*self._memory, *self._work, *self._buffers))
+
+    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
+        """Score each text, then learn it where it has a target; see `Classifier`."""
+        codes, starts = codepoints(texts, self.settings.max_chars)
+        scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        score_and_learn(
+            codes,
+            starts,
+            np.ascontiguousarray(targets, np.int32),
+            np.ascontiguousarray(weights, np.float32),
+            character_table(),
+            self.settings.kernel_arguments,
+            self._buffers,
+            self._options,
+            self._memory,
+            self._work,
+            scores,
+        )
+        return scores
+
+    def config(self) -> dict[str, Any]:
+        """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""
+        return {"classifier": "tree", **asdict(self.settings)}
+
+    def state(self) -> State:
+        """Return the model's own arrays."""
+        return self._memory._asdict()
+
+    def load_state(self, state: State, labels: Sequence[str]) -> None:
+        """Take over arrays, copying only those that are not laid out as the kernel needs them."""
+        taken = {}
+        for name, own in self.state().items():
+            given = state.get(name)
+            if given is None or given.shape != own.shape or given.dtype != own.dtype:
+                found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
+                raise StateError(f"tree: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
+            taken[name] = np.asarray(np.require(given, own.dtype, ["C", "A", "W"]))
+        if len(labels) > self.max_labels or not 0 <= taken["counters"][N_LABELS] <= len(labels):
+            raise StateError(f"tree: {len(labels)} labels fit neither max_labels={self.max_labels} nor the arrays")
+        memory = Memory(**taken)
+        check_links(memory)
+        self._memory = memory
+        self._set_labels(labels, self.max_labels)
+
+
+def check_links(memory: Memory) -> None:
+    """Refuse links that lead nowhere or in a circle: the kernel follows them unchecked. Raises StateError."""
+    links, owners = memory.links, memory.owners
+    inner = np.flatnonzero(links[:, PRESENT])
+    children = links[inner][:, [PRESENT, ABSENT]]
+    ok = bool((children > 0).all() and (children < len(links)).all() and len(np.unique(children)) == children.size)
+    ok = ok and bool((links[:, BLOCK] >= 0).all() and (links[:, BLOCK] <= len(owners)).all())
+    ok = ok and bool((owners >= 0).all() and (owners <= len(links)).all())
+    if not ok:
+        raise StateError("tree: array 'links' leads nowhere; the state is damaged")
