@@ -18,12 +18,20 @@ from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.text import TextSettings, character_table, codepoints, text_buffers
 from learner.tree_kernel import (
     ABSENT,
+    ADAPTIVE,
+    BAYES,
     BLOCK,
-    FIRST_PREDICTOR,
+    LEAF_BAYES,
+    LEAF_LINEAR,
     LINEAR,
+    LOSSES,
+    MAJORITY,
+    MIX,
+    MIXED,
     N_COUNTERS,
     N_LABELS,
     N_LINKS,
+    N_PREDICTORS,
     N_ROWS,
     N_SPLITS,
     N_VALUES,
@@ -37,7 +45,7 @@ from learner.tree_kernel import (
 )
 from stream.errors import ConfigError, StateError
 
-LEAVES: Final = ("adaptive", "majority", "bayes", "linear")
+LEAVES: Final = {"adaptive": ADAPTIVE, "majority": MAJORITY, "bayes": LEAF_BAYES, "linear": LEAF_LINEAR, "mixed": MIXED}
 CRITERIA: Final = ("gain", "gini")
 BLOCK_SIZE: Final = 2048  # (word, label) pairs that an open leaf has room for
 NODES_PER_BLOCK: Final = 4  # closed leaves and inner nodes are nodes too
@@ -50,9 +58,12 @@ class TreeSettings(TextSettings):
 
     bits: int = 22  # the shared linear model has 2**bits slots of 8 bytes, naive Bayes half as many of 4
     memory_mb: float = 64.0  # MiB, of everything; what the shared models leave is the tree's
-    rate: float = 0.5
+    rate: float = 0.5  # of the shared linear model
+    leaf_rate: float = 0.1  # of a leaf's corrections to it
+    mix_rate: float = 0.01  # of the weights with which a leaf mixes its predictors
     chars_weight: float = 0.4
     decay: float = 1e-4
+    forgetting: float = 5e-5  # of naive Bayes: by how much less each earlier example counts
     leaf: str = "adaptive"
     criterion: str = "gain"
     grace_period: float = 200.0  # examples at a leaf between two attempts to split it
@@ -65,27 +76,26 @@ class TreeSettings(TextSettings):
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         super().__post_init__()
-        if not 8 <= self.bits <= 30:
-            raise ConfigError(f"bits={self.bits}: it must be 8 to 30")
-        if not 1 <= self.max_labels <= 1 << (self.bits - 2):
-            limit = 1 << (self.bits - 2)
-            raise ConfigError(f"max_labels={self.max_labels}: with bits={self.bits} it must be 1 to {limit}")
-        for name in ("rate", "chars_weight"):
-            if not 0 < getattr(self, name) <= 10:
-                raise ConfigError(f"{name}={getattr(self, name)}: it must be above 0 and at most 10")
-        if not 0 <= self.decay < 1:
-            raise ConfigError(f"decay={self.decay}: it must be 0 or more and under 1")
-        for name, values in (("leaf", LEAVES), ("criterion", CRITERIA)):
-            if getattr(self, name) not in values:
-                raise ConfigError(f"{name}={getattr(self, name)}: it must be one of {', '.join(values)}")
-        if not self.grace_period >= 1:
-            raise ConfigError(f"grace_period={self.grace_period}: it must be 1 or more")
-        if not 0 < self.delta < 1:
-            raise ConfigError(f"delta={self.delta}: it must be between 0 and 1")
-        if not self.tau >= 0:
-            raise ConfigError(f"tau={self.tau}: it must be 0 or more")
-        if not 0 <= self.max_depth <= 1000:
-            raise ConfigError(f"max_depth={self.max_depth}: it must be 0 to 1000")
+        limit = 1 << max(self.bits - 2, 0)
+        for ok, name, allowed in (
+            (8 <= self.bits <= 30, "bits", "8 to 30"),
+            (1 <= self.max_labels <= limit, "max_labels", f"with bits={self.bits} 1 to {limit}"),
+            (0 < self.rate <= 10, "rate", "above 0 and at most 10"),
+            (0 <= self.leaf_rate <= 10, "leaf_rate", "0 to 10"),
+            (0 <= self.mix_rate <= 1, "mix_rate", "0 to 1"),
+            (0 < self.chars_weight <= 10, "chars_weight", "above 0 and at most 10"),
+            (0 <= self.decay < 1, "decay", "0 or more and under 1"),
+            (0 <= self.forgetting <= 0.1, "forgetting", "0 to 0.1"),
+            (self.leaf in LEAVES, "leaf", f"one of {', '.join(LEAVES)}"),
+            (self.criterion in CRITERIA, "criterion", f"one of {', '.join(CRITERIA)}"),
+            (self.grace_period >= 1, "grace_period", "1 or more"),
+            (0 < self.delta < 1, "delta", "between 0 and 1"),
+            (self.tau >= 0, "tau", "0 or more"),
+            (0 <= self.max_depth <= 1000, "max_depth", "0 to 1000"),
+            (0 < self.memory_mb <= 1 << 20, "memory_mb", f"above 0 and at most {1 << 20}"),
+        ):
+            if not ok:
+                raise ConfigError(f"{name}={getattr(self, name)}: it must be {allowed}")
         if self.n_blocks < 2:
             least = (self._fixed_bytes() + 2 * self._block_bytes()) / MIB
             raise ConfigError(
@@ -103,8 +113,8 @@ class TreeSettings(TextSettings):
         return BLOCK_SIZE * (8 + 12) + self.max_labels * 8 + 4 + NODES_PER_BLOCK * node
 
     def _fixed_bytes(self) -> int:
-        shared = (1 << self.bits) * 8 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8
-        work = self.max_labels * (4 * N_ROWS + 16) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
+        shared = (1 << self.bits) * 8 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8 + 8
+        work = self.max_labels * (4 * N_ROWS + 8) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
         return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
 
 
@@ -118,6 +128,7 @@ def new_memory(settings: TreeSettings) -> Memory:
         totals=np.zeros((n_labels, 2), np.float64),
         known=np.zeros(n_labels, np.uint8),
         counters=np.zeros(N_COUNTERS, np.int64),
+        unit=np.ones(1, np.float64),
         links=np.zeros((n_nodes, N_LINKS), np.int32),
         features=np.zeros(n_nodes, np.uint32),
         values=np.zeros((n_nodes, N_VALUES), np.float64),
@@ -127,8 +138,8 @@ def new_memory(settings: TreeSettings) -> Memory:
         owners=np.zeros(n_blocks, np.int32),
     )
     memory.links[0, BLOCK] = memory.links[0, USED] = memory.owners[0] = 1
-    memory.values[0, FIRST_PREDICTOR:] = 1
-    memory.values[0, FIRST_PREDICTOR + LINEAR] = 0.99
+    memory.values[0, LOSSES : LOSSES + N_PREDICTORS] = 1
+    memory.values[0, MIX + LINEAR], memory.values[0, MIX + BAYES] = 0.8, 0.4
     return memory
 
 
@@ -138,7 +149,7 @@ def new_work(settings: TreeSettings) -> Work:
         rows=np.zeros((N_ROWS, settings.max_labels), np.float32),
         bases=np.zeros(settings.max_features + 1, np.int64),
         tokens=np.zeros(settings.max_features, np.int64),
-        products=np.zeros((2, settings.max_labels), np.float64),
+        products=np.zeros(settings.max_labels, np.float64),
         found=np.zeros(2 * BLOCK_SIZE, np.uint32),
         sums=np.zeros((2 * BLOCK_SIZE, 3), np.float64),
     )
@@ -156,9 +167,12 @@ class Tree(Classifier):
         self._buffers = text_buffers(settings)
         self._options = Options(
             rate=np.float32(settings.rate),
+            leaf_rate=np.float32(settings.leaf_rate),
+            mix_rate=np.float32(settings.mix_rate),
             chars_value=np.float32(settings.chars_weight),
             kept=np.float32(1 - settings.decay),
-            leaf=LEAVES.index(settings.leaf),
+            growth=1 + settings.forgetting,
+            leaf=LEAVES[settings.leaf],
             gini=CRITERIA.index(settings.criterion),
             grace_period=float(settings.grace_period),
             delta=float(settings.delta),

@@ -22,14 +22,16 @@ from learner.linear import FIRST_SUM, LEAST, MAX_REPEATS, MIN_GRADIENT, score
 from learner.text import HALF, MULTIPLIER, hash_text
 
 PARENT, PRESENT, ABSENT, BLOCK, DEPTH, ALTERNATE, USED = range(7)  # columns of links
-SEEN, TRIED, LOSS, SINCE, VISITS, FAST, SLOW, DUELS, AHEAD, FIRST_PREDICTOR = range(10)  # columns of values
-MAJORITY, BAYES, LINEAR, LEAF_BAYES, LEAF_LINEAR, N_PREDICTORS = range(6)  # predictors; rows of work.rows
-SHARED_SCORES, BAYES_SCORES, OWN_SCORES, SCRATCH, N_ROWS = range(5, 10)  # the other rows
+SEEN, TRIED, LOSS, SINCE, VISITS, FAST, SLOW, DUELS, AHEAD, LOSSES = range(10)  # columns of values
+MAJORITY, BAYES, LINEAR, LEAF_BAYES, LEAF_LINEAR, MIXED, N_PREDICTORS = range(7)  # predictors; rows of work.rows
+SCORES, RAW_BAYES, SCRATCH, N_ROWS = N_PREDICTORS, 2 * N_PREDICTORS, 2 * N_PREDICTORS + 1, 2 * N_PREDICTORS + 2
+MIX = LOSSES + N_PREDICTORS  # the first weight of the mixture, a column of values
 N_LABELS, REFUSED, N_TEXTS, N_SLOTS_USED, N_SPLITS, N_CLOSED, N_ALARMS, N_REPLACED, N_COUNTERS = range(9)
-N_LINKS, N_VALUES = USED + 1, FIRST_PREDICTOR + N_PREDICTORS
+N_LINKS, N_VALUES = USED + 1, MIX + MIXED
 COUNT, WEIGHT, SQUARES = range(3)  # columns of entries
 EXAMPLES, TOKENS = range(2)  # columns of totals and leaf_totals
 
+ADAPTIVE: Final = -1
 WINDOW: Final = 8  # places of a block that a key may stand in; the least counted gives way
 LOCAL_WORDS: Final = 512  # of a text, that leaves look at: of whole e-mails the headers and the first page
 LOSS_RATE: Final = 0.005  # the decay of a predictor's loss: its last 200 texts count
@@ -38,6 +40,10 @@ MAX_LOSS: Final = 9.0
 PRIOR_EXAMPLES: Final = 5.0  # how many examples the shared share of labels counts for at a leaf
 PRIOR_TOKENS: Final = 300.0  # the same for the shared frequencies of words
 ALPHA: Final = 0.3  # smoothing of the shared frequencies
+FLATTENED_FROM: Final = 8.0  # tokens
+MAX_UNIT: Final = 1e6  # then all counts are divided by it
+MAX_MIX_GRADIENT: Final = 2.0
+MAX_MIX: Final = 4.0  # no weight runs away
 MIN_BRANCH: Final = 0.01  # of a leaf's examples, on either side of a split
 PROMISE_SPAN: Final = 20000.0  # texts after which a leaf's past losses count half
 TAKEOVER: Final = 1.5  # how much more promising a closed leaf must be to take an open one's block
@@ -51,6 +57,7 @@ class Memory(NamedTuple):
     totals: NDArray[np.float64]  # [max_labels, 2] examples and tokens of each label
     known: NDArray[np.uint8]  # [max_labels]
     counters: NDArray[np.int64]  # [N_COUNTERS]
+    unit: NDArray[np.float64]  # [1] what an example of weight 1 adds to frequencies and totals: past ones count less
     links: NDArray[np.int32]  # [n_nodes, N_LINKS]
     features: NDArray[np.uint32]  # [n_nodes] the word that an inner node asks for
     values: NDArray[np.float64]  # [n_nodes, N_VALUES]
@@ -63,10 +70,10 @@ class Memory(NamedTuple):
 class Work(NamedTuple):
     """What is overwritten by every text."""
 
-    rows: NDArray[np.float32]  # [N_ROWS, max_labels]
+    rows: NDArray[np.float32]  # [N_ROWS, max_labels] probabilities of each predictor, from SCORES on their scores
     bases: NDArray[np.int64]  # [max_features + 1] of the linear model
     tokens: NDArray[np.int64]  # [max_features] bases of naive Bayes
-    products: NDArray[np.float64]  # [2, max_labels]
+    products: NDArray[np.float64]  # [max_labels]
     found: NDArray[np.uint32]  # [2 * block_size] features of a block
     sums: NDArray[np.float64]  # [2 * block_size, 3] count, impurity where present, and where absent
 
@@ -75,9 +82,12 @@ class Options(NamedTuple):
     """Settings, as the kernel takes them."""
 
     rate: np.float32
+    leaf_rate: np.float32
+    mix_rate: np.float32
     chars_value: np.float32
     kept: np.float32
-    leaf: int  # 0 adaptive, 1 majority, 2 bayes, 3 linear
+    growth: float
+    leaf: int  # a predictor, or ADAPTIVE
     gini: int
     grace_period: float
     delta: float
@@ -161,21 +171,22 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
 
     Counts are multiplied, and the logarithm taken of eight at a time: it would be most of the time.
     """
-    out, products, frequencies = work.rows[BAYES_SCORES], work.products[0], memory.frequencies
-    smoothing = ALPHA * (memory.counters[N_SLOTS_USED] + 1)
+    out, products, frequencies = work.rows[RAW_BAYES], work.products, memory.frequencies
+    alpha = ALPHA * memory.unit[0]
+    smoothing = alpha * (memory.counters[N_SLOTS_USED] + 1)
     examples = 0.0
     for label in range(n_labels):
         examples += memory.totals[label, EXAMPLES]
     for label in range(n_labels):
         out[label] = 0
         if memory.known[label]:
-            share = (memory.totals[label, EXAMPLES] + 0.1) / (examples + 0.1 * n_labels)
+            share = memory.totals[label, EXAMPLES] / examples
             out[label] = math.log(share) - n * math.log(memory.totals[label, TOKENS] + smoothing)
     products[:n_labels] = 1
     for i in range(n):
         base = work.tokens[i]
         for label in range(n_labels):
-            products[label] *= frequencies[base + label] + ALPHA
+            products[label] *= frequencies[base + label] + alpha
         if i & 7 == 7 or i == n - 1:
             for label in range(n_labels):
                 out[label] += math.log(products[label])
@@ -183,55 +194,68 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def flattened(work, scores, known, n, n_labels, out):  # type: ignore[no-untyped-def]
-    """Write naive Bayes probabilities, flattened: the tokens of a text are not independent, least of a long one."""
-    scratch = work.rows[SCRATCH]
-    factor = np.float32(1 / math.sqrt(1 + n / 8))
+def flattened(scores, n, n_labels, out):  # type: ignore[no-untyped-def]
+    """Write naive Bayes scores, flattened: the tokens of a text are not independent, least of a long one."""
+    factor = np.float32(1 / math.sqrt(1 + n / FLATTENED_FROM))
     for label in range(n_labels):
-        scratch[label] = scores[label] * factor
-    return softmax(scratch, known, n_labels, out)
+        out[label] = scores[label] * factor
 
 
 @kernel
 def score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf):  # type: ignore[no-untyped-def]
-    """Write the probabilities of a leaf's own predictors; those of the shared ones are there already.
+    """Write scores and probabilities of a leaf's own predictors; those of the shared ones are there already.
 
     Majority: its labels' shares, smoothed by the shared ones. Naive Bayes: its words' frequencies, smoothed by the
     shared ones. Linear: the shared scores and its own corrections. So a leaf that has seen nothing equals what is
-    shared, and one that has seen much is its own.
+    shared, and one that has seen much is its own. Mixture: the weighted sum of all scores (logistic mixing, as in PAQ).
     """
-    rows, known = work.rows, memory.known
+    rows, known, weights = work.rows, memory.known, memory.values[leaf, MIX:]
     block = memory.links[leaf, BLOCK] - 1
     examples, shared_examples = PRIOR_EXAMPLES, 0.0
     for label in range(n_labels):
         shared_examples += memory.totals[label, EXAMPLES]
         if block >= 0:
             examples += memory.leaf_totals[block, label, EXAMPLES]
+    scores = rows[SCORES + MAJORITY]
     for label in range(n_labels):
         share = memory.totals[label, EXAMPLES] / shared_examples
         own = memory.leaf_totals[block, label, EXAMPLES] if block >= 0 else np.float32(0)
-        rows[SCRATCH, label] = math.log((own + PRIOR_EXAMPLES * share) / examples) if known[label] else np.float32(0)
-    softmax(rows[SCRATCH], known, n_labels, rows[MAJORITY])
-    if block < 0 or leaf == 0:
-        return
+        scores[label] = math.log((own + PRIOR_EXAMPLES * share) / examples) if known[label] else np.float32(0)
+    softmax(scores, known, n_labels, rows[MAJORITY])
 
-    keys, entries, smoothing = memory.keys[block], memory.entries[block], ALPHA * (memory.counters[N_SLOTS_USED] + 1)
-    bayes, linear, products = rows[OWN_SCORES], rows[SHARED_SCORES], work.products[1]
+    n_predictors = LEAF_BAYES
+    if block >= 0 and leaf > 0:
+        n_predictors = MIXED
+        score_own(memory, work, words, n_local, n_labels, block, examples, shared_examples)
+        flattened(rows[SCORES + LEAF_BAYES], n_tokens, n_labels, rows[SCORES + LEAF_BAYES])
+        softmax(rows[SCORES + LEAF_BAYES], known, n_labels, rows[LEAF_BAYES])
+        softmax(rows[SCORES + LEAF_LINEAR], known, n_labels, rows[LEAF_LINEAR])
+
+    mixed = rows[SCORES + MIXED]
+    for label in range(n_labels):
+        mixed[label] = 0
+        for predictor in range(n_predictors):
+            mixed[label] += np.float32(weights[predictor]) * rows[SCORES + predictor, label]
+    softmax(mixed, known, n_labels, rows[MIXED])
+
+
+@kernel
+def score_own(memory, work, words, n_local, n_labels, block, examples, shared_examples):  # type: ignore[no-untyped-def]
+    """Write the scores of an open leaf's naive Bayes and linear model."""
+    rows, keys, entries = work.rows, memory.keys[block], memory.entries[block]
+    alpha = ALPHA * memory.unit[0]
+    smoothing = alpha * (memory.counters[N_SLOTS_USED] + 1)
     scale = np.float32(1 / math.sqrt(n_local + 1.0))
     for label in range(n_labels):
-        products[label] = 0
-        bayes[label] = 0
-        if not known[label]:
+        if not memory.known[label]:
             continue
-        mine = memory.leaf_totals[block, label, TOKENS]
-        unit = PRIOR_TOKENS / (memory.totals[label, TOKENS] + smoothing)
         share = memory.totals[label, EXAMPLES] / shared_examples
-        gain = rows[BAYES_SCORES, label] - n_local * math.log(1 + mine / PRIOR_TOKENS)
-        gain += math.log((memory.leaf_totals[block, label, EXAMPLES] / share + PRIOR_EXAMPLES) / examples)
+        own = memory.leaf_totals[block, label]
+        per_count = (memory.totals[label, TOKENS] + smoothing) / PRIOR_TOKENS
+        gain = math.log((own[EXAMPLES] / share + PRIOR_EXAMPLES) / examples)
+        gain -= n_local * math.log(1 + own[TOKENS] / PRIOR_TOKENS)
         place = find(keys, key_of(np.uint32(0), label))
-        correction = np.float32(0)
-        if place >= 0:
-            correction += entries[place, WEIGHT]
+        correction = entries[place, WEIGHT] if place >= 0 else np.float32(0)
         product = 1.0
         for i in range(n_local):
             place = find(keys, key_of(words[i], label))
@@ -239,29 +263,23 @@ def score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf):  # type:
                 correction += entries[place, WEIGHT]
                 count = entries[place, COUNT]
                 if count > 0:
-                    product *= 1 + count / (unit * (memory.frequencies[work.tokens[i] + label] + ALPHA))
+                    product *= 1 + count * per_count / (memory.frequencies[work.tokens[i] + label] + alpha)
                     if product > 1e100:
                         gain += math.log(product)
                         product = 1.0
-        bayes[label] = gain + math.log(product)
-        products[label] = correction * scale
-    flattened(work, bayes, known, n_tokens, n_labels, rows[LEAF_BAYES])
-    for label in range(n_labels):
-        rows[SCRATCH, label] = linear[label] + products[label]
-    softmax(rows[SCRATCH], known, n_labels, rows[LEAF_LINEAR])
+        rows[SCORES + LEAF_BAYES, label] = rows[RAW_BAYES, label] + gain + math.log(product)
+        rows[SCORES + LEAF_LINEAR, label] = rows[SCORES + LINEAR, label] + correction * scale
 
 
 @kernel
-def chosen(memory, leaf, predictor):  # type: ignore[no-untyped-def]
+def chosen(memory, leaf, asked):  # type: ignore[no-untyped-def]
     """Return the predictor that a leaf uses: that of least recent loss, or the one that is asked for."""
-    n = N_PREDICTORS if leaf > 0 and memory.links[leaf, BLOCK] > 0 else LEAF_BAYES
-    if predictor == 1:
-        return MAJORITY
-    if predictor > 1:
-        return predictor + (1 if n == N_PREDICTORS else -1)
-    best = LINEAR
-    for candidate in range(n):
-        if memory.values[leaf, FIRST_PREDICTOR + candidate] < memory.values[leaf, FIRST_PREDICTOR + best]:
+    has_own = leaf > 0 and memory.links[leaf, BLOCK] > 0
+    if asked != ADAPTIVE:
+        return asked - 2 if asked in (LEAF_BAYES, LEAF_LINEAR) and not has_own else asked
+    best = MIXED
+    for candidate in range(MIXED if has_own else LEAF_BAYES):
+        if memory.values[leaf, LOSSES + candidate] < memory.values[leaf, LOSSES + best]:
             best = candidate
     return best
 
@@ -389,7 +407,7 @@ def make_leaf(memory, node, parent, like):  # type: ignore[no-untyped-def]
     memory.links[node, USED] = 1
     memory.links[node, PARENT] = parent
     memory.links[node, DEPTH] = memory.links[parent, DEPTH] + 1
-    memory.values[node, FIRST_PREDICTOR:] = memory.values[like, FIRST_PREDICTOR:]
+    memory.values[node, LOSSES:] = memory.values[like, LOSSES:]  # and the mixture's weights
     memory.values[node, VISITS] = min(memory.values[like, VISITS], INHERITED)
     memory.values[node, SINCE] = memory.counters[N_TEXTS]
 
@@ -411,8 +429,10 @@ def split(memory, leaf, feature):  # type: ignore[no-untyped-def]
         memory.values[child, LOSS] = memory.values[leaf, LOSS] / 2
         memory.values[child, SINCE] = memory.values[leaf, SINCE]
         if leaf == 0:  # what is shared was its own until now
-            memory.values[child, FIRST_PREDICTOR + LEAF_BAYES] = memory.values[leaf, FIRST_PREDICTOR + BAYES]
-            memory.values[child, FIRST_PREDICTOR + LEAF_LINEAR] = memory.values[leaf, FIRST_PREDICTOR + LINEAR]
+            for shared, own in ((BAYES, LEAF_BAYES), (LINEAR, LEAF_LINEAR)):
+                memory.values[child, LOSSES + own] = memory.values[leaf, LOSSES + shared]
+                memory.values[child, MIX + shared] /= 2
+                memory.values[child, MIX + own] = memory.values[child, MIX + shared]
     links[leaf, PRESENT], links[leaf, ABSENT], links[leaf, BLOCK] = present, absent, 0
     links[absent, BLOCK] = block + 1
     memory.owners[block] = absent + 1
@@ -455,7 +475,7 @@ def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, tar
     block = memory.links[leaf, BLOCK] - 1
     keys, entries, rows = memory.keys[block], memory.entries[block], work.rows
     scale = np.float32(1 / math.sqrt(n_local + 1.0))
-    step = options.rate * min(weight, np.float32(1))
+    step = options.leaf_rate * min(weight, np.float32(1))
     for label in range(n_labels):
         gradient = rows[LEAF_LINEAR, label] - (np.float32(1) if label == target else np.float32(0))
         if not memory.known[label] or abs(gradient) < MIN_GRADIENT:
@@ -471,17 +491,36 @@ def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, tar
 
 
 @kernel
+def learn_mixture(memory, work, options, n_predictors, n_labels, leaf, target, weight):  # type: ignore[no-untyped-def]
+    """Move the weights of a leaf's mixture by the gradient of its log loss."""
+    rows = work.rows
+    step = options.mix_rate * min(weight, np.float32(1))
+    for predictor in range(n_predictors):
+        gradient = 0.0
+        for label in range(n_labels):
+            if memory.known[label]:
+                error = rows[MIXED, label] - (1.0 if label == target else 0.0)
+                gradient += error * rows[SCORES + predictor, label]
+        gradient = min(max(gradient, -MAX_MIX_GRADIENT), MAX_MIX_GRADIENT)
+        weights = memory.values[leaf, MIX:]
+        weights[predictor] = min(max(weights[predictor] - step * gradient, -MAX_MIX), MAX_MIX)
+
+
+@kernel
 def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, is_new):  # type: ignore[no-untyped-def]
     """Learn a text at its leaf: losses, counts, corrections; then split it or reopen it, where that is due."""
     links, values = memory.links, memory.values
     if not is_new:
         values[leaf, VISITS] += 1
         rate = max(LOSS_RATE, 1 / values[leaf, VISITS])
-        n_predictors = N_PREDICTORS if leaf > 0 and links[leaf, BLOCK] > 0 else LEAF_BAYES
-        for predictor in range(n_predictors):
+        n_predictors = MIXED if leaf > 0 and links[leaf, BLOCK] > 0 else LEAF_BAYES
+        for predictor in range(N_PREDICTORS):
+            if n_predictors <= predictor < MIXED:
+                continue
             loss = min(-math.log(work.rows[predictor, target]), MAX_LOSS)
-            place = FIRST_PREDICTOR + predictor
+            place = LOSSES + predictor
             values[leaf, place] += rate * (loss - values[leaf, place])
+        learn_mixture(memory, work, options, n_predictors, n_labels, leaf, target, weight)
         used = work.rows[chosen(memory, leaf, options.leaf), target]
         values[leaf, LOSS] += min(-math.log(used), MAX_LOSS)
         if memory.counters[N_TEXTS] - values[leaf, SINCE] > PROMISE_SPAN:
@@ -509,9 +548,9 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
 
 
 @kernel
-def learn_shared(memory, work, options, n_plain, n, scale, n_labels, target, weight):  # type: ignore[no-untyped-def]
-    """Learn a text in the shared models: as `linear` does, and naive Bayes by counting. Returns whether it could."""
-    z, p, slots = work.rows[SHARED_SCORES], work.rows[SCRATCH], memory.slots
+def learn_linear(memory, work, options, n_plain, n, scale, n_labels, target, weight):  # type: ignore[no-untyped-def]
+    """Learn a text in the shared linear model, as `linear` does. Returns whether its scores stayed finite."""
+    z, p, slots = work.rows[SCORES + LINEAR], work.rows[SCRATCH], memory.slots
     one, left = np.float32(1), weight
     while left > 0:
         if not softmax(z, memory.known, n_labels, p):
@@ -540,15 +579,25 @@ def learn_shared(memory, work, options, n_plain, n, scale, n_labels, target, wei
         left -= share
         if left > 0:
             score(slots, work.bases, n_plain, n, scale, options.chars_value, n_labels, z)
-    n_tokens = n_plain - 1
+    return True
+
+
+@kernel
+def learn_bayes(memory, work, options, n_tokens, target, weight):  # type: ignore[no-untyped-def]
+    """Count a text in the shared naive Bayes. Earlier ones count less, since each adds a little more than the last."""
+    amount = weight * memory.unit[0]
     for i in range(n_tokens):
         base = work.tokens[i]
         if memory.frequencies[base + target] == 0:
             memory.counters[N_SLOTS_USED] += 1
-        memory.frequencies[base + target] += weight
-    memory.totals[target, EXAMPLES] += weight
-    memory.totals[target, TOKENS] += weight * n_tokens
-    return True
+        memory.frequencies[base + target] += amount
+    memory.totals[target, EXAMPLES] += amount
+    memory.totals[target, TOKENS] += amount * n_tokens
+    memory.unit[0] *= options.growth
+    if memory.unit[0] > MAX_UNIT:
+        memory.frequencies[:] /= np.float32(MAX_UNIT)
+        memory.totals[:] /= MAX_UNIT
+        memory.unit[0] /= MAX_UNIT
 
 
 @kernel
@@ -614,16 +663,17 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
         n_scored = max(n_labels, target + 1)
         is_new = target >= 0 and known[target] == 0
         leaf = leaf_of(memory, features, n_local, 0)
-        score(slots, work.bases, n_plain, n, scale, options.chars_value, n_scored, rows[SHARED_SCORES])
+        score(slots, work.bases, n_plain, n, scale, options.chars_value, n_scored, rows[SCORES + LINEAR])
         if n_labels > 0:
-            finite = softmax(rows[SHARED_SCORES], known, n_labels, rows[LINEAR])
+            finite = softmax(rows[SCORES + LINEAR], known, n_labels, rows[LINEAR])
             if not finite:
                 scores[text, :n_labels] = rows[LINEAR, :n_labels]
                 if target >= 0:
                     counters[REFUSED] += 1
                 continue
             score_bayes(memory, work, n_tokens, n_labels)
-            flattened(work, rows[BAYES_SCORES], known, n_tokens, n_labels, rows[BAYES])
+            flattened(rows[RAW_BAYES], n_tokens, n_labels, rows[SCORES + BAYES])
+            softmax(rows[SCORES + BAYES], known, n_labels, rows[BAYES])
 
             # 3
             score_leaf(memory, work, features, n_local, n_tokens, n_labels, leaf)
@@ -636,5 +686,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
         learn_leaf(memory, work, options, features, n_local, n_tokens, n_labels, leaf, target, weight, is_new)
         known[target] = 1
         counters[N_LABELS] = n_scored
-        if not learn_shared(memory, work, options, n_plain, n, scale, n_scored, target, weight):
+        if learn_linear(memory, work, options, n_plain, n, scale, n_scored, target, weight):
+            learn_bayes(memory, work, options, n_tokens, target, weight)
+        else:
             counters[REFUSED] += 1
