@@ -19,15 +19,13 @@ from learner.text import TextSettings, character_table, codepoints, text_buffers
 from learner.tree_kernel import (
     ABSENT,
     ADAPTIVE,
-    BAYES,
     BLOCK,
     LEAF_BAYES,
     LEAF_LINEAR,
-    LINEAR,
+    LEAF_MIX,
     LOSSES,
     MAJORITY,
     MIX,
-    MIXED,
     N_COUNTERS,
     N_LABELS,
     N_LINKS,
@@ -45,7 +43,13 @@ from learner.tree_kernel import (
 )
 from stream.errors import ConfigError, StateError
 
-LEAVES: Final = {"adaptive": ADAPTIVE, "majority": MAJORITY, "bayes": LEAF_BAYES, "linear": LEAF_LINEAR, "mixed": MIXED}
+LEAVES: Final = {
+    "adaptive": ADAPTIVE,
+    "majority": MAJORITY,
+    "bayes": LEAF_BAYES,
+    "linear": LEAF_LINEAR,
+    "mix": LEAF_MIX,
+}
 CRITERIA: Final = ("gain", "gini")
 BLOCK_SIZE: Final = 2048  # (word, label) pairs that an open leaf has room for
 NODES_PER_BLOCK: Final = 4  # closed leaves and inner nodes are nodes too
@@ -70,7 +74,7 @@ class TreeSettings(TextSettings):
     delta: float = 1e-7  # significance: the chance that a split is on the wrong word
     tau: float = 0.05  # tie threshold
     max_depth: int = 20
-    drift: bool = False
+    drift: bool = False  # let a branch whose errors rise be challenged by an alternate
     max_labels: int = 1000
 
     def __post_init__(self) -> None:
@@ -139,7 +143,7 @@ def new_memory(settings: TreeSettings) -> Memory:
     )
     memory.links[0, BLOCK] = memory.links[0, USED] = memory.owners[0] = 1
     memory.values[0, LOSSES : LOSSES + N_PREDICTORS] = 1
-    memory.values[0, MIX + LINEAR], memory.values[0, MIX + BAYES] = 0.8, 0.4
+    memory.values[0, MIX : MIX + 3] = 0.0, 0.4, 0.8  # of the shared mixture: shares of labels, naive Bayes, linear
     return memory
 
 

@@ -23,11 +23,14 @@ from learner.text import HALF, MULTIPLIER, hash_text
 
 PARENT, PRESENT, ABSENT, BLOCK, DEPTH, ALTERNATE, USED = range(7)  # columns of links
 SEEN, TRIED, LOSS, SINCE, VISITS, FAST, SLOW, DUELS, AHEAD, LOSSES = range(10)  # columns of values
-MAJORITY, BAYES, LINEAR, LEAF_BAYES, LEAF_LINEAR, MIXED, N_PREDICTORS = range(7)  # predictors; rows of work.rows
-SCORES, RAW_BAYES, SCRATCH, N_ROWS = N_PREDICTORS, 2 * N_PREDICTORS, 2 * N_PREDICTORS + 1, 2 * N_PREDICTORS + 2
+MAJORITY, BAYES, LINEAR, SHARED_MIX, LEAF_BAYES, LEAF_LINEAR, LEAF_MIX, N_PREDICTORS = range(8)  # rows of work.rows
+SCORES = N_PREDICTORS  # in the next rows, the predictors' scores
+PRIOR, BAYES_GAIN, CORRECTION, SHARE_GAIN, RAW_BAYES, SCRATCH, N_ROWS = range(2 * N_PREDICTORS, 2 * N_PREDICTORS + 7)
+SHARED_INPUTS = (PRIOR, SCORES + BAYES, SCORES + LINEAR)  # what the shared mixture weighs, with the root's weights
+LEAF_INPUTS = (SCORES + SHARED_MIX, BAYES_GAIN, CORRECTION, SHARE_GAIN)  # what a leaf's own mixture weighs
 MIX = LOSSES + N_PREDICTORS  # the first weight of the mixture, a column of values
 N_LABELS, REFUSED, N_TEXTS, N_SLOTS_USED, N_SPLITS, N_CLOSED, N_ALARMS, N_REPLACED, N_COUNTERS = range(9)
-N_LINKS, N_VALUES = USED + 1, MIX + MIXED
+N_LINKS, N_VALUES = USED + 1, MIX + 4
 COUNT, WEIGHT, SQUARES = range(3)  # columns of entries
 EXAMPLES, TOKENS = range(2)  # columns of totals and leaf_totals
 
@@ -43,6 +46,15 @@ ALPHA: Final = 0.3  # smoothing of the shared frequencies
 FLATTENED_FROM: Final = 8.0  # tokens
 MAX_UNIT: Final = 1e6  # then all counts are divided by it
 MAX_MIX_GRADIENT: Final = 2.0
+DOUBT: Final = 0.02  # what an own predictor must make up for before it is used
+FIRST_TRUST: Final = 0.5  # in corrections
+FAST_RATE: Final = 0.01
+SLOW_RATE: Final = 0.001
+WATCH_FROM: Final = 300.0  # texts at a node before its errors mean something
+WATCH_SIGMAS: Final = 4.0
+MIN_DUELS: Final = 100.0
+MAX_DUELS: Final = 3000.0  # undecided until then: no better
+DUEL_DELTA: Final = 0.01
 MAX_MIX: Final = 4.0  # no weight runs away
 MIN_BRANCH: Final = 0.01  # of a leaf's examples, on either side of a split
 PROMISE_SPAN: Final = 20000.0  # texts after which a leaf's past losses count half
@@ -194,91 +206,111 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def flattened(scores, n, n_labels, out):  # type: ignore[no-untyped-def]
-    """Write naive Bayes scores, flattened: the tokens of a text are not independent, least of a long one."""
-    factor = np.float32(1 / math.sqrt(1 + n / FLATTENED_FROM))
+def mix(rows, inputs, weights, known, n_labels, predictor):  # type: ignore[no-untyped-def]
+    """Write the scores and probabilities of a mixture: the weighted sum of scores (logistic mixing, as in PAQ)."""
+    mixed = rows[SCORES + predictor]
+    mixed[:n_labels] = 0
+    for i, row in enumerate(inputs):
+        weight = np.float32(weights[i])
+        for label in range(n_labels):
+            mixed[label] += weight * rows[row, label]
+    softmax(mixed, known, n_labels, rows[predictor])
+
+
+@kernel
+def score_shared(memory, work, n_tokens, n_labels):  # type: ignore[no-untyped-def]
+    """Write scores and probabilities of the shared naive Bayes and mixture; those of the linear model are there.
+
+    Naive Bayes is flattened: the tokens of a text are not independent, least of a long one.
+    """
+    rows, known = work.rows, memory.known
+    score_bayes(memory, work, n_tokens, n_labels)
+    examples = 0.0
     for label in range(n_labels):
-        out[label] = scores[label] * factor
+        examples += memory.totals[label, EXAMPLES]
+    factor = np.float32(1 / math.sqrt(1 + n_tokens / FLATTENED_FROM))
+    for label in range(n_labels):
+        rows[SCORES + BAYES, label] = rows[RAW_BAYES, label] * factor
+        rows[PRIOR, label] = math.log(memory.totals[label, EXAMPLES] / examples) if known[label] else np.float32(0)
+    softmax(rows[SCORES + BAYES], known, n_labels, rows[BAYES])
+    mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX)
 
 
 @kernel
 def score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf):  # type: ignore[no-untyped-def]
-    """Write scores and probabilities of a leaf's own predictors; those of the shared ones are there already.
+    """Write scores and probabilities of a leaf's own predictors; those of the shared ones are there.
 
     Majority: its labels' shares, smoothed by the shared ones. Naive Bayes: its words' frequencies, smoothed by the
-    shared ones. Linear: the shared scores and its own corrections. So a leaf that has seen nothing equals what is
-    shared, and one that has seen much is its own. Mixture: the weighted sum of all scores (logistic mixing, as in PAQ).
+    shared ones. Linear: the shared mixture and the leaf's corrections. So a leaf that has seen nothing equals what is
+    shared. Its own mixture weighs the shared mixture and how far each of these three departs from what is shared.
     """
-    rows, known, weights = work.rows, memory.known, memory.values[leaf, MIX:]
+    rows, known, totals = work.rows, memory.known, memory.totals
     block = memory.links[leaf, BLOCK] - 1
-    examples, shared_examples = PRIOR_EXAMPLES, 0.0
-    for label in range(n_labels):
-        shared_examples += memory.totals[label, EXAMPLES]
-        if block >= 0:
-            examples += memory.leaf_totals[block, label, EXAMPLES]
-    scores = rows[SCORES + MAJORITY]
-    for label in range(n_labels):
-        share = memory.totals[label, EXAMPLES] / shared_examples
-        own = memory.leaf_totals[block, label, EXAMPLES] if block >= 0 else np.float32(0)
-        scores[label] = math.log((own + PRIOR_EXAMPLES * share) / examples) if known[label] else np.float32(0)
-    softmax(scores, known, n_labels, rows[MAJORITY])
-
-    n_predictors = LEAF_BAYES
-    if block >= 0 and leaf > 0:
-        n_predictors = MIXED
-        score_own(memory, work, words, n_local, n_labels, block, examples, shared_examples)
-        flattened(rows[SCORES + LEAF_BAYES], n_tokens, n_labels, rows[SCORES + LEAF_BAYES])
-        softmax(rows[SCORES + LEAF_BAYES], known, n_labels, rows[LEAF_BAYES])
-        softmax(rows[SCORES + LEAF_LINEAR], known, n_labels, rows[LEAF_LINEAR])
-
-    mixed = rows[SCORES + MIXED]
-    for label in range(n_labels):
-        mixed[label] = 0
-        for predictor in range(n_predictors):
-            mixed[label] += np.float32(weights[predictor]) * rows[SCORES + predictor, label]
-    softmax(mixed, known, n_labels, rows[MIXED])
-
-
-@kernel
-def score_own(memory, work, words, n_local, n_labels, block, examples, shared_examples):  # type: ignore[no-untyped-def]
-    """Write the scores of an open leaf's naive Bayes and linear model."""
-    rows, keys, entries = work.rows, memory.keys[block], memory.entries[block]
+    if block < 0:
+        for label in range(n_labels):
+            rows[SCORES + MAJORITY, label] = rows[PRIOR, label]
+        softmax(rows[SCORES + MAJORITY], known, n_labels, rows[MAJORITY])
+        return
+    keys, entries, own = memory.keys[block], memory.entries[block], memory.leaf_totals[block]
     alpha = ALPHA * memory.unit[0]
     smoothing = alpha * (memory.counters[N_SLOTS_USED] + 1)
     scale = np.float32(1 / math.sqrt(n_local + 1.0))
+    factor = np.float32(1 / math.sqrt(1 + n_tokens / FLATTENED_FROM))
+    examples = PRIOR_EXAMPLES
     for label in range(n_labels):
-        if not memory.known[label]:
-            continue
-        share = memory.totals[label, EXAMPLES] / shared_examples
-        own = memory.leaf_totals[block, label]
-        per_count = (memory.totals[label, TOKENS] + smoothing) / PRIOR_TOKENS
-        gain = math.log((own[EXAMPLES] / share + PRIOR_EXAMPLES) / examples)
-        gain -= n_local * math.log(1 + own[TOKENS] / PRIOR_TOKENS)
-        place = find(keys, key_of(np.uint32(0), label))
-        correction = entries[place, WEIGHT] if place >= 0 else np.float32(0)
-        product = 1.0
-        for i in range(n_local):
-            place = find(keys, key_of(words[i], label))
-            if place >= 0:
-                correction += entries[place, WEIGHT]
-                count = entries[place, COUNT]
-                if count > 0:
-                    product *= 1 + count * per_count / (memory.frequencies[work.tokens[i] + label] + alpha)
-                    if product > 1e100:
-                        gain += math.log(product)
-                        product = 1.0
-        rows[SCORES + LEAF_BAYES, label] = rows[RAW_BAYES, label] + gain + math.log(product)
-        rows[SCORES + LEAF_LINEAR, label] = rows[SCORES + LINEAR, label] + correction * scale
+        examples += own[label, EXAMPLES]
+    for label in range(n_labels):
+        rows[SHARE_GAIN, label] = 0
+        rows[BAYES_GAIN, label] = 0
+        rows[CORRECTION, label] = 0
+        if known[label]:
+            share = math.exp(rows[PRIOR, label])
+            rows[SHARE_GAIN, label] = math.log((own[label, EXAMPLES] / share + PRIOR_EXAMPLES) / examples)
+        rows[SCORES + MAJORITY, label] = rows[PRIOR, label] + rows[SHARE_GAIN, label]
+    softmax(rows[SCORES + MAJORITY], known, n_labels, rows[MAJORITY])
+    if leaf == 0:
+        return
+
+    for label in range(n_labels):
+        if known[label]:
+            per_count = (totals[label, TOKENS] + smoothing) / PRIOR_TOKENS
+            gain = rows[SHARE_GAIN, label] - n_local * math.log(1 + own[label, TOKENS] / PRIOR_TOKENS)
+            place = find(keys, key_of(np.uint32(0), label))
+            correction = entries[place, WEIGHT] if place >= 0 else np.float32(0)
+            product = 1.0
+            for i in range(n_local):
+                place = find(keys, key_of(words[i], label))
+                if place >= 0:
+                    correction += entries[place, WEIGHT]
+                    count = entries[place, COUNT]
+                    if count > 0:
+                        product *= 1 + count * per_count / (memory.frequencies[work.tokens[i] + label] + alpha)
+                        if product > 1e100:
+                            gain += math.log(product)
+                            product = 1.0
+            rows[BAYES_GAIN, label] = (gain + math.log(product)) * factor
+            rows[CORRECTION, label] = correction * scale
+        rows[SCORES + LEAF_BAYES, label] = rows[SCORES + BAYES, label] + rows[BAYES_GAIN, label]
+        rows[SCORES + LEAF_LINEAR, label] = rows[SCORES + SHARED_MIX, label] + rows[CORRECTION, label]
+    softmax(rows[SCORES + LEAF_BAYES], known, n_labels, rows[LEAF_BAYES])
+    softmax(rows[SCORES + LEAF_LINEAR], known, n_labels, rows[LEAF_LINEAR])
+    mix(rows, LEAF_INPUTS, memory.values[leaf, MIX:], known, n_labels, LEAF_MIX)
+
+
+@kernel
+def n_predictors(memory, leaf):  # type: ignore[no-untyped-def]
+    """Return how many predictors a leaf has: the root and closed leaves have nothing that is not shared."""
+    return N_PREDICTORS if leaf > 0 and memory.links[leaf, BLOCK] > 0 else LEAF_BAYES
 
 
 @kernel
 def chosen(memory, leaf, asked):  # type: ignore[no-untyped-def]
     """Return the predictor that a leaf uses: that of least recent loss, or the one that is asked for."""
-    has_own = leaf > 0 and memory.links[leaf, BLOCK] > 0
+    n = n_predictors(memory, leaf)
     if asked != ADAPTIVE:
-        return asked - 2 if asked in (LEAF_BAYES, LEAF_LINEAR) and not has_own else asked
-    best = MIXED
-    for candidate in range(MIXED if has_own else LEAF_BAYES):
+        return asked if asked < n else asked - LEAF_BAYES + BAYES
+    best = SHARED_MIX
+    for candidate in range(n):
         if memory.values[leaf, LOSSES + candidate] < memory.values[leaf, LOSSES + best]:
             best = candidate
     return best
@@ -429,14 +461,18 @@ def split(memory, leaf, feature):  # type: ignore[no-untyped-def]
         memory.values[child, LOSS] = memory.values[leaf, LOSS] / 2
         memory.values[child, SINCE] = memory.values[leaf, SINCE]
         if leaf == 0:  # what is shared was its own until now
-            for shared, own in ((BAYES, LEAF_BAYES), (LINEAR, LEAF_LINEAR)):
-                memory.values[child, LOSSES + own] = memory.values[leaf, LOSSES + shared]
-                memory.values[child, MIX + shared] /= 2
-                memory.values[child, MIX + own] = memory.values[child, MIX + shared]
+            for predictor in range(LEAF_BAYES, N_PREDICTORS):
+                shared = memory.values[0, LOSSES + predictor - LEAF_BAYES + BAYES]
+                memory.values[child, LOSSES + predictor] = shared + DOUBT
+            memory.values[child, MIX : MIX + 4] = 0
+            memory.values[child, MIX] = 1
+            memory.values[child, MIX + 2] = FIRST_TRUST
     links[leaf, PRESENT], links[leaf, ABSENT], links[leaf, BLOCK] = present, absent, 0
     links[absent, BLOCK] = block + 1
     memory.owners[block] = absent + 1
     memory.features[leaf] = feature
+    for column in (SEEN, FAST, SLOW):
+        memory.values[leaf, column] = 0
     memory.leaf_totals[block, :, :] = 0
     memory.entries[block, :, COUNT] = 0
     other = take_block(memory, present)
@@ -491,19 +527,15 @@ def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, tar
 
 
 @kernel
-def learn_mixture(memory, work, options, n_predictors, n_labels, leaf, target, weight):  # type: ignore[no-untyped-def]
-    """Move the weights of a leaf's mixture by the gradient of its log loss."""
-    rows = work.rows
-    step = options.mix_rate * min(weight, np.float32(1))
-    for predictor in range(n_predictors):
+def learn_mix(rows, inputs, weights, known, n_labels, predictor, target, step):  # type: ignore[no-untyped-def]
+    """Move the weights of a mixture by the gradient of its log loss."""
+    for i, row in enumerate(inputs):
         gradient = 0.0
         for label in range(n_labels):
-            if memory.known[label]:
-                error = rows[MIXED, label] - (1.0 if label == target else 0.0)
-                gradient += error * rows[SCORES + predictor, label]
+            if known[label]:
+                gradient += (rows[predictor, label] - (1.0 if label == target else 0.0)) * rows[row, label]
         gradient = min(max(gradient, -MAX_MIX_GRADIENT), MAX_MIX_GRADIENT)
-        weights = memory.values[leaf, MIX:]
-        weights[predictor] = min(max(weights[predictor] - step * gradient, -MAX_MIX), MAX_MIX)
+        weights[i] = min(max(weights[i] - step * gradient, -MAX_MIX), MAX_MIX)
 
 
 @kernel
@@ -513,14 +545,13 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
     if not is_new:
         values[leaf, VISITS] += 1
         rate = max(LOSS_RATE, 1 / values[leaf, VISITS])
-        n_predictors = MIXED if leaf > 0 and links[leaf, BLOCK] > 0 else LEAF_BAYES
-        for predictor in range(N_PREDICTORS):
-            if n_predictors <= predictor < MIXED:
-                continue
+        for predictor in range(n_predictors(memory, leaf)):
             loss = min(-math.log(work.rows[predictor, target]), MAX_LOSS)
             place = LOSSES + predictor
             values[leaf, place] += rate * (loss - values[leaf, place])
-        learn_mixture(memory, work, options, n_predictors, n_labels, leaf, target, weight)
+        if leaf > 0 and links[leaf, BLOCK] > 0:
+            step = options.mix_rate * min(weight, np.float32(1))
+            learn_mix(work.rows, LEAF_INPUTS, values[leaf, MIX:], memory.known, n_labels, LEAF_MIX, target, step)
         used = work.rows[chosen(memory, leaf, options.leaf), target]
         values[leaf, LOSS] += min(-math.log(used), MAX_LOSS)
         if memory.counters[N_TEXTS] - values[leaf, SINCE] > PROMISE_SPAN:
@@ -601,21 +632,144 @@ def learn_bayes(memory, work, options, n_tokens, target, weight):  # type: ignor
 
 
 @kernel
+def next_node(memory, words, n_local, node):  # type: ignore[no-untyped-def]
+    """Return the child of an inner node that a text goes to."""
+    feature = memory.features[node]
+    for i in range(n_local):
+        if words[i] == feature:
+            return memory.links[node, PRESENT]
+    return memory.links[node, ABSENT]
+
+
+@kernel
 def leaf_of(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     """Return the leaf under a node that a text belongs to."""
     while memory.links[node, PRESENT] > 0:
-        feature = memory.features[node]
-        child = memory.links[node, ABSENT]
-        for i in range(n_local):
-            if words[i] == feature:
-                child = memory.links[node, PRESENT]
-                break
-        node = child
+        node = next_node(memory, words, n_local, node)
     return node
 
 
 @kernel
-def score_and_learn(codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, scores):  # type: ignore[no-untyped-def]
+def free_orphans(memory):  # type: ignore[no-untyped-def]
+    """Free every node whose parent is free, its alternates included, and their blocks. O(nodes * depth), but rare."""
+    links = memory.links
+    changed = True
+    while changed:
+        changed = False
+        for node in range(1, links.shape[0]):
+            if links[node, USED] == 1 and links[links[node, PARENT], USED] == 0:
+                free(memory, node)
+                changed = True
+
+
+@kernel
+def free(memory, node):  # type: ignore[no-untyped-def]
+    """Free a node and its block. Its children are orphans then."""
+    if memory.links[node, BLOCK] > 0:
+        memory.owners[memory.links[node, BLOCK] - 1] = 0
+    memory.links[node, :] = 0
+    memory.values[node, :] = 0
+
+
+@kernel
+def replace(memory, node):  # type: ignore[no-untyped-def]
+    """Put a node's alternate in its place; the branch that it had is freed."""
+    links, values = memory.links, memory.values
+    alternate = links[node, ALTERNATE]
+    free(memory, links[node, PRESENT])
+    free(memory, links[node, ABSENT])
+    free_orphans(memory)
+    for column in (PRESENT, ABSENT, BLOCK):
+        links[node, column] = links[alternate, column]
+    for column in (PRESENT, ABSENT):
+        if links[node, column] > 0:
+            links[links[node, column], PARENT] = node
+    if links[node, BLOCK] > 0:
+        memory.owners[links[node, BLOCK] - 1] = node + 1
+    memory.features[node] = memory.features[alternate]
+    values[node, :LOSSES] = values[alternate, :LOSSES]
+    if node > 0:  # the root's are the shared mixture's
+        values[node, LOSSES:] = values[alternate, LOSSES:]
+    values[node, DUELS], values[node, AHEAD] = 0, 0
+    links[node, ALTERNATE] = 0
+    links[alternate, BLOCK] = 0  # it is the node's now
+    free(memory, alternate)
+    memory.counters[N_REPLACED] += 1
+
+
+@kernel
+def drop_alternate(memory, node):  # type: ignore[no-untyped-def]
+    """Free a node's alternate and all under it."""
+    free(memory, memory.links[node, ALTERNATE])
+    free_orphans(memory)
+    memory.links[node, ALTERNATE] = 0
+    memory.values[node, DUELS], memory.values[node, AHEAD] = 0, 0
+
+
+@kernel
+def watch(memory, leaf, error):  # type: ignore[no-untyped-def]
+    """Follow the errors of all branches that a text came through; where they have risen, let an alternate grow.
+
+    Two decayed means, of about 100 and 1,000 texts; the deepest node where the short one is WATCH_SIGMAS above the
+    long one. (Bifet & Gavalda use ADWIN; its buckets at every node would be most of the memory.)
+    """
+    links, values = memory.links, memory.values
+    alarm, challenged, node = -1, False, leaf
+    while node > 0:
+        node = links[node, PARENT]
+        values[node, SEEN] += 1
+        for column, rate in ((FAST, FAST_RATE), (SLOW, SLOW_RATE)):
+            values[node, column] += max(rate, 1 / values[node, SEEN]) * (error - values[node, column])
+        slow = values[node, SLOW]
+        deviation = math.sqrt((slow * (1 - slow) + 1e-3) * FAST_RATE / (2 - FAST_RATE))
+        challenged = challenged or links[node, ALTERNATE] > 0
+        if alarm < 0 and values[node, SEEN] > WATCH_FROM and values[node, FAST] - slow > WATCH_SIGMAS * deviation:
+            alarm = node
+    if alarm < 0 or challenged:
+        return
+    memory.counters[N_ALARMS] += 1
+    values[alarm, SLOW] = values[alarm, FAST]
+    alternate = free_node(memory)
+    if alternate > 0:
+        make_leaf(memory, alternate, alarm, leaf)
+        links[alternate, DEPTH] = links[alarm, DEPTH]
+        values[alternate, MIX : MIX + 4] = 0
+        values[alternate, MIX] = 1
+        values[alternate, MIX + 2] = FIRST_TRUST
+        values[alternate, LOSS] = values[leaf, LOSS]
+        if take_block(memory, alternate) >= 0:
+            links[alarm, ALTERNATE] = alternate
+            values[alarm, DUELS], values[alarm, AHEAD] = 0, 0
+        else:
+            free(memory, alternate)
+
+
+@kernel
+def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weight, loss):  # type: ignore[no-untyped-def]
+    """Let the alternate of the first node on a text's way that has one score and learn it too; keep the better."""
+    links, values = memory.links, memory.values
+    node = 0
+    while links[node, ALTERNATE] == 0:
+        if links[node, PRESENT] == 0:
+            return
+        node = next_node(memory, words, n_local, node)
+    leaf = leaf_of(memory, words, n_local, links[node, ALTERNATE])
+    score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf)
+    other = min(-math.log(work.rows[chosen(memory, leaf, options.leaf), target]), MAX_LOSS)
+    learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, False)
+    values[node, DUELS] += 1
+    values[node, AHEAD] += min(max(loss - other, -1.0), 1.0)
+    n = values[node, DUELS]
+    if n >= MIN_DUELS:
+        bound = hoeffding_bound(2.0, DUEL_DELTA, n)
+        if values[node, AHEAD] / n > bound:
+            replace(memory, node)
+        elif values[node, AHEAD] / n < -bound or n >= MAX_DUELS:
+            drop_alternate(memory, node)
+
+
+@kernel
+def score_and_learn(codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, scores):  # type: ignore[no-untyped-def]  # noqa: PLR0915
     """Score each text, then learn it: test-then-train in one pass.
 
     Parameters
@@ -671,9 +825,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
                 if target >= 0:
                     counters[REFUSED] += 1
                 continue
-            score_bayes(memory, work, n_tokens, n_labels)
-            flattened(rows[RAW_BAYES], n_tokens, n_labels, rows[SCORES + BAYES])
-            softmax(rows[SCORES + BAYES], known, n_labels, rows[BAYES])
+            score_shared(memory, work, n_tokens, n_labels)
 
             # 3
             score_leaf(memory, work, features, n_local, n_tokens, n_labels, leaf)
@@ -683,7 +835,15 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
 
         # 4
         counters[N_TEXTS] += 1
+        loss = 0.0 if is_new else min(-math.log(scores[text, target]), MAX_LOSS)
         learn_leaf(memory, work, options, features, n_local, n_tokens, n_labels, leaf, target, weight, is_new)
+        if options.drift and not is_new:
+            error = 0.0 if scores[text].argmax() == target else 1.0
+            watch(memory, leaf, error)
+            duel(memory, work, options, features, n_local, n_tokens, n_labels, target, weight, loss)
+        if not is_new:
+            step = options.mix_rate * min(weight, np.float32(1))
+            learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)
         known[target] = 1
         counters[N_LABELS] = n_scored
         if learn_linear(memory, work, options, n_plain, n, scale, n_scored, target, weight):
