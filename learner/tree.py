@@ -1,9 +1,10 @@
 """How does a decision tree learn from one text at a time?
 
 A Hoeffding tree on the presence of words, over models that all leaves share: a leaf starts from the shared naive Bayes
-and the shared linear model, learns its own corrections to both, and predicts with whichever has been best there. So it
-is good from its first text, where a tree whose leaves start from nothing is not. The kernels are in tree_kernel.py.
-Memory is what `memory_mb` says, from the start and for good: where leaves do not fit, the least promising are closed.
+and linear models, learns where its own texts depart from them, and predicts with whichever has been best there. So it
+is good from its first text, where a tree whose leaves start from nothing is not. Memory is what `memory_mb` says, from
+the start and for good: where leaves do not fit, the least promising are closed. Read tree_layout.py (the memory),
+tree_growth.py (splits), tree_leaf.py (predictions) and tree_kernel.py (the way of a text) in this order.
 One thread at a time may use an object; its kernel holds no GIL.
 """
 
@@ -17,9 +18,14 @@ from numpy.typing import NDArray
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.text import TextSettings, character_table, codepoints, text_buffers
 from learner.tree_kernel import (
+    score_and_learn,
+)
+from learner.tree_layout import (
     ABSENT,
     ADAPTIVE,
+    ALTERNATE,
     BLOCK,
+    DEPTH,
     LEAF_BAYES,
     LEAF_LINEAR,
     LEAF_MIX,
@@ -33,13 +39,13 @@ from learner.tree_kernel import (
     N_ROWS,
     N_SPLITS,
     N_VALUES,
+    PARENT,
     PRESENT,
     REFUSED,
     USED,
     Memory,
     Options,
     Work,
-    score_and_learn,
 )
 from stream.errors import ConfigError, StateError
 
@@ -72,9 +78,9 @@ class TreeSettings(TextSettings):
     criterion: str = "gain"
     grace_period: float = 200.0  # examples at a leaf between two attempts to split it
     delta: float = 1e-7  # significance: the chance that a split is on the wrong word
-    tau: float = 0.05  # tie threshold
+    tau: float = 0.2  # tie threshold
     max_depth: int = 20
-    drift: bool = False  # let a branch whose errors rise be challenged by an alternate
+    drift: bool = True  # let a branch whose errors rise be challenged by an alternate
     max_labels: int = 1000
 
     def __post_init__(self) -> None:
@@ -89,7 +95,7 @@ class TreeSettings(TextSettings):
             (0 <= self.mix_rate <= 1, "mix_rate", "0 to 1"),
             (0 < self.chars_weight <= 10, "chars_weight", "above 0 and at most 10"),
             (0 <= self.decay < 1, "decay", "0 or more and under 1"),
-            (0 <= self.forgetting <= 0.1, "forgetting", "0 to 0.1"),
+            (0 <= self.forgetting <= 0.001, "forgetting", "0 to 0.001"),
             (self.leaf in LEAVES, "leaf", f"one of {', '.join(LEAVES)}"),
             (self.criterion in CRITERIA, "criterion", f"one of {', '.join(CRITERIA)}"),
             (self.grace_period >= 1, "grace_period", "1 or more"),
@@ -175,7 +181,7 @@ class Tree(Classifier):
             mix_rate=np.float32(settings.mix_rate),
             chars_value=np.float32(settings.chars_weight),
             kept=np.float32(1 - settings.decay),
-            growth=1 + settings.forgetting,
+            growth=1.0 + settings.forgetting,
             leaf=LEAVES[settings.leaf],
             gini=CRITERIA.index(settings.criterion),
             grace_period=float(settings.grace_period),
@@ -247,10 +253,18 @@ class Tree(Classifier):
 def check_links(memory: Memory) -> None:
     """Refuse links that lead nowhere or in a circle: the kernel follows them unchecked. Raises StateError."""
     links, owners = memory.links, memory.owners
-    inner = np.flatnonzero(links[:, PRESENT])
-    children = links[inner][:, [PRESENT, ABSENT]]
-    ok = bool((children > 0).all() and (children < len(links)).all() and len(np.unique(children)) == children.size)
-    ok = ok and bool((links[:, BLOCK] >= 0).all() and (links[:, BLOCK] <= len(owners)).all())
-    ok = ok and bool((owners >= 0).all() and (owners <= len(links)).all())
+    n_nodes, n_blocks = len(links), len(owners)
+    columns = [PARENT, PRESENT, ABSENT, ALTERNATE]
+    ok = bool((links >= 0).all() and (links[:, columns] < n_nodes).all() and (links[:, BLOCK] <= n_blocks).all())
+    ok = ok and bool((owners >= 0).all() and (owners <= n_nodes).all())
+    if ok:
+        inner = np.flatnonzero(links[:, PRESENT] | links[:, ABSENT])
+        for column in (PRESENT, ABSENT):  # children are one deeper, so that there is no way round
+            child = links[inner, column]
+            ok = ok and bool((child > 0).all() and (links[child, PARENT] == inner).all())
+            ok = ok and bool((links[child, DEPTH] == links[inner, DEPTH] + 1).all())
+        owned = np.flatnonzero(owners)
+        ok = ok and bool((links[owners[owned] - 1, BLOCK] == owned + 1).all())
+        ok = ok and len(owned) == np.count_nonzero(links[:, BLOCK])
     if not ok:
-        raise StateError("tree: array 'links' leads nowhere; the state is damaged")
+        raise StateError("tree: arrays 'links' and 'owners' do not fit each other; the state is damaged")
