@@ -199,7 +199,7 @@ def split(memory, leaf, feature):  # type: ignore[no-untyped-def]
     make_leaf(memory, present, leaf, leaf)
     absent = free_node(memory)
     if absent < 0:
-        memory.links[present, USED] = 0
+        free(memory, present)
         return False
     make_leaf(memory, absent, leaf, leaf)
     links, block = memory.links, memory.links[leaf, BLOCK] - 1

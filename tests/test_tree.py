@@ -298,7 +298,7 @@ def test_branches_come_and_go_and_all_stays_in_order() -> None:
             labels = ["b" if label == "a" else "a" for label in labels]
         model.learn_many(texts, labels)
         assert_sound(model)
-    assert memory_of(model).counters[N_REPLACED] > 1
+    assert memory_of(model).counters[N_REPLACED] > 0
 
 
 def test_a_stream_that_does_not_change_raises_few_alarms() -> None:
