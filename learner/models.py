@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from learner.classifier import Classifier
 from learner.linear import Linear, LinearSettings
+from learner.tree import Tree, TreeSettings
 from stream.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ class Entry:
 
 REGISTRY: Final[dict[str, Entry]] = {
     "linear": Entry(LinearSettings, Linear),
+    "tree": Entry(TreeSettings, Tree),
 }
 
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
