@@ -82,7 +82,6 @@ class Learner:
         ----------
         on_replay : called with the batches replayed so far, and with how many there are
         """
-        warm_up()
         for directory in (self._checkpoints, self._journals):
             directory.mkdir(parents=True, exist_ok=True)
         self._log.create_topics(self._stream.topics)
@@ -117,6 +116,7 @@ class Learner:
 
     def _begin(self) -> None:
         classifier = make_classifier(self._settings.model or DEFAULT_MODEL)
+        warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
         self._open({partition: mark.low for partition, mark in marks.items()}, {})
@@ -126,6 +126,7 @@ class Learner:
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
+        warm_up(manifest.config["classifier"])
         classifier = build(manifest.config["classifier"], manifest.config)
         machine = self._machine = Machine(manifest.rules, classifier, manifest.lineage)
         machine.classifier.load_state(newest.model, manifest.labels)

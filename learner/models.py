@@ -84,11 +84,12 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
     return converted
 
 
-def warm_up() -> None:
-    """Compile the kernels of every classifier, or load them compiled, so that no message waits for that."""
-    for entry in REGISTRY.values():
-        entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
+def warm_up(name: str) -> None:
+    """Compile a classifier's kernels, or load them compiled, so that no message waits for that."""
+    entry = REGISTRY[name]
+    entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
 
 
 if __name__ == "__main__":
-    warm_up()
+    for each in REGISTRY:
+        warm_up(each)
