@@ -108,8 +108,8 @@ def _draw(results: Sequence[Result], source: str) -> Figure:
     axes.legend(
         handles=[*handles, *alarms],
         title=f"thick: last {window:,} labels; thin: all so far",
-        loc="lower right",
-        bbox_to_anchor=(1.0, 0.03),  # above the marks of alarms
+        loc="best",
+        bbox_to_anchor=(0.0, 0.04, 1.0, 0.96),  # above the marks of alarms
         framealpha=0.9,
         alignment="left",
     )
