@@ -532,7 +532,8 @@ def _print_table(results: "list[Result]") -> None:
         )
     _console().print(table)
     for result in results:
-        _console().print(escape(_describe_shifts(result)), style="dim", soft_wrap=True)
+        if result.shifts:
+            _console().print(escape(_describe_shifts(result)), style="dim", soft_wrap=True)
 
 
 def _describe_shifts(result: "Result") -> str:

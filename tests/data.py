@@ -33,10 +33,9 @@ def sms_spam() -> Path:
 
 def alarm(number: int, **fields: Any) -> Alarm:
     """Return a drift alarm."""
-    known: dict[str, Any] = {
-        "label": None, "change": "worse", "loss_before": 0.1, "loss_after": 0.5, "labels_before": 1000,
-        "labels_after": 32, "at_label": number, "timestamp_ms": 5, "topic": "feedback", "partition": 1, "offset": number,
-    }  # fmt: skip
+    known: dict[str, Any] = {"label": None, "change": "worse", "at_label": number, "timestamp_ms": 5}
+    known |= {"loss_before": 0.1, "loss_after": 0.5, "labels_before": 1000, "labels_after": 32}
+    known |= {"topic": "feedback", "partition": 1, "offset": number}
     return Alarm(**(known | fields))
 
 
