@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,13 @@ from river import drift
 from learner import adwin
 from learner.alarms import RECENT_ALARMS, Alarms
 from learner.drift import MAX_LABELS, MAX_LOSS, Drift, Shift
+from learner.loop import Learner, _log_alarms
+from learner.settings import LearnerSettings
+from learner.status import read_status
 from stream.errors import StateError
+from stream.log import Log, NewRecord, open_log
+from stream.records import Feedback, Message, encode
+from stream.settings import StreamSettings
 from tests.data import alarm
 
 Arrays = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
@@ -276,3 +284,64 @@ def test_an_alarm_is_one_line_whatever_the_label() -> None:
         "drift: predictions of label 'a\\nb' got worse, log loss 0.100 over 1,000 labels, then 0.500 over 32; "
         "at label 7, feedback/1 offset 7"
     )
+
+
+def send_drift(stream: StreamSettings, log: Log) -> None:
+    """Append messages and their labels, 300 messages late; in the middle two labels change places."""
+    log.create_topics(stream.topics)
+    names = ["spam", "ham"]
+    texts = ["win a prize now", "see you at home"]
+    messages = [NewRecord(b"m", encode(Message(f"m{n}", texts[n % 2])), n * 10) for n in range(2000)]
+    feedback = [
+        NewRecord(b"m", encode(Feedback(f"m{n}", names[(n + (n >= 1000)) % 2])), (n + 300) * 10) for n in range(2000)
+    ]
+    for topic, records in ((stream.topics.messages, messages), (stream.topics.feedback, feedback)):
+        log.submit(topic, records).result()
+
+
+@contextmanager
+def learning(stream: StreamSettings, log: Log) -> Iterator[Learner]:
+    learner = Learner(stream, LearnerSettings(model="linear?bits=12", batch_records=50, checkpoint_interval_s=1e6), log)
+    try:
+        learner.start()
+        yield learner
+    finally:
+        learner.close()
+
+
+def test_alarms_survive_a_kill_and_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    streams = [StreamSettings(data=tmp_path / name) for name in ("whole", "killed")]
+    found = []
+    for stream in streams:
+        log = open_log(stream)
+        try:
+            send_drift(stream, log)
+            if stream is streams[1]:
+                with learning(stream, log) as learner:
+                    while learner.status("running").drift.alarms < 4:
+                        learner.step()
+                    at_kill = learner.status("running").drift  # no checkpoint since the first one, before the stream
+            with learning(stream, log) as learner:
+                if stream is streams[1]:
+                    assert learner.status("running").drift == at_kill
+                learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+            with learning(stream, log) as learner:
+                found.append(learner.status("running").drift)
+        finally:
+            log.close()
+    assert found[0] == found[1]
+    assert found[0].overall.worse > 0 < found[0].overall.better
+    status = read_status(streams[1].data)
+    assert status is not None
+    assert status.drift == found[1]
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    lines = [str(each) for each in found[0].recent if each.change == "worse"]
+    assert lines
+    assert sorted(line for line in warned if line.startswith("drift: ")) == sorted(lines * 2)
+
+
+def test_the_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    _log_alarms([alarm(number, change="better" if number < 10 else "worse") for number in range(20)])
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 5 + ["INFO"]
+    assert "15 more alarms" in caplog.text
