@@ -337,10 +337,21 @@ def _print_status(status: "Status") -> None:
         f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}"
         if progress["labels"]
         else "no label has met a prediction yet",
+        "drift": _describe_drift(status),
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)
+
+
+def _describe_drift(status: "Status") -> str:
+    overall = status.drift.overall
+    line = f"got worse {overall.worse:,} times, better {overall.better:,} times"
+    worse = [alarm for alarm in status.drift.recent if alarm.change == "worse" and alarm.label is None]
+    if worse:
+        last = worse[-1]
+        line += f"; worse last at label {last.at_label:,}: log loss {last.loss_before:.3f}, then {last.loss_after:.3f}"
+    return line
 
 
 @app.command()
@@ -526,6 +537,20 @@ def _print_table(results: "list[Result]") -> None:
             f"{result.messages_per_second:,.0f}",
         )
     _console().print(table)
+    for result in results:
+        if result.shifts:
+            _console().print(escape(_describe_shifts(result)), style="dim", soft_wrap=True)
+
+
+def _describe_shifts(result: "Result") -> str:
+    alarms = result.to_json()["drift_alarms"]
+    overall, of_labels = alarms["overall"], alarms["by_label"]
+    worse = [f"{s.at_label:,}" for s in result.shifts if s.column is None and s.change == "worse"]
+    at = f" (at label {'; '.join(worse[:5])}{'; ...' if len(worse) > 5 else ''})" if worse else ""
+    return (
+        f"{result.model}: drift alarms: {overall['worse']} worse{at}, {overall['better']} better; "
+        f"of single labels {of_labels['worse']} worse, {of_labels['better']} better"
+    )
 
 
 if __name__ == "__main__":
