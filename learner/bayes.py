@@ -6,8 +6,9 @@ scale has become large, so that a label costs the same however many there are. M
 One thread at a time may use an object; its kernel holds no GIL.
 
 The sum of log likelihoods is divided by a power of the text's length (`flatten`): features depend on each other, and
-taken as independent they make every long text certain. Smoothing: `alpha` for each of the pairs of a feature and a
-label that occurred. `complement` counts what the other labels have (Rennie et al. 2003).
+taken as independent they make every long text certain. Features that no label ever had say nothing: counted as
+unlikely for all, they would be least unlikely for the rarest label. `complement` counts what the other labels have
+(Rennie et al. 2003).
 """
 
 import math
@@ -43,7 +44,7 @@ class BayesSettings(TextSettings):
     """Options of `bayes`."""
 
     bits: int = 22  # 2**bits slots of 4 bytes
-    alpha: float = 0.03
+    alpha: float = 0.1
     flatten: float = 0.7  # 0: the textbook's; 1: the mean over features
     half_life: float = 20_000.0  # labels learned until one counts half; 0: never forget
     complement: bool = False
@@ -159,7 +160,7 @@ def bayes_scores(  # type: ignore[no-untyped-def]
 ):
     """Write log prior and log likelihood of each label, flattened.
 
-    `sums` are those of log(1 + count / alpha) over the text's n features; log alpha is the same for every label.
+    `sums` are those of log(1 + count / alpha) over n features; log alpha is the same for every label.
     """
     scale = overall[SCALE]
     smooth = alpha * scale * max(overall[distinct], 1.0)
@@ -189,7 +190,7 @@ def count_and_score(  # type: ignore[no-untyped-def]
     arguments : (float64, float64, float64, bool), alpha, flatten, growth of the scale at a label, complement or not
     counts : float32 [2**bits], of (feature, label), times the scale; changed
     totals : float64 [max_labels, 3], documents, (unused), features of each label, times the scale; changed
-    overall : float64 [3], scale, (unused), pairs of a feature and a label that occurred; changed
+    overall : float64 [3], scale, (unused), features that occurred; changed
     known, counters : as in linear.py; changed
     rows, bases : float64 [3, max_labels] and int64 [max_features + 1], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
@@ -209,12 +210,13 @@ def count_and_score(  # type: ignore[no-untyped-def]
         # 2
         n_labels = counters[N_LABELS]
         finite = True
+        n_seen = 0
         if n_labels > 0:
             sums[:n_labels] = 0
             inverse = 1 / (alpha * overall[SCALE])
-            add_log_counts(counts, bases, 1, n + 1, inverse, n_labels, complement, products, sums)
+            n_seen = add_log_counts(counts, bases, 1, n + 1, inverse, n_labels, complement, products, sums)
             bayes_scores(
-                sums, n, totals, FEATURES, DISTINCT_FEATURES, overall, alpha, flatten, n_labels, complement, logs
+                sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, alpha, flatten, n_labels, complement, logs
             )
             finite = softmax(logs, known, n_labels, scores[text])
 
@@ -225,7 +227,8 @@ def count_and_score(  # type: ignore[no-untyped-def]
                 counters[REFUSED] += 1
                 continue
             amount = np.float32(min(weights[text], np.float32(MAX_REPEATS)) * overall[SCALE])
-            overall[DISTINCT_FEATURES] += count_label(counts, bases, 1, n + 1, target, amount)
+            overall[DISTINCT_FEATURES] += n - n_seen
+            count_label(counts, bases, 1, n + 1, target, amount)
             totals[target, DOCUMENTS] += amount
             totals[target, FEATURES] += n * amount
             known[target] = 1

@@ -238,25 +238,37 @@ def learn_terms(terms, bases, n, x, sums, gradients, part, n_labels):  # type: i
 
 @kernel
 def score_bayes(counts, bases, n_words, n, totals, overall, known, n_labels, rows, logs, p):  # type: ignore[no-untyped-def]
-    """Write the log probabilities of both naive Bayes experts. Returns whether all were finite."""
+    """Write the log probabilities of both naive Bayes experts.
+
+    To the one on words, a word never seen is evidence: for the label of which least is known. To the other it is none.
+    Together they tell apart what is new from what is unclear.
+
+    Returns
+    -------
+    finite : whether all scores were
+    new_words, new_features : how many no label ever had
+    """
     products, sums, z = rows[0], rows[1], rows[2]
     inverse = 1 / (ALPHA * overall[SCALE])
     sums[:n_labels] = 0
-    add_log_counts(counts, bases, 1, 1 + n_words, inverse, n_labels, False, products, sums)
+    seen_words = add_log_counts(counts, bases, 1, 1 + n_words, inverse, n_labels, False, products, sums)
     bayes_scores(sums, n_words, totals, WORDS, DISTINCT_WORDS, overall, ALPHA, FLATTEN, n_labels, False, z)
     finite = log_softmax(z, known, n_labels, logs[BAYES_WORDS], p[BAYES_WORDS])
-    add_log_counts(counts, bases, 1 + n_words, 1 + n, inverse, n_labels, False, products, sums)
-    bayes_scores(sums, n, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN, n_labels, False, z)
-    return log_softmax(z, known, n_labels, logs[BAYES_ALL], p[BAYES_ALL]) and finite
+    seen = seen_words + add_log_counts(counts, bases, 1 + n_words, 1 + n, inverse, n_labels, False, products, sums)
+    bayes_scores(sums, seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN, n_labels, False, z)
+    finite = log_softmax(z, known, n_labels, logs[BAYES_ALL], p[BAYES_ALL]) and finite
+    return finite, n_words - seen_words, n - seen
 
 
 @kernel
-def learn_bayes(counts, bases, n_words, n, totals, overall, target, weight, grows):  # type: ignore[no-untyped-def]
+def learn_bayes(  # type: ignore[no-untyped-def]
+    counts, bases, n_words, n, new_words, new_features, totals, overall, target, weight, grows
+):
     """Count a label for both naive Bayes experts."""
     amount = np.float32(min(weight, np.float32(MAX_REPEATS)) * overall[SCALE])
-    words = count_label(counts, bases, 1, 1 + n_words, target, amount)
-    overall[DISTINCT_WORDS] += words
-    overall[DISTINCT_FEATURES] += words + count_label(counts, bases, 1 + n_words, 1 + n, target, amount)
+    overall[DISTINCT_WORDS] += new_words
+    overall[DISTINCT_FEATURES] += new_features
+    count_label(counts, bases, 1, 1 + n, target, amount)
     totals[target, DOCUMENTS] += amount
     totals[target, WORDS] += n_words * amount
     totals[target, FEATURES] += n * amount
@@ -264,7 +276,7 @@ def learn_bayes(counts, bases, n_words, n, totals, overall, target, weight, grow
 
 
 @kernel
-def blend_and_learn(  # type: ignore[no-untyped-def]
+def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, grows,
     tables, bayes_totals, mixing, known, counters, work, scores,
 ):  # fmt: skip
@@ -310,12 +322,14 @@ def blend_and_learn(  # type: ignore[no-untyped-def]
         target = targets[text]
         n_labels = counters[N_LABELS]
         contexts = (0, 0)
+        new_words, new_features = n_words, n
         finite = True
         if n_labels > 0:
             finite = score_linear(tables, bases, 1 + n_plain, 1 + n, values, known, n_labels, sums, logs, p)
-            finite = (
-                score_bayes(counts, gram_bases, n_words, n, totals, overall, known, n_labels, rows, logs, p) and finite
+            bayes_finite, new_words, new_features = score_bayes(
+                counts, gram_bases, n_words, n, totals, overall, known, n_labels, rows, logs, p
             )
+            finite = finite and bayes_finite
             if finite:
                 contexts = choose_contexts(logs, n_words, known, n_labels)
                 mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])
@@ -355,4 +369,6 @@ def blend_and_learn(  # type: ignore[no-untyped-def]
             weight_left -= part
             if weight_left <= 0:
                 break
-        learn_bayes(counts, gram_bases, n_words, n, totals, overall, target, weights[text], grows)
+        learn_bayes(
+            counts, gram_bases, n_words, n, new_words, new_features, totals, overall, target, weights[text], grows
+        )

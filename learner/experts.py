@@ -80,6 +80,15 @@ def adagrad(weight, past, gradient, step, part, least):  # type: ignore[no-untyp
 def add_rows(table, width, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
     """Add the rows of features, times their value, to out: [n_labels * width], as the table, which is flat."""
     n = n_labels * width
+    if n == 8:  # two labels of four values: the same sums in registers
+        row = out[:8]
+        a, b, c, d, e, f, g, h = row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+        for i in range(start, stop):
+            row = table[bases[i] * width : bases[i] * width + 8]
+            a, b, c, d = a + row[0] * value, b + row[1] * value, c + row[2] * value, d + row[3] * value
+            e, f, g, h = e + row[4] * value, f + row[5] * value, g + row[6] * value, h + row[7] * value
+        out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a, b, c, d, e, f, g, h
+        return
     for i in range(start, stop):
         row = table[bases[i] * width : bases[i] * width + n]
         for j in range(n):
@@ -88,40 +97,51 @@ def add_rows(table, width, bases, start, stop, value, n_labels, out):  # type: i
 
 @kernel
 def add_log_counts(counts, bases, start, stop, inverse, n_labels, complement, products, out):  # type: ignore[no-untyped-def]
-    """Add the sum over features of log(1 + count * inverse) of each label to out.
+    """Add the sum over features of log(1 + count * inverse) of each label to out. Returns how many have any count.
 
     The logarithm is that of a product of PRODUCTS factors: one instead of so many. `complement` takes the count of all
     other labels, and subtracts.
     """
+    n_seen = 0
+    if n_labels == 2 and not complement:  # the same in registers
+        for first in range(start, stop, PRODUCTS):
+            one, other = 1.0, 1.0
+            for i in range(first, min(first + PRODUCTS, stop)):
+                row = counts[bases[i] : bases[i] + 2]
+                n_seen += (row[0] > 0) | (row[1] > 0)
+                one *= 1.0 + row[0] * inverse
+                other *= 1.0 + row[1] * inverse
+            out[0] += math.log(one)
+            out[1] += math.log(other)
+        return n_seen
     for first in range(start, stop, PRODUCTS):
         products[:n_labels] = 1
         for i in range(first, min(first + PRODUCTS, stop)):
             row = counts[bases[i] : bases[i] + n_labels]
-            if complement:
+            seen = 0
+            for label in range(n_labels):
+                seen |= row[label] > 0
+            n_seen += seen
+            if seen and complement:
                 total = np.float32(0)
                 for label in range(n_labels):
                     total += row[label]
                 for label in range(n_labels):
                     products[label] *= 1.0 + max(total - row[label], np.float32(0)) * inverse
-            else:
+            elif seen:
                 for label in range(n_labels):
                     products[label] *= 1.0 + row[label] * inverse
         for label in range(n_labels):
-            if complement:
-                out[label] -= math.log(products[label])
-            else:
-                out[label] += math.log(products[label])
+            log = math.log(products[label])
+            out[label] += -log if complement else log
+    return n_seen
 
 
 @kernel
 def count_label(counts, bases, start, stop, label, amount):  # type: ignore[no-untyped-def]
-    """Count a label with features. Returns how many (feature, label) pairs had no count."""
-    fresh = 0
+    """Count a label with features."""
     for i in range(start, stop):
-        slot = bases[i] + label
-        fresh += counts[slot] == 0
-        counts[slot] += amount
-    return fresh
+        counts[bases[i] + label] += amount
 
 
 @kernel

@@ -138,7 +138,7 @@ def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type:
 
 
 @kernel
-def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
     slots, known, counters, rows, bases, scores,
 ):  # fmt: skip

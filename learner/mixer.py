@@ -55,12 +55,12 @@ def choose_contexts(logs, n_words, known, n_labels):  # type: ignore[no-untyped-
         n_words >>= 1
         length += 1
     favoured = 0
-    most = -np.inf
+    most = np.float32(-np.inf)
     for label in range(n_labels):
         if known[label]:
             total = np.float32(0)
             for expert in range(logs.shape[0]):
-                total += logs[expert, label]
+                total = np.float32(total + logs[expert, label])
             if total > most:
                 most = total
                 favoured = label
