@@ -46,7 +46,7 @@ class BayesSettings(TextSettings):
     bits: int = 22  # 2**bits slots of 4 bytes
     alpha: float = 0.1
     flatten: float = 0.7  # 0: the textbook's; 1: the mean over features
-    half_life: float = 20_000.0  # labels learned until one counts half; 0: never forget
+    half_life: float = 5_000.0  # labels learned until one counts half; 0: never forget
     complement: bool = False
     max_labels: int = 1000
 

@@ -1,18 +1,17 @@
 """How do several experts share one pass over a text, and mix?
 
-Seven experts read the same hashed features, each once, and mixer.py makes one prediction of theirs:
+Six experts read the same hashed features, each once, and mixer.py makes one prediction of theirs:
 
-    0  quick    softmax regression on all features, a high AdaGrad rate     } grams: weight, weight, sum, sum
+    0  quick    softmax regression on all features, a high AdaGrad rate     } grams: two weights, their two sums
     1  calm     the same with a low rate, for streams with noise            }
-    2  plain    softmax regression on words and pairs, AdaGrad              }
-    3  bold     the same, a Gaussian for each weight, wide at the start     } terms: 3 weights, sum, variance, variance
-    4  wary     the same, less wide                                         }
-    5  words    naive Bayes on words                                        } counts
-    6  all      naive Bayes on all features                                 }
+    2  plain    softmax regression on words and pairs, AdaGrad              } terms: two weights, a sum, a variance
+    3  wary     the same, a Gaussian for each weight                        }
+    4  words    naive Bayes on words                                        } counts
+    5  all      naive Bayes on all features                                 }
 
-What experts know of a feature and a label lies side by side: one cache line, or two. Words and pairs are few, so their
-table has a quarter of the slots. Memory is fixed, whatever the number of labels. One thread at a time may use an
-object; its kernel holds no GIL.
+What experts know of a feature and a label lies side by side: a cache line has that of two labels. Words and pairs are
+few, so their table has a quarter of the slots. Memory is fixed, whatever the number of labels. One thread at a time may
+use an object; its kernel holds no GIL.
 
 Variances: the diagonal Kalman filter on the softmax (as AdPredictor, Graepel et al. 2010, section 3.3, with
 Laplace's approximation): a weight moves by its variance, and evidence shrinks that; it slowly widens again.
@@ -50,10 +49,10 @@ from learner.kernels import kernel
 from learner.mixer import FIRST_WEIGHTS, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
 from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
 
-QUICK, CALM, PLAIN, BOLD, WARY, BAYES_WORDS, BAYES_ALL = range(7)
-N_LINEAR: Final = 5
-N_EXPERTS: Final = 7
-GRAMS, TERMS = 4, 6  # values of a (feature, label) pair in the tables
+QUICK, CALM, PLAIN, WARY, BAYES_WORDS, BAYES_ALL = range(6)
+N_LINEAR: Final = 4
+N_EXPERTS: Final = 6
+WIDTH: Final = 4  # values of a (feature, label) pair in the tables: two weights, then what each step goes by
 TERM_SHARE: Final = 2  # the table of terms has 2**(bits - TERM_SHARE) slots
 
 QUICK_RATE: Final = np.float32(1.0)
@@ -63,8 +62,7 @@ PLAIN_RATE: Final = np.float32(0.5)
 FIRST_SUM: Final = np.float32(1e-5)
 KEPT: Final = np.float32(1 - 1e-4)  # of a sum of squares at a step, and of a variance's precision
 CHARS_VALUE: Final = np.float32(0.4)
-BOLD_VARIANCE: Final = np.float32(16)
-WARY_VARIANCE: Final = np.float32(4)
+FIRST_VARIANCE: Final = np.float32(4)
 ALPHA: Final = 0.03
 FLATTEN: Final = 0.5
 
@@ -73,7 +71,7 @@ FLATTEN: Final = 0.5
 class BlendSettings(TextSettings):
     """Options of `blend`."""
 
-    bits: int = 22  # 2**bits slots of 20 bytes, and a quarter as many of 24
+    bits: int = 22  # 2**bits slots of 20 bytes, and a quarter as many of 16
     half_life: float = 20_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
     max_labels: int = 1000
 
@@ -85,19 +83,19 @@ class BlendSettings(TextSettings):
 
 
 class Blend(Classifier):
-    """Seven experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
+    """Six experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
 
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
         self.spec = spec_of("blend", options_set(self.settings))
         self._set_labels([], self.settings.max_labels)
         slots = 1 << self.settings.bits
-        terms = np.zeros((slots >> TERM_SHARE, TERMS), np.float32)
-        terms[:, BOLD - PLAIN + 3], terms[:, WARY - PLAIN + 3] = BOLD_VARIANCE, WARY_VARIANCE
+        terms = np.zeros((slots >> TERM_SHARE, WIDTH), np.float32)
+        terms[:, 3] = FIRST_VARIANCE
         weights = np.zeros((1 + N_LENGTHS + self.max_labels, N_EXPERTS + 1))
         weights[0, :N_EXPERTS] = FIRST_WEIGHTS / N_EXPERTS
         self._state: State = {
-            "grams": np.zeros((slots, GRAMS), np.float32),
+            "grams": np.zeros((slots, WIDTH), np.float32),
             "terms": terms,
             "counts": np.zeros(slots, np.float32),
             "totals": np.zeros((self.max_labels, 3)),
@@ -112,8 +110,8 @@ class Blend(Classifier):
         self._work = (
             np.empty(places, np.int64),  # first slots among the grams and counts
             np.empty(places, np.int64),  # ... and among the terms
-            np.empty(self.max_labels * GRAMS, np.float32),  # sums over features
-            np.empty(self.max_labels * TERMS, np.float32),
+            np.empty(self.max_labels * WIDTH, np.float32),  # sums over features
+            np.empty(self.max_labels * WIDTH, np.float32),
             np.empty((3, self.max_labels), np.float64),
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
@@ -170,16 +168,16 @@ def score_linear(tables, bases, n_plain, n, values, known, n_labels, sums, logs,
     gram_bases, term_bases = bases
     gram_value, chars_value, term_value = values
     gram_sums, term_sums, z = sums
-    gram_sums[: n_labels * GRAMS] = 0
-    term_sums[: n_labels * TERMS] = 0
-    add_rows(grams, GRAMS, gram_bases, 0, n_plain, gram_value, n_labels, gram_sums)
-    add_rows(grams, GRAMS, gram_bases, n_plain, n, chars_value, n_labels, gram_sums)
-    add_rows(terms, TERMS, term_bases, 0, n_plain, term_value, n_labels, term_sums)
+    gram_sums[: n_labels * WIDTH] = 0
+    term_sums[: n_labels * WIDTH] = 0
+    add_rows(grams, WIDTH, gram_bases, 0, n_plain, gram_value, n_labels, gram_sums)
+    add_rows(grams, WIDTH, gram_bases, n_plain, n, chars_value, n_labels, gram_sums)
+    add_rows(terms, WIDTH, term_bases, 0, n_plain, term_value, n_labels, term_sums)
     finite = True
     for expert in range(N_LINEAR):
         for label in range(n_labels):
             z[label] = (
-                gram_sums[label * GRAMS + expert] if expert < PLAIN else term_sums[label * TERMS + expert - PLAIN]
+                gram_sums[label * WIDTH + expert] if expert < PLAIN else term_sums[label * WIDTH + expert - PLAIN]
             )
         finite = log_softmax(z, known, n_labels, logs[expert], p[expert]) and finite
     return finite
@@ -197,7 +195,7 @@ def learn_grams(grams, bases, n_plain, n, values, gradients, part, n_labels, act
         x = values[0] if i < n_plain else values[1]
         for a in range(n_active):
             label = active[a]
-            row = grams[(bases[i] + label) * GRAMS : (bases[i] + label + 1) * GRAMS]
+            row = grams[(bases[i] + label) * WIDTH : (bases[i] + label + 1) * WIDTH]
             gradient = gradients[QUICK, label] * x
             if gradient != 0:
                 row[0], row[2] = adagrad(row[0], row[2] * KEPT, gradient, QUICK_RATE * part, part, QUICK_SUM)
@@ -207,33 +205,27 @@ def learn_grams(grams, bases, n_plain, n, values, gradients, part, n_labels, act
 
 
 @kernel
-def kalman(weight, variance, step, evidence, first):  # type: ignore[no-untyped-def]
-    """Return a weight and its variance after a step; the precision forgets towards the first one."""
-    precision = KEPT / variance + (np.float32(1) - KEPT) / first + evidence
-    return weight - step * variance, np.float32(1) / precision
-
-
-@kernel
 def learn_terms(terms, bases, n, x, sums, gradients, part, n_labels):  # type: ignore[no-untyped-def]
-    """A step of the experts on words and pairs. `sums` still has, for each label, the sum of variances times x."""
+    """A step of the experts on words and pairs. `sums` still has, for each label, the sum of variances times x.
+
+    The precision grows by p(1 - p) x**2, and slowly forgets towards that of FIRST_VARIANCE.
+    """
     one = np.float32(1)
+    forgotten = (one - KEPT) / FIRST_VARIANCE
     for label in range(n_labels):
-        plain, bold, wary = gradients[PLAIN, label], gradients[BOLD, label], gradients[WARY, label]
-        if plain == 0 and bold == 0 and wary == 0:
+        plain, wary = gradients[PLAIN, label] * x, gradients[WARY, label]
+        if plain == 0 and wary == 0:
             continue
-        # p(1 - p), from the gradient p - y, whichever y is
-        bold_curve = part * abs(bold) * (one - abs(bold))
-        wary_curve = part * abs(wary) * (one - abs(wary))
-        bold_step = part * bold * x / (one + bold_curve * x * sums[label * TERMS + 4])
-        wary_step = part * wary * x / (one + wary_curve * x * sums[label * TERMS + 5])
+        curve = part * abs(wary) * (one - abs(wary))  # p(1 - p), from the gradient p - y, whichever y is
+        step = part * wary * x / (one + curve * x * sums[label * WIDTH + 3])
+        evidence = curve * x * x + forgotten
         for i in range(n):
-            row = terms[(bases[i] + label) * TERMS : (bases[i] + label + 1) * TERMS]
+            row = terms[(bases[i] + label) * WIDTH : (bases[i] + label + 1) * WIDTH]
             if plain != 0:
-                row[0], row[3] = adagrad(row[0], row[3] * KEPT, plain * x, PLAIN_RATE * part, part, FIRST_SUM)
-            if bold != 0:
-                row[1], row[4] = kalman(row[1], row[4], bold_step, bold_curve * x * x, BOLD_VARIANCE)
+                row[0], row[2] = adagrad(row[0], row[2] * KEPT, plain, PLAIN_RATE * part, part, FIRST_SUM)
             if wary != 0:
-                row[2], row[5] = kalman(row[2], row[5], wary_step, wary_curve * x * x, WARY_VARIANCE)
+                row[1] -= step * row[3]
+                row[3] = row[3] / (KEPT + row[3] * evidence)
 
 
 @kernel
@@ -314,7 +306,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         # 1
         n_words, n_plain, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
         place(buffers[0], n, counts.shape[0], max_labels, gram_bases)
-        place(buffers[0], n_plain, terms.shape[0] // TERMS, max_labels, term_bases)
+        place(buffers[0], n_plain, terms.shape[0] // WIDTH, max_labels, term_bases)
         gram_value = np.float32(1 / math.sqrt(1 + n_plain + (n - n_plain) * CHARS_VALUE * CHARS_VALUE))
         values = (gram_value, gram_value * CHARS_VALUE, np.float32(1 / math.sqrt(1 + n_plain)))
 

@@ -91,12 +91,12 @@ def mix(logs, known, n_labels, weights, factors, contexts, out):  # type: ignore
     for label in range(n_labels):
         if known[label]:
             top = max(top, out[label])
-    total = np.float32(0)
+    total = 0.0  # in 64 bits: a thousand labels must still sum to 1
     for label in range(n_labels):
         out[label] = max(np.float32(math.exp(out[label] - top)), LEAST) if known[label] else np.float32(0)
         total += out[label]
     for label in range(n_labels):
-        out[label] /= total
+        out[label] = np.float32(out[label] / total)
 
 
 @kernel

@@ -28,7 +28,7 @@ CLASSIFIERS = [
     "linear?bits=18&max_labels=600",
     "linear?bits=18&max_labels=600&chars=0",
     "bayes?bits=18&max_labels=600",
-    "bayes?bits=18&max_labels=600&chars=0&complement=1",
+    "bayes?bits=18&max_labels=600&chars=0&complement=1&half_life=1000",
     "blend?bits=18&max_labels=600",
     "blend?bits=18&max_labels=600&chars=0",
 ]
