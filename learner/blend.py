@@ -10,7 +10,7 @@ Six experts read the same hashed features, each once, and mixer.py makes one pre
     5  all      naive Bayes on all features                                 }
 
 What experts know of a feature and a label lies side by side: a cache line has that of two labels. Words and pairs are
-few, so their table has a quarter of the slots. Memory is fixed, whatever the number of labels. One thread at a time may
+fewer, so their table has half of the slots. Memory is fixed, whatever the number of labels. One thread at a time may
 use an object; its kernel holds no GIL.
 
 Variances: the diagonal Kalman filter on the softmax (as AdPredictor, Graepel et al. 2010, section 3.3, with
@@ -53,7 +53,7 @@ QUICK, CALM, PLAIN, WARY, BAYES_WORDS, BAYES_ALL = range(6)
 N_LINEAR: Final = 4
 N_EXPERTS: Final = 6
 WIDTH: Final = 4  # values of a (feature, label) pair in the tables: two weights, then what each step goes by
-TERM_SHARE: Final = 2  # the table of terms has 2**(bits - TERM_SHARE) slots
+TERM_SHARE: Final = 1  # the table of terms has 2**(bits - TERM_SHARE) slots
 
 QUICK_RATE: Final = np.float32(1.0)
 QUICK_SUM: Final = np.float32(1e-2)  # so that the high rate does not hit at the first sight of a feature
@@ -71,8 +71,8 @@ FLATTEN: Final = 0.5
 class BlendSettings(TextSettings):
     """Options of `blend`."""
 
-    bits: int = 22  # 2**bits slots of 20 bytes, and a quarter as many of 16
-    half_life: float = 20_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
+    bits: int = 22  # 2**bits slots of 20 bytes, and half as many of 16
+    half_life: float = 5_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
     max_labels: int = 1000
 
     def __post_init__(self) -> None:

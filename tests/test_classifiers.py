@@ -17,11 +17,12 @@ from sklearn.linear_model import SGDClassifier
 
 from learner import mixer
 from learner.bayes import Bayes, BayesSettings, count_and_score
-from learner.blend import blend_and_learn
+from learner.blend import BlendSettings, blend_and_learn
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.experts import MAX_REPEATS
 from learner.linear import Linear, LinearSettings, score_and_learn, warm_up
 from learner.models import REGISTRY, build, make_classifier
+from learner.text import TextSettings
 from stream.errors import ConfigError, StateError
 
 CLASSIFIERS = [
@@ -378,6 +379,12 @@ def test_a_classifier_is_built_again_from_its_config_and_its_spec(spec: str, cla
         ("linear?chars=maybe", "1 or 0"),
         ("linear?chars_min=9", "in this order"),
         ("linear?max_chars=0", "1 to"),
+        ("bayes?alpha=0", "0.001 to 10"),
+        ("bayes?flatten=2", "0 to 1"),
+        ("bayes?half_life=1", "10 to"),
+        ("bayes?bits=7", "8 to 30"),
+        ("blend?bits=8&max_labels=17", "16"),
+        ("blend?half_life=-1", "10 to"),
     ],
 )
 def test_a_spec_that_cannot_be_meant(spec: str, message: str) -> None:
@@ -414,6 +421,13 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "decay": 1e-4,
         "max_labels": 1000,
     }
+
+
+def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
+    text = dataclasses.asdict(TextSettings())
+    bayes = {"bits": 22, "alpha": 0.1, "flatten": 0.7, "half_life": 5000.0, "complement": False, "max_labels": 1000}
+    assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
+    assert dataclasses.asdict(BlendSettings()) == {**text, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
 
 
 @settings(deadline=None, max_examples=60)
