@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import DriftlineError
+from stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
 State = dict[str, NDArray[Any]]
@@ -70,6 +70,29 @@ class Classifier(ABC):
     @abstractmethod
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays as `state` gave them, and the labels. May keep them (they may be mapped copy-on-write)."""
+
+    def _checked(self, state: State, labels: Sequence[str]) -> State:
+        """Return arrays that may be taken over, copying only those that are not laid out as the kernels need them.
+
+        Raises
+        ------
+        StateError : an array is missing or of another shape or type, or the labels do not fit.
+        """
+        name_of_model = self.spec.partition("?")[0]
+        taken: State = {}
+        for name, own in self.state().items():
+            given = state.get(name)
+            if given is None or given.shape != own.shape or given.dtype != own.dtype:
+                found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
+                raise StateError(
+                    f"{name_of_model}: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}"
+                )
+            taken[name] = np.asarray(np.require(given, own.dtype, ["C", "A", "W"]))
+        if len(labels) > self.max_labels or not 0 <= taken["counters"][0] <= len(labels):
+            raise StateError(
+                f"{name_of_model}: {len(labels)} labels fit neither max_labels={self.max_labels} nor the arrays"
+            )
+        return taken
 
     def knows(self, label: str) -> bool:
         """Tell whether a label has a column."""

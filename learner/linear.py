@@ -17,17 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.experts import MAX_REPEATS, N_LABELS, REFUSED, adagrad, place, softmax, to_gradients
 from learner.kernels import kernel
 from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
-from stream.errors import ConfigError, StateError
+from stream.errors import ConfigError
 
-MIN_GRADIENT: Final = np.float32(3e-3)  # spares most labels of many a step, and at no loss of accuracy
-MAX_REPEATS: Final = 64  # a label of a larger weight: a text is long since learned by then
 FIRST_SUM: Final = np.float32(1e-5)  # keeps the first step of a weight finite when its gradient is tiny
-LEAST: Final = np.float32(1e-30)  # of a known label: only a label that was not known has exactly 0
-
-HALF: Final = np.uint64(32)
-N_LABELS, REFUSED = 0, 1  # places in counters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +107,7 @@ class Linear(Classifier):
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
-        taken = {}
-        for name, own in self.state().items():
-            given = state.get(name)
-            if given is None or given.shape != own.shape or given.dtype != own.dtype:
-                found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
-                raise StateError(f"linear: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
-            taken[name] = np.asarray(np.require(given, own.dtype, ["C", "A", "W"]))
-        if len(labels) > self.max_labels or not 0 <= taken["counters"][N_LABELS] <= len(labels):
-            raise StateError(f"linear: {len(labels)} labels fit neither max_labels={self.max_labels} nor the arrays")
+        taken = self._checked(state, labels)
         self._slots, self._known, self._counters = taken["slots"], taken["known"], taken["counters"]
         self._set_labels(labels, self.max_labels)
 
@@ -128,26 +115,6 @@ class Linear(Classifier):
 def warm_up() -> None:
     """Compile the kernel, or load it compiled, so that the first message does not wait for it."""
     Linear(LinearSettings(bits=8, max_labels=2)).learn_one("", "")
-
-
-@kernel
-def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
-    """Write the probabilities of known labels, equal ones if a score is not finite. Returns whether all were."""
-    finite = True
-    top = np.float32(-np.inf)
-    for label in range(n_labels):
-        if known[label]:
-            finite = finite and np.isfinite(scores[label])
-            top = max(top, scores[label])
-    total = np.float32(0)
-    for label in range(n_labels):
-        out[label] = np.float32(0)
-        if known[label]:
-            out[label] = max(np.float32(math.exp(scores[label] - top)), LEAST) if finite else np.float32(1)
-        total += out[label]
-    for label in range(n_labels):
-        out[label] /= total
-    return finite
 
 
 @kernel
@@ -171,7 +138,7 @@ def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type:
 
 
 @kernel
-def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
     slots, known, counters, rows, bases, scores,
 ):  # fmt: skip
@@ -191,8 +158,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     Notes
     -----
-    1. Hash. Feature h has the slots base + label, base = h * (slots - 2 max_labels) / 2**32: side by side, so that two
-       labels are one cache line, and never past the end. The bias has the last max_labels slots for itself.
+    1. Hash, and find the slots (experts.py).
     2. Values: 1 a word, pair and the bias, less an n-gram; the whole divided by its Euclidean norm.
     3. Score with the labels known by now.
     4. Learn. p - y is the gradient of the log loss in a score. Weight 2.5 is two steps and a half one; it ends early
@@ -203,15 +169,11 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     rate, chars_value, kept = arguments
     z, p = rows[0], rows[1]
     max_labels = known.shape[0]
-    span = np.uint64(slots.shape[0] - 2 * max_labels)
-    features = buffers[0]
     one = np.float32(1)
     for text in range(targets.shape[0]):
         # 1
         _, n_plain, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
-        for i in range(n):
-            bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
-        bases[0] = slots.shape[0] - max_labels
+        place(buffers[0], n, slots.shape[0], max_labels, bases)
         n_plain += 1
         n += 1
 
@@ -243,14 +205,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if not finite:
                 counters[REFUSED] += 1
                 break
-            p[target] -= one
-            learned = True
-            for label in range(n_scored):
-                if abs(p[label]) < MIN_GRADIENT:
-                    p[label] = 0
-                else:
-                    learned = False
-            if learned:
+            if not to_gradients(p, target, n_scored):
                 break
             part = min(weight_left, one)
             step = rate * part
@@ -259,11 +214,10 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 x = scale if i < n_plain else scale * chars_value
                 for label in range(n_scored):
                     if p[label] != 0:
-                        gradient = p[label] * x
-                        past = slots[base + label, 1] * kept
-                        square = gradient * gradient
-                        slots[base + label, 0] -= step * gradient / math.sqrt(past + square + FIRST_SUM)
-                        slots[base + label, 1] = past + part * square
+                        slot = base + label
+                        slots[slot, 0], slots[slot, 1] = adagrad(
+                            slots[slot, 0], slots[slot, 1] * kept, p[label] * x, step, part, FIRST_SUM
+                        )
             weight_left -= part
             if weight_left <= 0:
                 break

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from learner.bayes import Bayes, BayesSettings
+from learner.blend import Blend, BlendSettings
 from learner.classifier import Classifier
 from learner.linear import Linear, LinearSettings
 from learner.tree import Tree, TreeSettings
@@ -26,6 +28,8 @@ class Entry:
 REGISTRY: Final[dict[str, Entry]] = {
     "linear": Entry(LinearSettings, Linear),
     "tree": Entry(TreeSettings, Tree),
+    "bayes": Entry(BayesSettings, Bayes),
+    "blend": Entry(BlendSettings, Blend),
 }
 
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
+from learner.experts import MAX_REPEATS, softmax
 from learner.kernels import kernel
-from learner.linear import MAX_REPEATS, score
+from learner.linear import score
 from learner.text import HALF, hash_text
 from learner.tree_growth import (
     drop_alternate,
@@ -42,7 +43,6 @@ from learner.tree_leaf import (
     learn_mix,
     score_leaf,
     score_shared,
-    softmax,
 )
 
 LOCAL_WORDS: Final = 512  # of a text, that leaves look at: of whole e-mails the headers and the first page

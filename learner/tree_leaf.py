@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from learner.experts import MIN_GRADIENT, softmax
 from learner.kernels import kernel
-from learner.linear import FIRST_SUM, LEAST, MIN_GRADIENT, score
+from learner.linear import FIRST_SUM, score
 from learner.tree_growth import (
     PROMISE_SPAN,
     take_block,
@@ -68,29 +69,6 @@ MAX_UNIT: Final = 1e6  # then all counts are divided by it
 FORGOTTEN: Final = np.float32(1e-3)  # of an example
 MAX_MIX_GRADIENT: Final = 2.0
 MAX_MIX: Final = 4.0  # no weight runs away
-
-
-@kernel
-def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
-    """Write the probabilities of known labels; returns whether all scores were finite. The sum is in 64 bits.
-
-    As in `linear`, but there 500 equal shares in 32 bits may sum to 1 + 2e-5, which a leaf shows.
-    """
-    finite = True
-    top = np.float32(-np.inf)
-    for label in range(n_labels):
-        if known[label]:
-            finite = finite and np.isfinite(scores[label])
-            top = max(top, scores[label])
-    total = 0.0
-    for label in range(n_labels):
-        out[label] = np.float32(0)
-        if known[label]:
-            out[label] = max(np.float32(math.exp(scores[label] - top)), LEAST) if finite else np.float32(1)
-        total += out[label]
-    for label in range(n_labels):
-        out[label] = np.float32(out[label] / total)
-    return finite
 
 
 @kernel

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from learner.bayes import BayesSettings
 from learner.characters import APOSTROPHE, CHARACTER, IGNORED, SPACE, SYMBOL, WORD, classify, fold
 from learner.linear import LinearSettings
 from learner.text import TextSettings
@@ -89,6 +90,12 @@ def features(text: str, settings: TextSettings) -> list[int]:
     return list(dict.fromkeys(max(feature, 1) for feature in (words + pairs + grams)[: settings.max_features]))
 
 
+def softmax(scores: dict[int, float]) -> dict[int, float]:
+    top = max(scores.values(), default=0.0)
+    total = sum(math.exp(score - top) for score in scores.values())
+    return {k: math.exp(score - top) / total for k, score in scores.items()}
+
+
 class OracleLinear:
     """The linear classifier with dictionaries, in 64-bit floats."""
 
@@ -110,10 +117,7 @@ class OracleLinear:
         return [(base, value / norm) for base, value in found]
 
     def probabilities(self, values: list[tuple[int, float]]) -> dict[int, float]:
-        scores = {k: sum(self.weights.get(base + k, 0.0) * x for base, x in values) for k in sorted(self.known)}
-        top = max(scores.values(), default=0.0)
-        total = sum(math.exp(score - top) for score in scores.values())
-        return {k: math.exp(score - top) / total for k, score in scores.items()}
+        return softmax({k: sum(self.weights.get(base + k, 0.0) * x for base, x in values) for k in sorted(self.known)})
 
     def score_and_learn(self, text: str, target: int, weight: float) -> dict[int, float]:
         values = self.values(text)
@@ -135,3 +139,87 @@ class OracleLinear:
                     self.sums[base + k] = past + part * (g * x) ** 2
             weight -= part
         return before
+
+
+class OracleBayes:
+    """Naive Bayes with dictionaries, forgetting by ageing every count at every label."""
+
+    def __init__(self, settings: BayesSettings) -> None:
+        self.settings = settings
+        self.counts: dict[int, float] = {}
+        self.documents: dict[int, float] = {}
+        self.lengths: dict[int, float] = {}
+        self.distinct = 0
+
+    def bases(self, text: str) -> list[int]:
+        span = 2**self.settings.bits - 2 * self.settings.max_labels
+        return [feature * span >> 32 for feature in features(text, self.settings)]
+
+    def probabilities(self, text: str) -> dict[int, float]:
+        labels, alpha = sorted(self.documents), self.settings.alpha
+        everything = sum(self.lengths.values())
+        seen = [base for base in self.bases(text) if any(self.counts.get(base + k, 0) for k in range(max(labels) + 1))]
+        scores = {}
+        for k in labels:
+            score = math.log(self.documents[k] + 0.5)
+            for base in seen:
+                own, total = self.counts.get(base + k, 0.0), self.lengths[k]
+                if self.settings.complement:
+                    others = sum(self.counts.get(base + j, 0.0) for j in range(max(labels) + 1)) - own
+                    rest = everything - total + alpha * max(self.distinct, 1)
+                    score -= math.log((others + alpha) / rest)
+                else:
+                    score += math.log((own + alpha) / (total + alpha * max(self.distinct, 1)))
+            scores[k] = score / max(len(seen), 1) ** self.settings.flatten
+        return softmax(scores)
+
+    def score_and_learn(self, text: str, target: int, weight: float) -> dict[int, float]:
+        before = self.probabilities(text) if self.documents else {}
+        if target < 0:
+            return before
+        bases = self.bases(text)
+        labels = range(max(self.documents, default=-1) + 1)
+        self.distinct += sum(not any(self.counts.get(base + k, 0) for k in labels) for base in bases)
+        for base in bases:
+            self.counts[base + target] = self.counts.get(base + target, 0.0) + weight
+        self.documents[target] = self.documents.get(target, 0.0) + weight
+        self.lengths[target] = self.lengths.get(target, 0.0) + weight * len(bases)
+        if self.settings.half_life:
+            for kept in (self.counts, self.documents, self.lengths):
+                for key in kept:
+                    kept[key] *= 0.5 ** (1 / self.settings.half_life)
+        return before
+
+
+class OracleMixer:
+    """The mixer, one weight at a time, in 64-bit floats."""
+
+    def __init__(self, n_experts: int) -> None:
+        self.n_experts = n_experts
+        self.weights: dict[tuple[str, int], list[float]] = {}
+        self.steps: dict[tuple[str, int], float] = {}
+        self.factors: dict[int, float] = {}
+
+    def sets(self, logs: dict[int, list[float]], n_words: int) -> list[tuple[str, int]]:
+        favoured = max(logs, key=lambda label: (sum(logs[label]), -label))
+        return [("shared", 0), ("length", min(n_words.bit_length(), 11)), ("favoured", favoured)]
+
+    def mix(self, logs: dict[int, list[float]], n_words: int) -> dict[int, float]:
+        scores = {label: self.factors.get(label, 0.0) for label in logs}
+        for kind, which in self.sets(logs, n_words):
+            first = 2.0 / self.n_experts if kind == "shared" else 0.0
+            weights = self.weights.setdefault((kind, which), [first] * self.n_experts)
+            for label, row in logs.items():
+                scores[label] += sum(weight * log for weight, log in zip(weights, row, strict=True))
+        return softmax(scores)
+
+    def learn(self, logs: dict[int, list[float]], n_words: int, target: int, part: float) -> None:
+        p = self.mix(logs, n_words)
+        for chosen in self.sets(logs, n_words):
+            self.steps[chosen] = steps = self.steps.get(chosen, 0.0) + part
+            rate = part * max(0.05 / math.sqrt(steps + 1), 0.002) * (1 if chosen[0] == "shared" else 0.2)
+            for expert in range(self.n_experts):
+                gradient = sum(p[label] * row[expert] for label, row in logs.items()) - logs[target][expert]
+                self.weights[chosen][expert] -= rate * gradient
+        for label in logs:
+            self.factors[label] = self.factors.get(label, 0.0) - part * 0.001 * (p[label] - (label == target))

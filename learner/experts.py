@@ -1,0 +1,161 @@
+"""How does one expert score a text and learn it?
+
+The steps that `linear`, `bayes` and `blend` are made of, each a kernel over hashed features. A (feature, label) pair is
+a slot of a table of fixed size, a row of one or more values: feature h has the slots base + label,
+base = h * (slots - 2 max_labels) / 2**32, side by side, so that a few labels are one cache line, and never past the
+end. The bias has the last max_labels slots for itself. Sums run in the order of features: bit-exact on one machine.
+
+Rows are cut out as slices before they are read: numba then knows that no index is negative, and the loop is vectorised.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+
+from learner.kernels import kernel
+
+MIN_GRADIENT: Final = np.float32(3e-3)  # spares most labels of many a step, and at no loss of accuracy
+MAX_REPEATS: Final = 64  # a label of a larger weight: a text is long since learned by then
+LEAST: Final = np.float32(1e-30)  # of a known label: only a label that was not known has exactly 0
+PRODUCTS: Final = 16  # counts multiplied before a logarithm is taken: 1e16 each would still be finite
+RENORMALISE: Final = 1e6  # the scale at which counts are divided by it
+
+HALF: Final = np.uint64(32)
+N_LABELS, REFUSED = 0, 1  # places in counters
+DOCUMENTS, WORDS, FEATURES = 0, 1, 2  # columns of the totals of labels
+SCALE, DISTINCT_WORDS, DISTINCT_FEATURES = 0, 1, 2  # places in the totals of all
+
+
+@kernel
+def place(features, n, slots, max_labels, bases):  # type: ignore[no-untyped-def]
+    """Write the first slot of the bias, then of each feature."""
+    span = np.uint64(slots - 2 * max_labels)
+    bases[0] = slots - max_labels
+    for i in range(n):
+        bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
+
+
+@kernel
+def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
+    """Write the probabilities of known labels, equal ones if a score is not finite. Returns whether all were.
+
+    The sum is in 64 bits: in 32, 500 equal shares sum to 1 + 2e-5.
+    """
+    finite = True
+    top = np.float32(-np.inf)
+    for label in range(n_labels):
+        if known[label]:
+            finite = finite and np.isfinite(scores[label])
+            top = max(top, scores[label])
+    total = 0.0
+    for label in range(n_labels):
+        out[label] = np.float32(0)
+        if known[label]:
+            out[label] = max(np.float32(math.exp(scores[label] - top)), LEAST) if finite else np.float32(1)
+        total += out[label]
+    for label in range(n_labels):
+        out[label] = np.float32(out[label] / total)
+    return finite
+
+
+@kernel
+def to_gradients(p, target, n_labels):  # type: ignore[no-untyped-def]
+    """Turn probabilities into gradients of the log loss, small ones into 0. Returns whether any is left."""
+    p[target] -= np.float32(1)
+    some = False
+    for label in range(n_labels):
+        if abs(p[label]) < MIN_GRADIENT:
+            p[label] = 0
+        else:
+            some = True
+    return some
+
+
+@kernel
+def adagrad(weight, past, gradient, step, part, least):  # type: ignore[no-untyped-def]
+    """Return a weight and its sum of squared gradients after a step; a part of one counts so much of the square."""
+    square = gradient * gradient
+    return weight - step * gradient / np.float32(math.sqrt(past + square + least)), past + part * square
+
+
+@kernel
+def add_rows(table, width, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
+    """Add the rows of features, times their value, to out: [n_labels * width], as the table, which is flat."""
+    n = n_labels * width
+    if n == 8:  # two labels of four values: the same sums in registers
+        row = out[:8]
+        a, b, c, d, e, f, g, h = row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+        for i in range(start, stop):
+            row = table[bases[i] * width : bases[i] * width + 8]
+            a, b, c, d = a + row[0] * value, b + row[1] * value, c + row[2] * value, d + row[3] * value
+            e, f, g, h = e + row[4] * value, f + row[5] * value, g + row[6] * value, h + row[7] * value
+        out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a, b, c, d, e, f, g, h
+        return
+    for i in range(start, stop):
+        row = table[bases[i] * width : bases[i] * width + n]
+        for j in range(n):
+            out[j] += row[j] * value
+
+
+@kernel
+def add_log_counts(counts, bases, start, stop, inverse, n_labels, complement, products, out):  # type: ignore[no-untyped-def]
+    """Add the sum over features of log(1 + count * inverse) of each label to out. Returns how many have any count.
+
+    The logarithm is that of a product of PRODUCTS factors: one instead of so many. `complement` takes the count of all
+    other labels, and subtracts.
+    """
+    n_seen = 0
+    if n_labels == 2 and not complement:  # the same in registers
+        for first in range(start, stop, PRODUCTS):
+            one, other = 1.0, 1.0
+            for i in range(first, min(first + PRODUCTS, stop)):
+                row = counts[bases[i] : bases[i] + 2]
+                n_seen += (row[0] > 0) | (row[1] > 0)
+                one *= 1.0 + row[0] * inverse
+                other *= 1.0 + row[1] * inverse
+            out[0] += math.log(one)
+            out[1] += math.log(other)
+        return n_seen
+    for first in range(start, stop, PRODUCTS):
+        products[:n_labels] = 1
+        for i in range(first, min(first + PRODUCTS, stop)):
+            row = counts[bases[i] : bases[i] + n_labels]
+            seen = 0
+            for label in range(n_labels):
+                seen |= row[label] > 0
+            n_seen += seen
+            if seen and complement:
+                total = np.float32(0)
+                for label in range(n_labels):
+                    total += row[label]
+                for label in range(n_labels):
+                    products[label] *= 1.0 + max(total - row[label], np.float32(0)) * inverse
+            elif seen:
+                for label in range(n_labels):
+                    products[label] *= 1.0 + row[label] * inverse
+        for label in range(n_labels):
+            log = math.log(products[label])
+            out[label] += -log if complement else log
+    return n_seen
+
+
+@kernel
+def count_label(counts, bases, start, stop, label, amount):  # type: ignore[no-untyped-def]
+    """Count a label with features."""
+    for i in range(start, stop):
+        counts[bases[i] + label] += amount
+
+
+@kernel
+def grow_scale(counts, totals, overall, growth):  # type: ignore[no-untyped-def]
+    """Forget a little: let later labels count more, and divide all by the scale when it has become large."""
+    overall[SCALE] *= growth
+    if overall[SCALE] > RENORMALISE:
+        inverse = np.float32(1 / overall[SCALE])
+        for slot in range(counts.shape[0]):
+            counts[slot] *= inverse
+        for label in range(totals.shape[0]):
+            for column in range(totals.shape[1]):
+                totals[label, column] /= overall[SCALE]
+        overall[SCALE] = 1.0
