@@ -61,7 +61,7 @@ class Classifier(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return what `make_classifier` needs to build it again, as JSON types: never more than was set."""
+        """Return every setting as JSON types, for `build`: a later version's defaults must not change a checkpoint."""
 
     @abstractmethod
     def state(self) -> State:

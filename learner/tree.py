@@ -33,7 +33,6 @@ from learner.tree_layout import (
     MAJORITY,
     MIX,
     N_COUNTERS,
-    N_LABELS,
     N_LINKS,
     N_PREDICTORS,
     N_ROWS,
@@ -235,15 +234,7 @@ class Tree(Classifier):
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
-        taken = {}
-        for name, own in self.state().items():
-            given = state.get(name)
-            if given is None or given.shape != own.shape or given.dtype != own.dtype:
-                found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
-                raise StateError(f"tree: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
-            taken[name] = np.asarray(np.require(given, own.dtype, ["C", "A", "W"]))
-        if len(labels) > self.max_labels or not 0 <= taken["counters"][N_LABELS] <= len(labels):
-            raise StateError(f"tree: {len(labels)} labels fit neither max_labels={self.max_labels} nor the arrays")
+        taken = self._checked(state, labels)
         memory = Memory(**taken)
         check_links(memory)
         self._memory = memory
