@@ -377,7 +377,7 @@ def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
 def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
     from learner.snapshot import Follower
 
-    snapshot = Follower(stream.data / "snapshots").look()
+    snapshot = Follower(stream.data / "snapshots", allow_pickle=stream.allow_pickle).look()
     if snapshot is None:
         raise ConfigError(
             f"{stream.data} holds no snapshot: nothing was learned there yet. "
@@ -470,8 +470,8 @@ def evaluate(
         check_suffix(plot)
     with _reading(file, "evaluating", text_column, label_column) as reading:
         for spec in models:
-            warm_up(make_classifier(spec))
-        evaluations = [Evaluation(make_classifier(spec), delay, spec) for spec in models]
+            warm_up(make_classifier(spec, allow_pickle=True))  # no state is read: there is no pickle to be opened
+        evaluations = [Evaluation(make_classifier(spec, allow_pickle=True), delay, spec) for spec in models]
         rows: Iterator[Row] = islice(reading.file, limit)
         messages = 0
         while batch := list(islice(rows, BATCH_ROWS)):
