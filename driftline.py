@@ -176,7 +176,9 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
 
     from api.server import Started
     from api.server import serve as serve_api
+    from learner.foreign import check_allowed
 
+    check_allowed(learner.model or "", stream.allow_pickle)
     _log_to_console()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_learn_process, args=(stream, learner), name="driftline-learner")

@@ -21,13 +21,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set
-from learner.foreign import LIBRARIES, Argument, Library, make, parse, refusal
+from learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
 from learner.text import TextSettings, features
 from stream.errors import ConfigError, StateError
 
@@ -171,7 +172,7 @@ class Adapter(Classifier):
             return True
         try:
             given = np.asarray(self._score(row, len(out)), np.float64)[known]
-        except Exception as error:  # noqa: BLE001  (whatever it is, it must not end the stream)
+        except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it must not end the stream)
             self._complain("score", error)
             given = np.full(len(known), np.nan)
         total = given.sum()
@@ -187,7 +188,7 @@ class Adapter(Classifier):
             return False
         try:
             self._learn(row, target, min(weight, MAX_REPEATS))
-        except Exception as error:  # noqa: BLE001  (as above)
+        except Exception as error:  # noqa: BLE001, RUF100  (as above)
             self._complain("learn", error)
             return False
         self._known[target] = 1
@@ -203,7 +204,7 @@ class Adapter(Classifier):
         """Give the places of each text's features, under 2**bits, in order, each once."""
         found, starts = features(texts, self.settings)
         places = found >> np.uint32(32 - self.settings.bits)
-        return (np.unique(places[start:stop]) for start, stop in zip(starts[:-1], starts[1:], strict=True))
+        return (np.unique(places[start:stop]) for start, stop in pairwise(starts))
 
     def _value(self, n: int) -> float:
         return float(1 / np.sqrt(n)) if self.settings.norm and n else 1.0
@@ -249,8 +250,7 @@ class Adapter(Classifier):
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Open the pickle, where that was allowed."""
-        if not self._allow_pickle:
-            raise ConfigError(refusal(self._name))
+        check_allowed(self._name, self._allow_pickle)
         if len(labels) > self.max_labels:
             raise StateError(f"{self._name}: {len(labels)} labels, but max_labels is {self.max_labels}")
         taken = {}
@@ -274,9 +274,7 @@ class Adapter(Classifier):
         package = self._package()
         here = f"{package} {_version(package)}"
         if written_by != here:
-            _LOG.warning(
-                "%s was written by %s and is read by %s: it may not learn the same", self.spec, written_by, here
-            )
+            _LOG.warning("%s was written by %s and is read by %s: it may learn otherwise", self.spec, written_by, here)
         self._model, self._known, self._counters = model, taken["known"], taken["counters"]
         self._set_labels(labels, self.max_labels)
 

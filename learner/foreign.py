@@ -38,12 +38,19 @@ class Library:
     need: str  # what that takes, in words
 
 
-def refusal(name: str) -> str:
-    """Say why a foreign model is refused, and what to do."""
-    return (
-        f"model {name}: its state is a Python pickle, and opening one runs whatever code is in it. "
-        "If nobody else can write to the data directory, allow it with --allow-pickle; nothing was opened"
-    )
+def is_foreign(name: str) -> bool:
+    """Tell whether a classifier's name, or its whole specification, means one of another library."""
+    prefix, colon, _ = name.partition(":")
+    return bool(colon) and prefix in LIBRARIES
+
+
+def check_allowed(name: str, allow_pickle: bool) -> None:
+    """Raise ConfigError for a foreign model where none is allowed."""
+    if is_foreign(name) and not allow_pickle:
+        raise ConfigError(
+            f"model {name}: its state is a Python pickle, and opening one runs whatever code is in it. "
+            "If nobody else can write to the data directory, allow it with --allow-pickle; nothing was opened"
+        )
 
 
 def _is_river_classifier(cls: type) -> bool:
@@ -99,11 +106,11 @@ def make(library: Library, path: str, arguments: Mapping[str, Argument], *, what
     ------
     ConfigError : no such library, class or argument, or the class does not take the value.
     """
-    cls = find_class(library, path)
+    module, cls = find_class(library, path)
     if not what and not library.usable(cls):
         raise ConfigError(
             f"{library.prefix}:{path} cannot be used: it must {library.need}; "
-            f"{_listed(_usable_in(library, importlib.import_module(cls.__module__)), 'no class beside it does')}"
+            f"{_listed(_usable_in(library, module), 'no class beside it does')}"
         )
     what = what or f"{library.prefix}:{path}"
     parameters = inspect.signature(cls).parameters
@@ -128,8 +135,8 @@ def make(library: Library, path: str, arguments: Mapping[str, Argument], *, what
         raise ConfigError(f"{what} cannot be made with {given or 'no arguments'}: {error}") from error
 
 
-def find_class(library: Library, path: str) -> type:
-    """Import a class by its name. Raises ConfigError."""
+def find_class(library: Library, path: str) -> tuple[ModuleType, type]:
+    """Import a class by its name; return it and the module that the name says. Raises ConfigError."""
     if library.package and importlib.util.find_spec(library.package) is None:
         raise ConfigError(f"{library.prefix}:{path} needs {library.package}, which is not installed: {library.install}")
     if not _CLASS_NAME.fullmatch(path):
@@ -144,7 +151,7 @@ def find_class(library: Library, path: str) -> type:
     if not isinstance(cls, type):
         usable = _listed(_usable_in(library, module), "no class in it can be used")
         raise ConfigError(f"{library.prefix}:{path}: {full} has no class {name!r}; {usable}")
-    return cls
+    return module, cls
 
 
 def _near(library: Library, full: str) -> str:

@@ -2,8 +2,8 @@
 
 A classifier is named by a specification, `linear?bits=20&chars=0`: its name, then settings that differ from the
 defaults. `build` takes what `Classifier.config` gave, so that a checkpoint can be read without knowing who wrote it.
-A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so does
-such a model's state: it is refused, before anything of it is looked at, where `allow_pickle` does not say otherwise.
+A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so
+does such a model's state: without `allow_pickle` it is refused before anything of it is looked at.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from learner.classifier import Classifier
-from learner.foreign import LIBRARIES, refusal
+from learner.foreign import LIBRARIES, check_allowed, is_foreign
 from learner.linear import Linear, LinearSettings
 from stream.errors import ConfigError
 
@@ -58,7 +58,7 @@ def make_classifier(spec: str, *, allow_pickle: bool = False) -> Classifier:
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
     """Return a new classifier with settings that are strings, or as `Classifier.config` gives them."""
     settings = {setting: value for setting, value in settings.items() if setting != "classifier"}  # a config's own name
-    if name.partition(":")[0] in LIBRARIES and ":" in name:
+    if is_foreign(name):
         return _build_foreign(name, settings, allow_pickle)
     entry = REGISTRY.get(name)
     if entry is None:
@@ -75,8 +75,7 @@ def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False)
 
 def _build_foreign(name: str, settings: Mapping[str, Any], allow_pickle: bool) -> Classifier:
     """Tell our options, max_labels and those after `text.`, from the model's arguments, and make it."""
-    if not allow_pickle:
-        raise ConfigError(refusal(name))
+    check_allowed(name, allow_pickle)
     from learner import adapters  # noqa: PLC0415  (only where it is used)
 
     kind = adapters.settings_class(name.partition(":")[0])
