@@ -39,7 +39,7 @@ BAYES = "river:naive_bayes.MultinomialNB"
 MODELS = {
     BAYES: 0.9,
     "river:linear_model.LogisticRegression": 0.85,
-    "river:tree.HoeffdingTreeClassifier?grace_period=50&text.bits=7&text.dense=1&text.pairs=0": 0.35,
+    "river:tree.HoeffdingTreeClassifier?grace_period=50&text.bits=7&text.dense=1&text.pairs=0": 0.5,
     "sklearn:linear_model.SGDClassifier?loss=log_loss&text.bits=14&max_labels=4": 0.9,
     "sklearn:naive_bayes.MultinomialNB?text.bits=12&max_labels=4": 0.85,
     "class:test_adapters.Counts?step=2": 0.85,
