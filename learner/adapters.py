@@ -47,9 +47,7 @@ class ForeignSettings(TextSettings):
     max_features: int = 4096
     bits: int = 18  # 2**bits features
     norm: bool = False  # each value 1 / sqrt(their number), not 1
-    dense: bool = (
-        False  # all 2**bits values, zeros too: what some models need, and trees of River learn nothing without
-    )
+    dense: bool = False  # zeros too, not only what occurs: a tree of River sees no other way what is absent
     max_labels: int = 64
 
     def __post_init__(self) -> None:
