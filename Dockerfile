@@ -11,7 +11,8 @@ COPY stream /src/stream
 COPY learner /src/learner
 COPY api /src/api
 RUN /opt/driftline/bin/pip install --no-deps --no-build-isolation /src \
-    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.models
+    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.models \
+    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.drift
 
 FROM python:3.11-slim
 COPY --from=build /opt/driftline /opt/driftline

@@ -1,14 +1,16 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
 #   make test     linters, types and all tests
+#   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make lock     take newer versions of the dependencies
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test lint lock clean
+.PHONY: run test lint bench lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -37,10 +39,27 @@ lint: .venv/test.done
 	$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
+bench: .venv-bench/install.done
+	.venv-bench/bin/python -m bench $(BENCH)
+
+# The peers are not pinned: the newest are measured, and the report says which. One that cannot be had is left out.
+.venv-bench/install.done: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Installing Driftline and its peers into .venv-bench ..."
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH_INSTALL) --require-hashes -r requirements.lock
+	@for peer in bench-river bench-sklearn bench-vw; do \
+		$(BENCH_INSTALL) --no-build-isolation --editable ".[$$peer]" || echo "left out: $$peer"; done
+	@if python3.8 -c '' 2>/dev/null; then \
+		python3.8 -m venv .venv-bench38 && \
+		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
+	else echo "left out: scikit-multiflow, for want of python3.8"; fi
+	@touch $@
+
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group build --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .pytest_cache .mypy_cache .ruff_cache .hypothesis

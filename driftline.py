@@ -77,6 +77,7 @@ def _print_error(*lines: str) -> None:
 def _log_to_console() -> None:
     """Show warnings and errors of the parts, one line each, on standard error."""
     logging.basicConfig(level=logging.WARNING, format="driftline: %(message)s")
+    logging.getLogger("librdkafka").setLevel(logging.ERROR)
 
 
 class _Reading:
@@ -261,17 +262,22 @@ def learn(
 
     _log_to_console()
     console = _console(stderr=True)
-    columns = (TextColumn("learning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True, disable=not (stop_at_end and console.is_terminal)) as bar:
-        task = bar.add_task("learning", total=None)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        recovering = bar.add_task("recovering, batches", total=None, visible=False)
+        learning = bar.add_task("learning, records", total=None, visible=False)
+
+        def replay(done: int, total: int) -> None:
+            bar.update(recovering, completed=done, total=total, visible=done < total)
 
         def advance(done: Advance) -> None:
-            bar.update(task, completed=done.done, total=done.total)
+            bar.update(learning, completed=done.done, total=done.total, visible=True)
 
         status = run_learner(
             stream,
             learner,
             stop_at_end=stop_at_end,
+            on_replay=replay,
             on_start=_print_started,
             on_advance=advance if stop_at_end else None,
         )
@@ -333,10 +339,21 @@ def _print_status(status: "Status") -> None:
         f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}"
         if progress["labels"]
         else "no label has met a prediction yet",
+        "drift": _describe_drift(status),
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)
+
+
+def _describe_drift(status: "Status") -> str:
+    overall = status.drift.overall
+    line = f"got worse {overall.worse:,} times, better {overall.better:,} times"
+    worse = [alarm for alarm in status.drift.recent if alarm.change == "worse" and alarm.label is None]
+    if worse:
+        last = worse[-1]
+        line += f"; worse last at label {last.at_label:,}: log loss {last.loss_before:.3f}, then {last.loss_after:.3f}"
+    return line
 
 
 @app.command()
@@ -522,6 +539,20 @@ def _print_table(results: "list[Result]") -> None:
             f"{result.messages_per_second:,.0f}",
         )
     _console().print(table)
+    for result in results:
+        if result.shifts:
+            _console().print(escape(_describe_shifts(result)), style="dim", soft_wrap=True)
+
+
+def _describe_shifts(result: "Result") -> str:
+    alarms = result.to_json()["drift_alarms"]
+    overall, of_labels = alarms["overall"], alarms["by_label"]
+    worse = [f"{s.at_label:,}" for s in result.shifts if s.column is None and s.change == "worse"]
+    at = f" (at label {'; '.join(worse[:5])}{'; ...' if len(worse) > 5 else ''})" if worse else ""
+    return (
+        f"{result.model}: drift alarms: {overall['worse']} worse{at}, {overall['better']} better; "
+        f"of single labels {of_labels['worse']} worse, {of_labels['better']} better"
+    )
 
 
 if __name__ == "__main__":

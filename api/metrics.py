@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connection import Connection
 from api.watcher import Watcher
+from learner.alarms import Alarms
 from learner.status import Status
 
 MAX_LABEL_SERIES: Final = 100
@@ -166,6 +167,7 @@ def _of_learner(status: Status) -> Iterator[Metric]:
     }
     for name, (value, text) in totals.items():
         yield CounterMetricFamily(f"driftline_{name}", text, value)
+    yield _alarms(status.drift)
     yield _gauge("pending", "Messages that wait for a label.", status.pending)
     yield _gauge("waiting", "Labels that wait for a message.", status.waiting)
     yield _gauge("window_bytes", "Memory of the join window.", status.window_bytes)
@@ -185,6 +187,19 @@ def _of_learner(status: Status) -> Iterator[Metric]:
     for name, (score, text) in scores.items():
         if score is not None:
             yield _gauge(name, text, score)
+
+
+def _alarms(alarms: Alarms) -> CounterMetricFamily:
+    """Return the alarms by label; drift is watched for a bounded number of them."""
+    family = CounterMetricFamily(
+        "driftline_drift_alarms",
+        "Changes of the log loss as served, for predictions of a true label; for all predictions where it is empty.",
+        labels=("label", "change"),
+    )
+    for label, changes in {"": alarms.overall, **alarms.by_label}.items():
+        family.add_metric((label, "worse"), changes.worse)
+        family.add_metric((label, "better"), changes.better)
+    return family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -15,6 +15,7 @@ from api import openapi
 from api.connection import Connection
 from api.errors import ErrorDetail, json_response
 from api.watcher import Served, Watcher
+from learner.alarms import Alarms
 from learner.checkpoint import Offsets
 from learner.status import Status
 
@@ -81,6 +82,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0  # labels that wait for a message now
     accuracy: float | None  # of predictions as served
     progressive: Progressive | None
+    drift: Alarms | None  # when the log loss of predictions as served changed, over all labels and for single ones
     lag: Offsets | None
     learner: Learner | None
 
@@ -160,6 +162,7 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         **(_counts(status) if status else {}),
         accuracy=progressive.accuracy if progressive and progressive.labels else None,
         progressive=progressive,
+        drift=status.drift if status else None,
         lag=connection.lag(status.positions if status else {}),
         learner=_learner(status) if status else None,
     )

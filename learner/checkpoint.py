@@ -7,6 +7,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
     checkpoints/000000000042/     named after the last batch in it
         model.safetensors         the classifier's arrays
         progress.safetensors      the metrics' arrays
+        drift.safetensors         the drift alarms' windows
         window-0.msgpack ...      one for each partition of the messages
         manifest.json             Manifest
         SHA256SUMS
@@ -22,6 +23,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from learner import durable
+from learner.alarms import Alarms
 from learner.classifier import State
 from learner.settings import Rules
 from stream.errors import StateError
@@ -60,6 +62,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     clocks: Offsets  # the highest timestamp taken of each partition, ms
     counts: Counts
     join_counts: JoinCounts
+    alarms: Alarms
     created_at: str
 
 
@@ -69,6 +72,7 @@ class Checkpoint(msgspec.Struct):
     manifest: Manifest
     model: State
     progress: State
+    drift: State
     windows: list[bytes]
 
 
@@ -87,6 +91,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     files = {
         "model.safetensors": safetensors.numpy.save(checkpoint.model),
         "progress.safetensors": safetensors.numpy.save(checkpoint.progress),
+        "drift.safetensors": safetensors.numpy.save(checkpoint.drift),
         **{f"window-{number}.msgpack": window for number, window in enumerate(checkpoint.windows)},
         "manifest.json": msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1),
     }
@@ -110,6 +115,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             manifest,
             safetensors.numpy.load(files["model.safetensors"]),
             safetensors.numpy.load(files["progress.safetensors"]),
+            safetensors.numpy.load(files["drift.safetensors"]),
             [files[f"window-{number}.msgpack"] for number in range(sum(name.startswith("window-") for name in files))],
         )
     except (OSError, KeyError, ValueError, SafetensorError) as error:

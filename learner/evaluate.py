@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores
+from learner.drift import Drift, Shift
 from learner.progress import Progress
 from stream.errors import ConfigError
 from stream.files import Row
@@ -49,6 +50,7 @@ class Result(NamedTuple):
     log_loss: float
     seconds: float
     curve: Curve
+    shifts: tuple[Shift, ...] = ()  # when the loss had changed: what would have been drift alarms
 
     @property
     def messages_per_second(self) -> float:
@@ -56,10 +58,17 @@ class Result(NamedTuple):
         return self.messages / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the curve and the delay, as JSON types."""
+        """Return everything but the curve and the delay, as JSON types; of the changes, how many there were."""
         fields = self._asdict()
-        del fields["curve"], fields["delay"]
-        return fields | {"messages_per_second": self.messages_per_second}
+        del fields["curve"], fields["delay"], fields["shifts"]
+        overall, of_labels = ([s for s in self.shifts if (s.column is None) == whole] for whole in (True, False))
+        alarms = {"overall": _tally(overall), "by_label": _tally(of_labels)}
+        return fields | {"messages_per_second": self.messages_per_second, "drift_alarms": alarms}
+
+
+def _tally(shifts: list[Shift]) -> dict[str, int]:
+    worse = sum(shift.change == "worse" for shift in shifts)
+    return {"worse": worse, "better": len(shifts) - worse}
 
 
 def evaluate(
@@ -107,6 +116,8 @@ class Evaluation:
             raise ConfigError(f"delay: must be 0 or more messages, got {delay}")
         self._classifier, self._delay, self._model = classifier, delay, model
         self._progress = Progress(classifier.max_labels)
+        self._drift = Drift(classifier.max_labels)
+        self._shifts: list[Shift] = []
         self._messages = 0
         self._seconds = 0.0
         self._waiting: deque[tuple[int, str, str]] = deque()  # number, text, label: scored, to be learned
@@ -167,6 +178,7 @@ class Evaluation:
             progress.log_loss,
             self._seconds,
             _curve(np.concatenate([np.zeros(0, np.bool_), *self._correct])),
+            tuple(self._shifts),
         )
 
     def _due(self) -> tuple[str, int]:
@@ -201,7 +213,9 @@ class Evaluation:
         scored = [self._scored.popleft() for _ in truths]
         predicted = np.array([column for column, _ in scored], np.int32)
         truth = np.array(truths, np.int32)
-        self._progress.add(predicted, truth, np.array([p for _, p in scored], np.float32))
+        p_truth = np.array([p for _, p in scored], np.float32)
+        self._progress.add(predicted, truth, p_truth)
+        self._shifts += [shift for _, shift in self._drift.add(predicted, truth, p_truth)]
         self._correct.append((predicted == truth)[predicted >= 0])
 
 

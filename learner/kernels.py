@@ -1,7 +1,7 @@
 """How are the hot loops compiled, and where do they stay compiled?
 
 numba compiles a kernel at its first call and keeps it on the disk. It looks for changes only in the file of the kernel
-itself, not in those that the kernel calls; so here each state of this folder's sources has a directory of its own, and
+itself, not in those that the kernel calls; so here each state of the files with kernels has a directory of its own, and
 a kernel can never be older than what it was compiled from. NUMBA_CACHE_DIR puts it elsewhere.
 """
 
@@ -26,8 +26,9 @@ def kernel(function: Callable[..., Any]) -> Any:
 def _choose_directory() -> None:
     if "NUMBA_CACHE_DIR" in os.environ:
         return
-    sources = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py")))
-    name = PREFIX + hashlib.blake2b(sources, digest_size=8).hexdigest()
+    sources = (path.read_bytes() for path in sorted(HERE.glob("*.py")))
+    with_kernels = b"".join(source for source in sources if b"learner.kernels" in source)
+    name = PREFIX + hashlib.blake2b(with_kernels, digest_size=8).hexdigest()
     for parent in (HERE / "__pycache__", Path.home() / ".cache" / "driftline"):
         try:
             (parent / name).mkdir(parents=True, exist_ok=True)

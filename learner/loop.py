@@ -7,7 +7,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     3. score each message, remember it in the join window
     4. find each label's message, score what was served, learn
     5. append the batch's spans to the journal, durably
-    6. only then let the outside see it: predictions, dead letters, a snapshot, the status
+    6. only then let the outside see it: predictions, dead letters, drift alarms, a snapshot, the status
     7. now and then a checkpoint: what was sent is durable, then the state is, then a new journal begins, then offsets
        are committed for lag tools, then old checkpoints go
 
@@ -24,11 +24,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
 from learner import checkpoint as checkpoints
+from learner import drift
 from learner import journal as journals
+from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
 from learner.classifier import Classifier
 from learner.journal import Head, Journal
@@ -49,6 +52,7 @@ POLL_S: Final = 0.05
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.2
+LOGGED_ALARMS: Final = 5  # of a batch
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -75,9 +79,14 @@ class Learner:
 
     # Starting.
 
-    def start(self) -> None:
-        """Recover, and let the outside see what that gave."""
-        warm_up()
+    def start(self, on_replay: Callable[[int, int], None] | None = None) -> None:
+        """Recover, and let the outside see what that gave.
+
+        Parameters
+        ----------
+        on_replay : called with the batches replayed so far, and with how many there are
+        """
+        drift.warm_up()
         for directory in (self._checkpoints, self._journals):
             directory.mkdir(parents=True, exist_ok=True)
         self._log.create_topics(self._stream.topics)
@@ -90,7 +99,7 @@ class Learner:
             self._begin()
         else:
             self._check_topics(newest)
-            self._recover(newest)
+            self._recover(newest, on_replay)
         self._publish()
         self._report("running")
 
@@ -115,27 +124,30 @@ class Learner:
 
     def _begin(self) -> None:
         classifier = self._make(self._settings.model or DEFAULT_MODEL)
+        warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
         self._open({partition: mark.low for partition, mark in marks.items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint()
 
-    def _recover(self, newest: Checkpoint) -> None:
+    def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
         config = manifest.config
+        warm_up(config["classifier"])
         classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
         machine = self._machine = Machine(manifest.rules, classifier, manifest.lineage)
         machine.classifier.load_state(newest.model, manifest.labels)
         machine.progress.load_state(newest.progress)
-        machine.counts = manifest.counts
+        machine.drift.load_state(newest.drift)
+        machine.counts, machine.alarms = manifest.counts, manifest.alarms
         machine.join.load_state(manifest.join_counts, newest.windows)
         marks = self._log.watermarks(self._stream.topics[:2])
         known = _partitions(manifest.positions)
         positions = {partition: known.get(partition, mark.low) for partition, mark in marks.items()}
         self._open(positions, _partitions(manifest.clocks))
-        self._replay()
+        self._replay(on_replay)
         machine.obey(self._rules())
         if self._batch > self._checkpoint_batch:
             self._checkpoint()
@@ -143,7 +155,7 @@ class Learner:
             self._begin_journal()
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
-    def _replay(self) -> None:
+    def _replay(self, on_replay: Callable[[int, int], None] | None) -> None:
         todo = journals.read_since(self._journals, self._batch)
         delivered = max((applied.delivered for applied in todo), default=self._batch)
         self._outbox = Outbox(self._log, delivered)
@@ -154,6 +166,9 @@ class Learner:
             self._batch = applied.batch
             if applied.batch > delivered:
                 self._outbox.send(applied.batch, outputs)
+                _log_alarms(self._machine.raised)
+            if on_replay is not None:
+                on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
 
@@ -186,6 +201,7 @@ class Learner:
             self._batch += 1
             self._journal.append(self._batch, self._outbox.delivered, batch.spans)  # 5
             self._outbox.send(self._batch, outputs)  # 6
+            _log_alarms(self._machine.raised)
         now = time.monotonic()
         if now >= self._next_snapshot:
             self._publish()
@@ -197,8 +213,9 @@ class Learner:
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
-        if hasattr(self, "_machine"):
-            self._report("failed", detail)
+        if hasattr(self, "_merger"):
+            with suppress(OSError):  # a full disk is what it may be about
+                self._report("failed", detail)
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
@@ -255,9 +272,16 @@ class Learner:
             clocks=_by_topic(self._merger.clocks),
             counts=machine.counts,
             join_counts=machine.join.counts,
+            alarms=machine.alarms,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        state = Checkpoint(manifest, machine.classifier.state(), machine.progress.state(), machine.join.state())
+        state = Checkpoint(
+            manifest,
+            machine.classifier.state(),
+            machine.progress.state(),
+            machine.drift.state(),
+            machine.join.state(),
+        )
         checkpoints.save_checkpoint(self._checkpoints, state)
         self._checkpoint_batch = self._batch
         self._begin_journal()
@@ -303,6 +327,7 @@ class Learner:
             waiting=machine.join.waiting,
             positions=_by_topic(self._merger.positions),
             progress=machine.progress.summary(machine.classifier.labels),
+            drift=machine.alarms,
             checkpoint=self._checkpoint_batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,
@@ -313,6 +338,14 @@ class Learner:
     def _report(self, state: State, detail: str = "") -> None:
         write_status(self._stream.data, self.status(state, detail))
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
+
+
+def _log_alarms(alarms: list[Alarm]) -> None:
+    """Say a batch's alarms, not more lines than a reader takes in: who labels at random could fill a disk."""
+    for alarm in sorted(alarms, key=lambda alarm: alarm.change == "better")[:LOGGED_ALARMS]:
+        _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
+    if len(alarms) > LOGGED_ALARMS:
+        _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED_ALARMS)
 
 
 def _by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:

@@ -16,8 +16,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from learner.alarms import Alarm, Alarms
 from learner.checkpoint import Counts
 from learner.classifier import Classifier, Scores, TooManyLabels
+from learner.drift import Drift, Shift
 from learner.progress import Progress
 from learner.settings import Rules
 from stream.errors import BadRecord
@@ -56,7 +58,7 @@ class _Plan:
         self.targets: list[int] = []
         self.weights: list[float] = []
         self.scored: list[_Scored] = []
-        self.labels: list[tuple[int, Label]] = []  # to be compared with what was served: target, label
+        self.labels: list[tuple[int, Label, Record]] = []  # to be compared with what was served: target, label
         self.rejected: list[Rejected] = []
 
     def step(self, text: str, target: int, weight: float) -> int:
@@ -67,13 +69,21 @@ class _Plan:
 
 
 class Machine:
-    """The state of a learner between two batches. One thread."""
+    """The state of a learner between two batches. One thread.
+
+    Attributes
+    ----------
+    raised : the drift alarms of the last batch
+    """
 
     def __init__(self, rules: Rules, classifier: Classifier, lineage: str) -> None:
         self.classifier = classifier
         self.lineage = lineage
         self.join = Join()
         self.progress = Progress(classifier.max_labels)
+        self.drift = Drift(classifier.max_labels)
+        self.alarms = Alarms()
+        self.raised: list[Alarm] = []
         self.obey(rules)
         self.counts = Counts()
 
@@ -163,7 +173,7 @@ class Machine:
             self.counts.labels_learned += 1
             self.counts.updates += 1
             if label.entry.came and not label.corrects:
-                plan.labels.append((target, label))
+                plan.labels.append((target, label, record))
 
     def _evict(self, window: Window, plan: _Plan) -> None:
         expired, orphans = window.evict()
@@ -198,15 +208,36 @@ class Machine:
         Not for corrections, which would count twice, nor where a label brought the text and nothing had been served.
         """
         served = plan.labels
+        self.raised = []
         if not served:
             return
         n_labels = len(self.classifier.labels)
-        rows = b"".join((label.entry.scores or b"").ljust(4 * n_labels, b"\0") for _, label in served)
+        rows = b"".join((label.entry.scores or b"").ljust(4 * n_labels, b"\0") for _, label, _ in served)
         scores = np.frombuffer(rows, np.float32).reshape(len(served), n_labels)
-        truth = np.array([target for target, _ in served], np.int32)
+        truth = np.array([target for target, _, _ in served], np.int32)
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
-        delay_ms = np.array([label.timestamp_ms - label.entry.timestamp_ms for _, label in served], np.int64)
-        self.progress.add(predicted, truth, scores[np.arange(len(served)), truth], np.maximum(delay_ms, 0))
+        delay_ms = np.array([label.timestamp_ms - label.entry.timestamp_ms for _, label, _ in served], np.int64)
+        p_truth = scores[np.arange(len(served)), truth]
+        self.progress.add(predicted, truth, p_truth, np.maximum(delay_ms, 0))
+        for place, shift in self.drift.add(predicted, truth, p_truth):
+            alarm = self._alarm(shift, served[place][2])
+            self.alarms.add(alarm)
+            self.raised.append(alarm)
+
+    def _alarm(self, shift: Shift, record: Record) -> Alarm:
+        return Alarm(
+            label=None if shift.column is None else self.classifier.labels[shift.column],
+            change=shift.change,
+            loss_before=shift.loss_before,
+            loss_after=shift.loss_after,
+            labels_before=shift.labels_before,
+            labels_after=shift.labels_after,
+            at_label=shift.at_label,
+            timestamp_ms=record.timestamp_ms,
+            topic=record.partition.topic,
+            partition=record.partition.partition,
+            offset=record.offset,
+        )
 
     def _predictions(self, plan: _Plan, scores: Scores) -> list[NewRecord]:
         if not plan.scored:

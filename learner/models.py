@@ -14,6 +14,7 @@ from typing import Any, Final
 from learner.classifier import Classifier
 from learner.foreign import LIBRARIES, check_allowed, is_foreign
 from learner.linear import Linear, LinearSettings
+from learner.tree import Tree, TreeSettings
 from stream.errors import ConfigError
 
 
@@ -27,6 +28,7 @@ class Entry:
 
 REGISTRY: Final[dict[str, Entry]] = {
     "linear": Entry(LinearSettings, Linear),
+    "tree": Entry(TreeSettings, Tree),
 }
 
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -110,11 +112,13 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
     return converted
 
 
-def warm_up() -> None:
-    """Compile the kernels of every classifier, or load them compiled, so that no message waits for that."""
-    for entry in REGISTRY.values():
+def warm_up(name: str) -> None:
+    """Compile a classifier's kernels, or load them compiled, so that no message waits for that."""
+    entry = REGISTRY.get(name)
+    if entry is not None:  # a foreign model is tried out when it is made
         entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
 
 
 if __name__ == "__main__":
-    warm_up()
+    for each in REGISTRY:
+        warm_up(each)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from learner.drift import Shift
 from learner.evaluate import Result
 from stream.errors import ConfigError
 
@@ -18,6 +21,16 @@ SUFFIXES: Final = (".png", ".svg")
 # Okabe and Ito (2008): told apart with every kind of colour blindness; line styles tell more than eight apart.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
 STYLES: Final = ("-", "--", "-.", ":")
+_ALL_WORSE, _ALL_BETTER, _ONE_WORSE = (
+    "drift alarm: worse",
+    "drift alarm: better",
+    "drift alarm: one label worse",
+)
+_ALARMS: Final[dict[str, Any]] = {
+    _ALL_WORSE: {"linewidth": 1.0, "linestyle": (0, (4, 3))},
+    _ALL_BETTER: {"linestyle": "", "marker": "^", "markersize": 5},
+    _ONE_WORSE: {"linestyle": "", "marker": "|", "markersize": 9, "markeredgewidth": 1.5},
+}
 _STYLE: Final[Any] = {
     "svg.hashsalt": "driftline",
     "svg.fonttype": "path",
@@ -38,7 +51,9 @@ def check_suffix(path: Path) -> None:
 def plot_curves(results: Sequence[Result], path: Path, source: str) -> None:
     """Draw the learning curves of some models on one stream.
 
-    A thick line is the accuracy over the last labels, a thin one that over all of them so far.
+    A thick line is the accuracy over the last labels, a thin one that over all of them so far. Drift alarms are marked:
+    that all predictions got worse by a vertical line, that they got better, or that those of one label got worse, at
+    the lower edge. That a single label's got better is not drawn: it is what learning does.
 
     Parameters
     ----------
@@ -74,6 +89,7 @@ def _draw(results: Sequence[Result], source: str) -> Figure:
         settled = curve.labels > curve.labels[-1] // 20 if len(curve.labels) else slice(0)
         for line in (curve.recent_accuracy[settled], curve.accuracy[settled]):
             lowest = min([lowest, *line.tolist()])
+    alarms = _mark_alarms(axes, results)
     # The first twentieth of the curve is mostly luck, and would flatten all the rest.
     bottom = max(0.0, lowest - 0.08 * (1.0 - lowest) - 0.005)
     axes.set_ylim(bottom, min(1.0 + 0.02 * (1.0 - bottom), 1.02))
@@ -88,7 +104,38 @@ def _draw(results: Sequence[Result], source: str) -> Figure:
     delay = max((result.delay for result in results), default=0)
     late = f"labels {delay:,} messages late" if delay else "labels at once"
     axes.set_title(f"{source}: {late}", loc="left", fontweight="bold")
+    handles, _ = axes.get_legend_handles_labels()
     axes.legend(
-        title=f"thick: last {window:,} labels; thin: all so far", loc="lower right", framealpha=0.9, alignment="left"
+        handles=[*handles, *alarms],
+        title=f"thick: last {window:,} labels; thin: all so far",
+        loc="best",
+        bbox_to_anchor=(0.0, 0.04, 1.0, 0.96),  # above the marks of alarms
+        framealpha=0.9,
+        alignment="left",
     )
     return figure
+
+
+def _mark_alarms(axes: Axes, results: Sequence[Result]) -> list[Line2D]:
+    """Mark drift alarms, in a row for each model; return what the legend has to say, of those kinds that there were."""
+    across = axes.get_xaxis_transform()  # y from 0, the lower edge, to 1
+    used: dict[str, Line2D] = {}
+    for number, result in enumerate(results):
+        colour, height = COLOURS[number % len(COLOURS)], 0.015 + 0.025 * number
+        for name, style in _ALARMS.items():
+            at = [shift.at_label for shift in result.shifts if _alarm_kind(shift) == name]
+            if not at:
+                continue
+            used[name] = Line2D([], [], color="#555555", label=name, **style)
+            if name == _ALL_WORSE:
+                for x in at:
+                    axes.axvline(x, color=colour, alpha=0.8, zorder=1.5, **style)
+            else:
+                axes.plot(at, [height] * len(at), color=colour, transform=across, clip_on=False, **style)
+    return [used[name] for name in _ALARMS if name in used]
+
+
+def _alarm_kind(shift: Shift) -> str:
+    if shift.column is None:
+        return _ALL_WORSE if shift.change == "worse" else _ALL_BETTER
+    return _ONE_WORSE if shift.change == "worse" else ""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from learner.loop import Learner
 from learner.settings import LearnerSettings
 from learner.status import Status
-from stream.errors import DriftlineError
+from stream.errors import DriftlineError, StateError
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
 
@@ -35,6 +35,7 @@ def learn(
     settings: LearnerSettings,
     *,
     stop_at_end: bool = False,
+    on_replay: Callable[[int, int], None] | None = None,
     on_start: Callable[[Status], None] | None = None,
     on_advance: Callable[[Advance], None] | None = None,
 ) -> Status:
@@ -43,6 +44,7 @@ def learn(
     Parameters
     ----------
     stop_at_end : end when all that was in the log at the start is learned
+    on_replay : called while it recovers, with the batches replayed so far and how many there are
     on_start : called once recovery is over
     on_advance : called between batches
 
@@ -53,10 +55,16 @@ def learn(
     with _stop_signals() as stopped, closing(open_log(stream)) as log:
         learner = Learner(stream, settings, log)
         try:
-            _run(learner, log, stream, stopped, stop_at_end, on_start, on_advance)
-        except (DriftlineError, OSError) as error:
+            learner.start(on_replay)
+            if on_start is not None:
+                on_start(learner.status("running"))
+            _run(learner, log, stream, stopped, stop_at_end, on_advance)
+        except DriftlineError as error:
             learner.fail(str(error))
             raise
+        except OSError as error:  # a disk that is full or failing
+            learner.fail(str(error))
+            raise StateError(f"{stream.data} cannot be written: {error}; what was durable before still is") from error
         finally:
             learner.close()
         return learner.status("stopped")
@@ -68,12 +76,8 @@ def _run(
     stream: StreamSettings,
     stopped: Callable[[], bool],
     stop_at_end: bool,
-    on_start: Callable[[Status], None] | None,
     on_advance: Callable[[Advance], None] | None,
 ) -> None:
-    learner.start()
-    if on_start is not None:
-        on_start(learner.status("running"))
     marks = log.watermarks(stream.topics[:2])
     before = learner.positions
     total = sum(max(0, mark.high - before[partition]) for partition, mark in marks.items())

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from learner import durable
+from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
 from stream.errors import StateError
 from stream.join import JoinCounts
@@ -39,6 +40,7 @@ class Status(msgspec.Struct, kw_only=True):
     waiting: int  # labels waiting for a message
     positions: Offsets
     progress: dict[str, Any]
+    drift: Alarms = msgspec.field(default_factory=Alarms)
     checkpoint: int = 0  # batch of the newest checkpoint
     batch: int = 0
     window_bytes: int = 0

@@ -389,27 +389,30 @@ class _CsvLines:
 class _Source(io.RawIOBase):
     """A file's bytes, counted. The first ones are kept, so that a pipe too can be looked at before it is read."""
 
+    _file: io.BufferedReader | None = None  # where opening fails, close is called all the same
+
     def __init__(self, path: str | Path) -> None:
         self._is_stdin = str(path) == "-"
         file = sys.stdin.buffer if self._is_stdin else Path(path).open("rb")  # noqa: SIM115  (see close)
-        self._file = cast("io.BufferedReader", file)
-        self.head = self._unread = self._file.read(_HEAD_BYTES)
+        self._file = source = cast("io.BufferedReader", file)
+        self.head = self._unread = source.read(_HEAD_BYTES)
+        self._read1 = source.read1
         self.read_bytes = 0
-        self.size_bytes = _size_bytes(self._file)
+        self.size_bytes = _size_bytes(source)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        chunk = self._unread[: len(view)] if self._unread else self._file.read1(len(view))
+        chunk = self._unread[: len(view)] if self._unread else self._read1(len(view))
         self._unread = self._unread[len(chunk) :]
         view[: len(chunk)] = chunk
         self.read_bytes += len(chunk)
         return len(chunk)
 
     def close(self) -> None:
-        if not self.closed and not self._is_stdin:
+        if self._file is not None and not self.closed and not self._is_stdin:
             self._file.close()
         super().close()
 

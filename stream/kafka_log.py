@@ -81,6 +81,7 @@ _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFS
 _ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
 
 _log = logging.getLogger(__name__)
+_librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
 _T = TypeVar("_T")
 
 
@@ -233,7 +234,7 @@ class KafkaLog(Log):
             raise LogError(f"{topic}: a value has {largest} bytes, at most {limit} (max_record_bytes) are taken")
 
     def _client(self, kind: "type[_T]", properties: Mapping[str, Any]) -> _T:
-        callbacks = {"error_cb": self._on_error, "logger": _log}
+        callbacks = {"error_cb": self._on_error, "logger": _librdkafka}
         config = {"log.connection.close": False, **properties, "bootstrap.servers": self._brokers, **callbacks}
         try:
             return kind(config)  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""What several tests of files and evaluations share: labelled files, and a classifier simple enough to be believed."""
+"""What several tests share: labelled files, a drift alarm, and a classifier simple enough to be believed."""
 
 import os
 from collections import Counter, defaultdict
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from learner.alarms import Alarm
 from learner.classifier import Classifier, Scores, State
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,14 @@ def labelled_file(name: str) -> Path:
 def sms_spam() -> Path:
     """The SMS Spam Collection as JSON lines: 5,574 texts, two labels."""
     return labelled_file("sms_spam.jsonl.gz")
+
+
+def alarm(number: int, **fields: Any) -> Alarm:
+    """Return a drift alarm."""
+    known: dict[str, Any] = {"label": None, "change": "worse", "at_label": number, "timestamp_ms": 5}
+    known |= {"loss_before": 0.1, "loss_after": 0.5, "labels_before": 1000, "labels_after": 32}
+    known |= {"topic": "feedback", "partition": 1, "offset": number}
+    return Alarm(**(known | fields))
 
 
 class CountingClassifier(Classifier):

@@ -27,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.server import Started, serve
 from api.settings import ApiSettings
+from learner.alarms import Alarms
 from learner.checkpoint import Counts
 from learner.classifier import Classifier
 from learner.models import make_classifier
@@ -39,6 +40,7 @@ from stream.join import JoinCounts
 from stream.log import Log, Record, TopicPartition, open_log
 from stream.records import decode_feedback, decode_message
 from stream.settings import StreamSettings
+from tests.data import alarm
 
 ROOT = Path(__file__).parent.parent
 SPEC = "linear?bits=12"
@@ -78,6 +80,9 @@ class Place:
     def report(self, **changes: Any) -> None:
         """Write a status."""
         progress = Progress()
+        alarms = Alarms()
+        for number, label in enumerate([None, "spam", "spam"]):
+            alarms.add(alarm(number, label=label))
         fields: dict[str, Any] = {
             "state": "running",
             "at": time.time(),
@@ -92,6 +97,7 @@ class Place:
             "waiting": 2,
             "positions": {"messages": {"0": 1}, "feedback": {"0": 0}},
             "progress": progress.summary(),
+            "drift": alarms,
         }
         write_status(self.stream.data, Status(**(fields | changes)))
 
@@ -258,6 +264,7 @@ class TestModels:
             assert answer.json()["reasons"] == ["model: no learner has run on this data directory yet"]
             model = get(f"{url}/model").json()
             assert model["version"] is model["learner"] is model["progressive"] is model["age_seconds"] is None
+            assert model["drift"] is None
             assert model["lag"] == {"messages": {"0": 0}, "feedback": {"0": 0}}
             assert get(f"{url}/metrics").status_code == 200
 
@@ -634,6 +641,24 @@ class TestOperate:
         assert (model["messages_seen"], model["rejected"], model["orphaned"], model["pending"]) == (11, 3, 6, 9)
         assert model["progressive"]["recent"].keys() == {"labels", "accuracy", "log_loss"}
         assert (model["learner"]["state"], model["learner"]["alive"], model["learner"]["epoch"]) == ("running", True, 1)
+
+    def test_drift(self, api: Api) -> None:
+        api.place.report()
+        wait_until(lambda: api.http.get("/model").json()["drift"])
+        drift = api.http.get("/model").json()["drift"]
+        assert drift["alarms"] == 3
+        assert drift["overall"] == {"worse": 1, "better": 0}
+        assert drift["by_label"] == {"spam": {"worse": 2, "better": 0}}
+        assert [(each["label"], each["offset"], each["change"]) for each in drift["recent"]] == [
+            (None, 0, "worse"),
+            ("spam", 1, "worse"),
+            ("spam", 2, "worse"),
+        ]
+        found = {key: n for (name, key), n in samples(api).items() if name == "driftline_drift_alarms_total"}
+        assert found == {
+            frozenset({("label", label), ("change", change)}): n
+            for label, change, n in [("", "worse", 1), ("", "better", 0), ("spam", "worse", 2), ("spam", "better", 0)]
+        }
 
     def test_lag_is_right_without_a_learner(self, place: Place) -> None:
         place.publish()

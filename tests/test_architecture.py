@@ -1,4 +1,4 @@
-"""Imports run one way: api -> learner -> stream, and the command line on top."""
+"""Imports run one way: api -> learner -> stream, and the command line on top; the bench stands beside the API."""
 
 import ast
 from pathlib import Path
@@ -10,6 +10,7 @@ MAY_IMPORT = {
     "stream": {"stream"},
     "learner": {"stream", "learner"},
     "api": {"stream", "learner", "api"},
+    "bench": {"stream", "learner", "bench"},
 }
 
 

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 
 from learner import checkpoint as checkpoints
+from learner.alarms import Alarms
 from learner.checkpoint import Checkpoint, Counts, Manifest, load_checkpoint, load_newest, save_checkpoint
 from learner.settings import LearnerSettings
 from stream.errors import StateError
 from stream.join import JoinCounts
 from stream.settings import StreamSettings
+from tests.data import alarm
 
 
 def make(batch: int) -> Checkpoint:
     rng = np.random.default_rng(batch)
+    alarms = Alarms()
+    for label in (None, "hâm"):
+        alarms.add(alarm(batch, label=label))
     manifest = Manifest(
         batch=batch,
         epoch=1,
@@ -30,14 +35,16 @@ def make(batch: int) -> Checkpoint:
         clocks={"messages": {"0": 1000}},
         counts=Counts(messages_seen=5),
         join_counts=JoinCounts(expired=1),
+        alarms=alarms,
         created_at="2026-01-31T12:00:00+00:00",
     )
     model = {"weights": rng.random((16, 2)).astype(np.float32), "count": np.array([batch])}
-    return Checkpoint(manifest, model, {"support": np.array([1, 2])}, [b"window"])
+    return Checkpoint(manifest, model, {"support": np.array([1, 2])}, {"widths": np.array([batch])}, [b"window"])
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
-    arrays = [(a[name], b[name]) for a, b in ((one.model, other.model), (one.progress, other.progress)) for name in a]
+    states = ((one.model, other.model), (one.progress, other.progress), (one.drift, other.drift))
+    arrays = [(a[name], b[name]) for a, b in states for name in a]
     return (
         one.manifest == other.manifest
         and one.windows == other.windows
@@ -116,7 +123,7 @@ def test_an_unknown_format_is_refused_and_nothing_deleted(tmp_path: Path) -> Non
     newer = make(2)
     path = save_checkpoint(
         tmp_path,
-        Checkpoint(msgspec.structs.replace(newer.manifest, format=99), newer.model, newer.progress, newer.windows),
+        msgspec.structs.replace(newer, manifest=msgspec.structs.replace(newer.manifest, format=99)),
     )
     with pytest.raises(StateError, match="has format 99; this version of Driftline reads format 1"):
         load_newest(tmp_path)

@@ -35,6 +35,8 @@ FOREIGN = [
 CLASSIFIERS = [
     "linear?bits=18&max_labels=600",
     "linear?bits=18&max_labels=600&chars=0",
+    "tree?bits=18&max_labels=600&memory_mb=8.0",
+    "tree?bits=18&max_labels=600&memory_mb=6.0&grace_period=20.0&delta=0.01&tau=1.0&chars=0",
 ]
 
 WORDS = [

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -148,16 +147,20 @@ def test_help(run: Run, command: list[str]) -> None:
     assert "Usage: driftline" in done.stdout
 
 
-def test_help_comes_at_once(run: Run) -> None:
-    run("--help")
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        run("--help")
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 2.0  # 0.4 s on an idle machine; numba alone would take another second
-    heavy = ["numba", "matplotlib", "confluent_kafka", "river", "sklearn", "scipy"]
-    script = f"import sys, driftline; print([m for m in {heavy} if m in sys.modules])"
+def test_help_loads_nothing_that_is_slow_to_load() -> None:
+    slow = (
+        "numba",
+        "numpy",
+        "matplotlib",
+        "confluent_kafka",
+        "fastapi",
+        "uvicorn",
+        "river",
+        "pandas",
+        "scipy",
+        "sklearn",
+    )
+    script = f"import sys, driftline; print([module for module in {slow} if module in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).strip() == "[]"
 
 
@@ -228,7 +231,7 @@ def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "seconds", "messages_per_second"]
-    assert list(result) == expected
+    assert list(result) == [*expected, "drift_alarms"]
     assert (result["model"], result["messages"], result["labels"]) == ("linear", 80, 80)
     assert result["accuracy"] > 0.8
     assert (tmp_path / "curve.svg").read_bytes().startswith(b"<?xml")

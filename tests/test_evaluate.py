@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
+from matplotlib.figure import Figure
 
 from learner.classifier import Classifier
+from learner.drift import Shift
 from learner.evaluate import CURVE_POINTS, Evaluation, Result, evaluate, warm_up
-from learner.plots import plot_curves
+from learner.plots import _mark_alarms, plot_curves
 from stream.errors import ConfigError
 from stream.files import LabelledTexts, Row
 from tests.data import CountingClassifier, sms_spam  # noqa: F401  (a fixture)
@@ -124,6 +126,20 @@ def test_several_can_share_one_reading() -> None:
         assert same(evaluation.finish(), evaluate(rows, CountingClassifier(), delay))
 
 
+def test_drift_is_found_and_counted() -> None:
+    """Half of the stream's labels change places in the middle."""
+    rows = weather(6000, unlabelled=0.0)
+    turned = {"l0": "l1", "l1": "l0"}
+    rows = [row._replace(label=turned.get(row.label, row.label)) if row.line > 3000 else row for row in rows]
+    result = evaluate(rows, CountingClassifier(), model="counts")
+    overall = [shift for shift in result.shifts if shift.column is None and shift.change == "worse"]
+    assert 3000 < overall[0].at_label < 3200
+    counted = result.to_json()["drift_alarms"]
+    assert counted["overall"]["worse"] == len(overall)
+    assert sum(n for of in counted.values() for n in of.values()) == len(result.shifts)
+    assert same(result, evaluate(rows, CountingClassifier(), model="counts", batch_rows=77))
+
+
 def test_a_negative_delay_is_refused() -> None:
     with pytest.raises(ConfigError, match="delay: must be 0 or more"):
         evaluate([], CountingClassifier(), -1)
@@ -147,6 +163,20 @@ def test_a_plot_is_the_same_every_time(tmp_path: Path, results: list[Result]) ->
     for name in ("one.svg", "two.svg"):
         plot_curves(results, tmp_path / name, "weather")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_plot_has_every_kind_of_alarm(tmp_path: Path, results: list[Result]) -> None:
+    kinds = [(column, after) for column in (None, 3) for after in (0.1, 0.9)]
+    shifts = [Shift(column, at * 10, 5, 5, 0.5, after) for at in range(100) for column, after in kinds]
+    plot_curves([result._replace(shifts=()) for result in results], tmp_path / "plain.svg", "weather")
+    plot_curves([result._replace(shifts=tuple(shifts)) for result in results], tmp_path / "many.svg", "weather")
+    assert (tmp_path / "plain.svg").stat().st_size < (tmp_path / "many.svg").stat().st_size
+    names = [
+        handle.get_label()
+        for handle in _mark_alarms(Figure().add_subplot(), [results[0]._replace(shifts=tuple(shifts))])
+    ]
+    assert names == ["drift alarm: worse", "drift alarm: better", "drift alarm: one label worse"]
+    assert _mark_alarms(Figure().add_subplot(), [results[0]._replace(shifts=())]) == []
 
 
 def test_a_plot_of_nothing_is_drawn(tmp_path: Path) -> None:

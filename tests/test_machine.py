@@ -57,8 +57,9 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
+    arrays |= {f"d{name}": each for name, each in machine.drift.state().items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
-    state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state()]
+    state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
     return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
 
 
@@ -179,6 +180,65 @@ def test_a_label_that_brings_the_text_is_not_scored_with_a_later_prediction() ->
     learner = machine()
     assert len(run(learner, stream.records)["predictions"]) == 1
     assert (learner.progress.labels, learner.progress.unpredicted) == (0, 0)
+
+
+LATE = 150
+
+
+def drifting(n: int) -> Stream:
+    """Return messages, each with its label LATE messages later; in the middle the labels change places."""
+    stream = Stream()
+    labels = []
+    for number in range(n):
+        label = "spam" if number % 2 else "ham"
+        stream.message(f"m{number}", "win a prize now" if label == "spam" else "see you at home")
+        labels.append(label if number < n // 2 else {"spam": "ham", "ham": "spam"}[label])
+        if number >= LATE:
+            stream.label(f"m{number - LATE}", labels[number - LATE])
+    return stream
+
+
+def test_an_alarm_says_which_record_showed_it() -> None:
+    stream = drifting(1000)
+    learner, raised = machine(), []
+    for record in stream.records:
+        learner.apply(Batch([record], []))
+        assert all(
+            (each.topic, each.partition, each.offset) == (*record.partition, record.offset) for each in learner.raised
+        )
+        assert all(each.timestamp_ms == record.timestamp_ms for each in learner.raised)
+        raised += learner.raised
+    worse = [each for each in raised if each.change == "worse"]
+    assert {each.label for each in worse} == {None, "ham", "spam"}
+    assert all(350 < each.at_label <= 500 and each.topic == "feedback" for each in worse)
+    first = next(each for each in worse if each.label is None)
+    assert first.offset == first.at_label + LATE  # before the first label was learned there was nothing to be scored
+    assert learner.alarms.recent == raised[-20:]
+    assert learner.alarms.alarms == len(raised)
+    assert learner.drift.got_worse_within(500)
+
+
+def test_an_alarm_of_a_label_that_had_waited_names_its_message() -> None:
+    stream = Stream()
+    for number in range(600):  # in the second half by chance
+        stream.label(f"m{number}", "ham" if number < 300 or number * 7 % 10 < 5 else "spam")
+    for number in range(600):
+        stream.message(f"m{number}", "hello")
+    learner = machine()
+    run(learner, stream.records)
+    alarm = next(each for each in learner.alarms.recent if each.label is None)
+    assert (alarm.topic, alarm.change, alarm.offset) == ("messages", "worse", alarm.at_label)
+    assert 300 < alarm.offset < 500
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 2000 - LATE), max_size=30))
+def test_alarms_do_not_depend_on_the_cuts(cuts: list[int]) -> None:
+    stream = drifting(1000)
+    one, other = machine(), machine()
+    assert run(one, stream.records) == run(other, stream.records, cuts)
+    assert one.alarms.alarms > 3
+    assert digest(one) == digest(other)
 
 
 EVENTS = st.lists(

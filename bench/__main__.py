@@ -1,0 +1,125 @@
+"""Measure quality and speed beside the peers: `python -m bench [FILES]` (`make bench` installs the peers first).
+
+1. Take the streams: the files given, else made ones with known drift.
+2. Give each to every system, ours and the peers, in processes of their own (quality.py).
+3. Measure speed (speed.py).
+4. Write tables and pictures.
+"""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from bench.plots import plot_quality, plot_speed
+from bench.quality import PEERS, Launcher, Quality, measure
+from bench.report import write_report
+from bench.speed import Speed, measure_speed
+from bench.streams import DRIFTS, Stream, make_stream, read_stream
+from learner.models import REGISTRY, make_classifier
+from stream.errors import ConfigError, DriftlineError
+
+ROOT: Final = Path(__file__).parent.parent
+QUICK_ROWS: Final = 1000
+QUICK_STREAMS: Final = ("sudden", "late")
+QUICK_PEERS: Final = ("river-nb", "vw-pairs", "sklearn-sgd-100")
+
+
+def _chosen(names: str | None, known: tuple[str, ...], what: str) -> list[str]:
+    """Return the names in a list joined by commas; one that ends in - stands for all that begin so."""
+    if names is None:
+        return list(known)
+    chosen = []
+    for name in filter(None, names.split(",")):
+        found = [one for one in known if one == name or (name.endswith("-") and one.startswith(name))]
+        if not found:
+            raise ConfigError(f"there is no {what} {name!r}; there are {', '.join(known)}")
+        chosen += found
+    return chosen
+
+
+def _multiflow_python(named: str | None) -> str | None:
+    own = ROOT / ".venv-bench38" / "bin" / "python"
+    return named or (str(own) if own.exists() else shutil.which("python3.8"))
+
+
+def main(
+    files: Annotated[list[Path] | None, typer.Argument(help="labelled texts; none: made streams")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="at most so many rows of each stream")] = 30_000,
+    delay: Annotated[
+        int | None, typer.Option(min=0, help="labels come so many rows late; else as the stream has it")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="processor time of one run; who was stopped gets a star")
+    ] = 60.0,
+    models: Annotated[str | None, typer.Option(help="ours, joined by commas; else all")] = None,
+    peers: Annotated[str | None, typer.Option(help="joined by commas, `vw-` for a family; else all")] = None,
+    streams: Annotated[str | None, typer.Option(help="made streams, joined by commas, `` for none; else all")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="a minute's look: few rows, streams and peers")] = False,
+    speed: Annotated[bool, typer.Option(help="measure speed too")] = True,
+    speed_rows: Annotated[int, typer.Option(min=1000)] = 200_000,
+    repetitions: Annotated[int, typer.Option(min=1, help="of each speed; the median counts")] = 5,
+    out: Annotated[Path, typer.Option(help="directory for pictures and the report")] = ROOT / "bench" / "out",
+    report: Annotated[Path | None, typer.Option(help="the report; else REPORT.md in the directory")] = None,
+    peer_python: Annotated[str, typer.Option(help="the Python that has the peers' libraries")] = sys.executable,
+    multiflow_python: Annotated[str | None, typer.Option(help="a Python 3.8 that has scikit-multiflow")] = None,
+) -> None:
+    """Measure quality and speed beside the peers, and write bench/out/REPORT.md."""
+    try:
+        known_streams = QUICK_STREAMS if quick and streams is None else tuple(DRIFTS)
+        known_peers = QUICK_PEERS if quick and peers is None else PEERS
+        our_names = models.split(",") if models else list(REGISTRY)
+        for name in our_names:
+            make_classifier(name)
+        peer_names = _chosen(peers, known_peers, "peer")
+        rows = min(rows, QUICK_ROWS) if quick else rows
+        if files:
+            found = [read_stream(file, rows) for file in files]
+        else:
+            found = [make_stream(name, rows) for name in _chosen(streams, known_streams, "stream")]
+        if len({stream.name for stream in found}) < len(found):
+            raise ConfigError("two files have the same name, and each name is one picture")
+        launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds)
+        out.mkdir(parents=True, exist_ok=True)
+        qualities = [_quality(stream, our_names, peer_names, launcher, delay, out) for stream in found]
+        speeds: list[Speed] = []
+        if speed:
+            families = sorted({name.partition("-")[0] for name in peer_names})
+            n_rows, repetitions = (QUICK_ROWS, 1) if quick else (speed_rows, repetitions)
+            speeds = measure_speed(launcher, n_rows, repetitions, families, typer.echo)
+            plot_speed(speeds, out / "speed.png")
+        path = report or out / "REPORT.md"
+        write_report(path, _command(files), qualities, speeds, out)
+        typer.echo(f"written: {path}")
+    except DriftlineError as error:
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _quality(
+    stream: Stream, models: list[str], peers: list[str], launcher: Launcher, delay: int | None, out: Path
+) -> Quality:
+    late = stream.delay if delay is None else delay
+    quality = measure(stream, models, peers, launcher, late, typer.echo)
+    plot_quality(quality, out / f"{stream.name}.png")
+    return quality
+
+
+def _command(files: list[Path] | None) -> str:
+    """Return the command as it was given, but files and interpreters by name: a report goes to other machines."""
+    paths = {str(file): file.name for file in files or []}
+    words, skip = [], False
+    for word in sys.argv[1:]:
+        option = word.partition("=")[0]
+        if skip or option in ("--peer-python", "--multiflow-python", "--out", "--report"):
+            skip = not skip and "=" not in word
+            continue
+        words.append(shlex.quote(paths.get(word, word)))
+    return " ".join(["python -m bench", *words])
+
+
+if __name__ == "__main__":
+    typer.run(main)

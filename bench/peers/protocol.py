@@ -1,0 +1,158 @@
+"""How does a peer answer?
+
+A peer runs in a process of its own, perhaps under another Python: this folder needs Python 3.8 and nothing but the
+peer's own library. It is given a file of rows and writes one answer a row: which label it predicted and what
+probability it gave to the true one. Scores are computed elsewhere, by one scorer for all.
+
+Order (delayed progressive validation): row i is predicted, then the labels up to row i - delay are learned. A peer that
+learns in batches predicts a whole batch first. Labels are numbers, in the order in which they first occur; how many
+there will be is known from the start, because some peers must be told.
+
+The time is the peer's own: from a text in memory to its answer, and learning; reading and writing files is left out.
+It is processor time on one core, which other programs on the machine disturb least; so is the limit, but where they
+leave a peer too little the clock ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, NamedTuple, Sequence
+
+TIMES = 100  # places at which the time is kept
+PATIENCE = 3  # times the limit, by the clock
+
+
+class Answers(NamedTuple):
+    """Of each row the predicted label and the probability that the true one was given."""
+
+    predicted: list[int]
+    p_truth: list[float]
+
+
+class Rows:
+    """A stream in memory: texts, their labels' numbers, and how many labels there are."""
+
+    def __init__(self, texts: list[str], labels: list[int], n_labels: int) -> None:
+        self.texts, self.labels, self.n_labels = texts, labels, n_labels
+
+
+def write_rows(path: str, rows: Rows) -> None:
+    """Write a stream as JSON lines: the number of labels, then a text and its label a line."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"{rows.n_labels}\n")
+        for text, label in zip(rows.texts, rows.labels):
+            file.write(json.dumps([text, label]) + "\n")
+
+
+def read_rows(path: str) -> Rows:
+    """Read what `write_rows` wrote."""
+    with open(path, encoding="ascii") as file:
+        n_labels = int(file.readline())
+        rows = [json.loads(line) for line in file]
+    return Rows([text for text, _ in rows], [label for _, label in rows], n_labels)
+
+
+class Peer:
+    """A system under measurement. `predict` and `learn` take what `prepare` made of the texts."""
+
+    batch = 1
+    at_once = False  # it takes the whole stream, by `run_all`
+
+    def __init__(self, n_labels: int) -> None:
+        self.n_labels = n_labels
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the libraries that are measured."""
+        return {}
+
+    def prepare(self, texts: Sequence[str], truths: Sequence[int]) -> Sequence[Any]:
+        """Return one example a text; the truth is for peers whose examples carry their label."""
+        return texts
+
+    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
+        """Return the answers; changes nothing."""
+        raise NotImplementedError
+
+    def learn(self, examples: Sequence[Any], truths: Sequence[int]) -> None:
+        """Learn examples, in order."""
+        raise NotImplementedError
+
+    def predict_and_learn(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
+        """Return the answers, then learn: what a delay of 0 asks for."""
+        answers = self.predict(examples, truths)
+        self.learn(examples, truths)
+        return answers
+
+    def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+        """Do what `run` does, for a peer that does it by itself."""
+        raise NotImplementedError
+
+    def nothing_known(self, n: int) -> Answers:
+        """Return the answers of a model that has learned nothing yet."""
+        return Answers([0] * n, [1.0 / max(self.n_labels, 1)] * n)
+
+    def from_scores(self, scores: Sequence[dict[Any, float]], truths: Sequence[int]) -> Answers:
+        """Return the answers for a dict of label to probability a row; an empty one, or all 0, knows nothing."""
+        predicted, p_truth = [], []
+        for row, truth in zip(scores, truths):
+            if any(row.values()):
+                predicted.append(int(max(row, key=row.__getitem__)))
+                p_truth.append(float(row.get(truth, 0.0)))
+            else:
+                predicted.append(0)
+                p_truth.append(1.0 / max(self.n_labels, 1))
+        return Answers(predicted, p_truth)
+
+
+class Clock:
+    """The peer's own processor time, kept at TIMES places, and when to stop."""
+
+    def __init__(self, n_rows: int, limit: float) -> None:
+        self.limit, self.seconds, self.elapsed = limit, 0.0, 0.0
+        self.step = max(n_rows // TIMES, 1)
+        self.times: list[tuple[int, float]] = []
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._started = time.process_time(), time.perf_counter()
+
+    def stop(self, rows: int) -> bool:
+        """Count the time since `start`, after which so many rows are done. Tell whether to go on."""
+        self.seconds += time.process_time() - self._started[0]
+        self.elapsed += time.perf_counter() - self._started[1]
+        if not self.times or rows - self.times[-1][0] >= self.step:
+            self.times.append((rows, self.seconds))
+        return self.seconds < self.limit and self.elapsed < PATIENCE * self.limit
+
+
+def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+    """Give a stream to a peer for at most so many seconds and return its answers and times, as JSON types."""
+    if peer.at_once:
+        return peer.run_all(rows, delay, seconds)
+    clock = Clock(len(rows.texts), seconds)
+    predicted: list[int] = []
+    p_truth: list[float] = []
+    waiting: list[Any] = []  # examples of rows that are predicted and not yet learned
+    learned = 0  # rows
+    for begin in range(0, len(rows.texts), peer.batch):
+        texts = rows.texts[begin : begin + peer.batch]
+        truths = rows.labels[begin : begin + peer.batch]
+        clock.start()
+        examples = peer.prepare(texts, truths)
+        if delay == 0:
+            answers = peer.predict_and_learn(examples, truths)
+        else:
+            answers = peer.predict(examples, truths)
+            waiting.extend(examples)
+            due = max(begin + len(texts) - delay - learned, 0)
+            if due:
+                peer.learn(waiting[:due], rows.labels[learned : learned + due])
+                del waiting[:due]
+                learned += due
+        go_on = clock.stop(begin + len(texts))
+        predicted += answers.predicted
+        p_truth += answers.p_truth
+        if not go_on:
+            break
+    return {"predicted": predicted, "p_truth": p_truth, "seconds": clock.seconds, "times": clock.times}

@@ -1,0 +1,167 @@
+"""Vowpal Wabbit 9: one against all under the logistic loss, so that it gives probabilities.
+
+Texts are lower-cased and cut into words; 2**22 weights, as many as our own models have by default. How many labels
+there will be must be named at the start. From Python an example is parsed once, then learned; the prediction is the one
+from before the update. The driver is the same program reading a file by itself, in C++.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import pylibvw  # the compiled part of vowpalwabbit
+import vowpalwabbit
+
+from bench.peers.protocol import PATIENCE, Answers, Peer, Rows
+
+BITS = 22
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str) -> str:
+    """Return a namespace of words."""
+    return "|w " + " ".join(_WORD.findall(text.lower()))
+
+
+def words_and_characters(text: str) -> str:
+    """Return a namespace of words and one of character 3- to 5-grams inside word boundaries."""
+    grams: list[str] = []
+    for word in _WORD.findall(text.lower()):
+        padded = f"_{word}_"
+        for n in (3, 4, 5):
+            grams += [padded[i : i + n] for i in range(len(padded) - n + 1)]
+    return f"{words(text)} |c {' '.join(grams)}"
+
+
+def options(ngram: int, bits: int = BITS) -> str:
+    """Return the part of the command line that is the same whatever is predicted."""
+    pairs = f"--ngram w{ngram}" if ngram > 1 else ""
+    return f"--loss_function logistic -b {bits} {pairs}"
+
+
+def one_against_all(n_labels: int) -> str:
+    """Return the part of the command line that is for labels."""
+    return f"--oaa {max(n_labels, 2)} --probabilities"
+
+
+class VowpalWabbit(Peer):
+    """Vowpal Wabbit from Python."""
+
+    def __init__(self, n_labels: int, options: str, line: Callable[[str], str] = words) -> None:
+        super().__init__(n_labels)
+        self.line = line
+        self.model = vowpalwabbit.Workspace(f"{one_against_all(n_labels)} {options} --quiet")
+
+    def versions(self) -> dict[str, str]:
+        """See Peer."""
+        return {"vowpalwabbit": vowpalwabbit.__version__}
+
+    def prepare(self, texts: Sequence[str], truths: Sequence[int]) -> Sequence[Any]:
+        """Parse the examples, each with its label; see Peer."""
+        return [self.model.parse(f"{truth + 1} {self.line(text)}") for text, truth in zip(texts, truths)]
+
+    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
+        """See Peer."""
+        for example in examples:
+            pylibvw.vw.predict(self.model, example)
+        return self._answers(examples, truths)
+
+    def learn(self, examples: Sequence[Any], truths: Sequence[int]) -> None:
+        """Learn examples and give them back; see Peer."""
+        for example in examples:
+            pylibvw.vw.learn(self.model, example)
+            self.model.finish_example(example)
+
+    def predict_and_learn(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
+        """Learn, and take the prediction from before the update; see Peer."""
+        for example in examples:
+            pylibvw.vw.learn(self.model, example)
+        answers = self._answers(examples, truths)
+        for example in examples:
+            self.model.finish_example(example)
+        return answers
+
+    @staticmethod
+    def _answers(examples: Sequence[Any], truths: Sequence[int]) -> Answers:
+        predicted, p_truth = [], []
+        for example, truth in zip(examples, truths):
+            scores = example.get_scalars()
+            predicted.append(max(range(len(scores)), key=scores.__getitem__))
+            p_truth.append(scores[truth])
+        return Answers(predicted, p_truth)
+
+
+class Driver(Peer):
+    """Vowpal Wabbit's own driver over a file of examples. Its time includes reading that file, as it always does."""
+
+    at_once = True
+
+    def __init__(self, n_labels: int, options: str, binary: bool = False, answers: bool = True) -> None:
+        super().__init__(n_labels)
+        self.options, self.binary, self.answers = options, binary, answers
+
+    def versions(self) -> dict[str, str]:
+        """See Peer."""
+        return {"vowpalwabbit": vowpalwabbit.__version__}
+
+    def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+        """Run the driver; the time that it takes over no examples is taken off."""
+        if delay:
+            raise ValueError("Vowpal Wabbit's driver learns every label at once")
+        targets = [2 * label - 1 if self.binary else label + 1 for label in rows.labels]
+        lines = [f"{target} {words(text)}" for text, target in zip(rows.texts, targets)]
+        with tempfile.TemporaryDirectory() as folder:
+            examples, answers = Path(folder, "examples"), Path(folder, "answers")
+            examples.write_text("")
+            start = drive(self.options, examples, seconds, answers)
+            examples.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            taken = max(drive(self.options, examples, seconds, answers if self.answers else None) - start, 1e-6)
+            found = answers.read_text().splitlines(keepends=True)
+        if not self.answers:
+            return {**self.nothing_known(len(lines))._asdict(), "seconds": taken, "times": []}
+        scores = [self._scores(line) for line in found if line.endswith("\n")]
+        answer = self.from_scores(scores, rows.labels[: len(scores)])
+        return {**answer._asdict(), "seconds": taken, "times": [[len(scores), taken]]}
+
+    @staticmethod
+    def _scores(line: str) -> dict[int, float]:
+        """Return what a line of the driver's answers says, `1:0.3 2:0.7`."""
+        pairs = (pair.split(":") for pair in line.split())
+        return {int(label) - 1: float(p) for label, p in pairs}
+
+
+def drive(options: str, examples: Path, seconds: float, answers: Path | None) -> float:
+    """Run the driver within its limit and return how much processor time it took.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired : it was not done, and there are no answers to look at.
+    """
+    command = [sys.executable, "-m", "vowpalwabbit", "-d", str(examples), *options.split(), "--quiet"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    try:
+        subprocess.run([*command, *(["-p", str(answers)] if answers else [])], check=True, timeout=PATIENCE * seconds)
+    except subprocess.TimeoutExpired:
+        if answers is None:
+            raise
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+PEERS: dict[str, Callable[[int], Peer]] = {
+    "vw-words": lambda n: VowpalWabbit(n, options(1)),
+    "vw-pairs": lambda n: VowpalWabbit(n, options(2)),
+    "vw-chars": lambda n: VowpalWabbit(n, options(2), words_and_characters),
+    "vw-driver": lambda n: Driver(n, f"{one_against_all(n)} {options(2)}"),
+    # For speed: as many weights as `linear?bits=20` has. The drivers keep their predictions to themselves, because
+    # writing them takes longer than making them. The last has two labels only, in one model instead of two.
+    "vw-pairs-20": lambda n: VowpalWabbit(n, options(2, 20)),
+    "vw-driver-20": lambda n: Driver(n, f"{one_against_all(n)} {options(2, 20)}", answers=False),
+    "vw-driver-binary-20": lambda n: Driver(n, options(2, 20), binary=True, answers=False),
+}

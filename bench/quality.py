@@ -1,0 +1,251 @@
+"""How good is each system on a stream?
+
+Every system reads the same rows in a process of its own, on one core and for a limited time, and answers with the
+predicted label and the true one's probability (peers/protocol.py). All scores are made here, by one scorer. A system
+that was stopped is compared with ours on the rows that it did.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.peers.protocol import PATIENCE, write_rows
+from bench.streams import Stream
+from learner.progress import Progress
+
+ROOT: Final = Path(__file__).parent.parent
+PEERS: Final = (
+    "river-nb",
+    "river-logreg",
+    "river-softmax",
+    "river-pa",
+    "river-tree",
+    "river-arf",
+    "vw-words",
+    "vw-pairs",
+    "vw-chars",
+    "vw-driver",
+    "sklearn-sgd-100",
+    "sklearn-sgd-1",
+    "sklearn-sgd-chars-100",
+    "sklearn-nb-100",
+    "sklearn-nb-1",
+    "multiflow-tree",
+)
+START_S: Final = 120.0  # for importing, reading, compiling, and a step that was begun before the limit
+LEAST_ROWS: Final = 1000  # a peer that was stopped before these, or before a tenth of all, is not called the best
+_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one system answered on one stream; `why_not` says why there is no answer.
+
+    Attributes
+    ----------
+    predicted : int32 [rows done], the label's number
+    p_truth : float32 [rows done]
+    seconds : the system's own processor time
+    times : float64 [n, 2], rows done and seconds until then, at even distances
+    """
+
+    system: str
+    is_ours: bool
+    n_rows: int = 0
+    predicted: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    p_truth: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    seconds: float = 0.0
+    times: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    versions: dict[str, str] = field(default_factory=dict)
+    why_not: str = ""
+
+    @property
+    def done(self) -> int:
+        """How many rows were answered."""
+        return len(self.predicted)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether its time ended before the rows did."""
+        return self.done < self.n_rows
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows predicted and learned in a second of the system's own processor time."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+
+class Score(NamedTuple):
+    """How good a run is. `known_log_loss` leaves out the rows whose label had not been learned by then.
+
+    Peers that are told all labels in advance can foresee those; others cannot.
+    """
+
+    rows: int
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    known_log_loss: float
+
+    @property
+    def error(self) -> float:
+        """The share of wrong predictions, at least one in all, so that it can be divided by."""
+        return max(1 - self.accuracy, 1 / max(self.rows, 1))
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Starts systems in processes of their own.
+
+    Attributes
+    ----------
+    peer_python, multiflow_python : the interpreters that have the peers' libraries; multiflow's may be None
+    seconds : each run's limit, of processor time
+    """
+
+    peer_python: str = sys.executable
+    multiflow_python: str | None = None
+    seconds: float = 60.0
+
+    def run(self, system: str, stream: Stream, delay: int, *, is_ours: bool) -> Run:
+        """Give a stream to a system and return what it answered."""
+        empty = Run(system, is_ours, len(stream.rows.texts))
+        python = sys.executable if is_ours else self._python(system)
+        if python is None:
+            return _without(empty, "needs Python 3.8, which is not here")
+        if system.startswith("vw-driver") and delay:
+            return _without(empty, "the driver cannot be given labels late")
+        with tempfile.TemporaryDirectory() as folder:
+            rows, answers = Path(folder, "rows"), Path(folder, "answers.json")
+            write_rows(str(rows), stream.rows)
+            arguments = [system, str(rows), str(answers), str(self.seconds), str(delay)]
+            why_not = self._start([python, "-m", "bench.peers", *arguments])
+            if why_not or not answers.exists():
+                return _without(empty, why_not or "no answer")
+            return _read(empty, json.loads(answers.read_text()))
+
+    def _python(self, system: str) -> str | None:
+        return self.multiflow_python if system.startswith("multiflow-") else self.peer_python
+
+    def _start(self, command: Sequence[str]) -> str:
+        """Run a system to its end; return what went wrong."""
+        environment = os.environ | _ONE_THREAD | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        try:
+            ended = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment,
+                timeout=PATIENCE * self.seconds + START_S,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+                text=True,
+                errors="replace",
+            )
+        except subprocess.TimeoutExpired:
+            return f"did not stop {START_S:g} s after its time"
+        except OSError as error:
+            return f"{command[0]} cannot be run: {error.strerror}"
+        lines = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
+        return lines[-1][:200] if ended.returncode else ""
+
+
+def _without(run: Run, why_not: str) -> Run:
+    return Run(run.system, run.is_ours, run.n_rows, why_not=why_not)
+
+
+def _read(empty: Run, answer: dict[str, Any]) -> Run:
+    if "missing" in answer:
+        return _without(empty, answer["missing"])
+    return Run(
+        empty.system,
+        empty.is_ours,
+        empty.n_rows,
+        np.array(answer["predicted"], np.int32),
+        np.array(answer["p_truth"], np.float32),
+        answer["seconds"],
+        np.array(answer["times"], np.float64).reshape(-1, 2),
+        answer["versions"],
+    )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """All runs on one stream."""
+
+    stream: Stream
+    delay: int
+    runs: list[Run]
+
+    @property
+    def ours(self) -> list[Run]:
+        """Our own runs that answered."""
+        return [run for run in self.runs if run.is_ours and run.done]
+
+    @property
+    def peers(self) -> list[Run]:
+        """The peers' runs that answered."""
+        return [run for run in self.runs if not run.is_ours and run.done]
+
+    def score(self, run: Run, n_rows: int | None = None) -> Score:
+        """Score a run, or its first rows.
+
+        The first delay + 1 rows came before any label had been learned: they are left out, whoever guessed them.
+        """
+        done = run.done if n_rows is None else min(n_rows, run.done)
+        truth = np.array(self.stream.rows.labels[:done], np.int32)
+        predicted, p_truth = run.predicted[:done].copy(), run.p_truth[:done]
+        predicted[: self.delay + 1] = -1
+        known = self._known()[:done]
+        all_rows, known_rows = (Progress(max(self.stream.rows.n_labels, 1)) for _ in range(2))
+        all_rows.add(predicted, truth, p_truth)
+        known_rows.add(predicted[known], truth[known], p_truth[known])
+        return Score(all_rows.labels, all_rows.accuracy, all_rows.macro_f1, all_rows.log_loss, known_rows.log_loss)
+
+    def _known(self) -> NDArray[np.bool_]:
+        """Tell of each row whether its label had been learned when it was predicted: bool [n_rows]."""
+        labels = np.array(self.stream.rows.labels)
+        first = np.unique(labels, return_index=True)[1]
+        known: NDArray[np.bool_] = np.arange(len(labels)) > first[labels] + self.delay
+        return known
+
+    def best_peer(self, ours: Run, value: Callable[[Score], float]) -> tuple[Run, float] | None:
+        """Return the peer with the lowest value, and our value divided by it, on the rows that both did."""
+        found = []
+        for peer in self.peers:
+            if peer.was_stopped and peer.done < max(LEAST_ROWS, peer.n_rows // 10):
+                continue
+            rows = min(peer.done, ours.done)
+            found.append((peer, value(self.score(ours, rows)) / max(value(self.score(peer, rows)), 1e-12)))
+        return max(found, key=lambda pair: pair[1], default=None)
+
+
+def measure(
+    stream: Stream,
+    models: Sequence[str],
+    peers: Sequence[str],
+    launcher: Launcher,
+    delay: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Quality:
+    """Run every system on a stream, one after another."""
+    quality = Quality(stream, delay, [])
+    for system, is_ours in [*((name, True) for name in models), *((name, False) for name in peers)]:
+        run = launcher.run(system, stream, delay, is_ours=is_ours)
+        quality.runs.append(run)
+        if run.done:
+            score = quality.score(run)
+            stopped = f", stopped after {run.done:,} rows" if run.was_stopped else ""
+            say(f"{stream.name:>16} {system:<22} {score.accuracy:.4f} {run.rows_per_second:>10,.0f} /s{stopped}")
+        else:
+            say(f"{stream.name:>16} {system:<22} skipped: {run.why_not}")
+    return quality

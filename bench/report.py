@@ -1,0 +1,181 @@
+"""What was found? Tables in Markdown: quality on each stream, its summary, speed, and what was measured where.
+
+Bold is the best of a column. A star marks a system that was stopped; its row says how many rows it did. Losses of ours
+stand where they fell.
+"""
+
+import math
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from bench.quality import Quality, Run, Score
+from bench.speed import WHAT, Speed
+
+_CPUINFO: Final = Path("/proc/cpuinfo")
+
+
+def write_report(
+    path: Path, command: str, qualities: Sequence[Quality], speeds: Sequence[Speed], pictures: Path | None
+) -> None:
+    """Write the report. Pictures are linked where they lie beside it or under it."""
+    parts = [_head(command, qualities, speeds)]
+    if qualities:
+        parts.append(_summary(qualities))
+        parts += [_stream(quality, _link(path, pictures, f"{quality.stream.name}.png")) for quality in qualities]
+    if speeds:
+        parts.append(_speed(speeds, _link(path, pictures, "speed.png")))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _link(report: Path, pictures: Path | None, name: str) -> str:
+    if pictures is None or not (pictures / name).exists():
+        return ""
+    try:
+        where = (pictures / name).resolve().relative_to(report.parent.resolve())
+    except ValueError:
+        return ""
+    return f"\n\n![{name}]({where.as_posix()})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -> str:
+    versions: dict[str, str] = {name: version(name) for name in ("numba", "numpy")}
+    missing: dict[str, str] = {}
+    runs: list[Run | Speed] = [run for quality in qualities for run in quality.runs]
+    for run in [*runs, *speeds]:
+        if run.why_not and not run.versions:
+            missing.setdefault(run.system, run.why_not)
+        # An interpreter of its own has its own Python and numpy.
+        versions |= {name: number for name, number in run.versions.items() if name not in ("Python", "numpy")}
+    lines = [
+        "# Measured",
+        f"    {command}",
+        f"{_cpu()}, {os.cpu_count()} cores, of which each system used one; {platform.system()}, "
+        f"Python {platform.python_version()}. Versions: {', '.join(f'{k} {v}' for k, v in sorted(versions.items()))}.",
+        "Each row is predicted, then learned. Log loss is over the rows whose label had been learned before: "
+        "scikit-learn and Vowpal Wabbit are told all labels in advance and foresee the others, no one else can. "
+        "*All* has every row. Texts a second are of the system's own processor time, reading files excluded (but for "
+        "Vowpal Wabbit's driver, which reads its own).",
+    ]
+    if missing:
+        lines.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in sorted(missing.items())) + ".")
+    return "\n\n".join(lines)
+
+
+def _cpu() -> str:
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _summary(qualities: Sequence[Quality]) -> str:
+    """Our error and log loss beside those of the best peer, on the rows that both did."""
+    rows: list[list[str]] = []
+    for name in _our_names(qualities):
+        error_ratios, loss_ratios = [], []
+        for quality in qualities:
+            ours = next((run for run in quality.ours if run.system == name), None)
+            if ours is None:
+                continue
+            score = quality.score(ours)
+            error, loss = (quality.best_peer(ours, value) for value in (_error, _loss))
+            cells = [name, quality.stream.name, f"{1 - score.accuracy:.4f}", *_beside(error)]
+            rows.append([*cells, f"{score.known_log_loss:.4f}", *_beside(loss)])
+            error_ratios += [error[1]] if error else []
+            loss_ratios += [loss[1]] if loss else []
+        if error_ratios:
+            mean, loss_mean = _geometric_mean(error_ratios), _geometric_mean(loss_ratios)
+            rows.append([name, "*geometric mean*", "", "", _ratio(mean), "", "", _ratio(loss_mean)])
+    head = ["ours", "stream", "error", "best peer", "ours / its", "log loss", "best peer", "ours / its"]
+    note = "Below 1 ours is better. Beside a peer that was stopped (*), ours is counted on the same rows."
+    return f"## Quality: ours beside the best peer\n\n{_table(head, rows)}\n\n{note}"
+
+
+def _our_names(qualities: Sequence[Quality]) -> list[str]:
+    return list(dict.fromkeys(run.system for quality in qualities for run in quality.runs if run.is_ours))
+
+
+def _error(score: Score) -> float:
+    return score.error
+
+
+def _loss(score: Score) -> float:
+    return score.known_log_loss
+
+
+def _beside(found: tuple[Run, float] | None) -> list[str]:
+    return ["none", ""] if found is None else [_name(found[0]), _ratio(found[1])]
+
+
+def _name(run: Run) -> str:
+    return f"{run.system}{'*' if run.was_stopped else ''}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"**{ratio:.3f}**" if ratio < 1 else f"{ratio:.3f}"
+
+
+def _geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(math.log(max(ratio, 1e-12)) for ratio in ratios) / max(len(ratios), 1))
+
+
+def _stream(quality: Quality, picture: str) -> str:
+    runs = [run for run in quality.runs if run.done]
+    scores = {run.system: quality.score(run) for run in runs}
+    whole = [run for run in runs if not run.was_stopped]  # a stopped one did easier or harder rows
+    best = {
+        "accuracy": max((scores[run.system].accuracy for run in whole), default=math.nan),
+        "macro_f1": max((scores[run.system].macro_f1 for run in whole), default=math.nan),
+        "known_log_loss": min((scores[run.system].known_log_loss for run in whole), default=math.nan),
+        "log_loss": min((scores[run.system].log_loss for run in whole), default=math.nan),
+    }
+    rows = []
+    for run in runs:
+        cells = [_name(run), f"{run.done:,}"]
+        for column, top in best.items():
+            value = getattr(scores[run.system], column)
+            is_best = value == top and not run.was_stopped
+            cells.append(f"**{value:.4f}**" if is_best else f"{value:.4f}")
+        rows.append([*cells, f"{run.rows_per_second:,.0f}"])
+    rows.sort(key=lambda cells: -float(cells[2].strip("*")))
+    n_labels = quality.stream.rows.n_labels
+    late = f", labels {quality.delay:,} rows late" if quality.delay else ""
+    head = ["system", "rows", "accuracy", "macro F1", "log loss", "all", "texts/s"]
+    title = f"## {quality.stream.name}: {len(quality.stream.rows.texts):,} rows, {n_labels} labels{late}"
+    return f"{title}\n\n{_table(head, rows)}{picture}"
+
+
+def _speed(speeds: Sequence[Speed], picture: str) -> str:
+    base = next((speed for speed in speeds if speed.median), None)
+    top = max((speed.median for speed in speeds), default=0.0)
+    rows = []
+    for speed in speeds:
+        if not speed.texts_per_second:
+            rows.append([speed.system, WHAT[speed.system], f"skipped: {speed.why_not}", "", "", "", ""])
+            continue
+        found = f"{speed.median:,.0f}"
+        rows.append(
+            [
+                speed.system,
+                WHAT[speed.system],
+                f"**{found}**" if speed.median == top else found,
+                f"{min(speed.texts_per_second):,.0f} to {max(speed.texts_per_second):,.0f}",
+                f"{speed.median / base.median:.3f}" if base else "",
+                f"{speed.growth:.2f}" if speed.growth else "",
+                f"{speed.rows:,}",
+            ]
+        )
+    head = ["system", "what", "texts/s, median", "spread", "of the first", "last tenth's cost / first's", "texts"]
+    title = "## Speed: texts of 100 characters, predicted and learned, one core"
+    return f"{title}\n\n{_table(head, rows)}{picture}"

@@ -1,0 +1,177 @@
+"""How does a text go through a Hoeffding tree?
+
+Down to its leaf by the words that it has, which scores it and then learns it; and through the alternates that challenge
+the branches on its way. The kernel of tree.py.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+
+from learner.kernels import kernel
+from learner.linear import MAX_REPEATS, score
+from learner.text import HALF, hash_text
+from learner.tree_growth import (
+    drop_alternate,
+    hoeffding_bound,
+    replace,
+    watch,
+)
+from learner.tree_layout import (
+    ABSENT,
+    AHEAD,
+    ALTERNATE,
+    DUELS,
+    LINEAR,
+    MIX,
+    N_LABELS,
+    N_TEXTS,
+    PRESENT,
+    REFUSED,
+    SCORES,
+    SHARED_INPUTS,
+    SHARED_MIX,
+)
+from learner.tree_leaf import (
+    MAX_LOSS,
+    chosen,
+    learn_bayes,
+    learn_leaf,
+    learn_linear,
+    learn_mix,
+    score_leaf,
+    score_shared,
+    softmax,
+)
+
+LOCAL_WORDS: Final = 512  # of a text, that leaves look at: of whole e-mails the headers and the first page
+MIN_DUELS: Final = 100.0
+MAX_DUELS: Final = 3000.0  # undecided until then: no better
+DUEL_DELTA: Final = 0.01
+
+
+@kernel
+def next_node(memory, words, n_local, node):  # type: ignore[no-untyped-def]
+    """Return the child of an inner node that a text goes to."""
+    feature = memory.features[node]
+    for i in range(n_local):
+        if words[i] == feature:
+            return memory.links[node, PRESENT]
+    return memory.links[node, ABSENT]
+
+
+@kernel
+def leaf_of(memory, words, n_local, node):  # type: ignore[no-untyped-def]
+    """Return the leaf under a node that a text belongs to."""
+    while memory.links[node, PRESENT] > 0:
+        node = next_node(memory, words, n_local, node)
+    return node
+
+
+@kernel
+def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weight, loss):  # type: ignore[no-untyped-def]
+    """Let the alternate of the first node on a text's way that has one score and learn it too; keep the better."""
+    links, values = memory.links, memory.values
+    node = 0
+    while links[node, ALTERNATE] == 0:
+        if links[node, PRESENT] == 0:
+            return
+        node = next_node(memory, words, n_local, node)
+    leaf = leaf_of(memory, words, n_local, links[node, ALTERNATE])
+    score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf)
+    other = min(-math.log(work.rows[chosen(memory, leaf, options.leaf), target]), MAX_LOSS)
+    learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, False)
+    values[node, DUELS] += 1
+    values[node, AHEAD] += min(max(loss - other, -1.0), 1.0)
+    n = values[node, DUELS]
+    if n >= MIN_DUELS:
+        bound = hoeffding_bound(2.0, DUEL_DELTA, n)
+        if values[node, AHEAD] / n > bound:
+            replace(memory, node)
+        elif values[node, AHEAD] / n < -bound or n >= MAX_DUELS:
+            drop_alternate(memory, node)
+
+
+@kernel
+def score_and_learn(codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, scores):  # type: ignore[no-untyped-def]  # noqa: PLR0915
+    """Score each text, then learn it: test-then-train in one pass.
+
+    Parameters
+    ----------
+    codes, starts : from `codepoints`
+    targets : int32 [n_texts], label or -1
+    weights : float32 [n_texts], above 0
+    memory : Memory, changed
+    scores : float32 [n_texts, labels], changed: the probabilities
+
+    Notes
+    -----
+    1. Hash. The shared models' slots lie as in `linear`: base + label, the bias at the end.
+    2. Score with the shared models.
+    3. Go down to the leaf, score with its own, and take the predictor that it trusts.
+    4. Learn at the leaf, against the shared scores as they were; then in the shared models.
+
+    O(features * labels + depth * words). Only a text with a target changes anything.
+    """
+    rows, counters, known, slots = work.rows, memory.counters, memory.known, memory.slots
+    max_labels = known.shape[0]
+    span = np.uint64(slots.shape[0] - 2 * max_labels)
+    token_span = np.uint64(memory.frequencies.shape[0] - max_labels)
+    features = buffers[0]
+    for text in range(targets.shape[0]):
+        # 1
+        n_words, n_tokens, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
+        for i in range(n):
+            work.bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
+        for i in range(n_tokens):
+            work.tokens[i] = np.int64((np.uint64(features[i]) * token_span) >> HALF)
+        work.bases[0] = slots.shape[0] - max_labels
+        n_plain = n_tokens + 1
+        n += 1
+        n_local = min(n_words, LOCAL_WORDS)
+        scale = np.float32(1 / math.sqrt(n_plain + (n - n_plain) * options.chars_value * options.chars_value))
+        target = targets[text]
+        weight = min(weights[text], np.float32(MAX_REPEATS + 1))
+        if target >= 0 and not 0 < weights[text] < np.inf:
+            counters[REFUSED] += 1
+            target = np.int32(-1)
+
+        # 2
+        n_labels = counters[N_LABELS]
+        n_scored = max(n_labels, target + 1)
+        is_new = target >= 0 and known[target] == 0
+        leaf = leaf_of(memory, features, n_local, 0)
+        score(slots, work.bases, n_plain, n, scale, options.chars_value, n_scored, rows[SCORES + LINEAR])
+        if n_labels > 0:
+            finite = softmax(rows[SCORES + LINEAR], known, n_labels, rows[LINEAR])
+            if not finite:
+                scores[text, :n_labels] = rows[LINEAR, :n_labels]
+                if target >= 0:
+                    counters[REFUSED] += 1
+                continue
+            score_shared(memory, work, n_tokens, n_labels)
+
+            # 3
+            score_leaf(memory, work, features, n_local, n_tokens, n_labels, leaf)
+            scores[text, :n_labels] = rows[chosen(memory, leaf, options.leaf), :n_labels]
+        if target < 0:
+            continue
+
+        # 4
+        counters[N_TEXTS] += 1
+        loss = 0.0 if is_new else min(-math.log(scores[text, target]), MAX_LOSS)
+        learn_leaf(memory, work, options, features, n_local, n_tokens, n_labels, leaf, target, weight, is_new)
+        if options.drift and not is_new:
+            error = 0.0 if scores[text].argmax() == target else 1.0
+            watch(memory, leaf, error)
+            duel(memory, work, options, features, n_local, n_tokens, n_labels, target, weight, loss)
+        if not is_new:
+            step = options.mix_rate * min(weight, np.float32(1))
+            learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)
+        known[target] = 1
+        counters[N_LABELS] = n_scored
+        if learn_linear(memory, work, options, n_plain, n, scale, n_scored, target, weight):
+            learn_bayes(memory, work, options, n_tokens, target, weight)
+        else:
+            counters[REFUSED] += 1

@@ -1,0 +1,265 @@
+"""The bench: its own streams, the order in which peers are asked, one scorer for all, and the command as it is run."""
+
+import ast
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.peers.ours import Ours
+from bench.peers.protocol import Answers, Peer, Rows, read_rows, run, write_rows
+from bench.quality import Launcher, Quality, Run
+from bench.report import write_report
+from bench.streams import Stream, cut_to_length, make_stream, read_stream
+from learner.evaluate import evaluate
+from learner.models import make_classifier
+from stream.errors import ConfigError
+from stream.files import Row
+from tests.data import ROOT
+
+# -- streams --
+
+
+def test_made_streams_are_a_function_of_name_rows_and_seed() -> None:
+    def digest(seed: int) -> str:
+        rows = make_stream("sudden", 200, seed).rows
+        return hashlib.sha256(repr((rows.texts, rows.labels)).encode()).hexdigest()[:16]
+
+    assert digest(1) == digest(1) == "e05ff7bfeecab91e"
+    assert digest(2) != digest(1)
+
+
+def accuracy_after(
+    name: str, learned: tuple[float, float], asked: tuple[float, float], spec: str = "linear?chars=0&bits=18"
+) -> float:
+    """Return how well a model that learned one part of a stream predicts another."""
+    stream = make_stream(name, 6000)
+
+    def part(bounds: tuple[float, float]) -> tuple[list[str], list[str]]:
+        cut = slice(*(int(bound * 6000) for bound in bounds))
+        return stream.rows.texts[cut], [stream.labels[label] for label in stream.rows.labels[cut]]
+
+    model = make_classifier(spec)
+    model.learn_many(*part(learned))
+    texts, labels = part(asked)
+    return sum(a == b for a, b in zip(model.predict_many(texts), labels, strict=True)) / len(texts)
+
+
+def test_streams_drift_as_they_say() -> None:
+    start = (0.0, 0.3)
+    before = accuracy_after("sudden", start, (0.3, 0.5))
+    after = accuracy_after("sudden", start, (0.5, 0.7))
+    assert before > 0.6
+    assert after < before - 0.15
+    assert abs(accuracy_after("steady", start, (0.3, 0.5)) - accuracy_after("steady", start, (0.8, 1.0))) < 0.05
+    gradual = [accuracy_after("gradual", start, part) for part in ((0.3, 0.4), (0.45, 0.55), (0.7, 1.0))]
+    assert gradual[0] > gradual[1] > gradual[2]
+    first = (0.0, 1 / 6)
+    there, away, back = (accuracy_after("recurring", first, (n / 6, (n + 1) / 6)) for n in (0, 1, 2))
+    assert there > back > away + 0.1
+
+
+def test_pairs_of_words_tell_what_single_words_do_not() -> None:
+    parts = (0.0, 0.8), (0.8, 1.0)
+    without = accuracy_after("steady", *parts, "linear?chars=0&bits=18&pairs=0")
+    assert accuracy_after("steady", *parts) > without + 0.03
+
+
+def test_labels_of_streams_change_as_they_say() -> None:
+    new = make_stream("new-labels", 4000).rows.labels
+    assert len(set(new[:300])) == 3
+    assert len(set(new)) == 12
+    shares = make_stream("shares", 4000)
+    first = [shares.labels[label] == "label0" for label in shares.rows.labels]
+    assert sum(first[:400]) / 400 > 0.75
+    assert sum(first[-400:]) / 400 < 0.2
+    assert make_stream("late", 10).delay == 500
+    assert set(Counter(make_stream("steady", 4000).rows.labels).values()) <= set(range(850, 1150))
+    with pytest.raises(ConfigError, match="steady"):
+        make_stream("unheard-of", 10)
+
+
+def test_cut_texts_all_have_one_length() -> None:
+    assert {len(text) for text in cut_to_length(make_stream("steady", 300), 100).rows.texts} == {100}
+
+
+# -- peers --
+
+
+class Recorder(Peer):
+    """Notes what it was asked."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__(2)
+        self.batch, self.asked = batch, ""
+
+    def predict(self, examples: Sequence[str], truths: Sequence[int]) -> Answers:
+        self.asked += "".join(f"?{text}" for text in examples)
+        return self.nothing_known(len(truths))
+
+    def learn(self, examples: Sequence[str], _truths: Sequence[int]) -> None:
+        self.asked += "".join(f"!{text}" for text in examples)
+
+
+@pytest.mark.parametrize(
+    ("batch", "delay", "asked"),
+    [
+        (1, 0, "?a!a?b!b?c!c?d!d?e!e"),
+        (1, 2, "?a?b?c!a?d!b?e!c"),
+        (2, 0, "?a?b!a!b?c?d!c!d?e!e"),
+        (2, 1, "?a?b!a?c?d!b!c?e!d"),
+        (2, 9, "?a?b?c?d?e"),
+    ],
+)
+def test_rows_are_predicted_and_labels_learned_when_due(batch: int, delay: int, asked: str) -> None:
+    peer = Recorder(batch)
+    found = run(peer, Rows(list("abcde"), [0, 1, 0, 1, 0], 2), delay, 60)
+    assert peer.asked == asked
+    assert len(found["predicted"]) == len(found["p_truth"]) == 5
+
+
+def test_a_peer_is_stopped_after_its_time() -> None:
+    assert len(run(Recorder(2), Rows(list("abcde"), [0] * 5, 2), 0, 0.0)["predicted"]) == 2
+
+
+@pytest.mark.parametrize("delay", [0, 7, 1500])
+def test_ours_answers_what_evaluate_finds(delay: int) -> None:
+    stream = make_stream("new-labels", 2500)._replace(delay=delay)
+    answer = Ours(12, "linear").run_all(stream.rows, delay, 60)
+    quality = Quality(stream, delay, [])
+    score = quality.score(done("linear", answer["predicted"], answer["p_truth"], ours=True))
+    pairs = zip(stream.rows.texts, stream.rows.labels, strict=True)
+    rows = [Row(None, text, stream.labels[label], 1) for text, label in pairs]
+    expected = evaluate(rows, make_classifier("linear"), delay)
+    assert score.rows == 2500 - delay - 1
+    assert score.accuracy == expected.accuracy
+    assert score.log_loss == pytest.approx(expected.log_loss, rel=1e-6)
+    assert score.known_log_loss < score.log_loss  # labels never seen cost 34.5 each
+
+
+def test_rows_survive_the_way_to_a_peer(tmp_path: Path) -> None:
+    rows = Rows(["a\nb", "\u2028 ü 漢", '"', "\ud83d\ude00"], [0, 1, 0, 2], 3)
+    write_rows(str(tmp_path / "rows"), rows)
+    found = read_rows(str(tmp_path / "rows"))
+    assert (found.labels, found.n_labels) == (rows.labels, 3)
+    assert [text.encode("utf-16", "surrogatepass") for text in found.texts] == [
+        text.encode("utf-16", "surrogatepass") for text in rows.texts
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "peers").glob("*.py")), ids=lambda path: path.name)
+def test_peers_can_be_read_by_python_3_8(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+# -- scores --
+
+
+def done(
+    system: str, predicted: Sequence[int], p_truth: Sequence[float], *, ours: bool = False, n_rows: int | None = None
+) -> Run:
+    """Return a run with these answers that took a second."""
+    return Run(
+        system, ours, n_rows or len(predicted), np.array(predicted, np.int32), np.array(p_truth, np.float32), 1.0
+    )
+
+
+TEN = Stream("ten", Rows(list("abcdefghij"), [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], 2), ["x", "y"])
+
+
+def test_scores_leave_out_what_nothing_could_know() -> None:
+    quality = Quality(TEN, 2, [])
+    score = quality.score(done("a", [1, 1, 1, *TEN.rows.labels[3:]], [0.0, 0.0, 0.0, 1e-15, *[0.5] * 6]))
+    assert score.rows == 7
+    assert score.accuracy == 1.0
+    # Row 3's label was first seen at row 1, which was learned after row 3 was predicted.
+    assert score.log_loss == pytest.approx((np.log(1e15) + 6 * np.log(2)) / 7, rel=1e-6)
+    assert score.known_log_loss == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_a_stopped_peer_is_compared_on_the_rows_that_it_did() -> None:
+    ours = done("linear", [0, 1, 0, 1, 0, 0, 1, 0, 1, 0], [0.5] * 10, ours=True)  # wrong from row 5 on
+    quality = Quality(TEN, 0, [ours, done("whole", [1] * 10, [0.4] * 10)])
+    found = quality.best_peer(ours, lambda score: score.error)
+    assert found is not None
+    assert found[0].system == "whole"
+    assert found[1] == pytest.approx(5 / 4)
+    stopped = Quality(TEN, 0, [ours, done("stopped", [1] * 5, [0.4] * 5, n_rows=10)])
+    assert stopped.peers[0].was_stopped
+    assert stopped.best_peer(ours, lambda score: score.error) is None  # too few rows to be called the best
+
+
+def test_a_report_shows_losses_and_what_was_left_out(tmp_path: Path) -> None:
+    ours = done("linear", [1] * 10, [0.1] * 10, ours=True)
+    peer = done("river-nb", TEN.rows.labels, [0.9] * 10)
+    absent = Run("vw-pairs", False, 10, why_not="No module named 'vowpalwabbit'")
+    write_report(tmp_path / "R.md", "python -m bench", [Quality(TEN, 0, [ours, peer, absent])], [], None)
+    report = (tmp_path / "R.md").read_text()
+    assert "| linear | ten | 0.4444 | river-nb | 4.000 | 2.3026 | river-nb | 21.854 |" in report
+    assert "| river-nb | 10 | **1.0000** | **1.0000** | **0.1054** | **0.1054** | 10 |" in report
+    assert "Not measured: vw-pairs (No module named 'vowpalwabbit')" in report
+
+
+def test_what_cannot_run_says_why(tmp_path: Path) -> None:
+    no_python = Launcher(peer_python=str(tmp_path / "python")).run("river-nb", TEN, 0, is_ours=False)
+    assert "cannot be run" in no_python.why_not
+    assert "3.8" in Launcher().run("multiflow-tree", TEN, 0, is_ours=False).why_not
+    assert "late" in Launcher().run("vw-driver", TEN, 3, is_ours=False).why_not
+
+
+def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("text,label\na,\n")
+    with pytest.raises(ConfigError, match="no row has a label"):
+        read_stream(file, 10)
+
+
+# -- the command --
+
+
+def test_the_command_measures_and_reports(tmp_path: Path) -> None:
+    file = tmp_path / "own.tsv"
+    stream = make_stream("steady", 300)
+    labelled = zip(stream.rows.texts, stream.rows.labels, strict=True)
+    file.write_text("text\tlabel\n" + "".join(f"{text}\t{stream.labels[label]}\n" for text, label in labelled))
+    arguments = ["--quick", "--models", "linear", "--peers", "river-nb,sklearn-sgd-100", "--delay", "5"]
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "bench", str(file), *arguments, "--out", str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    report = (tmp_path / "out" / "REPORT.md").read_text()
+    assert "## own: 300 rows, 4 labels, labels 5 rows late" in report
+    assert report.count("| 300 |") == 3
+    assert "python -m bench own.tsv --quick" in report
+    assert str(tmp_path) not in report
+    for system in ("linear?bits=20&chars=0", "sklearn-sgd-1", "river-logreg"):
+        assert f"| {system} |" in report
+    for picture in ("own.png", "speed.png"):
+        assert f"]({picture})" in report
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench", "--peers", "unheard-of", "--out", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
