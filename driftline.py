@@ -177,7 +177,9 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
 
     from api.server import Started
     from api.server import serve as serve_api
+    from learner.foreign import check_allowed
 
+    check_allowed(learner.model or "", stream.allow_pickle)
     _log_to_console()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_learn_process, args=(stream, learner), name="driftline-learner")
@@ -394,7 +396,7 @@ def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
 def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
     from learner.snapshot import Follower
 
-    snapshot = Follower(stream.data / "snapshots").look()
+    snapshot = Follower(stream.data / "snapshots", allow_pickle=stream.allow_pickle).look()
     if snapshot is None:
         raise ConfigError(
             f"{stream.data} holds no snapshot: nothing was learned there yet. "
@@ -487,8 +489,8 @@ def evaluate(
         check_suffix(plot)
     with _reading(file, "evaluating", text_column, label_column) as reading:
         for spec in models:
-            warm_up(make_classifier(spec))
-        evaluations = [Evaluation(make_classifier(spec), delay, spec) for spec in models]
+            warm_up(make_classifier(spec, allow_pickle=True))  # no state is read: there is no pickle to be opened
+        evaluations = [Evaluation(make_classifier(spec, allow_pickle=True), delay, spec) for spec in models]
         rows: Iterator[Row] = islice(reading.file, limit)
         messages = 0
         while batch := list(islice(rows, BATCH_ROWS)):

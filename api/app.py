@@ -34,9 +34,10 @@ reflect a label within a second. Every error has one shape: what was wrong, and 
 def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     """Return the API over one log and one data directory. It connects once its lifespan begins.
 
-    The lifespan raises ConfigError where the log's options cannot be meant; a log that is away is waited for.
+    The lifespan raises ConfigError where options cannot be meant, or the model's pickle may not be opened; a log that
+    is away is waited for.
     """
-    watcher, connection = Watcher(stream.data), Connection(stream, settings)
+    watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     counters, bodies = Metrics(watcher, connection), Bodies(settings)
     predictor, appender = Predictor(watcher, counters, settings), Appender(connection, stream, settings)
 

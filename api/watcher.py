@@ -15,6 +15,7 @@ import msgspec
 from learner.classifier import Classifier
 from learner.snapshot import Follower, Snapshot, SnapshotInfo, load_snapshot
 from learner.status import Status, read_status
+from stream.errors import ConfigError
 
 POLL_S: Final = 0.05
 STATUS_S: Final = 0.25
@@ -38,20 +39,20 @@ class Served(msgspec.Struct, frozen=True):
 class Watcher:
     """Follows a data directory. `start` and `close` once, from any thread; the attributes from all."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, allow_pickle: bool = False) -> None:
         self.served: Served | None = None
         self.status: Status | None = None
         self.snapshot_problem: str | None = None
         self.status_problem: str | None = None
-        self._data = data
-        self._follower = Follower(data / "snapshots")
+        self._data, self._allow_pickle = data, allow_pickle
+        self._follower = Follower(data / "snapshots", allow_pickle=allow_pickle)
         self._newest: Snapshot | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot-watcher", daemon=True)
 
     def start(self) -> None:
-        """Look once, then go on looking in a thread."""
-        self._look_for_snapshot()
+        """Look once, then go on looking in a thread. Raises ConfigError for a pickle that may not be opened."""
+        self._look_for_snapshot(starting=True)
         self._look_for_status()
         self._thread.start()
 
@@ -69,7 +70,7 @@ class Watcher:
             if polls % round(STATUS_S / POLL_S) == 0 or self.snapshot_problem:
                 self._look_for_status()
 
-    def _look_for_snapshot(self) -> None:
+    def _look_for_snapshot(self, *, starting: bool = False) -> None:
         try:
             newest = self._follower.look()
             if newest is not None and newest is not self._newest:
@@ -77,6 +78,8 @@ class Watcher:
         except FileNotFoundError:
             return  # dropped between the two loads: there are newer ones
         except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, the model before goes on answering)
+            if starting and isinstance(error, ConfigError):
+                raise
             problem = f"the newest snapshot cannot be served: {error}"
             if problem != self.snapshot_problem:
                 _LOG.error("%s", problem)
@@ -86,7 +89,7 @@ class Watcher:
 
     def _serve(self, newest: Snapshot) -> None:
         known, info = self.served, newest.info
-        second = load_snapshot(newest.path)
+        second = load_snapshot(newest.path, allow_pickle=self._allow_pickle)
         for snapshot in (newest, second):
             snapshot.classifier.predict_proba_many(["warm up"])
         same = known is not None and known.info.version == info.version

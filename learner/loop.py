@@ -33,6 +33,7 @@ from learner import drift
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
+from learner.classifier import Classifier
 from learner.journal import Head, Journal
 from learner.lock import Lock
 from learner.machine import Machine
@@ -104,11 +105,14 @@ class Learner:
 
     def _check_model(self, newest: Checkpoint | None) -> None:
         asked = self._settings.model
-        if newest is not None and asked and make_classifier(asked).config() != newest.manifest.config:
+        if newest is not None and asked and self._make(asked).config() != newest.manifest.config:
             raise ConfigError(
                 f"model: {self._stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
                 "leave --model out to go on with it, or give the new one a --data directory of its own"
             )
+
+    def _make(self, spec: str) -> Classifier:
+        return make_classifier(spec, allow_pickle=self._stream.allow_pickle)
 
     def _check_topics(self, newest: Checkpoint) -> None:
         learned_from, now = newest.manifest.rules.topics, self._stream.topics
@@ -119,7 +123,7 @@ class Learner:
             )
 
     def _begin(self) -> None:
-        classifier = make_classifier(self._settings.model or DEFAULT_MODEL)
+        classifier = self._make(self._settings.model or DEFAULT_MODEL)
         warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
@@ -130,8 +134,9 @@ class Learner:
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
-        warm_up(manifest.config["classifier"])
-        classifier = build(manifest.config["classifier"], manifest.config)
+        config = manifest.config
+        warm_up(config["classifier"])
+        classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
         machine = self._machine = Machine(manifest.rules, classifier, manifest.lineage)
         machine.classifier.load_state(newest.model, manifest.labels)
         machine.progress.load_state(newest.progress)

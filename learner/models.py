@@ -2,6 +2,8 @@
 
 A classifier is named by a specification, `linear?bits=20&chars=0`: its name, then settings that differ from the
 defaults. `build` takes what `Classifier.config` gave, so that a checkpoint can be read without knowing who wrote it.
+A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so
+does such a model's state: without `allow_pickle` it is refused before anything of it is looked at.
 """
 
 import dataclasses
@@ -12,6 +14,7 @@ from typing import Any, Final
 from learner.bayes import Bayes, BayesSettings
 from learner.blend import Blend, BlendSettings
 from learner.classifier import Classifier
+from learner.foreign import LIBRARIES, check_allowed, is_foreign
 from learner.linear import Linear, LinearSettings
 from learner.tree import Tree, TreeSettings
 from stream.errors import ConfigError
@@ -35,8 +38,12 @@ REGISTRY: Final[dict[str, Entry]] = {
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def make_classifier(spec: str) -> Classifier:
+def make_classifier(spec: str, *, allow_pickle: bool = False) -> Classifier:
     """Return a new classifier.
+
+    Parameters
+    ----------
+    allow_pickle : take models of other libraries, too, whose state is a pickle
 
     Raises
     ------
@@ -51,23 +58,44 @@ def make_classifier(spec: str) -> Classifier:
         if setting in given:
             raise ConfigError(f"classifier {spec!r}: {setting} stands twice")
         given[setting] = value
-    return build(name, given)
+    return build(name, given, allow_pickle=allow_pickle)
 
 
-def build(name: str, settings: Mapping[str, Any]) -> Classifier:
+def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
     """Return a new classifier with settings that are strings, or as `Classifier.config` gives them."""
+    settings = {setting: value for setting, value in settings.items() if setting != "classifier"}  # a config's own name
+    if is_foreign(name):
+        return _build_foreign(name, settings, allow_pickle)
     entry = REGISTRY.get(name)
     if entry is None:
-        raise ConfigError(f"there is no classifier {name!r}; there are {', '.join(sorted(REGISTRY))}")
+        foreign = ", ".join(f"{prefix}:module.Class" for prefix in LIBRARIES)
+        raise ConfigError(f"there is no classifier {name!r}; there are {', '.join(sorted(REGISTRY))}, {foreign}")
     fields = {field.name: field for field in dataclasses.fields(entry.settings)}
     values = {}
     for setting, value in settings.items():
-        if setting == "classifier":  # a config carries its own name
-            continue
         if setting not in fields:
             raise ConfigError(f"{name} has no setting {setting!r}; it has {', '.join(fields)}")
         values[setting] = _converted(name, setting, value, type(fields[setting].default))
     return entry.make(entry.settings(**values))
+
+
+def _build_foreign(name: str, settings: Mapping[str, Any], allow_pickle: bool) -> Classifier:
+    """Tell our options, max_labels and those after `text.`, from the model's arguments, and make it."""
+    check_allowed(name, allow_pickle)
+    from learner import adapters  # noqa: PLC0415  (only where it is used)
+
+    kind = adapters.settings_class(name.partition(":")[0])
+    ours = {adapters.option_name(field.name): field for field in dataclasses.fields(kind)}
+    unknown = [setting for setting in settings if setting.startswith(adapters.TEXT) and setting not in ours]
+    if unknown:
+        raise ConfigError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(ours)}, and the class's own")
+    values = {
+        field.name: _converted(name, option, settings[option], type(field.default))
+        for option, field in ours.items()
+        if option in settings
+    }
+    arguments = {setting: value for setting, value in settings.items() if setting not in ours}
+    return adapters.make_adapter(name, kind(**values), arguments, allow_pickle=allow_pickle)
 
 
 def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
@@ -90,8 +118,9 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
 
 def warm_up(name: str) -> None:
     """Compile a classifier's kernels, or load them compiled, so that no message waits for that."""
-    entry = REGISTRY[name]
-    entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
+    entry = REGISTRY.get(name)
+    if entry is not None:  # a foreign model is tried out when it is made
+        entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class LearnerSettings(Settings):
 
     model: str | None = Field(
         None,
-        description="The classifier, with its own options: linear, or linear?bits=22&chars=0. "
+        description="The classifier, with its own options: linear, or linear?bits=22&chars=0, "
+        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5 (see --allow-pickle). "
         "Default: the one in the data directory, else linear.",
     )
     window_messages: int = Field(200_000, ge=1, description="Messages that can still be labelled, at most.")

@@ -88,8 +88,8 @@ def list_snapshots(root: Path) -> list[Path]:
 class Follower:
     """The newest snapshot of a directory that can be read, as they come. One thread."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, allow_pickle: bool = False) -> None:
+        self._root, self._allow_pickle = root, allow_pickle
         self._current: Snapshot | None = None
         self._refused: set[Path] = set()
 
@@ -97,6 +97,7 @@ class Follower:
         """Return the newest snapshot, the same object while there is no newer one; None while there is none.
 
         A damaged one is reported once and passed over. Where the directory was replaced by another, that one counts.
+        Raises ConfigError for a pickle that may not be opened.
         """
         paths = list_snapshots(self._root)
         self._refused.intersection_update(paths)
@@ -106,7 +107,7 @@ class Follower:
             if path in self._refused:
                 continue
             try:
-                self._current = load_snapshot(path)
+                self._current = load_snapshot(path, allow_pickle=self._allow_pickle)
                 break
             except FileNotFoundError:
                 continue  # the learner dropped it just now: there are newer ones
@@ -116,11 +117,12 @@ class Follower:
         return self._current
 
 
-def load_snapshot(path: Path) -> Snapshot:
+def load_snapshot(path: Path, *, allow_pickle: bool = False) -> Snapshot:
     """Map a snapshot.
 
     Raises
     ------
+    ConfigError : the model's state is a pickle, and that was not allowed; nothing of it was opened.
     StateError : the file is damaged or of another format.
     """
     try:
@@ -132,7 +134,7 @@ def load_snapshot(path: Path) -> Snapshot:
         raise StateError(f"snapshot {path} cannot be read: {error!r}") from error
     if info.format != FORMAT:
         raise StateError(f"snapshot {path} has format {info.format}; this version of Driftline reads format {FORMAT}")
-    classifier = build(info.config["classifier"], info.config)
+    classifier = build(info.config["classifier"], info.config, allow_pickle=allow_pickle)
     classifier.load_state(state, info.labels)
     return Snapshot(info, classifier, path)
 

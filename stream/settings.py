@@ -64,6 +64,11 @@ class StreamSettings(Settings):
     kafka_config: Path | None = Field(
         None, description="A file of librdkafka properties (one name=value a line) for TLS, SASL and the like."
     )
+    allow_pickle: bool = Field(
+        False,
+        description="Take models of other libraries (river:, sklearn:, multiflow:, class:), whose state is a Python "
+        "pickle. Opening a pickle runs whatever code is in it: only where nobody else can write to the data directory.",
+    )
 
     @property
     def log_url(self) -> str:

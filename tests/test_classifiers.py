@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,16 +16,26 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
 
-from learner import mixer
+from learner import mixer, models
 from learner.bayes import Bayes, BayesSettings, count_and_score
 from learner.blend import BlendSettings, blend_and_learn
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.experts import MAX_REPEATS
 from learner.linear import Linear, LinearSettings, score_and_learn, warm_up
-from learner.models import REGISTRY, build, make_classifier
+from learner.models import REGISTRY
 from learner.text import TextSettings
 from stream.errors import ConfigError, StateError
 
+make_classifier = partial(models.make_classifier, allow_pickle=True)
+build = partial(models.build, allow_pickle=True)
+
+# Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.
+FOREIGN = [
+    "river:naive_bayes.MultinomialNB?text.bits=12&max_labels=5",
+    "river:linear_model.LogisticRegression?text.bits=12&max_labels=5",
+    "sklearn:linear_model.SGDClassifier?loss=log_loss&text.bits=10&max_labels=5",
+    "sklearn:naive_bayes.MultinomialNB?text.bits=10&max_labels=5",
+]
 CLASSIFIERS = [
     "linear?bits=18&max_labels=600",
     "linear?bits=18&max_labels=600&chars=0",
@@ -58,13 +69,15 @@ HOSTILE = [
     "%s %n {0} ${x} <script>",
 ]
 
+ours = pytest.mark.parametrize("spec", CLASSIFIERS, indirect=True)
+
 texts = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
 rows = st.lists(
     st.tuples(texts, st.sampled_from(["a", "b", "c", None]), st.sampled_from([0.25, 1.0, 1.0, 2.5, 1e6])), max_size=30
 )
 
 
-@pytest.fixture(params=CLASSIFIERS)
+@pytest.fixture(params=CLASSIFIERS + FOREIGN)
 def spec(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -163,6 +176,7 @@ def test_exactly_0_means_that_a_label_was_not_known(classifier: Classifier) -> N
     assert (classifier.predict_proba_many(["yes yes", "no no", "neither"]) > 0).all()
 
 
+@ours
 def test_a_late_label_is_learned(classifier: Classifier) -> None:
     taught(classifier, 1000)
     for _ in range(10):
@@ -172,6 +186,7 @@ def test_a_late_label_is_learned(classifier: Classifier) -> None:
     assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.8
 
 
+@ours
 def test_hostile_texts_are_learned_and_harm_nothing(classifier: Classifier) -> None:
     taught(classifier, 1000)
     for label in ("label0", "label1", "label2"):
@@ -258,6 +273,7 @@ def test_a_state_of_another_shape_is_refused(classifier: Classifier) -> None:
         classifier.load_state({}, [])
 
 
+@ours
 def test_memory_stays_what_it_was_with_500_labels(classifier: Classifier) -> None:
     size = sum(array.nbytes for array in classifier.state().values())
     rng = np.random.default_rng(3)
@@ -278,6 +294,7 @@ def test_500_labels_are_told_apart() -> None:
     assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.95
 
 
+@ours
 def test_one_label_too_many_is_refused_and_harms_nothing(classifier: Classifier) -> None:
     classifier.learn_many([f"t{i}" for i in range(600)], [f"l{i}" for i in range(600)])
     before = content(classifier)
@@ -287,6 +304,7 @@ def test_one_label_too_many_is_refused_and_harms_nothing(classifier: Classifier)
     assert len(classifier.labels) == 600
 
 
+@ours
 @pytest.mark.parametrize("weight", [1e-6, 1e6, 3e38])
 def test_no_weight_blows_a_model_up(classifier: Classifier, weight: float) -> None:
     taught(classifier, 1000)
@@ -297,6 +315,7 @@ def test_no_weight_blows_a_model_up(classifier: Classifier, weight: float) -> No
     assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.8
 
 
+@ours
 def test_a_larger_weight_teaches_more(spec: str) -> None:
     scores = []
     for weight in (0.1, 1.0, 3.0, 100.0):
@@ -307,6 +326,7 @@ def test_a_larger_weight_teaches_more(spec: str) -> None:
     assert 2 * (1 - scores[-1]) < 1 - scores[0], "the odds"
 
 
+@ours
 def test_a_rare_label_is_found(classifier: Classifier) -> None:
     """One text in 50 is of the rare label; its precision and recall, test-then-train over the last half."""
     rng = np.random.default_rng(5)
@@ -321,6 +341,7 @@ def test_a_rare_label_is_found(classifier: Classifier) -> None:
     assert (found & ~rare[2000:]).sum() <= 2
 
 
+@ours
 def test_as_good_as_scikit_learn_on_a_generated_stream(spec: str) -> None:
     """Test-then-train over 3,000 texts, neither trivial nor hopeless; SGD learns in batches of 50, as is usual."""
     batch, labels = generated(3000, 5)
@@ -340,6 +361,7 @@ def test_as_good_as_scikit_learn_on_a_generated_stream(spec: str) -> None:
     assert ours > right / 2950 - 0.01  # without n-grams a little behind here, where nearly all pairs are noise
 
 
+@ours
 def test_a_turned_concept_is_learned_anew(classifier: Classifier) -> None:
     batch, labels = generated(8000)
     turned = [{"label0": "label1", "label1": "label2", "label2": "label0"}[label] for label in labels]

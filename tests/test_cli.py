@@ -148,7 +148,18 @@ def test_help(run: Run, command: list[str]) -> None:
 
 
 def test_help_loads_nothing_that_is_slow_to_load() -> None:
-    slow = ("numba", "numpy", "matplotlib", "confluent_kafka", "fastapi", "uvicorn", "river", "pandas")
+    slow = (
+        "numba",
+        "numpy",
+        "matplotlib",
+        "confluent_kafka",
+        "fastapi",
+        "uvicorn",
+        "river",
+        "pandas",
+        "scipy",
+        "sklearn",
+    )
     script = f"import sys, driftline; print([module for module in {slow} if module in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).strip() == "[]"
 

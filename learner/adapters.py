@@ -1,0 +1,432 @@
+"""How does a model of another library learn from our texts?
+
+`river:`, `sklearn:`, `multiflow:` and `class:` models behind the `Classifier` protocol (foreign.py finds them). A text
+becomes hashed words and pairs, each an index under 2**bits; a label is its column's number, so nothing in the model
+depends on how Python hashes text. Texts are scored and learned one by one, so a batch is exactly a loop. What a foreign
+model gives back is not believed: what is not a probability becomes one, and an error of its own is a text not learned.
+
+Its state is a pickle, which runs any code when it is opened: `models.build` refuses these models, and `load_state`
+refuses to open a state, unless the operator allowed it. Its memory is its own affair, bounded by 2**bits features and
+`max_labels` labels alone.
+"""
+
+import inspect
+import io
+import logging
+import pickle
+import random
+import sys
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.classifier import Classifier, Scores, State, options_set
+from learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
+from learner.text import TextSettings, features
+from stream.errors import ConfigError, StateError
+
+MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
+LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0
+TEXT: Final = "text."  # before our options' names, so that none hides an argument of the model
+REFUSED, LEARNED = 0, 1  # places in counters
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignSettings(TextSettings):
+    """Which features a foreign model gets, and how many labels. On the command line all but the last after `text.`."""
+
+    chars: bool = False  # these models take a microsecond or more for each feature
+    max_features: int = 4096
+    bits: int = 18  # 2**bits features
+    norm: bool = False  # each value 1 / sqrt(their number), not 1
+    dense: bool = False  # zeros too, not only what occurs: a tree of River sees no other way what is absent
+    max_labels: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        if not 1 <= self.bits <= 30:
+            raise ConfigError(f"text.bits={self.bits}: it must be 1 to 30")
+        if self.dense and self.bits > 16:
+            raise ConfigError(f"text.bits={self.bits}: with text.dense=1 it must be 1 to 16")
+        if not 1 <= self.max_labels <= 100_000:
+            raise ConfigError(f"max_labels={self.max_labels}: it must be 1 to 100000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialFitSettings(ForeignSettings):
+    """The same for models that learn by partial_fit: scaled as scikit-learn's HashingVectorizer does."""
+
+    norm: bool = True
+    max_labels: int = 16  # each takes its room and its time from the start
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiflowSettings(PartialFitSettings):
+    """The same for scikit-multiflow, which takes dense rows only."""
+
+    bits: int = 10
+    dense: bool = True
+
+
+def option_name(field: str) -> str:
+    """Return how a field of the settings is called in a specification."""
+    return field if field == "max_labels" else TEXT + field
+
+
+def settings_class(prefix: str) -> type[ForeignSettings]:
+    """Return the settings of a library's models."""
+    return {"river": ForeignSettings, "multiflow": MultiflowSettings}.get(prefix, PartialFitSettings)
+
+
+def make_adapter(
+    name: str, settings: ForeignSettings, arguments: Mapping[str, Any], *, allow_pickle: bool
+) -> "Adapter":
+    """Return a new foreign classifier.
+
+    Parameters
+    ----------
+    name : prefix:module.Class
+    settings : ours, of the class that `settings_class` gives
+    arguments : of the model's class
+    allow_pickle : whether `load_state` may open a pickle
+
+    Raises
+    ------
+    ConfigError : it cannot be found, made, or taught a hashed text.
+    """
+    prefix, _, path = name.partition(":")
+    library = LIBRARIES[prefix]
+    kind = RiverAdapter if prefix == "river" else PartialFitAdapter
+    return kind(library, path, settings, {key: parse(key, value) for key, value in arguments.items()}, allow_pickle)
+
+
+class Adapter(Classifier):
+    """A foreign model. Not thread-safe."""
+
+    def __init__(
+        self,
+        library: Library,
+        path: str,
+        settings: ForeignSettings,
+        arguments: Mapping[str, Argument],
+        allow_pickle: bool,
+    ) -> None:
+        self.settings, self._library, self._path = settings, library, path
+        self._name, self._arguments, self._allow_pickle = f"{library.prefix}:{path}", dict(arguments), allow_pickle
+        options = {option_name(name): int(value) for name, value in options_set(settings).items()}
+        query = "&".join(f"{name}={value}" for name, value in (options | self._arguments).items())
+        self.spec = f"{self._name}?{query}" if query else self._name
+        self._set_labels([], settings.max_labels)
+        self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
+        self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._complained = False
+        self._model = self._try_out()
+
+    def _try_out(self) -> Any:
+        """Return a new model, after another one has shown that it takes what it will get."""
+        with self._quiet():
+            try:
+                self._model = self._make()
+                rows = self._rows(["one text", "another"])
+                for target, row in enumerate(rows):
+                    self._learn(row, target, 1.0)
+                    self._score(row, 2)
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise ConfigError(f"{self.spec} cannot learn and score hashed text: {error}") from error
+            return self._make()
+
+    @property
+    def n_refused(self) -> int:
+        """How many labels met a score that was no number, an error of the model, or a weight that was none."""
+        return int(self._counters[REFUSED])
+
+    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
+        """Score each text, then learn it where it has a target; see `Classifier`."""
+        scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        with self._quiet():
+            rows = zip(self._rows(texts), targets.tolist(), weights.tolist(), scores, strict=True)
+            for row, target, weight, out in rows:
+                sound = self._write_scores(row, out)
+                if target >= 0:
+                    sound = self._learn_row(row, target, weight) and sound
+                    self._counters[REFUSED] += not sound
+        return scores
+
+    def _write_scores(self, row: Any, out: NDArray[np.float32]) -> bool:
+        """Write the probabilities of known labels, equal ones where the model gives none. Returns whether it did."""
+        known = np.flatnonzero(self._known[: len(out)])
+        if not len(known):
+            return True
+        try:
+            given = np.asarray(self._score(row, len(out)), np.float64)[known]
+        except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it must not end the stream)
+            self._complain("score", error)
+            given = np.full(len(known), np.nan)
+        total = given.sum()
+        sound = bool(np.isfinite(total) and (given >= 0).all())
+        if sound and total > 0:
+            out[known] = np.maximum(given / total, LEAST)
+        else:
+            out[known] = 1 / len(known)
+        return sound
+
+    def _learn_row(self, row: Any, target: int, weight: float) -> bool:
+        if not 0 < weight < np.inf:
+            return False
+        try:
+            self._learn(row, target, min(weight, MAX_REPEATS))
+        except Exception as error:  # noqa: BLE001, RUF100  (as above)
+            self._complain("learn", error)
+            return False
+        self._known[target] = 1
+        self._counters[LEARNED] += 1
+        return True
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if not self._complained:
+            _LOG.warning("%s could not %s a text: %r; such texts are counted only", self.spec, what, error)
+            self._complained = True
+
+    def _indices(self, texts: Sequence[str]) -> Iterable[NDArray[np.uint32]]:
+        """Give the places of each text's features, under 2**bits, in order, each once."""
+        found, starts = features(texts, self.settings)
+        places = found >> np.uint32(32 - self.settings.bits)
+        return (np.unique(places[start:stop]) for start, stop in pairwise(starts))
+
+    def _value(self, n: int) -> float:
+        return float(1 / np.sqrt(n)) if self.settings.norm and n else 1.0
+
+    def _quiet(self) -> AbstractContextManager[Any]:
+        """Give what keeps the model's arithmetic from warning: its results are looked at anyway."""
+        return np.errstate(all="ignore")
+
+    # What the libraries differ in.
+
+    @abstractmethod
+    def _make(self) -> Any:
+        """Return a new model."""
+
+    @abstractmethod
+    def _rows(self, texts: Sequence[str]) -> Iterable[Any]:
+        """Give each text's features as the model takes them."""
+
+    @abstractmethod
+    def _score(self, row: Any, n_labels: int) -> Sequence[float] | NDArray[np.float64]:
+        """Return what the model gives each of the first labels."""
+
+    @abstractmethod
+    def _learn(self, row: Any, target: int, weight: float) -> None:
+        """Let the model learn."""
+
+    # What is kept.
+
+    def config(self) -> dict[str, Any]:
+        """Return every setting of ours, and the arguments that were given."""
+        ours = {option_name(name): value for name, value in asdict(self.settings).items()}
+        return {"classifier": self._name, **ours, **self._arguments}
+
+    def state(self) -> State:
+        """Return the model as a pickle's bytes, and what is kept beside it."""
+        package = self._package()
+        content = (f"{package} {_version(package)}", self._model)
+        return {
+            "pickle": np.frombuffer(_dumps(content), np.uint8),
+            "known": self._known,
+            "counters": self._counters,
+        }
+
+    def load_state(self, state: State, labels: Sequence[str]) -> None:
+        """Open the pickle, where that was allowed."""
+        check_allowed(self._name, self._allow_pickle)
+        if len(labels) > self.max_labels:
+            raise StateError(f"{self._name}: {len(labels)} labels, but max_labels is {self.max_labels}")
+        taken = {}
+        for name, own in (("known", self._known), ("counters", self._counters)):
+            given = state.get(name)
+            if given is None or given.shape != own.shape or given.dtype != own.dtype:
+                found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
+                raise StateError(f"{self._name}: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
+            taken[name] = given.copy()
+        content = state.get("pickle")
+        if content is None or content.dtype != np.uint8 or content.ndim != 1:
+            raise StateError(f"{self._name}: array 'pickle' is missing, or not bytes")
+        try:
+            written_by, model = _Unpickler(io.BytesIO(content.tobytes())).load()
+        except Exception as error:
+            raise StateError(
+                f"{self._name}: array 'pickle' cannot be opened: it is damaged, or of another version: {error!r}"
+            ) from error
+        if type(model) is not type(self._model):
+            raise StateError(f"{self._name}: array 'pickle' holds a {type(model).__name__}")
+        package = self._package()
+        here = f"{package} {_version(package)}"
+        if written_by != here:
+            _LOG.warning("%s was written by %s and is read by %s: it may learn otherwise", self.spec, written_by, here)
+        self._model, self._known, self._counters = model, taken["known"], taken["counters"]
+        self._set_labels(labels, self.max_labels)
+
+    def _package(self) -> str:
+        return self._library.package or self._path.partition(".")[0]
+
+
+class RiverAdapter(Adapter):
+    """A River model on {feature: value}. One that tells only two classes apart gets a copy for each label."""
+
+    def _make(self) -> Any:
+        model = make(self._library, self._path, self._arguments)
+        one = model
+        if not model._multiclass:
+            from river.multiclass import OneVsRestClassifier  # noqa: PLC0415
+
+            model = OneVsRestClassifier(model)
+        self._takes_weight = "w" in inspect.signature(one.learn_one).parameters
+        return model
+
+    def _rows(self, texts: Sequence[str]) -> Iterable[dict[int, float]]:
+        zeros = dict.fromkeys(range(1 << self.settings.bits), 0.0) if self.settings.dense else {}
+        for indices in self._indices(texts):
+            yield zeros | dict.fromkeys(indices.tolist(), self._value(len(indices)))
+
+    def _score(self, row: dict[int, float], n_labels: int) -> Sequence[float] | NDArray[np.float64]:
+        scores = np.zeros(n_labels)
+        try:
+            for label, score in self._model.predict_proba_one(row).items():
+                if label < n_labels:
+                    scores[label] = score
+        except NotImplementedError:  # it has no probabilities
+            label = self._model.predict_one(row)
+            if label is not None:
+                scores[label] = 1
+        return scores
+
+    def _learn(self, row: dict[int, float], target: int, weight: float) -> None:
+        if self._takes_weight:
+            self._model.learn_one(row, target, w=weight)
+            return
+        for _ in range(max(1, round(weight))):
+            self._model.learn_one(row, target)
+
+
+class PartialFitAdapter(Adapter):
+    """A model with partial_fit and predict_proba, on rows of 2**bits columns.
+
+    partial_fit has to know every class at its first call, long before the labels are known: the classes are the
+    columns' numbers up to `max_labels`. Those that were never learned have no part in the scores, but their room is
+    taken from the start: scikit-learn's SGDClassifier has 2**bits numbers of 8 bytes for each.
+    """
+
+    def _make(self) -> Any:
+        model = make(self._library, self._path, self._arguments)
+        parameters = inspect.signature(model.partial_fit).parameters
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        self._takes_weight = takes_any or "sample_weight" in parameters
+        self._takes_classes = takes_any or "classes" in parameters
+        return model
+
+    def _rows(self, texts: Sequence[str]) -> Iterable[Any]:
+        from scipy.sparse import csr_matrix  # noqa: PLC0415  (slow, and only where it is used)
+
+        width = 1 << self.settings.bits
+        for indices in self._indices(texts):
+            values = np.full(len(indices), self._value(len(indices)))
+            if self.settings.dense:
+                row = np.zeros((1, width))
+                row[0, indices] = values
+                yield row
+            else:
+                yield csr_matrix((values, indices.astype(np.int32), np.array([0, len(indices)], np.int32)), (1, width))
+
+    def _score(self, row: Any, n_labels: int) -> Sequence[float] | NDArray[np.float64]:
+        given = np.asarray(self._model.predict_proba(row), np.float64)[0]
+        scores = np.zeros(max(self.max_labels, n_labels, len(given)))
+        classes = getattr(self._model, "classes_", None)
+        if classes is None or len(classes) != len(given):
+            scores[: len(given)] = given
+        else:
+            scores[np.asarray(classes, np.int64)] = given
+        return scores[:n_labels]
+
+    def _learn(self, row: Any, target: int, weight: float) -> None:
+        options: dict[str, Any] = {}
+        if self._takes_classes and not self._counters[LEARNED]:
+            options["classes"] = np.arange(max(2, self.max_labels))
+        if self._takes_weight:
+            options["sample_weight"] = np.array([weight])
+        for _ in range(1 if self._takes_weight else max(1, round(weight))):
+            self._model.partial_fit(row, np.array([target]), **options)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Without scikit-learn's checks of each number, and in one thread.
+
+        For one text, BLAS's threads cost twenty times what they save, and could change the last bits of a sum.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(super()._quiet())
+            if "sklearn" in sys.modules:
+                from sklearn import config_context  # noqa: PLC0415
+
+                stack.enter_context(config_context(assume_finite=True))
+                stack.enter_context(_thread_pools().limit(limits=1))
+            yield
+
+
+@cache
+def _thread_pools() -> Any:
+    """Return what holds back the threads of the libraries that are loaded (scikit-learn brings it)."""
+    from threadpoolctl import ThreadpoolController  # noqa: PLC0415
+
+    return ThreadpoolController()
+
+
+def _version(package: str) -> str:
+    return str(getattr(sys.modules.get(package), "__version__", "?"))
+
+
+class _Pickler(pickle.Pickler):
+    """The same bytes for the same model, as far as that can be had: whatever was loaded before, and whatever was not.
+
+    - Equal text may be one object or two, and an array's dtype another object once it was loaded: both go by value.
+    - River gives each of a tree's many distributions a random generator of its own, 2.5 kB, which nobody seeded or
+      uses. They are saved as one, which makes the pickle of a tree thirty times smaller.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self._unseeded = random.Random(0)
+
+    def persistent_id(self, obj: Any) -> Any:
+        if type(obj) is str:
+            return sys.intern(obj)
+        if isinstance(obj, np.dtype) and obj.isbuiltin == 1:
+            return ("dtype", obj.str)
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(getattr(obj, "_rng", None)) is random.Random and getattr(obj, "seed", 0) is None:
+            new, arguments, state, *rest = obj.__reduce_ex__(5)
+            if isinstance(state, dict):
+                return (new, arguments, state | {"_rng": self._unseeded}, *rest)
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, pid: Any) -> Any:
+        return sys.intern(pid) if isinstance(pid, str) else np.dtype(pid[1])
+
+
+def _dumps(content: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(content)
+    return file.getvalue()
