@@ -7,8 +7,10 @@ does such a model's state: without `allow_pickle` it is refused before anything 
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Mapping
+from threading import Timer
 from typing import Any, Final
 
 from learner.bayes import Bayes, BayesSettings
@@ -35,6 +37,7 @@ REGISTRY: Final[dict[str, Entry]] = {
     "blend": Entry(BlendSettings, Blend),
 }
 
+_LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -119,8 +122,15 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
 def warm_up(name: str) -> None:
     """Compile a classifier's kernels, or load them compiled, so that no message waits for that."""
     entry = REGISTRY.get(name)
-    if entry is not None:  # a foreign model is tried out when it is made
+    if entry is None:  # a foreign model is tried out when it is made
+        return
+    # Loading what was compiled before takes half a second; nobody should wait longer than that and not know for what.
+    notice = Timer(1.5, _LOG.warning, ["compiling the kernels of %s, once: this takes up to a minute", name])
+    notice.start()
+    try:
         entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
+    finally:
+        notice.cancel()
 
 
 if __name__ == "__main__":
