@@ -77,7 +77,7 @@ def _print_error(*lines: str) -> None:
 def _log_to_console() -> None:
     """Show warnings and errors of the parts, one line each, on standard error."""
     logging.basicConfig(level=logging.WARNING, format="driftline: %(message)s")
-    logging.getLogger("librdkafka").setLevel(logging.ERROR)
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # a line at each attempt; what matters is said once
 
 
 class _Reading:

@@ -285,7 +285,8 @@ class Learner:
         checkpoints.save_checkpoint(self._checkpoints, state)
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        self._committer.submit(self._commit, positions)
+        if self._batch:
+            self._committer.submit(self._commit, positions)
         oldest = checkpoints.prune(self._checkpoints)
         journals.prune(self._journals, oldest)
         now = time.monotonic()

@@ -394,6 +394,7 @@ class KafkaReader(Reader):
         self._ended: set[TopicPartition] = set()
         self._failure: LogError | None = None
         self._closed = False
+        self._waiting = False  # for brokers that are away; said once
         config = {**_READER, **log._properties, **_READER_FIXED}
         self._consumer: Any = log._client(ck.Consumer, config)
         self._consumer.assign([ck.TopicPartition(*partition, offset) for partition, offset in positions.items()])
@@ -469,14 +470,18 @@ class KafkaReader(Reader):
             error = message.error()
             if error is None:
                 self._ended.difference_update({partition})
+                self._waiting = False
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
                 self._ended.add(partition)
+                self._waiting = False
             elif error.code() in _OUT_OF_RANGE and partition is not None:
                 self._failure = self._lost(partition, message.offset())
             elif error.code() in _NO_TOPIC or error.code() in _DENIED or error.fatal():
                 self._failure = self._log._explain(f"reading {partition or 'the log'}", KafkaException(error))
             else:
-                _log.info("waiting for Kafka: %s", error.str())
+                if not self._waiting:
+                    _log.warning("waiting for Kafka: %s", error.str())
+                self._waiting = True
 
     def _lost(self, partition: TopicPartition, wanted: int) -> LogError:
         try:
