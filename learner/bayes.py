@@ -35,7 +35,7 @@ from learner.experts import (
     softmax,
 )
 from learner.kernels import kernel
-from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
+from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
 
@@ -110,16 +110,9 @@ class Bayes(Classifier):
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
-        codes, starts = codepoints(texts, self.settings.max_chars)
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         count_and_score(
-            codes,
-            starts,
-            np.ascontiguousarray(targets, np.int32),
-            np.ascontiguousarray(weights, np.float32),
-            character_table(),
-            self.settings.kernel_arguments,
-            self._buffers,
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             self._arguments,
             self._counts,
             self._totals,

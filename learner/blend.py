@@ -47,7 +47,7 @@ from learner.experts import (
 )
 from learner.kernels import kernel
 from learner.mixer import FIRST_WEIGHTS, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
-from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
+from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 
 QUICK, CALM, PLAIN, WARY, BAYES_WORDS, BAYES_ALL = range(6)
 N_LINEAR: Final = 4
@@ -125,17 +125,10 @@ class Blend(Classifier):
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
-        codes, starts = codepoints(texts, self.settings.max_chars)
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         state = self._state
         blend_and_learn(
-            codes,
-            starts,
-            np.ascontiguousarray(targets, np.int32),
-            np.ascontiguousarray(weights, np.float32),
-            character_table(),
-            self.settings.kernel_arguments,
-            self._buffers,
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             growth(self.settings.half_life),
             (state["grams"].reshape(-1), state["terms"].reshape(-1), state["counts"]),
             (state["totals"], state["overall"]),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.experts import MAX_REPEATS, N_LABELS, REFUSED, adagrad, place, softmax, to_gradients
 from learner.kernels import kernel
-from learner.text import TextSettings, character_table, codepoints, hash_text, text_buffers
+from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
 FIRST_SUM: Final = np.float32(1e-5)  # keeps the first step of a weight finite when its gradient is tiny
@@ -77,16 +77,9 @@ class Linear(Classifier):
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
-        codes, starts = codepoints(texts, self.settings.max_chars)
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         score_and_learn(
-            codes,
-            starts,
-            np.ascontiguousarray(targets, np.int32),
-            np.ascontiguousarray(weights, np.float32),
-            character_table(),
-            self.settings.kernel_arguments,
-            self._buffers,
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             self._arguments,
             self._slots,
             self._known,

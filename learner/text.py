@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,26 @@ def codepoints(texts: Sequence[str], max_chars: int) -> tuple[NDArray[np.uint32]
     np.cumsum(lengths, out=starts[1:])
     # surrogatepass: JSON can say "\ud800", and no text may stop the stream.
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), starts
+
+
+def kernel_inputs(
+    texts: Sequence[str],
+    targets: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    settings: TextSettings,
+    buffers: Buffers,
+) -> tuple[Any, ...]:
+    """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
+    codes, starts = codepoints(texts, settings.max_chars)
+    return (
+        codes,
+        starts,
+        np.ascontiguousarray(targets, np.int32),
+        np.ascontiguousarray(weights, np.float32),
+        character_table(),
+        settings.kernel_arguments,
+        buffers,
+    )
 
 
 def text_buffers(settings: TextSettings) -> Buffers:

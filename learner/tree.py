@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
-from learner.text import TextSettings, character_table, codepoints, text_buffers
+from learner.text import TextSettings, kernel_inputs, text_buffers
 from learner.tree_kernel import (
     score_and_learn,
 )
@@ -207,16 +207,9 @@ class Tree(Classifier):
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
-        codes, starts = codepoints(texts, self.settings.max_chars)
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         score_and_learn(
-            codes,
-            starts,
-            np.ascontiguousarray(targets, np.int32),
-            np.ascontiguousarray(weights, np.float32),
-            character_table(),
-            self.settings.kernel_arguments,
-            self._buffers,
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             self._options,
             self._memory,
             self._work,
