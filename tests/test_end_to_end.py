@@ -331,3 +331,27 @@ def test_learner_and_api_as_two_processes(stream: StreamSettings) -> None:
         learner.terminate()
         assert learner.wait(timeout=10) == 0
         assert client.post("/predict", json={"text": "hello"}).is_success, "the API goes on without the learner"
+
+
+def test_the_readmes_example_gives_what_the_readme_says(tmp_path: Path) -> None:
+    example = re.findall(
+        r"^    \$ curl localhost:8000/(\w+) -d '(.*)'\n    (.*)$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(example) >= 6
+    with api("up", "--data", str(tmp_path / "data")) as client:
+        for path, body, printed in example:
+            expected = json.loads(printed)
+
+            def answer(path: str = path, body: str = body) -> Any:
+                return client.post(f"/{path}", content=body).json()
+
+            if path == "predict":  # once what was posted before is learned
+                offsets = expected["feedback_offsets"]
+                wait_until(
+                    lambda offsets=offsets: answer().get("feedback_offsets") == offsets, 10, f"{offsets} learned"
+                )
+            found = answer()
+            assert found.keys() == expected.keys()
+            assert {name: found[name] for name, value in expected.items() if value != "…"} == {
+                name: value for name, value in expected.items() if value != "…"
+            }
