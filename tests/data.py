@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def labelled_file(name: str) -> Path:
     """Return a labelled file that is too large for the repository, or skip the test."""
-    default = ROOT.parent / "shared" / "data"
-    path = Path(os.environ.get("DRIFTLINE_TEST_DATA", default)) / name
-    if not path.is_file():
-        pytest.skip(f"{name} is not there; point DRIFTLINE_TEST_DATA to the directory that has it")
-    return path
+    named = os.environ.get("DRIFTLINE_TEST_DATA")
+    places = [Path(named)] if named else sorted(ROOT.parent.glob("*/data"))
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    pytest.skip(f"{name} is not there; point DRIFTLINE_TEST_DATA to the directory that has it")
 
 
 @pytest.fixture
