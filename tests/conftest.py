@@ -6,12 +6,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Not a package: tests/kafka must not stand in the way of kafka-python, whose package has that name.
 sys.path.insert(0, str(Path(__file__).parent / "kafka"))
 
 from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
+
+# A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
+# looked for on the machines of those who can look at what they find.
+hypothesis.settings.register_profile(
+    "driftline",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("driftline")
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
