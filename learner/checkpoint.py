@@ -141,6 +141,13 @@ def load_newest(root: Path) -> Checkpoint | None:
     return None
 
 
+def set_aside_newer(root: Path, batch: int, epoch: int) -> None:
+    """Rename the checkpoints that were stepped over: recovery makes them again, and none may count as one to keep."""
+    for path in list_checkpoints(root):
+        if int(path.name) > batch:
+            path.rename(path.with_name(f"damaged-{path.name}-{epoch}"))
+
+
 def prune(root: Path) -> int:
     """Delete all but the newest checkpoints and return the batch of the oldest kept."""
     paths = list_checkpoints(root)

@@ -105,11 +105,6 @@ class Linear(Classifier):
         self._set_labels(labels, self.max_labels)
 
 
-def warm_up() -> None:
-    """Compile the kernel, or load it compiled, so that the first message does not wait for it."""
-    Linear(LinearSettings(bits=8, max_labels=2)).learn_one("", "")
-
-
 @kernel
 def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type: ignore[no-untyped-def]
     """Write the score of each label: the sum, in the order of features, of weight times value."""

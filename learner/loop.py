@@ -99,6 +99,7 @@ class Learner:
             self._begin()
         else:
             self._check_topics(newest)
+            checkpoints.set_aside_newer(self._checkpoints, newest.manifest.batch, self._epoch)
             self._recover(newest, on_replay)
         self._publish()
         self._report("running")

@@ -36,7 +36,8 @@ from stream.records import (
     reject,
 )
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# What a producer may give for a time is any 64-bit number; a date ends with the year 9999.
+LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
 
 
 class _Scored(msgspec.Struct, gc=False):
@@ -58,7 +59,7 @@ class _Plan:
         self.targets: list[int] = []
         self.weights: list[float] = []
         self.scored: list[_Scored] = []
-        self.labels: list[tuple[int, Label, Record]] = []  # to be compared with what was served: target, label
+        self.labels: list[tuple[int, Label, Record]] = []  # to be compared with what was served
         self.rejected: list[Rejected] = []
 
     def step(self, text: str, target: int, weight: float) -> int:
@@ -118,6 +119,8 @@ class Machine:
         if record.value is None:
             self.counts.tombstones += 1
             return
+        if not 0 <= record.timestamp_ms <= LAST_TIMESTAMP_MS:
+            record.timestamp_ms = min(max(record.timestamp_ms, 0), LAST_TIMESTAMP_MS)
         is_message = record.partition.topic == self.rules.topics.messages
         try:
             if is_message:

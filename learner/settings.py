@@ -41,7 +41,7 @@ class LearnerSettings(Settings):
     publish_interval_s: float = Field(0.1, ge=0.0, description="A snapshot is published at most this often.")
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
-    predictions_scores: int = Field(10, ge=1, description="Labels in a written prediction, the best ones.")
+    predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:

@@ -6,6 +6,7 @@ yet. So the order is the same wherever the reading is cut into batches, and a ba
 spans alone: that is what the journal holds.
 """
 
+import math
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -172,7 +173,7 @@ class Merger:
         """Return how many records of which lanes may be taken now."""
         now = time.monotonic()
         waited_for = [(lane.clock, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now)]
-        limit, limit_rank = min(waited_for, default=(1 << 62, 0))
+        limit, limit_rank = min(waited_for, default=(math.inf, 0))
         return {
             rank: count
             for rank, lane in enumerate(self._lanes)

@@ -21,7 +21,7 @@ from learner.bayes import Bayes, BayesSettings, count_and_score
 from learner.blend import BlendSettings, blend_and_learn
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.experts import MAX_REPEATS
-from learner.linear import Linear, LinearSettings, score_and_learn, warm_up
+from learner.linear import Linear, LinearSettings, score_and_learn
 from learner.models import REGISTRY
 from learner.text import TextSettings
 from stream.errors import ConfigError, StateError
@@ -499,7 +499,7 @@ def test_a_weight_that_is_none_is_refused(weight: float) -> None:
 
 
 def test_there_is_one_compiled_kernel() -> None:
-    warm_up()
+    models.warm_up("linear")
     for spec in ("linear", *CLASSIFIERS):
         classifier = make_classifier(spec)
         run(classifier, [])

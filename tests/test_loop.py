@@ -1,0 +1,73 @@
+"""The learner recovers whatever lies in its directory, and no record ends it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from learner.checkpoint import list_checkpoints
+from learner.loop import Learner
+from learner.settings import LearnerSettings
+from stream.log import Log, NewRecord, open_log
+from stream.records import Feedback, Message, encode
+from stream.settings import StreamSettings
+
+MODEL = "linear?bits=10&max_labels=4"
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> StreamSettings:
+    return StreamSettings(data=tmp_path)
+
+
+@pytest.fixture
+def log(stream: StreamSettings) -> Iterator[Log]:
+    log = open_log(stream)
+    log.create_topics(stream.topics)
+    yield log
+    log.close()
+
+
+def append(log: Log, first: int, count: int, timestamp_ms: int | None = None) -> None:
+    for number in range(first, first + count):
+        key = str(number)
+        log.append("messages", [NewRecord(key.encode(), encode(Message(key, f"text {number}")), timestamp_ms)])
+        log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])), timestamp_ms)])
+
+
+def learn(stream: StreamSettings, log: Log) -> bytes:
+    """Learn to the end and return the bytes of the model's checkpoint."""
+    learner = Learner(stream, LearnerSettings(model=MODEL), log)
+    try:
+        learner.start()
+        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+    finally:
+        learner.close()
+    return (list_checkpoints(stream.data / "checkpoints")[0] / "model.safetensors").read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_is_made_again_from_the_one_before(stream: StreamSettings, log: Log) -> None:
+    append(log, 0, 5)
+    model = learn(stream, log)
+    damaged = list_checkpoints(stream.data / "checkpoints")[0]
+    (damaged / "model.safetensors").write_bytes(model[:-1])
+    assert learn(stream, log) == model
+    assert [path.name for path in (stream.data / "checkpoints").glob("damaged-*")] == [f"damaged-{damaged.name}-2"]
+    append(log, 5, 5)
+    assert learn(stream, log) != model
+
+
+@pytest.mark.parametrize("timestamp_ms", [-(1 << 63), -1, 0, 253_402_300_800_000, (1 << 63) - 1])
+def test_no_timestamp_ends_or_stops_the_learner(stream: StreamSettings, log: Log, timestamp_ms: int) -> None:
+    append(log, 0, 3)
+    append(log, 3, 3, timestamp_ms)
+    append(log, 6, 3)
+    learner = Learner(stream, LearnerSettings(model=MODEL), log)
+    try:
+        learner.start()
+        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+        counts = learner.status("stopped").counts
+    finally:
+        learner.close()
+    assert (counts.messages_seen, counts.rejected) == (9, 0)
+    assert log.watermarks(["predictions"])[next(iter(log.watermarks(["predictions"])))].high == 9
