@@ -336,7 +336,8 @@ def _print_status(status: "Status") -> None:
         f"{status.waiting:,} waiting for a message, {join.orphaned:,} orphaned",
         "rejected": f"{counts.rejected:,}",
         "accuracy": f"{progress['accuracy']:.4f} as served, {progress['recent']['accuracy']:.4f} "
-        f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}"
+        f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}, "
+        f"calibration error {progress['calibration_error']:.3f}"
         if progress["labels"]
         else "no label has met a prediction yet",
         "drift": _describe_drift(status),
@@ -525,7 +526,7 @@ def _print_table(results: "list[Result]") -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))  # 80 columns have to do
     table.add_column("model", overflow="fold", min_width=10)
-    for heading in ("messages", "labels", "accuracy", "macro F1", "log loss", "seconds", "messages/s"):
+    for heading in ("messages", "labels", "accuracy", "macro F1", "log loss", "ECE", "time", "per s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         table.add_row(
@@ -535,7 +536,8 @@ def _print_table(results: "list[Result]") -> None:
             f"{result.accuracy:.4f}",
             f"{result.macro_f1:.4f}",
             f"{result.log_loss:.4f}",
-            f"{result.seconds:.2f}",
+            f"{result.calibration_error:.3f}",
+            f"{result.seconds:.1f} s",
             f"{result.messages_per_second:,.0f}",
         )
     _console().print(table)

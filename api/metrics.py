@@ -180,6 +180,7 @@ def _of_learner(status: Status) -> Iterator[Metric]:
     scores = {
         "accuracy": (progress.get("accuracy"), "Progressive accuracy as served, over all labels."),
         "log_loss": (progress.get("log_loss"), "Progressive log loss as served, over all labels."),
+        "calibration_error": (progress.get("calibration_error"), "Expected calibration error as served, 0 to 1."),
         "macro_f1": (progress.get("macro_f1"), "Progressive macro F1 as served, over all labels."),
         "recent_accuracy": (recent.get("accuracy"), "Progressive accuracy as served, over the last labels."),
         "recent_log_loss": (recent.get("log_loss"), "Progressive log loss as served, over the last labels."),

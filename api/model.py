@@ -53,6 +53,7 @@ class Progressive(msgspec.Struct, frozen=True):
     labels: int
     accuracy: float
     log_loss: float
+    calibration_error: float
     macro_f1: float
     recent: Scored
     by_delay: list[DelayScored]

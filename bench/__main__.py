@@ -50,7 +50,8 @@ def main(
     files: Annotated[list[Path] | None, typer.Argument(help="labelled texts; none: made streams")] = None,
     rows: Annotated[int, typer.Option(min=1, help="at most so many rows of each stream")] = 30_000,
     delay: Annotated[
-        int | None, typer.Option(min=0, help="labels come so many rows late; else as the stream has it")
+        list[int] | None,
+        typer.Option(min=0, help="labels come so many rows late; again for another round; else as the stream has it"),
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="processor time of one run; who was stopped gets a star")
@@ -84,7 +85,10 @@ def main(
             raise ConfigError("two files have the same name, and each name is one picture")
         launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds)
         out.mkdir(parents=True, exist_ok=True)
-        qualities = [_quality(stream, our_names, peer_names, launcher, delay, out) for stream in found]
+        rounds = [
+            [_quality(stream, our_names, peer_names, launcher, late, out) for stream in found]
+            for late in dict.fromkeys(delay or (None,))
+        ]
         speeds: list[Speed] = []
         if speed:
             families = sorted({name.partition("-")[0] for name in peer_names})
@@ -92,7 +96,7 @@ def main(
             speeds = measure_speed(launcher, n_rows, repetitions, families, typer.echo)
             plot_speed(speeds, out / "speed.png")
         path = report or out / "REPORT.md"
-        write_report(path, _command(files), qualities, speeds, out)
+        write_report(path, _command(files), rounds, speeds, out)
         typer.echo(f"written: {path}")
     except DriftlineError as error:
         typer.echo(f"bench: {error}", err=True)
@@ -104,7 +108,7 @@ def _quality(
 ) -> Quality:
     late = stream.delay if delay is None else delay
     quality = measure(stream, models, peers, launcher, late, typer.echo)
-    plot_quality(quality, out / f"{stream.name}.png")
+    plot_quality(quality, out / f"{quality.name}.png")
     return quality
 
 

@@ -53,7 +53,7 @@ class Run:
     Attributes
     ----------
     predicted : int32 [rows done], the label's number
-    p_truth : float32 [rows done]
+    p_truth, p_predicted : float32 [rows done], the probability of the true label, and of the one predicted
     seconds : the system's own processor time
     times : float64 [n, 2], rows done and seconds until then, at even distances
     """
@@ -63,6 +63,7 @@ class Run:
     n_rows: int = 0
     predicted: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     p_truth: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    p_predicted: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     seconds: float = 0.0
     times: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     versions: dict[str, str] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class Score(NamedTuple):
     macro_f1: float
     log_loss: float
     known_log_loss: float
+    calibration_error: float
 
     @property
     def error(self) -> float:
@@ -172,6 +174,7 @@ def _read(empty: Run, answer: dict[str, Any]) -> Run:
         empty.n_rows,
         np.array(answer["predicted"], np.int32),
         np.array(answer["p_truth"], np.float32),
+        np.array(answer["p_predicted"], np.float32),
         answer["seconds"],
         np.array(answer["times"], np.float64).reshape(-1, 2),
         answer["versions"],
@@ -185,6 +188,11 @@ class Quality:
     stream: Stream
     delay: int
     runs: list[Run]
+
+    @property
+    def name(self) -> str:
+        """The stream's name, and by how much its labels were late where that was not its own doing."""
+        return self.stream.name + (f"-{self.delay}-late" if self.delay != self.stream.delay else "")
 
     @property
     def ours(self) -> list[Run]:
@@ -203,13 +211,20 @@ class Quality:
         """
         done = run.done if n_rows is None else min(n_rows, run.done)
         truth = np.array(self.stream.rows.labels[:done], np.int32)
-        predicted, p_truth = run.predicted[:done].copy(), run.p_truth[:done]
+        predicted, p_truth, p_predicted = run.predicted[:done].copy(), run.p_truth[:done], run.p_predicted[:done]
         predicted[: self.delay + 1] = -1
         known = self._known()[:done]
         all_rows, known_rows = (Progress(max(self.stream.rows.n_labels, 1)) for _ in range(2))
-        all_rows.add(predicted, truth, p_truth)
-        known_rows.add(predicted[known], truth[known], p_truth[known])
-        return Score(all_rows.labels, all_rows.accuracy, all_rows.macro_f1, all_rows.log_loss, known_rows.log_loss)
+        all_rows.add(predicted, truth, p_truth, p_predicted)
+        known_rows.add(predicted[known], truth[known], p_truth[known], p_predicted[known])
+        return Score(
+            all_rows.labels,
+            all_rows.accuracy,
+            all_rows.macro_f1,
+            all_rows.log_loss,
+            known_rows.log_loss,
+            all_rows.calibration_error,
+        )
 
     def _known(self) -> NDArray[np.bool_]:
         """Tell of each row whether its label had been learned when it was predicted: bool [n_rows]."""
@@ -245,7 +260,7 @@ def measure(
         if run.done:
             score = quality.score(run)
             stopped = f", stopped after {run.done:,} rows" if run.was_stopped else ""
-            say(f"{stream.name:>16} {system:<22} {score.accuracy:.4f} {run.rows_per_second:>10,.0f} /s{stopped}")
+            say(f"{quality.name:>16} {system:<22} {score.accuracy:.4f} {run.rows_per_second:>10,.0f} /s{stopped}")
         else:
-            say(f"{stream.name:>16} {system:<22} skipped: {run.why_not}")
+            say(f"{quality.name:>16} {system:<22} skipped: {run.why_not}")
     return quality

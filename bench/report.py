@@ -19,13 +19,12 @@ _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def write_report(
-    path: Path, command: str, qualities: Sequence[Quality], speeds: Sequence[Speed], pictures: Path | None
+    path: Path, command: str, rounds: Sequence[Sequence[Quality]], speeds: Sequence[Speed], pictures: Path | None
 ) -> None:
-    """Write the report. Pictures are linked where they lie beside it or under it."""
-    parts = [_head(command, qualities, speeds)]
-    if qualities:
-        parts.append(_summary(qualities))
-        parts += [_stream(quality, _link(path, pictures, f"{quality.stream.name}.png")) for quality in qualities]
+    """Write the report; a round is all streams, labels equally late. Pictures are linked where they lie under it."""
+    qualities = [quality for streams in rounds for quality in streams]
+    parts = [_head(command, qualities, speeds), *(_summary(streams) for streams in rounds if streams)]
+    parts += [_stream(quality, _link(path, pictures, f"{quality.name}.png")) for quality in qualities]
     if speeds:
         parts.append(_speed(speeds, _link(path, pictures, "speed.png")))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +62,8 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
         f"Python {platform.python_version()}. Versions: {', '.join(f'{k} {v}' for k, v in sorted(versions.items()))}.",
         "Each row is predicted, then learned. Log loss is over the rows whose label had been learned before: "
         "scikit-learn and Vowpal Wabbit are told all labels in advance and foresee the others, no one else can. "
-        "*All* has every row. Texts a second are of the system's own processor time, reading files excluded (but for "
+        "*All* has every row. ECE is the expected calibration error, in 15 bins. "
+        "Texts a second are of the system's own processor time, reading files excluded (but for "
         "Vowpal Wabbit's driver, which reads its own).",
     ]
     if missing:
@@ -99,7 +99,9 @@ def _summary(qualities: Sequence[Quality]) -> str:
             rows.append([name, "*geometric mean*", "", "", _ratio(mean), "", "", _ratio(loss_mean)])
     head = ["ours", "stream", "error", "best peer", "ours / its", "log loss", "best peer", "ours / its"]
     note = "Below 1 ours is better. Beside a peer that was stopped (*), ours is counted on the same rows."
-    return f"## Quality: ours beside the best peer\n\n{_table(head, rows)}\n\n{note}"
+    lates = {quality.delay for quality in qualities} - {0}
+    late = f", labels {max(lates):,} rows late" if len(lates) == 1 and all(q.delay for q in qualities) else ""
+    return f"## Quality: ours beside the best peer{late}\n\n{_table(head, rows)}\n\n{note}"
 
 
 def _our_names(qualities: Sequence[Quality]) -> list[str]:
@@ -139,6 +141,7 @@ def _stream(quality: Quality, picture: str) -> str:
         "macro_f1": max((scores[run.system].macro_f1 for run in whole), default=math.nan),
         "known_log_loss": min((scores[run.system].known_log_loss for run in whole), default=math.nan),
         "log_loss": min((scores[run.system].log_loss for run in whole), default=math.nan),
+        "calibration_error": min((scores[run.system].calibration_error for run in whole), default=math.nan),
     }
     rows = []
     for run in runs:
@@ -151,7 +154,7 @@ def _stream(quality: Quality, picture: str) -> str:
     rows.sort(key=lambda cells: -float(cells[2].strip("*")))
     n_labels = quality.stream.rows.n_labels
     late = f", labels {quality.delay:,} rows late" if quality.delay else ""
-    head = ["system", "rows", "accuracy", "macro F1", "log loss", "all", "texts/s"]
+    head = ["system", "rows", "accuracy", "macro F1", "log loss", "all", "ECE", "texts/s"]
     title = f"## {quality.stream.name}: {len(quality.stream.rows.texts):,} rows, {n_labels} labels{late}"
     return f"{title}\n\n{_table(head, rows)}{picture}"
 

@@ -48,6 +48,7 @@ class Result(NamedTuple):
     accuracy: float
     macro_f1: float
     log_loss: float
+    calibration_error: float
     seconds: float
     curve: Curve
     shifts: tuple[Shift, ...] = ()  # when the loss had changed: what would have been drift alarms
@@ -121,7 +122,7 @@ class Evaluation:
         self._messages = 0
         self._seconds = 0.0
         self._waiting: deque[tuple[int, str, str]] = deque()  # number, text, label: scored, to be learned
-        self._scored: deque[tuple[int, float]] = deque()  # what was predicted, and the truth's score
+        self._scored: deque[tuple[int, float, float]] = deque()  # what was predicted, the truth's score, its own
         self._correct: list[NDArray[np.bool_]] = []
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -176,6 +177,7 @@ class Evaluation:
             progress.accuracy,
             progress.macro_f1,
             progress.log_loss,
+            progress.calibration_error,
             self._seconds,
             _curve(np.concatenate([np.zeros(0, np.bool_), *self._correct])),
             tuple(self._shifts),
@@ -197,7 +199,7 @@ class Evaluation:
         if not places:
             return
         if not scores.shape[1]:
-            self._scored.extend((-1, 0.0) for _ in places)
+            self._scored.extend((-1, 0.0, 0.0) for _ in places)
             return
         own = scores[places]
         predicted = np.where(own.max(axis=1) > 0, own.argmax(axis=1), -1)
@@ -205,16 +207,16 @@ class Evaluation:
         # A label that nothing has learned yet has no column: its score was 0.
         truths = np.array([column.get(label, -1) for label in labels])
         p_truth = np.where(truths >= 0, own[np.arange(len(own)), truths], 0.0)
-        self._scored.extend(zip(predicted.tolist(), p_truth.tolist(), strict=True))
+        self._scored.extend(zip(predicted.tolist(), p_truth.tolist(), own.max(axis=1).tolist(), strict=True))
 
     def _count(self, truths: list[int]) -> None:
         if not truths:
             return
         scored = [self._scored.popleft() for _ in truths]
-        predicted = np.array([column for column, _ in scored], np.int32)
+        predicted = np.array([column for column, _, _ in scored], np.int32)
         truth = np.array(truths, np.int32)
-        p_truth = np.array([p for _, p in scored], np.float32)
-        self._progress.add(predicted, truth, p_truth)
+        p_truth, p_predicted = (np.array([each[place] for each in scored], np.float32) for place in (1, 2))
+        self._progress.add(predicted, truth, p_truth, p_predicted)
         self._shifts += [shift for _, shift in self._drift.add(predicted, truth, p_truth)]
         self._correct.append((predicted == truth)[predicted >= 0])
 

@@ -221,7 +221,7 @@ class Machine:
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
         delay_ms = np.array([label.timestamp_ms - label.entry.timestamp_ms for _, label, _ in served], np.int64)
         p_truth = scores[np.arange(len(served)), truth]
-        self.progress.add(predicted, truth, p_truth, np.maximum(delay_ms, 0))
+        self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), np.maximum(delay_ms, 0))
         for place, shift in self.drift.add(predicted, truth, p_truth):
             alarm = self._alarm(shift, served[place][2])
             self.alarms.add(alarm)

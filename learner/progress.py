@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream.errors import StateError
 
 RECENT_LABELS: Final = 1000
+CALIBRATION_BINS: Final = 15  # of equal width, as Guo et al. 2017 have it
 MIN_PROBABILITY: Final = 1e-15  # log loss is clipped here, as River does: at most 34.5 for a label
 DELAY_EDGES_MS: Final = (1_000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000)
 DELAY_NAMES: Final = ("<1s", "<10s", "<1min", "<10min", "<1h", "<1d", ">=1d")
@@ -46,6 +47,7 @@ class Progress:
         self._recent_correct = np.zeros(RECENT_LABELS, np.uint8)
         self._recent_loss = np.zeros(RECENT_LABELS, np.float64)
         self._delays = np.zeros((len(DELAY_NAMES), 2), np.int64)  # labels, correct
+        self._bins = np.zeros((CALIBRATION_BINS, 2))  # correct, sum of the predicted labels' scores
         self._n_columns = 0  # the arrays are longer: they double
 
     def add(
@@ -53,6 +55,7 @@ class Progress:
         predicted: NDArray[np.int32],
         truth: NDArray[np.int32],
         p_truth: NDArray[np.float32],
+        p_predicted: NDArray[np.float32],
         delay_ms: Ints | None = None,
     ) -> None:
         """Count labels, in their order.
@@ -62,6 +65,7 @@ class Progress:
         predicted : int32 [n], the predicted label's column, or -1: there was no prediction
         truth : int32 [n], the label's column
         p_truth : float32 [n], the score that the label had in the prediction; what is no number counts as 0
+        p_predicted : float32 [n], the score of the predicted label, likewise
         delay_ms : int64 [n], from message to label; None: not known
 
         Raises
@@ -76,11 +80,13 @@ class Progress:
         self._grow(highest + 1)
         served = predicted >= 0
         self.unpredicted += int(np.count_nonzero(~served))
-        predicted, truth, p_truth = predicted[served], truth[served], p_truth[served]
+        predicted, truth = predicted[served], truth[served]
+        p_truth, p_predicted = p_truth[served], p_predicted[served]
         right = predicted == truth
-        loss = -np.log(np.fmin(np.fmax(p_truth.astype(np.float64), MIN_PROBABILITY), 1.0))
+        loss = -np.log(_clipped(p_truth, MIN_PROBABILITY))
         self._count_columns(predicted, truth, right)
         self._count_recent(right, loss)
+        self._count_bins(right, _clipped(p_predicted, 0.0))
         if delay_ms is not None:
             bucket = np.searchsorted(DELAY_EDGES_MS, delay_ms[served], side="right")
             np.add.at(self._delays, bucket, np.stack([np.ones_like(right), right], axis=1))
@@ -95,6 +101,10 @@ class Progress:
         np.add.at(self._hits, truth[right], 1)
         kept = (truth < MAX_CONFUSION_LABELS) & (predicted < MAX_CONFUSION_LABELS)
         np.add.at(self._confusion, (truth[kept], predicted[kept]), 1)
+
+    def _count_bins(self, right: NDArray[np.bool_], p: NDArray[np.float64]) -> None:
+        place = np.minimum((p * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+        np.add.at(self._bins, place, np.stack([right, p], axis=1))
 
     def _count_recent(self, right: NDArray[np.bool_], loss: NDArray[np.float64]) -> None:
         n = min(len(loss), RECENT_LABELS)
@@ -126,6 +136,14 @@ class Progress:
     def log_loss(self) -> float:
         """The mean of -ln p_truth, p_truth clipped at 1e-15; 0 before the first."""
         return self._loss / max(self.labels, 1)
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error: by how much the best score is off the share that was right, 0 to 1.
+
+        The mean over bins of equal width, weighted by their labels (Guo et al. 2017, equation 3).
+        """
+        return float(np.abs(self._bins[:, 0] - self._bins[:, 1]).sum()) / max(self.labels, 1)
 
     @property
     def macro_f1(self) -> float:
@@ -192,6 +210,7 @@ class Progress:
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "log_loss": self.log_loss,
+            "calibration_error": self.calibration_error,
             "recent": {"labels": n_recent, "accuracy": self.recent_accuracy, "log_loss": self.recent_log_loss},
             "by_delay": by_delay,
             "by_label": {
@@ -218,6 +237,7 @@ class Progress:
             "recent_correct": self._recent_correct.copy(),
             "recent_loss": self._recent_loss.copy(),
             "delays": self._delays.copy(),
+            "bins": self._bins.copy(),
         }
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -234,7 +254,7 @@ class Progress:
         self._support, self._predicted = state["support"].copy(), state["predicted"].copy()
         self._hits, self._confusion = state["hits"].copy(), state["confusion"].copy()
         self._recent_correct, self._recent_loss = state["recent_correct"].copy(), state["recent_loss"].copy()
-        self._delays = state["delays"].copy()
+        self._delays, self._bins = state["delays"].copy(), state["bins"].copy()
 
     def _check(self, state: dict[str, NDArray[Any]]) -> None:
         columns = len(state["support"]) if "support" in state else 0
@@ -248,3 +268,8 @@ class Progress:
                 raise StateError(f"progress: array {name!r} must be {own.dtype} {shape}, but is {found}")
         if columns > self.max_labels:
             raise StateError(f"progress: {columns} labels were counted, but max_labels is {self.max_labels}")
+
+
+def _clipped(p: NDArray[np.float32], least: float) -> NDArray[np.float64]:
+    clipped: NDArray[np.float64] = np.fmin(np.fmax(p.astype(np.float64), least), 1.0)
+    return clipped

@@ -166,7 +166,7 @@ def done(
 ) -> Run:
     """Return a run with these answers that took a second."""
     return Run(
-        system, ours, n_rows or len(predicted), np.array(predicted, np.int32), np.array(p_truth, np.float32), 1.0
+        system, ours, n_rows or len(predicted), np.array(predicted, np.int32), *[np.array(p_truth, np.float32)] * 2, 1.0
     )
 
 
@@ -199,10 +199,10 @@ def test_a_report_shows_losses_and_what_was_left_out(tmp_path: Path) -> None:
     ours = done("linear", [1] * 10, [0.1] * 10, ours=True)
     peer = done("river-nb", TEN.rows.labels, [0.9] * 10)
     absent = Run("vw-pairs", False, 10, why_not="No module named 'vowpalwabbit'")
-    write_report(tmp_path / "R.md", "python -m bench", [Quality(TEN, 0, [ours, peer, absent])], [], None)
+    write_report(tmp_path / "R.md", "python -m bench", [[Quality(TEN, 0, [ours, peer, absent])]], [], None)
     report = (tmp_path / "R.md").read_text()
     assert "| linear | ten | 0.4444 | river-nb | 4.000 | 2.3026 | river-nb | 21.854 |" in report
-    assert "| river-nb | 10 | **1.0000** | **1.0000** | **0.1054** | **0.1054** | 10 |" in report
+    assert "| river-nb | 10 | **1.0000** | **1.0000** | **0.1054** | **0.1054** | **0.1000** | 10 |" in report
     assert "Not measured: vw-pairs (No module named 'vowpalwabbit')" in report
 
 
@@ -228,7 +228,7 @@ def test_the_command_measures_and_reports(tmp_path: Path) -> None:
     stream = make_stream("steady", 300)
     labelled = zip(stream.rows.texts, stream.rows.labels, strict=True)
     file.write_text("text\tlabel\n" + "".join(f"{text}\t{stream.labels[label]}\n" for text, label in labelled))
-    arguments = ["--quick", "--models", "linear", "--peers", "river-nb,sklearn-sgd-100", "--delay", "5"]
+    arguments = ["--quick", "--models", "linear", "--peers", "river-nb,sklearn-sgd-100", "--delay", "0", "--delay", "5"]
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-m", "bench", str(file), *arguments, "--out", str(tmp_path / "out")],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -241,12 +241,13 @@ def test_the_command_measures_and_reports(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     report = (tmp_path / "out" / "REPORT.md").read_text()
     assert "## own: 300 rows, 4 labels, labels 5 rows late" in report
-    assert report.count("| 300 |") == 3
+    assert report.count("| 300 |") == 6
+    assert "## Quality: ours beside the best peer, labels 5 rows late" in report
     assert "python -m bench own.tsv --quick" in report
     assert str(tmp_path) not in report
     for system in ("linear?bits=20&chars=0", "sklearn-sgd-1", "river-logreg"):
         assert f"| {system} |" in report
-    for picture in ("own.png", "speed.png"):
+    for picture in ("own.png", "own-5-late.png", "speed.png"):
         assert f"]({picture})" in report
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -230,14 +230,15 @@ def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
     done = run("evaluate", str(rows), "--json", "--delay", "5", "--limit", "80", "--plot", "curve.svg")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "seconds", "messages_per_second"]
+    expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "calibration_error"]
+    expected += ["seconds", "messages_per_second"]
     assert list(result) == [*expected, "drift_alarms"]
     assert (result["model"], result["messages"], result["labels"]) == ("linear", 80, 80)
     assert result["accuracy"] > 0.8
     assert (tmp_path / "curve.svg").read_bytes().startswith(b"<?xml")
     table = run("evaluate", str(rows), "--model", "linear", "--model", "linear?bits=18").stdout
     assert "linear?bits=18" in table
-    assert "messages/s" in table
+    assert "per s" in table
 
 
 def test_evaluate_refuses_what_has_no_labels(run: Run) -> None:

@@ -15,7 +15,7 @@ from river.metrics.base import ClassificationMetric
 from learner.progress import DELAY_NAMES, MAX_CONFUSION_LABELS, RECENT_LABELS, Progress
 from stream.errors import StateError
 
-Fed = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Fed = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def stream(n: int, n_labels: int, seed: int = 0) -> Fed:
@@ -25,13 +25,14 @@ def stream(n: int, n_labels: int, seed: int = 0) -> Fed:
     predicted = np.where(rng.random(n) < 0.7, truth, rng.integers(-1, n_labels + 2, n)).astype(np.int32)
     predicted[: n // 10 + 1] = -1
     predicted[-1] = 0
-    return predicted, truth, rng.random(n, dtype=np.float32), rng.integers(-10, 10**8, n)
+    p_truth, p_predicted = rng.random((2, n), dtype=np.float32)
+    return predicted, truth, p_truth, p_predicted, rng.integers(-10, 10**8, n)
 
 
 def served(arrays: Fed) -> Fed:
     """Return what is left without the labels that had no prediction."""
-    predicted, truth, p_truth, delays = (array[arrays[0] >= 0] for array in arrays)
-    return predicted, truth, p_truth, delays
+    predicted, truth, p_truth, p_predicted, delays = (array[arrays[0] >= 0] for array in arrays)
+    return predicted, truth, p_truth, p_predicted, delays
 
 
 def fed(arrays: Fed, cuts: tuple[int, ...] = (), max_labels: int = 1000) -> Progress:
@@ -46,7 +47,7 @@ def test_equals_scikit_learn(n: int, n_labels: int) -> None:
     arrays = stream(n, n_labels)
     progress = fed(arrays)
     assert progress.unpredicted == np.count_nonzero(arrays[0] < 0) > 0
-    predicted, truth, p_truth, _ = served(arrays)
+    predicted, truth, p_truth, _, _ = served(arrays)
     n = len(truth)
     occurred = np.union1d(truth, predicted)
     f1 = sklearn.metrics.f1_score(truth, predicted, labels=occurred, average="macro", zero_division=0.0)
@@ -69,7 +70,7 @@ def test_equals_scikit_learn(n: int, n_labels: int) -> None:
 def test_equals_river() -> None:
     arrays = stream(2000, 12)
     progress = fed(arrays)
-    predicted, truth, p_truth, _ = served(arrays)  # River skips what has no prediction
+    predicted, truth, p_truth, _, _ = served(arrays)  # River skips what has no prediction
     for metric, value in [(metrics.Accuracy(), progress.accuracy), (metrics.MacroF1(), progress.macro_f1)]:
         assert isinstance(metric, ClassificationMetric)
         for one, other in zip(truth.tolist(), predicted.tolist(), strict=True):
@@ -84,8 +85,28 @@ def test_equals_river() -> None:
 def test_log_loss_is_clipped_and_finite() -> None:
     progress = Progress()
     p_truth = np.array([0.0, np.nan, -1.0, 2.0, np.inf], np.float32)
-    progress.add(np.zeros(5, np.int32), np.zeros(5, np.int32), p_truth)
+    progress.add(np.zeros(5, np.int32), np.zeros(5, np.int32), p_truth, p_truth)
     assert progress.log_loss == pytest.approx(-math.log(1e-15) * 3 / 5)
+
+
+@pytest.mark.parametrize(("sharper", "least", "most"), [(1.0, 0.0, 0.02), (3.0, 0.08, 0.2)])
+def test_calibration_error_is_what_the_formula_says(sharper: float, least: float, most: float) -> None:
+    rng = np.random.default_rng(5)
+    p = rng.uniform(0.5, 1.0, 20_000)
+    right = rng.random(20_000) < p
+    odds = (p / (1 - p)) ** sharper  # predictions that are too sure of themselves
+    served = (odds / (1 + odds)).astype(np.float32)
+    progress = Progress()
+    progress.add(np.zeros(20_000, np.int32), np.where(right, 0, 1).astype(np.int32), served, served)
+    bins = np.minimum((served * 15).astype(int), 14)
+    expected = sum(
+        abs(right[bins == place].mean() - served[bins == place].mean()) * np.mean(bins == place)
+        for place in np.unique(bins)
+    )
+    assert progress.calibration_error == pytest.approx(expected, abs=1e-6)
+    assert least <= progress.calibration_error <= most
+    progress.add(*(np.zeros(3, np.int32),) * 2, *(np.array([np.nan, np.inf, -1], np.float32),) * 2)
+    assert math.isfinite(progress.calibration_error)
 
 
 @given(
@@ -111,7 +132,7 @@ def test_the_same_bytes_wherever_it_is_cut_and_stopped(n: int, cuts: tuple[int, 
 @pytest.mark.parametrize("n", [1, RECENT_LABELS - 1, RECENT_LABELS, RECENT_LABELS + 1, 4321])
 def test_recent_is_the_last_labels_exactly(n: int) -> None:
     arrays = stream(n, 5)
-    predicted, truth, p_truth, _ = served(arrays)
+    predicted, truth, p_truth, _, _ = served(arrays)
     for cuts in [(), tuple(range(1, n, 7))]:
         progress = fed(arrays, cuts)
         assert progress.recent_accuracy == pytest.approx((predicted == truth)[-RECENT_LABELS:].mean())
@@ -123,8 +144,8 @@ def test_accuracy_by_delay() -> None:
     truth = np.zeros(len(delays), np.int32)
     predicted = np.array([0, 1, 0] + [0] * 9, np.int32)
     progress = Progress()
-    progress.add(predicted, truth, np.ones(len(delays), np.float32), delays)
-    progress.add(predicted, truth, np.ones(len(delays), np.float32))  # without delays: not in any bucket
+    progress.add(predicted, truth, *np.ones((2, len(delays)), np.float32), delays)
+    progress.add(predicted, truth, *np.ones((2, len(delays)), np.float32))  # without delays: not in any bucket
     by_delay = progress.summary()["by_delay"]
     assert [bucket["delay"] for bucket in by_delay] == list(DELAY_NAMES)
     assert [bucket["labels"] for bucket in by_delay] == [3, 2, 2, 0, 2, 1, 2]
@@ -136,13 +157,13 @@ def test_columns_outside_are_refused_and_change_nothing() -> None:
     before = {name: array.tobytes() for name, array in progress.state().items()}
     for predicted, truth in [(0, 10), (10, 0), (0, -1), (-2, 0)]:
         with pytest.raises(ValueError, match="label columns must lie in 0 to 9"):
-            progress.add(np.array([predicted], np.int32), np.array([truth], np.int32), np.ones(1, np.float32))
+            progress.add(np.array([predicted], np.int32), np.array([truth], np.int32), *np.ones((2, 1), np.float32))
     assert {name: array.tobytes() for name, array in progress.state().items()} == before
 
 
 def test_memory_is_bounded() -> None:
     progress = Progress(65_536)
-    progress.add(np.array([0], np.int32), np.array([65_535], np.int32), np.ones(1, np.float32))
+    progress.add(np.array([0], np.int32), np.array([65_535], np.int32), *np.ones((2, 1), np.float32))
     assert sum(array.nbytes for array in progress.state().values()) < 3_000_000
 
 

@@ -30,19 +30,17 @@ class Ours(Peer):
     def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
         """Score and learn in the exact order, as `learner.evaluate` does: row i, then the label of row i - delay."""
         clock = Clock(len(rows.texts), seconds)
-        predicted: list[int] = []
-        p_truth: list[float] = []
+        found = Answers([], [], [])
         for begin in range(0, len(rows.texts), BATCH_ROWS):
             end = min(begin + BATCH_ROWS, len(rows.texts))
             clock.start()
             scores = self._batch(rows, begin, end, delay)
-            best, p = self._answers(scores, rows.labels[begin:end])
+            answers = self._answers(scores, rows.labels[begin:end])
             go_on = clock.stop(end)
-            predicted += best
-            p_truth += p
+            found.extend(answers)
             if not go_on:
                 break
-        return {"predicted": predicted, "p_truth": p_truth, "seconds": clock.seconds, "times": clock.times}
+        return found.to_json(clock)
 
     def _batch(self, rows: Rows, begin: int, end: int, delay: int) -> Any:
         """Return the scores of rows `begin` to `end`."""
@@ -70,4 +68,4 @@ class Ours(Peer):
         column[number] = np.arange(len(number))
         places = column[np.array(truths)]
         p = np.where(places >= 0, scores[np.arange(len(truths)), places], 0.0)
-        return Answers(number[scores.argmax(axis=1)].tolist(), p.tolist())
+        return Answers(number[scores.argmax(axis=1)].tolist(), p.tolist(), scores.max(axis=1).tolist())

@@ -24,10 +24,20 @@ PATIENCE = 3  # times the limit, by the clock
 
 
 class Answers(NamedTuple):
-    """Of each row the predicted label and the probability that the true one was given."""
+    """Of each row the predicted label, and the probabilities that the true one and the predicted one were given."""
 
     predicted: list[int]
     p_truth: list[float]
+    p_predicted: list[float]
+
+    def extend(self, more: Answers) -> None:
+        """Add the answers of the next rows."""
+        for own, its in zip(self, more):
+            own.extend(its)  # type: ignore[attr-defined]
+
+    def to_json(self, clock: Clock) -> dict[str, Any]:
+        """Return everything, with the time that it took, as JSON types."""
+        return {**self._asdict(), "seconds": clock.seconds, "times": clock.times}
 
 
 class Rows:
@@ -90,19 +100,22 @@ class Peer:
 
     def nothing_known(self, n: int) -> Answers:
         """Return the answers of a model that has learned nothing yet."""
-        return Answers([0] * n, [1.0 / max(self.n_labels, 1)] * n)
+        p = [1.0 / max(self.n_labels, 1)] * n
+        return Answers([0] * n, p, list(p))
 
     def from_scores(self, scores: Sequence[dict[Any, float]], truths: Sequence[int]) -> Answers:
         """Return the answers for a dict of label to probability a row; an empty one, or all 0, knows nothing."""
-        predicted, p_truth = [], []
+        predicted, p_truth, p_predicted = [], [], []
         for row, truth in zip(scores, truths):
             if any(row.values()):
                 predicted.append(int(max(row, key=row.__getitem__)))
                 p_truth.append(float(row.get(truth, 0.0)))
+                p_predicted.append(float(max(row.values())))
             else:
                 predicted.append(0)
                 p_truth.append(1.0 / max(self.n_labels, 1))
-        return Answers(predicted, p_truth)
+                p_predicted.append(p_truth[-1])
+        return Answers(predicted, p_truth, p_predicted)
 
 
 class Clock:
@@ -131,8 +144,7 @@ def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
     if peer.at_once:
         return peer.run_all(rows, delay, seconds)
     clock = Clock(len(rows.texts), seconds)
-    predicted: list[int] = []
-    p_truth: list[float] = []
+    found = Answers([], [], [])
     waiting: list[Any] = []  # examples of rows that are predicted and not yet learned
     learned = 0  # rows
     for begin in range(0, len(rows.texts), peer.batch):
@@ -151,8 +163,7 @@ def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
                 del waiting[:due]
                 learned += due
         go_on = clock.stop(begin + len(texts))
-        predicted += answers.predicted
-        p_truth += answers.p_truth
+        found.extend(answers)
         if not go_on:
             break
-    return {"predicted": predicted, "p_truth": p_truth, "seconds": clock.seconds, "times": clock.times}
+    return found.to_json(clock)

@@ -47,7 +47,7 @@ class SklearnPeer(Peer):
             return self.nothing_known(len(truths))
         scores = self.model.predict_proba(features)
         p_truth = scores[np.arange(len(truths)), np.asarray(truths)]
-        return Answers(scores.argmax(axis=1).tolist(), p_truth.tolist())
+        return Answers(scores.argmax(axis=1).tolist(), p_truth.tolist(), scores.max(axis=1).tolist())
 
     def _fit(self, features: Any, truths: Sequence[int]) -> None:
         self.model.partial_fit(features, truths, classes=self.classes)

@@ -89,12 +89,13 @@ class VowpalWabbit(Peer):
 
     @staticmethod
     def _answers(examples: Sequence[Any], truths: Sequence[int]) -> Answers:
-        predicted, p_truth = [], []
+        predicted, p_truth, p_predicted = [], [], []
         for example, truth in zip(examples, truths):
             scores = example.get_scalars()
             predicted.append(max(range(len(scores)), key=scores.__getitem__))
             p_truth.append(scores[truth])
-        return Answers(predicted, p_truth)
+            p_predicted.append(max(scores))
+        return Answers(predicted, p_truth, p_predicted)
 
 
 class Driver(Peer):
