@@ -35,6 +35,8 @@ from learner.experts import (
     softmax,
 )
 from learner.kernels import kernel
+from learner.parts import Counted, Hashed, Part, bayes_part
+from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
@@ -93,6 +95,7 @@ class Bayes(Classifier):
         self._overall: NDArray[np.float64] = np.array([1.0, 0, 0])
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._sketch: Sketch = new_sketch(len(self._counts) - 2 * self.max_labels)
         self._arguments = (
             self.settings.alpha,
             self.settings.flatten,
@@ -119,6 +122,7 @@ class Bayes(Classifier):
             self._overall,
             self._known,
             self._counters,
+            self._sketch,
             self._rows,
             self._bases,
             scores,
@@ -137,6 +141,7 @@ class Bayes(Classifier):
             "overall": self._overall,
             "known": self._known,
             "counters": self._counters,
+            **sketch_state(self._sketch),
         }
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
@@ -144,7 +149,23 @@ class Bayes(Classifier):
         taken = self._checked(state, labels)
         self._counts, self._totals, self._overall = taken["counts"], taken["totals"], taken["overall"]
         self._known, self._counters = taken["known"], taken["counters"]
+        self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def part(self, text: str, hashed: Hashed) -> Part:
+        """Return the log scores of labels: the prior, and a log likelihood for each feature."""
+        settings = self.settings
+        counted = Counted(
+            self._counts,
+            self._totals,
+            self._overall,
+            FEATURES,
+            DISTINCT_FEATURES,
+            settings.alpha,
+            settings.flatten,
+            settings.complement,
+        )
+        return bayes_part(counted, self.max_labels, hashed, None, int(self._counters[N_LABELS]))
 
 
 @kernel
@@ -173,7 +194,7 @@ def bayes_scores(  # type: ignore[no-untyped-def]
 @kernel
 def count_and_score(  # type: ignore[no-untyped-def]
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
-    counts, totals, overall, known, counters, rows, bases, scores,
+    counts, totals, overall, known, counters, sketch, rows, bases, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -184,7 +205,7 @@ def count_and_score(  # type: ignore[no-untyped-def]
     counts : float32 [2**bits], of (feature, label), times the scale; changed
     totals : float64 [max_labels, 3], documents, (unused), features of each label, times the scale; changed
     overall : float64 [3], scale, (unused), features that occurred; changed
-    known, counters : as in linear.py; changed
+    known, counters, sketch : as in linear.py; changed
     rows, bases : float64 [3, max_labels] and int64 [max_features + 1], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
@@ -227,3 +248,4 @@ def count_and_score(  # type: ignore[no-untyped-def]
             known[target] = 1
             counters[N_LABELS] = max(n_labels, target + 1)
             grow_scale(counts, totals, overall, grows)
+            note(buffers[0], n, sketch)

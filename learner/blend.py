@@ -46,8 +46,11 @@ from learner.experts import (
     to_gradients,
 )
 from learner.kernels import kernel
-from learner.mixer import FIRST_WEIGHTS, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.mixer import FIRST_WEIGHTS, LEAST_LOG, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.parts import Counted, Hashed, Part, bayes_part, limited_part, linear_part, weighted
+from learner.sketch import new_sketch, note, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from learner.trace import Feature
 
 QUICK, CALM, PLAIN, WARY, BAYES_WORDS, BAYES_ALL = range(6)
 N_LINEAR: Final = 4
@@ -105,6 +108,7 @@ class Blend(Classifier):
             "known": np.zeros(self.max_labels, np.uint8),
             "counters": np.zeros(2, np.int64),
         }
+        self._sketch = new_sketch(slots - 2 * self.max_labels)
         self._buffers = text_buffers(self.settings)
         places = self.settings.max_features + 1
         self._work = (
@@ -135,6 +139,7 @@ class Blend(Classifier):
             (state["weights"], state["factors"]),
             state["known"],
             state["counters"],
+            self._sketch,
             self._work,
             scores,
         )
@@ -146,12 +151,55 @@ class Blend(Classifier):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return dict(self._state)
+        return {**self._state, **sketch_state(self._sketch)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
-        self._state = self._checked(state, labels)
+        taken = self._checked(state, labels)
+        self._sketch = sketch_of(taken)
+        self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
+
+    def part(self, text: str, hashed: Hashed) -> Part:
+        """Return the log scores of labels: experts' log probabilities, weighted, and the labels' factors."""
+        self.predict_proba_many([text])  # leaves the log probabilities that the weights are chosen by
+        logs, state = self._work[5], self._state
+        known = state["known"]
+        n_labels = int(state["counters"][N_LABELS])
+        contexts = choose_contexts(logs, hashed.n_words, known, n_labels)
+        weights = state["weights"][[0, *contexts], :N_EXPERTS].sum(axis=0)
+        parts = [
+            limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
+            for part in self._experts(hashed, n_labels)
+        ]
+        factors = Part(state["factors"][:n_labels], lambda at: np.zeros((at.stop - at.start, n_labels)))
+        return weighted([*zip(weights.tolist(), parts, strict=True), (1.0, factors)])
+
+    def _experts(self, hashed: Hashed, n_labels: int) -> list[Part]:
+        state, n, n_plain = self._state, len(hashed.features), hashed.n_plain
+        gram_value = 1 / math.sqrt(1 + n_plain + (n - n_plain) * float(CHARS_VALUE) ** 2)
+        term_value = 1 / math.sqrt(1 + n_plain)
+        tables = {
+            "grams": (gram_value, hashed.values(gram_value, gram_value * float(CHARS_VALUE))),
+            "terms": (term_value, hashed.values(term_value, 0.0)),
+        }
+        linear = [
+            linear_part(state[table][:, column], self.max_labels, hashed, bias, values, n_labels)
+            for table, (bias, values) in tables.items()
+            for column in (0, 1)
+        ]
+        counts = (state["counts"], state["totals"], state["overall"])
+        words = Counted(*counts, WORDS, DISTINCT_WORDS, ALPHA, FLATTEN, False)
+        everything = Counted(*counts, FEATURES, DISTINCT_FEATURES, ALPHA, FLATTEN, False)
+        return [
+            *linear,
+            bayes_part(words, self.max_labels, hashed, hashed.n_words, n_labels),
+            bayes_part(everything, self.max_labels, hashed, None, n_labels),
+        ]
+
+    def _reach(self, feature: Feature) -> int:
+        """Return as `Classifier` says; the table of words and pairs has half of the places."""
+        return len(self.labels) << (TERM_SHARE if feature.kind != "chars" else 0)
 
 
 @kernel
@@ -263,7 +311,7 @@ def learn_bayes(  # type: ignore[no-untyped-def]
 @kernel
 def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, grows,
-    tables, bayes_totals, mixing, known, counters, work, scores,
+    tables, bayes_totals, mixing, known, counters, sketch, work, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -274,7 +322,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     tables : grams, terms, counts, flat; changed
     bayes_totals : as in bayes.py; changed
     mixing : weights and factors, as in mixer.py; changed
-    known, counters : as in linear.py; changed
+    known, counters, sketch : as in linear.py; changed
     work : arrays that are overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
@@ -357,3 +405,4 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         learn_bayes(
             counts, gram_bases, n_words, n, new_words, new_features, totals, overall, target, weights[text], grows
         )
+        note(buffers[0], n, sketch)

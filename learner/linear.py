@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.experts import MAX_REPEATS, N_LABELS, REFUSED, adagrad, place, softmax, to_gradients
 from learner.kernels import kernel
+from learner.parts import Hashed, Part, linear_part
+from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
@@ -61,6 +63,7 @@ class Linear(Classifier):
         self._slots: NDArray[np.float32] = np.zeros((1 << self.settings.bits, 2), np.float32)
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._sketch: Sketch = new_sketch(len(self._slots) - 2 * self.max_labels)
         self._arguments = (
             np.float32(self.settings.rate),
             np.float32(self.settings.chars_weight),
@@ -84,6 +87,7 @@ class Linear(Classifier):
             self._slots,
             self._known,
             self._counters,
+            self._sketch,
             self._rows,
             self._bases,
             scores,
@@ -96,13 +100,22 @@ class Linear(Classifier):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return {"slots": self._slots, "known": self._known, "counters": self._counters}
+        return {"slots": self._slots, "known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
         taken = self._checked(state, labels)
         self._slots, self._known, self._counters = taken["slots"], taken["known"], taken["counters"]
+        self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def part(self, text: str, hashed: Hashed) -> Part:
+        """Return the log scores of labels, a sum of weights times values."""
+        chars_value = self.settings.chars_weight
+        n = len(hashed.features)
+        scale = 1 / math.sqrt(1 + hashed.n_plain + (n - hashed.n_plain) * chars_value**2)
+        values = hashed.values(scale, scale * chars_value)
+        return linear_part(self._slots[:, 0], self.max_labels, hashed, scale, values, int(self._counters[N_LABELS]))
 
 
 @kernel
@@ -128,7 +141,7 @@ def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type:
 @kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
-    slots, known, counters, rows, bases, scores,
+    slots, known, counters, sketch, rows, bases, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -141,6 +154,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     slots : float32 [2**bits, 2], weight and decayed sum of squared gradients; changed
     known : uint8 [max_labels], 1 for a label that was learned; changed
     counters : int64 [2], one past the last known label; texts refused; changed
+    sketch : as in sketch.py; changed
     rows, bases : float32 [2, max_labels] and int64 [max_features + 1], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
@@ -186,6 +200,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
                 if target >= 0 and finite:
                     known[target] = 1
                     counters[N_LABELS] = n_scored
+                    note(buffers[0], n - 1, sketch)
             # 4
             if target < 0:
                 break
