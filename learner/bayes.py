@@ -86,6 +86,9 @@ def growth(half_life: float) -> float:
 class Bayes(Classifier):
     """Multinomial naive Bayes with forgetting on hashed words, pairs and character n-grams."""
 
+    settings: BayesSettings
+    _sketch: Sketch
+
     def __init__(self, settings: BayesSettings | None = None) -> None:
         self.settings = settings or BayesSettings()
         self.spec = spec_of("bayes", options_set(self.settings))
@@ -95,7 +98,7 @@ class Bayes(Classifier):
         self._overall: NDArray[np.float64] = np.array([1.0, 0, 0])
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
-        self._sketch: Sketch = new_sketch(len(self._counts) - 2 * self.max_labels)
+        self._sketch = new_sketch(len(self._counts) - 2 * self.max_labels)
         self._arguments = (
             self.settings.alpha,
             self.settings.flatten,
@@ -152,7 +155,7 @@ class Bayes(Classifier):
         self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
 
-    def part(self, text: str, hashed: Hashed) -> Part:
+    def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels: the prior, and a log likelihood for each feature."""
         settings = self.settings
         counted = Counted(

@@ -48,7 +48,7 @@ from learner.experts import (
 from learner.kernels import kernel
 from learner.mixer import FIRST_WEIGHTS, LEAST_LOG, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
 from learner.parts import Counted, Hashed, Part, bayes_part, limited_part, linear_part, weighted
-from learner.sketch import new_sketch, note, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from learner.trace import Feature
 
@@ -87,6 +87,9 @@ class BlendSettings(TextSettings):
 
 class Blend(Classifier):
     """Six experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
+
+    settings: BlendSettings
+    _sketch: Sketch
 
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
@@ -160,9 +163,9 @@ class Blend(Classifier):
         self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
 
-    def part(self, text: str, hashed: Hashed) -> Part:
+    def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels: experts' log probabilities, weighted, and the labels' factors."""
-        self.predict_proba_many([text])  # leaves the log probabilities that the weights are chosen by
+        self.predict_proba_many([hashed.text])  # leaves the log probabilities that the weights are chosen by
         logs, state = self._work[5], self._state
         known = state["known"]
         n_labels = int(state["counters"][N_LABELS])

@@ -103,9 +103,9 @@ class Classifier(ABC):
 
     # What explains a text (explain.py). The defaults are those of a classifier that cannot be looked into.
 
-    def part(self, text: str, hashed: Hashed) -> Part | None:
+    def part(self, hashed: Hashed) -> Part | None:
         """Return the log scores of a text's labels taken apart by its features; None where they are no such sum."""
-        del text, hashed
+        del hashed
         return None
 
     def path(self, features: Sequence[Feature]) -> list[Step]:

@@ -72,7 +72,7 @@ def explain(classifier: "Classifier", text: str, labels: Sequence[str] | None, n
     known = np.flatnonzero(scores > 0)
     asked = _columns(classifier, scores, labels)
     features = trace(text, classifier.settings) if len(known) else []
-    part = classifier.part(text, hashed(features)) if len(known) else None
+    part = classifier.part(hashed(text, features)) if len(known) else None
     if part is not None:
         constant, shares = _sums(part, len(features), known, asked)
     else:
@@ -96,11 +96,12 @@ def explain(classifier: "Classifier", text: str, labels: Sequence[str] | None, n
     )
 
 
-def hashed(features: Sequence[Feature]) -> Hashed:
+def hashed(text: str, features: Sequence[Feature]) -> Hashed:
     """Return features as classifiers take them."""
     kinds = [feature.kind for feature in features]
     n_words = kinds.count("word")
     return Hashed(
+        text,
         np.fromiter((feature.hash for feature in features), np.uint32, len(features)),
         n_words,
         n_words + kinds.count("pair"),

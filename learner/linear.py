@@ -56,6 +56,9 @@ class LinearSettings(TextSettings):
 class Linear(Classifier):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
+    settings: LinearSettings
+    _sketch: Sketch
+
     def __init__(self, settings: LinearSettings | None = None) -> None:
         self.settings = settings or LinearSettings()
         self.spec = spec_of("linear", options_set(self.settings))
@@ -63,7 +66,7 @@ class Linear(Classifier):
         self._slots: NDArray[np.float32] = np.zeros((1 << self.settings.bits, 2), np.float32)
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
-        self._sketch: Sketch = new_sketch(len(self._slots) - 2 * self.max_labels)
+        self._sketch = new_sketch(len(self._slots) - 2 * self.max_labels)
         self._arguments = (
             np.float32(self.settings.rate),
             np.float32(self.settings.chars_weight),
@@ -109,7 +112,7 @@ class Linear(Classifier):
         self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
 
-    def part(self, text: str, hashed: Hashed) -> Part:
+    def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels, a sum of weights times values."""
         chars_value = self.settings.chars_weight
         n = len(hashed.features)

@@ -21,15 +21,17 @@ Rows = NDArray[np.float64]  # [features, n_labels]
 
 
 class Hashed(NamedTuple):
-    """The features of a text: words first, then pairs, then n-grams."""
+    """A text, and its features: words first, then pairs, then n-grams."""
 
+    text: str
     features: NDArray[np.uint32]
     n_words: int
     n_plain: int  # words and pairs
 
     def values(self, plain: float, chars: float) -> Row:
         """Return a value for each feature."""
-        return np.where(np.arange(len(self.features)) < self.n_plain, plain, chars)
+        values: Row = np.where(np.arange(len(self.features)) < self.n_plain, plain, chars)
+        return values
 
 
 class Part(NamedTuple):
@@ -71,8 +73,7 @@ def weighted(parts: Sequence[tuple[float, Part]]) -> Part:
     constant = sum((weight * part.constant for weight, part in parts), np.zeros_like(parts[0][1].constant))
 
     def rows(at: slice) -> Rows:
-        some = [weight * part.rows(at) for weight, part in parts]
-        return np.sum(some, axis=0, dtype=np.float64)
+        return sum((weight * part.rows(at) for weight, part in parts), np.zeros((at.stop - at.start, len(constant))))
 
     return Part(constant, rows)
 
@@ -82,13 +83,16 @@ def first_slots(features: NDArray[np.uint32], slots: int, max_labels: int) -> ND
     return ((features.astype(np.uint64) * np.uint64(slots - 2 * max_labels)) >> HALF).astype(np.int64)
 
 
-def linear_part(weights: NDArray[np.float32], max_labels: int, hashed: Hashed, bias: float, values: Row, n: int) -> Part:
+def linear_part(
+    weights: NDArray[np.float32], max_labels: int, hashed: Hashed, bias: float, values: Row, n: int
+) -> Part:
     """Take the scores of n labels by a linear model apart: weights of a table as `place` lays it out, times values."""
     labels = np.arange(n)
     bases = first_slots(hashed.features, len(weights), max_labels)
 
     def rows(at: slice) -> Rows:
-        return weights[bases[at, None] + labels] * values[at, None]
+        found: Rows = weights[bases[at, None] + labels].astype(np.float64) * values[at, None]
+        return found
 
     return Part(weights[len(weights) - max_labels + labels].astype(np.float64) * bias, rows)
 
@@ -110,7 +114,7 @@ def bayes_part(counted: Counted, max_labels: int, hashed: Hashed, n_all: int | N
 
     def seen(at: slice) -> tuple[Rows, NDArray[np.bool_]]:
         found = counts[bases[at, None] + labels].astype(np.float64)
-        return found, (found > 0).any(axis=1)
+        return found, (found != 0).any(axis=1)
 
     n_counted = n_all
     if n_counted is None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.explain import Step
 from learner.parts import Hashed, Part
-from learner.sketch import new_sketch, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
 from learner.text import TextSettings, kernel_inputs, text_buffers
 from learner.trace import Feature
 from learner.tree_kernel import score_and_learn
@@ -170,6 +170,9 @@ def new_work(settings: TreeSettings) -> Work:
 class Tree(Classifier):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
+    settings: TreeSettings
+    _sketch: Sketch
+
     def __init__(self, settings: TreeSettings | None = None) -> None:
         self.settings = settings = settings or TreeSettings()
         self.spec = spec_of("tree", options_set(settings))
@@ -238,7 +241,7 @@ class Tree(Classifier):
         self._memory, self._sketch = memory, sketch_of(taken)
         self._set_labels(labels, self.max_labels)
 
-    def part(self, text: str, hashed: Hashed) -> Part:
+    def part(self, hashed: Hashed) -> Part:
         """Return the scores of labels by the predictor that the text's leaf uses."""
         return tree_part(self._memory, self._options, self.max_labels, hashed)
 

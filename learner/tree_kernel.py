@@ -95,7 +95,9 @@ def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weig
 
 
 @kernel
-def score_and_learn(codes, starts, targets, weights, table, text_arguments, buffers, options, memory, sketch, work, scores):  # type: ignore[no-untyped-def]  # noqa: PLR0915
+def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0915
+    codes, starts, targets, weights, table, text_arguments, buffers, options, memory, sketch, work, scores
+):
     """Score each text, then learn it: test-then-train in one pass.
 
     Parameters

@@ -163,7 +163,8 @@ def _frequencies(memory: Memory, max_labels: int, hashed: Hashed, at: slice, n: 
     """Return how often the shared naive Bayes has seen features with n labels, [features, n]."""
     span = np.uint64(len(memory.frequencies) - max_labels)
     bases = ((hashed.features[at].astype(np.uint64) * span) >> HALF).astype(np.int64)
-    return memory.frequencies[bases[:, None] + np.arange(n)].astype(np.float64)
+    found: NDArray[np.float64] = memory.frequencies[bases[:, None] + np.arange(n)].astype(np.float64)
+    return found
 
 
 @kernel
