@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set
 from learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
-from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
+from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
 from learner.text import TextSettings, features
 from learner.trace import Feature
 from stream.errors import ConfigError, StateError
@@ -168,7 +168,7 @@ class Adapter(Classifier):
                 sound = self._write_scores(row, out)
                 if target >= 0:
                     learned = self._learn_row(row, target, weight)
-                    if learned:
+                    if learned and is_due(self._sketch):
                         note(found, len(found), self._sketch)
                     self._counters[REFUSED] += not (learned and sound)
         return scores

@@ -36,7 +36,7 @@ from learner.experts import (
 )
 from learner.kernels import kernel
 from learner.parts import Counted, Hashed, Part, bayes_part
-from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
@@ -117,19 +117,20 @@ class Bayes(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         count_and_score(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             self._arguments,
             self._counts,
             self._totals,
             self._overall,
             self._known,
             self._counters,
-            self._sketch,
             self._rows,
             self._bases,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -197,7 +198,7 @@ def bayes_scores(  # type: ignore[no-untyped-def]
 @kernel
 def count_and_score(  # type: ignore[no-untyped-def]
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
-    counts, totals, overall, known, counters, sketch, rows, bases, scores,
+    counts, totals, overall, known, counters, rows, bases, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -208,7 +209,7 @@ def count_and_score(  # type: ignore[no-untyped-def]
     counts : float32 [2**bits], of (feature, label), times the scale; changed
     totals : float64 [max_labels, 3], documents, (unused), features of each label, times the scale; changed
     overall : float64 [3], scale, (unused), features that occurred; changed
-    known, counters, sketch : as in linear.py; changed
+    known, counters : as in linear.py; changed
     rows, bases : float64 [3, max_labels] and int64 [max_features + 1], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
@@ -251,4 +252,3 @@ def count_and_score(  # type: ignore[no-untyped-def]
             known[target] = 1
             counters[N_LABELS] = max(n_labels, target + 1)
             grow_scale(counts, totals, overall, grows)
-            note(buffers[0], n, sketch)

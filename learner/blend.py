@@ -48,7 +48,7 @@ from learner.experts import (
 from learner.kernels import kernel
 from learner.mixer import FIRST_WEIGHTS, LEAST_LOG, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
 from learner.parts import Counted, Hashed, Part, bayes_part, limited_part, linear_part, weighted
-from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from learner.trace import Feature
 
@@ -134,18 +134,19 @@ class Blend(Classifier):
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         state = self._state
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         blend_and_learn(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             growth(self.settings.half_life),
             (state["grams"].reshape(-1), state["terms"].reshape(-1), state["counts"]),
             (state["totals"], state["overall"]),
             (state["weights"], state["factors"]),
             state["known"],
             state["counters"],
-            self._sketch,
             self._work,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -314,7 +315,7 @@ def learn_bayes(  # type: ignore[no-untyped-def]
 @kernel
 def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, grows,
-    tables, bayes_totals, mixing, known, counters, sketch, work, scores,
+    tables, bayes_totals, mixing, known, counters, work, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -325,7 +326,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     tables : grams, terms, counts, flat; changed
     bayes_totals : as in bayes.py; changed
     mixing : weights and factors, as in mixer.py; changed
-    known, counters, sketch : as in linear.py; changed
+    known, counters : as in linear.py; changed
     work : arrays that are overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
@@ -408,4 +409,3 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         learn_bayes(
             counts, gram_bases, n_words, n, new_words, new_features, totals, overall, target, weights[text], grows
         )
-        note(buffers[0], n, sketch)

@@ -20,7 +20,7 @@ from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.experts import MAX_REPEATS, N_LABELS, REFUSED, adagrad, place, softmax, to_gradients
 from learner.kernels import kernel
 from learner.parts import Hashed, Part, linear_part
-from learner.sketch import Sketch, new_sketch, note, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
@@ -84,17 +84,18 @@ class Linear(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         score_and_learn(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             self._arguments,
             self._slots,
             self._known,
             self._counters,
-            self._sketch,
             self._rows,
             self._bases,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type:
 @kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
-    slots, known, counters, sketch, rows, bases, scores,
+    slots, known, counters, rows, bases, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -157,7 +158,6 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     slots : float32 [2**bits, 2], weight and decayed sum of squared gradients; changed
     known : uint8 [max_labels], 1 for a label that was learned; changed
     counters : int64 [2], one past the last known label; texts refused; changed
-    sketch : as in sketch.py; changed
     rows, bases : float32 [2, max_labels] and int64 [max_features + 1], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
@@ -203,7 +203,6 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
                 if target >= 0 and finite:
                     known[target] = 1
                     counters[N_LABELS] = n_scored
-                    note(buffers[0], n - 1, sketch)
             # 4
             if target < 0:
                 break

@@ -5,10 +5,11 @@ or SEVERAL. So a reader can tell a feature that was learned from one that never 
 itself from one whose slots others move as well. A place is h * places / 2**32, as in experts.py: a sketch as long as
 there are such places has the same ones. Part of a model's state; a function of the texts learned and nothing else.
 
-A random byte more for each feature would make the fastest classifier a seventh slower, nearly all of it the wait for
-memory. So the first ALL texts are noted, then one in ONE_IN, spread so that no period of a stream can hide in it. What
-the flags can miss: two features of one place with one fingerprint pass for one, a chance of 1 in 250; a feature that
-was learned only after the first ALL texts, m times, was never noted with a chance of (1 - 1 / ONE_IN)**m.
+To note each text would make the fastest classifier a sixth slower, nearly all of it the wait for memory; in its kernel
+the mere loop costs a twentieth. So the first ALL texts are noted, then one in ONE_IN, spread so that no period of a
+stream can hide, and by a kernel of its own that hashes those few again. What the flags miss: two features of one place
+with one fingerprint pass for one, a chance of 1 in 250; a feature that was learned only after the first ALL texts, m
+times, was never noted with a chance of (1 - 1 / ONE_IN)**m.
 """
 
 from collections.abc import Mapping
@@ -18,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.kernels import kernel
+from learner.text import HALF, hash_text
 
 SEVERAL: Final = 255
 ALL: Final = 1 << 14
-ONE_IN: Final = 16
-HALF: Final = np.uint64(32)
+ONE_IN: Final = 64
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: its multiples are spread as evenly as can be
 NOTED_BELOW: Final = np.uint64(2**64 // ONE_IN)
 
@@ -63,21 +64,15 @@ def fingerprint(feature):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def note(features, n, sketch):  # type: ignore[no-untyped-def]
-    """Note that a text was learned.
-
-    Parameters
-    ----------
-    features : uint32 [n or more], the text's
-    sketch : Sketch, changed
-
-    Notes
-    -----
-    Two choices and a store for each feature, no branches: nothing could predict them. O(n).
-    """
+def is_due(sketch):  # type: ignore[no-untyped-def]
+    """Count a text that was learned, and return whether it is to be noted."""
     sketch.texts[0] += 1
-    if sketch.texts[0] > ALL and np.uint64(sketch.texts[0]) * GOLDEN >= NOTED_BELOW:
-        return
+    return sketch.texts[0] <= ALL or np.uint64(sketch.texts[0]) * GOLDEN < NOTED_BELOW
+
+
+@kernel
+def note(features, n, sketch):  # type: ignore[no-untyped-def]
+    """Note that the first n of some features, uint32, were learned; O(n). Choices, no branches: none is foreseeable."""
     places = sketch.places
     size = np.uint64(places.shape[0])
     for i in range(n):
@@ -87,6 +82,18 @@ def note(features, n, sketch):  # type: ignore[no-untyped-def]
         held = places[place]
         new = own if held == np.uint8(0) else np.uint8(SEVERAL)
         places[place] = held if held == own else new
+
+
+@kernel
+def note_texts(codes, starts, targets, weights, table, text_arguments, buffers, sketch):  # type: ignore[no-untyped-def]
+    """Note the texts that a classifier has learned, from the inputs of its kernel (`kernel_inputs`); `sketch` changes.
+
+    Those that it refused for a weight that is none are left out.
+    """
+    for text in range(targets.shape[0]):
+        if targets[text] >= 0 and 0 < weights[text] < np.inf and is_due(sketch):
+            _, _, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
+            note(buffers[0], n, sketch)
 
 
 def look_up(sketch: Sketch, feature: int, reach: int) -> Mark:

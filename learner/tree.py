@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.explain import Step
 from learner.parts import Hashed, Part
-from learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, kernel_inputs, text_buffers
 from learner.trace import Feature
 from learner.tree_kernel import score_and_learn
@@ -215,14 +215,15 @@ class Tree(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         score_and_learn(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             self._options,
             self._memory,
-            self._sketch,
             self._work,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 from learner.experts import MAX_REPEATS, softmax
 from learner.kernels import kernel
 from learner.linear import score
-from learner.sketch import note
 from learner.text import HALF, hash_text
 from learner.tree_growth import (
     drop_alternate,
@@ -95,9 +94,7 @@ def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weig
 
 
 @kernel
-def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0915
-    codes, starts, targets, weights, table, text_arguments, buffers, options, memory, sketch, work, scores
-):
+def score_and_learn(codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, scores):  # type: ignore[no-untyped-def]  # noqa: PLR0915
     """Score each text, then learn it: test-then-train in one pass.
 
     Parameters
@@ -105,7 +102,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0915
     codes, starts : from `codepoints`
     targets : int32 [n_texts], label or -1
     weights : float32 [n_texts], above 0
-    memory, sketch : Memory and Sketch, changed
+    memory : Memory, changed
     scores : float32 [n_texts, labels], changed: the probabilities
 
     Notes
@@ -174,7 +171,6 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0915
             learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)
         known[target] = 1
         counters[N_LABELS] = n_scored
-        note(features, n - 1, sketch)
         if learn_linear(memory, work, options, n_plain, n, scale, n_scored, target, weight):
             learn_bayes(memory, work, options, n_tokens, target, weight)
         else:
