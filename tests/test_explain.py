@@ -358,18 +358,18 @@ def test_two_features_of_one_place_seldom_pass_for_one() -> None:
 
 
 def test_all_of_the_first_texts_are_noted_and_a_few_of_the_later_ones() -> None:
-    found = sketch.new_sketch(1 << 16)
+    found = sketch.new_sketch(1 << 18)
     noted = []
-    for number in range(sketch.ALL + 1000 * sketch.ONE_IN):
-        feature = np.array([number << 16], np.uint32)
+    for number in range(sketch.ALL + 300 * sketch.ONE_IN):
+        feature = np.array([number << 14], np.uint32)
         if sketch.is_due(found):
             sketch.note(feature, 1, found)
         noted.append(sketch.look_up(found, int(feature[0]), 1).known)
     assert all(noted[: sketch.ALL])
     later = np.flatnonzero(noted[sketch.ALL :])
-    assert abs(len(later) - 1000) <= 2
+    assert abs(len(later) - 300) <= 2
     assert np.diff(later).max() <= 3 * sketch.ONE_IN, "no stretch goes without"
-    for period in range(2, 40):
+    for period in range(2, 20):
         assert len({int(number) % period for number in later}) == period, "no period hides"
 
 
