@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from learner.evaluate import Result
+    from learner.explain import Explanation
+    from learner.snapshot import Snapshot
     from learner.status import Status
     from stream.files import BadRow, LabelledTexts, Row
 
@@ -395,15 +397,8 @@ def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
-    from learner.snapshot import Follower
-
-    snapshot = Follower(stream.data / "snapshots", allow_pickle=stream.allow_pickle).look()
-    if snapshot is None:
-        raise ConfigError(
-            f"{stream.data} holds no snapshot: nothing was learned there yet. "
-            "Name another --data, or a running API with --url http://127.0.0.1:8000"
-        )
-    labels = snapshot.classifier.labels
+    classifier = _newest_snapshot(stream, "a running API with --url http://127.0.0.1:8000").classifier
+    labels = classifier.labels
     return [
         {
             "text": text,
@@ -411,8 +406,81 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
             "score": float(row.max()),
             "scores": dict(zip(labels, row.tolist(), strict=True)),
         }
-        for text, row in zip(texts, snapshot.classifier.predict_proba_many(texts), strict=True)
+        for text, row in zip(texts, classifier.predict_proba_many(texts), strict=True)
     ]
+
+
+def _newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":
+    from learner.snapshot import Follower
+
+    snapshot = Follower(stream.data / "snapshots", allow_pickle=stream.allow_pickle).look()
+    if snapshot is None:
+        raise ConfigError(
+            f"{stream.data} holds no snapshot: nothing was learned there yet. Name another --data, or {instead}"
+        )
+    return snapshot
+
+
+@app.command()
+@with_settings
+def explain(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain.")],
+    stream: StreamSettings,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<str>", help="A label to explain; may be given several times.", show_default="the three best"
+        ),
+    ] = None,
+    features: Annotated[int, typer.Option(min=0, help="How many words and n-grams to list.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show which words and n-grams of a text speak for which label, by the newest snapshot of a data directory.
+
+    A number says by how much: e to the power of the difference of two labels' numbers is what it does to their odds.
+    """
+    classifier = _newest_snapshot(stream, "teach it with `driftline up`").classifier
+    explanation = classifier.explain_one(text, label or None, features)
+    if as_json:
+        print(msgspec.json.encode(explanation).decode())
+    else:
+        _print_explanation(explanation)
+
+
+def _print_explanation(explanation: "Explanation") -> None:
+    from rich.table import Table
+
+    console = _console()
+    if explanation.label is None:
+        console.print("No label was learned yet: there is nothing to explain.")
+        return
+    score = explanation.scores[explanation.label]
+    console.print(f"[bold]{escape(explanation.label)}[/bold]  {score:.4f}", soft_wrap=True)
+    if explanation.path:
+        steps = (f"has {step.word!r}" if step.present else "lacks a word" for step in explanation.path)
+        console.print(f"leaf: {escape(', '.join(steps))}", soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    labels = list(explanation.bias or (explanation.features[0].shares if explanation.features else {}))
+    for label in labels:
+        table.add_column(escape(label), justify="right")
+    table.add_column("")
+
+    def add(kind: str, what: str, shares: dict[str, float], remark: str = "") -> None:
+        table.add_row(kind, escape(what), *(f"{shares[label]:+.2f}" for label in labels), remark)
+
+    for feature in explanation.features:
+        unknown, shared = feature.known is False, bool(feature.shared)
+        remarks = ["never learned"] * unknown + ["slot is shared"] * shared
+        what = feature.text.replace(" ", "␣") if feature.kind == "chars" else feature.text
+        add(feature.kind, what, feature.shares, ", ".join(remarks))
+    others = explanation.n_features - len(explanation.features)
+    if explanation.rest and others:
+        add("rest", f"{others:,} more", explanation.rest)
+    if explanation.bias:
+        add("bias", "whatever the text", explanation.bias)
+    console.print(table)
 
 
 @app.command()

@@ -29,11 +29,14 @@ from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set
 from learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
+from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
 from learner.text import TextSettings, features
+from learner.trace import Feature
 from stream.errors import ConfigError, StateError
 
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
 LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0
+SKETCH_BITS: Final = 20  # a sketch of more places would be larger than most models
 TEXT: Final = "text."  # before our options' names, so that none hides an argument of the model
 REFUSED, LEARNED = 0, 1  # places in counters
 _LOG: Final = logging.getLogger(__name__)
@@ -112,6 +115,9 @@ def make_adapter(
 class Adapter(Classifier):
     """A foreign model. Not thread-safe."""
 
+    settings: ForeignSettings
+    _sketch: Sketch
+
     def __init__(
         self,
         library: Library,
@@ -128,6 +134,7 @@ class Adapter(Classifier):
         self._set_labels([], settings.max_labels)
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._sketch = new_sketch(1 << min(settings.bits, SKETCH_BITS))
         self._complained = False
         self._model = self._try_out()
 
@@ -136,7 +143,7 @@ class Adapter(Classifier):
         with self._quiet():
             try:
                 self._model = self._make()
-                rows = self._rows(["one text", "another"])
+                rows = self._rows(self._hashed(["one text", "another"]))
                 for target, row in enumerate(rows):
                     self._learn(row, target, 1.0)
                     self._score(row, 2)
@@ -155,12 +162,15 @@ class Adapter(Classifier):
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         with self._quiet():
-            rows = zip(self._rows(texts), targets.tolist(), weights.tolist(), scores, strict=True)
-            for row, target, weight, out in rows:
+            hashed = self._hashed(texts)
+            rows = zip(hashed, self._rows(hashed), targets.tolist(), weights.tolist(), scores, strict=True)
+            for found, row, target, weight, out in rows:
                 sound = self._write_scores(row, out)
                 if target >= 0:
-                    sound = self._learn_row(row, target, weight) and sound
-                    self._counters[REFUSED] += not sound
+                    learned = self._learn_row(row, target, weight)
+                    if learned and is_due(self._sketch):
+                        note(found, len(found), self._sketch)
+                    self._counters[REFUSED] += not (learned and sound)
         return scores
 
     def _write_scores(self, row: Any, out: NDArray[np.float32]) -> bool:
@@ -198,11 +208,14 @@ class Adapter(Classifier):
             _LOG.warning("%s could not %s a text: %r; such texts are counted only", self.spec, what, error)
             self._complained = True
 
-    def _indices(self, texts: Sequence[str]) -> Iterable[NDArray[np.uint32]]:
-        """Give the places of each text's features, under 2**bits, in order, each once."""
+    def _hashed(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Return each text's features."""
         found, starts = features(texts, self.settings)
-        places = found >> np.uint32(32 - self.settings.bits)
-        return (np.unique(places[start:stop]) for start, stop in pairwise(starts))
+        return [found[start:stop] for start, stop in pairwise(starts)]
+
+    def _indices(self, hashed: Iterable[NDArray[np.uint32]]) -> Iterable[NDArray[np.uint32]]:
+        """Give the places of each text's features, under 2**bits, in order, each once."""
+        return (np.unique(found >> np.uint32(32 - self.settings.bits)) for found in hashed)
 
     def _value(self, n: int) -> float:
         return float(1 / np.sqrt(n)) if self.settings.norm and n else 1.0
@@ -211,6 +224,11 @@ class Adapter(Classifier):
         """Give what keeps the model's arithmetic from warning: its results are looked at anyway."""
         return np.errstate(all="ignore")
 
+    def _reach(self, feature: Feature) -> int:
+        """Return 1: a foreign model has one place for a feature, whatever the number of labels."""
+        del feature
+        return 1
+
     # What the libraries differ in.
 
     @abstractmethod
@@ -218,7 +236,7 @@ class Adapter(Classifier):
         """Return a new model."""
 
     @abstractmethod
-    def _rows(self, texts: Sequence[str]) -> Iterable[Any]:
+    def _rows(self, hashed: Iterable[NDArray[np.uint32]]) -> Iterable[Any]:
         """Give each text's features as the model takes them."""
 
     @abstractmethod
@@ -244,6 +262,7 @@ class Adapter(Classifier):
             "pickle": np.frombuffer(_dumps(content), np.uint8),
             "known": self._known,
             "counters": self._counters,
+            **sketch_state(self._sketch),
         }
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
@@ -252,7 +271,8 @@ class Adapter(Classifier):
         if len(labels) > self.max_labels:
             raise StateError(f"{self._name}: {len(labels)} labels, but max_labels is {self.max_labels}")
         taken = {}
-        for name, own in (("known", self._known), ("counters", self._counters)):
+        kept: State = {"known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
+        for name, own in kept.items():
             given = state.get(name)
             if given is None or given.shape != own.shape or given.dtype != own.dtype:
                 found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
@@ -274,6 +294,7 @@ class Adapter(Classifier):
         if written_by != here:
             _LOG.warning("%s was written by %s and is read by %s: it may learn otherwise", self.spec, written_by, here)
         self._model, self._known, self._counters = model, taken["known"], taken["counters"]
+        self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
 
     def _package(self) -> str:
@@ -293,9 +314,9 @@ class RiverAdapter(Adapter):
         self._takes_weight = "w" in inspect.signature(one.learn_one).parameters
         return model
 
-    def _rows(self, texts: Sequence[str]) -> Iterable[dict[int, float]]:
+    def _rows(self, hashed: Iterable[NDArray[np.uint32]]) -> Iterable[dict[int, float]]:
         zeros = dict.fromkeys(range(1 << self.settings.bits), 0.0) if self.settings.dense else {}
-        for indices in self._indices(texts):
+        for indices in self._indices(hashed):
             yield zeros | dict.fromkeys(indices.tolist(), self._value(len(indices)))
 
     def _score(self, row: dict[int, float], n_labels: int) -> Sequence[float] | NDArray[np.float64]:
@@ -334,11 +355,11 @@ class PartialFitAdapter(Adapter):
         self._takes_classes = takes_any or "classes" in parameters
         return model
 
-    def _rows(self, texts: Sequence[str]) -> Iterable[Any]:
+    def _rows(self, hashed: Iterable[NDArray[np.uint32]]) -> Iterable[Any]:
         from scipy.sparse import csr_matrix  # noqa: PLC0415  (slow, and only where it is used)
 
         width = 1 << self.settings.bits
-        for indices in self._indices(texts):
+        for indices in self._indices(hashed):
             values = np.full(len(indices), self._value(len(indices)))
             if self.settings.dense:
                 row = np.zeros((1, width))

@@ -35,6 +35,8 @@ from learner.experts import (
     softmax,
 )
 from learner.kernels import kernel
+from learner.parts import Counted, Hashed, Part, bayes_part
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
@@ -84,6 +86,9 @@ def growth(half_life: float) -> float:
 class Bayes(Classifier):
     """Multinomial naive Bayes with forgetting on hashed words, pairs and character n-grams."""
 
+    settings: BayesSettings
+    _sketch: Sketch
+
     def __init__(self, settings: BayesSettings | None = None) -> None:
         self.settings = settings or BayesSettings()
         self.spec = spec_of("bayes", options_set(self.settings))
@@ -93,6 +98,7 @@ class Bayes(Classifier):
         self._overall: NDArray[np.float64] = np.array([1.0, 0, 0])
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._sketch = new_sketch(len(self._counts) - 2 * self.max_labels)
         self._arguments = (
             self.settings.alpha,
             self.settings.flatten,
@@ -111,8 +117,9 @@ class Bayes(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         count_and_score(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             self._arguments,
             self._counts,
             self._totals,
@@ -123,6 +130,7 @@ class Bayes(Classifier):
             self._bases,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -137,6 +145,7 @@ class Bayes(Classifier):
             "overall": self._overall,
             "known": self._known,
             "counters": self._counters,
+            **sketch_state(self._sketch),
         }
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
@@ -144,7 +153,23 @@ class Bayes(Classifier):
         taken = self._checked(state, labels)
         self._counts, self._totals, self._overall = taken["counts"], taken["totals"], taken["overall"]
         self._known, self._counters = taken["known"], taken["counters"]
+        self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def part(self, hashed: Hashed) -> Part:
+        """Return the log scores of labels: the prior, and a log likelihood for each feature."""
+        settings = self.settings
+        counted = Counted(
+            self._counts,
+            self._totals,
+            self._overall,
+            FEATURES,
+            DISTINCT_FEATURES,
+            settings.alpha,
+            settings.flatten,
+            settings.complement,
+        )
+        return bayes_part(counted, self.max_labels, hashed, None, int(self._counters[N_LABELS]))
 
 
 @kernel

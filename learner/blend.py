@@ -46,8 +46,11 @@ from learner.experts import (
     to_gradients,
 )
 from learner.kernels import kernel
-from learner.mixer import FIRST_WEIGHTS, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.mixer import FIRST_WEIGHTS, LEAST_LOG, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.parts import Counted, Hashed, Part, bayes_part, limited_part, linear_part, weighted
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from learner.trace import Feature
 
 QUICK, CALM, PLAIN, WARY, BAYES_WORDS, BAYES_ALL = range(6)
 N_LINEAR: Final = 4
@@ -85,6 +88,9 @@ class BlendSettings(TextSettings):
 class Blend(Classifier):
     """Six experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
 
+    settings: BlendSettings
+    _sketch: Sketch
+
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
         self.spec = spec_of("blend", options_set(self.settings))
@@ -105,6 +111,7 @@ class Blend(Classifier):
             "known": np.zeros(self.max_labels, np.uint8),
             "counters": np.zeros(2, np.int64),
         }
+        self._sketch = new_sketch(slots - 2 * self.max_labels)
         self._buffers = text_buffers(self.settings)
         places = self.settings.max_features + 1
         self._work = (
@@ -127,8 +134,9 @@ class Blend(Classifier):
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         state = self._state
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         blend_and_learn(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             growth(self.settings.half_life),
             (state["grams"].reshape(-1), state["terms"].reshape(-1), state["counts"]),
             (state["totals"], state["overall"]),
@@ -138,6 +146,7 @@ class Blend(Classifier):
             self._work,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -146,12 +155,55 @@ class Blend(Classifier):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return dict(self._state)
+        return {**self._state, **sketch_state(self._sketch)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
-        self._state = self._checked(state, labels)
+        taken = self._checked(state, labels)
+        self._sketch = sketch_of(taken)
+        self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
+
+    def part(self, hashed: Hashed) -> Part:
+        """Return the log scores of labels: experts' log probabilities, weighted, and the labels' factors."""
+        self.predict_proba_many([hashed.text])  # leaves the log probabilities that the weights are chosen by
+        logs, state = self._work[5], self._state
+        known = state["known"]
+        n_labels = int(state["counters"][N_LABELS])
+        contexts = choose_contexts(logs, hashed.n_words, known, n_labels)
+        weights = state["weights"][[0, *contexts], :N_EXPERTS].sum(axis=0)
+        parts = [
+            limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
+            for part in self._experts(hashed, n_labels)
+        ]
+        factors = Part(state["factors"][:n_labels], lambda at: np.zeros((at.stop - at.start, n_labels)))
+        return weighted([*zip(weights.tolist(), parts, strict=True), (1.0, factors)])
+
+    def _experts(self, hashed: Hashed, n_labels: int) -> list[Part]:
+        state, n, n_plain = self._state, len(hashed.features), hashed.n_plain
+        gram_value = 1 / math.sqrt(1 + n_plain + (n - n_plain) * float(CHARS_VALUE) ** 2)
+        term_value = 1 / math.sqrt(1 + n_plain)
+        tables = {
+            "grams": (gram_value, hashed.values(gram_value, gram_value * float(CHARS_VALUE))),
+            "terms": (term_value, hashed.values(term_value, 0.0)),
+        }
+        linear = [
+            linear_part(state[table][:, column], self.max_labels, hashed, bias, values, n_labels)
+            for table, (bias, values) in tables.items()
+            for column in (0, 1)
+        ]
+        counts = (state["counts"], state["totals"], state["overall"])
+        words = Counted(*counts, WORDS, DISTINCT_WORDS, ALPHA, FLATTEN, False)
+        everything = Counted(*counts, FEATURES, DISTINCT_FEATURES, ALPHA, FLATTEN, False)
+        return [
+            *linear,
+            bayes_part(words, self.max_labels, hashed, hashed.n_words, n_labels),
+            bayes_part(everything, self.max_labels, hashed, None, n_labels),
+        ]
+
+    def _reach(self, feature: Feature) -> int:
+        """Return as `Classifier` says; the table of words and pairs has half of the places."""
+        return len(self.labels) << (TERM_SHARE if feature.kind != "chars" else 0)
 
 
 @kernel

@@ -29,7 +29,7 @@ from learner.settings import Rules
 from stream.errors import StateError
 from stream.join import JoinCounts
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 

@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.explain import Explanation, Step, explain
+from learner.parts import Hashed, Part
+from learner.sketch import Mark, Sketch, look_up
+from learner.text import TextSettings
+from learner.trace import Feature
 from stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
@@ -42,6 +47,8 @@ class Classifier(ABC):
     spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     max_labels: int
+    settings: TextSettings = TextSettings()  # which features its texts are turned into
+    _sketch: Sketch | None = None  # what was learned where, in the classifiers that keep it
 
     @abstractmethod
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
@@ -94,6 +101,27 @@ class Classifier(ABC):
             )
         return taken
 
+    # What explains a text (explain.py). The defaults are those of a classifier that cannot be looked into.
+
+    def part(self, hashed: Hashed) -> Part | None:
+        """Return the log scores of a text's labels taken apart by its features; None where they are no such sum."""
+        del hashed
+        return None
+
+    def path(self, features: Sequence[Feature]) -> list[Step]:
+        """Return what was asked of a text before the sum was chosen that `part` gives."""
+        del features
+        return []
+
+    def mark(self, feature: Feature) -> Mark | None:
+        """Return whether a feature was learned, and whether its slots are shared; None where that is not kept."""
+        return None if self._sketch is None else look_up(self._sketch, feature.hash, self._reach(feature))
+
+    def _reach(self, feature: Feature) -> int:
+        """Return how near another place must be so that its slots and this feature's meet."""
+        del feature
+        return len(self.labels)
+
     def knows(self, label: str) -> bool:
         """Tell whether a label has a column."""
         return label in self._index
@@ -145,3 +173,18 @@ class Classifier(ABC):
     def predict_one(self, text: str) -> str | None:
         """Return the best label, or None while no label is known."""
         return self.predict_many([text])[0]
+
+    def explain_one(self, text: str, labels: Sequence[str] | None = None, n_features: int = 20) -> Explanation:
+        """Tell which words and n-grams spoke for which label, and by how much; changes nothing.
+
+        Parameters
+        ----------
+        labels : those to be explained; None: the three best
+        n_features : how many to list, those first that say most of the first label
+
+        Raises
+        ------
+        UnknownLabel : a label was never learned
+        ConfigError : n_features is negative
+        """
+        return explain(self, text, labels, n_features)

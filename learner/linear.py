@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.experts import MAX_REPEATS, N_LABELS, REFUSED, adagrad, place, softmax, to_gradients
 from learner.kernels import kernel
+from learner.parts import Hashed, Part, linear_part
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
@@ -54,6 +56,9 @@ class LinearSettings(TextSettings):
 class Linear(Classifier):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
+    settings: LinearSettings
+    _sketch: Sketch
+
     def __init__(self, settings: LinearSettings | None = None) -> None:
         self.settings = settings or LinearSettings()
         self.spec = spec_of("linear", options_set(self.settings))
@@ -61,6 +66,7 @@ class Linear(Classifier):
         self._slots: NDArray[np.float32] = np.zeros((1 << self.settings.bits, 2), np.float32)
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._sketch = new_sketch(len(self._slots) - 2 * self.max_labels)
         self._arguments = (
             np.float32(self.settings.rate),
             np.float32(self.settings.chars_weight),
@@ -78,8 +84,9 @@ class Linear(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         score_and_learn(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             self._arguments,
             self._slots,
             self._known,
@@ -88,6 +95,7 @@ class Linear(Classifier):
             self._bases,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -96,13 +104,22 @@ class Linear(Classifier):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return {"slots": self._slots, "known": self._known, "counters": self._counters}
+        return {"slots": self._slots, "known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
         taken = self._checked(state, labels)
         self._slots, self._known, self._counters = taken["slots"], taken["known"], taken["counters"]
+        self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def part(self, hashed: Hashed) -> Part:
+        """Return the log scores of labels, a sum of weights times values."""
+        chars_value = self.settings.chars_weight
+        n = len(hashed.features)
+        scale = 1 / math.sqrt(1 + hashed.n_plain + (n - hashed.n_plain) * chars_value**2)
+        values = hashed.values(scale, scale * chars_value)
+        return linear_part(self._slots[:, 0], self.max_labels, hashed, scale, values, int(self._counters[N_LABELS]))
 
 
 @kernel

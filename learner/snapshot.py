@@ -20,7 +20,7 @@ from learner.classifier import Classifier, State
 from learner.models import build
 from stream.errors import StateError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _KEY: Final = "driftline"

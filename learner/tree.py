@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.explain import Step
+from learner.parts import Hashed, Part
+from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, kernel_inputs, text_buffers
-from learner.tree_kernel import (
-    score_and_learn,
-)
+from learner.trace import Feature
+from learner.tree_kernel import score_and_learn
 from learner.tree_layout import (
     ABSENT,
     ADAPTIVE,
@@ -46,6 +48,7 @@ from learner.tree_layout import (
     Options,
     Work,
 )
+from learner.tree_part import path, tree_part
 from stream.errors import ConfigError, StateError
 
 LEAVES: Final = {
@@ -122,7 +125,7 @@ class TreeSettings(TextSettings):
         return BLOCK_SIZE * (8 + 12) + self.max_labels * 8 + 4 + NODES_PER_BLOCK * node
 
     def _fixed_bytes(self) -> int:
-        shared = (1 << self.bits) * 8 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8 + 8
+        shared = (1 << self.bits) * 9 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8 + 8
         work = self.max_labels * (4 * N_ROWS + 8) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
         return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
 
@@ -167,12 +170,16 @@ def new_work(settings: TreeSettings) -> Work:
 class Tree(Classifier):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
+    settings: TreeSettings
+    _sketch: Sketch
+
     def __init__(self, settings: TreeSettings | None = None) -> None:
         self.settings = settings = settings or TreeSettings()
         self.spec = spec_of("tree", options_set(settings))
         self._set_labels([], settings.max_labels)
         self._memory = new_memory(settings)
         self._work = new_work(settings)
+        self._sketch = new_sketch((1 << settings.bits) - 2 * settings.max_labels)
         self._buffers = text_buffers(settings)
         self._options = Options(
             rate=np.float32(settings.rate),
@@ -203,18 +210,20 @@ class Tree(Classifier):
     @property
     def n_bytes(self) -> int:
         """How much memory the model and its work space take."""
-        return sum(array.nbytes for array in (*self._memory, *self._work, *self._buffers))
+        return sum(array.nbytes for array in (*self._memory, *self._sketch, *self._work, *self._buffers))
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
         score_and_learn(
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *inputs,
             self._options,
             self._memory,
             self._work,
             scores,
         )
+        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -223,15 +232,27 @@ class Tree(Classifier):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return self._memory._asdict()
+        return {**self._memory._asdict(), **sketch_state(self._sketch)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
         taken = self._checked(state, labels)
-        memory = Memory(**taken)
+        memory = Memory(**{name: taken[name] for name in Memory._fields})
         check_links(memory)
-        self._memory = memory
+        self._memory, self._sketch = memory, sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def part(self, hashed: Hashed) -> Part:
+        """Return the scores of labels by the predictor that the text's leaf uses."""
+        return tree_part(self._memory, self._options, self.max_labels, hashed)
+
+    def path(self, features: Sequence[Feature]) -> list[Step]:
+        """Return the questions on the text's way to its leaf."""
+        return path(self._memory, features)
+
+    def _reach(self, feature: Feature) -> int:
+        """Return as `Classifier` says; naive Bayes, on words and pairs, has half of the places."""
+        return len(self.labels) * (2 if feature.kind != "chars" else 1)
 
 
 def check_links(memory: Memory) -> None:

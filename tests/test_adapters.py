@@ -112,7 +112,7 @@ def test_river_through_the_adapter_is_river() -> None:
         ("river:linear_model.LogisticRegression", multiclass.OneVsRestClassifier(linear_model.LogisticRegression())),
     ):
         classifier = make(spec)
-        rows = list(classifier._rows(texts))
+        rows = list(classifier._rows(classifier._hashed(texts)))
         scores = run(classifier, [(text, label, 1.0) for text, label in zip(texts, labels, strict=True)])
         for row, label, ours in zip(rows, labels, scores, strict=True):
             theirs = model.predict_proba_one(row)
@@ -125,7 +125,7 @@ def test_scikit_learn_through_the_adapter_is_scikit_learn() -> None:
     texts, labels = generated(100)
     classifier = make("sklearn:linear_model.SGDClassifier?loss=log_loss&text.bits=12&max_labels=3")
     model = SGDClassifier(loss="log_loss", random_state=0)
-    rows = list(classifier._rows(texts))
+    rows = list(classifier._rows(classifier._hashed(texts)))
     scores = run(classifier, [(text, label, 1.0) for text, label in zip(texts, labels, strict=True)])
     for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
         if number > 20:

@@ -118,14 +118,17 @@ def test_none_at_all_and_none_whole(tmp_path: Path) -> None:
         load_newest(tmp_path)
 
 
-def test_an_unknown_format_is_refused_and_nothing_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 99])
+def test_an_unknown_format_is_refused_and_nothing_deleted(tmp_path: Path, number: int) -> None:
     save_checkpoint(tmp_path, make(1))
     newer = make(2)
     path = save_checkpoint(
         tmp_path,
-        msgspec.structs.replace(newer, manifest=msgspec.structs.replace(newer.manifest, format=99)),
+        msgspec.structs.replace(newer, manifest=msgspec.structs.replace(newer.manifest, format=number)),
     )
-    with pytest.raises(StateError, match="has format 99; this version of Driftline reads format 1"):
+    with pytest.raises(
+        StateError, match=f"has format {number}; this version of Driftline reads format {checkpoints.FORMAT}"
+    ):
         load_newest(tmp_path)
     assert path.is_dir()
 

@@ -14,9 +14,11 @@ import typer
 from pydantic import Field, SecretStr
 from typer.testing import CliRunner
 
+from learner.models import make_classifier
 from stream.flags import BadOptions, build_settings, with_settings
 from stream.settings import Settings, StreamSettings
 from tests.data import ROOT
+from tests.test_snapshot import publish, taught
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -247,3 +249,56 @@ def test_evaluate_refuses_what_has_no_labels(run: Run) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "no row has a label; the columns are 'text', 'kind'; name one with --label-column" in done.stderr
     assert run("evaluate", "-", "--plot", "a.gif", stdin="text\n").returncode == 1
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Path:
+    """Return a data directory with a snapshot."""
+    publish(tmp_path / "state" / "snapshots", taught())
+    return tmp_path / "state"
+
+
+def test_explain(run: Run, learned: Path) -> None:
+    done = run("explain", "Win a PRIZE, cow", "--data", str(learned), "--features", "500")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0][0] == "spam"
+    assert lines[1] == ["spam", "ham"]
+    words = {line[1]: line[2:] for line in lines if line[0] == "word"}
+    assert float(words["prize"][0]) > 0 > float(words["prize"][1])
+    assert words["cow"][2:4] == ["never", "learned"]
+    assert ["chars", "␣pr"] in [line[:2] for line in lines]
+    assert lines[-1][:4] == ["bias", "whatever", "the", "text"]
+    assert not [line for line in lines if line[0] == "rest"]
+    short = run("explain", "Win a PRIZE, cow", "--data", str(learned), "--features", "2", "--label", "ham").stdout
+    assert short.splitlines()[1].split() == ["ham"]
+    assert len(short.splitlines()) == 6
+    assert "more" in short
+
+
+def test_explain_as_json(run: Run, learned: Path) -> None:
+    done = run("explain", "Win a PRIZE, cow", "--data", str(learned), "--json", "--label", "ham", "--label", "spam")
+    found = json.loads(done.stdout)
+    assert (found["label"], found["method"], list(found["bias"])) == ("spam", "sum", ["ham", "spam"])
+    (prize,) = (each for each in found["features"] if each["text"] == "prize" and each["kind"] == "word")
+    assert (prize["spans"], prize["known"]) == ([[6, 11]], True)
+    empty = run("explain", "", "--data", str(learned))
+    assert empty.returncode == 0, empty.stderr
+    assert "bias" in empty.stdout
+
+
+def test_explain_shows_what_shares_its_slot(run: Run, tmp_path: Path) -> None:
+    classifier = make_classifier("linear?bits=8&max_labels=2")
+    classifier.learn_many(["win a prize", "see you at home"] * 3, ["spam", "ham"] * 3)
+    publish(tmp_path / "driftline-data" / "snapshots", classifier)
+    assert "slot is shared" in run("explain", "a prize").stdout
+
+
+def test_explain_refuses(run: Run, learned: Path) -> None:
+    done = run("explain", "x", "--data", "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nowhere holds no snapshot: nothing was learned there yet. Name another --data" in done.stderr
+    done = run("explain", "x", "--data", str(learned), "--label", "news")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "label 'news' was never learned; known are: spam, ham" in done.stderr
+    assert run("explain", "x", "--features", "-1").returncode == 2

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from learner.classifier import Classifier
 from learner.models import make_classifier
-from learner.snapshot import Follower, Publisher, SnapshotInfo, list_snapshots, load_snapshot
+from learner.snapshot import FORMAT, Follower, Publisher, SnapshotInfo, list_snapshots, load_snapshot
 from stream.errors import StateError
 
 TEXTS = ["win a prize", "see you at home", "", "\N{GRINNING FACE}"]
@@ -114,6 +114,6 @@ def test_any_truncation_and_any_other_format_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content[:length])
         with pytest.raises(StateError, match="cannot be read"):
             load_snapshot(path)
-    path.write_bytes(content.replace(b'\\"format\\":1', b'\\"format\\":7'))
+    path.write_bytes(content.replace(f'\\"format\\":{FORMAT}'.encode(), b'\\"format\\":7'))
     with pytest.raises(StateError, match="has format 7"):
         load_snapshot(path)

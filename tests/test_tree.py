@@ -41,7 +41,7 @@ def tree(**options: object) -> Tree:
 
 
 def memory_of(model: Tree) -> Memory:
-    return Memory(**model.state())
+    return Memory(**{name: model.state()[name] for name in Memory._fields})
 
 
 def word(feature: str) -> int:
