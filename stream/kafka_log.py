@@ -21,7 +21,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks
+from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, TopicState, Watermarks
 from stream.settings import StreamSettings
 
 START_S: Final = 10.0
@@ -78,6 +78,8 @@ _NO_TOPIC: Final = frozenset(
 _ELECTING: Final = _NO_TOPIC | {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
+_NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
+
 _ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
 
 _log = logging.getLogger(__name__)
@@ -126,6 +128,24 @@ class KafkaLog(Log):
             if time.monotonic() > deadline:
                 raise LogUnavailable(f"kafka {self._brokers}: {', '.join(missing)} made, but no broker leads them yet")
             time.sleep(0.02)
+
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:
+        """Return the state of those topics that exist; see Log.describe. The identity is KIP-516's topic id."""
+        names = list(topics)
+        for _ in range(2):
+            before = self._lives(names)
+            partitions = [TopicPartition(topic, p) for topic, (_, n) in before.items() for p in range(n)]
+            try:
+                marks = self._bounds(partitions)
+            except TopicMismatch as error:
+                raise LogUnavailable(f"{error}; it was deleted just now") from error
+            if self._lives(names) == before:  # the watermarks are those of that life
+                self._counts |= {topic: n for topic, (_, n) in before.items()}
+                return {
+                    topic: TopicState(identity, {p: marks[TopicPartition(topic, p)] for p in range(n)})
+                    for topic, (identity, n) in before.items()
+                }
+        raise LogUnavailable(f"kafka {self._brokers}: {', '.join(names)} are just being changed")
 
     def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has. Raises TopicMismatch where it does not exist."""
@@ -307,6 +327,21 @@ class KafkaLog(Log):
             if n is not None:
                 self._counts[topic] = n
         return counts
+
+    def _lives(self, topics: Sequence[str]) -> dict[str, tuple[str | None, int]]:
+        """Return the id and the number of partitions of those topics that exist."""
+        found: dict[str, tuple[str | None, int]] = {}
+        request = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=REQUEST_S)
+        for topic, future in request.items():
+            try:
+                description = self._wait(f"looking for topic {topic}", future)
+            except TopicMismatch:
+                continue
+            if any(partition.leader is None for partition in description.partitions):
+                raise LogUnavailable(f"kafka {self._brokers}: {topic} has partitions that no broker leads just now")
+            identity = str(description.topic_id)
+            found[topic] = (None if identity == _NO_ID else identity, len(description.partitions))
+        return found
 
     def _partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         names = list(topics)
