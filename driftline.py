@@ -341,6 +341,8 @@ def _print_status(status: "Status") -> None:
         else "no label has met a prediction yet",
         "drift": _describe_drift(status),
     }
+    if status.losses.losses:
+        rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)

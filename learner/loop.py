@@ -28,7 +28,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -41,6 +40,7 @@ from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
 from learner.classifier import Classifier
+from learner.committer import Committer
 from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
 from learner.losses import Losses
@@ -67,6 +67,7 @@ LOGGED_ALARMS: Final = 5  # of a batch
 FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
 PUT_OFF_S: Final = 1.0
+COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -89,8 +90,8 @@ class Learner:
         self._checkpoint_s = self._snapshot_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
-        self._committer = ThreadPoolExecutor(1, "committer")
-        self._watch = Watch(log, stream.topics[:2])
+        self._committer = Committer(log, settings.group)
+        self._watch = Watch(log, stream.topics)
         self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
         self._losses = Losses()
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
@@ -200,15 +201,19 @@ class Learner:
     def _record(self, stock: Stock) -> None:
         """Make what was lost and added a batch of its own, without records; a checkpoint follows."""
         self._begin_journal()
-        self._batch += 1
-        self._journal.append(self._batch, self._outbox.delivered, [])
-        self._outbox.send(self._batch, {})
+        self._pass_batch()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         for loss in stock.losses:
             self._losses.add(msgspec.structs.replace(loss, batch=self._batch, accepted_at=now))
             _LOG.warning("accepted: %s", loss)
         if stock.added:
             _LOG.warning("partitions were added: %s", ", ".join(map(str, stock.added)))
+
+    def _pass_batch(self) -> None:
+        """Count a batch without records: something else changed, and the checkpoint that follows has it."""
+        self._batch += 1
+        self._journal.append(self._batch, self._outbox.delivered, [])
+        self._outbox.send(self._batch, {})
 
     def _describe(self) -> Mapping[str, TopicState]:
         topics = self._stream.topics[:2]
@@ -271,13 +276,14 @@ class Learner:
             self._look_at_log()
             if self._doubt is None and not self._outbox.full:
                 return self._step(timeout_s)
+            if self._doubt is None:
+                self._outbox.wait(timeout_s)
+            else:
+                time.sleep(timeout_s)
         except (OffsetsLost, TopicMismatch) as error:
             _LOG.warning("%s; looking at the log", error)
             self._doubt = error
             self._watch.hurry()
-        self._outbox.wait(timeout_s)
-        if self._doubt is not None:
-            time.sleep(timeout_s)
         self._report_wait("running")
         return 0
 
@@ -294,9 +300,10 @@ class Learner:
         stock = compare(look.standing, look.log)
         if self._doubt is None and not stock.added and all(loss.why == "retention" for loss in stock.losses):
             # A record below the low watermark may have been read already: that one was not, a reader says.
-            self._known = look.log
-            if any(mark.low > self._saved.get(partition, 0) for partition, mark in _marks(look.log).items()):
-                self._next_checkpoint = 0.0  # so that nothing has to be replayed from what is gone
+            self._known = {topic: look.log[topic] for topic in self._known}
+            self._stay_above(self._known)
+            if missing := [topic for topic in self._stream.topics if topic not in look.log]:
+                self._log.create_topics(missing)  # only of output: a message or a label lies in none of them
             return
         if not stock.new_topics:
             with suppress(LogError):
@@ -304,6 +311,15 @@ class Learner:
         if not self._settings.accept_loss:
             stock.refuse()
         self._recover_anew()
+
+    def _stay_above(self, log: Mapping[str, TopicState]) -> None:
+        """Have a checkpoint written where a replay would need records that the log no longer has."""
+        positions = self._merger.positions
+        for partition, mark in _marks(log).items():
+            if self._saved[partition] < mark.low and self._saved[partition] < positions[partition]:
+                if self._batch == self._checkpoint_batch:
+                    self._pass_batch()
+                self._next_checkpoint = 0.0
 
     def _recover_anew(self) -> None:
         """Start again from what is durable. Where the log cannot be reached for that, it is tried at the next look."""
@@ -339,7 +355,7 @@ class Learner:
         if look is None or compare(look.standing, look.log).new_topics:
             self._watch.hurry()
             return False
-        self._known = look.log
+        self._known = {topic: look.log[topic] for topic in self._known}
         self._checkpoint()
         return True
 
@@ -368,7 +384,7 @@ class Learner:
     def close(self) -> None:
         """Give back everything; the log stays open."""
         self._watch.close()
-        self._committer.shutdown()
+        self._committer.close(COMMIT_S)
         for resource in (*getattr(self, "_readers", ()), getattr(self, "_journal", None), self._lock):
             if resource is not None:
                 resource.close()
@@ -438,20 +454,13 @@ class Learner:
         self._checkpoint_batch, self._saved = self._batch, positions
         self._begin_journal()
         if self._batch:
-            self._committer.submit(self._commit, positions)
+            self._committer.tell(positions)
         oldest = checkpoints.prune(self._checkpoints)
         journals.prune(self._journals, oldest)
         now = time.monotonic()
         self._checkpoint_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
         _LOG.info("checkpoint %d: %d labels learned, %.3f s", self._batch, machine.counts.labels_learned, now - started)
-
-    def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Tell lag tools. In a thread: nothing depends on it, and a group's first commit takes Kafka a second."""
-        try:
-            self._log.commit(self._settings.group, positions)
-        except LogError as error:
-            _LOG.warning("positions were not committed: %s", error)
 
     def _begin_journal(self) -> None:
         path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -28,6 +29,7 @@ START_S: Final = 10.0
 REQUEST_S: Final = 10.0
 ENVELOPE_BYTES: Final = 64 << 10  # room for the key and headers beside a value of max_record_bytes
 SEGMENTS: Final = 8  # Kafka drops whole segments: this many make a partition's retention_bytes
+CLOSE_S: Final = 3.0  # without anything arriving: then the brokers are away
 ROOM_S: Final = 0.002
 SLICE_S: Final = 0.2
 
@@ -96,9 +98,7 @@ class KafkaLog(Log):
         self._denied: KafkaError | None = None
         self._counts: dict[str, int] = {}
         self._closing = False
-        max_bytes = settings.max_record_bytes + ENVELOPE_BYTES
-        size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": 100_000}
-        self._producer = self._client(ck.Producer, {**_PRODUCER, **size, **self._properties, **_PRODUCER_FIXED})
+        self._producer = self._make_producer()
         self._admin = self._client(AdminClient, self._properties)
         self._poller = threading.Thread(target=self._poll, name="kafka-log-poll", daemon=True)
         self._poller.start()
@@ -229,13 +229,44 @@ class KafkaLog(Log):
             return
         self._closing = True
         self._poller.join()
-        if self._producer.flush(0.0 if self._denied else _PRODUCER["delivery.timeout.ms"] / 1000 + 5.0):
+        left, progress_at = len(self._producer), time.monotonic()
+        while left and self._denied is None and time.monotonic() - progress_at < CLOSE_S:
+            before, left = left, self._flush(SLICE_S)
+            if left < before:
+                progress_at = time.monotonic()
+        if left:
             self._producer.purge()
-            self._producer.flush(5.0)
+            self._flush(CLOSE_S)
+
+    def _flush(self, timeout_s: float) -> int:
+        with suppress(KafkaException):  # a fatal error: purging lets go of what is left
+            self._producer.flush(timeout_s)
+        return len(self._producer)
 
     def _poll(self) -> None:
         while not self._closing:
-            self._producer.poll(SLICE_S)
+            try:
+                self._producer.poll(SLICE_S)
+            except KafkaException as error:
+                self._replace_producer(error)
+
+    def _make_producer(self) -> Any:
+        max_bytes = self._settings.max_record_bytes + ENVELOPE_BYTES
+        size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": 100_000}
+        return self._client(ck.Producer, {**_PRODUCER, **size, **self._properties, **_PRODUCER_FIXED})
+
+    def _replace_producer(self, error: KafkaException) -> None:
+        """Make a new producer where a fatal error has ended the old one, which fails all it still had.
+
+        Some of that may be in the log: who sends it again writes it twice. So it is said, as LogUnavailable.
+        """
+        _log.error("Kafka's producer has to be made anew: %s", error.args[0].str())
+        old, self._producer = self._producer, self._make_producer()
+        deadline = time.monotonic() + CLOSE_S
+        while len(old) and time.monotonic() < deadline:
+            with suppress(KafkaException):  # the same again
+                old.purge()
+                old.poll(SLICE_S)
 
     def _wait_for_room(self) -> None:
         if threading.current_thread() is self._poller:
@@ -265,7 +296,7 @@ class KafkaLog(Log):
             ) from None
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _DENIED or error.fatal():
+        if error.code() in _DENIED:
             self._denied = error
 
     def _explain(self, doing: str, error: KafkaException) -> LogError:
@@ -291,7 +322,7 @@ class KafkaLog(Log):
                 f"{where}; check the user, the password and the rights in the address or kafka_config"
             )
         elif cause.fatal():
-            refusal = LogUnavailable(f"{where}; start this process again")
+            refusal = LogUnavailable(f"{where}; a new producer takes over, try again")
         else:
             refusal = LogUnavailable(f"{where}; check that the brokers run and can be reached from here")
         refusal.__cause__ = error
@@ -427,6 +458,7 @@ class KafkaReader(Reader):
         self._names: dict[tuple[str, int], TopicPartition] = {(p.topic, p.partition): p for p in self.partitions}
         self._next = dict(positions)  # only where reading began or failed; the consumer keeps the positions
         self._ended: set[TopicPartition] = set()
+        self._ends: dict[TopicPartition, int] = {}
         self._failure: LogError | None = None
         self._closed = False
         self._waiting = False  # for brokers that are away; said once
@@ -457,6 +489,10 @@ class KafkaReader(Reader):
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""
         return partition in self._ended
+
+    def end(self, partition: TopicPartition) -> int:
+        """Return the position of a partition that is `at_end`; transactions leave markers behind their records."""
+        return self._ends[partition]
 
     def pause(self, partition: TopicPartition) -> None:
         """Leave a partition out of `read` until it is resumed. Its position stays."""
@@ -508,6 +544,7 @@ class KafkaReader(Reader):
                 self._waiting = False
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
                 self._ended.add(partition)
+                self._ends[partition] = message.offset()
                 self._waiting = False
             elif error.code() in _OUT_OF_RANGE and partition is not None:
                 self._failure = self._lost(partition, message.offset())

@@ -95,6 +95,10 @@ class Reader(ABC):
         """Tell whether the last read found no more records there. False until that was seen."""
 
     @abstractmethod
+    def end(self, partition: TopicPartition) -> int:
+        """Return the position of a partition that is `at_end`: behind what takes offsets and is no record, too."""
+
+    @abstractmethod
     def pause(self, partition: TopicPartition) -> None:
         """Leave a partition out of `read` until it is resumed. Its position stays."""
 

@@ -24,6 +24,7 @@ from stream.sqlite_file import sqlite_path
 from tests.conftest import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"
+START_MS = time.time_ns() // 1_000_000  # Kafka's retention goes by the records' own times
 
 
 def text(number: int) -> str:
@@ -31,12 +32,12 @@ def text(number: int) -> str:
 
 
 def message(number: int) -> NewRecord:
-    return NewRecord(b"%d" % number, encode(Message(str(number), text(number))), 1_000_000 + 2 * number)
+    return NewRecord(b"%d" % number, encode(Message(str(number), text(number))), START_MS + 2 * number)
 
 
 def label(number: int) -> NewRecord:
     value = encode(Feedback(str(number), "ab"[number % 3 == 0], text=text(number)))
-    return NewRecord(b"%d" % number, value, 1_000_001 + 2 * number)
+    return NewRecord(b"%d" % number, value, START_MS + 2 * number + 1)
 
 
 class Stage:

@@ -305,4 +305,3 @@ class TestSqlite:
             finish(learner)
         assert stage.model() == oracle(tmp_path, range(20), range(30, 40))
         assert losses(stage)["feedback", 0] == (20, 30, 10, "retention")
-
