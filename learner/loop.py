@@ -50,15 +50,16 @@ from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare, reached
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
-from learner.status import State, Status, write_status
+from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
-from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
 
 DEFAULT_MODEL: Final = "linear"
 POLL_S: Final = 0.05
+START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.2
@@ -216,10 +217,19 @@ class Learner:
         self._outbox.send(self._batch, {})
 
     def _describe(self) -> Mapping[str, TopicState]:
+        """Return the topics as they are, once both are there and have a leader."""
         topics = self._stream.topics[:2]
-        log = self._log.describe(topics)
-        if missing := [topic for topic in topics if topic not in log]:
-            raise LogUnavailable(f"{', '.join(missing)}: deleted just now; start again")
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                log = self._log.describe(topics)
+                if len(log) == len(topics):
+                    break
+                raise LogUnavailable(f"{' or '.join(topics)} was deleted just now; start again")
+            except LogUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
         if None in (state.identity for state in log.values()):
             _LOG.warning("the log gives its topics no ids: that one was made again shows only where it is shorter")
         return log
@@ -243,7 +253,7 @@ class Learner:
                     self._outbox.wait(POLL_S)
                     self._report_wait("recovering")
                 self._outbox.send(applied.batch, outputs)
-                _log_alarms(self._machine.raised)
+                _log_alarms(self._machine.raised if applied.spans else [])
             if on_replay is not None:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
@@ -267,7 +277,8 @@ class Learner:
             self.step()
         if not self._save():
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
-        self._publish()
+        if not self._halted:
+            self._publish()
         self._report("stopped")
 
     def step(self, timeout_s: float = POLL_S) -> int:
@@ -349,9 +360,10 @@ class Learner:
         if self._halted or self._batch == self._checkpoint_batch:
             return not self._halted
         self._next_checkpoint = time.monotonic() + PUT_OFF_S
+        self._watch.ask(self._standing())
         if not self._outbox.flush(FLUSH_S, lambda: self._report_wait("running")):
             return False
-        look = self._watch.confirm(self._standing(), CONFIRM_S)
+        look = self._watch.answer(CONFIRM_S)
         if look is None or compare(look.standing, look.log).new_topics:
             self._watch.hurry()
             return False
@@ -377,9 +389,12 @@ class Learner:
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
-        if hasattr(self, "_merger"):
-            with suppress(OSError):  # a full disk is what it may be about
+        with suppress(OSError, StateError):  # a full disk is what it may be about
+            if hasattr(self, "_merger"):
                 self._report("failed", detail)
+            elif (last := read_status(self._stream.data)) is not None:
+                last.state, last.detail, last.at, last.pid = "failed", detail, time.time(), os.getpid()
+                write_status(self._stream.data, last)
 
     def close(self) -> None:
         """Give back everything; the log stays open."""

@@ -3,7 +3,7 @@
 A thread asks the log for its topics' identities and watermarks every LOOK_S seconds; the loop never waits for that. A
 look is compared with the positions of the moment at which it was asked for: what was read by then came from the topics
 whose identities it finds. A checkpoint is written only once a look asked for after its last record has confirmed them
-(`confirm`), because Kafka's client goes on at its offset in a topic that was made again, without a word.
+(`ask`, `answer`), because Kafka's client goes on at its offset in a topic that was made again, without a word.
 """
 
 import threading
@@ -68,11 +68,15 @@ class Watch:
             self._asked = self._found = None
             self._next = 0.0
 
-    def confirm(self, standing: Standing, timeout_s: float) -> Look | None:
-        """Look now and return what was found; None where the log does not answer in time."""
+    def ask(self, standing: Standing) -> None:
+        """Have the log looked at now."""
         self.hurry()
         with self._changed:
             self._ask(standing)
+
+    def answer(self, timeout_s: float) -> Look | None:
+        """Return what was found by the look that was asked for last; None where the log does not answer in time."""
+        with self._changed:
             self._changed.wait_for(lambda: self._found is not None, timeout_s)
             found, self._found = self._found, None
         return None if found is None else self._judge(found)

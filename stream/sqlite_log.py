@@ -473,10 +473,6 @@ class SqliteReader(Reader):
         """Tell whether the last read found no more records there. False until that was seen."""
         return partition in self._ended
 
-    def end(self, partition: TopicPartition) -> int:
-        """Return the position of a partition that is `at_end`."""
-        return self._positions[partition]
-
     def pause(self, partition: TopicPartition) -> None:
         """Leave a partition out of `read` until it is resumed. Its position stays."""
         self._paused.add(partition)

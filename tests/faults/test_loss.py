@@ -11,11 +11,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
+from driftline import app
 from learner import watch
 from learner.checkpoint import list_checkpoints
 from learner.loop import Learner
 from learner.losses import Loss, Losses
+from learner.status import read_status
 from stream.errors import LogError, RecordsLost
 from stream.log import TopicPartition, open_log
 from stream.settings import StreamSettings
@@ -243,6 +246,23 @@ class TestSqlite:
         stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
         with contextlib.closing(stage):
             yield stage
+
+    def test_the_command_line_says_what_to_do(self, stage: SqliteStage) -> None:
+        stage.append(range(10))
+        learn(stage)
+        stage.append(range(10, 30))
+        stage.drop_below(stage.stream.topics.feedback, 25)
+        arguments = ["learn", "--stop-at-end", "--data", str(stage.stream.data), "--log", stage.stream.log_url]
+        runner = CliRunner(env={"COLUMNS": "300"})
+        refusal = runner.invoke(app, arguments)
+        assert isinstance(refusal.exception, RecordsLost)
+        assert "feedback[0]: 15 records lost, offsets 10 to 24 are gone" in str(refusal.exception)
+        found = read_status(stage.stream.data)
+        assert found is not None
+        assert (found.state, found.detail) == ("failed", str(refusal.exception))
+        accepted = runner.invoke(app, [*arguments, "--accept-loss"])
+        assert accepted.exit_code == 0, accepted.output
+        assert "15 records that the log no longer had; last feedback[0]: 15 records lost" in accepted.stdout
 
     def test_an_older_copy_was_put_back(self, stage: SqliteStage, tmp_path: Path) -> None:
         messages, feedback = stage.stream.topics[:2]
