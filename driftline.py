@@ -326,9 +326,9 @@ def _print_status(status: "Status") -> None:
 
     progress, counts, join = status.progress, status.counts, status.join
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    shown = "gone" if status.state in {"running", "waiting"} and not status.alive else status.state
     rows: dict[str, str] = {
-        "learner": f"{status.state if status.alive or status.state != 'running' else 'gone'}, {status.age_s:.0f} s ago"
-        + (f": {status.detail}" if status.detail else ""),
+        "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
         "model": f"{status.model}, version {status.version}, {len(status.labels)} labels",
         "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
         f"{join.expired:,} left without one",

@@ -224,6 +224,8 @@ def _warnings(watcher: Watcher) -> list[str]:
     status = watcher.status
     if status is not None and not status.alive:
         warnings.append(f"learner: not at work ({_condition(status)}); predictions are answered, nothing is learned")
+    elif status is not None and status.state == "waiting":
+        warnings.append(f"learner: it waits ({status.detail}); predictions are answered, nothing is learned")
     if _answers(watcher.served) and watcher.snapshot_problem is not None:
         warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
     if watcher.status_problem is not None:

@@ -657,6 +657,14 @@ class TestOperate:
             "retention",
         )
 
+    def test_a_learner_that_waits(self, api: Api) -> None:
+        api.place.report(state="waiting", detail="the log has not answered for 9 s")
+        wait_until(lambda: api.http.get("/model").json()["learner"]["state"] == "waiting")
+        assert api.http.get("/model").json()["learner"]["alive"]
+        (warning,) = api.http.get("/readyz").json()["warnings"]
+        assert "it waits (the log has not answered for 9 s)" in warning
+        api.place.report()
+
     def test_drift(self, api: Api) -> None:
         api.place.report()
         wait_until(lambda: api.http.get("/model").json()["drift"])
