@@ -314,7 +314,8 @@ class Learner:
             self._known = {topic: look.log[topic] for topic in self._known}
             self._stay_above(self._known)
             if missing := [topic for topic in self._stream.topics if topic not in look.log]:
-                self._log.create_topics(missing)  # only of output: a message or a label lies in none of them
+                with suppress(LogUnavailable):  # the next look finds them missing again
+                    self._log.create_topics(missing)  # only of output: a message or a label lies in none of them
             return
         if not stock.new_topics:
             with suppress(LogError):
