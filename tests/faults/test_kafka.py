@@ -236,6 +236,13 @@ def test_a_broker_that_is_away_is_waited_for(
     assert all(len(contents) == 1 for contents in found.values()), "what was written again is the same"
 
 
+def answers(stage: KafkaStage) -> bool:
+    try:
+        return bool(stage.log.describe(stage.stream.topics))
+    except LogUnavailable:
+        return False
+
+
 @pytest.mark.usefixtures("often")
 def test_sigterm_while_the_broker_is_away(
     stage: KafkaStage, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -265,6 +272,7 @@ def test_sigterm_while_the_broker_is_away(
         disturbed.result()
     assert sum(ended_in) < 10
     assert stage.newest().manifest.counts.labels_learned == 0
+    wait_until(lambda: answers(stage), 60, "the broker answers again")
     with stage.learning() as learner:
         finish(learner)
     check(stage, tmp_path, 300)
