@@ -328,9 +328,9 @@ def _print_status(status: "Status") -> None:
 
     progress, counts, join = status.progress, status.counts, status.join
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    shown = "gone" if status.state in {"running", "waiting"} and not status.alive else status.state
     rows: dict[str, str] = {
-        "learner": f"{status.state if status.alive or status.state != 'running' else 'gone'}, {status.age_s:.0f} s ago"
-        + (f": {status.detail}" if status.detail else ""),
+        "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
         "model": f"{status.model}, version {status.version}, {len(status.labels)} labels",
         "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
         f"{join.expired:,} left without one",
@@ -344,6 +344,8 @@ def _print_status(status: "Status") -> None:
         else "no label has met a prediction yet",
         "drift": _describe_drift(status),
     }
+    if status.losses.losses:
+        rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)

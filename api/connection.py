@@ -16,7 +16,7 @@ from typing import Final
 from api.errors import ApiError
 from api.settings import ApiSettings
 from learner.checkpoint import Offsets
-from stream.errors import ConfigError, DriftlineError
+from stream.errors import ConfigError, DriftlineError, TopicMismatch
 from stream.log import Appended, Log, NewRecord, TopicPartition, Watermarks, open_log
 from stream.settings import StreamSettings
 
@@ -129,7 +129,7 @@ class Connection:
         try:
             if self._log is None:
                 self._log = self._open()
-            self.watermarks = self._log.watermarks(self._stream.topics[:2])
+            self.watermarks = self._look(self._log)
             self._answered = time.monotonic()
             self._problem = None
         except Exception as error:  # noqa: BLE001, RUF100  (the next try may do)
@@ -139,6 +139,13 @@ class Connection:
             if problem != self._problem:
                 _LOG.warning("%s; trying again", problem)
             self._problem = problem
+
+    def _look(self, log: Log) -> dict[TopicPartition, Watermarks]:
+        topics = self._stream.topics[:2]
+        found = log.describe(topics)
+        if missing := [topic for topic in topics if topic not in found]:
+            raise TopicMismatch(f"{', '.join(missing)}: the topic was deleted; start the learner, which makes it")
+        return {TopicPartition(topic, p): mark for topic in topics for p, mark in found[topic].watermarks.items()}
 
     def _open(self) -> Log:
         log = open_log(self._stream)

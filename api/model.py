@@ -17,6 +17,7 @@ from api.errors import ErrorDetail, json_response
 from api.watcher import Served, Watcher
 from learner.alarms import Alarms
 from learner.checkpoint import Offsets
+from learner.losses import Losses
 from learner.status import Status
 
 
@@ -84,6 +85,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float | None  # of predictions as served
     progressive: Progressive | None
     drift: Alarms | None  # when the log loss of predictions as served changed, over all labels and for single ones
+    losses: Losses | None  # records that the log no longer had when they were to be learned
     lag: Offsets | None
     learner: Learner | None
 
@@ -164,6 +166,7 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         accuracy=progressive.accuracy if progressive and progressive.labels else None,
         progressive=progressive,
         drift=status.drift if status else None,
+        losses=status.losses if status else None,
         lag=connection.lag(status.positions if status else {}),
         learner=_learner(status) if status else None,
     )
@@ -222,6 +225,8 @@ def _warnings(watcher: Watcher) -> list[str]:
     status = watcher.status
     if status is not None and not status.alive:
         warnings.append(f"learner: not at work ({_condition(status)}); predictions are answered, nothing is learned")
+    elif status is not None and status.state == "waiting":
+        warnings.append(f"learner: it waits ({status.detail}); predictions are answered, nothing is learned")
     if _answers(watcher.served) and watcher.snapshot_problem is not None:
         warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
     if watcher.status_problem is not None:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from learner import durable
 from learner.alarms import Alarms
 from learner.classifier import State
+from learner.losses import Losses
 from learner.settings import Rules
 from stream.errors import StateError
 from stream.join import JoinCounts
@@ -64,6 +65,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     join_counts: JoinCounts
     alarms: Alarms
     created_at: str
+    identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
+    ends: Offsets = {}  # the high watermarks seen last
+    losses: Losses = msgspec.field(default_factory=Losses)
 
 
 class Checkpoint(msgspec.Struct):

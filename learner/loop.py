@@ -11,22 +11,28 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     7. now and then a checkpoint: what was sent is durable, then the state is, then a new journal begins, then offsets
        are committed for lag tools, then old checkpoints go
 
+    Beside it a thread looks at the log every few seconds (learner/watch.py). Where records are lost, a topic was made
+    again or partitions were added, the learner recovers anew from what is durable, or ends and says what is lost.
+
     Recovery:
-    a. the newest checkpoint whose checksums hold, or a first, empty one
+    a. the newest checkpoint whose checksums hold, or a first, empty one; what the log no longer has of what came after
+       it is counted, and has to be accepted (learner/positions.py)
     b. its journals' spans from the log, applied in their order
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
 """
 
 import logging
+import math
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from learner import checkpoint as checkpoints
 from learner import drift
@@ -34,25 +40,35 @@ from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
 from learner.classifier import Classifier
-from learner.journal import Head, Journal
+from learner.committer import Committer
+from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
+from learner.losses import Losses
 from learner.machine import Machine
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
+from learner.positions import Standing, Stock, compare, reached
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
-from learner.status import State, Status, write_status
-from stream.errors import ConfigError, LogError
-from stream.log import Log, TopicPartition, Watermarks
+from learner.status import State, Status, read_status, write_status
+from learner.watch import Watch
+from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
+from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
 
 DEFAULT_MODEL: Final = "linear"
 POLL_S: Final = 0.05
+START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.2
 LOGGED_ALARMS: Final = 5  # of a batch
+# How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
+FLUSH_S: Final = 3.0
+CONFIRM_S: Final = 2.0
+PUT_OFF_S: Final = 1.0
+COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -62,7 +78,7 @@ class Learner:
     Raises
     ------
     StateError : another learner has the directory, or it cannot be read.
-    OffsetsLost : records that were not learned yet are gone from the log.
+    RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
     def __init__(self, stream: StreamSettings, settings: LearnerSettings, log: Log) -> None:
@@ -75,7 +91,12 @@ class Learner:
         self._checkpoint_s = self._snapshot_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
-        self._committer = ThreadPoolExecutor(1, "committer")
+        self._committer = Committer(log, settings.group)
+        self._watch = Watch(log, stream.topics)
+        self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
+        self._losses = Losses()
+        self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
+        self._halted = False  # nothing is whole until it has recovered
 
     # Starting.
 
@@ -127,47 +148,112 @@ class Learner:
         classifier = self._make(self._settings.model or DEFAULT_MODEL)
         warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
-        marks = self._log.watermarks(self._stream.topics[:2])
-        self._open({partition: mark.low for partition, mark in marks.items()}, {})
+        self._known = self._describe()
+        self._open({partition: mark.low for partition, mark in _marks(self._known).items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint()
 
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = manifest.batch
+        todo = journals.read_since(self._journals, self._batch)
+        stock = self._take_stock(manifest, todo)
+        replayed = [stock.clip(applied) for applied in todo]
         config = manifest.config
         warm_up(config["classifier"])
         classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
-        machine = self._machine = Machine(manifest.rules, classifier, manifest.lineage)
+        # Versions that were published stand for models that this replay does not give again: others need other names.
+        lineage = manifest.lineage if replayed == todo else uuid.uuid4().hex[:8]
+        machine = self._machine = Machine(manifest.rules, classifier, lineage)
         machine.classifier.load_state(newest.model, manifest.labels)
         machine.progress.load_state(newest.progress)
         machine.drift.load_state(newest.drift)
         machine.counts, machine.alarms = manifest.counts, manifest.alarms
         machine.join.load_state(manifest.join_counts, newest.windows)
-        marks = self._log.watermarks(self._stream.topics[:2])
-        known = _partitions(manifest.positions)
-        positions = {partition: known.get(partition, mark.low) for partition, mark in marks.items()}
-        self._open(positions, _partitions(manifest.clocks))
-        self._replay(on_replay)
+        self._open(stock.positions, _partitions(manifest.clocks))
+        self._replay(replayed, on_replay)
+        self._check_unchanged()
         machine.obey(self._rules())
+        self._losses = manifest.losses
+        if stock.losses or stock.added:
+            self._record(stock)
         if self._batch > self._checkpoint_batch:
             self._checkpoint()
         else:
             self._begin_journal()
+            self._saved = self._merger.positions
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
-    def _replay(self, on_replay: Callable[[int, int], None] | None) -> None:
-        todo = journals.read_since(self._journals, self._batch)
+    def _take_stock(self, manifest: Manifest, todo: list[Applied]) -> Stock:
+        """Compare the checkpoint, and the journal after it, with the log.
+
+        Raises
+        ------
+        RecordsLost : something is gone, and that was not accepted.
+        """
+        held = _partitions(manifest.positions)
+        self._known = self._describe()
+        standing = Standing(held, reached(held, todo), _partitions(manifest.ends), manifest.identities)
+        stock = compare(standing, self._known)
+        if not self._settings.accept_loss:
+            stock.refuse()
+        return stock
+
+    def _record(self, stock: Stock) -> None:
+        """Make what was lost and added a batch of its own, without records; a checkpoint follows."""
+        self._begin_journal()
+        self._pass_batch()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for loss in stock.losses:
+            self._losses.add(msgspec.structs.replace(loss, batch=self._batch, accepted_at=now))
+            _LOG.warning("accepted: %s", loss)
+        if stock.added:
+            _LOG.warning("partitions were added: %s", ", ".join(map(str, stock.added)))
+
+    def _pass_batch(self) -> None:
+        """Count a batch without records: something else changed, and the checkpoint that follows has it."""
+        self._batch += 1
+        self._journal.append(self._batch, self._outbox.delivered, [])
+        self._outbox.send(self._batch, {})
+
+    def _describe(self) -> Mapping[str, TopicState]:
+        """Return the topics as they are, once both are there and have a leader."""
+        topics = self._stream.topics[:2]
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                log = self._log.describe(topics)
+                if len(log) == len(topics):
+                    break
+                raise LogUnavailable(f"{' or '.join(topics)} was deleted just now; start again")
+            except LogUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
+        if None in (state.identity for state in log.values()):
+            _LOG.warning("the log gives its topics no ids: that one was made again shows only where it is shorter")
+        return log
+
+    def _check_unchanged(self) -> None:
+        """Refuse what was replayed from a topic that was made again meanwhile."""
+        now = self._describe()
+        if any(state.identity != self._known[topic].identity for topic, state in now.items()):
+            raise LogUnavailable("a topic was made again during the recovery; start again")
+
+    def _replay(self, todo: list[Applied], on_replay: Callable[[int, int], None] | None) -> None:
         delivered = max((applied.delivered for applied in todo), default=self._batch)
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
                 self._machine.obey(applied.rules)
-            outputs = self._machine.apply(self._merger.take_spans(applied.spans))
+            outputs = self._machine.apply(self._merger.take_spans(applied.spans)) if applied.spans else {}
             self._batch = applied.batch
             if applied.batch > delivered:
+                while self._outbox.full:
+                    self._outbox.wait(POLL_S)
+                    self._report_wait("recovering")
                 self._outbox.send(applied.batch, outputs)
-                _log_alarms(self._machine.raised)
+                _log_alarms(self._machine.raised if applied.spans else [])
             if on_replay is not None:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
@@ -189,13 +275,104 @@ class Learner:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
         while not stop() and not (until is not None and self._reached(until)):
             self.step()
-        if self._batch > self._checkpoint_batch:
-            self._checkpoint()
-        self._publish()
+        if not self._save():
+            _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
+        if not self._halted:
+            self._publish()
         self._report("stopped")
 
     def step(self, timeout_s: float = POLL_S) -> int:
-        """Take one batch through all steps; return how many records it had."""
+        """Take one batch through all steps; return how many records it had, 0 while the log has to be waited for."""
+        try:
+            self._look_at_log()
+            if self._doubt is None and not self._outbox.full:
+                return self._step(timeout_s)
+            if self._doubt is None:
+                self._outbox.wait(timeout_s)
+            else:
+                time.sleep(timeout_s)
+        except (OffsetsLost, TopicMismatch) as error:
+            _LOG.warning("%s; looking at the log", error)
+            self._doubt = error
+            self._watch.hurry()
+        self._report_wait("running")
+        return 0
+
+    def _look_at_log(self) -> None:
+        """Have the log looked at now and then, and act on what was found.
+
+        Raises
+        ------
+        RecordsLost : something is gone, and that was not accepted.
+        """
+        look = self._watch.turn(self._standing)
+        if look is None:
+            return
+        stock = compare(look.standing, look.log)
+        if self._doubt is None and not stock.added and all(loss.why == "retention" for loss in stock.losses):
+            # A record below the low watermark may have been read already: that one was not, a reader says.
+            self._known = {topic: look.log[topic] for topic in self._known}
+            self._stay_above(self._known)
+            if missing := [topic for topic in self._stream.topics if topic not in look.log]:
+                with suppress(LogUnavailable):  # the next look finds them missing again
+                    self._log.create_topics(missing)  # only of output: a message or a label lies in none of them
+            return
+        if not stock.new_topics:
+            with suppress(LogError):
+                self._save()
+        if not self._settings.accept_loss:
+            stock.refuse()
+        self._recover_anew()
+
+    def _stay_above(self, log: Mapping[str, TopicState]) -> None:
+        """Have a checkpoint written where a replay would need records that the log no longer has."""
+        positions = self._merger.positions
+        for partition, mark in _marks(log).items():
+            if self._saved[partition] < mark.low and self._saved[partition] < positions[partition]:
+                if self._batch == self._checkpoint_batch:
+                    self._pass_batch()
+                self._next_checkpoint = 0.0
+
+    def _recover_anew(self) -> None:
+        """Start again from what is durable. Where the log cannot be reached for that, it is tried at the next look."""
+        with suppress(LogError):  # what is not delivered is sent again
+            self._outbox.flush(FLUSH_S)
+        self._halted = True
+        for reader in self._readers:
+            reader.close()
+        self._journal.close()
+        try:
+            self.start()
+        except LogUnavailable as error:
+            self._doubt = error
+        else:
+            self._doubt, self._halted = None, False
+
+    def _standing(self) -> Standing:
+        positions = self._merger.positions
+        ends = {partition: mark.high for partition, mark in _marks(self._known).items()}
+        return Standing(positions, positions, ends, {topic: state.identity for topic, state in self._known.items()})
+
+    def _save(self) -> bool:
+        """Write a checkpoint where one is due; tell whether the newest one has everything.
+
+        Only of records that came from the topics that are known, and after whatever was sent for them.
+        """
+        if self._halted or self._batch == self._checkpoint_batch:
+            return not self._halted
+        self._next_checkpoint = time.monotonic() + PUT_OFF_S
+        self._watch.ask(self._standing())
+        if not self._outbox.flush(FLUSH_S, lambda: self._report_wait("running")):
+            return False
+        look = self._watch.answer(CONFIRM_S)
+        if look is None or compare(look.standing, look.log).new_topics:
+            self._watch.hurry()
+            return False
+        self._known = {topic: look.log[topic] for topic in self._known}
+        self._checkpoint()
+        return True
+
+    def _step(self, timeout_s: float) -> int:
         batch = self._merger.take(self._settings.batch_records, timeout_s)  # 1
         if batch.records:
             outputs = self._machine.apply(batch)  # 2, 3, 4
@@ -207,20 +384,23 @@ class Learner:
         if now >= self._next_snapshot:
             self._publish()
         if now >= self._next_checkpoint and self._batch > self._checkpoint_batch:
-            self._checkpoint()  # 7
-        if now >= self._next_status:
-            self._report("running")
+            self._save()  # 7
+        self._report_wait("running")
         return len(batch.records)
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
-        if hasattr(self, "_merger"):
-            with suppress(OSError):  # a full disk is what it may be about
+        with suppress(OSError, StateError):  # a full disk is what it may be about
+            if hasattr(self, "_merger"):
                 self._report("failed", detail)
+            elif (last := read_status(self._stream.data)) is not None:
+                last.state, last.detail, last.at, last.pid = "failed", detail, time.time(), os.getpid()
+                write_status(self._stream.data, last)
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
-        self._committer.shutdown()
+        self._watch.close()
+        self._committer.close(COMMIT_S)
         for resource in (*getattr(self, "_readers", ()), getattr(self, "_journal", None), self._lock):
             if resource is not None:
                 resource.close()
@@ -259,7 +439,7 @@ class Learner:
 
     def _checkpoint(self) -> None:
         started = time.monotonic()
-        self._outbox.flush()
+        self._outbox.flush(math.inf, lambda: self._report_wait("recovering"))
         machine, positions = self._machine, self._merger.positions
         manifest = Manifest(
             batch=self._batch,
@@ -275,6 +455,9 @@ class Learner:
             join_counts=machine.join.counts,
             alarms=machine.alarms,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            identities={topic: state.identity for topic, state in self._known.items()},
+            ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
+            losses=self._losses,
         )
         state = Checkpoint(
             manifest,
@@ -284,23 +467,16 @@ class Learner:
             machine.join.state(),
         )
         checkpoints.save_checkpoint(self._checkpoints, state)
-        self._checkpoint_batch = self._batch
+        self._checkpoint_batch, self._saved = self._batch, positions
         self._begin_journal()
         if self._batch:
-            self._committer.submit(self._commit, positions)
+            self._committer.tell(positions)
         oldest = checkpoints.prune(self._checkpoints)
         journals.prune(self._journals, oldest)
         now = time.monotonic()
         self._checkpoint_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
         _LOG.info("checkpoint %d: %d labels learned, %.3f s", self._batch, machine.counts.labels_learned, now - started)
-
-    def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Tell lag tools. In a thread: nothing depends on it, and a group's first commit takes Kafka a second."""
-        try:
-            self._log.commit(self._settings.group, positions)
-        except LogError as error:
-            _LOG.warning("positions were not committed: %s", error)
 
     def _begin_journal(self) -> None:
         path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)
@@ -330,6 +506,7 @@ class Learner:
             positions=_by_topic(self._merger.positions),
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
+            losses=self._losses,
             checkpoint=self._checkpoint_batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,
@@ -341,6 +518,12 @@ class Learner:
         write_status(self._stream.data, self.status(state, detail))
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
+    def _report_wait(self, state: State) -> None:
+        """Say that the learner is at work, or what it waits for, where it is time to say something."""
+        if time.monotonic() >= self._next_status:
+            problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
+            self._report("waiting" if problem else state, problem)
+
 
 def _log_alarms(alarms: list[Alarm]) -> None:
     """Say a batch's alarms, not more lines than a reader takes in: who labels at random could fill a disk."""
@@ -348,6 +531,10 @@ def _log_alarms(alarms: list[Alarm]) -> None:
         _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
     if len(alarms) > LOGGED_ALARMS:
         _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED_ALARMS)
+
+
+def _marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
+    return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}
 
 
 def _by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:

@@ -42,6 +42,11 @@ class LearnerSettings(Settings):
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
     predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")
+    accept_loss: bool = Field(
+        False,
+        description="Go on where the log no longer has all records since the checkpoint, from the first that is there. "
+        "What was lost is counted, and kept in the checkpoint.",
+    )
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:

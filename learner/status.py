@@ -13,6 +13,7 @@ import msgspec
 from learner import durable
 from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
+from learner.losses import Losses
 from stream.errors import StateError
 from stream.join import JoinCounts
 
@@ -20,7 +21,8 @@ FILE: Final = "status.json"
 STALE_S: Final = 15.0
 
 
-State = Literal["recovering", "running", "stopped", "failed"]
+# waiting: at work, but the log does not answer.
+State = Literal["recovering", "running", "waiting", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -41,6 +43,7 @@ class Status(msgspec.Struct, kw_only=True):
     positions: Offsets
     progress: dict[str, Any]
     drift: Alarms = msgspec.field(default_factory=Alarms)
+    losses: Losses = msgspec.field(default_factory=Losses)
     checkpoint: int = 0  # batch of the newest checkpoint
     batch: int = 0
     window_bytes: int = 0
@@ -55,7 +58,7 @@ class Status(msgspec.Struct, kw_only=True):
     @property
     def alive(self) -> bool:
         """Whether a learner is at work."""
-        return self.state in {"recovering", "running"} and self.age_s < STALE_S
+        return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S
 
 
 def write_status(data: Path, status: Status) -> None:

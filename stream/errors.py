@@ -5,6 +5,7 @@
     ├── LogError             the log did not do what was asked
     │   ├── LogUnavailable   it may later: try again
     │   ├── OffsetsLost      records that were to be read are gone
+    │   ├── RecordsLost      the same, counted: what to do about it is for a person to say
     │   └── TopicMismatch    a topic is not laid out as it must be
     ├── StateError           the data directory cannot be used as it stands
     └── BadRecord            one record cannot be read; it becomes a Rejected
@@ -39,6 +40,10 @@ class OffsetsLost(LogError):
         else:
             what = f"the log ends at {high}: the topic was truncated or made again"
         super().__init__(f"{topic}[{partition}]: the next offset to read is {wanted}, but {what}")
+
+
+class RecordsLost(LogError):
+    """The log no longer has what the learner goes by; the message has each range, its count, and why."""
 
 
 class TopicMismatch(LogError):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -21,13 +22,14 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks
+from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, TopicState, Watermarks
 from stream.settings import StreamSettings
 
 START_S: Final = 10.0
 REQUEST_S: Final = 10.0
 ENVELOPE_BYTES: Final = 64 << 10  # room for the key and headers beside a value of max_record_bytes
 SEGMENTS: Final = 8  # Kafka drops whole segments: this many make a partition's retention_bytes
+CLOSE_S: Final = 3.0  # without anything arriving: then the brokers are away
 ROOM_S: Final = 0.002
 SLICE_S: Final = 0.2
 
@@ -75,8 +77,15 @@ _NO_TOPIC: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 )
 # A topic that has just been made, or a broker that has just gone: librdkafka does not repeat such a request by itself.
-_ELECTING: Final = _NO_TOPIC | {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+_ELECTING: Final = _NO_TOPIC | {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+}
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+
+_NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
 _ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
 
@@ -94,9 +103,7 @@ class KafkaLog(Log):
         self._denied: KafkaError | None = None
         self._counts: dict[str, int] = {}
         self._closing = False
-        max_bytes = settings.max_record_bytes + ENVELOPE_BYTES
-        size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": 100_000}
-        self._producer = self._client(ck.Producer, {**_PRODUCER, **size, **self._properties, **_PRODUCER_FIXED})
+        self._producer = self._make_producer()
         self._admin = self._client(AdminClient, self._properties)
         self._poller = threading.Thread(target=self._poll, name="kafka-log-poll", daemon=True)
         self._poller.start()
@@ -126,6 +133,24 @@ class KafkaLog(Log):
             if time.monotonic() > deadline:
                 raise LogUnavailable(f"kafka {self._brokers}: {', '.join(missing)} made, but no broker leads them yet")
             time.sleep(0.02)
+
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:
+        """Return the state of those topics that exist; see Log.describe. The identity is KIP-516's topic id."""
+        names = list(topics)
+        for _ in range(2):
+            before = self._lives(names)
+            partitions = [TopicPartition(topic, p) for topic, (_, n) in before.items() for p in range(n)]
+            try:
+                marks = self._bounds(partitions)
+            except TopicMismatch as error:
+                raise LogUnavailable(f"{error}; it was deleted just now") from error
+            if self._lives(names) == before:  # the watermarks are those of that life
+                self._counts |= {topic: n for topic, (_, n) in before.items()}
+                return {
+                    topic: TopicState(identity, {p: marks[TopicPartition(topic, p)] for p in range(n)})
+                    for topic, (identity, n) in before.items()
+                }
+        raise LogUnavailable(f"kafka {self._brokers}: {', '.join(names)} are just being changed")
 
     def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has. Raises TopicMismatch where it does not exist."""
@@ -209,13 +234,44 @@ class KafkaLog(Log):
             return
         self._closing = True
         self._poller.join()
-        if self._producer.flush(0.0 if self._denied else _PRODUCER["delivery.timeout.ms"] / 1000 + 5.0):
+        left, progress_at = len(self._producer), time.monotonic()
+        while left and self._denied is None and time.monotonic() - progress_at < CLOSE_S:
+            before, left = left, self._flush(SLICE_S)
+            if left < before:
+                progress_at = time.monotonic()
+        if left:
             self._producer.purge()
-            self._producer.flush(5.0)
+            self._flush(CLOSE_S)
+
+    def _flush(self, timeout_s: float) -> int:
+        with suppress(KafkaException):  # a fatal error: purging lets go of what is left
+            self._producer.flush(timeout_s)
+        return len(self._producer)
 
     def _poll(self) -> None:
         while not self._closing:
-            self._producer.poll(SLICE_S)
+            try:
+                self._producer.poll(SLICE_S)
+            except KafkaException as error:
+                self._replace_producer(error)
+
+    def _make_producer(self) -> Any:
+        max_bytes = self._settings.max_record_bytes + ENVELOPE_BYTES
+        size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": 100_000}
+        return self._client(ck.Producer, {**_PRODUCER, **size, **self._properties, **_PRODUCER_FIXED})
+
+    def _replace_producer(self, error: KafkaException) -> None:
+        """Make a new producer where a fatal error has ended the old one, which fails all it still had.
+
+        Some of that may be in the log: who sends it again writes it twice. So it is said, as LogUnavailable.
+        """
+        _log.error("Kafka's producer has to be made anew: %s", error.args[0].str())
+        old, self._producer = self._producer, self._make_producer()
+        deadline = time.monotonic() + CLOSE_S
+        while len(old) and time.monotonic() < deadline:
+            with suppress(KafkaException):  # the same again
+                old.purge()
+                old.poll(SLICE_S)
 
     def _wait_for_room(self) -> None:
         if threading.current_thread() is self._poller:
@@ -245,7 +301,7 @@ class KafkaLog(Log):
             ) from None
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _DENIED or error.fatal():
+        if error.code() in _DENIED:
             self._denied = error
 
     def _explain(self, doing: str, error: KafkaException) -> LogError:
@@ -271,7 +327,7 @@ class KafkaLog(Log):
                 f"{where}; check the user, the password and the rights in the address or kafka_config"
             )
         elif cause.fatal():
-            refusal = LogUnavailable(f"{where}; start this process again")
+            refusal = LogUnavailable(f"{where}; a new producer takes over, try again")
         else:
             refusal = LogUnavailable(f"{where}; check that the brokers run and can be reached from here")
         refusal.__cause__ = error
@@ -307,6 +363,21 @@ class KafkaLog(Log):
             if n is not None:
                 self._counts[topic] = n
         return counts
+
+    def _lives(self, topics: Sequence[str]) -> dict[str, tuple[str | None, int]]:
+        """Return the id and the number of partitions of those topics that exist."""
+        found: dict[str, tuple[str | None, int]] = {}
+        request = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=REQUEST_S)
+        for topic, future in request.items():
+            try:
+                description = self._wait(f"looking for topic {topic}", future)
+            except TopicMismatch:
+                continue
+            if any(partition.leader is None for partition in description.partitions):
+                raise LogUnavailable(f"kafka {self._brokers}: {topic} has partitions that no broker leads just now")
+            identity = str(description.topic_id)
+            found[topic] = (None if identity == _NO_ID else identity, len(description.partitions))
+        return found
 
     def _partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         names = list(topics)
@@ -392,6 +463,7 @@ class KafkaReader(Reader):
         self._names: dict[tuple[str, int], TopicPartition] = {(p.topic, p.partition): p for p in self.partitions}
         self._next = dict(positions)  # only where reading began or failed; the consumer keeps the positions
         self._ended: set[TopicPartition] = set()
+        self._ends: dict[TopicPartition, int] = {}
         self._failure: LogError | None = None
         self._closed = False
         self._waiting = False  # for brokers that are away; said once
@@ -422,6 +494,10 @@ class KafkaReader(Reader):
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""
         return partition in self._ended
+
+    def end(self, partition: TopicPartition) -> int:
+        """Return the position of a partition that is `at_end`; transactions leave markers behind their records."""
+        return self._ends[partition]
 
     def pause(self, partition: TopicPartition) -> None:
         """Leave a partition out of `read` until it is resumed. Its position stays."""
@@ -473,6 +549,7 @@ class KafkaReader(Reader):
                 self._waiting = False
             elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
                 self._ended.add(partition)
+                self._ends[partition] = message.offset()
                 self._waiting = False
             elif error.code() in _OUT_OF_RANGE and partition is not None:
                 self._failure = self._lost(partition, message.offset())

@@ -38,6 +38,16 @@ class Watermarks(NamedTuple):
     high: int
 
 
+class TopicState(NamedTuple):
+    """A topic as it is now.
+
+    `identity` is another one once the topic was deleted and made again; None: this log gives topics none.
+    """
+
+    identity: str | None
+    watermarks: dict[int, Watermarks]  # by the partition's number
+
+
 class Record(msgspec.Struct, gc=False):
     """A record as read. `value` is None for a tombstone."""
 
@@ -84,6 +94,14 @@ class Reader(ABC):
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""
 
+    def end(self, partition: TopicPartition) -> int:
+        """Return the position behind what takes offsets and is no record, of a partition that is `at_end`.
+
+        0 where a log has no such thing.
+        """
+        del partition
+        return 0
+
     @abstractmethod
     def pause(self, partition: TopicPartition) -> None:
         """Leave a partition out of `read` until it is resumed. Its position stays."""
@@ -98,11 +116,27 @@ class Reader(ABC):
 
 
 class Log(ABC):
-    """An append-only log. `submit` may be called from any thread; the other methods from one at a time."""
+    """An append-only log.
+
+    `submit` and `describe` may be called from any thread; the other methods from one at a time.
+    """
 
     @abstractmethod
     def create_topics(self, topics: Iterable[str]) -> None:
-        """Make the topics that are missing, with the configured number of partitions. The others stay as they are."""
+        """Make the topics that are missing, with the configured number of partitions.
+
+        The embedded log also adds partitions where a topic has fewer; a Kafka's topics stay as they are.
+        """
+
+    @abstractmethod
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:
+        """Return the state of those topics that exist, asked anew: partitions that were added are in it.
+
+        Raises
+        ------
+        LogUnavailable : the log cannot be reached, or is just being changed.
+        LogError : it can be reached no longer; start this process again.
+        """
 
     @abstractmethod
     def partition_count(self, topic: str) -> int:

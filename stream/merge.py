@@ -119,8 +119,11 @@ class Merger:
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
-        """The next offset to take of each partition."""
-        return {lane.partition: lane.position for lane in self._lanes}
+        """The next offset to take of each partition; at its end, behind the markers of transactions."""
+        return {
+            lane.partition: max(lane.position, lane.reader.end(lane.partition)) if lane.at_end else lane.position
+            for lane in self._lanes
+        }
 
     @property
     def clocks(self) -> dict[TopicPartition, int]:
@@ -158,6 +161,8 @@ class Merger:
                     raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
                 self._fill(MAX_LANE_RECORDS, SLICE_S)
             counts[self._lanes.index(lane)] = bisect_left(lane.records, span.end, key=lambda record: record.offset)
+        if not counts:
+            return Batch([], [])
         return self._pop(counts, sum(counts.values()))
 
     def _fill(self, max_records: int, wait_s: float) -> None:

@@ -85,6 +85,33 @@ def _check_format(path: Path, db: sqlite3.Connection) -> None:
             )
 
 
+class SameFile:
+    """Whether a path still names the file that it named at first.
+
+    What was deleted or moved away beneath a process is written to no longer: it would be acknowledged and then be gone.
+    Nor is the new file taken up: the last process that lets go of the old one deletes the new one's WAL, by its name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = self._look()
+
+    def check(self) -> None:
+        """Raise LogError where it is another file, or none."""
+        if self._look() != self._file:
+            raise LogError(
+                f"log {self._path}: the file was deleted or replaced while it was open; "
+                "end every process that uses it, then start them again"
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:

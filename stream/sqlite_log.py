@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
+import uuid
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,10 +25,10 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks
+from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, TopicState, Watermarks
 from stream.records import Headers
 from stream.settings import StreamSettings
-from stream.sqlite_file import WAL_BYTES, connect, explained, open_file, sqlite_path, transaction
+from stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
 
 QUEUE_RECORDS: Final = 100_000
 QUEUE_BYTES: Final = 64 << 20
@@ -49,6 +50,8 @@ CREATE TABLE IF NOT EXISTS records_{} (
 )
 """
 
+_IDENTITY: Final = "identity of topic {}"  # a name in the file's table `meta`; made once, with the topic
+
 _log = logging.getLogger(__name__)
 _encode_headers = msgspec.msgpack.Encoder().encode
 _decode_headers = msgspec.msgpack.Decoder(Headers).decode
@@ -60,21 +63,38 @@ class SqliteLog(Log):
     def __init__(self, settings: StreamSettings) -> None:
         self._path = sqlite_path(settings.log_url)
         self._settings = settings
-        self._layout: dict[str, list[int]] = {}  # topic: the id of each partition's table; partitions are never added
+        self._layout: dict[str, list[int]] = {}  # topic: the id of each partition's table
         self._keyless = count()
         self._control_lock = threading.Lock()
         self._control = open_file(self._path)
-        self._writer = _Writer(self._path, settings)
+        self._file = SameFile(self._path)
+        self._writer = _Writer(self._path, self._file, settings)
 
     def create_topics(self, topics: Iterable[str]) -> None:
-        """Make the topics that are missing, with the configured number of partitions; the others stay as they are."""
+        """Make the topics and the partitions that are missing. Those that are there stay as they are."""
         with self._use_control() as db, transaction(db):
             for topic in topics:
-                if db.execute("SELECT 1 FROM partitions WHERE topic = ?", (topic,)).fetchone():
-                    continue
-                for partition in range(self._settings.partitions):
+                (n,) = db.execute("SELECT count(*) FROM partitions WHERE topic = ?", (topic,)).fetchone()
+                for partition in range(n, self._settings.partitions):
                     row = db.execute("INSERT INTO partitions (topic, partition) VALUES (?, ?)", (topic, partition))
                     db.execute(_RECORDS.format(row.lastrowid))
+                db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (_IDENTITY.format(topic), uuid.uuid4().hex))
+                self._layout.pop(topic, None)
+
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:
+        """Return the state of those topics that exist; see Log.describe."""
+        found: dict[str, TopicState] = {}
+        with self._use_control() as db, transaction(db, "BEGIN"):
+            self._file.check()
+            for topic in topics:
+                sql = "SELECT partition, low, high FROM partitions WHERE topic = ? ORDER BY partition"
+                marks = {p: Watermarks(low, high) for p, low, high in db.execute(sql, (topic,))}
+                row = db.execute("SELECT value FROM meta WHERE name = ?", (_IDENTITY.format(topic),)).fetchone()
+                if marks:
+                    found[topic] = TopicState(row and row[0], marks)
+                if len(self._layout.get(topic, ())) != len(marks):
+                    self._layout.pop(topic, None)
+        return found
 
     def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has. Raises TopicMismatch where it does not exist."""
@@ -219,8 +239,8 @@ class _Writer:
     No error ends it: what failed goes to the futures that it concerns, and the next commit starts afresh.
     """
 
-    def __init__(self, path: Path, settings: StreamSettings) -> None:
-        self._path = path
+    def __init__(self, path: Path, file: SameFile, settings: StreamSettings) -> None:
+        self._path, self._file = path, file
         self._max_age_ms = settings.retention_hours * 3_600_000
         self._max_bytes = settings.retention_bytes
         self._connection: sqlite3.Connection | None = None
@@ -298,6 +318,7 @@ class _Writer:
 
     def _commit(self, batches: list[_Batch]) -> list[dict[int, int]]:
         """Append in one transaction; return each batch's first offset in each of its partitions."""
+        self._file.check()
         with self._transaction() as db:
             now_ms = time.time_ns() // 1_000_000
             firsts = []

@@ -30,6 +30,7 @@ from api.settings import ApiSettings
 from learner.alarms import Alarms
 from learner.checkpoint import Counts
 from learner.classifier import Classifier
+from learner.losses import Loss, Losses
 from learner.models import make_classifier
 from learner.progress import Progress
 from learner.settings import LearnerSettings
@@ -83,6 +84,8 @@ class Place:
         alarms = Alarms()
         for number, label in enumerate([None, "spam", "spam"]):
             alarms.add(alarm(number, label=label))
+        losses = Losses()
+        losses.add(Loss(topic="feedback", partition=0, start=3, end=10, lost=7, why="retention", batch=2))
         fields: dict[str, Any] = {
             "state": "running",
             "at": time.time(),
@@ -98,6 +101,7 @@ class Place:
             "positions": {"messages": {"0": 1}, "feedback": {"0": 0}},
             "progress": progress.summary(),
             "drift": alarms,
+            "losses": losses,
         }
         write_status(self.stream.data, Status(**(fields | changes)))
 
@@ -641,6 +645,25 @@ class TestOperate:
         assert (model["messages_seen"], model["rejected"], model["orphaned"], model["pending"]) == (11, 3, 6, 9)
         assert model["progressive"]["recent"].keys() == {"labels", "accuracy", "log_loss"}
         assert (model["learner"]["state"], model["learner"]["alive"], model["learner"]["epoch"]) == ("running", True, 1)
+
+    def test_losses(self, api: Api) -> None:
+        api.place.report()
+        wait_until(lambda: api.http.get("/model").json()["losses"])
+        losses = api.http.get("/model").json()["losses"]
+        assert (losses["losses"], losses["records"], losses["by_topic"]) == (1, 7, {"feedback": 7})
+        assert (losses["recent"][0]["start"], losses["recent"][0]["end"], losses["recent"][0]["why"]) == (
+            3,
+            10,
+            "retention",
+        )
+
+    def test_a_learner_that_waits(self, api: Api) -> None:
+        api.place.report(state="waiting", detail="the log has not answered for 9 s")
+        wait_until(lambda: api.http.get("/model").json()["learner"]["state"] == "waiting")
+        assert api.http.get("/model").json()["learner"]["alive"]
+        (warning,) = api.http.get("/readyz").json()["warnings"]
+        assert "it waits (the log has not answered for 9 s)" in warning
+        api.place.report()
 
     def test_drift(self, api: Api) -> None:
         api.place.report()

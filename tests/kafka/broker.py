@@ -27,15 +27,16 @@ JARS = HERE / "jars"
 START_S = 90.0
 JAVA = 17
 
-# SASL is there for the tests of a wrong password.
+# SASL is there for the tests of a wrong password, PROXIED for those that stand between a client and the broker.
 SASL_USER, SASL_PASSWORD = "alice", "alice-secret"
 PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},PROXIED://127.0.0.1:{behind},\
+CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 sasl.enabled.mechanisms=PLAIN
@@ -77,7 +78,7 @@ class Broker:
         self._log = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._ports = dict(zip(("plain", "sasl", "controller"), free_ports(3), strict=True))
+        self._ports = dict(zip(("plain", "sasl", "behind", "proxy", "controller"), free_ports(5), strict=True))
 
     @property
     def bootstrap(self) -> str:
@@ -88,6 +89,23 @@ class Broker:
     def sasl_bootstrap(self) -> str:
         """The address that takes only SASL_USER with SASL_PASSWORD, by SASL_PLAINTEXT."""
         return f"127.0.0.1:{self._ports['sasl']}"
+
+    @property
+    def proxied(self) -> tuple[int, int]:
+        """The port that this node calls its own to those who come by the second; a test puts a proxy there."""
+        return self._ports["proxy"], self._ports["behind"]
+
+    def freeze(self) -> None:
+        """Let the node answer nothing, with its connections left open."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen node go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it runs"
+        self._process.send_signal(number)
 
     def start(self) -> None:
         """Start the node and return once it answers."""
@@ -139,7 +157,7 @@ class Broker:
 class ContainerBroker:
     """The same in a container."""
 
-    sasl_bootstrap = None
+    sasl_bootstrap = proxied = None
 
     def __init__(self, directory: Path) -> None:
         del directory
@@ -190,6 +208,14 @@ class ContainerBroker:
     def kill(self) -> None:
         """End the node as a crash would; its data stay."""
         self._container.get_wrapped_container().kill()
+
+    def freeze(self) -> None:
+        """Let the node answer nothing, with its connections left open."""
+        self._container.get_wrapped_container().pause()
+
+    def thaw(self) -> None:
+        """Let a frozen node go on."""
+        self._container.get_wrapped_container().unpause()
 
     def remove(self) -> None:
         """Delete the container with its data."""

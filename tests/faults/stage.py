@@ -1,0 +1,190 @@
+"""A log to which things happen, and a learner that is driven step by step; what was learned is compared with an oracle.
+
+A learner that is closed without `finish` is one that crashed: the journal is durable, a checkpoint was not written.
+"""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+import safetensors.numpy
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from learner.loop import Learner
+from learner.settings import LearnerSettings
+from stream.log import Log, NewRecord, open_log
+from stream.records import Feedback, Message, encode
+from stream.settings import StreamSettings
+from stream.sqlite_file import sqlite_path
+from tests.conftest import wait_until
+
+MODEL = "linear?bits=10&max_labels=4"
+START_MS = time.time_ns() // 1_000_000  # Kafka's retention goes by the records' own times
+
+
+def text(number: int) -> str:
+    return f"text {number} about {'good' if number % 3 else 'bad'} things {number % 7}"
+
+
+def message(number: int) -> NewRecord:
+    return NewRecord(b"%d" % number, encode(Message(str(number), text(number))), START_MS + 2 * number)
+
+
+def label(number: int) -> NewRecord:
+    value = encode(Feedback(str(number), "ab"[number % 3 == 0], text=text(number)))
+    return NewRecord(b"%d" % number, value, START_MS + 2 * number + 1)
+
+
+class Stage:
+    """A log, a data directory, and what may be done to them."""
+
+    def __init__(self, stream: StreamSettings) -> None:
+        self.stream = stream
+        self.log = open_log(stream)
+        self.log.create_topics(stream.topics)
+
+    def close(self) -> None:
+        self.log.close()
+
+    def append(self, numbers: Iterable[int], log: Log | None = None) -> None:
+        """Append a message and its label (which has the text too) for each number."""
+        log, chosen, topics = log or self.log, list(numbers), self.stream.topics
+        log.append(topics.messages, list(map(message, chosen)))
+        log.append(topics.feedback, list(map(label, chosen)))
+
+    def learner(self, log: Log | None = None, **options: Any) -> Learner:
+        """Return a learner that has not started."""
+        settings = LearnerSettings(model=MODEL, **{"checkpoint_interval_s": 1e6, **options})
+        return Learner(self.stream, settings, log or self.log)
+
+    @contextlib.contextmanager
+    def learning(self, log: Log | None = None, **options: Any) -> Any:
+        """Give a learner that has started; it crashes at the end unless the block called `finish`."""
+        learner = self.learner(log, **options)
+        try:
+            learner.start()
+            yield learner
+        finally:
+            learner.close()
+
+    def newest(self) -> Checkpoint:
+        return load_checkpoint(list_checkpoints(self.stream.data / "checkpoints")[0])
+
+    def model(self) -> bytes:
+        return safetensors.numpy.save(self.newest().model)
+
+    # What may happen to a log.
+
+    def drop_below(self, topic: str, offset: int, partition: int = 0) -> None:
+        raise NotImplementedError
+
+    def add_partitions(self, n: int) -> None:
+        raise NotImplementedError
+
+
+class SqliteStage(Stage):
+    """The same for the embedded log. Other processes have the file too, so a second connection may change it."""
+
+    def drop_below(self, topic: str, offset: int, partition: int = 0) -> None:
+        self._change(topic, partition, "offset < ?", "low", offset)
+
+    def truncate(self, topic: str, offset: int, partition: int = 0) -> None:
+        """Put an older copy in place, as it were."""
+        self._change(topic, partition, "offset >= ?", "high", offset)
+
+    def add_partitions(self, n: int) -> None:
+        with contextlib.closing(open_log(self.stream.model_copy(update={"partitions": n}))) as other:
+            other.create_topics(self.stream.topics)
+
+    def recreate(self, partitions: int = 1) -> None:
+        """Delete the file and make it again, with nobody at work on it."""
+        self.log.close()
+        path = sqlite_path(self.stream.log_url)
+        for file in path.parent.glob(path.name + "*"):
+            file.unlink()
+        self.log = open_log(self.stream.model_copy(update={"partitions": partitions}))
+        self.log.create_topics(self.stream.topics)
+
+    def _change(self, topic: str, partition: int, where: str, mark: str, offset: int) -> None:
+        path = sqlite_path(self.stream.log_url)
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as db, db:
+            sql = "SELECT id FROM partitions WHERE topic = ? AND partition = ?"
+            (table,) = db.execute(sql, (topic, partition)).fetchone()
+            db.execute(f"DELETE FROM records_{table} WHERE {where}", (offset,))
+            db.execute(f"UPDATE partitions SET {mark} = ? WHERE id = ?", (offset, table))
+
+
+class KafkaStage(Stage):
+    """The same for Kafka."""
+
+    def __init__(self, stream: StreamSettings, bootstrap: str) -> None:
+        self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        super().__init__(stream)
+
+    def drop_below(self, topic: str, offset: int, partition: int = 0) -> None:
+        for future in self.admin.delete_records([ck.TopicPartition(topic, partition, offset)]).values():
+            future.result(30)
+
+    def add_partitions(self, n: int) -> None:
+        for future in self.admin.create_partitions([NewPartitions(topic, n) for topic in self.stream.topics]).values():
+            future.result(30)
+
+    def delete(self, topics: Iterable[str]) -> None:
+        for future in self.admin.delete_topics(list(topics)).values():
+            future.result(30)
+
+    def make(self, topics: Iterable[str], partitions: int = 1, **config: str) -> None:
+        """Make topics that were just deleted; the broker may still be at that."""
+        new = [NewTopic(topic, partitions, 1, config=config) for topic in topics]
+
+        def made() -> bool:
+            try:
+                for future in self.admin.create_topics(new).values():
+                    future.result(30)
+            except ck.KafkaException as error:
+                if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+                return False
+            return True
+
+        wait_until(made, what="the topics are made")
+
+    def recreate(self, partitions: int = 1) -> None:
+        topics = self.stream.topics[:2]
+        self.delete(topics)
+        self.make(topics, partitions)
+
+
+def steps(learner: Learner, until: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Drive a learner until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not until():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {learner.status('running')}"
+        learner.step(0.02)
+
+
+def learned(learner: Learner, n: int) -> Callable[[], bool]:
+    """Return whether so many labels were seen."""
+    return lambda: learner.status("running").counts.labels_seen >= n
+
+
+def finish(learner: Learner) -> None:
+    """End a learner in good order, with a checkpoint."""
+    learner.run(lambda: True)
+
+
+def oracle(tmp_path: Path, *parts: Iterable[int]) -> bytes:
+    """Return the model of an undisturbed learner that got exactly these messages and labels."""
+    data = tmp_path / f"oracle-{time.monotonic_ns()}"
+    stage = SqliteStage(StreamSettings(data=data))
+    for part in parts:
+        stage.append(part)
+    with stage.learning() as learner:
+        learner.run(lambda: False, stage.log.watermarks(stage.stream.topics[:2]))
+    stage.close()
+    return stage.model()

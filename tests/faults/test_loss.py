@@ -1,0 +1,327 @@
+"""Loss is never silent, and what is not lost is learned once: on both logs, with a real broker that tests may stop.
+
+Each test says what happens to the log; the model is then compared, byte for byte, with that of a learner that was
+never disturbed and got exactly the records that are left.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner
+
+from driftline import app
+from learner import watch
+from learner.checkpoint import list_checkpoints
+from learner.loop import Learner
+from learner.losses import Loss, Losses
+from learner.status import read_status
+from stream.errors import LogError, RecordsLost
+from stream.log import TopicPartition, open_log
+from stream.settings import StreamSettings
+from tests.faults.stage import KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 0.2)
+    monkeypatch.setattr(watch, "MISSING_S", 0.1)
+
+
+@pytest.fixture(params=["sqlite", "kafka"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Give an empty log of one partition."""
+    stage: Stage
+    if request.param == "sqlite":
+        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
+    else:
+        broker = request.getfixturevalue("kafka")
+        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
+        stage = KafkaStage(stream, broker)
+    with contextlib.closing(stage):
+        yield stage
+
+
+def learn(stage: Stage, **options: Any) -> Learner:
+    """Learn to the end, write a checkpoint, and return the learner, closed."""
+    with stage.learning(**options) as learner:
+        learner.run(lambda: False, stage.log.watermarks(stage.stream.topics[:2]))
+    return learner
+
+
+def refused(stage: Stage, *reasons: str) -> None:
+    """Start without leave to lose anything; that changes nothing."""
+    before = [path.name for path in list_checkpoints(stage.stream.data / "checkpoints")]
+    with pytest.raises(RecordsLost) as error, stage.learning():
+        pass
+    for reason in (*reasons, "--accept-loss"):
+        assert reason in str(error.value)
+    assert [path.name for path in list_checkpoints(stage.stream.data / "checkpoints")] == before
+
+
+def losses(stage: Stage) -> dict[tuple[str, int], tuple[int, int, int, str]]:
+    """Return what the newest checkpoint holds of losses: topic without prefix, partition: start, end, lost, why."""
+    return {
+        (loss.topic.removeprefix(stage.stream.prefix), loss.partition): (loss.start, loss.end, loss.lost, loss.why)
+        for loss in stage.newest().manifest.losses.recent
+    }
+
+
+def test_records_dropped_before_they_were_learned(stage: Stage, tmp_path: Path) -> None:
+    messages, feedback = stage.stream.topics[:2]
+    stage.append(range(20))
+    learn(stage)
+    stage.append(range(20, 60))
+    stage.drop_below(messages, 30)
+    stage.drop_below(feedback, 45)
+    refused(
+        stage,
+        f"{messages}[0]: 10 records lost, offsets 20 to 29 are gone",
+        f"{feedback}[0]: 25 records lost, offsets 20 to 44 are gone",
+        "dropped by retention",
+    )
+    lineage = stage.newest().manifest.lineage
+    learner = learn(stage, accept_loss=True)
+    assert stage.model() == oracle(tmp_path, range(20), range(45, 60))
+    expected = {("messages", 0): (20, 30, 10, "retention"), ("feedback", 0): (20, 45, 25, "retention")}
+    assert losses(stage) == expected
+    assert learner.status("stopped").losses.by_topic == {messages: 10, feedback: 25}
+    assert stage.newest().manifest.lineage == lineage, "no version stands for two models"
+    assert learn(stage).status("stopped").losses.losses == 2, "it was accepted once, and is not lost again"
+
+
+def test_records_dropped_that_the_journal_would_replay(stage: Stage, tmp_path: Path) -> None:
+    messages, feedback = stage.stream.topics[:2]
+    stage.append(range(40))
+    with stage.learning(batch_records=10) as learner:
+        steps(learner, learned(learner, 40))
+    lineage = stage.newest().manifest.lineage
+    for topic in (messages, feedback):
+        stage.drop_below(topic, 15)
+    refused(stage, f"{feedback}[0]: 15 records lost, offsets 0 to 14 are gone")
+    stage.append(range(40, 50))
+    learn(stage, accept_loss=True)
+    assert stage.model() == oracle(tmp_path, range(15, 50))
+    assert losses(stage) == {
+        ("messages", 0): (0, 15, 15, "retention"),
+        ("feedback", 0): (0, 15, 15, "retention"),
+    }
+    assert stage.newest().manifest.lineage != lineage, "versions that were served stood for other models"
+
+
+def test_a_crash_while_a_loss_is_accepted(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal has the batch in which it was accepted; the checkpoint with the loss was not written."""
+    stage.append(range(40))
+    with stage.learning(batch_records=10) as learner:
+        steps(learner, learned(learner, 40))
+    for topic in stage.stream.topics[:2]:
+        stage.drop_below(topic, 15)
+
+    def crash(_: Learner) -> None:
+        raise LogError("crashed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "_checkpoint", crash)
+        with pytest.raises(LogError, match="crashed"), stage.learning(accept_loss=True):
+            pass
+    refused(stage, "15 records lost")
+    learn(stage, accept_loss=True)
+    assert stage.model() == oracle(tmp_path, range(15, 40))
+    assert stage.newest().manifest.losses.records == 30
+
+
+def test_what_is_dropped_below_the_position_is_no_loss(stage: Stage, tmp_path: Path) -> None:
+    stage.append(range(40))
+    with stage.learning() as learner:
+        steps(learner, learned(learner, 40))
+        for topic in stage.stream.topics[:2]:
+            stage.drop_below(topic, 30)
+        # A crash would have to replay what is gone: so there is a checkpoint, long before its time.
+        steps(learner, lambda: stage.newest().manifest.counts.labels_learned == 40)
+        stage.append(range(40, 50))
+        steps(learner, learned(learner, 50))
+    learn(stage)
+    assert stage.model() == oracle(tmp_path, range(50))
+    assert stage.newest().manifest.losses.losses == 0
+
+
+def test_topics_deleted_and_made_again(stage: Stage, tmp_path: Path) -> None:
+    """With more records than before, so that no offset gives it away."""
+    messages, feedback = stage.stream.topics[:2]
+    stage.append(range(40))
+    learn(stage)
+    stage.append(range(40, 45))
+    with stage.learning(batch_records=2) as learner:
+        steps(learner, learned(learner, 45))
+    stage.recreate()  # type: ignore[attr-defined]
+    stage.append(range(100, 200))
+    refused(
+        stage,
+        f"{messages}[0]: 5 records lost, offsets 40 to 44 are gone (the topic was deleted and made again)",
+        f"{feedback}[0]: 5 records lost",
+    )
+    learn(stage, accept_loss=True)
+    assert stage.model() == oracle(tmp_path, range(40), range(100, 200))
+    assert losses(stage) == {
+        ("messages", 0): (40, 45, 5, "recreated"),
+        ("feedback", 0): (40, 45, 5, "recreated"),
+    }
+    stage.append(range(200, 210))
+    learn(stage)
+    assert stage.newest().manifest.losses.losses == 2
+
+
+def test_fewer_partitions_are_refused(stage: Stage) -> None:
+    stage.add_partitions(3)
+    stage.append(range(10))
+    learn(stage)
+    stage.recreate(partitions=2)  # type: ignore[attr-defined]
+    for options in ({}, {"accept_loss": True}):
+        with pytest.raises(RecordsLost, match="has 2 partitions, it had 3"), stage.learning(**options):
+            pass
+
+
+def test_partitions_added_before_a_start(stage: Stage, tmp_path: Path) -> None:
+    stage.append(range(20))
+    with stage.learning(batch_records=7) as learner:
+        steps(learner, learned(learner, 20))
+    stage.add_partitions(3)
+    stage.append(range(20, 80))
+    assert len(stage.log.describe(stage.stream.topics)[stage.stream.topics.feedback].watermarks) == 3
+    with stage.learning(batch_records=7) as learner:  # crashes in the middle
+        steps(learner, learned(learner, 50))
+    learn(stage)
+    assert stage.model() == oracle(tmp_path, range(80))
+    assert len(stage.newest().windows) == stage.newest().manifest.rules.partitions == 3
+    assert stage.newest().manifest.losses.losses == 0
+    assert stage.newest().manifest.counts.labels_learned == 80
+
+
+def test_partitions_added_while_it_runs(stage: Stage, tmp_path: Path) -> None:
+    feedback = stage.stream.topics.feedback
+    stage.append(range(20))
+    with stage.learning(batch_records=7) as learner:
+        steps(learner, learned(learner, 20))
+        stage.add_partitions(2)
+        steps(learner, lambda: TopicPartition(feedback, 1) in learner.positions, watch.LOOK_S + 5)
+        stage.append(range(20, 40))
+        steps(learner, learned(learner, 40))
+        expected = learner.positions
+    with stage.learning() as learner:
+        assert learner.positions == expected, "the journal has them"
+        finish(learner)
+    assert stage.model() == oracle(tmp_path, range(40))
+    assert stage.newest().manifest.counts.labels_learned == 40
+
+
+def test_a_partition_that_was_added_and_has_lost_records(stage: Stage) -> None:
+    """It begins at 0, not where it begins by now."""
+    stage.append(range(5))
+    learn(stage)
+    stage.add_partitions(2)
+    with contextlib.closing(open_log(stage.stream)) as fresh:  # which knows both partitions from the start
+        stage.append(range(5, 60), fresh)
+    mark = stage.log.describe([stage.stream.topics.feedback])[stage.stream.topics.feedback].watermarks[1]
+    assert mark.high > 4
+    stage.drop_below(stage.stream.topics.feedback, 4, partition=1)
+    refused(stage, "feedback[1]: 4 records lost, offsets 0 to 3 are gone")
+
+
+def test_losses_are_kept_in_bounds() -> None:
+    found = Losses()
+    for turn in range(100):
+        found.add(Loss(topic="feedback", partition=0, start=turn, end=turn + 3, lost=2, why="truncated"))
+    assert (found.losses, found.records, found.by_topic, len(found.recent)) == (100, 200, {"feedback": 200}, 20)
+    assert found.recent[-1].start == 99
+
+
+class TestSqlite:
+    """What only happens to a file."""
+
+    @pytest.fixture
+    def stage(self, tmp_path: Path) -> Iterator[SqliteStage]:
+        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
+        with contextlib.closing(stage):
+            yield stage
+
+    def test_the_command_line_says_what_to_do(self, stage: SqliteStage) -> None:
+        stage.append(range(10))
+        learn(stage)
+        stage.append(range(10, 30))
+        stage.drop_below(stage.stream.topics.feedback, 25)
+        arguments = ["learn", "--stop-at-end", "--data", str(stage.stream.data), "--log", stage.stream.log_url]
+        runner = CliRunner(env={"COLUMNS": "300"})
+        refusal = runner.invoke(app, arguments)
+        assert isinstance(refusal.exception, RecordsLost)
+        assert "feedback[0]: 15 records lost, offsets 10 to 24 are gone" in str(refusal.exception)
+        found = read_status(stage.stream.data)
+        assert found is not None
+        assert (found.state, found.detail) == ("failed", str(refusal.exception))
+        accepted = runner.invoke(app, [*arguments, "--accept-loss"])
+        assert accepted.exit_code == 0, accepted.output
+        assert "15 records that the log no longer had; last feedback[0]: 15 records lost" in accepted.stdout
+
+    def test_an_older_copy_was_put_back(self, stage: SqliteStage, tmp_path: Path) -> None:
+        messages, feedback = stage.stream.topics[:2]
+        stage.append(range(30))
+        learn(stage)
+        stage.append(range(30, 40))
+        with stage.learning(batch_records=2) as learner:
+            steps(learner, learned(learner, 40))
+        stage.truncate(messages, 35)
+        stage.truncate(feedback, 25)
+        refused(
+            stage,
+            f"{messages}[0]: 5 records lost, offsets 35 to 39 are gone (the log ends before the last position",
+            f"{feedback}[0]: 10 records lost, offsets 25 to 39 are gone; the model holds 5 of these 15",
+        )
+        stage.append(range(50, 60))
+        stage.truncate(messages, 35)
+        stage.truncate(feedback, 25)
+        with stage.learning(accept_loss=True) as learner:
+            stage.append(range(60, 70))
+            learner.run(lambda: False, stage.log.watermarks(stage.stream.topics[:2]))
+        assert stage.model() == oracle(tmp_path, range(30), range(60, 70))
+        assert losses(stage) == {
+            ("messages", 0): (35, 40, 5, "truncated"),
+            ("feedback", 0): (25, 40, 10, "truncated"),
+        }
+
+    def test_a_truncated_log_is_seen_while_it_runs(self, stage: SqliteStage) -> None:
+        stage.append(range(30))
+        with stage.learning() as learner:
+            steps(learner, learned(learner, 30))
+            stage.truncate(stage.stream.topics.feedback, 25)
+            with pytest.raises(RecordsLost, match=r"feedback\[0\]: 0 records lost, offsets 25 to 29 are gone; the mod"):
+                steps(learner, lambda: False, watch.LOOK_S + 5)
+
+    def test_a_file_deleted_beneath_it_ends_it(self, stage: SqliteStage, tmp_path: Path) -> None:
+        """Labels would be acknowledged, and be gone with the file."""
+        stage.append(range(5))
+        with stage.learning() as learner:
+            steps(learner, learned(learner, 5))
+            (tmp_path / "log.db").rename(tmp_path / "moved.db")
+            with pytest.raises(LogError, match="deleted or replaced while it was open"):
+                stage.append(range(5, 6))
+            with pytest.raises(LogError, match="deleted or replaced while it was open"):
+                steps(learner, lambda: False, watch.LOOK_S + 5)
+            (tmp_path / "moved.db").rename(tmp_path / "log.db")
+        stage.append(range(5, 6))
+
+    def test_records_dropped_while_it_runs(self, stage: SqliteStage, tmp_path: Path) -> None:
+        messages, feedback = stage.stream.topics[:2]
+        stage.append(range(20))
+        with stage.learning(accept_loss=True) as learner:
+            steps(learner, learned(learner, 20))
+            epoch = learner.status("running").epoch
+            stage.append(range(20, 40))
+            stage.drop_below(messages, 30)
+            stage.drop_below(feedback, 30)
+            steps(learner, learned(learner, 30))
+            assert learner.status("running").epoch == epoch + 1, "it recovered anew"
+            finish(learner)
+        assert stage.model() == oracle(tmp_path, range(20), range(30, 40))
+        assert losses(stage)["feedback", 0] == (20, 30, 10, "retention")
