@@ -12,7 +12,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
        are committed for lag tools, then old checkpoints go
 
     Recovery:
-    a. the newest checkpoint whose checksums hold, or a first, empty one
+    a. the newest checkpoint whose checksums hold, or a first, empty one; what lies there is made durable first, since
+       who wrote it may have been killed before its fsync
     b. its journals' spans from the log, applied in their order
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
@@ -29,7 +30,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from learner import checkpoint as checkpoints
-from learner import drift
+from learner import drift, durable
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
@@ -39,10 +40,11 @@ from learner.lock import Lock
 from learner.machine import Machine
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
+from learner.room import Room
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, write_status
-from stream.errors import ConfigError, LogError
+from stream.errors import ConfigError, DiskFull, LogError
 from stream.log import Log, TopicPartition, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -59,15 +61,20 @@ _LOG: Final = logging.getLogger(__name__)
 class Learner:
     """The one writer of a data directory. `start`, then `run` or `step`, then `close`; one thread.
 
+    A disk that is full is waited for, until `stopped` says that it is time to end.
+
     Raises
     ------
     StateError : another learner has the directory, or it cannot be read.
     OffsetsLost : records that were not learned yet are gone from the log.
     """
 
-    def __init__(self, stream: StreamSettings, settings: LearnerSettings, log: Log) -> None:
+    def __init__(
+        self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
         self._lock = Lock(stream.data)
+        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why))
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
@@ -88,11 +95,15 @@ class Learner:
         """
         drift.warm_up()
         for directory in (self._checkpoints, self._journals):
-            directory.mkdir(parents=True, exist_ok=True)
+            durable.make_directory(directory)
+            durable.remove_partial(directory)
+        durable.sync_directory(self._checkpoints)
+        journals.settle(self._journals)
         self._log.create_topics(self._stream.topics)
         newest = checkpoints.load_newest(self._checkpoints)
         self._check_model(newest)
-        self._epoch = 1 + max(self._lock.last_epoch(), newest.manifest.epoch if newest else 0)
+        known = newest.manifest.epoch if newest else 0
+        self._epoch = 1 + max(self._lock.last_epoch(), journals.last_epoch(self._journals), known)
         self._lock.announce(self._epoch)
         self._publisher = Publisher(self._stream.data / "snapshots", self._epoch)
         if newest is None:
@@ -200,7 +211,8 @@ class Learner:
         if batch.records:
             outputs = self._machine.apply(batch)  # 2, 3, 4
             self._batch += 1
-            self._journal.append(self._batch, self._outbox.delivered, batch.spans)  # 5
+            delivered = self._outbox.delivered
+            self._room.wait_for(lambda: self._journal.append(self._batch, delivered, batch.spans))  # 5
             self._outbox.send(self._batch, outputs)  # 6
             _log_alarms(self._machine.raised)
         now = time.monotonic()
@@ -251,7 +263,7 @@ class Learner:
             feedback_offsets=offsets,
             published_at=time.time(),
         )
-        self._publisher.publish(machine.classifier, info)
+        self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
         self._published = wanted
         now = time.monotonic()
         self._snapshot_s = now - started
@@ -283,7 +295,7 @@ class Learner:
             machine.drift.state(),
             machine.join.state(),
         )
-        checkpoints.save_checkpoint(self._checkpoints, state)
+        self._room.wait_for(lambda: checkpoints.save_checkpoint(self._checkpoints, state))
         self._checkpoint_batch = self._batch
         self._begin_journal()
         if self._batch:
@@ -305,9 +317,8 @@ class Learner:
     def _begin_journal(self) -> None:
         path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)
         old = getattr(self, "_journal", None)
-        self._journal = Journal(
-            path, Head(self._checkpoint_batch, self._epoch, self._machine.rules, list(self._merger.positions))
-        )
+        head = Head(self._checkpoint_batch, self._epoch, self._machine.rules, list(self._merger.positions))
+        self._journal = self._room.wait_for(lambda: Journal(path, head))
         if old is not None:
             old.close()
 
@@ -338,7 +349,8 @@ class Learner:
         )
 
     def _report(self, state: State, detail: str = "") -> None:
-        write_status(self._stream.data, self.status(state, detail))
+        with suppress(DiskFull):  # what must be written down will wait for room
+            write_status(self._stream.data, self.status(state, detail))
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
 

@@ -53,7 +53,7 @@ def learn(
     DriftlineError : the learner cannot start or go on; the status says why.
     """
     with _stop_signals() as stopped, closing(open_log(stream)) as log:
-        learner = Learner(stream, settings, log)
+        learner = Learner(stream, settings, log, stopped)
         try:
             learner.start(on_replay)
             if on_start is not None:

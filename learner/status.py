@@ -20,7 +20,7 @@ FILE: Final = "status.json"
 STALE_S: Final = 15.0
 
 
-State = Literal["recovering", "running", "stopped", "failed"]
+State = Literal["recovering", "running", "paused", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -59,7 +59,7 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 def write_status(data: Path, status: Status) -> None:
-    """Put the status in place."""
+    """Put the status in place. Raises DiskFull: then the one before is still there."""
     durable.replace(data / FILE, msgspec.json.encode(status))
 
 
@@ -74,5 +74,5 @@ def read_status(data: Path) -> Status | None:
         return msgspec.json.decode((data / FILE).read_bytes(), type=Status)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{data / FILE} is not a status of this version of Driftline: {error}") from error
