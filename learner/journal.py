@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,7 @@ MAGIC: Final = b"DRIFTLINE-JOURNAL-1\n"
 MAX_ENTRY_BYTES: Final = 1 << 24
 SEARCHED: Final = 1 << 16  # bytes behind a torn entry in which there must be no whole one
 _FRAME: Final = struct.Struct("<II")
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Head(msgspec.Struct, array_like=True):
@@ -44,7 +45,7 @@ class _Entry(msgspec.Struct, array_like=True):
 
     batch: int
     delivered: int  # the last batch up to which all output is durable in the log
-    spans: list[tuple[int, int, int]]  # the partition's number, start, end
+    spans: list[tuple[_Natural, _Natural, _Natural]]  # the partition's number, start, end
 
 
 class Journal:
