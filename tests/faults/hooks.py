@@ -155,7 +155,7 @@ def main() -> None:
     """Record the command line."""
     operations, root, kill = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     sys.argv = ["driftline", *sys.argv[5:]]
-    out = operations.open("ab")  # noqa: SIM115  (until the very end)
+    out = operations.open("ab")
     _Recorder(root, out, kill).install()
     runpy.run_module("driftline", run_name="__main__")
 

@@ -1,6 +1,5 @@
 """A small stream, and a learner that is recorded on it while it is killed and started again."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from learner.checkpoint import list_checkpoints
+from learner.checkpoint import list_checkpoints, load_checkpoint
+from learner.loop import Learner
+from learner.settings import LearnerSettings
 from stream.log import NewRecord, open_log
 from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
@@ -100,14 +101,24 @@ def by_hooks(scene: Scene, kills: list[int]) -> list[Op]:
     return hooks.read(output)
 
 
+def learn_to_end(stream: StreamSettings, model: str | None = MODEL) -> bytes:
+    """Learn to the end in this process, and return the model's bytes; every checkpoint must be whole."""
+    log = open_log(stream)
+    learner = Learner(stream, LearnerSettings(model=model, batch_records=32), log)
+    try:
+        learner.start()
+        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+    finally:
+        learner.close()
+        log.close()
+    for path in list_checkpoints(stream.data / "checkpoints"):
+        load_checkpoint(path)
+    return model_bytes(stream)
+
+
 Recorder = Callable[[Scene, list[int]], list[Op]]
 
 
 def model_bytes(stream: StreamSettings) -> bytes:
     """Return the newest checkpoint's model."""
     return (list_checkpoints(stream.data / "checkpoints")[0] / "model.safetensors").read_bytes()
-
-
-def batch_in_status(content: bytes) -> int:
-    """Return how far a status says that the learner is."""
-    return int(json.loads(content)["batch"])

@@ -1,4 +1,4 @@
-"""Whatever happens to the bytes of a file: it is refused, or what is read is the same; never a crash, never much memory.
+"""Whatever happens to the bytes of a file: it is refused, or what is read is the same; never a crash or much memory.
 
 `make test` flips one bit of each byte of what is small and of some bytes of the arrays; `make torture` every bit.
 """
@@ -25,7 +25,7 @@ from learner.status import read_status
 from stream.errors import DriftlineError, StateError
 from stream.log import open_log
 from stream.settings import StreamSettings
-from tests.faults.scene import MODEL, TORTURE, make_scene
+from tests.faults.scene import MODEL, TORTURE, learn_to_end, make_scene
 
 BITS = range(8) if TORTURE else (0,)
 SMALL = 2000  # bytes of which every one is tried in any case
@@ -290,14 +290,4 @@ def test_what_is_damaged_in_a_data_directory_is_made_again(data: Path, learned: 
 
 def restarted(data: Path, learned: Path) -> bytes:
     """Start a learner on a copy of a data directory and return its newest model."""
-    log_file = learned.parent.parent / "log" / "log.db"
-    stream = StreamSettings(data=data, log=f"sqlite:///{log_file}")
-    log = open_log(stream)
-    learner = Learner(stream, LearnerSettings(), log)
-    try:
-        learner.start()
-        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
-    finally:
-        learner.close()
-        log.close()
-    return (list_checkpoints(data / "checkpoints")[0] / "model.safetensors").read_bytes()
+    return learn_to_end(StreamSettings(data=data, log=f"sqlite:///{learned.parent.parent / 'log' / 'log.db'}"))

@@ -25,7 +25,8 @@ from tests.faults.scene import TORTURE
 from tests.test_checkpoint import make
 
 fuzz = settings(
-    max_examples=20_000 if TORTURE else 100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=20_000 if TORTURE else 100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 numbers = st.one_of(st.integers(-3, 3), st.integers(-(1 << 63), (1 << 64) - 1))
 values: st.SearchStrategy[Any] = st.recursive(

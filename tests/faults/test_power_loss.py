@@ -13,13 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.log import open_log
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
-from tests.faults.scene import MODEL, TORTURE, Recorder, Scene, by_hooks, by_strace, make_scene, model_bytes
+from tests.faults.scene import TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene
 
 POINTS = None if TORTURE else 60  # operations before which the power is cut; None for all
 DURABLE = (CHECKPOINTS, "data/journal")
@@ -74,9 +71,7 @@ def test_the_record_is_what_happened(recorded: tuple[Scene, list[Op]]) -> None:
     assert history.check(scene.root / "data") == "the newest checkpoint"
 
 
-def test_every_state_after_a_power_cut_keeps_what_was_seen(
-    recorded: tuple[Scene, list[Op]], memory: Path
-) -> None:
+def test_every_state_after_a_power_cut_keeps_what_was_seen(recorded: tuple[Scene, list[Op]], memory: Path) -> None:
     found: Counter[str] = Counter()
     for number, (history, tree) in enumerate(states(recorded[1], random.Random(1))):
         root = memory / str(number)
@@ -92,27 +87,13 @@ def test_a_learner_that_starts_from_such_a_state_gets_to_the_same_bytes(
     recorded: tuple[Scene, list[Op]], memory: Path
 ) -> None:
     scene, ops = recorded
-    expected = learn(scene, memory / "undisturbed")
+    expected = learn_to_end(scene.at(memory / "undisturbed"))
     drawn = [tree for _, tree in states(ops, random.Random(2))]
     for number, tree in enumerate(random.Random(3).sample(drawn, min(RUNS, len(drawn)))):
         root = memory / str(number)
         lay_out(tree, root)
-        assert learn(scene, root) == expected
+        assert learn_to_end(scene.at(root)) == expected
         shutil.rmtree(root)
-
-
-def learn(scene: Scene, root: Path) -> bytes:
-    """Learn to the end in a copy of the recorded directory; return the model's bytes."""
-    stream = scene.at(root)
-    log = open_log(stream)
-    learner = Learner(stream, LearnerSettings(model=MODEL, batch_records=32), log)
-    try:
-        learner.start()
-        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
-    finally:
-        learner.close()
-        log.close()
-    return model_bytes(stream)
 
 
 def test_what_must_last_is_written_synced_renamed_and_synced_again(recorded: tuple[Scene, list[Op]]) -> None:
