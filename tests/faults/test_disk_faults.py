@@ -26,7 +26,7 @@ from stream.settings import StreamSettings
 from tests.conftest import wait_until
 from tests.data import ROOT
 from tests.faults import strace
-from tests.faults.scene import MODEL, TORTURE, Scene, learn_to_end, make_scene, model_bytes
+from tests.faults.scene import MODEL, N_MESSAGES, TORTURE, Scene, learn_to_end, make_scene, model_bytes
 from tests.test_end_to_end import free_port
 
 only_long = pytest.mark.skipif(not TORTURE, reason="in `make torture` only")
@@ -45,7 +45,8 @@ class Fault(NamedTuple):
 
 
 JOURNAL = "journal/000000000000-00000001.journal"
-LAST = "checkpoints/.writing-000000000040"
+LAST_BATCH = 2 * N_MESSAGES // 8
+LAST = f"checkpoints/.writing-{LAST_BATCH:012d}"
 FAULTS = [
     Fault(JOURNAL, "write", "ENOSPC", "3..4", False),
     Fault(JOURNAL, "fdatasync", "EIO", "3", True),
@@ -57,8 +58,8 @@ MORE_FAULTS = [
     Fault(JOURNAL, "write", "EIO", "7", True),
     Fault(JOURNAL, "fdatasync", "ENOSPC", "5", True),
     Fault("journal", "fsync", "EIO", "2", True),
-    Fault("journal/.writing-000000000040-00000001.journal", "write", "ENOSPC", "1..3", False),
-    Fault("journal/.writing-000000000040-00000001.journal", "fsync", "EIO", "1", True),
+    Fault(f"journal/.writing-{LAST_BATCH:012d}-00000001.journal", "write", "ENOSPC", "1..3", False),
+    Fault(f"journal/.writing-{LAST_BATCH:012d}-00000001.journal", "fsync", "EIO", "1", True),
     Fault(LAST, "mkdir", "ENOSPC", "1..2", False),
     Fault(LAST, "fsync", "EIO", "1", True),
     Fault(LAST, "rename", "ENOSPC", "1", False),
