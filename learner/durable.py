@@ -26,7 +26,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def make_directory(directory: Path) -> None:
     """Make a directory and those above it that are missing; one that is there already is fine."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    with _explained(directory):
+    with explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
         sync_directory(made.parent)
@@ -47,7 +47,7 @@ def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     partial = directory.with_name(TEMPORARY + directory.name)
     remove(partial)  # left by a process that was killed
     try:
-        with _explained(directory):
+        with explained(directory):
             partial.mkdir()
             for name, content in files.items():
                 with (partial / name).open("xb", buffering=0) as file:
@@ -75,7 +75,7 @@ class AppendFile:
             raise FileExistsError(f"{path} is there already")
         self._path, self._size = path, len(head)
         partial = path.with_name(TEMPORARY + path.name)
-        with _explained(path):
+        with explained(path):
             self._file = cast(BinaryIO, partial.open("wb", buffering=0))
             try:
                 _write_all(self._file, head)
@@ -94,7 +94,7 @@ class AppendFile:
         ------
         DiskFull : there is no room; the file is as it was, so that a later part can follow.
         """
-        with _explained(self._path):
+        with explained(self._path):
             try:
                 _write_all(self._file, content)
             except OSError:
@@ -112,7 +112,7 @@ class AppendFile:
 
 def rewrite(file: BinaryIO, content: bytes, path: Path) -> None:
     """Put something small in an open file's place; after a power cut it may be torn."""
-    with _explained(path):
+    with explained(path):
         file.seek(0)
         file.truncate()
         _write_all(file, content)
@@ -151,7 +151,7 @@ def replace(path: Path, *parts: bytes | memoryview) -> None:
     """
     partial = path.with_name(TEMPORARY + path.name)
     try:
-        with _explained(path), partial.open("wb", buffering=0) as file:
+        with explained(path), partial.open("wb", buffering=0) as file:
             for part in parts:
                 _write_all(file, part)
         partial.replace(path)
@@ -175,6 +175,17 @@ def remove_partial(directory: Path) -> None:
         remove(path)
 
 
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the error of a disk without room into DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(f"{path} cannot be written: {error.strerror}; make room, or raise its limit") from error
+        raise
+
+
 def _write_all(file: BinaryIO, content: bytes | memoryview) -> None:
     left = memoryview(content).cast("B")
     while left:
@@ -189,13 +200,3 @@ def _sync(descriptor: int, path: Path, sync: Callable[[int], None] = os.fsync) -
             f"{path}: the disk did not confirm a write ({error.strerror}); what was durable before still is. "
             "Check the disk, then start again"
         ) from error
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise DiskFull(f"{path} cannot be written: {error.strerror}; make room, or raise its limit") from error
-        raise

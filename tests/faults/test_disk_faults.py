@@ -19,7 +19,9 @@ import httpx
 import pytest
 
 from learner.checkpoint import list_checkpoints, load_checkpoint
+from learner.durable import AppendFile, replace, write_directory
 from learner.status import read_status
+from stream.errors import DiskFull
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
@@ -102,6 +104,44 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "500", "NO_COLOR": "1"}
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let this process write no file beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_part_that_found_no_room_is_taken_back(memory: Path) -> None:
+    """Even where the first bytes of it did: what is written later would stand behind them, and nobody would read it."""
+    path = memory / "file"
+    file = AppendFile(path, b"head")
+    file.append(b"one")
+    for room in range(6):
+        with largest_file(7 + room), pytest.raises(DiskFull, match="File too large"):
+            file.append(b"second")
+        assert path.read_bytes() == b"headone"
+    file.append(b"second")
+    file.close()
+    assert path.read_bytes() == b"headonesecond"
+
+
+def test_a_directory_that_found_no_room_leaves_nothing(memory: Path) -> None:
+    files = {"small": b"1" * 10, "large": b"2" * 100}
+    with largest_file(50), pytest.raises(DiskFull):
+        write_directory(memory / "all", files)
+    with largest_file(50), pytest.raises(DiskFull):
+        AppendFile(memory / "file", b"0" * 51)
+    with largest_file(50), pytest.raises(DiskFull):
+        replace(memory / "status", b"0" * 51)
+    assert list(memory.iterdir()) == []
+    write_directory(memory / "all", files)
+    assert (memory / "all" / "large").read_bytes() == b"2" * 100
+
+
 @needs_strace
 @pytest.mark.parametrize(
     "fault", FAULTS + (MORE_FAULTS if TORTURE else []), ids=lambda f: f"{f.path}-{f.call}-{f.error}"
@@ -140,13 +180,17 @@ def test_an_fsync_that_fails_ends_the_learner(memory: Path, expected: bytes) -> 
     assert learn_to_end(scene.stream) == expected
 
 
+def going_on(stream: StreamSettings) -> list[str]:
+    """Return the command line of a learner that goes on."""
+    names = ("--data", str(stream.data), "--log", stream.log_url, "--model", MODEL)
+    options = ("--batch-records", "8", "--checkpoint-interval-s", "0.2")
+    return [sys.executable, "-m", "driftline", "learn", *names, *options]
+
+
 @contextmanager
 def learner(stream: StreamSettings) -> Iterator[subprocess.Popen[str]]:
     """Run a learner that goes on; it has to end well when it is asked to."""
-    names = ("--data", str(stream.data), "--log", stream.log_url, "--model", MODEL)
-    options = ("--batch-records", "8", "--checkpoint-interval-s", "0.2")
-    arguments = [sys.executable, "-m", "driftline", "learn", *names, *options]
-    with subprocess.Popen(arguments, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(going_on(stream), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
             process.send_signal(signal.SIGTERM)
@@ -197,6 +241,26 @@ def test_a_limit_on_the_size_of_files_is_waited_for(memory: Path) -> None:
         wait_until(lambda: learned(stream, 40), what="it goes on")
     log.close()
     assert model_bytes(stream) == model_of(memory / "log.db", memory / "other")
+
+
+@only_long
+def test_a_learner_that_waits_for_room_still_ends_when_told_to(memory: Path) -> None:
+    stream = StreamSettings(data=memory / "data", log=f"sqlite:///{memory / 'log.db'}")
+    log = open_log(stream)
+    log.create_topics(stream.topics)
+    teach(log, 0, 20)
+    with subprocess.Popen(going_on(stream), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: learned(stream, 20), what="the first labels are learned")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        teach(log, 20, 20)
+        wait_until(lambda: (status := read_status(stream.data)) and status.age_s > 2, what="it waits")
+        process.terminate()
+        said = process.communicate(timeout=10)[1]
+    log.close()
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "make room" in said
+    assert learn_to_end(stream) == model_of(memory / "log.db", memory / "other")
 
 
 @pytest.fixture

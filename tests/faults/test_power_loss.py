@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from learner.checkpoint import list_checkpoints, load_checkpoint
+from learner.journal import read_since
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
@@ -69,6 +71,13 @@ def test_the_record_is_what_happened(recorded: tuple[Scene, list[Op]]) -> None:
     assert tree == {"": None} | {name: None if path.is_dir() else path.read_bytes() for name, path in real.items()}
     assert len(history.sums) > 4
     assert history.check(scene.root / "data") == "the newest checkpoint"
+
+
+def test_the_last_three_checkpoints_and_the_journals_between_them_stay(recorded: tuple[Scene, list[Op]]) -> None:
+    data = recorded[0].stream.data
+    kept = [load_checkpoint(path).manifest.batch for path in list_checkpoints(data / "checkpoints")]
+    assert len(kept) == 3
+    assert {batch + len(read_since(data / "journal", batch)) for batch in kept} == {kept[0]}
 
 
 def test_every_state_after_a_power_cut_keeps_what_was_seen(recorded: tuple[Scene, list[Op]], memory: Path) -> None:
