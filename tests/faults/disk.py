@@ -51,6 +51,12 @@ class Inode:
         self.names: dict[str, Inode] = {}
         self.pending: list[Change] = []
 
+    def change(self, change: Change) -> None:
+        """Take a change, which is not durable for now."""
+        self.pending.append(change)
+        if len(self.pending) > WRITTEN_BACK:
+            self.sync(self.pending[1].at)
+
     def sync(self, before: int) -> None:
         """Make the changes before an operation durable."""
         done = [change for change in self.pending if change.at < before]
@@ -81,6 +87,7 @@ class Inode:
         return content
 
 
+WRITTEN_BACK = 40  # changes of an inode, older than which the kernel has written each to the disk by itself
 Keep = Callable[[Inode, Change], Change | None]
 
 
@@ -99,10 +106,10 @@ class Disk:
         if op.kind == "sync":
             self.find(op.path).sync(at if op.since is None else op.since)
         elif op.kind in {"write", "cut"}:
-            self.find(op.path).pending.append(Change(at, op, None))
+            self.find(op.path).change(Change(at, op, None))
         else:
             made = Inode(op.kind == "makedir") if op.kind in {"make", "makedir"} else self.find(op.path)
-            self.find(str(Path(op.path).parent)).pending.append(Change(at, op, made))
+            self.find(str(Path(op.path).parent)).change(Change(at, op, made))
 
     def find(self, path: str) -> Inode:
         """Return what a path means to running processes."""
