@@ -126,7 +126,7 @@ def settle(path: Path) -> None:
 
 
 def rename(path: Path, name: str) -> None:
-    """Give a file or a directory a name that never existed, durably."""
+    """Give a file or a directory another name, one that is not there, durably."""
     path.rename(path.with_name(name))
     sync_directory(path.parent)
 
@@ -161,12 +161,19 @@ def replace(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a directory that is no longer needed; what is gone already, or cannot be deleted, is fine."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
+    """Delete a file or a directory that is no longer needed; what is gone already, or cannot be deleted, is fine.
+
+    A directory loses its name first, durably: after a power cut none is there in part.
+    """
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
             path.unlink()
+            return
+        if not path.name.startswith(TEMPORARY):
+            whole, path = path, path.with_name(TEMPORARY + path.name)
+            shutil.rmtree(path, ignore_errors=True)
+            rename(whole, path.name)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_partial(directory: Path) -> None:

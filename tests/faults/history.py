@@ -37,7 +37,7 @@ class History:
         elif op.kind == "move" and op.to == STATUS:
             status = json.loads(self._content(op.to))
             self.batch, self.epoch = max(self.batch, status["batch"]), max(self.epoch, status["epoch"])
-        elif op.kind == "move" and Path(op.to).parent == Path(CHECKPOINTS):
+        elif op.kind == "move" and Path(op.to).parent == Path(CHECKPOINTS) and Path(op.to).name.isdigit():
             assert int(Path(op.to).name) not in self.sums, f"{op.to}: a name that existed before"
             self.sums[int(Path(op.to).name)] = self._content(f"{op.to}/SHA256SUMS")
         elif op.kind == "sync" and op.path == CHECKPOINTS:
@@ -57,6 +57,8 @@ class History:
             assert self.durable is None, f"checkpoint {self.durable} is lost"
             assert self.message < 0, f"the prediction for message {self.message} was seen, and nothing is left"
             return "no checkpoint"
+        for path in checkpoints.list_checkpoints(data / "checkpoints"):
+            checkpoints.load_checkpoint(path)
         found = newest.manifest.batch
         assert self.sums[found] == (checkpoints.path_of(data / "checkpoints", found) / "SHA256SUMS").read_bytes()
         assert self.durable is None or found >= self.durable, f"checkpoint {self.durable} is lost"
