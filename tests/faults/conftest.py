@@ -1,5 +1,6 @@
 """What the fault tests share."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -32,3 +33,11 @@ def module_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the tests of a module one that they share."""
     with directory_in_memory(tmp_path_factory.mktemp("memory")) as directory:
         yield directory
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Log nothing: what is passed over is said ten thousands of times, and pytest would keep it all in memory."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)

@@ -5,7 +5,6 @@ the states that a power cut may leave there are laid out and read. The embedded 
 synchronous=FULL) and stands outside: what it takes is believed to be there.
 """
 
-import logging
 import random
 import shutil
 from collections import Counter
@@ -46,14 +45,6 @@ def recorded(request: pytest.FixtureRequest, module_memory: Path) -> tuple[Scene
     return scene, recorder(scene, KILLS)
 
 
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Log nothing: what is passed over is said thousands of times, and pytest would keep it all."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
-
-
 def states(ops: list[Op], rng: random.Random) -> Iterator[tuple[History, Tree]]:
     """Give each different state that a power cut may leave, with what had been promised by then."""
     changes = [number for number, op in enumerate(ops) if op.kind != "seen"]
@@ -90,7 +81,6 @@ def test_the_last_three_checkpoints_and_the_journals_between_them_stay(recorded:
     assert {batch + len(read_since(data / "journal", batch)) for batch in kept} == {kept[0]}
 
 
-@pytest.mark.usefixtures("quiet")
 def test_every_state_after_a_power_cut_keeps_what_was_seen(recorded: tuple[Scene, list[Op]], memory: Path) -> None:
     found: Counter[str] = Counter()
     for number, (history, tree) in enumerate(states(recorded[1], random.Random(1))):
@@ -103,7 +93,6 @@ def test_every_state_after_a_power_cut_keeps_what_was_seen(recorded: tuple[Scene
     print(f"{found.total()} states after a power cut: {dict(found)}")
 
 
-@pytest.mark.usefixtures("quiet")
 def test_a_learner_that_starts_from_such_a_state_gets_to_the_same_bytes(
     recorded: tuple[Scene, list[Op]], memory: Path
 ) -> None:
