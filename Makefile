@@ -1,6 +1,7 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
 #   make test     linters, types and all tests
+#   make torture  the long form of the fault tests
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make lock     take newer versions of the dependencies
 
@@ -10,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test lint bench lock clean
+.PHONY: run test torture lint bench lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -18,6 +19,9 @@ run: .venv/run.done
 
 test: lint
 	$(BIN)/python -m pytest
+
+torture: .venv/test.done
+	DRIFTLINE_TORTURE=1 $(BIN)/python -m pytest tests/faults --timeout=0 -rA
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

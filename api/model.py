@@ -235,6 +235,6 @@ def _warnings(watcher: Watcher) -> list[str]:
 
 
 def _condition(status: Status) -> str:
-    if status.state in {"stopped", "failed"}:
+    if status.state in {"paused", "stopped", "failed"}:
         return f"{status.state}: {status.detail}" if status.detail else status.state
     return f"{status.state}, but silent for {status.age_s:.0f} s"

@@ -33,6 +33,7 @@ from stream.join import JoinCounts
 FORMAT: Final = 2
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
+_DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
 
 Offsets = dict[str, dict[str, int]]  # topic, partition's number as text (JSON has no other keys), offset
 
@@ -113,16 +114,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     StateError : a file is missing or not what SHA256SUMS says, or another version of Driftline wrote it.
     """
     try:
-        files = _read_checked(path)
-        manifest = msgspec.json.decode(files["manifest.json"], type=Manifest)
+        sums = _read_sums(path)
+        manifest = msgspec.json.decode(_read(path, "manifest.json", sums), type=Manifest)
+        if manifest.batch != int(path.name):
+            raise ValueError(f"it is of batch {manifest.batch}")
         return Checkpoint(
             manifest,
-            safetensors.numpy.load(files["model.safetensors"]),
-            safetensors.numpy.load(files["progress.safetensors"]),
-            safetensors.numpy.load(files["drift.safetensors"]),
-            [files[f"window-{number}.msgpack"] for number in range(sum(name.startswith("window-") for name in files))],
+            safetensors.numpy.load(_read(path, "model.safetensors", sums)),
+            safetensors.numpy.load(_read(path, "progress.safetensors", sums)),
+            safetensors.numpy.load(_read(path, "drift.safetensors", sums)),
+            [_read(path, f"window-{number}.msgpack", sums) for number in range(manifest.rules.partitions)],
         )
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except _DAMAGES as error:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
 
 
@@ -149,7 +152,7 @@ def set_aside_newer(root: Path, batch: int, epoch: int) -> None:
     """Rename the checkpoints that were stepped over: recovery makes them again, and none may count as one to keep."""
     for path in list_checkpoints(root):
         if int(path.name) > batch:
-            path.rename(path.with_name(f"damaged-{path.name}-{epoch}"))
+            durable.rename(path, f"damaged-{path.name}-{epoch}")
 
 
 def prune(root: Path) -> int:
@@ -160,21 +163,24 @@ def prune(root: Path) -> int:
     return int(paths[:KEPT][-1].name)
 
 
-def _read_checked(path: Path) -> dict[str, bytes]:
-    files = {}
-    for line in (path / "SHA256SUMS").read_text().splitlines():
-        expected, _, name = line.partition("  ")
-        files[name] = (path / name).read_bytes()
-        if hashlib.sha256(files[name]).hexdigest() != expected:
-            raise ValueError(f"{name} does not have the SHA-256 that SHA256SUMS gives")
-    return files
+def _read_sums(path: Path) -> dict[str, str]:
+    lines = [line.partition("  ") for line in (path / "SHA256SUMS").read_text().splitlines()]
+    return {name: expected for expected, _, name in lines}
+
+
+def _read(path: Path, name: str, sums: dict[str, str]) -> bytes:
+    content = (path / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sums[name]:
+        raise ValueError(f"{name} does not have the SHA-256 that SHA256SUMS gives")
+    return content
 
 
 def _refuse_unknown_format(path: Path) -> None:
+    """Raise where the checkpoint is whole and of another format: a damaged one must not look like a newer one."""
     try:
-        found = msgspec.json.decode((path / "manifest.json").read_bytes())["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # damaged: that is said by whoever reads it whole
+        found = msgspec.json.decode(_read(path, "manifest.json", _read_sums(path)))["format"]
+    except _DAMAGES:
+        return  # that is said by whoever reads it whole
     if found != FORMAT:
         raise StateError(
             f"checkpoint {path} has format {found}; this version of Driftline reads format {FORMAT}. "

@@ -2,7 +2,8 @@
 
 One file for each start and each checkpoint: a head, then an entry for each batch, a few bytes each. An entry is durable
 before anything that follows from its batch is seen outside. The log has the records; this has only their order. A torn
-tail (the machine went down while an entry was written) is left out: nobody had seen anything of its batch.
+tail (the machine went down while an entry was written) is left out: nobody had seen anything of its batch. An entry
+that does not hold and has others behind it was damaged later: that is refused.
 
     file   = magic, entry*
     entry  = length uint32, crc32 uint32 of the body (little endian), body
@@ -13,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -25,7 +26,9 @@ from stream.merge import Span
 
 MAGIC: Final = b"DRIFTLINE-JOURNAL-1\n"
 MAX_ENTRY_BYTES: Final = 1 << 24
+SEARCHED: Final = 1 << 16  # bytes behind a torn entry in which there must be no whole one
 _FRAME: Final = struct.Struct("<II")
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Head(msgspec.Struct, array_like=True):
@@ -42,7 +45,7 @@ class _Entry(msgspec.Struct, array_like=True):
 
     batch: int
     delivered: int  # the last batch up to which all output is durable in the log
-    spans: list[tuple[int, int, int]]  # the partition's number, start, end
+    spans: list[tuple[_Natural, _Natural, _Natural]]  # the partition's number, start, end
 
 
 class Journal:
@@ -51,13 +54,12 @@ class Journal:
     def __init__(self, path: Path, head: Head) -> None:
         self._numbers = {partition: number for number, partition in enumerate(head.partitions)}
         self._encode = msgspec.msgpack.Encoder().encode
-        self._file: BinaryIO = durable.create(path, MAGIC + self._frame(head))
+        self._file = durable.AppendFile(path, MAGIC + self._frame(head))
 
     def append(self, batch: int, delivered: int, spans: Sequence[Span]) -> None:
-        """Write a batch down and return once it is durable."""
+        """Write a batch down and return once it is durable. Raises DiskFull: then nothing was written."""
         numbered = [(self._numbers[span.partition], span.start, span.end) for span in spans]
-        self._file.write(self._frame(_Entry(batch, delivered, numbered)))
-        durable.sync(self._file)
+        self._file.append(self._frame(_Entry(batch, delivered, numbered)))
 
     def close(self) -> None:
         """Close the file."""
@@ -71,6 +73,18 @@ class Journal:
 def path_of(root: Path, checkpoint: int, epoch: int) -> Path:
     """Return where the journal after a checkpoint lies."""
     return root / f"{checkpoint:012d}-{epoch:08d}.journal"
+
+
+def last_epoch(root: Path) -> int:
+    """Return the highest epoch that wrote a journal, 0 where none did."""
+    return max((int(path.stem.partition("-")[2]) for path in root.glob("[0-9]*.journal")), default=0)
+
+
+def settle(root: Path) -> None:
+    """Return once all journals are on the disk: who wrote the last entries may have been killed before its fsync."""
+    for path in root.glob("[0-9]*.journal"):
+        durable.settle(path)
+    durable.sync_directory(root)
 
 
 class Applied(NamedTuple):
@@ -111,7 +125,7 @@ def read_journal(path: Path) -> list[Applied]:
 
     Raises
     ------
-    StateError : this is no journal, or one of another format.
+    StateError : this is no journal, one of another format, or a damaged one.
     """
     content = path.read_bytes()
     if not content.startswith(MAGIC):
@@ -119,8 +133,10 @@ def read_journal(path: Path) -> list[Applied]:
     bodies = _bodies(content)
     try:
         head = msgspec.msgpack.decode(next(bodies), type=Head)
+        if path_of(path.parent, head.checkpoint, head.epoch) != path:
+            raise ValueError(f"it is the one after checkpoint {head.checkpoint}, of epoch {head.epoch}")
         return [_applied(head, msgspec.msgpack.decode(body, type=_Entry)) for body in bodies]
-    except (StopIteration, IndexError, msgspec.MsgspecError) as error:
+    except (StopIteration, IndexError, ValueError, RecursionError) as error:
         raise StateError(
             f"{path} is damaged ({error!r}); restore it from a copy, or remove newer checkpoints"
         ) from None
@@ -134,9 +150,21 @@ def _applied(head: Head, entry: _Entry) -> Applied:
 def _bodies(content: bytes) -> Iterator[bytes]:
     at = len(MAGIC)
     while at + _FRAME.size <= len(content):
-        length, checksum = _FRAME.unpack_from(content, at)
-        body = content[at + _FRAME.size : at + _FRAME.size + length]
-        if length > MAX_ENTRY_BYTES or len(body) < length or zlib.crc32(body) != checksum:
+        body = _body(content, at)
+        if body is None:
+            if any(_body(content, place) is not None for place in range(at + 1, min(len(content), at + SEARCHED))):
+                raise ValueError(f"the entry at byte {at} does not hold, and others follow")
             return
         yield body
-        at += _FRAME.size + length
+        at += _FRAME.size + len(body)
+
+
+def _body(content: bytes, at: int) -> bytes | None:
+    """Return the body of the entry at a place, None where none is whole. None is empty: a torn tail may be zeros."""
+    if at + _FRAME.size > len(content):
+        return None
+    length, checksum = _FRAME.unpack_from(content, at)
+    if not 0 < length <= min(MAX_ENTRY_BYTES, len(content) - at - _FRAME.size):
+        return None
+    body = content[at + _FRAME.size : at + _FRAME.size + length]
+    return body if zlib.crc32(body) == checksum else None

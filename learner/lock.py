@@ -24,7 +24,7 @@ class Lock:
     """
 
     def __init__(self, data: Path) -> None:
-        data.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(data)
         self._path = data / FILE
         self._file = self._path.open("a+b", buffering=0)
         try:
@@ -39,10 +39,8 @@ class Lock:
             ) from None
 
     def announce(self, epoch: int) -> None:
-        """Write down who holds the lock."""
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()}, epoch {epoch}\n".encode())
-        os.fsync(self._file.fileno())
+        """Write down who holds the lock. It may be torn by a power cut: the journals' names have their epochs, too."""
+        durable.rewrite(self._file, f"process {os.getpid()}, epoch {epoch}\n".encode(), self._path)
         durable.sync_directory(self._path.parent)
 
     def last_epoch(self) -> int:

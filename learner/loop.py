@@ -15,8 +15,9 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     again or partitions were added, the learner recovers anew from what is durable, or ends and says what is lost.
 
     Recovery:
-    a. the newest checkpoint whose checksums hold, or a first, empty one; what the log no longer has of what came after
-       it is counted, and has to be accepted (learner/positions.py)
+    a. the newest checkpoint whose checksums hold, or a first, empty one; what lies there is made durable first, since
+       who wrote it may have been killed before its fsync; what the log no longer has of what came after is counted,
+       and has to be accepted (learner/positions.py)
     b. its journals' spans from the log, applied in their order
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
@@ -35,7 +36,7 @@ from typing import Final
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift
+from learner import drift, durable
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
@@ -48,11 +49,12 @@ from learner.machine import Machine
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare, reached
+from learner.room import Room
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
-from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
+from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -75,15 +77,20 @@ _LOG: Final = logging.getLogger(__name__)
 class Learner:
     """The one writer of a data directory. `start`, then `run` or `step`, then `close`; one thread.
 
+    A disk that is full is waited for, until `stopped` says that it is time to end.
+
     Raises
     ------
     StateError : another learner has the directory, or it cannot be read.
     RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
-    def __init__(self, stream: StreamSettings, settings: LearnerSettings, log: Log) -> None:
+    def __init__(
+        self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
         self._lock = Lock(stream.data)
+        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why))
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
@@ -109,11 +116,15 @@ class Learner:
         """
         drift.warm_up()
         for directory in (self._checkpoints, self._journals):
-            directory.mkdir(parents=True, exist_ok=True)
+            durable.make_directory(directory)
+            durable.remove_partial(directory)
+        durable.sync_directory(self._checkpoints)
+        journals.settle(self._journals)
         self._log.create_topics(self._stream.topics)
         newest = checkpoints.load_newest(self._checkpoints)
         self._check_model(newest)
-        self._epoch = 1 + max(self._lock.last_epoch(), newest.manifest.epoch if newest else 0)
+        known = newest.manifest.epoch if newest else 0
+        self._epoch = 1 + max(self._lock.last_epoch(), journals.last_epoch(self._journals), known)
         self._lock.announce(self._epoch)
         self._publisher = Publisher(self._stream.data / "snapshots", self._epoch)
         if newest is None:
@@ -213,7 +224,8 @@ class Learner:
     def _pass_batch(self) -> None:
         """Count a batch without records: something else changed, and the checkpoint that follows has it."""
         self._batch += 1
-        self._journal.append(self._batch, self._outbox.delivered, [])
+        delivered = self._outbox.delivered
+        self._room.wait_for(lambda: self._journal.append(self._batch, delivered, []))
         self._outbox.send(self._batch, {})
 
     def _describe(self) -> Mapping[str, TopicState]:
@@ -377,7 +389,8 @@ class Learner:
         if batch.records:
             outputs = self._machine.apply(batch)  # 2, 3, 4
             self._batch += 1
-            self._journal.append(self._batch, self._outbox.delivered, batch.spans)  # 5
+            delivered = self._outbox.delivered
+            self._room.wait_for(lambda: self._journal.append(self._batch, delivered, batch.spans))  # 5
             self._outbox.send(self._batch, outputs)  # 6
             _log_alarms(self._machine.raised)
         now = time.monotonic()
@@ -431,7 +444,7 @@ class Learner:
             feedback_offsets=offsets,
             published_at=time.time(),
         )
-        self._publisher.publish(machine.classifier, info)
+        self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
         self._published = wanted
         now = time.monotonic()
         self._snapshot_s = now - started
@@ -466,7 +479,7 @@ class Learner:
             machine.drift.state(),
             machine.join.state(),
         )
-        checkpoints.save_checkpoint(self._checkpoints, state)
+        self._room.wait_for(lambda: checkpoints.save_checkpoint(self._checkpoints, state))
         self._checkpoint_batch, self._saved = self._batch, positions
         self._begin_journal()
         if self._batch:
@@ -481,9 +494,8 @@ class Learner:
     def _begin_journal(self) -> None:
         path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)
         old = getattr(self, "_journal", None)
-        self._journal = Journal(
-            path, Head(self._checkpoint_batch, self._epoch, self._machine.rules, list(self._merger.positions))
-        )
+        head = Head(self._checkpoint_batch, self._epoch, self._machine.rules, list(self._merger.positions))
+        self._journal = self._room.wait_for(lambda: Journal(path, head))
         if old is not None:
             old.close()
 
@@ -515,7 +527,8 @@ class Learner:
         )
 
     def _report(self, state: State, detail: str = "") -> None:
-        write_status(self._stream.data, self.status(state, detail))
+        with suppress(DiskFull):  # what must be written down will wait for room
+            write_status(self._stream.data, self.status(state, detail))
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
     def _report_wait(self, state: State) -> None:

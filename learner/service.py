@@ -52,22 +52,28 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
-    with _stop_signals() as stopped, closing(open_log(stream)) as log:
-        learner = Learner(stream, settings, log)
+    with _stop_signals() as stopped, closing(open_log(stream)) as log, _disk_errors_explained(stream):
+        learner = Learner(stream, settings, log, stopped)
         try:
             learner.start(on_replay)
             if on_start is not None:
                 on_start(learner.status("running"))
             _run(learner, log, stream, stopped, stop_at_end, on_advance)
-        except DriftlineError as error:
+        except (DriftlineError, OSError) as error:
             learner.fail(str(error))
             raise
-        except OSError as error:  # a disk that is full or failing
-            learner.fail(str(error))
-            raise StateError(f"{stream.data} cannot be written: {error}; what was durable before still is") from error
         finally:
             learner.close()
         return learner.status("stopped")
+
+
+@contextmanager
+def _disk_errors_explained(stream: StreamSettings) -> Iterator[None]:
+    """Say of a disk that fails, or may not be written, what that means."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"{stream.data} cannot be written: {error}; what was durable before still is") from error
 
 
 def _run(

@@ -63,7 +63,8 @@ class Publisher:
     """
 
     def __init__(self, root: Path, epoch: int) -> None:
-        root.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(root)
+        durable.remove_partial(root)
         self._root, self._epoch, self._number = root, epoch, 0
 
     def publish(self, classifier: Classifier, info: SnapshotInfo) -> Path:

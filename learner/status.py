@@ -21,8 +21,8 @@ FILE: Final = "status.json"
 STALE_S: Final = 15.0
 
 
-# waiting: at work, but the log does not answer.
-State = Literal["recovering", "running", "waiting", "stopped", "failed"]
+# waiting: at work, but the log does not answer. paused: the disk is full.
+State = Literal["recovering", "running", "waiting", "paused", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -62,7 +62,7 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 def write_status(data: Path, status: Status) -> None:
-    """Put the status in place."""
+    """Put the status in place. Raises DiskFull: then the one before is still there."""
     durable.replace(data / FILE, msgspec.json.encode(status))
 
 
@@ -77,5 +77,5 @@ def read_status(data: Path) -> Status | None:
         return msgspec.json.decode((data / FILE).read_bytes(), type=Status)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{data / FILE} is not a status of this version of Driftline: {error}") from error

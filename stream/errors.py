@@ -8,6 +8,8 @@
     │   ├── RecordsLost      the same, counted: what to do about it is for a person to say
     │   └── TopicMismatch    a topic is not laid out as it must be
     ├── StateError           the data directory cannot be used as it stands
+    │   ├── DiskFull         there is no room: nothing was written, the same call may succeed later
+    │   └── SyncFailed       the disk did not confirm a write: the process must end
     └── BadRecord            one record cannot be read; it becomes a Rejected
 
 A message says what was wrong, where (topic, partition, offset, file, option) and what to do next.
@@ -52,6 +54,14 @@ class TopicMismatch(LogError):
 
 class StateError(DriftlineError):
     """The data directory is in use, damaged, or of another format."""
+
+
+class DiskFull(StateError):
+    """There is no room for a file. What was there before is whole; the same call may succeed later."""
+
+
+class SyncFailed(StateError):
+    """An fsync failed. Nobody knows what is on the disk now, and a second try would not tell: the process must end."""
 
 
 class BadRecord(DriftlineError):

@@ -163,7 +163,7 @@ class Window:
         """Take over what `state` gave."""
         try:
             loaded = msgspec.msgpack.decode(state, type=_WindowState)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
         self.clock_ms = loaded.clock_ms
         self.messages = OrderedDict(loaded.messages)

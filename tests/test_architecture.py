@@ -37,3 +37,16 @@ def test_imports_never_turn_round(folder: str) -> None:
 @pytest.mark.parametrize("path", [path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py")], ids=str)
 def test_every_file_says_which_question_it_answers(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), "a module opens with what it is for"
+
+
+RECOVERY = ["checkpoint", "journal", "lock", "loop", "outbox", "service", "status"]
+WRITES = {"fsync", "fdatasync", "rename", "write", "write_bytes", "write_text", "truncate", "unlink", "rmtree"}
+
+
+@pytest.mark.parametrize("name", RECOVERY)
+def test_what_must_last_is_written_by_one_module(name: str) -> None:
+    """Only learner/durable.py writes, syncs, renames and deletes; the rest asks it to."""
+    tree = ast.parse((ROOT / "learner" / f"{name}.py").read_text())
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    own = [call.attr for call in calls if isinstance(call, ast.Attribute) and ast.unparse(call.value) != "durable"]
+    assert not WRITES & set(own)

@@ -1,0 +1,66 @@
+"""What does the learner do while the disk is full?
+
+It takes nothing in, says so, and tries the same write again until there is room. That loses nothing: a write that found
+no room was taken back whole (durable.py), and everything before it is on the disk. A small reserve is given up first,
+so that the status can still be written.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from learner import durable
+from stream.errors import DiskFull
+
+FILE: Final = "reserve"
+RESERVE_BYTES: Final = 1 << 18  # several times a status and the directory entries it takes
+RETRY_S: Final = 0.5
+_LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Room:
+    """Room on the disk, waited for. One thread.
+
+    Parameters
+    ----------
+    data : the directory
+    stopped : whether to give up waiting
+    report : called with the reason each time that there still is no room
+    """
+
+    def __init__(self, data: Path, stopped: Callable[[], bool], report: Callable[[str], None]) -> None:
+        self._reserve, self._stopped, self._report = data / FILE, stopped, report
+        with suppress(DiskFull):
+            self._keep_reserve()
+
+    def wait_for(self, write: Callable[[], _T]) -> _T:
+        """Call `write` until there is room for it, and return what it gave.
+
+        Raises
+        ------
+        DiskFull : there is none, and it is time to stop.
+        """
+        waited = False
+        while True:
+            try:
+                done = write()
+                if waited:
+                    self._keep_reserve()
+                    _LOG.warning("there is room on the disk again; going on")
+                return done
+            except DiskFull as error:
+                if self._stopped():
+                    raise
+                if not waited:
+                    _LOG.error("%s; nothing is taken in until then", error)
+                waited = True
+                durable.remove(self._reserve)
+                self._report(str(error))
+                time.sleep(RETRY_S)
+
+    def _keep_reserve(self) -> None:
+        durable.replace(self._reserve, bytes(RESERVE_BYTES))

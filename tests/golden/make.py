@@ -1,0 +1,63 @@
+"""Make the golden files of the format that this version writes: `python -m tests.golden.make`, once for each format.
+
+What a released version wrote must open for ever: directories of older formats are never made again.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from learner import checkpoint as checkpoints
+from learner import journal as journals
+from learner.loop import Learner
+from learner.settings import LearnerSettings
+from stream.log import NewRecord, open_log
+from stream.records import Feedback, Message, encode
+from stream.settings import StreamSettings
+
+GOLDEN = Path(__file__).parent
+TEXTS = ["win a prize now", "see you at home", "Überraschung: 字漢 👍", ""]
+
+
+def main() -> None:
+    """Write the directory of this format."""
+    with tempfile.TemporaryDirectory() as name:
+        learn_into(GOLDEN / f"format-{checkpoints.FORMAT}", StreamSettings(data=Path(name)))
+
+
+def learn_into(golden: Path, stream: StreamSettings) -> None:
+    """Learn a few labels; keep a checkpoint, a journal behind it, and what the model says."""
+    log = open_log(stream)
+    log.create_topics(stream.topics)
+    for number in range(24):
+        message = Message(f"m{number}", f"{TEXTS[number % 3]} {number}")
+        label = Feedback(message.id, ("spam", "ham", "geschäft")[number % 3])
+        log.append("messages", [NewRecord(message.id.encode(), encode(message), 10 * number)])
+        if number % 4:
+            log.append("feedback", [NewRecord(message.id.encode(), encode(label), 10 * number + 5)])
+    learner = Learner(stream, LearnerSettings(model="linear?bits=8&max_labels=4", batch_records=10), log)
+    learner.start()
+    learner.step()
+    learner.step()
+    learner.run(lambda: True)
+    classifier = learner._machine.classifier
+    expected = {"texts": TEXTS, "scores": classifier.predict_proba_many(TEXTS).tolist()}
+    batch = checkpoints.list_checkpoints(stream.data / "checkpoints")[0].name
+    learner.step()
+    learner.step()
+    learner.close()
+    log.close()
+    applied = journals.read_since(stream.data / "journal", int(batch))
+    expected |= {"checkpoint": int(batch), "journal": [[list(span) for span in each.spans] for each in applied]}
+    expected["journal"] = [[[*span[0], *span[1:]] for span in spans] for spans in expected["journal"]]
+    shutil.rmtree(golden, ignore_errors=True)
+    shutil.copytree(stream.data / "checkpoints" / batch, golden / "checkpoints" / batch)
+    shutil.copytree(
+        stream.data / "journal", golden / "journal", ignore=lambda _, names: [n for n in names if batch not in n]
+    )
+    (golden / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
