@@ -402,7 +402,8 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
             f"{stream.data} holds no snapshot: nothing was learned there yet. "
             "Name another --data, or a running API with --url http://127.0.0.1:8000"
         )
-    labels = snapshot.classifier.labels
+    info, scores = snapshot.model.predict_proba_many(texts)
+    labels = info.labels
     return [
         {
             "text": text,
@@ -410,7 +411,7 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
             "score": float(row.max()),
             "scores": dict(zip(labels, row.tolist(), strict=True)),
         }
-        for text, row in zip(texts, snapshot.classifier.predict_proba_many(texts), strict=True)
+        for text, row in zip(texts, scores, strict=True)
     ]
 
 

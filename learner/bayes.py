@@ -84,6 +84,8 @@ def growth(half_life: float) -> float:
 class Bayes(Classifier):
     """Multinomial naive Bayes with forgetting on hashed words, pairs and character n-grams."""
 
+    tables = frozenset({"counts"})
+
     def __init__(self, settings: BayesSettings | None = None) -> None:
         self.settings = settings or BayesSettings()
         self.spec = spec_of("bayes", options_set(self.settings))

@@ -85,6 +85,8 @@ class BlendSettings(TextSettings):
 class Blend(Classifier):
     """Six experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
 
+    tables = frozenset({"grams", "terms", "counts"})
+
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
         self.spec = spec_of("blend", options_set(self.settings))

@@ -54,6 +54,8 @@ class LinearSettings(TextSettings):
 class Linear(Classifier):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
+    tables = frozenset({"slots"})
+
     def __init__(self, settings: LinearSettings | None = None) -> None:
         self.settings = settings or LinearSettings()
         self.spec = spec_of("linear", options_set(self.settings))

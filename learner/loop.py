@@ -51,7 +51,7 @@ DEFAULT_MODEL: Final = "linear"
 POLL_S: Final = 0.05
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the time, whatever the model's size.
-PUBLISH_SHARE: Final = 0.2
+PUBLISH_SHARE: Final = 0.1
 LOGGED_ALARMS: Final = 5  # of a batch
 _LOG: Final = logging.getLogger(__name__)
 
@@ -221,7 +221,8 @@ class Learner:
     def close(self) -> None:
         """Give back everything; the log stays open."""
         self._committer.shutdown()
-        for resource in (*getattr(self, "_readers", ()), getattr(self, "_journal", None), self._lock):
+        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
 

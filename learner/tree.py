@@ -167,6 +167,8 @@ def new_work(settings: TreeSettings) -> Work:
 class Tree(Classifier):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
+    tables = frozenset({"slots", "frequencies", "keys", "entries", "leaf_totals"})
+
     def __init__(self, settings: TreeSettings | None = None) -> None:
         self.settings = settings = settings or TreeSettings()
         self.spec = spec_of("tree", options_set(settings))

@@ -302,7 +302,7 @@ class TestModels:
     def test_a_damaged_snapshot_leaves_the_one_before(self, place: Place) -> None:
         place.publish()
         with running(place.stream) as url:
-            (place.stream.data / "snapshots" / "99999999-0000000001.safetensors").write_bytes(b"\x10" * 100)
+            (place.stream.data / "snapshots" / "99999999-0000000001.model").write_bytes(b"\x10" * 100)
             time.sleep(0.2)
             assert post(f"{url}/predict", {"text": "a"}).json()["model_version"] == "lineage-4"
 
