@@ -8,14 +8,19 @@ the process.
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, Final
 
 TEMPORARY: Final = ".writing-"
+# Synced so often while a large file is written: another file's sync may have to wait for what is not on the disk yet.
+SYNC_BYTES: Final = 4 << 20
+
+Parts = Sequence[bytes | memoryview]  # of a file's content, flat
 
 
-def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
     """Make a directory with these files appear at once, or not at all.
 
     Raises
@@ -29,10 +34,9 @@ def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     partial.mkdir(parents=True)
     try:
-        for name, content in files.items():
-            with (partial / name).open("wb") as file:
-                file.write(content)
-                file.flush()
+        for name, parts in files.items():
+            with (partial / name).open("wb", buffering=0) as file:
+                _write(file, parts, SYNC_BYTES)
                 os.fsync(file.fileno())
         sync_directory(partial)
         partial.rename(directory)
@@ -79,18 +83,26 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, *parts: bytes | memoryview) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Put new content in a file's place at once, for readers in other processes.
 
     Not durable: for what can be made again.
     """
     partial = path.with_name(TEMPORARY + path.name)
-    with partial.open("wb", buffering=0) as file:
-        for part in parts:
-            left = memoryview(part).cast("B")
-            while left:
-                left = left[file.write(left) :]
+    partial.write_bytes(content)
     partial.replace(path)
+
+
+def _write(file: RawIOBase, parts: Parts, sync_bytes: int) -> None:
+    unsynced = 0
+    for part in parts:
+        left = memoryview(part)
+        while left:
+            written = file.write(left[:sync_bytes]) or 0
+            left, unsynced = left[written:], unsynced + written
+            if unsynced >= sync_bytes:
+                os.fdatasync(file.fileno())
+                unsynced = 0
 
 
 def remove(path: Path) -> None:

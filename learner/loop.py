@@ -8,8 +8,9 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     4. find each label's message, score what was served, learn
     5. append the batch's spans to the journal, durably
     6. only then let the outside see it: predictions, dead letters, drift alarms, a snapshot, the status
-    7. now and then a checkpoint: what was sent is durable, then the state is, then a new journal begins, then offsets
-       are committed for lag tools, then old checkpoints go
+    7. now and then a checkpoint: the state is copied and a new journal begins; then a thread, while the loop goes on,
+       waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
+       checkpoints and journals go                               (learner/saver.py)
 
     Recovery:
     a. the newest checkpoint whose checksums hold, or a first, empty one
@@ -18,14 +19,15 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     d. a checkpoint of what that gave, then go on
 """
 
+import copy
 import logging
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from learner import checkpoint as checkpoints
@@ -39,6 +41,7 @@ from learner.lock import Lock
 from learner.machine import Machine
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
+from learner.saver import Saver
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, write_status
@@ -71,11 +74,10 @@ class Learner:
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
-        self._checkpoint_batch = 0
-        self._checkpoint_s = self._snapshot_s = 0.0
+        self._checkpoint_batch = 0  # of the newest one, which may be under way
+        self._pause_s = self._snapshot_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
-        self._committer = ThreadPoolExecutor(1, "committer")
 
     # Starting.
 
@@ -89,6 +91,7 @@ class Learner:
         drift.warm_up()
         for directory in (self._checkpoints, self._journals):
             directory.mkdir(parents=True, exist_ok=True)
+        checkpoints.drop_half_written(self._checkpoints)
         self._log.create_topics(self._stream.topics)
         newest = checkpoints.load_newest(self._checkpoints)
         self._check_model(newest)
@@ -129,8 +132,9 @@ class Learner:
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
         self._open({partition: mark.low for partition, mark in marks.items()}, {})
-        self._outbox = Outbox(self._log, delivered=0)
+        self._send_through(Outbox(self._log, delivered=0))
         self._checkpoint()
+        self._saver.wait()
 
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
@@ -143,7 +147,7 @@ class Learner:
         machine.progress.load_state(newest.progress)
         machine.drift.load_state(newest.drift)
         machine.counts, machine.alarms = manifest.counts, manifest.alarms
-        machine.join.load_state(manifest.join_counts, newest.windows)
+        machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
         marks = self._log.watermarks(self._stream.topics[:2])
         known = _partitions(manifest.positions)
         positions = {partition: known.get(partition, mark.low) for partition, mark in marks.items()}
@@ -152,14 +156,16 @@ class Learner:
         machine.obey(self._rules())
         if self._batch > self._checkpoint_batch:
             self._checkpoint()
+            self._saver.wait()
         else:
             self._begin_journal()
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
     def _replay(self, on_replay: Callable[[int, int], None] | None) -> None:
         todo = journals.read_since(self._journals, self._batch)
-        delivered = max((applied.delivered for applied in todo), default=self._batch)
-        self._outbox = Outbox(self._log, delivered)
+        # All before a checkpoint is delivered once that is on the disk; its journal began before that.
+        delivered = max([self._batch, *(applied.delivered for applied in todo)])
+        self._send_through(Outbox(self._log, delivered))
         for applied in todo:
             if applied.rules != self._machine.rules:
                 self._machine.obey(applied.rules)
@@ -172,6 +178,11 @@ class Learner:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
+
+    def _send_through(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        model = self._machine.classifier.state()
+        self._saver = Saver(self._checkpoints, self._journals, outbox, model, self._checkpoint_batch)
 
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
@@ -189,8 +200,10 @@ class Learner:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
         while not stop() and not (until is not None and self._reached(until)):
             self.step()
+        self._saver.wait()
         if self._batch > self._checkpoint_batch:
             self._checkpoint()
+            self._saver.wait()
         self._publish()
         self._report("stopped")
 
@@ -206,8 +219,9 @@ class Learner:
         now = time.monotonic()
         if now >= self._next_snapshot:
             self._publish()
-        if now >= self._next_checkpoint and self._batch > self._checkpoint_batch:
-            self._checkpoint()  # 7
+        self._saver.look()  # 7
+        if now >= self._next_checkpoint and self._batch > self._checkpoint_batch and not self._saver.busy:
+            self._checkpoint()
         if now >= self._next_status:
             self._report("running")
         return len(batch.records)
@@ -220,8 +234,7 @@ class Learner:
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
-        self._committer.shutdown()
-        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        owned = (getattr(self, name, None) for name in ("_saver", "_publisher", "_journal"))
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -259,8 +272,8 @@ class Learner:
         self._next_snapshot = now + max(self._settings.publish_interval_s, self._snapshot_s / PUBLISH_SHARE)
 
     def _checkpoint(self) -> None:
+        """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
         started = time.monotonic()
-        self._outbox.flush()
         machine, positions = self._machine, self._merger.positions
         manifest = Manifest(
             batch=self._batch,
@@ -269,39 +282,32 @@ class Learner:
             model=machine.classifier.spec,
             config=machine.classifier.config(),
             rules=machine.rules,
-            labels=machine.classifier.labels,
+            labels=list(machine.classifier.labels),
             positions=_by_topic(positions),
             clocks=_by_topic(self._merger.clocks),
-            counts=machine.counts,
-            join_counts=machine.join.counts,
-            alarms=machine.alarms,
+            counts=copy.copy(machine.counts),
+            join_counts=copy.copy(machine.join.counts),
+            alarms=copy.deepcopy(machine.alarms),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        state = Checkpoint(
-            manifest,
-            machine.classifier.state(),
-            machine.progress.state(),
-            machine.drift.state(),
-            machine.join.state(),
-        )
-        checkpoints.save_checkpoint(self._checkpoints, state)
+        model = self._saver.copy(machine.classifier.state())
+        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
+        windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        if self._batch:
-            self._committer.submit(self._commit, positions)
-        oldest = checkpoints.prune(self._checkpoints)
-        journals.prune(self._journals, oldest)
+        self._saver.start(state, windows, partial(self._commit, self._batch, positions))
         now = time.monotonic()
-        self._checkpoint_s = now - started
+        self._pause_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
-        _LOG.info("checkpoint %d: %d labels learned, %.3f s", self._batch, machine.counts.labels_learned, now - started)
 
-    def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Tell lag tools. In a thread: nothing depends on it, and a group's first commit takes Kafka a second."""
+    def _commit(self, batch: int, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell lag tools. In the saver's thread: a group's first commit takes Kafka a second."""
         try:
-            self._log.commit(self._settings.group, positions)
-        except LogError as error:
+            if batch:
+                self._log.commit(self._settings.group, positions)
+        except LogError as error:  # nothing depends on it
             _LOG.warning("positions were not committed: %s", error)
+        _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 
     def _begin_journal(self) -> None:
         path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)
@@ -331,10 +337,11 @@ class Learner:
             positions=_by_topic(self._merger.positions),
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
-            checkpoint=self._checkpoint_batch,
+            checkpoint=self._saver.batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,
-            checkpoint_seconds=self._checkpoint_s,
+            checkpoint_seconds=self._saver.seconds,
+            checkpoint_pause_seconds=self._pause_s,
             snapshot_seconds=self._snapshot_s,
         )
 
