@@ -31,7 +31,7 @@ from functools import partial
 from typing import Final
 
 from learner import checkpoint as checkpoints
-from learner import drift
+from learner import drift, pair
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
@@ -74,6 +74,7 @@ class Learner:
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
+        self._saver = Saver(self._checkpoints, self._journals)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
@@ -89,6 +90,7 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         drift.warm_up()
+        pair.warm_up()
         for directory in (self._checkpoints, self._journals):
             directory.mkdir(parents=True, exist_ok=True)
         checkpoints.drop_half_written(self._checkpoints)
@@ -132,13 +134,13 @@ class Learner:
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         marks = self._log.watermarks(self._stream.topics[:2])
         self._open({partition: mark.low for partition, mark in marks.items()}, {})
-        self._send_through(Outbox(self._log, delivered=0))
+        self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint()
         self._saver.wait()
 
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
-        self._batch = self._checkpoint_batch = manifest.batch
+        self._batch = self._checkpoint_batch = self._saver.batch = manifest.batch
         config = manifest.config
         warm_up(config["classifier"])
         classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
@@ -159,13 +161,14 @@ class Learner:
             self._saver.wait()
         else:
             self._begin_journal()
+            self._saver.copy(machine.classifier.state())
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
     def _replay(self, on_replay: Callable[[int, int], None] | None) -> None:
         todo = journals.read_since(self._journals, self._batch)
         # All before a checkpoint is delivered once that is on the disk; its journal began before that.
         delivered = max([self._batch, *(applied.delivered for applied in todo)])
-        self._send_through(Outbox(self._log, delivered))
+        self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
                 self._machine.obey(applied.rules)
@@ -178,11 +181,6 @@ class Learner:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
-
-    def _send_through(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        model = self._machine.classifier.state()
-        self._saver = Saver(self._checkpoints, self._journals, outbox, model, self._checkpoint_batch)
 
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
@@ -234,7 +232,8 @@ class Learner:
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
-        owned = (getattr(self, name, None) for name in ("_saver", "_publisher", "_journal"))
+        self._saver.close()
+        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -295,7 +294,7 @@ class Learner:
         windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        self._saver.start(state, windows, partial(self._commit, self._batch, positions))
+        self._saver.start(state, windows, self._outbox, partial(self._commit, self._batch, positions))
         now = time.monotonic()
         self._pause_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s

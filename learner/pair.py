@@ -81,6 +81,13 @@ class Head(msgspec.Struct, frozen=True):
         return len(info) <= self.room and described == {name: (p.dtype, p.shape) for name, p in self.arrays.items()}
 
 
+def warm_up() -> None:
+    """Compile the kernels, or load them compiled, so that no label waits for that."""
+    words = np.zeros(1, np.int64)
+    store(words, 0, load(words, 0))
+    copy_changed(np.zeros(1, np.uint8), np.zeros(1, np.uint8))
+
+
 class Writer:
     """The one that changes a pair. One thread, one process.
 

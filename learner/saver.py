@@ -35,8 +35,6 @@ class Saver:
     Parameters
     ----------
     root, journal_root : where checkpoints and journals lie
-    outbox : of the loop
-    model : the model's arrays; a copy's memory is kept for the next one, since fresh memory costs ten times the copy
 
     Attributes
     ----------
@@ -44,13 +42,13 @@ class Saver:
     seconds : how long that took, from the copy to the last fsync
     """
 
-    def __init__(self, root: Path, journal_root: Path, outbox: Outbox, model: State, batch: int) -> None:
-        self._root, self._journal_root, self._outbox = root, journal_root, outbox
-        self._copies = {name: array.copy() for name, array in model.items()}
+    def __init__(self, root: Path, journal_root: Path) -> None:
+        self._root, self._journal_root = root, journal_root
+        self._copies: State = {}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[float] | None = None
         self._delivered, self._abandoned = Event(), False
-        self._next_batch = self.batch = batch
+        self.batch = 0
         self.seconds = 0.0
 
     @property
@@ -59,7 +57,10 @@ class Saver:
         return self._saving is not None
 
     def copy(self, model: State) -> State:
-        """Return a copy of the model's arrays, good until the checkpoint made of it is on the disk."""
+        """Return a copy of the model's arrays, good until the next; none may be made while a checkpoint is under way.
+
+        Its memory is kept: fresh memory costs ten times the copy, so the first one is best made before it matters.
+        """
         for name, array in model.items():
             copy = self._copies.get(name)
             if copy is not None and (copy.shape, copy.dtype) == (array.shape, array.dtype):
@@ -68,17 +69,18 @@ class Saver:
                 self._copies[name] = array.copy()
         return self._copies
 
-    def start(self, checkpoint: Checkpoint, windows: list[Frozen], commit: Callable[[], None]) -> None:
+    def start(self, checkpoint: Checkpoint, windows: list[Frozen], outbox: Outbox, commit: Callable[[], None]) -> None:
         """Save a checkpoint; none may be under way.
 
         Parameters
         ----------
         checkpoint : nothing in it may change any more; its windows are filled in
         windows : of the same moment
+        outbox : to which all was given that was sent up to then
         commit : called when it is on the disk
         """
         self._delivered.clear()
-        self._next_batch = checkpoint.manifest.batch
+        self._outbox, self._next_batch = outbox, checkpoint.manifest.batch
         self._saving = self._thread.submit(self._save, checkpoint, windows, commit, time.monotonic())
         self.look()
 
