@@ -182,10 +182,10 @@ def _flooding(stream: StreamSettings, url: str, flood: tuple[float, int] | None)
         yield
         return
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    process = context.Process(target=_flood, args=(stream, url, stop, *flood))
+    begun, stop = context.Event(), context.Event()
+    process = context.Process(target=_flood, args=(stream, url, begun, stop, *flood))
     process.start()
-    time.sleep(2.0)
+    begun.wait(START_S)
     try:
         yield
     finally:
@@ -193,7 +193,7 @@ def _flooding(stream: StreamSettings, url: str, flood: tuple[float, int] | None)
         process.join()
 
 
-def _flood(stream: StreamSettings, url: str, stop: Event, rate: float, backlog: int) -> None:
+def _flood(stream: StreamSettings, url: str, begun: Event, stop: Event, rate: float, backlog: int) -> None:
     """Append labelled messages at a rate, and no more than may wait."""
     records, started, sent = _records(), time.monotonic(), 0
     with closing(open_log(stream)) as log, httpx.Client(base_url=url, timeout=30) as http:
@@ -209,6 +209,7 @@ def _flood(stream: StreamSettings, url: str, stop: Event, rate: float, backlog: 
                 continue
             _append_records(log, stream, records, CHUNK)
             sent += CHUNK
+            begun.set()
 
 
 def _append(stream: StreamSettings, count: int) -> None:
