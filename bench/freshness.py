@@ -202,7 +202,7 @@ def _flood(stream: StreamSettings, url: str, begun: Event, stop: Event, rate: fl
                 learned: dict[str, int] = http.post("/predict", json={"text": "a"}).json()["feedback_offsets"]
                 high = sum(mark.high for mark in log.watermarks([stream.topics.feedback]).values())
                 if high - sum(learned.values()) > backlog - CHUNK:
-                    time.sleep(PACE_S / 4)
+                    time.sleep(PACE_S / 2)
                     continue
             elif sent > rate * (time.monotonic() - started):
                 time.sleep(PACE_S / 2)

@@ -89,12 +89,12 @@ def warm_up() -> None:
 
 
 class Writer:
-    """The one that changes a pair. One thread, one process.
+    """The one that changes a pair. One thread, one process. Readers find it once `appear` was called.
 
     Parameters
     ----------
     path : must not be there
-    state, info : what the active half has from the start
+    state, info : what both halves have from the start: a page's first touch costs much more than all later ones
     halves : 1 where `write` will not be called
 
     Raises
@@ -104,9 +104,9 @@ class Writer:
 
     def __init__(self, path: Path, state: State, info: bytes, halves: int = 2) -> None:
         self.head = _lay_out(state, info, halves)
-        partial = path.with_name(durable.TEMPORARY + path.name)
+        self.path, self._partial = path, path.with_name(durable.TEMPORARY + path.name)
         size = self.head.half_at(halves)
-        with partial.open("w+b") as file:
+        with self._partial.open("w+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
             encoded = msgspec.json.encode(self.head)
             file.write(MAGIC + _FRAME.pack(len(encoded), zlib.crc32(encoded)) + encoded)
@@ -115,8 +115,12 @@ class Writer:
         whole = np.frombuffer(self._map, np.uint8)
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(halves)]
-        self._write(0, state, info)
-        partial.rename(path)
+        for half in reversed(range(halves)):
+            self._write(half, state, info)
+
+    def appear(self) -> None:
+        """Get the name by which readers find it."""
+        self._partial.rename(self.path)
 
     def write(self, state: State, info: bytes) -> int:
         """Make the other half equal to this, then active; `head.holds` must be true. Returns the blocks changed."""

@@ -57,10 +57,16 @@ class Publisher:
 
     def __init__(self, root: Path, epoch: int) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f"{durable.TEMPORARY}*"):  # by a learner that was killed
+        for left in root.glob(f"{durable.TEMPORARY}*"):  # by a learner that was killed, or had nothing to show
             durable.remove(left)
         self._root, self._epoch, self._number = root, epoch, 0
         self._writer: Writer | None = None
+        self._shown: Writer | None = None
+
+    def prepare(self, classifier: Classifier) -> None:
+        """Make room for a model that is not to be seen yet, so that its first label need not wait for that."""
+        if classifier.tables:
+            self._begin(classifier, b"")
 
     def publish(self, classifier: Classifier, info: SnapshotInfo) -> Path:
         """Let readers see a model. Costs two reads of its memory, and writing what changed.
@@ -73,22 +79,30 @@ class Publisher:
         if self._writer is not None and classifier.tables and self._writer.head.holds(state, encoded):
             self._writer.write(state, encoded)
         else:
-            self._begin(state, encoded, 2 if classifier.tables else 1)
+            self._begin(classifier, encoded)
+        if self._shown is not self._writer:
+            self._show()
         return self._path
 
-    def _begin(self, state: State, info: bytes, halves: int) -> None:
+    def _begin(self, classifier: Classifier, info: bytes) -> None:
         self._number += 1
         self._path = self._root / f"{self._epoch:08d}-{self._number:010d}{SUFFIX}"
-        self._writer = Writer(self._path, state, info, halves)
+        self._writer = Writer(self._path, classifier.state(), info, 2 if classifier.tables else 1)
+
+    def _show(self) -> None:
+        """Let readers find the file, and drop those that nobody should still need."""
+        assert self._writer is not None
+        self._writer.appear()
+        self._shown = self._writer
         newest = list_snapshots(self._root)[:KEPT]
-        for path in self._root.glob("[0-9]*"):
+        for path in self._root.iterdir():
             if path not in newest:
                 durable.remove(path)
 
     def close(self) -> None:
         """Let what was published last count after the machine went down, too."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._shown is not None:
+            self._shown.close()
 
 
 def list_snapshots(root: Path) -> list[Path]:

@@ -17,6 +17,13 @@ from learner.pair import Reader, Writer
 from stream.errors import StateError
 
 
+def begin(path: Path, arrays: State, info: bytes) -> Writer:
+    writer = Writer(path, arrays, info)
+    assert not path.exists()
+    writer.appear()
+    return writer
+
+
 def state(version: int, length: int = 5000) -> State:
     return {
         "table": np.full((length, 2), version, np.float32),
@@ -41,7 +48,7 @@ def same(one: State, other: State) -> bool:
 
 
 def test_each_version_is_seen_by_who_mapped_it_before(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "pair", state(0), b"version 0")
+    writer = begin(tmp_path / "pair", state(0), b"version 0")
     reader = Reader(tmp_path / "pair")
     for version in range(1, 6):
         writer.write(state(version), f"version {version}".encode())
@@ -61,7 +68,7 @@ def test_each_version_is_seen_by_who_mapped_it_before(tmp_path: Path) -> None:
 def test_any_arrays_come_back_after_any_changes(tmp_path_factory: Any, layout: Any, random: Any) -> None:
     path = tmp_path_factory.mktemp("pairs") / "pair"
     arrays = {str(n): np.zeros(length, dtype) for n, (dtype, length) in enumerate(layout)}
-    writer = Writer(path, arrays, b"")
+    writer = begin(path, arrays, b"")
     reader = Reader(path)
     for info in (b"a", b"", b"ccc"):
         for array in arrays.values():
@@ -76,15 +83,14 @@ def test_any_arrays_come_back_after_any_changes(tmp_path_factory: Any, layout: A
 
 def test_only_blocks_that_differ_are_written(tmp_path: Path) -> None:
     arrays = state(0)
-    writer = Writer(tmp_path / "pair", arrays, b"")
-    writer.write(arrays, b"")
+    writer = begin(tmp_path / "pair", arrays, b"")
     assert writer.write(arrays, b"") == 0
     arrays["table"][17, 1] = np.nan
     assert [writer.write(arrays, b"") for _ in range(3)] == [1, 1, 0]
 
 
 def test_a_half_stays_as_it_is_until_the_publish_after_the_next(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "pair", state(0), b"")
+    writer = begin(tmp_path / "pair", state(0), b"")
     reader = Reader(tmp_path / "pair")
     taken = reader.active()
     writer.write(state(1), b"")
@@ -95,7 +101,7 @@ def test_a_half_stays_as_it_is_until_the_publish_after_the_next(tmp_path: Path) 
 
 
 def test_what_does_not_fit_is_known_before(tmp_path: Path) -> None:
-    head = Writer(tmp_path / "pair", state(0), b"").head
+    head = begin(tmp_path / "pair", state(0), b"").head
     assert head.holds(state(1), b"x" * pair.LEAST_ROOM)
     assert not head.holds(state(1), b"x" * (pair.LEAST_ROOM + 1))
     assert not head.holds(state(1, 5001), b"")
@@ -128,7 +134,7 @@ STEPS = 6  # sequence odd, three arrays, sequence even, active
 def test_a_writer_that_dies_at_any_step_leaves_a_whole_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, before: int
 ) -> None:
-    writer = Writer(tmp_path / "pair", state(0), b"0")
+    writer = begin(tmp_path / "pair", state(0), b"0")
     for version in range(1, before + 1):
         writer.write(state(version), b"%d" % version)
     reader = Reader(tmp_path / "pair")
@@ -150,7 +156,7 @@ def test_a_writer_that_dies_at_any_step_leaves_a_whole_version(
 
 
 def test_every_truncation_and_a_damaged_head_are_refused(tmp_path: Path) -> None:
-    Writer(tmp_path / "pair", state(0), b"")
+    begin(tmp_path / "pair", state(0), b"")
     content = (tmp_path / "pair").read_bytes()
     damaged = tmp_path / "damaged"
     head = len(content) - 2 * Reader(tmp_path / "pair").head.stride - 4096
@@ -170,7 +176,7 @@ def test_every_truncation_and_a_damaged_head_are_refused(tmp_path: Path) -> None
 def test_after_the_machine_went_down_only_what_was_closed_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = Writer(tmp_path / "pair", state(0), b"")
+    writer = begin(tmp_path / "pair", state(0), b"")
     monkeypatch.setattr(pair, "_boot_id", lambda: "another")
     with pytest.raises(StateError, match="when the machine went down"):
         Reader(tmp_path / "pair")

@@ -225,6 +225,16 @@ def test_a_reader_goes_on_when_the_learner_was_killed(tmp_path: Path) -> None:
     assert scores_of(Snapshot(snapshot.path)).tobytes() == scores.tobytes(), "who comes later, too"
 
 
+def test_what_is_prepared_is_not_seen_before_it_is_published(tmp_path: Path) -> None:
+    classifier, publisher = make_classifier(SPEC), Publisher(tmp_path, 1)
+    publisher.prepare(classifier)
+    assert Follower(tmp_path).look() is None
+    teach(classifier, 0)
+    path = publisher.publish(classifier, info_of(classifier))
+    assert list(tmp_path.iterdir()) == [path]
+    np.testing.assert_array_equal(scores_of(Snapshot(path)), classifier.predict_proba_many(TEXTS))
+
+
 def test_two_files_are_kept_and_a_higher_epoch_is_newer(tmp_path: Path) -> None:
     (tmp_path / "00000001-0000000001.safetensors").write_bytes(b"of a version before")
     (tmp_path / ".writing-00000001-0000000009.model").write_bytes(b"of a learner that was killed")
