@@ -399,8 +399,9 @@ def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
-    classifier = _newest_snapshot(stream, "a running API with --url http://127.0.0.1:8000").classifier
-    labels = classifier.labels
+    snapshot = _newest_snapshot(stream, "a running API with --url http://127.0.0.1:8000")
+    info, scores = snapshot.model.predict_proba_many(texts)
+    labels = info.labels
     return [
         {
             "text": text,
@@ -408,7 +409,7 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
             "score": float(row.max()),
             "scores": dict(zip(labels, row.tolist(), strict=True)),
         }
-        for text, row in zip(texts, classifier.predict_proba_many(texts), strict=True)
+        for text, row in zip(texts, scores, strict=True)
     ]
 
 
@@ -441,8 +442,8 @@ def explain(
 
     A number says by how much: e to the power of the difference of two labels' numbers is what it does to their odds.
     """
-    classifier = _newest_snapshot(stream, "teach it with `driftline up`").classifier
-    explanation = classifier.explain_one(text, label or None, features)
+    model = _newest_snapshot(stream, "teach it with `driftline up`").model
+    _, explanation = model.explain_one(text, label or None, features)
     if as_json:
         print(msgspec.json.encode(explanation).decode())
     else:

@@ -175,6 +175,8 @@ def _of_learner(status: Status) -> Iterator[Metric]:
     yield _gauge("learner_epoch", "The learner's fencing number.", status.epoch)
     yield _gauge("learner_status_age_seconds", "Time since the learner last spoke.", status.age_s)
     yield _gauge("checkpoint_seconds", "Time that the last checkpoint took.", status.checkpoint_seconds)
+    pause = status.checkpoint_pause_seconds
+    yield _gauge("checkpoint_pause_seconds", "Time that the learner stood still for the last checkpoint.", pause)
     yield _gauge("snapshot_seconds", "Time that the last snapshot took.", status.snapshot_seconds)
     recent = progress.get("recent") or {}
     scores = {

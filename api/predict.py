@@ -1,8 +1,8 @@
 """What does the model say of a text?
 
 POST /predict. Small requests are answered on the event loop, where a thread's switch would cost more than the answer;
-large ones in one thread of their own, from their own mapping of the model (see watcher.py), so that they never hold up
-the small ones. Scores are as on the predictions topic: the best labels first, six decimals.
+large ones in one thread of their own, by a model of their own (see watcher.py), so that they never hold up the small
+ones. Scores are as on the predictions topic: the best labels first, six decimals.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from api.body import Bodies
 from api.errors import ApiError, json_response
 from api.metrics import Metrics
 from api.settings import ApiSettings
-from api.watcher import Served, Watcher
-from learner.classifier import Classifier
+from api.watcher import Watcher
+from learner.snapshot import Model, SnapshotInfo
 
 # About a millisecond of the event loop.
 QUICK_CHARS: Final = 16_384
@@ -90,13 +90,13 @@ class Predictor:
                 {"Retry-After": "1"},
             )
         if len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS:
-            predictions = _predict(served.quick, texts, self._settings.max_scores)
+            info, predictions = _predict(served.quick, texts, self._settings.max_scores)
         else:
-            predictions = await asyncio.get_running_loop().run_in_executor(
+            info, predictions = await asyncio.get_running_loop().run_in_executor(
                 self._bulk_thread, _predict, served.bulk, texts, self._settings.max_scores
             )
         self._metrics.count_predictions([prediction.label for prediction in predictions])
-        return _answer(served, predictions)
+        return _answer(info, predictions)
 
     def close(self) -> None:
         """Wait for the thread's last request."""
@@ -162,19 +162,19 @@ def _refuse(code: str, message: str) -> ApiError:
     return ApiError(422, code, message, "See /docs for the body's shape, with an example.")
 
 
-def _predict(classifier: Classifier, texts: Sequence[str], max_scores: int) -> list[PredictedLabel]:
+def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[SnapshotInfo, list[PredictedLabel]]:
     """Score texts as learner/machine.py writes predictions: rounded, best first, equal ones in the labels' order."""
-    rows = classifier.predict_proba_many(texts).astype(np.float64).round(6)
+    info, scores = model.predict_proba_many(texts)
+    rows = scores.astype(np.float64).round(6)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :max_scores]
     values = rows[np.arange(len(rows))[:, np.newaxis], best].tolist()
-    labels = classifier.labels
-    return [
-        PredictedLabel(labels[columns[0]], scores[0], {labels[c]: s for c, s in zip(columns, scores, strict=True)})
-        for columns, scores in zip(best.tolist(), values, strict=True)
+    labels = info.labels
+    return info, [
+        PredictedLabel(labels[columns[0]], shares[0], {labels[c]: s for c, s in zip(columns, shares, strict=True)})
+        for columns, shares in zip(best.tolist(), values, strict=True)
     ]
 
 
-def _answer(served: Served, predictions: list[PredictedLabel]) -> PredictAnswer:
-    info = served.info
+def _answer(info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:
     age_s = max(0.0, time.time() - info.published_at)
     return PredictAnswer(predictions, info.version, round(age_s, 3), info.feedback_offsets)

@@ -1,8 +1,10 @@
 """Which model answers now, and what is the learner doing?
 
-A thread looks into the data directory for newer snapshots and for the learner's status; everyone else reads attributes,
-each replaced whole by one assignment. A model is mapped and asked once before it is put there, so no request waits for
-that. Nothing in the data directory is changed. What the last look could not read stays as it was before.
+A published model changes under whoever asks it (learner/snapshot.py), so a label shows at the next request. A thread
+looks into the data directory for newer files, after a start of the learner or a change of a model's size, for what
+stands beside the model, and for the learner's status; everyone else reads attributes, each replaced whole by one
+assignment. A file is mapped and its model asked once before it is put there, so no request waits for that. Nothing in
+the data directory is changed. What the last look could not read stays as it was before.
 """
 
 import logging
@@ -12,8 +14,7 @@ from typing import Final
 
 import msgspec
 
-from learner.classifier import Classifier
-from learner.snapshot import Follower, Snapshot, SnapshotInfo, load_snapshot
+from learner.snapshot import Follower, Model, Snapshot, SnapshotInfo
 from learner.status import Status, read_status
 from stream.errors import ConfigError
 
@@ -26,13 +27,13 @@ _LOG: Final = logging.getLogger(__name__)
 class Served(msgspec.Struct, frozen=True):
     """A model that answers.
 
-    It is mapped twice (the memory is shared), since a classifier takes one thread at a time: the event loop asks one
+    There are two of it (the memory is shared), since a model takes one thread at a time: the event loop asks one
     without ever waiting for a large request, which is answered from the other.
     """
 
-    info: SnapshotInfo
-    quick: Classifier  # on the event loop only
-    bulk: Classifier  # in Predictor's thread only
+    info: SnapshotInfo  # at the thread's last look; an answer has its own
+    quick: Model  # on the event loop only
+    bulk: Model  # in Predictor's thread only
     changed_at: float  # seconds since 1970, when this version was first seen published
 
 
@@ -73,10 +74,8 @@ class Watcher:
     def _look_for_snapshot(self, *, starting: bool = False) -> None:
         try:
             newest = self._follower.look()
-            if newest is not None and newest is not self._newest:
+            if newest is not None:
                 self._serve(newest)
-        except FileNotFoundError:
-            return  # dropped between the two loads: there are newer ones
         except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, the model before goes on answering)
             if starting and isinstance(error, ConfigError):
                 raise
@@ -88,13 +87,16 @@ class Watcher:
         self.snapshot_problem = None
 
     def _serve(self, newest: Snapshot) -> None:
-        known, info = self.served, newest.info
-        second = load_snapshot(newest.path, allow_pickle=self._allow_pickle)
-        for snapshot in (newest, second):
-            snapshot.classifier.predict_proba_many(["warm up"])
+        known, info = self.served, newest.info()
+        if known is None or newest is not self._newest:
+            models = newest.model, newest.another_model()
+        elif info is known.info:
+            return
+        else:
+            models = known.quick, known.bulk
         same = known is not None and known.info.version == info.version
         changed_at = known.changed_at if known is not None and same else info.published_at
-        self.served = Served(info, newest.classifier, second.classifier, changed_at)
+        self.served = Served(info, *models, changed_at)
         self._newest = newest
 
     def _look_for_status(self) -> None:

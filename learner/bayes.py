@@ -86,6 +86,8 @@ def growth(half_life: float) -> float:
 class Bayes(Classifier):
     """Multinomial naive Bayes with forgetting on hashed words, pairs and character n-grams."""
 
+    tables = frozenset({"counts", "sketch"})
+
     settings: BayesSettings
     _sketch: Sketch
 

@@ -88,6 +88,8 @@ class BlendSettings(TextSettings):
 class Blend(Classifier):
     """Six experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
 
+    tables = frozenset({"grams", "terms", "counts", "sketch"})
+
     settings: BlendSettings
     _sketch: Sketch
 

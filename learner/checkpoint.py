@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from learner import durable
 from learner.alarms import Alarms
 from learner.classifier import State
+from learner.durable import Parts
 from learner.losses import Losses
 from learner.settings import Rules
 from stream.errors import StateError
@@ -34,6 +36,13 @@ FORMAT: Final = 2
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
+_TYPES: Final = {
+    np.dtype(code).str: name
+    for name, code in {
+        "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
+        "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
+    }.items()
+}  # fmt: skip
 
 Offsets = dict[str, dict[str, int]]  # topic, partition's number as text (JSON has no other keys), offset
 
@@ -78,7 +87,7 @@ class Checkpoint(msgspec.Struct):
     model: State
     progress: State
     drift: State
-    windows: list[bytes]
+    windows: list[list[bytes]]  # each in parts
 
 
 def path_of(root: Path, batch: int) -> Path:
@@ -92,18 +101,40 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint and return where it lies, once it is durable."""
-    files = {
-        "model.safetensors": safetensors.numpy.save(checkpoint.model),
-        "progress.safetensors": safetensors.numpy.save(checkpoint.progress),
-        "drift.safetensors": safetensors.numpy.save(checkpoint.drift),
+    """Write a checkpoint and return where it lies, once it is durable. Nothing large is copied."""
+    files: dict[str, Parts] = {
+        "model.safetensors": lay_out(checkpoint.model),
+        "progress.safetensors": lay_out(checkpoint.progress),
+        "drift.safetensors": lay_out(checkpoint.drift),
         **{f"window-{number}.msgpack": window for number, window in enumerate(checkpoint.windows)},
-        "manifest.json": msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1),
+        "manifest.json": [msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1)],
     }
-    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(files.items()))
+    sums = "".join(f"{_sha256(parts)}  {name}\n" for name, parts in sorted(files.items()))
     path = path_of(root, checkpoint.manifest.batch)
-    durable.write_directory(path, files | {"SHA256SUMS": sums.encode()})
+    durable.write_directory(path, files | {"SHA256SUMS": [sums.encode()]})
     return path
+
+
+def lay_out(state: State) -> Parts:
+    """Return a safetensors file in parts, the arrays uncopied: the library copies them twice and holds the GIL."""
+    # The widest elements first: so each array lies where its elements may lie.
+    arrays = dict(sorted(state.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    header: dict[str, Any] = {}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _TYPES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
+    encoded = msgspec.json.encode(header)
+    encoded += b" " * (-len(encoded) % 8)
+    flat = (np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values())
+    return [len(encoded).to_bytes(8, "little"), encoded, *flat]
+
+
+def _sha256(parts: Parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -123,7 +154,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             safetensors.numpy.load(_read(path, "model.safetensors", sums)),
             safetensors.numpy.load(_read(path, "progress.safetensors", sums)),
             safetensors.numpy.load(_read(path, "drift.safetensors", sums)),
-            [_read(path, f"window-{number}.msgpack", sums) for number in range(manifest.rules.partitions)],
+            [[_read(path, f"window-{number}.msgpack", sums)] for number in range(manifest.rules.partitions)],
         )
     except _DAMAGES as error:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error

@@ -9,7 +9,7 @@ and test-then-train costs one pass. River's names are made of it below.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,10 @@ def spec_of(name: str, options: Mapping[str, Any]) -> str:
 class Classifier(ABC):
     """Scores and learns texts. Not thread-safe: one writer; readers have a copy of their own (see snapshot.py)."""
 
+    # Arrays of `state` that a reader may score by while the writer changes them (snapshot.py): only numbers, on which
+    # no index, no loop's end and no label depends. `load_state` keeps these as they are, and a score changes none.
+    tables: ClassVar[frozenset[str]] = frozenset()
+
     spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     max_labels: int
@@ -76,7 +80,7 @@ class Classifier(ABC):
 
     @abstractmethod
     def load_state(self, state: State, labels: Sequence[str]) -> None:
-        """Take over arrays as `state` gave them, and the labels. May keep them (they may be mapped copy-on-write)."""
+        """Take over arrays as `state` gave them, and the labels. It may keep them; those in `tables` it must."""
 
     def _checked(self, state: State, labels: Sequence[str]) -> State:
         """Return arrays that may be taken over, copying only those that are not laid out as the kernels need them.

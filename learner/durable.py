@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -21,6 +21,10 @@ from stream.errors import DiskFull, SyncFailed
 TEMPORARY: Final = ".writing-"
 # EFBIG: a limit on the size of files, which may be raised like a quota.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Synced so often while a large file is written: another file's sync may have to wait for what is not on the disk yet.
+SYNC_BYTES: Final = 4 << 20
+
+Parts = Sequence[bytes | memoryview]  # of a file's content, flat
 
 
 def make_directory(directory: Path) -> None:
@@ -32,7 +36,7 @@ def make_directory(directory: Path) -> None:
         sync_directory(made.parent)
 
 
-def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
     """Make a directory with these files appear at once, or not at all.
 
     Raises
@@ -49,9 +53,9 @@ def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     try:
         with explained(directory):
             partial.mkdir()
-            for name, content in files.items():
+            for name, parts in files.items():
                 with (partial / name).open("xb", buffering=0) as file:
-                    _write_all(file, content)
+                    _write_parts(file, parts, partial / name)
                     _sync(file.fileno(), partial / name)
             sync_directory(partial)
             partial.rename(directory)
@@ -140,7 +144,7 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, *parts: bytes | memoryview) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Put new content in a file's place at once, for readers in other processes.
 
     Not durable: for what can be made again.
@@ -152,8 +156,7 @@ def replace(path: Path, *parts: bytes | memoryview) -> None:
     partial = path.with_name(TEMPORARY + path.name)
     try:
         with explained(path), partial.open("wb", buffering=0) as file:
-            for part in parts:
-                _write_all(file, part)
+            _write_all(file, content)
         partial.replace(path)
     except (OSError, DiskFull):
         remove(partial)
@@ -191,6 +194,19 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise DiskFull(f"{path} cannot be written: {error.strerror}; make room, or raise its limit") from error
         raise
+
+
+def _write_parts(file: BinaryIO, parts: Parts, path: Path) -> None:
+    unsynced = 0
+    for part in parts:
+        whole = memoryview(part).cast("B")
+        for start in range(0, len(whole), SYNC_BYTES):
+            piece = whole[start : start + SYNC_BYTES]
+            _write_all(file, piece)
+            unsynced += len(piece)
+            if unsynced >= SYNC_BYTES:
+                _sync(file.fileno(), path, os.fdatasync)
+                unsynced = 0
 
 
 def _write_all(file: BinaryIO, content: bytes | memoryview) -> None:

@@ -56,6 +56,8 @@ class LinearSettings(TextSettings):
 class Linear(Classifier):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
+    tables = frozenset({"slots", "sketch"})
+
     settings: LinearSettings
     _sketch: Sketch
 

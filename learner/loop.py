@@ -8,8 +8,9 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     4. find each label's message, score what was served, learn
     5. append the batch's spans to the journal, durably
     6. only then let the outside see it: predictions, dead letters, drift alarms, a snapshot, the status
-    7. now and then a checkpoint: what was sent is durable, then the state is, then a new journal begins, then offsets
-       are committed for lag tools, then old checkpoints go
+    7. now and then a checkpoint: the state is copied and a new journal begins; then a thread, while the loop goes on,
+       waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
+       checkpoints and journals go                               (learner/saver.py)
 
     Beside it a thread looks at the log every few seconds (learner/watch.py). Where records are lost, a topic was made
     again or partitions were added, the learner recovers anew from what is durable, or ends and says what is lost.
@@ -23,20 +24,21 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     d. a checkpoint of what that gave, then go on
 """
 
+import copy
 import logging
-import math
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable
+from learner import drift, durable, pair
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
@@ -50,6 +52,7 @@ from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare, reached
 from learner.room import Room
+from learner.saver import Saver
 from learner.settings import LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
@@ -63,8 +66,8 @@ DEFAULT_MODEL: Final = "linear"
 POLL_S: Final = 0.05
 START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5
-# Publishing takes at most this share of the time, whatever the model's size.
-PUBLISH_SHARE: Final = 0.2
+# Publishing takes at most this share of the loop's processor time, whatever the model's size.
+PUBLISH_SHARE: Final = 0.1
 LOGGED_ALARMS: Final = 5  # of a batch
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0
@@ -94,8 +97,9 @@ class Learner:
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
-        self._checkpoint_batch = 0
-        self._checkpoint_s = self._snapshot_s = 0.0
+        self._saver = Saver(self._checkpoints, self._journals)
+        self._checkpoint_batch = 0  # of the newest one, which may be under way
+        self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
         self._committer = Committer(log, settings.group)
@@ -115,6 +119,7 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         drift.warm_up()
+        pair.warm_up()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory)
@@ -133,7 +138,10 @@ class Learner:
             self._check_topics(newest)
             checkpoints.set_aside_newer(self._checkpoints, newest.manifest.batch, self._epoch)
             self._recover(newest, on_replay)
-        self._publish()
+        if self._machine.counts.updates:
+            self._publish()
+        else:
+            self._publisher.prepare(self._machine.classifier)
         self._report("running")
 
     def _check_model(self, newest: Checkpoint | None) -> None:
@@ -162,11 +170,11 @@ class Learner:
         self._known = self._describe()
         self._open({partition: mark.low for partition, mark in _marks(self._known).items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
-        self._checkpoint()
+        self._checkpoint_now()
 
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         manifest = newest.manifest
-        self._batch = self._checkpoint_batch = manifest.batch
+        self._batch = self._checkpoint_batch = self._saver.batch = manifest.batch
         todo = journals.read_since(self._journals, self._batch)
         stock = self._take_stock(manifest, todo)
         replayed = [stock.clip(applied) for applied in todo]
@@ -180,7 +188,7 @@ class Learner:
         machine.progress.load_state(newest.progress)
         machine.drift.load_state(newest.drift)
         machine.counts, machine.alarms = manifest.counts, manifest.alarms
-        machine.join.load_state(manifest.join_counts, newest.windows)
+        machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
         self._open(stock.positions, _partitions(manifest.clocks))
         self._replay(replayed, on_replay)
         self._check_unchanged()
@@ -189,10 +197,11 @@ class Learner:
         if stock.losses or stock.added:
             self._record(stock)
         if self._batch > self._checkpoint_batch:
-            self._checkpoint()
+            self._checkpoint_now()
         else:
             self._begin_journal()
-            self._saved = self._merger.positions
+            self._saver.copy(machine.classifier.state())
+            self._saver.positions = self._merger.positions
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
 
     def _take_stock(self, manifest: Manifest, todo: list[Applied]) -> Stock:
@@ -253,7 +262,8 @@ class Learner:
             raise LogUnavailable("a topic was made again during the recovery; start again")
 
     def _replay(self, todo: list[Applied], on_replay: Callable[[int, int], None] | None) -> None:
-        delivered = max((applied.delivered for applied in todo), default=self._batch)
+        # All before a checkpoint is delivered once that is on the disk; its journal began before that.
+        delivered = max([self._batch, *(applied.delivered for applied in todo)])
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
@@ -324,6 +334,7 @@ class Learner:
         if self._doubt is None and not stock.added and all(loss.why == "retention" for loss in stock.losses):
             # A record below the low watermark may have been read already: that one was not, a reader says.
             self._known = {topic: look.log[topic] for topic in self._known}
+            self._saver.confirm()
             self._stay_above(self._known)
             if missing := [topic for topic in self._stream.topics if topic not in look.log]:
                 with suppress(LogUnavailable):  # the next look finds them missing again
@@ -340,7 +351,8 @@ class Learner:
         """Have a checkpoint written where a replay would need records that the log no longer has."""
         positions = self._merger.positions
         for partition, mark in _marks(log).items():
-            if self._saved[partition] < mark.low and self._saved[partition] < positions[partition]:
+            saved = self._saver.positions[partition]
+            if saved < mark.low and saved < positions[partition] and not self._saver.busy:
                 if self._batch == self._checkpoint_batch:
                     self._pass_batch()
                 self._next_checkpoint = 0.0
@@ -350,9 +362,13 @@ class Learner:
         with suppress(LogError):  # what is not delivered is sent again
             self._outbox.flush(FLUSH_S)
         self._halted = True
+        self._saver.close()
+        self._saver = Saver(self._checkpoints, self._journals)
+        self._journal.close()
+        self._publisher.close()
         for reader in self._readers:
             reader.close()
-        self._journal.close()
+        self._published = None
         try:
             self.start()
         except LogUnavailable as error:
@@ -366,23 +382,40 @@ class Learner:
         return Standing(positions, positions, ends, {topic: state.identity for topic, state in self._known.items()})
 
     def _save(self) -> bool:
-        """Write a checkpoint where one is due; tell whether the newest one has everything.
+        """Write a checkpoint of everything; tell whether there is one now."""
+        if self._halted or not self._finish_checkpoint():
+            return False
+        if self._batch == self._checkpoint_batch:
+            return True
+        self._begin_checkpoint()
+        return self._finish_checkpoint()
 
-        Only of records that came from the topics that are known, and after whatever was sent for them.
-        """
-        if self._halted or self._batch == self._checkpoint_batch:
-            return not self._halted
-        self._next_checkpoint = time.monotonic() + PUT_OFF_S
+    def _begin_checkpoint(self) -> None:
+        """Have a checkpoint made, of records that come from the topics that are known: so a look has to find."""
         self._watch.ask(self._standing())
+        self._checkpoint()
+
+    def _finish_checkpoint(self) -> bool:
+        """Wait a little for the checkpoint under way; tell whether it is on the disk, or none was under way."""
+        if not self._saver.busy:
+            return True
         if not self._outbox.flush(FLUSH_S, lambda: self._report_wait("running")):
             return False
-        look = self._watch.answer(CONFIRM_S)
-        if look is None or compare(look.standing, look.log).new_topics:
-            self._watch.hurry()
-            return False
-        self._known = {topic: look.log[topic] for topic in self._known}
-        self._checkpoint()
+        if not self._saver.confirmed:
+            look = self._watch.answer(CONFIRM_S)
+            if look is None or compare(look.standing, look.log).new_topics:
+                self._watch.hurry()
+                return False
+            self._known = {topic: look.log[topic] for topic in self._known}
+            self._saver.confirm()
+        self._room.wait_for(self._saver.wait)
         return True
+
+    def _checkpoint_now(self) -> None:
+        """Make a checkpoint of what is known to come from the topics that are known, and wait for it."""
+        self._checkpoint()
+        self._saver.confirm()
+        self._room.wait_for(lambda: self._saver.wait(lambda: self._report_wait("recovering")))
 
     def _step(self, timeout_s: float) -> int:
         batch = self._merger.take(self._settings.batch_records, timeout_s)  # 1
@@ -396,8 +429,9 @@ class Learner:
         now = time.monotonic()
         if now >= self._next_snapshot:
             self._publish()
-        if now >= self._next_checkpoint and self._batch > self._checkpoint_batch:
-            self._save()  # 7
+        self._room.wait_for(self._saver.look)  # 7
+        if now >= self._next_checkpoint and self._batch > self._checkpoint_batch and not self._saver.busy:
+            self._begin_checkpoint()
         self._report_wait("running")
         return len(batch.records)
 
@@ -413,8 +447,10 @@ class Learner:
     def close(self) -> None:
         """Give back everything; the log stays open."""
         self._watch.close()
+        self._saver.close()
         self._committer.close(COMMIT_S)
-        for resource in (*getattr(self, "_readers", ()), getattr(self, "_journal", None), self._lock):
+        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
 
@@ -433,7 +469,7 @@ class Learner:
         wanted = (machine.version, offsets)
         if wanted == self._published or not machine.counts.updates:
             return
-        started = time.monotonic()
+        started, used = time.monotonic(), time.thread_time()
         info = SnapshotInfo(
             version=machine.version,
             epoch=self._epoch,
@@ -446,13 +482,15 @@ class Learner:
         )
         self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
         self._published = wanted
-        now = time.monotonic()
+        now, used = time.monotonic(), time.thread_time() - used
+        # The lesser cost of two: one that began a file says nothing about the next.
+        cost, self._publish_cpu_s = min(self._publish_cpu_s, used), used
         self._snapshot_s = now - started
-        self._next_snapshot = now + max(self._settings.publish_interval_s, self._snapshot_s / PUBLISH_SHARE)
+        self._next_snapshot = now + max(self._settings.publish_interval_s, cost / PUBLISH_SHARE)
 
     def _checkpoint(self) -> None:
+        """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
         started = time.monotonic()
-        self._outbox.flush(math.inf, lambda: self._report_wait("recovering"))
         machine, positions = self._machine, self._merger.positions
         manifest = Manifest(
             batch=self._batch,
@@ -461,40 +499,37 @@ class Learner:
             model=machine.classifier.spec,
             config=machine.classifier.config(),
             rules=machine.rules,
-            labels=machine.classifier.labels,
+            labels=list(machine.classifier.labels),
             positions=_by_topic(positions),
             clocks=_by_topic(self._merger.clocks),
-            counts=machine.counts,
-            join_counts=machine.join.counts,
-            alarms=machine.alarms,
+            counts=copy.copy(machine.counts),
+            join_counts=copy.copy(machine.join.counts),
+            alarms=copy.deepcopy(machine.alarms),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             identities={topic: state.identity for topic, state in self._known.items()},
             ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
-            losses=self._losses,
+            losses=copy.deepcopy(self._losses),
         )
-        state = Checkpoint(
-            manifest,
-            machine.classifier.state(),
-            machine.progress.state(),
-            machine.drift.state(),
-            machine.join.state(),
-        )
-        self._room.wait_for(lambda: checkpoints.save_checkpoint(self._checkpoints, state))
-        self._checkpoint_batch, self._saved = self._batch, positions
+        model = self._saver.copy(machine.classifier.state())
+        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
+        windows = machine.join.freeze()
+        self._checkpoint_batch = self._batch
         self._begin_journal()
-        if self._batch:
-            self._committer.tell(positions)
-        oldest = checkpoints.prune(self._checkpoints)
-        journals.prune(self._journals, oldest)
+        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, self._batch))
         now = time.monotonic()
-        self._checkpoint_s = now - started
+        self._pause_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
-        _LOG.info("checkpoint %d: %d labels learned, %.3f s", self._batch, machine.counts.labels_learned, now - started)
+
+    def _saved(self, batch: int, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell whoever wants to know; in the saver's thread."""
+        if batch:
+            self._committer.tell(positions)
+        _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 
     def _begin_journal(self) -> None:
-        path = journals.path_of(self._journals, self._checkpoint_batch, self._epoch)
+        path = journals.path_of(self._journals, self._batch, self._epoch)
         old = getattr(self, "_journal", None)
-        head = Head(self._checkpoint_batch, self._epoch, self._machine.rules, list(self._merger.positions))
+        head = Head(self._batch, self._epoch, self._machine.rules, list(self._merger.positions))
         self._journal = self._room.wait_for(lambda: Journal(path, head))
         if old is not None:
             old.close()
@@ -519,10 +554,11 @@ class Learner:
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
             losses=self._losses,
-            checkpoint=self._checkpoint_batch,
+            checkpoint=self._saver.batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,
-            checkpoint_seconds=self._checkpoint_s,
+            checkpoint_seconds=self._saver.seconds,
+            checkpoint_pause_seconds=self._pause_s,
             snapshot_seconds=self._snapshot_s,
         )
 

@@ -38,7 +38,7 @@ class LearnerSettings(Settings):
         None, min_length=1, max_length=256, description="Learn a message that leaves unlabelled as this label."
     )
     batch_records: int = Field(4096, ge=1, le=1 << 16, description="Records applied at once, at most.")
-    publish_interval_s: float = Field(0.1, ge=0.0, description="A snapshot is published at most this often.")
+    publish_interval_s: float = Field(0.05, ge=0.0, description="A snapshot is published at most this often.")
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
     predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")

@@ -1,38 +1,41 @@
 """Which model is served?
 
-The newest file in `snapshots/`: one immutable safetensors file, a model's arrays and what stands about them in its
-header. The learner makes it appear whole, by a rename; readers map it copy-on-write, so that all processes on a machine
-share one copy in memory and a reader can never change what others see. A snapshot is not needed to recover: it is made
-from the state that recovery gives.
+What the newest file in `snapshots/` holds now. The learner keeps one file while it runs (pair.py) and brings it up to
+date; readers map it, so that all processes on a machine share one copy in memory, see each version at once, and can
+never change it. A snapshot is not needed to recover: it is made from the state that recovery gives.
+
+A classifier says which of its arrays may be looked at while they change (`Classifier.tables`): numbers that no place
+in memory depends on, so that a torn one gives a wrong score, which is then thrown away, and nothing worse. A reader
+copies the others, which are small, once a version. A model without tables, one of another library, gets a new file for
+each version, and so does one that no longer fits its places.
 """
 
 import logging
 import os
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
-import numpy as np
 
 from learner import durable
-from learner.classifier import Classifier, State
+from learner.classifier import Classifier, Scores, State
+from learner.explain import Explanation
 from learner.models import build
+from learner.pair import Reader, Writer
 from stream.errors import StateError
 
 FORMAT: Final = 2
-KEPT: Final = 3
+KEPT: Final = 2
+SUFFIX: Final = ".model"
+TRIES: Final = 2  # from the shared arrays; then from a copy
+COPIES: Final = 100
 _LOG: Final = logging.getLogger(__name__)
-_KEY: Final = "driftline"
-_DTYPES: Final = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
-}  # fmt: skip
-_NAMES: Final = {np.dtype(code).str: name for name, code in _DTYPES.items()}
+_T = TypeVar("_T")
 
 
 class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
-    """What stands in a snapshot's header."""
+    """What stands beside a version of a model."""
 
     format: int = FORMAT
     version: str  # lineage and number of labels learned: equal versions are equal models
@@ -45,16 +48,8 @@ class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
     published_at: float  # seconds since 1970, this machine's clock
 
 
-class Snapshot(msgspec.Struct, frozen=True):
-    """A model to be asked; nobody learns on it."""
-
-    info: SnapshotInfo
-    classifier: Classifier
-    path: Path
-
-
 class Publisher:
-    """Writes snapshots. One thread.
+    """Shows models to readers. One thread.
 
     Parameters
     ----------
@@ -66,24 +61,162 @@ class Publisher:
         durable.make_directory(root)
         durable.remove_partial(root)
         self._root, self._epoch, self._number = root, epoch, 0
+        self._writer: Writer | None = None
+        self._shown: Writer | None = None
+
+    def prepare(self, classifier: Classifier) -> None:
+        """Make room for a model that is not to be seen yet, so that its first label need not wait for that."""
+        if classifier.tables:
+            self._begin(classifier, b"")
 
     def publish(self, classifier: Classifier, info: SnapshotInfo) -> Path:
-        """Make a snapshot appear, and drop those that nobody should still need."""
+        """Let readers see a model. Costs two reads of its memory, and writing what changed.
+
+        Raises
+        ------
+        DiskFull : there is no room for a new file; what was published before is served on.
+        """
+        state, encoded = classifier.state(), msgspec.json.encode(info)
+        if self._writer is not None and classifier.tables and self._writer.head.holds(state, encoded):
+            self._writer.write(state, encoded)
+        else:
+            self._begin(classifier, encoded)
+        if self._shown is not self._writer:
+            self._show()
+        return self._path
+
+    def _begin(self, classifier: Classifier, info: bytes) -> None:
         self._number += 1
-        path = self._root / f"{self._epoch:08d}-{self._number:010d}.safetensors"
-        durable.replace(path, *_lay_out(classifier.state(), info))
-        for old in list_snapshots(self._root)[KEPT:]:
-            durable.remove(old)
-        return path
+        self._path = self._root / f"{self._epoch:08d}-{self._number:010d}{SUFFIX}"
+        self._writer = Writer(self._path, classifier.state(), info, 2 if classifier.tables else 1)
+
+    def _show(self) -> None:
+        """Let readers find the file, and drop those that nobody should still need."""
+        assert self._writer is not None
+        self._writer.appear()
+        self._shown = self._writer
+        newest = list_snapshots(self._root)[:KEPT]
+        for path in self._root.iterdir():
+            if path not in newest:
+                durable.remove(path)
+
+    def close(self) -> None:
+        """Let what was published last count after the machine went down, too."""
+        if self._shown is not None:
+            self._shown.close()
 
 
 def list_snapshots(root: Path) -> list[Path]:
     """Return the snapshots, newest first."""
     try:
-        names = sorted((name for name in os.listdir(root) if name[0].isdigit()), reverse=True)  # noqa: PTH208  (20 times a second)
+        names = os.listdir(root)  # noqa: PTH208  (20 times a second)
     except FileNotFoundError:
         return []
-    return [root / name for name in names]
+    found = sorted((name for name in names if name[0].isdigit() and name.endswith(SUFFIX)), reverse=True)
+    return [root / name for name in found]
+
+
+class Model:
+    """A published model that can be asked: always what was published last. One thread."""
+
+    def __init__(self, path: Path, reader: Reader, allow_pickle: bool) -> None:
+        self._path, self._reader = path, reader
+        info = read_info(path, reader)
+        self._classifier = build(info.config["classifier"], info.config, allow_pickle=allow_pickle)
+        self._loaded: tuple[int, int] | None = None
+        self._info = info
+
+    def predict_proba_many(self, texts: Sequence[str]) -> tuple[SnapshotInfo, Scores]:
+        """Return the scores of texts, all by one version of the model, and which. See `_ask`."""
+        return self._ask(lambda classifier: classifier.predict_proba_many(texts))
+
+    def explain_one(
+        self, text: str, labels: Sequence[str] | None = None, n_features: int = 20
+    ) -> tuple[SnapshotInfo, Explanation]:
+        """Explain one version's scores of a text, and say which; see `Classifier.explain_one` and `_ask`."""
+        return self._ask(lambda classifier: classifier.explain_one(text, labels, n_features))
+
+    def _ask(self, question: Callable[[Classifier], _T]) -> tuple[SnapshotInfo, _T]:
+        """Return what one version of the model answers, and which.
+
+        Notes
+        -----
+        What was computed while the half changed is void, and so is an error that came of it. After TRIES of that the
+        tables are copied first: a long request then takes a copy's time undisturbed, not its own.
+
+        Raises
+        ------
+        StateError : the published model is damaged, or not even a copy of it could be had.
+        """
+        for attempt in range(TRIES + COPIES):
+            half, sequence = self._reader.active()
+            try:
+                if attempt >= TRIES:
+                    return self._ask_copy(half, sequence, question)
+                if (half, sequence) != self._loaded:
+                    self._load(half, sequence)
+                answer = question(self._classifier)
+            except Exception:
+                if self._reader.unchanged(half, sequence):
+                    raise
+                continue
+            if self._reader.unchanged(half, sequence):
+                return self._info, answer
+        raise StateError(f"snapshot {self._path}: it is published faster than it can be copied")
+
+    def _load(self, half: int, sequence: int) -> None:
+        """Take over a half: a copy of what is small, the shared tables themselves."""
+        arrays, tables = self._reader.arrays(half), self._classifier.tables
+        self._loaded = None
+        self._take({name: array if name in tables else array.copy() for name, array in arrays.items()}, half, sequence)
+        self._loaded = half, sequence
+
+    def _ask_copy(self, half: int, sequence: int, question: Callable[[Classifier], _T]) -> tuple[SnapshotInfo, _T]:
+        self._loaded = None
+        arrays = self._reader.arrays(half)
+        copies = {name: array.copy() for name, array in arrays.items()}
+        self._take(copies, half, sequence)
+        try:
+            return self._info, question(self._classifier)
+        finally:  # the copies go
+            shared = {name: arrays[name] for name in self._classifier.tables}
+            self._classifier.load_state(copies | shared, self._info.labels)
+
+    def _take(self, state: State, half: int, sequence: int) -> None:
+        encoded = self._reader.info(half)
+        if not self._reader.unchanged(half, sequence):
+            raise StateError(f"snapshot {self._path} changed while it was read")
+        self._info = _decode(self._path, encoded)
+        self._classifier.load_state(state, self._info.labels)
+
+
+class Snapshot:
+    """A mapped file, and a first model in it; nobody learns on it.
+
+    Raises
+    ------
+    ConfigError : the model's state is a pickle, and that was not allowed; nothing of it was opened.
+    StateError : the file is damaged or of another format.
+    """
+
+    def __init__(self, path: Path, *, allow_pickle: bool = False) -> None:
+        self.path, self._allow_pickle = path, allow_pickle
+        self._reader = Reader(path)
+        self._seen: tuple[tuple[int, int], SnapshotInfo] | None = None
+        self.model = self.another_model()
+
+    def another_model(self) -> Model:
+        """Return the model for another thread; the tables are shared."""
+        model = Model(self.path, self._reader, self._allow_pickle)
+        model.predict_proba_many([""])  # all of it fits, and the kernels are compiled
+        return model
+
+    def info(self) -> SnapshotInfo:
+        """Return what stands beside the version that is there now, the same object for the same one. One thread."""
+        active = self._reader.active()
+        if self._seen is None or self._seen[0] != active:
+            self._seen = active, read_info(self.path, self._reader)
+        return self._seen[1]
 
 
 class Follower:
@@ -95,7 +228,7 @@ class Follower:
         self._refused: set[Path] = set()
 
     def look(self) -> Snapshot | None:
-        """Return the newest snapshot, the same object while there is no newer one; None while there is none.
+        """Return the newest snapshot, the same object while there is no newer file; None while there is none.
 
         A damaged one is reported once and passed over. Where the directory was replaced by another, that one counts.
         Raises ConfigError for a pickle that may not be opened.
@@ -108,7 +241,7 @@ class Follower:
             if path in self._refused:
                 continue
             try:
-                self._current = load_snapshot(path, allow_pickle=self._allow_pickle)
+                self._current = Snapshot(path, allow_pickle=self._allow_pickle)
                 break
             except FileNotFoundError:
                 continue  # the learner dropped it just now: there are newer ones
@@ -118,62 +251,21 @@ class Follower:
         return self._current
 
 
-def load_snapshot(path: Path, *, allow_pickle: bool = False) -> Snapshot:
-    """Map a snapshot.
+def read_info(path: Path, reader: Reader) -> SnapshotInfo:
+    """Return what stands beside the active version. Raises StateError."""
+    for _ in range(TRIES + COPIES):
+        half, sequence = reader.active()
+        encoded = reader.info(half)
+        if reader.unchanged(half, sequence):
+            return _decode(path, encoded)
+    raise StateError(f"snapshot {path}: no half of it is whole")
 
-    Raises
-    ------
-    ConfigError : the model's state is a pickle, and that was not allowed; nothing of it was opened.
-    StateError : the file is damaged or of another format.
-    """
+
+def _decode(path: Path, encoded: bytes) -> SnapshotInfo:
     try:
-        header, state = _map(path)
-        info = msgspec.json.decode(header["__metadata__"][_KEY], type=SnapshotInfo)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        info = msgspec.json.decode(encoded, type=SnapshotInfo)
+    except (ValueError, TypeError) as error:
         raise StateError(f"snapshot {path} cannot be read: {error!r}") from error
     if info.format != FORMAT:
         raise StateError(f"snapshot {path} has format {info.format}; this version of Driftline reads format {FORMAT}")
-    classifier = build(info.config["classifier"], info.config, allow_pickle=allow_pickle)
-    classifier.load_state(state, info.labels)
-    return Snapshot(info, classifier, path)
-
-
-def age_s(snapshot: Snapshot) -> float:
-    """Return how long ago the snapshot was published."""
-    return max(0.0, time.time() - snapshot.info.published_at)
-
-
-def _lay_out(state: State, info: SnapshotInfo) -> list[bytes | memoryview]:
-    """Return a safetensors file in parts, the arrays uncopied (the library copies them twice)."""
-    # The widest elements first: so each array lies where its elements may lie.
-    arrays = dict(sorted(state.items(), key=lambda item: (-item[1].itemsize, item[0])))
-    header: dict[str, Any] = {"__metadata__": {_KEY: msgspec.json.encode(info).decode()}}
-    end = 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": _NAMES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
-    encoded = msgspec.json.encode(header)
-    encoded += b" " * (-len(encoded) % 8)
-    return [
-        len(encoded).to_bytes(8, "little"),
-        encoded,
-        *(np.ascontiguousarray(array).data for array in arrays.values()),
-    ]
-
-
-def _map(path: Path) -> tuple[dict[str, Any], State]:
-    """Map a safetensors file copy-on-write (the library's own loader copies): a length, a JSON header, the arrays."""
-    whole = np.memmap(path, np.uint8, mode="c")
-    length = int(whole[:8].view("<u8")[0])
-    if not 2 <= length <= whole.size - 8:
-        raise ValueError(f"its header would have {length} bytes, the file has {whole.size}")
-    header = msgspec.json.decode(whole[8 : 8 + length].tobytes())
-    body = np.asarray(whole[8 + length :])
-    state = {}
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            start, end = tensor["data_offsets"]
-            state[name] = body[start:end].view(_DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-    return header, state
+    return info

@@ -44,10 +44,11 @@ class Status(msgspec.Struct, kw_only=True):
     progress: dict[str, Any]
     drift: Alarms = msgspec.field(default_factory=Alarms)
     losses: Losses = msgspec.field(default_factory=Losses)
-    checkpoint: int = 0  # batch of the newest checkpoint
+    checkpoint: int = 0  # batch of the newest checkpoint on the disk
     batch: int = 0
     window_bytes: int = 0
-    checkpoint_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0  # how long the last one took, while the loop went on
+    checkpoint_pause_seconds: float = 0.0  # how long the loop stood still for it
     snapshot_seconds: float = 0.0
 
     @property

@@ -170,6 +170,8 @@ def new_work(settings: TreeSettings) -> Work:
 class Tree(Classifier):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
+    tables = frozenset({"slots", "frequencies", "keys", "entries", "leaf_totals", "sketch"})
+
     settings: TreeSettings
     _sketch: Sketch
 

@@ -6,6 +6,7 @@ there. Bounded by count, bytes and age (the log's time, never this machine's). N
 learned is returned, and the loop learns it.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ MAX_IDS_PER_MESSAGE: Final = 64
 MAX_EARLY_PER_MESSAGE: Final = 16
 # Labels without a message get this part of the limits, so that a flood of them cannot push the messages out.
 EARLY_SHARE: Final = 0.25
+SLICE: Final = 256  # entries encoded at once: a fraction of a millisecond, during which no other thread runs
 
 
 class Limits(NamedTuple):
@@ -84,6 +86,45 @@ class _WindowState(msgspec.Struct, array_like=True):
     early: list[tuple[str, list[Early]]]
 
 
+class Frozen:
+    """A window as it was at one moment, to be encoded by another thread while its own goes on.
+
+    Entries are not copied, which would take long, but each is kept as it was before its first change since. Whoever
+    changes one keeps it first, so an encoded slice during which nothing was kept is as it was.
+    """
+
+    def __init__(self, window: "Window") -> None:
+        # A dict's own iterators, not those of an OrderedDict, which take twenty times as long for the same order.
+        self._keys, self._entries = list(dict.keys(window.messages)), list(dict.values(window.messages))
+        self._early = [(key, list(waiting)) for key, waiting in window.early.items()]
+        self._clock_ms, self._window = window.clock_ms, window
+        self._kept: dict[int, Entry] = {}  # by id: all entries live as long as this
+        window.kept = self._kept
+
+    def encode(self) -> Iterator[bytes]:
+        """Give the window's state in parts, once."""
+        encode, n = msgspec.msgpack.Encoder().encode, len(self._keys)
+        yield b"\x93" + encode(self._clock_ms) + _array_head(n)
+        for start in range(0, n, SLICE):
+            keys, entries = self._keys[start : start + SLICE], self._entries[start : start + SLICE]
+            n_kept = -1
+            while n_kept < len(self._kept):
+                n_kept = len(self._kept)
+                encoded = encode(
+                    [(key, self._kept.get(id(entry), entry)) for key, entry in zip(keys, entries, strict=True)]
+                )
+            yield encoded[len(_array_head(len(keys))) :]
+        self._window.kept = None
+        yield encode(self._early)
+
+
+def _array_head(n: int) -> bytes:
+    """Return how an array of n begins in msgpack."""
+    if n < 1 << 4:
+        return bytes([0x90 | n])
+    return b"\xdc" + n.to_bytes(2, "big") if n < 1 << 16 else b"\xdd" + n.to_bytes(4, "big")
+
+
 class Window:
     """The messages of one partition that can still be labelled, and its labels that wait for a message."""
 
@@ -94,6 +135,7 @@ class Window:
         self.clock_ms = 0
         self.n_bytes = self.early_bytes = 0
         self.unlabelled = 0
+        self.kept: dict[int, Entry] | None = None  # while a frozen state is encoded: see Frozen
         self.limit(limits)
 
     def limit(self, limits: Limits) -> None:
@@ -117,6 +159,7 @@ class Window:
             self._counts.duplicates += 1
             return None, []
         else:
+            self._keep(entry)
             entry.came = True
             entry.n_bytes += score_bytes
             self.n_bytes += score_bytes
@@ -154,10 +197,13 @@ class Window:
         """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
         return list(self._evict_messages()), list(self._evict_early())
 
+    def freeze(self) -> Frozen:
+        """Return everything as it is now; the one before must have been encoded."""
+        return Frozen(self)
+
     def state(self) -> bytes:
         """Return everything, as bytes that depend on nothing else."""
-        state = _WindowState(self.clock_ms, list(self.messages.items()), list(self.early.items()))
-        return msgspec.msgpack.encode(state)
+        return b"".join(self.freeze().encode())
 
     def load_state(self, state: bytes) -> None:
         """Take over what `state` gave."""
@@ -179,7 +225,14 @@ class Window:
         self.unlabelled += 1
         return entry
 
+    def _keep(self, entry: Entry) -> None:
+        """Keep an entry that is about to change, where a frozen state needs it."""
+        kept = self.kept
+        if kept is not None:
+            kept.setdefault(id(entry), copy.copy(entry))
+
     def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> list[Label]:
+        self._keep(entry)
         if feedback.id is not None:
             if feedback.id in entry.feedback_ids:
                 self._counts.repeated += 1
@@ -277,6 +330,10 @@ class Join:
     def state(self) -> list[bytes]:
         """Return the windows' state."""
         return [window.state() for window in self.windows]
+
+    def freeze(self) -> list[Frozen]:
+        """Return the windows as they are now."""
+        return [window.freeze() for window in self.windows]
 
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""

@@ -303,10 +303,22 @@ class TestModels:
             assert all(each.result() > 3 for each in asking)
             assert len(seen) > 3
 
+    def test_what_was_published_shows_at_the_next_request(self, place: Place) -> None:
+        place.publish()
+        with running(place.stream) as url, httpx.Client(base_url=url, timeout=30) as http:
+            for updates in range(5, 25):
+                version = place.publish(updates)
+                for texts in (TEXTS[:1], TEXTS * 250):  # on the event loop, and in the thread
+                    answer = http.post("/predict", json={"texts": texts}).json()
+                    assert answer["model_version"] == version
+                    assert answer["feedback_offsets"]["0"] == updates
+                    expected = place.classifier.predict_proba_one(texts[0])
+                    assert answer["predictions"][0]["scores"] == pytest.approx(expected, abs=1e-6)
+
     def test_a_damaged_snapshot_leaves_the_one_before(self, place: Place) -> None:
         place.publish()
         with running(place.stream) as url:
-            (place.stream.data / "snapshots" / "99999999-0000000001.safetensors").write_bytes(b"\x10" * 100)
+            (place.stream.data / "snapshots" / "99999999-0000000001.model").write_bytes(b"\x10" * 100)
             time.sleep(0.2)
             assert post(f"{url}/predict", {"text": "a"}).json()["model_version"] == "lineage-4"
 

@@ -264,3 +264,25 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
+
+
+def test_freshness_is_measured(tmp_path: Path) -> None:
+    """Idle, at a rate, at full speed: labels show, predictions are answered."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench.freshness", "linear?bits=12", "--labels", "10", "--rate", "200"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ended.stdout.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["idle", "200/s", "full speed"]
+    for row in rows:
+        shown, answered = ([float(figure) for figure in cell.split(" / ")] for cell in row[2:4])
+        assert 0 < shown[0] <= shown[1] < 30_000
+        assert 0 < answered[0] <= answered[1] < 30_000
+    learned = [float(row[4].replace(",", "")) for row in rows]
+    assert learned[0] < learned[1] < learned[2]

@@ -39,7 +39,7 @@ def make(batch: int) -> Checkpoint:
         created_at="2026-01-31T12:00:00+00:00",
     )
     model = {"weights": rng.random((16, 2)).astype(np.float32), "count": np.array([batch])}
-    return Checkpoint(manifest, model, {"support": np.array([1, 2])}, {"widths": np.array([batch])}, [b"window"])
+    return Checkpoint(manifest, model, {"support": np.array([1, 2])}, {"widths": np.array([batch])}, [[b"window"]])
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:

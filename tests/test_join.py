@@ -2,10 +2,12 @@
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream import join
 from stream.join import ENTRY_BYTES, Join, Label, Limits, Window
 from stream.records import Feedback, Message, Rejected
 
@@ -230,3 +232,50 @@ def test_a_state_that_is_none_is_refused(state: bytes) -> None:
     table = Table()
     with pytest.raises(Exception, match="the join window of the checkpoint cannot be read"):
         table.join.load_state(table.join.counts, [state])
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["message", "label", "text", "retract"]), st.integers(0, 30), st.integers(0, 3)),
+    max_size=60,
+)
+
+
+def apply(table: Table, steps: list[tuple[str, int, int]]) -> None:
+    for kind, key, number in steps:
+        if kind == "message":
+            table.message(str(key), f"text {number}")
+        else:
+            fields = {"text": {"text": f"text {number}"}, "retract": {"op": "retract"}}.get(kind, {"id": f"f{number}"})
+            table.label(str(key), f"label {number}", **fields)
+
+
+@given(STEPS, st.lists(STEPS, max_size=12))
+def test_a_frozen_window_is_encoded_as_it_was_while_the_window_goes_on(
+    before: list[tuple[str, int, int]], meanwhile: list[list[tuple[str, int, int]]]
+) -> None:
+    table = Table(Limits(messages=20, n_bytes=1 << 20, age_ms=50))
+    apply(table, before)
+    (window,) = table.join.windows
+    expected = msgspec.msgpack.encode([window.clock_ms, list(window.messages.items()), list(window.early.items())])
+    (frozen,) = table.join.freeze()
+    encoded = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join, "SLICE", 3)
+        for part in frozen.encode():
+            encoded.append(part)
+            if meanwhile:
+                apply(table, meanwhile.pop())
+    assert b"".join(encoded) == expected
+    assert window.kept is None
+    assert table.join.state() == [
+        msgspec.msgpack.encode([window.clock_ms, list(window.messages.items()), list(window.early.items())])
+    ]
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 300, 65_535, 65_536])
+def test_a_window_of_any_size_is_encoded(n: int) -> None:
+    table = Table(Limits(1 << 20, 1 << 30, 1 << 30))
+    for number in range(n):
+        table.message(str(number))
+    (state,) = table.join.state()
+    assert [key for key, _ in msgspec.msgpack.decode(state)[1]] == [str(number) for number in range(n)]
