@@ -197,7 +197,7 @@ class Learner:
     def step(self, timeout_s: float = POLL_S) -> int:
         """Take one batch through all steps; return how many records it had."""
         batch = self._merger.take(self._settings.batch_records, timeout_s)  # 1
-        if batch.records:
+        if len(batch):
             outputs = self._machine.apply(batch)  # 2, 3, 4
             self._batch += 1
             self._journal.append(self._batch, self._outbox.delivered, batch.spans)  # 5
@@ -210,7 +210,7 @@ class Learner:
             self._checkpoint()  # 7
         if now >= self._next_status:
             self._report("running")
-        return len(batch.records)
+        return len(batch)
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""

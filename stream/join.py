@@ -6,7 +6,7 @@ there. Bounded by count, bytes and age (the log's time, never this machine's). N
 learned is returned, and the loop learns it.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -56,7 +56,7 @@ class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
     orphan: Rejected
 
 
-class Label(NamedTuple):
+class Label(msgspec.Struct, frozen=True, gc=False):
     """A label to be learned now. `corrects` tells that another label of that message was learned before."""
 
     entry: Entry
@@ -64,6 +64,9 @@ class Label(NamedTuple):
     timestamp_ms: int
     corrects: bool
     orphan: Rejected | None = None  # where it had to wait: what it is on the dead-letter topic
+
+
+Labels = tuple[Label, ...]
 
 
 class JoinCounts(msgspec.Struct, array_like=True):
@@ -85,11 +88,17 @@ class _WindowState(msgspec.Struct, array_like=True):
 
 
 class Window:
-    """The messages of one partition that can still be labelled, and its labels that wait for a message."""
+    """The messages of one partition that can still be labelled, and its labels that wait for a message.
 
-    def __init__(self, limits: Limits, counts: JoinCounts) -> None:
-        self._counts = counts
-        self.messages: OrderedDict[str, Entry] = OrderedDict()
+    Parameters
+    ----------
+    homes : which of a join's windows has a message, or the labels that wait for it; changed
+    """
+
+    def __init__(self, limits: Limits, counts: JoinCounts, homes: "dict[str, Window]") -> None:
+        self._counts, self._homes = counts, homes
+        self.messages: dict[str, Entry] = {}
+        self._oldest: deque[str] = deque()  # the keys of `messages`; a dict's own first key is slow to find
         self.early: OrderedDict[str, list[Early]] = OrderedDict()
         self.clock_ms = 0
         self.n_bytes = self.early_bytes = 0
@@ -101,7 +110,7 @@ class Window:
         self._limits, self._early_limits = limits, limits.share(EARLY_SHARE)
         self._due_ms = 0  # before this time no message is too old; 0: not known
 
-    def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, list[Label]]:
+    def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, Labels]:
         """Take a message in.
 
         Returns
@@ -109,35 +118,37 @@ class Window:
         entry : to be scored; None where the message was there already
         labels : that waited for it, to be learned once it was scored
         """
-        self.clock_ms = max(self.clock_ms, timestamp_ms)
+        if timestamp_ms > self.clock_ms:
+            self.clock_ms = timestamp_ms
         entry = self.messages.get(message.id)
         if entry is None:
             entry = self._insert(message.id, message.text, timestamp_ms, score_bytes)
         elif entry.came:
             self._counts.duplicates += 1
-            return None, []
+            return None, ()
         else:
             entry.came = True
             entry.n_bytes += score_bytes
             self.n_bytes += score_bytes
-        return entry, self._settle_early(message.id, entry) if self.early else []
+        return entry, self._settle_early(message.id, entry) if self.early else ()
 
-    def add_feedback(self, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None) -> list[Label]:
+    def add_feedback(self, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None) -> Labels:
         """Take a label in and return what is to be learned now; `orphan` is needed where the message is not here."""
-        self.clock_ms = max(self.clock_ms, timestamp_ms)
+        if timestamp_ms > self.clock_ms:
+            self.clock_ms = timestamp_ms
         entry = self.messages.get(feedback.message_id)
         if feedback.op == "retract":
             self._retract(feedback, entry)
-            return []
+            return ()
         if entry is not None:
             return self._settle(entry, feedback, timestamp_ms)
         if feedback.text is not None:
             entry = self._insert(feedback.message_id, feedback.text, timestamp_ms, 0)
             entry.came = False
-            return self._settle_early(feedback.message_id, entry) + self._settle(entry, feedback, timestamp_ms)
+            return (*self._settle_early(feedback.message_id, entry), *self._settle(entry, feedback, timestamp_ms))
         assert orphan is not None, "add_feedback needs the orphan where `feedback.message_id in messages` is false"
         self._wait(Early(feedback, timestamp_ms, orphan))
-        return []
+        return ()
 
     @property
     def over(self) -> bool:
@@ -152,7 +163,7 @@ class Window:
 
     def evict(self) -> tuple[list[Entry], list[Rejected]]:
         """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
-        return list(self._evict_messages()), list(self._evict_early())
+        return self._evict_messages(), list(self._evict_early()) if self.early else []
 
     def state(self) -> bytes:
         """Return everything, as bytes that depend on nothing else."""
@@ -166,8 +177,10 @@ class Window:
         except msgspec.MsgspecError as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
         self.clock_ms = loaded.clock_ms
-        self.messages = OrderedDict(loaded.messages)
+        self.messages = dict(loaded.messages)
+        self._oldest = deque(self.messages)
         self.early = OrderedDict(loaded.early)
+        self._homes.update(dict.fromkeys([*self.messages, *self.early], self))
         self.n_bytes = sum(entry.n_bytes for entry in self.messages.values())
         self.early_bytes = sum(map(_early_bytes, self.early.values()))
         self.unlabelled = sum(entry.label is None for entry in self.messages.values())
@@ -175,46 +188,53 @@ class Window:
     def _insert(self, key: str, text: str, timestamp_ms: int, score_bytes: int) -> Entry:
         n_bytes = ENTRY_BYTES + 4 * (len(key) + len(text)) + score_bytes  # a character takes up to 4 bytes
         entry = self.messages[key] = Entry(text, timestamp_ms, n_bytes)
+        self._homes[key] = self
+        self._oldest.append(key)
         self.n_bytes += n_bytes
         self.unlabelled += 1
         return entry
 
-    def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> list[Label]:
+    def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> Labels:
+        known = entry.label
         if feedback.id is not None:
-            if feedback.id in entry.feedback_ids:
+            ids = entry.feedback_ids
+            if feedback.id in ids:
                 self._counts.repeated += 1
-                return []
-            entry.feedback_ids = (*entry.feedback_ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id)
+                return ()
+            entry.feedback_ids = (*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id)
             grown = ENTRY_BYTES // 4 + 4 * len(feedback.id)
             entry.n_bytes += grown
             self.n_bytes += grown
-        if entry.label == feedback.label:
+        if known is None:
+            self.unlabelled -= 1
+        elif known == feedback.label:
             self._counts.repeated += 1
-            return []
-        corrects = entry.label is not None
-        self._counts.corrected += corrects
-        self.unlabelled -= not corrects
+            return ()
+        else:
+            self._counts.corrected += 1
         entry.label = feedback.label
-        return [Label(entry, feedback, timestamp_ms, corrects)]
+        return (Label(entry, feedback, timestamp_ms, known is not None),)
 
-    def _settle_early(self, key: str, entry: Entry) -> list[Label]:
+    def _settle_early(self, key: str, entry: Entry) -> Labels:
         waiting = self.early.pop(key, [])
         self.early_bytes -= _early_bytes(waiting)
-        return [
-            label._replace(orphan=each.orphan)
+        return tuple(
+            msgspec.structs.replace(label, orphan=each.orphan)
             for each in waiting
             for label in self._settle(entry, each.feedback, each.timestamp_ms)
-        ]
+        )
 
     def _retract(self, feedback: Feedback, entry: Entry | None) -> None:
         """Drop the labels that still wait. One that was learned stays in the model until it is built anew."""
         self._counts.retracted += 1
         if entry is None:
             self.early_bytes -= _early_bytes(self.early.pop(feedback.message_id, []))
+            self._homes.pop(feedback.message_id, None)
 
     def _wait(self, early: Early) -> None:
         key = early.feedback.message_id
         waiting = self.early.setdefault(key, [])
+        self._homes[key] = self
         known = any(early.feedback.id is not None and each.feedback.id == early.feedback.id for each in waiting)
         if known or len(waiting) >= MAX_EARLY_PER_MESSAGE:
             self._counts.repeated += 1
@@ -223,20 +243,23 @@ class Window:
         waiting.append(early)
         self.early_bytes += _early_bytes([early])
 
-    def _evict_messages(self) -> Iterator[Entry]:
-        limits, messages = self._limits, self.messages
-        while messages:
-            if len(messages) <= limits.messages and self.n_bytes <= limits.n_bytes:
-                oldest = next(iter(messages.values()))
-                self._due_ms = oldest.timestamp_ms + limits.age_ms + 1
+    def _evict_messages(self) -> list[Entry]:
+        limits, messages, oldest = self._limits, self.messages, self._oldest
+        expired = []
+        while oldest:
+            if len(oldest) <= limits.messages and self.n_bytes <= limits.n_bytes:
+                self._due_ms = messages[oldest[0]].timestamp_ms + limits.age_ms + 1
                 if self.clock_ms < self._due_ms:
-                    return
-            _, entry = messages.popitem(last=False)
+                    break
+            key = oldest.popleft()
+            entry = messages.pop(key)
+            del self._homes[key]
             self.n_bytes -= entry.n_bytes
             if entry.label is None:
                 self.unlabelled -= 1
                 self._counts.expired += 1
-                yield entry
+                expired.append(entry)
+        return expired
 
     def _evict_early(self) -> Iterator[Rejected]:
         limits, early = self._early_limits, self.early
@@ -245,7 +268,8 @@ class Window:
                 oldest = next(iter(early.values()))
                 if oldest[0].timestamp_ms >= self.clock_ms - limits.age_ms:
                     return
-            _, waiting = early.popitem(last=False)
+            key, waiting = early.popitem(last=False)
+            del self._homes[key]
             self.early_bytes -= _early_bytes(waiting)
             for each in waiting:
                 self._counts.orphaned += 1
@@ -266,11 +290,12 @@ class Join:
     def __init__(self) -> None:
         self.counts = JoinCounts()
         self.windows: list[Window] = []
+        self._homes: dict[str, Window] = {}  # one look-up, however many windows there are
 
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Share the limits among so many partitions; windows that are there stay."""
         share = self._share = limits.share(1 / n_partitions)
-        self.windows += [Window(share, self.counts) for _ in range(n_partitions - len(self.windows))]
+        self.windows += [Window(share, self.counts, self._homes) for _ in range(n_partitions - len(self.windows))]
         for window in self.windows:
             window.limit(share)
 
@@ -281,27 +306,18 @@ class Join:
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""
         self.counts = counts
-        self.windows = [Window(self._share, counts) for _ in windows]
+        self._homes = {}
+        self.windows = [Window(self._share, counts, self._homes) for _ in windows]
         for window, state in zip(self.windows, windows, strict=True):
             window.load_state(state)
 
     def of_message(self, partition: int, message_id: str) -> Window:
         """Return the window that a message goes to: where its label waits, or its partition's own."""
-        own = self.windows[partition]
-        if len(self.windows) > 1 and message_id not in own.messages:
-            for window in self.windows:
-                if message_id in window.messages or message_id in window.early:
-                    return window
-        return own
+        return self._homes.get(message_id) or self.windows[partition]
 
     def of_feedback(self, partition: int, message_id: str) -> Window:
-        """Return the window that holds a label's message, or else its partition's own."""
-        own = self.windows[partition % len(self.windows)]
-        if message_id not in own.messages:
-            for window in self.windows:
-                if message_id in window.messages:
-                    return window
-        return own
+        """Return the window that holds a label's message or others of its labels, or else its partition's own."""
+        return self._homes.get(message_id) or self.windows[partition % len(self.windows)]
 
     @property
     def n_bytes(self) -> int:

@@ -13,9 +13,9 @@ from learner.machine import Machine
 from learner.models import make_classifier
 from learner.settings import LearnerSettings
 from stream.log import NewRecord, Record, TopicPartition
-from stream.merge import Batch
 from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
 from stream.settings import StreamSettings
+from tests.data import batch
 
 MODEL = "linear?bits=10&max_labels=4"
 MESSAGES, FEEDBACK = TopicPartition("messages", 0), TopicPartition("feedback", 0)
@@ -50,7 +50,7 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
     ends = [*sorted(set(cuts)), len(records)]
     for start, end in zip([0, *ends], ends, strict=False):
         if start < end:
-            for topic, new in machine.apply(Batch(list(records[start:end]), [])).items():
+            for topic, new in machine.apply(batch(records[start:end])).items():
                 sent[topic] += new
     return sent
 
@@ -202,7 +202,7 @@ def test_an_alarm_says_which_record_showed_it() -> None:
     stream = drifting(1000)
     learner, raised = machine(), []
     for record in stream.records:
-        learner.apply(Batch([record], []))
+        learner.apply(batch([record]))
         assert all(
             (each.topic, each.partition, each.offset) == (*record.partition, record.offset) for each in learner.raised
         )
