@@ -15,11 +15,11 @@ counts and the labels' names, `learn` the classifier's arrays, and neither what 
 both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -33,8 +33,9 @@ from learner.progress import Progress
 from learner.settings import Rules
 from stream.errors import BadRecord
 from stream.join import Entry, Join, Labels, Window
-from stream.log import NewRecord, Record
+from stream.log import Chunk, NewRecord, Record
 from stream.merge import Batch
+from stream.plain import Ints, Run, join_run, odd_places
 from stream.records import (
     Feedback,
     Message,
@@ -51,15 +52,8 @@ Decoded = Message | Feedback | BadRecord | None  # None: a tombstone
 
 # What a producer may give for a time is any 64-bit number; a date ends with the year 9999.
 LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
-
-
-class _Served(NamedTuple):
-    """A label that is to be compared with what was served for its message."""
-
-    target: int
-    entry: Entry
-    timestamp_ms: int
-    place: int  # of the record in the batch
+# Fewer records are sooner taken one by one than together.
+MANY: Final = 16
 
 
 class Plan:
@@ -70,22 +64,24 @@ class Plan:
         self.texts: list[str] = []
         self.learned: list[int] = []  # the steps that have a target
         self.targets: list[int] = []
-        self.weights: list[float] = []
+        self.weights: dict[int, float] = {}  # of steps, where it is not 1
         self.entries: list[Entry] = []  # of the messages, which are the other steps
-        self.messages: list[Message] = []
-        self.times_ms: list[int] = []  # of the messages
+        self.messages: list[tuple[Message, int]] = []  # with their times
         self.growth = [(0, n_labels)]  # from which step on how many labels are known
-        self.served: list[_Served] = []
+        # Labels to be compared with what was served: column, entry, time, and the record's place in the batch.
+        self.served: list[tuple[int, Entry, int, int]] = []
         self.rejected: list[Rejected] = []
         self.updates = updates  # before the batch
         self.scores: Scores = np.empty((0, 0), np.float32)
 
     def learn(self, text: str, target: int, weight: float) -> None:
         """Add a step that learns."""
-        self.learned.append(len(self.texts))
-        self.targets.append(target)
-        self.weights.append(weight)
+        step = len(self.texts)
         self.texts.append(text)
+        self.learned.append(step)
+        self.targets.append(target)
+        if weight != 1.0:
+            self.weights[step] = weight
 
     def steps_scored(self) -> NDArray[np.int64]:
         """Return the messages' steps."""
@@ -140,9 +136,76 @@ class Machine:
         """Take a batch's records in, all but what needs scores."""
         plan = Plan(batch, self.counts.updates, len(self.classifier.labels))
         self._before_new_label = before_new_label
-        records, timestamps, partitions = self._decode(batch)
+        found, times_ms, partitions = self._decode(batch)
+        if not self._plan_run(plan, 0, self._whole(batch, found, times_ms, partitions)):
+            records = [found[place] for place in batch.order.tolist()]
+            for start, stop in _runs(odd_places(records, self.join, self.classifier.columns), len(records)):
+                part = slice(start, stop)
+                run = Run.of(records[part], times_ms[part], partitions[part])
+                if stop - start < MANY or not self._plan_run(plan, start, run):
+                    self._one_by_one(plan, start, records[part], times_ms[part], partitions[part])
+        self.counts.messages_seen += len(plan.entries)
+        self.counts.updates += len(plan.targets)
+        self.counts.rejected += len(plan.rejected)
+        return plan
+
+    def _decode(self, batch: Batch) -> tuple[list[Decoded], Ints, Ints]:
+        """Return a batch's records chunk by chunk, and in its order their times as dates and their partitions' numbers."""
+        found: list[Decoded] = []
+        for chunk in batch.chunks:
+            decode = decode_messages if self._has_messages(chunk) else decode_feedbacks
+            found += decode(chunk.values, chunk.headers, self.rules.max_record_bytes)
+        times_ms = np.concatenate([chunk.timestamps_ms for chunk in batch.chunks])[batch.order]
+        numbers = [chunk.partition.partition for chunk in batch.chunks]
+        partitions = np.repeat(numbers, [len(chunk) for chunk in batch.chunks])[batch.order]
+        return found, np.clip(times_ms, 0, LAST_TIMESTAMP_MS), partitions
+
+    def _has_messages(self, chunk: Chunk) -> bool:
+        return chunk.partition.topic == self.rules.topics.messages
+
+    def _whole(self, batch: Batch, found: list[Decoded], times_ms: Ints, partitions: Ints) -> Run:
+        """Return a batch as a run; what can be no part of one is left out of it."""
+        is_message = np.repeat([self._has_messages(chunk) for chunk in batch.chunks], list(map(len, batch.chunks)))
+        of_kind = is_message[batch.order]
+        places = np.flatnonzero(of_kind), np.flatnonzero(~of_kind)
+        messages, feedbacks = (
+            [record for place in batch.order[each].tolist() if type(record := found[place]) is kind]
+            for each, kind in zip(places, (Message, Feedback), strict=True)
+        )
+        return Run(messages, feedbacks, places, times_ms, partitions)
+
+    def _plan_run(self, plan: Plan, first: int, run: Run) -> bool:
+        """Take plain records in together, where they are; `first` is the place of the first in the batch."""
+        messages, feedbacks, places, times_ms, _ = run
+        if len(messages) + len(feedbacks) < len(times_ms):
+            return False
+        score_bytes, may_expire = 4 * plan.growth[-1][1], self.rules.expire_as is None
+        joined = join_run(self.join, run, self.classifier.columns, score_bytes, may_expire=may_expire)
+        if joined is None:
+            return False
+        texts = np.empty(len(times_ms), object)
+        texts[places[0]] = [message.text for message in messages]
+        texts[places[1]] = [entry.text for entry in joined.labelled]
+        steps = (places[1] + len(plan.texts)).tolist()
+        plan.texts += texts.tolist()
+        plan.learned += steps
+        plan.targets += joined.columns
+        plan.entries += joined.entries
+        if self.rules.predictions:
+            plan.messages += zip(messages, times_ms[places[0]].tolist(), strict=True)
+        weights = [feedback.weight for feedback in feedbacks]
+        if weights.count(1.0) < len(weights):
+            plan.weights.update(zip(steps, weights, strict=True))
+        label_places, label_times = (places[1] + first).tolist(), times_ms[places[1]].tolist()
+        plan.served += zip(joined.columns, joined.labelled, label_times, label_places, strict=True)
+        self.counts.labels_seen += len(feedbacks)
+        self.counts.labels_learned += len(feedbacks)
+        return True
+
+    def _one_by_one(self, plan: Plan, first: int, records: list[Any], times_ms: Ints, partitions: Ints) -> None:
+        """Take any records in; `first` is the place of the first in the batch."""
         for place, record, timestamp_ms, partition in zip(
-            range(len(records)), records, timestamps, partitions, strict=True
+            count(first), records, times_ms.tolist(), partitions.tolist(), strict=False
         ):
             if type(record) is Message:
                 self._message(plan, place, record, timestamp_ms, partition)
@@ -151,24 +214,7 @@ class Machine:
             elif record is None:
                 self.counts.tombstones += 1
             else:
-                plan.rejected.append(_reject(batch[place], record.error, record.detail))
-        self.counts.messages_seen += len(plan.entries)
-        self.counts.updates += len(plan.targets)
-        self.counts.rejected += len(plan.rejected)
-        return plan
-
-    def _decode(self, batch: Batch) -> tuple[list[Decoded], list[int], list[int]]:
-        """Return the records of a batch in its order, their times in the range of dates, their partitions' numbers."""
-        found: list[Decoded] = []
-        for chunk in batch.chunks:
-            decode = decode_messages if chunk.partition.topic == self.rules.topics.messages else decode_feedbacks
-            found += decode(chunk.values, chunk.headers, self.rules.max_record_bytes)
-        order = batch.order
-        times = np.concatenate([chunk.timestamps_ms for chunk in batch.chunks])[order]
-        numbers = [chunk.partition.partition for chunk in batch.chunks]
-        partitions = np.repeat(numbers, [len(chunk) for chunk in batch.chunks])[order]
-        records = [found[place] for place in order.tolist()]
-        return records, np.clip(times, 0, LAST_TIMESTAMP_MS).tolist(), partitions.tolist()
+                plan.rejected.append(_reject(plan.batch[place], record.error, record.detail))
 
     def _message(self, plan: Plan, place: int, message: Message, timestamp_ms: int, partition: int) -> None:
         window = self.join.of_message(partition, message.id)
@@ -176,8 +222,8 @@ class Machine:
         if entry is not None:
             plan.texts.append(message.text)
             plan.entries.append(entry)
-            plan.messages.append(message)
-            plan.times_ms.append(timestamp_ms)
+            if self.rules.predictions:
+                plan.messages.append((message, timestamp_ms))
         if labels:
             self._plan_labels(plan, place, labels)
         if window.over:
@@ -214,7 +260,7 @@ class Machine:
             plan.learn(entry.text, target, feedback.weight)
             self.counts.labels_learned += 1
             if entry.came and not label.corrects:
-                plan.served.append(_Served(target, entry, label.timestamp_ms, place))
+                plan.served.append((target, entry, label.timestamp_ms, place))
 
     def _evict(self, plan: Plan, window: Window) -> None:
         expired, orphans = window.evict()
@@ -229,11 +275,10 @@ class Machine:
 
     def _column(self, plan: Plan, label: str) -> int:
         """Return a label's column. Raises TooManyLabels."""
-        classifier = self.classifier
-        if classifier.knows(label):
-            return classifier.label_index(label)
+        if self.classifier.knows(label):
+            return self.classifier.label_index(label)
         self._before_new_label()
-        column = classifier.label_index(label)
+        column = self.classifier.label_index(label)
         plan.growth.append((len(plan.texts), column + 1))
         return column
 
@@ -244,7 +289,7 @@ class Machine:
         targets = np.full(len(plan.texts), -1, np.int32)
         weights = np.ones(len(plan.texts), np.float32)
         targets[plan.learned] = plan.targets
-        weights[plan.learned] = plan.weights
+        weights[list(plan.weights)] = list(plan.weights.values())
         plan.scores = self.classifier.score_and_learn(plan.texts, targets, weights)
 
     # 3. What was served, and how good it was.
@@ -277,7 +322,9 @@ class Machine:
             return
         n_labels = len(self.classifier.labels)
         targets, entries, times_ms, places = zip(*plan.served, strict=True)
-        rows = b"".join([(entry.scores or b"").ljust(4 * n_labels, b"\0") for entry in entries])
+        rows = b"".join([entry.scores or b"" for entry in entries])
+        if len(rows) < 4 * n_labels * len(entries):  # some had fewer labels to choose from
+            rows = b"".join([(entry.scores or b"").ljust(4 * n_labels, b"\0") for entry in entries])
         scores = np.frombuffer(rows, np.float32).reshape(len(entries), n_labels)
         truth = np.array(targets, np.int32)
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
@@ -317,8 +364,8 @@ class Machine:
         updates = (plan.updates + np.searchsorted(plan.learned, steps)).tolist()
         return [
             self._prediction(message, timestamp_ms, [labels[index] for index in indices[:known]], best_scores, version)
-            for message, timestamp_ms, indices, known, best_scores, version in zip(
-                plan.messages, plan.times_ms, names, n_labels.tolist(), values, updates, strict=True
+            for (message, timestamp_ms), indices, known, best_scores, version in zip(
+                plan.messages, names, n_labels.tolist(), values, updates, strict=True
             )
         ]
 
@@ -339,6 +386,17 @@ class Machine:
 
     def _version(self, updates: int) -> str:
         return f"{self.lineage}-{updates}"
+
+
+def _runs(odd: list[int], n: int) -> Iterator[tuple[int, int]]:
+    """Yield where each run of records that are not odd starts and ends, and each of odd ones, among n."""
+    start = 0
+    for place in [*odd, n]:
+        if start < place:
+            yield start, place
+        if place < n:
+            yield place, place + 1
+        start = place + 1
 
 
 def _timestamp(message: Message, timestamp_ms: int) -> str:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
+from operator import is_not
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -448,7 +449,7 @@ class KafkaReader(Reader):
         messages = self._consumer.consume(max_records, timeout_s)
         if self._log._denied is not None and self._failure is None:
             self._failure = self._log._explain("reading", KafkaException(self._log._denied))
-        if list(map(_ERROR, messages)).count(None) < len(messages):
+        if any(map(is_not, map(_ERROR, messages), repeat(None))):  # == fails: a KafkaError takes None for a number
             self._follow(messages)
             return [message for message in messages if message.error() is None]
         if self._ended:

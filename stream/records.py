@@ -9,7 +9,7 @@ values at once where there are many; reasons are only looked for once it has fai
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
@@ -193,7 +193,7 @@ class _Kind(NamedTuple, Generic[_T]):
 
     decode: Callable[[bytes, Headers | None, int], _T]
     decode_lines: Callable[[bytes], list[_T]]
-    are_usable: Callable[[list[_T]], bool]
+    are_usable: Callable[[list[_T], int], bool]
 
 
 def _decode_many(kind: _Kind[_T], values: Values, headers: ManyHeaders, max_bytes: int) -> list[_T | BadRecord | None]:
@@ -242,27 +242,29 @@ def _decode_lines(kind: _Kind[_T], values: Values, max_bytes: int) -> list[_T] |
         records = kind.decode_lines(joined)
     except (ValueError, RecursionError, BadRecord):
         return None
-    return records if len(records) == len(values) and kind.are_usable(records) else None
+    return records if len(records) == len(values) and kind.are_usable(records, int(sizes.max())) else None
 
 
-def _are_usable_messages(messages: list[Message]) -> bool:
-    """Whether `check_message` raises for none; that there is no NUL is known."""
-    return _are_names([message.id for message in messages], MAX_ID_CHARS)
+def _are_usable_messages(messages: list[Message], longest: int) -> bool:
+    """Whether `check_message` raises for none; that there is no NUL is known, and how long the longest value is."""
+    return _are_names([message.id for message in messages], MAX_ID_CHARS, longest)
 
 
-def _are_usable_feedbacks(feedbacks: list[Feedback]) -> bool:
-    """Whether `check_feedback` raises for none; that there is no NUL is known."""
-    weights = {feedback.weight for feedback in feedbacks}
+def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
+    """Whether `check_feedback` raises for none; that there is no NUL is known, and how long the longest value is."""
+    ids = [feedback.id for feedback in feedbacks if feedback.id is not None]
+    weights = [feedback.weight for feedback in feedbacks]
     return (
-        _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS)
-        and _are_names({feedback.label for feedback in feedbacks}, MAX_LABEL_CHARS)
-        and _are_names({feedback.id for feedback in feedbacks} - {None}, MAX_ID_CHARS)
-        and 0.0 < min(weights) <= max(weights) <= MAX_WEIGHT
+        _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
+        and _are_names([feedback.label for feedback in feedbacks], MAX_LABEL_CHARS, longest)
+        and _are_names(ids, MAX_ID_CHARS, longest)
+        and (weights.count(1.0) == len(weights) or 0.0 < min(weights) <= max(weights) <= MAX_WEIGHT)
     )
 
 
-def _are_names(names: Collection[str], max_chars: int) -> bool:
-    return all(names) and max(map(len, names), default=0) <= max_chars
+def _are_names(names: list[str], max_chars: int, longest: int) -> bool:
+    """Whether none is empty or too long; a character takes a byte of the value at least."""
+    return all(names) and (longest <= max_chars or max(map(len, names), default=0) <= max_chars)
 
 
 _MESSAGES: Final = _Kind(decode_message, _MESSAGE.decode_lines, _are_usable_messages)
