@@ -19,8 +19,9 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from bench.streams import cut_to_length, make_stream
-from learner.loop import Learner
+from learner import service
 from learner.settings import LearnerSettings
+from learner.status import Status
 from stream.errors import ConfigError, LogUnavailable
 from stream.files import Row
 from stream.log import open_log
@@ -173,15 +174,17 @@ def read_sqlite(stream: StreamSettings, n_records: int) -> Run:
 
 
 def learn(stream: StreamSettings, n_records: int, *, predictions: bool) -> Run:
-    """Learn both topics from start to end."""
-    begin = time.monotonic()
-    settings = LearnerSettings(model=MODEL, predictions=predictions)
-    with closing(open_log(stream)) as log, closing(Learner(stream, settings, log)) as learner:
-        learner.start()
+    """Learn both topics from start to end, as `driftline learn --stop-at-end` does."""
+    begin = start = time.monotonic()
+    cpu = 0.0
+
+    def started(_: Status) -> None:
+        nonlocal start, cpu
         start, cpu = time.monotonic(), time.process_time()
-        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
-        run = Run(time.monotonic() - start, time.process_time() - cpu, start - begin)
-        counts = learner.status("stopped").counts
+
+    settings = LearnerSettings(model=MODEL, predictions=predictions)
+    counts = service.learn(stream, settings, stop_at_end=True, on_start=started).counts
+    run = Run(time.monotonic() - start, time.process_time() - cpu, start - begin)
     if counts.messages_seen + counts.labels_learned != n_records:
         raise ConfigError(f"of {n_records} records {counts.messages_seen + counts.labels_learned} were taken in")
     return run

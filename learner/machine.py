@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -56,6 +56,20 @@ LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
 MANY: Final = 16
 
 
+class Served(NamedTuple):
+    """Labels to be compared with what was served: columns, entries, times, the records' places in the batch."""
+
+    targets: list[int]
+    entries: list[Entry]
+    times_ms: list[int]
+    places: list[int]
+
+    def add(self, targets: list[int], entries: list[Entry], times_ms: list[int], places: list[int]) -> None:
+        """Add labels."""
+        for column, more in zip(self, (targets, entries, times_ms, places), strict=True):
+            column.extend(more)  # type: ignore[arg-type]
+
+
 class Plan:
     """A batch on its way. Its steps, in order, are texts to score; those with a target are then learned."""
 
@@ -68,8 +82,7 @@ class Plan:
         self.entries: list[Entry] = []  # of the messages, which are the other steps
         self.messages: list[tuple[Message, int]] = []  # with their times
         self.growth = [(0, n_labels)]  # from which step on how many labels are known
-        # Labels to be compared with what was served: column, entry, time, and the record's place in the batch.
-        self.served: list[tuple[int, Entry, int, int]] = []
+        self.served = Served([], [], [], [])
         self.rejected: list[Rejected] = []
         self.updates = updates  # before the batch
         self.scores: Scores = np.empty((0, 0), np.float32)
@@ -197,7 +210,7 @@ class Machine:
         if weights.count(1.0) < len(weights):
             plan.weights.update(zip(steps, weights, strict=True))
         label_places, label_times = (places[1] + first).tolist(), times_ms[places[1]].tolist()
-        plan.served += zip(joined.columns, joined.labelled, label_times, label_places, strict=True)
+        plan.served.add(joined.columns, joined.labelled, label_times, label_places)
         self.counts.labels_seen += len(feedbacks)
         self.counts.labels_learned += len(feedbacks)
         return True
@@ -260,7 +273,7 @@ class Machine:
             plan.learn(entry.text, target, feedback.weight)
             self.counts.labels_learned += 1
             if entry.came and not label.corrects:
-                plan.served.append((target, entry, label.timestamp_ms, place))
+                plan.served.add([target], [entry], [label.timestamp_ms], [place])
 
     def _evict(self, plan: Plan, window: Window) -> None:
         expired, orphans = window.evict()
@@ -318,10 +331,10 @@ class Machine:
         Not for corrections, which would count twice, nor where a label brought the text and nothing had been served.
         """
         self.raised = []
-        if not plan.served:
+        targets, entries, times_ms, places = plan.served
+        if not targets:
             return
         n_labels = len(self.classifier.labels)
-        targets, entries, times_ms, places = zip(*plan.served, strict=True)
         rows = b"".join([entry.scores or b"" for entry in entries])
         if len(rows) < 4 * n_labels * len(entries):  # some had fewer labels to choose from
             rows = b"".join([(entry.scores or b"").ljust(4 * n_labels, b"\0") for entry in entries])

@@ -9,6 +9,8 @@ Proved by test_the_outcome_does_not_depend_on_the_cuts.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +58,7 @@ class Joined(NamedTuple):
 def join_run(
     join: Join, run: Run, columns: Mapping[str, int], score_bytes: int, *, may_expire: bool
 ) -> Joined | None:
-    """Take a run in: 1. see that it is plain, 2. that nothing leaves before its turn, 3. messages, 4. labels, 5. leave.
+    """Take a run in: its messages first, all at once, so that labels find them; out again where it is not plain.
 
     Parameters
     ----------
@@ -68,52 +70,62 @@ def join_run(
     -------
     joined : or None, and nothing was changed
     """
-    messages, feedbacks, (message_places, label_places), times_ms, partitions = run
+    ids, texts = [message.id for message in run.messages], [message.text for message in run.messages]
+    n_bytes = [ENTRY_BYTES + score_bytes + 4 * (len(key) + len(text)) for key, text in zip(ids, texts, strict=True)]
+    own = run.partitions[run.places[0]]
+    windows = own.tolist() if len(join.windows) > 1 else repeat(0)
+    times_ms = run.times_ms[run.places[0]].tolist()
+    entries = list(map(Entry, texts, times_ms, n_bytes, repeat(True), repeat(None), repeat(()), repeat(None), windows))
+    there = list(map(join.messages.setdefault, ids, entries))
+    if all(map(is_, there, entries)) and (not join.homes or join.homes.keys().isdisjoint(ids)):
+        joined = _join_labels(join, run, columns, ids, entries, may_expire=may_expire)
+        if joined is not None:
+            return joined
+    for key, entry, held in zip(ids, entries, there, strict=True):
+        if held is entry:
+            del join.messages[key]
+    return None
+
+
+def _join_labels(
+    join: Join, run: Run, columns: Mapping[str, int], ids: list[str], entries: list[Entry], *, may_expire: bool
+) -> Joined | None:
+    """1. See that all labels are the first of a message that came before. 2. See that nothing leaves before its turn.
+    3. Change the windows. 4. Settle the labels. 5. Drop what has to leave.
+    """
+    _, feedbacks, (message_places, label_places), times_ms, partitions = run
 
     # 1
-    ids = [message.id for message in messages]
     labelled = [feedback.message_id for feedback in feedbacks]
     targets = [columns.get(feedback.label) for feedback in feedbacks]
-    index = dict(zip(ids, range(len(ids)), strict=True))
-    if not (
-        len(index) == len(ids)
-        and len(set(labelled)) == len(labelled)
-        and None not in targets
-        and {feedback.op for feedback in feedbacks} <= {"upsert"}
-        and not any([feedback.text is not None for feedback in feedbacks])
-        and join.messages.keys().isdisjoint(ids)
-        and (not join.homes or join.homes.keys().isdisjoint(ids))
+    found = list(map(join.messages.get, labelled))
+    if (
+        None in found
+        or None in targets
+        or len(set(labelled)) < len(labelled)
+        or not {feedback.op for feedback in feedbacks} <= {"upsert"}
+        or any([feedback.text is not None for feedback in feedbacks])
+        or any([entry.label is not None or not entry.came or entry.feedback_ids for entry in found])
     ):
         return None
-    found = list(map(join.messages.get, labelled))
-    known = [entry for entry in found if entry is not None]
-    indices = [index.get(key, -1) for key, entry in zip(labelled, found, strict=True) if entry is None]
-    is_new = np.fromiter((entry is None for entry in found), bool, len(found))
-    if (
-        -1 in indices
-        or any([entry.label is not None or not entry.came or entry.feedback_ids for entry in known])
-        or (message_places[indices] > label_places[is_new]).any()
-    ):
+    place_of = dict(zip(ids, message_places.tolist(), strict=True))
+    if (np.fromiter((place_of.get(key, -1) for key in labelled), np.int64, len(labelled)) > label_places).any():
         return None
 
     # 2
     n_windows = len(join.windows)
     own = partitions[message_places]
-    texts = [message.text for message in messages]
-    n_bytes = [ENTRY_BYTES + score_bytes + 4 * (len(key) + len(text)) for key, text in zip(ids, texts, strict=True)]
+    of_label = np.fromiter((entry.window for entry in found), np.int64, len(found))
     grown = [0 if feedback.id is None else FEEDBACK_BYTES + 4 * len(feedback.id) for feedback in feedbacks]
-    of_label = np.empty(len(found), np.int64)
-    of_label[is_new] = own[indices]
-    of_label[~is_new] = [entry.window for entry in known]
-    more_bytes = np.bincount(own, n_bytes, n_windows) + np.bincount(of_label, grown, n_windows)
+    sizes = [entry.n_bytes for entry in entries]
+    more_bytes = np.bincount(own, sizes, n_windows) + np.bincount(of_label, grown, n_windows)
     clocks = np.array([window.clock_ms for window in join.windows], np.int64)
     np.maximum.at(clocks, own, times_ms[message_places])
     np.maximum.at(clocks, of_label, times_ms[label_places])
-    message_times = times_ms[message_places].tolist()
     parts = _by_window(own, n_windows)
     changes = list(zip(join.windows, parts, more_bytes.astype(np.int64).tolist(), clocks.tolist(), strict=True))
     leaving = [
-        window.leaving(len(part), more, clock_ms, message_times[part[0]] if len(part) else clock_ms)
+        window.leaving(len(part), more, clock_ms, entries[part[0]].timestamp_ms if len(part) else clock_ms)
         for window, part, more, clock_ms in changes
     ]
     for keys in leaving:
@@ -121,24 +133,16 @@ def join_run(
             return None
 
     # 3
-    entries = list(map(Entry, texts, message_times, n_bytes))
-    join.messages.update(zip(ids, entries, strict=True))
-    for (window, part, more, clock_ms), n_labels in zip(changes, np.bincount(of_label, minlength=n_windows), strict=True):
+    for (window, part, more, clock_ms), n_labels in zip(
+        changes, np.bincount(of_label, minlength=n_windows).tolist(), strict=True
+    ):
         window.n_bytes += more
         window.clock_ms = clock_ms
-        window.unlabelled += len(part) - int(n_labels)
-        if len(part) == len(ids):
-            window.oldest.extend(ids)
-        else:
-            window.oldest.extend([ids[place] for place in part])
-    if n_windows > 1:
-        for entry, number in zip(entries, own.tolist(), strict=True):
-            entry.window = number
+        window.unlabelled += len(part) - n_labels
+        window.oldest.extend(ids if len(part) == len(ids) else [ids[index] for index in part])
 
     # 4
-    new = iter(indices)
-    all_found = [entries[next(new)] if entry is None else entry for entry in found]
-    for entry, feedback, more in zip(all_found, feedbacks, grown, strict=True):
+    for entry, feedback, more in zip(found, feedbacks, grown, strict=True):
         entry.label = feedback.label
         if more:
             entry.feedback_ids = (feedback.id,)  # type: ignore[assignment]
@@ -148,7 +152,7 @@ def join_run(
     for window, keys in zip(join.windows, leaving, strict=True):
         if keys:
             window.drop(keys)
-    return Joined(entries, all_found, targets)  # type: ignore[arg-type]
+    return Joined(entries, found, targets)  # type: ignore[arg-type]
 
 
 def _by_window(numbers: Ints, n_windows: int) -> list[Any]:
