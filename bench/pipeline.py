@@ -59,6 +59,10 @@ class Pipeline(NamedTuple):
         """Return the median of a way's records a second."""
         return self.records / median(run.seconds for run in self.runs[way])
 
+    def cpu_us(self, way: str) -> float:
+        """Return the median of a way's processor time a record, microseconds, all threads of its process."""
+        return median(run.cpu_s for run in self.runs[way]) / self.records * 1e6
+
     def ratio(self, way: str) -> float:
         """Return the median over the repetitions of a way's rate beside that of the bare client next to it."""
         pairs = zip(self.runs[WAYS[0]], self.runs[way], strict=True)
