@@ -15,9 +15,8 @@ counts and the labels' names, `learn` the classifier's arrays, and neither what 
 both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -44,6 +43,7 @@ from stream.records import (
     decode_feedbacks,
     decode_messages,
     encode,
+    encode_lines,
     reject,
 )
 
@@ -372,30 +372,28 @@ class Machine:
         rows = scores.astype(np.float64).round(6)
         n_best = min(self.rules.predictions_scores, rows.shape[1])
         best = np.argsort(-rows, axis=1, kind="stable")[:, :n_best]
-        names, labels = best.tolist(), self.classifier.labels
-        values = np.take_along_axis(rows, best, axis=1).tolist()
-        updates = (plan.updates + np.searchsorted(plan.learned, steps)).tolist()
-        return [
-            self._prediction(message, timestamp_ms, [labels[index] for index in indices[:known]], best_scores, version)
-            for (message, timestamp_ms), indices, known, best_scores, version in zip(
-                plan.messages, names, n_labels.tolist(), values, updates, strict=True
-            )
+        values = np.take_along_axis(rows, best, axis=1)
+        # A label that came later in the batch stands last, with 0, and is left out; where all are 0, none was known.
+        n_known = np.where(values[:, :1].any(axis=1), n_labels, 0)
+        labels = self.classifier.labels
+        known = [
+            dict(zip([labels[column] for column in columns[:n]], of_columns, strict=False))
+            for columns, of_columns, n in zip(best.tolist(), values.tolist(), n_known.tolist(), strict=True)
         ]
-
-    def _prediction(
-        self, message: Message, timestamp_ms: int, labels: list[str], scores: list[float], updates: int
-    ) -> NewRecord:
-        """Describe what was served; labels that came later in the batch stood last, with 0, and are left out."""
-        known = dict(zip(labels, scores, strict=False)) if scores and scores[0] > 0 else {}
-        prediction = Prediction(
-            message_id=message.id,
-            label=labels[0] if known else None,
-            score=scores[0] if known else 0.0,
-            scores=known,
-            model_version=self._version(updates),
-            ts=_timestamp(message, timestamp_ms),
+        updates = plan.updates + np.searchsorted(plan.learned, steps)
+        messages, times_ms = zip(*plan.messages, strict=True)
+        ids = [message.id for message in messages]
+        predictions = map(
+            Prediction,
+            ids,
+            [next(iter(each), None) for each in known],
+            [next(iter(each.values()), 0.0) for each in known],
+            known,
+            map(self._version, updates.tolist()),
+            _timestamps(messages, times_ms),
         )
-        return NewRecord(message.id.encode(), encode(prediction), timestamp_ms)
+        encoded = encode_lines(predictions).split(b"\n")  # JSON has no line break of its own
+        return list(map(NewRecord, map(str.encode, ids), encoded, times_ms))
 
     def _version(self, updates: int) -> str:
         return f"{self.lineage}-{updates}"
@@ -412,12 +410,14 @@ def _runs(odd: list[int], n: int) -> Iterator[tuple[int, int]]:
         start = place + 1
 
 
-def _timestamp(message: Message, timestamp_ms: int) -> str:
-    """Return the message's own time, or else the log's: a prediction written again is the same."""
-    when = message.ts
-    if when is None:
-        when = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _timestamps(messages: Sequence[Message], times_ms: Sequence[int]) -> list[str]:
+    """Return the messages' own times, or else the log's: a prediction written again is the same."""
+    stamps: list[str] = np.datetime_as_string(np.array(times_ms, "M8[ms]"), timezone="UTC").tolist()
+    if any([message.ts is not None for message in messages]):
+        for index, message in enumerate(messages):
+            if message.ts is not None:
+                stamps[index] = message.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamps
 
 
 def _reject(record: Record, error: str, detail: str) -> Rejected:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from itertools import groupby, repeat
-from operator import is_not
+from operator import is_not, itemgetter
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -86,6 +86,7 @@ _ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
 # As functions: `map` then asks all messages of a batch without a step of the interpreter for each.
 _ERROR, _KEY, _VALUE = ck.Message.error, ck.Message.key, ck.Message.value
 _OFFSET, _TIMESTAMP = ck.Message.offset, ck.Message.timestamp
+_MS = itemgetter(1)  # of a timestamp, whose first is its kind
 
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
@@ -153,7 +154,7 @@ class KafkaLog(Log):
             return delivery.future
         produce, done = self._producer.produce, delivery.done
         for index, (key, value, timestamp_ms, headers) in enumerate(records):
-            options: dict[str, Any] = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+            options: dict[str, Any] = {}
             try:
                 if headers:
                     for name, _ in headers:
@@ -161,7 +162,9 @@ class KafkaLog(Log):
                     options["headers"] = headers
                 while True:
                     try:
-                        produce(topic, value, key, on_delivery=partial(done, index), **options)
+                        produce(
+                            topic, value, key, on_delivery=partial(done, index), timestamp=timestamp_ms or 0, **options
+                        )
                         break
                     except BufferError:
                         self._wait_for_room()
@@ -499,7 +502,7 @@ def _chunk(partition: TopicPartition, messages: list[Any]) -> Chunk:
         offsets = np.arange(first, last + 1)
     else:  # transactions leave gaps
         offsets = np.fromiter(map(_OFFSET, messages), np.int64, len(messages))
-    timestamps = np.fromiter((ms for _, ms in map(_TIMESTAMP, messages)), np.int64, len(messages))
+    timestamps = np.fromiter(map(_MS, map(_TIMESTAMP, messages)), np.int64, len(messages))
     found = _all_headers(messages)
     headers = None
     if any(found):
