@@ -5,7 +5,7 @@
 3. Measure speed (speed.py).
 4. Write tables and pictures.
 
-With `--pipeline MESSAGES`, instead of all this: the path from the log to the model beside the bare client (pipeline.py).
+With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py).
 """
 
 import shlex

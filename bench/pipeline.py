@@ -16,12 +16,15 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import confluent_kafka as ck
 
 from bench.streams import cut_to_length, make_stream
 from learner import service
 from learner.settings import LearnerSettings
 from learner.status import Status
+from stream import kafka_log
 from stream.errors import ConfigError, LogUnavailable
 from stream.files import Row
 from stream.log import open_log
@@ -91,7 +94,8 @@ def measure_pipelines(
         for number in partitions:
             prefix = f"bench-{time.time_ns()}."
             for log in (f"kafka://{brokers}", f"sqlite:///{name}/log-{number}.db"):
-                stream = StreamSettings(data=Path(name) / "data", log=log, prefix=prefix, partitions=number)
+                options: dict[str, Any] = {"log": log, "prefix": prefix, "partitions": number}
+                stream = StreamSettings(data=Path(name) / "data", **options)
                 say(f"filling {log} with {n_messages:,} messages and their labels, {number} partitions each")
                 fill(stream, n_messages)
                 found.append(_measure(stream, 2 * n_messages, repetitions, say))
@@ -138,10 +142,6 @@ def _measure(stream: StreamSettings, n_records: int, repetitions: int, say: Call
 
 def consume_kafka(stream: StreamSettings, n_records: int) -> Run:
     """Consume both topics with the client that the log uses, and the log's own properties for it."""
-    import confluent_kafka as ck
-
-    from stream import kafka_log
-
     begin = time.monotonic()
     brokers, properties = kafka_log.kafka_address(stream)
     config = {**kafka_log._READER, **properties, **kafka_log._READER_FIXED, "bootstrap.servers": brokers}
@@ -186,7 +186,8 @@ def learn(stream: StreamSettings, n_records: int, *, predictions: bool) -> Run:
         nonlocal start, cpu
         start, cpu = time.monotonic(), time.process_time()
 
-    settings = LearnerSettings(model=MODEL, predictions=predictions)
+    options: dict[str, Any] = {"model": MODEL, "predictions": predictions}
+    settings = LearnerSettings(**options)
     counts = service.learn(stream, settings, stop_at_end=True, on_start=started).counts
     run = Run(time.monotonic() - start, time.process_time() - cpu, start - begin)
     if counts.messages_seen + counts.labels_learned != n_records:
@@ -201,7 +202,7 @@ def _brokers(named: str | None, directory: Path) -> Iterator[str]:
         yield named
         return
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "kafka"))
-    from broker import NoKafka, end_broker, start_broker  # type: ignore[import-not-found]
+    from broker import NoKafka, end_broker, start_broker  # type: ignore[import-not-found]  # noqa: PLC0415  (of the tests)
 
     try:
         broker = start_broker(directory / "kafka")

@@ -50,8 +50,8 @@ def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> 
     ]
     head = ["log", "partitions", "records", "", "records/s", "of the bare client", "processor, microseconds a record"]
     text = (
-        f"    {command}\n\n{_cpu()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters and as many "
-        f"labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
+        f"    {command}\n\n{_cpu()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters and as "
+        f"many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
     )
     path.write_text(f"{text}\n\n{_table(head, rows)}\n", encoding="utf-8")
 

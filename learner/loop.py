@@ -216,7 +216,9 @@ class Learner:
             self._land()
         now = time.monotonic()
         # Only labels and what is rejected of them give a new snapshot.
-        learns = self._flight is None or any(span.partition.topic == self._stream.topics.feedback for span in batch.spans)
+        learns = self._flight is None or any(
+            span.partition.topic == self._stream.topics.feedback for span in batch.spans
+        )
         if now >= min(self._next_checkpoint, self._next_status) or (learns and now >= self._next_snapshot):
             self._land()
             self._show(now)

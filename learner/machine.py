@@ -11,8 +11,8 @@ Three stages, with one value that goes through them, the plan:
 3. `finish`: keep the scores with their messages, compare labels with what was served, say what is to be sent.
 
 A batch may be planned while the one before it is being learned, in another thread: `plan` touches the windows, the
-counts and the labels' names, `learn` the classifier's arrays, and neither what is the other's. Only a new label concerns
-both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
+counts and the labels' names, `learn` the classifier's arrays, and neither what is the other's. Only a new label
+concerns both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,8 +66,10 @@ class Served(NamedTuple):
 
     def add(self, targets: list[int], entries: list[Entry], times_ms: list[int], places: list[int]) -> None:
         """Add labels."""
-        for column, more in zip(self, (targets, entries, times_ms, places), strict=True):
-            column.extend(more)  # type: ignore[arg-type]
+        self.targets.extend(targets)
+        self.entries.extend(entries)
+        self.times_ms.extend(times_ms)
+        self.places.extend(places)
 
 
 class Plan:
@@ -163,7 +165,7 @@ class Machine:
         return plan
 
     def _decode(self, batch: Batch) -> tuple[list[Decoded], Ints, Ints]:
-        """Return a batch's records chunk by chunk, and in its order their times as dates and their partitions' numbers."""
+        """Return a batch's records chunk by chunk, and in the batch's order their times and partitions' numbers."""
         found: list[Decoded] = []
         for chunk in batch.chunks:
             decode = decode_messages if self._has_messages(chunk) else decode_feedbacks
@@ -413,10 +415,9 @@ def _runs(odd: list[int], n: int) -> Iterator[tuple[int, int]]:
 def _timestamps(messages: Sequence[Message], times_ms: Sequence[int]) -> list[str]:
     """Return the messages' own times, or else the log's: a prediction written again is the same."""
     stamps: list[str] = np.datetime_as_string(np.array(times_ms, "M8[ms]"), timezone="UTC").tolist()
-    if any([message.ts is not None for message in messages]):
-        for index, message in enumerate(messages):
-            if message.ts is not None:
-                stamps[index] = message.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    for index, message in enumerate(messages):
+        if message.ts is not None:
+            stamps[index] = message.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return stamps
 
 

@@ -163,8 +163,7 @@ class Window:
 
     def _pass(self, timestamp_ms: int) -> None:
         """Let the log's time pass, and see whether that or the last record made too much of something."""
-        if timestamp_ms > self.clock_ms:
-            self.clock_ms = timestamp_ms
+        self.clock_ms = max(self.clock_ms, timestamp_ms)
         limits = self._limits
         if (
             self.clock_ms >= self._due_ms
@@ -177,7 +176,7 @@ class Window:
     def leaving(self, n_more: int, more_bytes: int, clock_ms: int, first_ms: int) -> list[str] | None:
         """Return which messages `evict` would drop at a later time, with so many more behind them.
 
-        None where it would drop more than that: some of the new messages too (`first_ms` is the first's time), or labels.
+        None where it would drop more: some of the new messages too (`first_ms` is the first one's time), or labels.
         """
         limits, oldest = self._limits, self.oldest
         if self.early and next(iter(self.early.values()))[0].timestamp_ms < clock_ms - limits.age_ms:
@@ -346,7 +345,8 @@ class Join:
         """Share the limits among so many partitions; windows that are there stay."""
         share = self._share = limits.share(1 / n_partitions)
         self.windows += [
-            Window(number, share, self.counts, self.messages, self.homes) for number in range(len(self.windows), n_partitions)
+            Window(number, share, self.counts, self.messages, self.homes)
+            for number in range(len(self.windows), n_partitions)
         ]
         for window in self.windows:
             window.limit(share)

@@ -516,9 +516,7 @@ class SqliteReader(Reader):
             offsets, timestamps, keys, values, headers = zip(*rows, strict=True)
             decoded = [pairs and _decode_headers(pairs) for pairs in headers] if any(headers) else None
             times = np.array(timestamps, np.int64)
-            chunks.append(
-                Chunk(partition, np.array(offsets, np.int64), times, list(keys), list(values), decoded)
-            )
+            chunks.append(Chunk(partition, np.array(offsets, np.int64), times, list(keys), list(values), decoded))
             self._positions[partition] = offsets[-1] + 1
         return size
 

@@ -51,7 +51,9 @@ def batch(records: Sequence[Record]) -> Batch:
 
 
 def _chunk(partition: TopicPartition, records: Sequence[Record]) -> Chunk:
-    columns = zip(*[(each.offset, each.timestamp_ms, each.key, each.value, each.headers) for each in records], strict=True)
+    columns = zip(
+        *[(each.offset, each.timestamp_ms, each.key, each.value, each.headers) for each in records], strict=True
+    )
     offsets, times, keys, values, headers = map(list, columns)
     return Chunk(partition, np.array(offsets, np.int64), np.array(times, np.int64), keys, values, headers)
 

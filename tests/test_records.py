@@ -159,7 +159,11 @@ def test_a_label_survives(feedback: Feedback) -> None:
     assert decode_feedback(encode(feedback)) == feedback
 
 
-GOOD = [b'{"id":"a","text":"b"}', b'{"message_id":"a","label":"b"}', b'{"id":"a","text":"b","message_id":"c","label":"d"}']
+GOOD = [
+    b'{"id":"a","text":"b"}',
+    b'{"message_id":"a","label":"b"}',
+    b'{"id":"a","text":"b","message_id":"c","label":"d"}',
+]
 # What a line break between values could make look right: halves, twins, blanks, ends and beginnings of something else.
 ODD = [
     b'{"id":"a","text":"b"}{"id":"c","text":"d"}',
@@ -228,8 +232,8 @@ def test_many_values_are_read_as_one_by_one(values: list[bytes | None], many: in
 def test_values_that_only_look_well_together_stay_apart(odd: list[bytes], twin: bytes) -> None:
     for first, second in pairwise(odd):
         # As many records as values, were they lines of one file: two halves, and one that is two.
-        for values in ([first, second, twin], [twin, first, second], [first, twin, second]):
-            values = values + GOOD[2:] * records.MANY
+        for three in ([first, second, twin], [twin, first, second], [first, twin, second]):
+            values = three + GOOD[2:] * records.MANY
             assert at_once(decode_messages, values, None) == one_by_one(decode_message, values, None)
 
 
