@@ -314,7 +314,7 @@ def mostly_plain(draw: st.DrawFn) -> list[Event]:
     placed: list[tuple[float, Event]] = []
     for number in range(draw(st.integers(1, 30))):
         label = draw(st.sampled_from(["ham", "spam"]))
-        partition, passed = draw(st.integers(0, 2)), draw(st.sampled_from([0, 1, 1, 3]))
+        partition, passed = draw(st.integers(0, 2)), draw(st.sampled_from([0, 1, 1, 3, -3]))
         placed.append((number, ("message", 100 + number, label, None, 1.0, partition, passed)))
         late = draw(st.sampled_from([0, 0, 1, 2, 5, 5, 8, 12, 20, None, -1]))
         if late is not None:
