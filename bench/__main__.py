@@ -4,6 +4,8 @@
 2. Give each to every system, ours and the peers, in processes of their own (quality.py).
 3. Measure speed (speed.py).
 4. Write tables and pictures.
+
+With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py).
 """
 
 import shlex
@@ -14,9 +16,10 @@ from typing import Annotated, Final
 
 import typer
 
+from bench.pipeline import measure_pipelines
 from bench.plots import plot_quality, plot_speed
 from bench.quality import PEERS, Launcher, Quality, measure
-from bench.report import write_report
+from bench.report import write_pipelines, write_report
 from bench.speed import Speed, measure_speed
 from bench.streams import DRIFTS, Stream, make_stream, read_stream
 from learner.models import REGISTRY, make_classifier
@@ -67,9 +70,27 @@ def main(
     report: Annotated[Path | None, typer.Option(help="the report; else REPORT.md in the directory")] = None,
     peer_python: Annotated[str, typer.Option(help="the Python that has the peers' libraries")] = sys.executable,
     multiflow_python: Annotated[str | None, typer.Option(help="a Python 3.8 that has scikit-multiflow")] = None,
+    pipeline: Annotated[
+        int,
+        typer.Option(
+            min=0, help="measure only the path from the log to the model, by so many messages and their labels"
+        ),
+    ] = 0,
+    kafka: Annotated[
+        str | None, typer.Option(help="brokers for --pipeline; else one is started, as for the tests")
+    ] = None,
+    partitions: Annotated[str, typer.Option(help="of each topic, for --pipeline, joined by commas")] = "1,4",
 ) -> None:
     """Measure quality and speed beside the peers, and write bench/out/REPORT.md."""
     try:
+        if pipeline:
+            numbers = [int(number) for number in partitions.split(",")]
+            measured = measure_pipelines(kafka, numbers, pipeline, repetitions, typer.echo)
+            out.mkdir(parents=True, exist_ok=True)
+            path = report or out / "PIPELINE.md"
+            write_pipelines(path, _command(None), measured)
+            typer.echo(path.read_text(encoding="utf-8"))
+            return
         known_streams = QUICK_STREAMS if quick and streams is None else tuple(DRIFTS)
         known_peers = QUICK_PEERS if quick and peers is None else PEERS
         our_names = models.split(",") if models else list(REGISTRY)
@@ -118,7 +139,7 @@ def _command(files: list[Path] | None) -> str:
     words, skip = [], False
     for word in sys.argv[1:]:
         option = word.partition("=")[0]
-        if skip or option in ("--peer-python", "--multiflow-python", "--out", "--report"):
+        if skip or option in ("--peer-python", "--multiflow-python", "--out", "--report", "--kafka"):
             skip = not skip and "=" not in word
             continue
         words.append(shlex.quote(paths.get(word, word)))

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from bench.pipeline import MODEL, N_CHARS, WAYS, Pipeline
 from bench.quality import Quality, Run, Score
 from bench.speed import WHAT, Speed
 
@@ -29,6 +30,29 @@ def write_report(
         parts.append(_speed(speeds, _link(path, pictures, "speed.png")))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> None:
+    """Write how fast the path from the log to the model is."""
+    rows = [
+        [
+            pipeline.log,
+            str(pipeline.partitions),
+            f"{pipeline.records:,}",
+            way,
+            f"{pipeline.rate(way):,.0f}",
+            f"{pipeline.ratio(way):.0%}",
+            f"{pipeline.cpu_us(way):.2f}",
+        ]
+        for pipeline in pipelines
+        for way in WAYS
+    ]
+    head = ["log", "partitions", "records", "", "records/s", "of the bare client", "processor, microseconds a record"]
+    text = (
+        f"    {command}\n\n{_cpu()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters and as "
+        f"many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
+    )
+    path.write_text(f"{text}\n\n{_table(head, rows)}\n", encoding="utf-8")
 
 
 def _link(report: Path, pictures: Path | None, name: str) -> str:

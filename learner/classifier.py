@@ -50,6 +50,7 @@ class Classifier(ABC):
 
     spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
+    columns: dict[str, int]  # of the labels
     max_labels: int
     settings: TextSettings = TextSettings()  # which features its texts are turned into
     _sketch: Sketch | None = None  # what was learned where, in the classifiers that keep it
@@ -128,24 +129,24 @@ class Classifier(ABC):
 
     def knows(self, label: str) -> bool:
         """Tell whether a label has a column."""
-        return label in self._index
+        return label in self.columns
 
     def label_index(self, label: str) -> int:
         """Return a label's column, making one for a new label. Raises TooManyLabels."""
-        index = self._index.get(label)
+        index = self.columns.get(label)
         if index is None:
             if len(self.labels) >= self.max_labels:
                 raise TooManyLabels(
                     f"label {label!r} would be number {len(self.labels) + 1}, but max_labels is {self.max_labels}"
                 )
-            index = self._index[label] = len(self.labels)
+            index = self.columns[label] = len(self.labels)
             self.labels.append(label)
         return index
 
     def _set_labels(self, labels: Sequence[str], max_labels: int) -> None:
         self.labels = list(labels)
         self.max_labels = max_labels
-        self._index = {label: index for index, label in enumerate(self.labels)}
+        self.columns = {label: index for index, label in enumerate(self.labels)}
 
     # River's names, and the batch forms.
 

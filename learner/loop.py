@@ -30,6 +30,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -47,7 +48,7 @@ from learner.committer import Committer
 from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
 from learner.losses import Losses
-from learner.machine import Machine
+from learner.machine import Machine, Plan
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare, reached
@@ -108,6 +109,8 @@ class Learner:
         self._losses = Losses()
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
+        self._worker = ThreadPoolExecutor(1, "learner")
+        self._flight: tuple[Plan, Future[None]] | None = None  # the batch that is being learned
 
     # Starting.
 
@@ -297,6 +300,7 @@ class Learner:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
         while not stop() and not (until is not None and self._reached(until)):
             self.step()
+        self._land()
         if not self._save():
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
         if not self._halted:
@@ -304,16 +308,23 @@ class Learner:
         self._report("stopped")
 
     def step(self, timeout_s: float = POLL_S) -> int:
-        """Take one batch through all steps; return how many records it had, 0 while the log has to be waited for."""
+        """Take one batch and bring it as far as its learning; return how many records it had.
+
+        It is learned in another thread, without the GIL, while the next one is taken and planned. All else stays in
+        this thread and in the order of the batches: nothing is visible of a batch before 5, and nothing is published,
+        saved or reported between two halves of one. 0 while the log has to be waited for.
+        """
         try:
             self._look_at_log()
             if self._doubt is None and not self._outbox.full:
                 return self._step(timeout_s)
+            self._land()
             if self._doubt is None:
                 self._outbox.wait(timeout_s)
             else:
                 time.sleep(timeout_s)
         except (OffsetsLost, TopicMismatch) as error:
+            self._land()
             _LOG.warning("%s; looking at the log", error)
             self._doubt = error
             self._watch.hurry()
@@ -330,6 +341,7 @@ class Learner:
         look = self._watch.turn(self._standing)
         if look is None:
             return
+        self._land()
         stock = compare(look.standing, look.log)
         if self._doubt is None and not stock.added and all(loss.why == "retention" for loss in stock.losses):
             # A record below the low watermark may have been read already: that one was not, a reader says.
@@ -418,22 +430,48 @@ class Learner:
         self._room.wait_for(lambda: self._saver.wait(lambda: self._report_wait("recovering")))
 
     def _step(self, timeout_s: float) -> int:
-        batch = self._merger.take(self._settings.batch_records, timeout_s)  # 1
-        if batch.records:
-            outputs = self._machine.apply(batch)  # 2, 3, 4
+        # While one is being learned there is nothing to wait for: what it has to say must not come late.
+        batch = self._merger.take(self._settings.batch_records, 0.0 if self._flight else timeout_s)  # 1
+        if len(batch):
+            plan = self._machine.plan(batch, self._await_learned)  # 2, 3, 4
+            self._land()
             self._batch += 1
+            self._flight = plan, self._worker.submit(self._machine.learn, plan)
             delivered = self._outbox.delivered
             self._room.wait_for(lambda: self._journal.append(self._batch, delivered, batch.spans))  # 5
-            self._outbox.send(self._batch, outputs)  # 6
-            _log_alarms(self._machine.raised)
+        else:
+            self._land()
+        self._room.wait_for(self._saver.look)
         now = time.monotonic()
+        # Only labels and what is rejected of them give a new snapshot.
+        learns = self._flight is None or any(
+            span.partition.topic == self._stream.topics.feedback for span in batch.spans
+        )
+        if now >= min(self._next_checkpoint, self._next_status) or (learns and now >= self._next_snapshot):
+            self._land()
+            self._show(now)
+        return len(batch)
+
+    def _await_learned(self) -> None:
+        if self._flight is not None:
+            self._flight[1].result()
+
+    def _land(self) -> None:
+        """Finish the batch that is being learned, and let the outside see it."""
+        if self._flight is None:
+            return
+        plan, learned = self._flight
+        self._flight = None
+        learned.result()
+        self._outbox.send(self._batch, self._machine.finish(plan))  # 6
+        _log_alarms(self._machine.raised)
+
+    def _show(self, now: float) -> None:
         if now >= self._next_snapshot:
             self._publish()
-        self._room.wait_for(self._saver.look)  # 7
         if now >= self._next_checkpoint and self._batch > self._checkpoint_batch and not self._saver.busy:
-            self._begin_checkpoint()
+            self._begin_checkpoint()  # 7
         self._report_wait("running")
-        return len(batch.records)
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status."""
@@ -446,6 +484,7 @@ class Learner:
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
+        self._worker.shutdown()
         self._watch.close()
         self._saver.close()
         self._committer.close(COMMIT_S)

@@ -4,6 +4,7 @@ It opens the log, recovers, and goes on until a signal, the end of the log where
 process that started it. What ends it otherwise stands in the status, for the API and for people.
 """
 
+import gc
 import logging
 import multiprocessing
 import signal
@@ -21,6 +22,8 @@ from stream.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)
 PARENT_CHECK_S: Final = 1.0
+# Records make no cycles, and the default of 700 has Python look through all of a batch several times.
+GC_THRESHOLD: Final = 50_000
 
 
 class Advance(NamedTuple):
@@ -56,6 +59,8 @@ def learn(
         learner = Learner(stream, settings, log, stopped)
         try:
             learner.start(on_replay)
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD)
             if on_start is not None:
                 on_start(learner.status("running"))
             _run(learner, log, stream, stopped, stop_at_end, on_advance)

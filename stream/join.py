@@ -7,8 +7,9 @@ learned is returned, and the loop learns it.
 """
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from stream.records import Feedback, Message, Rejected
 
 # What an entry takes beside its characters: the struct, the strings' heads, its place in the table.
 ENTRY_BYTES: Final = 400
+FEEDBACK_BYTES: Final = ENTRY_BYTES // 4  # and a feedback id beside its characters
 # A source that labels one message for ever cannot fill the window: older feedback ids of that message are forgotten.
 MAX_IDS_PER_MESSAGE: Final = 64
 MAX_EARLY_PER_MESSAGE: Final = 16
@@ -48,6 +50,7 @@ class Entry(msgspec.Struct, gc=False, array_like=True):
     label: str | None = None  # learned last
     feedback_ids: tuple[str, ...] = ()
     scores: bytes | None = None  # float32 [n_labels known then], as served
+    window: int = 0  # its number
 
 
 class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -58,7 +61,7 @@ class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
     orphan: Rejected
 
 
-class Label(NamedTuple):
+class Label(msgspec.Struct, frozen=True, gc=False):
     """A label to be learned now. `corrects` tells that another label of that message was learned before."""
 
     entry: Entry
@@ -66,6 +69,9 @@ class Label(NamedTuple):
     timestamp_ms: int
     corrects: bool
     orphan: Rejected | None = None  # where it had to wait: what it is on the dead-letter topic
+
+
+Labels = tuple[Label, ...]
 
 
 class JoinCounts(msgspec.Struct, array_like=True):
@@ -94,8 +100,10 @@ class Frozen:
     """
 
     def __init__(self, window: "Window") -> None:
-        # A dict's own iterators, not those of an OrderedDict, which take twenty times as long for the same order.
-        self._keys, self._entries = list(dict.keys(window.messages)), list(dict.values(window.messages))
+        self._keys = list(window.oldest)
+        # Where there is one window, all are its own, and in this order, which is five times as fast.
+        alone = len(window.messages) == len(self._keys)
+        self._entries = list(window.messages.values() if alone else map(window.messages.__getitem__, self._keys))
         self._early = [(key, list(waiting)) for key, waiting in window.early.items()]
         self._clock_ms, self._window = window.clock_ms, window
         self._kept: dict[int, Entry] = {}  # by id: all entries live as long as this
@@ -126,11 +134,22 @@ def _array_head(n: int) -> bytes:
 
 
 class Window:
-    """The messages of one partition that can still be labelled, and its labels that wait for a message."""
+    """The messages of one partition that can still be labelled, and its labels that wait for a message.
 
-    def __init__(self, limits: Limits, counts: JoinCounts) -> None:
+    Parameters
+    ----------
+    number : of the partition
+    messages : by id, those of all windows of a join; changed
+    homes : which of them has the labels that wait for a message; changed
+    """
+
+    def __init__(
+        self, number: int, limits: Limits, counts: JoinCounts, messages: dict[str, Entry], homes: "dict[str, Window]"
+    ) -> None:
+        self.number = number
+        self.messages, self.homes = messages, homes
         self._counts = counts
-        self.messages: OrderedDict[str, Entry] = OrderedDict()
+        self.oldest: deque[str] = deque()  # the ids of this window's messages
         self.early: OrderedDict[str, list[Early]] = OrderedDict()
         self.clock_ms = 0
         self.n_bytes = self.early_bytes = 0
@@ -142,8 +161,9 @@ class Window:
         """Keep to these limits from the next `evict` on."""
         self._limits, self._early_limits = limits, limits.share(EARLY_SHARE)
         self._due_ms = 0  # before this time no message is too old; 0: not known
+        self.over = True  # whether `evict` may find something to drop: kept up at each record, of numbers only
 
-    def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, list[Label]]:
+    def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, Labels]:
         """Take a message in.
 
         Returns
@@ -151,51 +171,92 @@ class Window:
         entry : to be scored; None where the message was there already
         labels : that waited for it, to be learned once it was scored
         """
-        self.clock_ms = max(self.clock_ms, timestamp_ms)
-        entry = self.messages.get(message.id)
+        key = message.id
+        entry = self.messages.get(key)
         if entry is None:
-            entry = self._insert(message.id, message.text, timestamp_ms, score_bytes)
+            entry = self._insert(key, message.text, timestamp_ms, score_bytes)
         elif entry.came:
             self._counts.duplicates += 1
-            return None, []
+            self._pass(timestamp_ms)
+            return None, ()
         else:
-            self._keep(entry)
+            self.keep(entry)
             entry.came = True
             entry.n_bytes += score_bytes
             self.n_bytes += score_bytes
-        return entry, self._settle_early(message.id, entry) if self.early else []
+        self._pass(timestamp_ms)
+        return entry, self._settle_early(key, entry) if self.early else ()
 
-    def add_feedback(self, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None) -> list[Label]:
+    def add_feedback(self, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None) -> Labels:
         """Take a label in and return what is to be learned now; `orphan` is needed where the message is not here."""
-        self.clock_ms = max(self.clock_ms, timestamp_ms)
         entry = self.messages.get(feedback.message_id)
         if feedback.op == "retract":
             self._retract(feedback, entry)
-            return []
-        if entry is not None:
-            return self._settle(entry, feedback, timestamp_ms)
-        if feedback.text is not None:
+            labels: Labels = ()
+        elif entry is not None:
+            labels = self._settle(entry, feedback, timestamp_ms)
+        elif feedback.text is not None:
             entry = self._insert(feedback.message_id, feedback.text, timestamp_ms, 0)
             entry.came = False
-            return self._settle_early(feedback.message_id, entry) + self._settle(entry, feedback, timestamp_ms)
-        assert orphan is not None, "add_feedback needs the orphan where `feedback.message_id in messages` is false"
-        self._wait(Early(feedback, timestamp_ms, orphan))
-        return []
+            labels = (*self._settle_early(feedback.message_id, entry), *self._settle(entry, feedback, timestamp_ms))
+        else:
+            assert orphan is not None, "add_feedback needs the orphan where `feedback.message_id in messages` is false"
+            self._wait(Early(feedback, timestamp_ms, orphan))
+            labels = ()
+        self._pass(timestamp_ms)
+        return labels
 
-    @property
-    def over(self) -> bool:
-        """Whether `evict` may find something to drop. Asked at each record, so it looks at numbers only."""
+    def _pass(self, timestamp_ms: int) -> None:
+        """Let the log's time pass, and see whether that or the last record made too much of something."""
+        self.clock_ms = max(self.clock_ms, timestamp_ms)
         limits = self._limits
-        return (
+        if (
             self.clock_ms >= self._due_ms
-            or len(self.messages) > limits.messages
+            or len(self.oldest) > limits.messages
             or self.n_bytes > limits.n_bytes
-            or bool(self.early)
-        )
+            or self.early
+        ):
+            self.over = True
+
+    def leaving(self, n_more: int, more_bytes: int, clock_ms: int, first_ms: int) -> list[str] | None:
+        """Return which messages `evict` would drop at a later time, with so many more behind them.
+
+        None where it would drop more: some of the new messages too (`first_ms` is the first one's time), or labels.
+        """
+        limits, oldest = self._limits, self.oldest
+        if self.early and next(iter(self.early.values()))[0].timestamp_ms < clock_ms - limits.age_ms:
+            return None
+        too_many = len(oldest) + n_more - limits.messages
+        too_much = self.n_bytes + more_bytes - limits.n_bytes
+        if too_many <= 0 and too_much <= 0 and clock_ms < self._due_ms:
+            return []
+        leaving = list(islice(oldest, max(too_many, 0)))
+        if too_much > 0:
+            too_much -= sum([self.messages[key].n_bytes for key in leaving])
+        for key in islice(oldest, len(leaving), None):
+            entry = self.messages[key]
+            if too_much <= 0 and clock_ms <= entry.timestamp_ms + limits.age_ms:
+                return leaving
+            leaving.append(key)
+            too_much -= entry.n_bytes
+        stays = too_many <= len(leaving) and too_much <= 0 and clock_ms <= first_ms + limits.age_ms
+        return leaving if stays or not n_more else None
+
+    def drop(self, keys: Sequence[str]) -> None:
+        """Drop the oldest messages."""
+        entries = list(map(self.messages.pop, keys))
+        for _ in keys:
+            self.oldest.popleft()
+        self.n_bytes -= sum([entry.n_bytes for entry in entries])
+        unlabelled = [entry.label for entry in entries].count(None)
+        self.unlabelled -= unlabelled
+        self._counts.expired += unlabelled
+        self._due_ms, self.over = 0, True
 
     def evict(self) -> tuple[list[Entry], list[Rejected]]:
         """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
-        return list(self._evict_messages()), list(self._evict_early())
+        self.over = False
+        return self._evict_messages(), list(self._evict_early()) if self.early else []
 
     def freeze(self) -> Frozen:
         """Return everything as it is now; the one before must have been encoded."""
@@ -212,62 +273,73 @@ class Window:
         except (ValueError, RecursionError) as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
         self.clock_ms = loaded.clock_ms
-        self.messages = OrderedDict(loaded.messages)
+        for _, entry in loaded.messages:
+            entry.window = self.number
+        self.messages.update(loaded.messages)
+        self.oldest = deque(key for key, _ in loaded.messages)
         self.early = OrderedDict(loaded.early)
-        self.n_bytes = sum(entry.n_bytes for entry in self.messages.values())
+        self.homes.update(dict.fromkeys(self.early, self))
+        self.n_bytes = sum(entry.n_bytes for _, entry in loaded.messages)
         self.early_bytes = sum(map(_early_bytes, self.early.values()))
-        self.unlabelled = sum(entry.label is None for entry in self.messages.values())
+        self.unlabelled = sum(entry.label is None for _, entry in loaded.messages)
 
     def _insert(self, key: str, text: str, timestamp_ms: int, score_bytes: int) -> Entry:
         n_bytes = ENTRY_BYTES + 4 * (len(key) + len(text)) + score_bytes  # a character takes up to 4 bytes
-        entry = self.messages[key] = Entry(text, timestamp_ms, n_bytes)
+        entry = self.messages[key] = Entry(text, timestamp_ms, n_bytes, window=self.number)
+        self.oldest.append(key)
         self.n_bytes += n_bytes
         self.unlabelled += 1
         return entry
 
-    def _keep(self, entry: Entry) -> None:
+    def keep(self, entry: Entry) -> None:
         """Keep an entry that is about to change, where a frozen state needs it."""
         kept = self.kept
         if kept is not None:
             kept.setdefault(id(entry), copy.copy(entry))
 
-    def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> list[Label]:
-        self._keep(entry)
+    def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> Labels:
+        self.keep(entry)
+        known = entry.label
         if feedback.id is not None:
-            if feedback.id in entry.feedback_ids:
+            ids = entry.feedback_ids
+            if feedback.id in ids:
                 self._counts.repeated += 1
-                return []
-            entry.feedback_ids = (*entry.feedback_ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id)
-            grown = ENTRY_BYTES // 4 + 4 * len(feedback.id)
+                return ()
+            entry.feedback_ids = (*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id)
+            grown = FEEDBACK_BYTES + 4 * len(feedback.id)
             entry.n_bytes += grown
             self.n_bytes += grown
-        if entry.label == feedback.label:
+        if known is None:
+            self.unlabelled -= 1
+        elif known == feedback.label:
             self._counts.repeated += 1
-            return []
-        corrects = entry.label is not None
-        self._counts.corrected += corrects
-        self.unlabelled -= not corrects
+            return ()
+        else:
+            self._counts.corrected += 1
         entry.label = feedback.label
-        return [Label(entry, feedback, timestamp_ms, corrects)]
+        return (Label(entry, feedback, timestamp_ms, known is not None),)
 
-    def _settle_early(self, key: str, entry: Entry) -> list[Label]:
+    def _settle_early(self, key: str, entry: Entry) -> Labels:
         waiting = self.early.pop(key, [])
+        self.homes.pop(key, None)
         self.early_bytes -= _early_bytes(waiting)
-        return [
-            label._replace(orphan=each.orphan)
+        return tuple(
+            msgspec.structs.replace(label, orphan=each.orphan)
             for each in waiting
             for label in self._settle(entry, each.feedback, each.timestamp_ms)
-        ]
+        )
 
     def _retract(self, feedback: Feedback, entry: Entry | None) -> None:
         """Drop the labels that still wait. One that was learned stays in the model until it is built anew."""
         self._counts.retracted += 1
         if entry is None:
             self.early_bytes -= _early_bytes(self.early.pop(feedback.message_id, []))
+            self.homes.pop(feedback.message_id, None)
 
     def _wait(self, early: Early) -> None:
         key = early.feedback.message_id
         waiting = self.early.setdefault(key, [])
+        self.homes[key] = self
         known = any(early.feedback.id is not None and each.feedback.id == early.feedback.id for each in waiting)
         if known or len(waiting) >= MAX_EARLY_PER_MESSAGE:
             self._counts.repeated += 1
@@ -276,20 +348,22 @@ class Window:
         waiting.append(early)
         self.early_bytes += _early_bytes([early])
 
-    def _evict_messages(self) -> Iterator[Entry]:
-        limits, messages = self._limits, self.messages
-        while messages:
-            if len(messages) <= limits.messages and self.n_bytes <= limits.n_bytes:
-                oldest = next(iter(messages.values()))
-                self._due_ms = oldest.timestamp_ms + limits.age_ms + 1
+    def _evict_messages(self) -> list[Entry]:
+        limits, messages, oldest = self._limits, self.messages, self.oldest
+        expired = []
+        while oldest:
+            if len(oldest) <= limits.messages and self.n_bytes <= limits.n_bytes:
+                self._due_ms = messages[oldest[0]].timestamp_ms + limits.age_ms + 1
                 if self.clock_ms < self._due_ms:
-                    return
-            _, entry = messages.popitem(last=False)
+                    break
+            key = oldest.popleft()
+            entry = messages.pop(key)
             self.n_bytes -= entry.n_bytes
             if entry.label is None:
                 self.unlabelled -= 1
                 self._counts.expired += 1
-                yield entry
+                expired.append(entry)
+        return expired
 
     def _evict_early(self) -> Iterator[Rejected]:
         limits, early = self._early_limits, self.early
@@ -298,7 +372,8 @@ class Window:
                 oldest = next(iter(early.values()))
                 if oldest[0].timestamp_ms >= self.clock_ms - limits.age_ms:
                     return
-            _, waiting = early.popitem(last=False)
+            key, waiting = early.popitem(last=False)
+            del self.homes[key]
             self.early_bytes -= _early_bytes(waiting)
             for each in waiting:
                 self._counts.orphaned += 1
@@ -319,11 +394,16 @@ class Join:
     def __init__(self) -> None:
         self.counts = JoinCounts()
         self.windows: list[Window] = []
+        self.messages: dict[str, Entry] = {}  # of all windows: one look-up, however many there are
+        self.homes: dict[str, Window] = {}  # which of them has the labels that wait for a message
 
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Share the limits among so many partitions; windows that are there stay."""
         share = self._share = limits.share(1 / n_partitions)
-        self.windows += [Window(share, self.counts) for _ in range(n_partitions - len(self.windows))]
+        self.windows += [
+            Window(number, share, self.counts, self.messages, self.homes)
+            for number in range(len(self.windows), n_partitions)
+        ]
         for window in self.windows:
             window.limit(share)
 
@@ -338,27 +418,20 @@ class Join:
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""
         self.counts = counts
-        self.windows = [Window(self._share, counts) for _ in windows]
+        self.messages, self.homes, self.windows = {}, {}, []
+        for number in range(len(windows)):
+            self.windows.append(Window(number, self._share, counts, self.messages, self.homes))
         for window, state in zip(self.windows, windows, strict=True):
             window.load_state(state)
 
     def of_message(self, partition: int, message_id: str) -> Window:
         """Return the window that a message goes to: where its label waits, or its partition's own."""
-        own = self.windows[partition]
-        if len(self.windows) > 1 and message_id not in own.messages:
-            for window in self.windows:
-                if message_id in window.messages or message_id in window.early:
-                    return window
-        return own
+        entry = self.messages.get(message_id)
+        return self.windows[entry.window] if entry else self.homes.get(message_id) or self.windows[partition]
 
     def of_feedback(self, partition: int, message_id: str) -> Window:
-        """Return the window that holds a label's message, or else its partition's own."""
-        own = self.windows[partition % len(self.windows)]
-        if message_id not in own.messages:
-            for window in self.windows:
-                if message_id in window.messages:
-                    return window
-        return own
+        """Return the window that holds a label's message or others of its labels, or else its partition's own."""
+        return self.of_message(partition % len(self.windows), message_id)
 
     @property
     def n_bytes(self) -> int:

@@ -14,15 +14,18 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from functools import partial
+from itertools import groupby, repeat
+from operator import is_not, itemgetter
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import confluent_kafka as ck
+import numpy as np
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, TopicState, Watermarks
+from stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from stream.settings import StreamSettings
 
 START_S: Final = 10.0
@@ -88,6 +91,11 @@ _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFS
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
 _ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
+
+# As functions: `map` then asks all messages of a batch without a step of the interpreter for each.
+_ERROR, _KEY, _VALUE = ck.Message.error, ck.Message.key, ck.Message.value
+_OFFSET, _TIMESTAMP = ck.Message.offset, ck.Message.timestamp
+_MS = itemgetter(1)  # of a timestamp, whose first is its kind
 
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
@@ -171,7 +179,7 @@ class KafkaLog(Log):
             return delivery.future
         produce, done = self._producer.produce, delivery.done
         for index, (key, value, timestamp_ms, headers) in enumerate(records):
-            options: dict[str, Any] = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+            options: dict[str, Any] = {}
             try:
                 if headers:
                     for name, _ in headers:
@@ -179,7 +187,9 @@ class KafkaLog(Log):
                     options["headers"] = headers
                 while True:
                     try:
-                        produce(topic, value, key, on_delivery=partial(done, index), **options)
+                        produce(
+                            topic, value, key, on_delivery=partial(done, index), timestamp=timestamp_ms or 0, **options
+                        )
                         break
                     except BufferError:
                         self._wait_for_room()
@@ -471,25 +481,25 @@ class KafkaReader(Reader):
         self._consumer: Any = log._client(ck.Consumer, config)
         self._consumer.assign([ck.TopicPartition(*partition, offset) for partition, offset in positions.items()])
 
-    def read(self, max_records: int, timeout_s: float) -> list[Record]:
-        """Return what is there; see Reader.read."""
+    def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
+        """Return what is there; see Reader.fetch."""
         if self._closed:
             raise LogError("this reader is closed")
         if self._failure is not None:
             raise self._failure
         deadline = time.monotonic() + timeout_s
-        records = self._take(max_records, 0.0)
-        while not records:
+        messages = self._take(max_records, 0.0)
+        while not messages:
             if self._failure is not None:
                 raise self._failure
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             # consume() waits until it has all it was asked for: so ask for one, then for what else is there.
-            records = self._take(1, min(left, SLICE_S))
-            if records and max_records > 1:
-                records += self._take(max_records - 1, 0.0)
-        return records  # what came before a failure first: reading them again is not possible
+            messages = self._take(1, min(left, SLICE_S))
+            if messages and max_records > 1:
+                messages += self._take(max_records - 1, 0.0)
+        return self._chunks(messages)  # what came before a failure first: reading them again is not possible
 
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""
@@ -513,31 +523,26 @@ class KafkaReader(Reader):
             self._closed = True
             self._consumer.close()
 
-    def _take(self, max_records: int, timeout_s: float) -> list[Record]:
+    def _take(self, max_records: int, timeout_s: float) -> list[Any]:
+        """Return messages that are records, and note what the others say."""
         messages = self._consumer.consume(max_records, timeout_s)
         if self._log._denied is not None and self._failure is None:
             self._failure = self._log._explain("reading", KafkaException(self._log._denied))
-        records = self._records(messages)
-        if len(records) != len(messages):
+        if any(map(is_not, map(_ERROR, messages), repeat(None))):  # == fails: a KafkaError takes None for a number
             self._follow(messages)
-        elif self._ended:
-            self._ended.difference_update({record.partition for record in records})
-        return records
+            return [message for message in messages if message.error() is None]
+        if self._ended:
+            self._ended.difference_update(map(self._name, messages))
+        return list(messages)
 
-    def _records(self, messages: list[Any]) -> list[Record]:
-        names = self._names
-        return [
-            Record(
-                names[m.topic(), m.partition()],
-                m.offset(),
-                m.timestamp()[1],
-                m.key(),
-                m.value(),
-                headers and [(name, content or b"") for name, content in headers],
-            )
-            for m, headers in zip(messages, _all_headers(messages), strict=True)
-            if m.error() is None
-        ]
+    def _chunks(self, messages: list[Any]) -> list[Chunk]:
+        if len(self.partitions) == 1:
+            return [_chunk(self.partitions[0], messages)] if messages else []
+        messages.sort(key=self._name)  # stable, and fast: they come in runs
+        return [_chunk(partition, list(run)) for partition, run in groupby(messages, self._name)]
+
+    def _name(self, message: Any) -> TopicPartition:
+        return self._names[message.topic(), message.partition()]
 
     def _follow(self, messages: Iterable[Any]) -> None:
         """Go through records and events in their order."""
@@ -566,6 +571,20 @@ class KafkaReader(Reader):
         except LogError as error:
             return error
         return OffsetsLost(*partition, wanted, low, high)
+
+
+def _chunk(partition: TopicPartition, messages: list[Any]) -> Chunk:
+    first, last = messages[0].offset(), messages[-1].offset()
+    if last - first + 1 == len(messages):
+        offsets = np.arange(first, last + 1)
+    else:  # transactions leave gaps
+        offsets = np.fromiter(map(_OFFSET, messages), np.int64, len(messages))
+    timestamps = np.fromiter(map(_MS, map(_TIMESTAMP, messages)), np.int64, len(messages))
+    found = _all_headers(messages)
+    headers = None
+    if any(found):
+        headers = [pairs and [(name, content or b"") for name, content in pairs] for pairs in found]
+    return Chunk(partition, offsets, timestamps, list(map(_KEY, messages)), list(map(_VALUE, messages)), headers)
 
 
 def _all_headers(messages: Iterable[Any]) -> list[Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.errors import ConfigError
 from stream.records import Headers
@@ -59,6 +61,66 @@ class Record(msgspec.Struct, gc=False):
     headers: Headers | None = None
 
 
+class Chunk(msgspec.Struct, gc=False):
+    """Records of one partition in the order of their offsets, column by column: a reader makes no object of each.
+
+    Attributes
+    ----------
+    offsets, timestamps_ms : int64 [n]
+    keys, values : n, None for what a record does not have
+    headers : n, None for a record without; or None where no record has any
+    """
+
+    partition: TopicPartition
+    offsets: NDArray[np.int64]
+    timestamps_ms: NDArray[np.int64]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers | None] | None = None
+
+    @classmethod
+    def empty(cls, partition: TopicPartition) -> "Chunk":
+        """Return no records of a partition."""
+        return cls(partition, np.empty(0, np.int64), np.empty(0, np.int64), [], [])
+
+    def __len__(self) -> int:
+        """Return how many records these are."""
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Record:
+        """Return one record."""
+        return Record(
+            self.partition,
+            int(self.offsets[index]),
+            int(self.timestamps_ms[index]),
+            self.keys[index],
+            self.values[index],
+            self.headers[index] if self.headers else None,
+        )
+
+    def part(self, start: int, stop: int | None = None) -> "Chunk":
+        """Return the records from `start` up to, not including, `stop`."""
+        cut = slice(start, stop)
+        headers = self.headers and self.headers[cut]
+        return Chunk(
+            self.partition, self.offsets[cut], self.timestamps_ms[cut], self.keys[cut], self.values[cut], headers
+        )
+
+    def __add__(self, more: "Chunk") -> "Chunk":
+        """Return these records and those that follow them."""
+        headers = None
+        if self.headers or more.headers:
+            headers = (self.headers or [None] * len(self)) + (more.headers or [None] * len(more))
+        return Chunk(
+            self.partition,
+            np.concatenate([self.offsets, more.offsets]),
+            np.concatenate([self.timestamps_ms, more.timestamps_ms]),
+            self.keys + more.keys,
+            self.values + more.values,
+            headers,
+        )
+
+
 class NewRecord(NamedTuple):
     """A record to append. The key decides the partition; without a timestamp the log gives the time of appending."""
 
@@ -81,7 +143,7 @@ class Reader(ABC):
     partitions: list[TopicPartition]
 
     @abstractmethod
-    def read(self, max_records: int, timeout_s: float) -> list[Record]:
+    def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
         """Return what is there, at most `max_records`; wait up to `timeout_s` only while there is nothing.
 
         Raises
@@ -89,6 +151,10 @@ class Reader(ABC):
         OffsetsLost : a position lies outside the log.
         LogUnavailable : the log cannot be reached for good (a wrong password); a broker that is away is waited for.
         """
+
+    def read(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Return what `fetch` does, record by record."""
+        return [chunk[index] for chunk in self.fetch(max_records, timeout_s) for index in range(len(chunk))]
 
     @abstractmethod
     def at_end(self, partition: TopicPartition) -> bool:

@@ -8,15 +8,15 @@ spans alone: that is what the journal holds.
 
 import math
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, chain
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.errors import OffsetsLost
-from stream.log import Reader, Record, TopicPartition
+from stream.log import Chunk, Reader, Record, TopicPartition
 
 # A partition that runs ahead of the others is held back beyond this much, and taken up again below a quarter of it.
 MAX_LANE_RECORDS: Final = 1 << 16
@@ -35,11 +35,35 @@ class Span(NamedTuple):
     end: int
 
 
-class Batch(NamedTuple):
-    """Records in the order in which they are to be applied, and the spans that they are."""
+class Batch(msgspec.Struct, gc=False):
+    """Records in the order in which they are to be applied.
 
-    records: list[Record]
+    Attributes
+    ----------
+    chunks : of one partition each
+    order : int64 [n], each record's place in the chunks as they follow one another
+    spans : which records these are
+    """
+
+    chunks: list[Chunk]
+    order: NDArray[np.int64]
     spans: list[Span]
+
+    def __len__(self) -> int:
+        """Return how many records these are."""
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Record:
+        """Return one record."""
+        place = int(self.order[index])
+        for chunk in self.chunks:
+            if place < len(chunk):
+                return chunk[place]
+            place -= len(chunk)
+        raise IndexError(index)
+
+
+NOTHING: Final = Batch([], np.empty(0, np.int64), [])
 
 
 class _Lane:
@@ -50,29 +74,30 @@ class _Lane:
         self.position = position  # of the next record to take
         self.clock = clock  # the highest timestamp read
         self.taken_clock = clock  # the highest timestamp taken
-        self.records: list[Record] = []
-        self.keys: list[int] = []
+        self.records = Chunk.empty(partition)
+        self.keys = np.empty(0, np.int64)
         self.n_bytes = 0
         self.paused = False
         self._silent_since: float | None = None
 
-    def put(self, records: list[Record]) -> None:
-        self.records += records
-        keys = list(accumulate((record.timestamp_ms for record in records), max, initial=self.clock))
-        self.keys += keys[1:]
-        self.clock = keys[-1]
-        self.n_bytes += sum(len(record.value) for record in records if record.value is not None)
+    def put(self, records: Chunk) -> None:
+        keys = np.maximum.accumulate(np.maximum(records.timestamps_ms, self.clock))
+        self.records, self.keys = (
+            (self.records + records, np.concatenate([self.keys, keys])) if len(self.keys) else (records, keys)
+        )
+        self.clock = int(keys[-1])
+        self.n_bytes += _size(records)
 
-    def pop(self, count: int) -> Span:
-        taken, self.records = self.records[:count], self.records[count:]
-        self.taken_clock = self.keys[count - 1]
-        del self.keys[:count]
-        self.n_bytes -= sum(len(record.value) for record in taken if record.value is not None)
-        start, self.position = self.position, taken[-1].offset + 1
-        return Span(self.partition, start, self.position)
+    def pop(self, count: int) -> Chunk:
+        taken, self.records = self.records.part(0, count), self.records.part(count)
+        self.taken_clock = int(self.keys[count - 1])
+        self.keys = self.keys[count:]
+        self.n_bytes -= _size(taken)
+        self.position = int(taken.offsets[-1]) + 1
+        return taken
 
     def hold_back(self) -> None:
-        full = max(len(self.records) / MAX_LANE_RECORDS, self.n_bytes / MAX_LANE_BYTES)
+        full = max(len(self.keys) / MAX_LANE_RECORDS, self.n_bytes / MAX_LANE_BYTES)
         if full > 1 and not self.paused:
             self.reader.pause(self.partition)
             self.paused = True
@@ -82,11 +107,11 @@ class _Lane:
 
     @property
     def at_end(self) -> bool:
-        return not self.records and self.reader.at_end(self.partition)
+        return not len(self.keys) and self.reader.at_end(self.partition)
 
     def is_waited_for(self, now: float) -> bool:
         """Whether older records than those of the other lanes may still come."""
-        if self.records or self.reader.at_end(self.partition):
+        if len(self.keys) or self.reader.at_end(self.partition):
             self._silent_since = None
             return not self.reader.at_end(self.partition)
         self._silent_since = self._silent_since or now
@@ -141,7 +166,7 @@ class Merger:
         self._fill(max_records, 0.0)
         while not (counts := self._ready()):
             if (left := deadline - time.monotonic()) <= 0:
-                return Batch([], [])
+                return NOTHING
             self._fill(max_records, min(SLICE_S, left))
         return self._pop(counts, max_records)
 
@@ -155,22 +180,22 @@ class Merger:
         counts: dict[int, int] = {}
         for span in spans:
             lane = self._by_partition[span.partition]
-            while not lane.records or lane.records[-1].offset < span.end - 1:
+            while not len(lane.keys) or lane.records.offsets[-1] < span.end - 1:
                 if lane.reader.at_end(span.partition):
-                    end = lane.records[-1].offset + 1 if lane.records else lane.position
+                    end = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
                     raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
                 self._fill(MAX_LANE_RECORDS, SLICE_S)
-            counts[self._lanes.index(lane)] = bisect_left(lane.records, span.end, key=lambda record: record.offset)
+            counts[self._lanes.index(lane)] = int(np.searchsorted(lane.records.offsets, span.end))
         if not counts:
-            return Batch([], [])
+            return self._pop({}, 0)
         return self._pop(counts, sum(counts.values()))
 
     def _fill(self, max_records: int, wait_s: float) -> None:
         for reader in self._readers:
             lanes = [self._by_partition[partition] for partition in reader.partitions]
-            if any(len(lane.records) < max_records and not lane.paused for lane in lanes):
-                for partition, records in _by_partition(reader.read(max_records, wait_s)).items():
-                    self._by_partition[partition].put(records)
+            if any(len(lane.keys) < max_records and not lane.paused for lane in lanes):
+                for chunk in reader.fetch(max_records, wait_s):
+                    self._by_partition[chunk.partition].put(chunk)
             for lane in lanes:
                 lane.hold_back()
 
@@ -179,23 +204,32 @@ class Merger:
         now = time.monotonic()
         waited_for = [(lane.clock, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now)]
         limit, limit_rank = min(waited_for, default=(math.inf, 0))
-        return {
-            rank: count
-            for rank, lane in enumerate(self._lanes)
-            if lane.keys and (count := (bisect_right if rank <= limit_rank else bisect_left)(lane.keys, limit))
-        }
+        counts = {}
+        for rank, lane in enumerate(self._lanes):
+            count = len(lane.keys)
+            if count and lane.keys[-1] >= limit:
+                count = int(np.searchsorted(lane.keys, limit, side="right" if rank <= limit_rank else "left"))
+            if count:
+                counts[rank] = count
+        return counts
 
     def _pop(self, counts: Mapping[int, int], max_records: int) -> Batch:
-        ranks = sorted(counts)
-        keys = np.concatenate([np.array(self._lanes[rank].keys[: counts[rank]], np.int64) for rank in ranks])
+        counts = {rank: min(counts[rank], max_records) for rank in sorted(counts)}
+        ranks = list(counts)
+        keys = np.concatenate([self._lanes[rank].keys[: counts[rank]] for rank in ranks])
         # Lanes stand in their order, so a stable sort by key alone is a sort by (key, lane, offset).
         order = np.argsort(keys, kind="stable")[:max_records]
-        of_lane = np.repeat(ranks, [counts[rank] for rank in ranks])[order]
-        waiting = list(chain.from_iterable(self._lanes[rank].records[: counts[rank]] for rank in ranks))
-        records = [waiting[index] for index in order.tolist()]
-        taken = np.bincount(of_lane, minlength=len(self._lanes)).tolist()
-        spans = [lane.pop(count) for lane, count in zip(self._lanes, taken, strict=True) if count]
-        return Batch(records, spans)
+        of_lane = np.repeat(ranks, list(counts.values()))
+        taken = np.bincount(of_lane[order], minlength=len(self._lanes)).tolist()
+        # Of each lane the first records were taken: places among those are places among all, less what was left before.
+        left = np.cumsum([0, *(counts.get(rank, 0) - count for rank, count in enumerate(taken))])
+        chunks, spans = [], []
+        for lane, count in zip(self._lanes, taken, strict=True):
+            if count:
+                start = lane.position
+                chunks.append(lane.pop(count))
+                spans.append(Span(lane.partition, start, lane.position))
+        return Batch(chunks, order - left[of_lane[order]], spans)
 
 
 def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:
@@ -203,11 +237,5 @@ def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:
     return partition.topic.endswith("feedback"), partition.topic, partition.partition
 
 
-def _by_partition(records: list[Record]) -> dict[TopicPartition, list[Record]]:
-    found: dict[TopicPartition, list[Record]] = {}
-    for record in records:
-        try:
-            found[record.partition].append(record)
-        except KeyError:
-            found[record.partition] = [record]
-    return found
+def _size(records: Chunk) -> int:
+    return sum(map(len, filter(None, records.values)))

@@ -20,12 +20,13 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from itertools import count, repeat
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
 
 from stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, TopicState, Watermarks
+from stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from stream.records import Headers
 from stream.settings import StreamSettings
 from stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
@@ -449,8 +450,8 @@ class SqliteReader(Reader):
             self._db = connect(path)
             self._db.execute("PRAGMA query_only = ON")
 
-    def read(self, max_records: int, timeout_s: float) -> list[Record]:
-        """Return what is there; see Reader.read."""
+    def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
+        """Return what is there; see Reader.fetch."""
         if self._closed:
             raise LogError(f"log {self._path}: this reader is closed")
         deadline = time.monotonic() + timeout_s
@@ -459,9 +460,9 @@ class SqliteReader(Reader):
             with explained(self._path):
                 version = self._db.execute("PRAGMA data_version").fetchone()[0]
                 if version != self._idle_version:
-                    records = self._fetch(max_records)
-                    if records is not None:
-                        return records
+                    chunks = self._fetch(max_records)
+                    if chunks is not None:
+                        return chunks
                     self._idle_version = version
             left = deadline - time.monotonic()
             if left <= 0:
@@ -487,19 +488,19 @@ class SqliteReader(Reader):
         self._closed = True
         self._db.close()
 
-    def _fetch(self, max_records: int) -> list[Record] | None:
+    def _fetch(self, max_records: int) -> list[Chunk] | None:
         """Return the records of one transaction, None where none is waiting."""
         with transaction(self._db, "BEGIN"):
             backlog = self._backlog()
             if not backlog:
                 return None
-            records: list[Record] = []
+            chunks: list[Chunk] = []
             left = READ_BYTES
             for partition, share in fair_shares(backlog, max_records).items():
-                left -= self._scan(partition, share, left, records)
+                left -= self._scan(partition, share, left, chunks)
                 if left <= 0:
                     break
-            return records
+            return chunks
 
     def _backlog(self) -> dict[TopicPartition, int]:
         """Return how many records each partition has waiting, beginning with another one each time."""
@@ -518,7 +519,7 @@ class SqliteReader(Reader):
         self._ended = {p for p in self.partitions if p not in backlog and (p not in self._paused or p in self._ended)}
         return backlog
 
-    def _scan(self, partition: TopicPartition, share: int, max_bytes: int, records: list[Record]) -> int:
+    def _scan(self, partition: TopicPartition, share: int, max_bytes: int, chunks: list[Chunk]) -> int:
         """Append up to `share` records; return the bytes of their values. Stops soon after `max_bytes`."""
         start = self._positions[partition]
         cursor = self._db.execute(
@@ -526,15 +527,18 @@ class SqliteReader(Reader):
             f"FROM records_{self._tables[partition]} WHERE offset >= ? AND offset < ? ORDER BY offset",
             (start, start + share),
         )
+        rows: list[tuple[Any, ...]] = []
         size = 0
         with closing(cursor):
-            while size < max_bytes and (rows := cursor.fetchmany(self._rows)):
-                records += [
-                    Record(partition, offset, ms, key, value, None if headers is None else _decode_headers(headers))
-                    for offset, ms, key, value, headers in rows
-                ]
-                size += sum([len(row[3]) for row in rows if row[3]])
-                self._positions[partition] = rows[-1][0] + 1
+            while size < max_bytes and (more := cursor.fetchmany(self._rows)):
+                rows += more
+                size += sum([len(row[3]) for row in more if row[3]])
+        if rows:
+            offsets, timestamps, keys, values, headers = zip(*rows, strict=True)
+            decoded = [pairs and _decode_headers(pairs) for pairs in headers] if any(headers) else None
+            times = np.array(timestamps, np.int64)
+            chunks.append(Chunk(partition, np.array(offsets, np.int64), times, list(keys), list(values), decoded))
+            self._positions[partition] = offsets[-1] + 1
         return size
 
 

@@ -2,8 +2,7 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,15 +22,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("driftline")
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
-    """Return once a condition holds; fail when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s:g} s: {what or condition}")
-        time.sleep(0.01)
 
 
 def start_or_skip(directory: Path) -> Broker | ContainerBroker:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from learner.alarms import Alarm
 from learner.classifier import Classifier, Scores, State
+from stream.log import Chunk, Record, TopicPartition
+from stream.merge import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +40,27 @@ def alarm(number: int, **fields: Any) -> Alarm:
     known |= {"loss_before": 0.1, "loss_after": 0.5, "labels_before": 1000, "labels_after": 32}
     known |= {"topic": "feedback", "partition": 1, "offset": number}
     return Alarm(**(known | fields))
+
+
+def batch(records: Sequence[Record]) -> Batch:
+    """Return records as a batch of them in this order."""
+    partitions = sorted({record.partition for record in records})
+    chunks = [_chunk(partition, [each for each in records if each.partition == partition]) for partition in partitions]
+    places = [place for partition in partitions for place, each in enumerate(records) if each.partition == partition]
+    return Batch(chunks, np.argsort(places), [])
+
+
+def _chunk(partition: TopicPartition, records: Sequence[Record]) -> Chunk:
+    columns = zip(
+        *[(each.offset, each.timestamp_ms, each.key, each.value, each.headers) for each in records], strict=True
+    )
+    offsets, times, keys, values, headers = map(list, columns)
+    return Chunk(partition, np.array(offsets, np.int64), np.array(times, np.int64), keys, values, headers)
+
+
+def chunks_of(records: Sequence[Record]) -> list[Chunk]:
+    """Return records as a reader gives them, partition by partition."""
+    return batch(records).chunks
 
 
 class CountingClassifier(Classifier):

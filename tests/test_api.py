@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import schemathesis
-from conftest import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -42,6 +41,7 @@ from stream.log import Log, Record, TopicPartition, open_log
 from stream.records import decode_feedback, decode_message
 from stream.settings import StreamSettings
 from tests.data import alarm
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 SPEC = "linear?bits=12"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream import join
-from stream.join import ENTRY_BYTES, Join, Label, Limits, Window
+from stream.join import ENTRY_BYTES, Join, Labels, Limits, Window
 from stream.records import Feedback, Message, Rejected
 
 WIDE = Limits(messages=1000, n_bytes=1 << 24, age_ms=1_000_000)
@@ -24,7 +24,7 @@ class Table:
         self.orphans: list[Rejected] = []
         self.now = 0
 
-    def message(self, key: str, text: str = "hello", at: int | None = None, partition: int = 0) -> list[Label]:
+    def message(self, key: str, text: str = "hello", at: int | None = None, partition: int = 0) -> Labels:
         self.now = self.now + 1 if at is None else at
         window = self.join.of_message(partition, key)
         _, labels = window.add_message(Message(key, text), self.now, 8)
@@ -97,7 +97,7 @@ def test_a_label_with_its_own_text_needs_no_message() -> None:
     assert table.label("m", "spam", text="own text") == []
     entry, labels = table.join.windows[0].add_message(Message("m", "own text"), 9, 8)
     assert entry is not None, "the message is scored when it comes"
-    assert labels == []
+    assert labels == ()
     assert table.join.pending == 0
 
 
@@ -111,7 +111,7 @@ def test_a_retracted_label_that_waited_is_dropped_and_one_that_was_learned_stays
     table = Table()
     table.label("m", "spam")
     table.label("m", "spam", op="retract")
-    assert table.message("m") == []
+    assert table.message("m") == ()
     table.label("m", "ham")
     assert table.label("m", "ham", op="retract") == []
     assert table.join.counts.retracted == 2

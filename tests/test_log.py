@@ -20,7 +20,6 @@ import confluent_kafka
 import pytest
 from broker import SASL_PASSWORD, SASL_USER, Broker
 from confluent_kafka.admin import AdminClient
-from conftest import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from stream.kafka_log import kafka_address, topic_config
 from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks, open_log
 from stream.settings import StreamSettings
 from stream.sqlite_log import SqliteLog, fair_shares
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 Open = Callable[..., Log]

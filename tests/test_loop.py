@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from learner.checkpoint import list_checkpoints
+from learner.journal import Journal
 from learner.loop import Learner
+from learner.outbox import Outbox
 from learner.settings import LearnerSettings
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, encode
@@ -55,6 +58,70 @@ def test_a_damaged_newest_checkpoint_is_made_again_from_the_one_before(stream: S
     assert [path.name for path in (stream.data / "checkpoints").glob("damaged-*")] == [f"damaged-{damaged.name}-2"]
     append(log, 5, 5)
     assert learn(stream, log) != model
+
+
+def state_of(learner: Learner) -> list[object]:
+    """Return all that a replay has to give again."""
+    learner._land()
+    machine = learner._machine
+    arrays = (machine.classifier.state(), machine.progress.state(), machine.drift.state())
+    parts = {f"{n}{name}": array.tobytes() for n, each in enumerate(arrays) for name, array in each.items()}
+    return [parts, machine.join.state(), machine.join.counts, machine.counts, machine.classifier.labels]
+
+
+def test_planning_a_batch_while_another_is_learned_gives_the_bytes_of_one_after_the_other(
+    stream: StreamSettings, log: Log
+) -> None:
+    append(log, 0, 120)
+    log.append("feedback", [NewRecord(b"0", encode(Feedback(str(n), label))) for n, label in enumerate("abcda")])
+    append(log, 120, 40)
+    settings = LearnerSettings(model=MODEL, batch_records=7)
+    learner = Learner(stream, settings, log)
+    in_flight = 0
+    try:
+        learner.start()
+        while not learner._reached(log.watermarks(stream.topics[:2])):
+            learner.step()
+            in_flight += learner._flight is not None
+        overlapped = state_of(learner)
+    finally:
+        learner.close()
+    again = Learner(stream, settings, log)
+    try:
+        again.start()  # replays the journal's batches, each to its end before the next
+        assert state_of(again) == overlapped
+    finally:
+        again.close()
+    assert in_flight > 20
+    assert overlapped[4] == ["a", "b", "c", "d"]
+
+
+def test_a_batch_is_not_seen_outside_before_its_entry_is_durable(
+    stream: StreamSettings, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, 0, 50)
+    events: list[tuple[str, int]] = []
+    append_entry, send = Journal.append, Outbox.send
+
+    def appended(self: Journal, batch: int, *rest: Any) -> None:
+        append_entry(self, batch, *rest)
+        events.append(("durable", batch))
+
+    def sent(self: Outbox, batch: int, *rest: Any) -> None:
+        events.append(("sent", batch))
+        send(self, batch, *rest)
+
+    monkeypatch.setattr(Journal, "append", appended)
+    monkeypatch.setattr(Outbox, "send", sent)
+    learner = Learner(stream, LearnerSettings(model=MODEL, batch_records=7), log)
+    try:
+        learner.start()
+        learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+    finally:
+        learner.close()
+    batches = [batch for what, batch in events if what == "sent"]
+    assert batches == list(range(1, 1 + len(batches)))
+    assert all(events.index(("durable", batch)) < events.index(("sent", batch)) for batch in batches)
 
 
 @pytest.mark.parametrize("timestamp_ms", [-(1 << 63), -1, 0, 253_402_300_800_000, (1 << 63) - 1])

@@ -9,20 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner import machine as machines
 from learner.machine import Machine
 from learner.models import make_classifier
 from learner.settings import LearnerSettings
 from stream.log import NewRecord, Record, TopicPartition
-from stream.merge import Batch
 from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
 from stream.settings import StreamSettings
+from tests.data import batch
 
 MODEL = "linear?bits=10&max_labels=4"
 MESSAGES, FEEDBACK = TopicPartition("messages", 0), TopicPartition("feedback", 0)
 
 
-def machine(**options: object) -> Machine:
-    rules = LearnerSettings(**options).rules(StreamSettings(max_record_bytes=2048), 1)  # type: ignore[arg-type]
+def machine(n_partitions: int = 1, **options: object) -> Machine:
+    rules = LearnerSettings(**options).rules(StreamSettings(max_record_bytes=8192), n_partitions)  # type: ignore[arg-type]
     return Machine(rules, make_classifier(MODEL), lineage="abc")
 
 
@@ -50,7 +51,7 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
     ends = [*sorted(set(cuts)), len(records)]
     for start, end in zip([0, *ends], ends, strict=False):
         if start < end:
-            for topic, new in machine.apply(Batch(list(records[start:end]), [])).items():
+            for topic, new in machine.apply(batch(records[start:end])).items():
                 sent[topic] += new
     return sent
 
@@ -117,7 +118,7 @@ def test_whatever_cannot_be_read_is_a_dead_letter_and_changes_nothing_else() -> 
     run(before, stream.records)
     for number in range(1000):
         stream.add(MESSAGES if number % 2 else FEEDBACK, os.urandom(number % 300))
-    stream.add(MESSAGES, b'{"id":"big","text":"' + b"x" * 2048 + b'"}')
+    stream.add(MESSAGES, b'{"id":"big","text":"' + b"x" * 8192 + b'"}')
     after = machine()
     dead = [decode_rejected(record.value or b"") for record in run(after, stream.records)["dead-letter"]]
     assert len(dead) == 1001 == after.counts.rejected
@@ -202,7 +203,7 @@ def test_an_alarm_says_which_record_showed_it() -> None:
     stream = drifting(1000)
     learner, raised = machine(), []
     for record in stream.records:
-        learner.apply(Batch([record], []))
+        learner.apply(batch([record]))
         assert all(
             (each.topic, each.partition, each.offset) == (*record.partition, record.offset) for each in learner.raised
         )
@@ -269,3 +270,109 @@ def test_the_outcome_does_not_depend_on_the_cuts(
     one, other = (machine(expire_as=expire_as, window_messages=4) for _ in range(2))
     assert run(one, stream.records) == run(other, stream.records, [cut for cut in cuts if cut <= len(stream.records)])
     assert digest(one) == digest(other)
+
+
+MIXED = st.lists(
+    st.tuples(
+        st.sampled_from(["message", "message", "label", "label", "label", "own", "retract", "junk", "nothing"]),
+        st.integers(0, 15),  # which message
+        st.sampled_from(["ham", "ham", "spam", "x", "y", "z"]),
+        st.sampled_from([None, None, "1", "2"]),  # the feedback's id
+        st.sampled_from([1.0, 1.0, 2.5]),
+        st.integers(0, 2),  # partition
+        st.integers(-3, 5),  # time that passed
+    ),
+    max_size=80,
+)
+
+
+def mixed(events: Sequence[tuple[str, int, str, str | None, float, int, int]], n_partitions: int) -> list[Record]:
+    """Return records of all kinds, on several partitions, whose times go back and forth."""
+    records: list[Record] = []
+    time = 1000
+    for number, (kind, which, label, feedback_id, weight, partition, passed) in enumerate(events):
+        time += passed
+        topic = "messages" if kind == "message" or (kind in ("junk", "nothing") and which % 2) else "feedback"
+        value: bytes | None = b"junk" if kind == "junk" else None
+        if kind == "message":
+            value = encode(Message(f"m{which}", f"{label} or not {which}"))
+        elif kind not in ("junk", "nothing"):
+            op = "retract" if kind == "retract" else "upsert"
+            text = f"own {label}" if kind == "own" else None
+            value = encode(Feedback(f"m{which}", label, feedback_id, op, weight, text=text))
+        records.append(Record(TopicPartition(topic, partition % n_partitions), number, time, None, value))
+    return records
+
+
+Event = tuple[str, int, str, str | None, float, int, int]
+TAUGHT: list[Event] = [("own", 98, "ham", None, 1.0, 0, 0), ("own", 99, "spam", None, 1.0, 0, 0)]
+
+
+@st.composite
+def mostly_plain(draw: st.DrawFn) -> list[Event]:
+    """Draw messages whose labels come some records later, or now and then before, and a few records of any kind."""
+    placed: list[tuple[float, Event]] = []
+    for number in range(draw(st.integers(1, 30))):
+        label = draw(st.sampled_from(["ham", "spam"]))
+        partition, passed = draw(st.integers(0, 2)), draw(st.sampled_from([0, 1, 1, 3, -3]))
+        placed.append((number, ("message", 100 + number, label, None, 1.0, partition, passed)))
+        late = draw(st.sampled_from([0, 0, 1, 2, 5, 5, 8, 12, 20, None, -1]))
+        if late is not None:
+            feedback_id = draw(st.sampled_from([None, "f"]))
+            weight = draw(st.sampled_from([1.0, 1.0, 2.5]))
+            placed.append((number + late + 0.5, ("label", 100 + number, label, feedback_id, weight, partition, 0)))
+    events = [event for _, event in sorted(placed)]
+    for odd in draw(MIXED.filter(lambda odd: len(odd) <= 2) | st.just([])):
+        events.insert(draw(st.integers(0, len(events))), odd)
+    return TAUGHT + events
+
+
+LIMITS: list[dict[str, object]] = [
+    {},
+    {"window_messages": 9},
+    {"window_messages": 18},
+    {"window_bytes": 1 << 16},  # see `mixed`
+    {"window_hours": 6 / 3_600_000},
+    {"window_hours": 15 / 3_600_000},
+]
+
+
+@settings(max_examples=600)
+@given(
+    mostly_plain() | MIXED,
+    st.lists(st.integers(0, 80), max_size=4),
+    st.integers(1, 3),
+    st.sampled_from(LIMITS),
+    st.sampled_from([None, None, "ham"]),
+)
+def test_runs_of_plain_records_are_taken_in_as_one_by_one(
+    events: list[Event], cuts: list[int], n_partitions: int, limits: dict[str, object], expire_as: str | None
+) -> None:
+    records = mixed(events, n_partitions)
+    if "window_bytes" in limits:
+        for record in records:
+            record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
+    one, other = (machine(n_partitions, expire_as=expire_as, **limits) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machines, "MANY", 1)
+        sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])
+        patch.setattr(machines.Machine, "_plan_run", lambda *_: False)
+        assert sent == run(other, records)
+    assert digest(one) == digest(other)
+
+
+def test_a_plain_batch_is_taken_in_as_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream()
+    stream.label("first", "spam", text="win a prize")
+    stream.label("second", "ham", text="see you")
+    for number in range(2000):
+        stream.message(f"m{number}", f"text {number}")
+        if number >= 100:
+            stream.label(f"m{number - 100}", "spam" if number % 3 else "ham", id=f"f{number}")
+    learner = machine(window_messages=300)
+    run(learner, stream.records[:500])
+    monkeypatch.setattr(machines.Machine, "_one_by_one", None)
+    run(learner, stream.records[500:], range(150, len(stream.records) - 500, 150))
+    assert (learner.counts.messages_seen, learner.counts.labels_learned) == (2000, 1902)
+    assert learner.join.counts.expired == 0
+    assert len(learner.join.messages) == 300

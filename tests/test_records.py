@@ -3,20 +3,25 @@
 import base64
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import records
 from stream.errors import BadRecord
 from stream.records import (
     Feedback,
     Message,
     Topics,
     decode_feedback,
+    decode_feedbacks,
     decode_message,
+    decode_messages,
     decode_rejected,
     encode,
     reject,
@@ -152,6 +157,95 @@ def test_a_message_survives(message: Message) -> None:
 )
 def test_a_label_survives(feedback: Feedback) -> None:
     assert decode_feedback(encode(feedback)) == feedback
+
+
+GOOD = [
+    b'{"id":"a","text":"b"}',
+    b'{"message_id":"a","label":"b"}',
+    b'{"id":"a","text":"b","message_id":"c","label":"d"}',
+]
+# What a line break between values could make look right: halves, twins, blanks, ends and beginnings of something else.
+ODD = [
+    b'{"id":"a","text":"b"}{"id":"c","text":"d"}',
+    b'{"id":"a","text":"b"}\n{"id":"c","text":"d"}',
+    b'{"id":"a",\n"text":"b","label":"d","message_id":"c"}',
+    b'{"id":"a","text":"b","label":"d","message_id":"c","x":{}',
+    b'{"id":"a","text":"b","label":"d","message_id":"c","x":[{}',
+    b'{"id":"a","text":"b","label":"d","message_id":"c","x":"{}',
+    b'{"id":"a","text":"b","label":"d","message_id":"c","x":{"y":{}',
+    b'{}"}',
+    b"{}]}",
+    b"{}}",
+    b'{"z":1}}',
+    b',"text":"b"}',
+    b'{"id":"a"',
+    b"{",
+    b"}",
+    b"",
+    b" ",
+    b"\n",
+    b"{}",
+    b"null",
+    b' {"id":"a","text":"b"}',
+    b'{"id":"a","text":"b"} ',
+    b'{"id":"a","text":"b"}\n',
+    b'{"id":"a\\\\u0000","text":"b"}',
+    b'{"id":"\xc3","text":"\xa9"}',
+    b'{"id":"\xc3\xa9","text":"\xc3\xa9"}',
+    b'{"specversion":"1.0","id":"e","source":"/","type":"t","data":{"text":"b"}}',
+]
+
+
+def one_by_one(decode: Callable[..., object], values: Sequence[bytes | None], headers: object) -> list[object]:
+    found: list[object] = []
+    for value, its_headers in zip(values, headers or [None] * len(values), strict=True):  # type: ignore[call-overload]
+        try:
+            found.append(None if value is None else decode(value, its_headers, 2000))
+        except BadRecord as bad:
+            found.append((bad.error, bad.detail))
+    return found
+
+
+def at_once(decode: Callable[..., list[object]], values: Sequence[bytes | None], headers: object) -> list[object]:
+    found = decode(values, headers, 2000)
+    return [(each.error, each.detail) if isinstance(each, BadRecord) else each for each in found]
+
+
+ALL_BAD = [value for table in (BAD_MESSAGES, BAD_FEEDBACK) for values in table.values() for value in values]
+VALUES = st.lists(
+    st.sampled_from(GOOD) | st.sampled_from(ODD) | st.sampled_from([v for v in ALL_BAD if len(v) < 10_000]) | st.none(),
+    max_size=12,
+)
+
+
+@settings(max_examples=1000)
+@given(VALUES, st.integers(1, 4), st.integers(2, 3))
+def test_many_values_are_read_as_one_by_one(values: list[bytes | None], many: int, parts: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "MANY", many)
+        patch.setattr(records, "PARTS", parts)
+        assert at_once(decode_messages, values, None) == one_by_one(decode_message, values, None)
+        assert at_once(decode_feedbacks, values, None) == one_by_one(decode_feedback, values, None)
+
+
+@given(st.permutations(ODD), st.sampled_from(ODD))
+def test_values_that_only_look_well_together_stay_apart(odd: list[bytes], twin: bytes) -> None:
+    for first, second in pairwise(odd):
+        # As many records as values, were they lines of one file: two halves, and one that is two.
+        for three in ([first, second, twin], [twin, first, second], [first, twin, second]):
+            values = three + GOOD[2:] * records.MANY
+            assert at_once(decode_messages, values, None) == one_by_one(decode_message, values, None)
+
+
+def test_one_bad_value_among_many_is_the_only_one_refused() -> None:
+    values = [encode(Message(f"m{number}", "text")) for number in range(3000)]
+    headers: list[list[tuple[str, bytes]] | None] = [None] * 3000
+    values[1234] = b"plain text"
+    values[2345], headers[2345] = b"plain text", [*TestCloudEvents.HEADERS, ("content-type", b"text/plain")]
+    found = decode_messages(values, headers)
+    assert [number for number, each in enumerate(found) if isinstance(each, BadRecord)] == [1234]
+    assert found[2345] == Message("e1", "plain text", TestCloudEvents.TIME)
+    assert found[2999] == Message("m2999", "text")
 
 
 def test_unknown_fields_are_skipped_whatever_they_hold() -> None:

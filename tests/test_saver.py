@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import wait_until
 
 from learner import checkpoint as checkpoints
 from learner import durable
@@ -22,6 +21,7 @@ from learner.settings import LearnerSettings
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, decode_prediction, encode
 from stream.settings import StreamSettings
+from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"
 N_TEXTS = 60

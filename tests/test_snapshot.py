@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import wait_until
 
 from learner.classifier import Classifier
 from learner.models import REGISTRY, make_classifier
 from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, list_snapshots
 from stream.errors import StateError
+from tests.waiting import wait_until
 
 TEXTS = ["win a prize", "see you at home", "", "\N{GRINNING FACE}"]
 SPEC = "linear?bits=12&max_labels=8"
