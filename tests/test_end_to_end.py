@@ -25,8 +25,8 @@ from learner.settings import LearnerSettings
 from stream.log import NewRecord, TopicPartition, open_log
 from stream.records import decode_prediction, decode_rejected
 from stream.settings import StreamSettings
-from tests.conftest import wait_until
 from tests.data import ROOT, sms_spam
+from tests.waiting import wait_until
 
 __all__ = ["sms_spam"]
 N_TEXTS = 5574

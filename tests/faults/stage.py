@@ -21,7 +21,7 @@ from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
 from stream.sqlite_file import sqlite_path
-from tests.conftest import wait_until
+from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"
 START_MS = time.time_ns() // 1_000_000  # Kafka's retention goes by the records' own times

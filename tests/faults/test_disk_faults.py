@@ -25,11 +25,11 @@ from stream.errors import DiskFull
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
-from tests.conftest import wait_until
 from tests.data import ROOT
 from tests.faults import strace
 from tests.faults.scene import MODEL, N_MESSAGES, TORTURE, Scene, learn_to_end, make_scene, model_bytes
 from tests.test_end_to_end import free_port
+from tests.waiting import wait_until
 
 only_long = pytest.mark.skipif(not TORTURE, reason="in `make torture` only")
 needs_strace = pytest.mark.skipif(not strace.is_there(), reason="strace is not on this machine")
