@@ -28,9 +28,10 @@ from stream.kafka_log import KafkaLog
 from stream.log import Log, NewRecord, TopicPartition, open_log
 from stream.records import decode_prediction
 from stream.settings import StreamSettings
-from tests.conftest import start_or_skip, wait_until
+from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
 from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, learned, message, oracle, steps
+from tests.waiting import wait_until
 
 # librdkafka gives up sooner, so that the tests see what comes after that.
 SHORT = "delivery.timeout.ms=1500&reconnect.backoff.max.ms=200&socket.timeout.ms=3000"
