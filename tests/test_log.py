@@ -432,7 +432,8 @@ class TestSqlite:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(100)]
         process.send_signal(signal.SIGKILL)
-        lines += process.communicate(timeout=30)[0].splitlines()[:-1]  # the last line may have been cut
+        lines += process.stdout.read().splitlines()[:-1]  # the last line may have been cut
+        process.wait(30)
         acknowledged = [tuple(map(int, line.split())) for line in lines]
         with reading(log, topic, 0) as reader:
             found = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learner import pair
 from learner.classifier import State
 from learner.pair import Reader, Writer
-from stream.errors import StateError
+from stream.errors import DiskFull, StateError
 
 
 def begin(path: Path, arrays: State, info: bytes) -> Writer:
@@ -188,7 +188,7 @@ def test_a_disk_without_room_is_an_error_and_not_the_end(tmp_path: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"too large|No space"):
+        with pytest.raises(DiskFull, match=r"too large|No space"):
             Writer(tmp_path / "pair", state(0), b"")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
