@@ -428,12 +428,11 @@ class TestSqlite:
                 for place in log.append(sys.argv[2], [NewRecord(None, b"%d %d" % (i, j)) for j in range(3)]):
                     print(place.offset, i, flush=True)
         """
-        process = run(script, f"sqlite:///{path}", topic)
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(100)]
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines()[:-1]  # the last line may have been cut
-        process.wait(30)
+        with run(script, f"sqlite:///{path}", topic) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(100)]
+            process.send_signal(signal.SIGKILL)
+            lines += process.stdout.read().splitlines()[:-1]  # the last line may have been cut
         acknowledged = [tuple(map(int, line.split())) for line in lines]
         with reading(log, topic, 0) as reader:
             found = {
