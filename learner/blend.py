@@ -1,17 +1,17 @@
 """How do several experts share one pass over a text, and mix?
 
-Six experts read the same hashed features, each once, and mixer.py makes one prediction of theirs:
+Five experts read the same hashed features, each once, and mixer.py makes one prediction of theirs:
 
-    0  quick    softmax regression on all features, a high AdaGrad rate     } grams: two weights, their two sums
-    1  calm     the same with a low rate, for streams with noise            }
-    2  plain    softmax regression on words and pairs, AdaGrad              } terms: two weights, a sum, a variance
-    3  wary     the same, a Gaussian for each weight                        }
-    4  words    naive Bayes on words                                        } counts
-    5  all      naive Bayes on all features                                 }
+    0  grams    softmax regression on all features, AdaGrad         } grams: a weight, a sum of squares
+    1  plain    the same without n-grams                            } terms: two weights, a sum, a variance
+    2  wary     the same, a Gaussian for each weight                }
+    3  terms    naive Bayes on words and pairs                      } counts
+    4  all      naive Bayes on all features                         }
 
-What experts know of a feature and a label lies side by side: a cache line has that of two labels. Words and pairs are
-fewer, so their table has half of the slots. Memory is fixed, whatever the number of labels. One thread at a time may
-use an object; its kernel holds no GIL.
+Features: words and pairs, the text's shape (shape.py), and n-grams of two lengths: short ones tell languages, long ones
+the parts of words, and those between add little. What experts know of a feature and a label lies side by side. Only
+n-grams are many, so the table of terms has half of the slots. Memory is fixed, whatever the number of labels.
+One thread at a time may use an object; its kernel holds no GIL.
 
 Variances: the diagonal Kalman filter on the softmax (as AdPredictor, Graepel et al. 2010, section 3.3, with
 Laplace's approximation): a weight moves by its variance, and evidence shrinks that; it slowly widens again.
@@ -46,32 +46,41 @@ from learner.experts import (
     to_gradients,
 )
 from learner.kernels import kernel
-from learner.mixer import FIRST_WEIGHTS, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.mixer import N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from stream.errors import ConfigError
 
-QUICK, CALM, PLAIN, WARY, BAYES_WORDS, BAYES_ALL = range(6)
-N_LINEAR: Final = 4
-N_EXPERTS: Final = 6
-WIDTH: Final = 4  # values of a (feature, label) pair in the tables: two weights, then what each step goes by
+TERMS, DISTINCT_TERMS = WORDS, DISTINCT_WORDS  # in the totals of naive Bayes: here they are of words and pairs
+GRAMS, PLAIN, WARY, BAYES_TERMS, BAYES_ALL = range(5)
+N_LINEAR: Final = 3
+N_EXPERTS: Final = 5
+FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
+GRAM_WIDTH: Final = 2  # values of a (feature, label) pair: the weight, then what its step goes by
+TERM_WIDTH: Final = 4  # ... for two experts
 TERM_SHARE: Final = 1  # the table of terms has 2**(bits - TERM_SHARE) slots
 
-QUICK_RATE: Final = np.float32(1.0)
-QUICK_SUM: Final = np.float32(1e-2)  # so that the high rate does not hit at the first sight of a feature
-CALM_RATE: Final = np.float32(0.2)
+GRAMS_RATE: Final = np.float32(1.0)
+GRAMS_SUM: Final = np.float32(1e-2)  # so that the high rate does not hit at the first sight of a feature
 PLAIN_RATE: Final = np.float32(0.5)
 FIRST_SUM: Final = np.float32(1e-5)
 KEPT: Final = np.float32(1 - 1e-4)  # of a sum of squares at a step, and of a variance's precision
 CHARS_VALUE: Final = np.float32(0.4)
+SHAPE_VALUE: Final = np.float32(0.1)  # of an amount, however long the text: one of a thousand features would be lost
 FIRST_VARIANCE: Final = np.float32(4)
 ALPHA: Final = 0.03
-FLATTEN: Final = 0.5
+FLATTEN_TERMS: Final = 0.5
+FLATTEN_ALL: Final = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlendSettings(TextSettings):
     """Options of `blend`."""
 
-    bits: int = 22  # 2**bits slots of 20 bytes, and half as many of 16
+    bits: int = 22  # 2**bits slots of 12 bytes, and half as many of 16
+    chars_min: int = 2
+    chars_max: int = 4
+    chars_step: int = 2  # n-grams of 2 and 4 characters
     half_life: float = 5_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
     max_labels: int = 1000
 
@@ -80,22 +89,29 @@ class BlendSettings(TextSettings):
         super().__post_init__()
         check_slots(self.bits, self.max_labels)
         check_half_life(self.half_life)
+        if not 1 <= self.chars_step <= 16:
+            raise ConfigError(f"chars_step={self.chars_step}: it must be 1 to 16")
+
+    @property
+    def lengths(self) -> range:
+        """The lengths of n-grams."""
+        return range(self.chars_min, self.chars_max + 1, self.chars_step)
 
 
 class Blend(Classifier):
-    """Six experts on hashed words, pairs and character n-grams, mixed in the logistic domain."""
+    """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
 
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
         self.spec = spec_of("blend", options_set(self.settings))
         self._set_labels([], self.settings.max_labels)
         slots = 1 << self.settings.bits
-        terms = np.zeros((slots >> TERM_SHARE, WIDTH), np.float32)
+        terms = np.zeros((slots >> TERM_SHARE, TERM_WIDTH), np.float32)
         terms[:, 3] = FIRST_VARIANCE
         weights = np.zeros((1 + N_LENGTHS + self.max_labels, N_EXPERTS + 1))
-        weights[0, :N_EXPERTS] = FIRST_WEIGHTS / N_EXPERTS
+        weights[0, :N_EXPERTS] = FIRST_WEIGHTS
         self._state: State = {
-            "grams": np.zeros((slots, WIDTH), np.float32),
+            "grams": np.zeros((slots, GRAM_WIDTH), np.float32),
             "terms": terms,
             "counts": np.zeros(slots, np.float32),
             "totals": np.zeros((self.max_labels, 3)),
@@ -106,12 +122,13 @@ class Blend(Classifier):
             "counters": np.zeros(2, np.int64),
         }
         self._buffers = text_buffers(self.settings)
-        places = self.settings.max_features + 1
+        places = self.settings.max_features + MAX_SHAPE + 1
         self._work = (
+            np.empty(MAX_SHAPE, np.uint32),  # features of the shape
             np.empty(places, np.int64),  # first slots among the grams and counts
             np.empty(places, np.int64),  # ... and among the terms
-            np.empty(self.max_labels * WIDTH, np.float32),  # sums over features
-            np.empty(self.max_labels * WIDTH, np.float32),
+            np.empty(self.max_labels * GRAM_WIDTH, np.float32),  # sums over features
+            np.empty(self.max_labels * TERM_WIDTH, np.float32),
             np.empty((3, self.max_labels), np.float64),
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
@@ -155,108 +172,151 @@ class Blend(Classifier):
 
 
 @kernel
-def score_linear(tables, bases, n_plain, n, values, known, n_labels, sums, logs, p):  # type: ignore[no-untyped-def]
-    """Write the log probabilities and probabilities of the linear experts. Returns whether all were finite."""
+def place_all(features, n_plain, n, shape, n_shape, tables, max_labels, bases):  # type: ignore[no-untyped-def]
+    """Write the first slots: of the bias, words and pairs, the shape, n-grams.
+
+    Each part begins a place early, with a bias that the part before it overwrites; so the last part goes first.
+    """
     grams, terms, _ = tables
     gram_bases, term_bases = bases
+    slots = grams.shape[0] // GRAM_WIDTH
+    place(features[n_plain:], n - n_plain, slots, max_labels, gram_bases[n_plain + n_shape :])
+    place(shape, n_shape, slots, max_labels, gram_bases[n_plain:])
+    place(features, n_plain, slots, max_labels, gram_bases)
+    slots = terms.shape[0] // TERM_WIDTH
+    place(shape, n_shape, slots, max_labels, term_bases[n_plain:])
+    place(features, n_plain, slots, max_labels, term_bases)
+
+
+@kernel
+def add_grams(grams, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
+    """Add the rows of features, times their value, to out, as `add_rows` does."""
+    if n_labels == 2:  # the same sums in registers
+        a, b = out[0], out[2]
+        for i in range(start, stop):
+            row = grams[bases[i] * GRAM_WIDTH : bases[i] * GRAM_WIDTH + 4]
+            a += row[0] * value
+            b += row[2] * value
+        out[0], out[2] = a, b
+    else:
+        add_rows(grams, GRAM_WIDTH, bases, start, stop, value, n_labels, out)
+
+
+@kernel
+def score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):  # type: ignore[no-untyped-def]
+    """Write the log probabilities and probabilities of the linear experts. Returns whether all were finite.
+
+    Behind it the last column of `sums` of terms has, for each label, the sum of variances times squared values.
+    """
+    grams, terms, _ = tables
+    gram_bases, term_bases = bases
+    n_words, n_amounts, n = ends
     gram_value, chars_value, term_value = values
     gram_sums, term_sums, z = sums
-    gram_sums[: n_labels * WIDTH] = 0
-    term_sums[: n_labels * WIDTH] = 0
-    add_rows(grams, WIDTH, gram_bases, 0, n_plain, gram_value, n_labels, gram_sums)
-    add_rows(grams, WIDTH, gram_bases, n_plain, n, chars_value, n_labels, gram_sums)
-    add_rows(terms, WIDTH, term_bases, 0, n_plain, term_value, n_labels, term_sums)
+    gram_sums[: n_labels * GRAM_WIDTH] = 0
+    term_sums[: n_labels * TERM_WIDTH] = 0
+    add_grams(grams, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
+    add_grams(grams, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
+    add_grams(grams, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
+    add_rows(terms, TERM_WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
+    for label in range(n_labels):
+        term_sums[label * TERM_WIDTH + 3] *= term_value / SHAPE_VALUE
+    add_rows(terms, TERM_WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
+    for label in range(n_labels):
+        term_sums[label * TERM_WIDTH + 3] *= SHAPE_VALUE
     finite = True
     for expert in range(N_LINEAR):
         for label in range(n_labels):
             z[label] = (
-                gram_sums[label * WIDTH + expert] if expert < PLAIN else term_sums[label * WIDTH + expert - PLAIN]
+                gram_sums[label * GRAM_WIDTH] if expert == GRAMS else term_sums[label * TERM_WIDTH + expert - PLAIN]
             )
         finite = log_softmax(z, known, n_labels, logs[expert], p[expert]) and finite
     return finite
 
 
 @kernel
-def learn_grams(grams, bases, n_plain, n, values, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
-    """A step of the experts on all features, of labels whose gradient is not small."""
+def learn_grams(grams, bases, ends, values, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
+    """A step of the expert on all features, of labels whose gradient is not small."""
     n_active = 0
     for label in range(n_labels):
-        if gradients[QUICK, label] != 0 or gradients[CALM, label] != 0:
+        if gradients[GRAMS, label] != 0:
             active[n_active] = label
             n_active += 1
+    n_words, n_amounts, n = ends
     for i in range(n):
-        x = values[0] if i < n_plain else values[1]
+        x = values[0] if i < n_words else SHAPE_VALUE if i < n_amounts else values[1]
         for a in range(n_active):
             label = active[a]
-            row = grams[(bases[i] + label) * WIDTH : (bases[i] + label + 1) * WIDTH]
-            gradient = gradients[QUICK, label] * x
-            if gradient != 0:
-                row[0], row[2] = adagrad(row[0], row[2] * KEPT, gradient, QUICK_RATE * part, part, QUICK_SUM)
-            gradient = gradients[CALM, label] * x
-            if gradient != 0:
-                row[1], row[3] = adagrad(row[1], row[3] * KEPT, gradient, CALM_RATE * part, part, FIRST_SUM)
+            row = grams[(bases[i] + label) * GRAM_WIDTH : (bases[i] + label + 1) * GRAM_WIDTH]
+            gradient = gradients[GRAMS, label] * x
+            row[0], row[1] = adagrad(row[0], row[1] * KEPT, gradient, GRAMS_RATE * part, part, GRAMS_SUM)
 
 
 @kernel
-def learn_terms(terms, bases, n, x, sums, gradients, part, n_labels):  # type: ignore[no-untyped-def]
-    """A step of the experts on words and pairs. `sums` still has, for each label, the sum of variances times x.
+def learn_terms(terms, bases, ends, value, sums, gradients, part, n_labels):  # type: ignore[no-untyped-def]
+    """A step of the experts on terms. `sums` still has, for each label, the sum of variances times squared values.
 
     The precision grows by p(1 - p) x**2, and slowly forgets towards that of FIRST_VARIANCE.
     """
     one = np.float32(1)
     forgotten = (one - KEPT) / FIRST_VARIANCE
+    n_words, n, _ = ends
     for label in range(n_labels):
-        plain, wary = gradients[PLAIN, label] * x, gradients[WARY, label]
+        plain, wary = gradients[PLAIN, label], gradients[WARY, label]
         if plain == 0 and wary == 0:
             continue
         curve = part * abs(wary) * (one - abs(wary))  # p(1 - p), from the gradient p - y, whichever y is
-        step = part * wary * x / (one + curve * x * sums[label * WIDTH + 3])
-        evidence = curve * x * x + forgotten
+        step = part * wary / (one + curve * sums[label * TERM_WIDTH + 3])
         for i in range(n):
-            row = terms[(bases[i] + label) * WIDTH : (bases[i] + label + 1) * WIDTH]
+            x = value if i < n_words else SHAPE_VALUE
+            row = terms[(bases[i] + label) * TERM_WIDTH : (bases[i] + label + 1) * TERM_WIDTH]
             if plain != 0:
-                row[0], row[2] = adagrad(row[0], row[2] * KEPT, plain, PLAIN_RATE * part, part, FIRST_SUM)
+                row[0], row[2] = adagrad(row[0], row[2] * KEPT, plain * x, PLAIN_RATE * part, part, FIRST_SUM)
             if wary != 0:
-                row[1] -= step * row[3]
-                row[3] = row[3] / (KEPT + row[3] * evidence)
+                row[1] -= step * x * row[3]
+                row[3] = row[3] / (KEPT + row[3] * (curve * x * x + forgotten))
 
 
 @kernel
-def score_bayes(counts, bases, n_words, n, totals, overall, known, n_labels, rows, logs, p):  # type: ignore[no-untyped-def]
+def score_bayes(counts, bases, n_plain, ends, totals, overall, known, n_labels, rows, logs, p):  # type: ignore[no-untyped-def]
     """Write the log probabilities of both naive Bayes experts.
 
-    To the one on words, a word never seen is evidence: for the label of which least is known. To the other it is none.
+    To the one on terms, a term never seen is evidence: for the label of which least is known. To the other it is none.
     Together they tell apart what is new from what is unclear.
 
     Returns
     -------
     finite : whether all scores were
-    new_words, new_features : how many no label ever had
+    new_terms, new_features : how many no label ever had
     """
     products, sums, z = rows[0], rows[1], rows[2]
+    n_words, n_amounts, n = ends
     inverse = 1 / (ALPHA * overall[SCALE])
     sums[:n_labels] = 0
-    seen_words = add_log_counts(counts, bases, 1, 1 + n_words, inverse, n_labels, False, products, sums)
-    bayes_scores(sums, n_words, totals, WORDS, DISTINCT_WORDS, overall, ALPHA, FLATTEN, n_labels, False, z)
-    finite = log_softmax(z, known, n_labels, logs[BAYES_WORDS], p[BAYES_WORDS])
-    seen = seen_words + add_log_counts(counts, bases, 1 + n_words, 1 + n, inverse, n_labels, False, products, sums)
-    bayes_scores(sums, seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN, n_labels, False, z)
+    seen_terms = add_log_counts(counts, bases, 1, 1 + n_plain, inverse, n_labels, False, products, sums)
+    bayes_scores(sums, n_plain, totals, TERMS, DISTINCT_TERMS, overall, ALPHA, FLATTEN_TERMS, n_labels, False, z)
+    finite = log_softmax(z, known, n_labels, logs[BAYES_TERMS], p[BAYES_TERMS])
+    seen = seen_terms + add_log_counts(counts, bases, 1 + n_plain, n_words, inverse, n_labels, False, products, sums)
+    seen += add_log_counts(counts, bases, n_amounts, n, inverse, n_labels, False, products, sums)
+    bayes_scores(sums, seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, n_labels, False, z)
     finite = log_softmax(z, known, n_labels, logs[BAYES_ALL], p[BAYES_ALL]) and finite
-    return finite, n_words - seen_words, n - seen
+    return finite, n_plain - seen_terms, n - N_AMOUNTS - 1 - seen
 
 
 @kernel
 def learn_bayes(  # type: ignore[no-untyped-def]
-    counts, bases, n_words, n, new_words, new_features, totals, overall, target, weight, grows
+    counts, bases, n_plain, ends, new_terms, new_features, totals, overall, target, weight, grows
 ):
     """Count a label for both naive Bayes experts."""
+    n_words, n_amounts, n = ends
     amount = np.float32(min(weight, np.float32(MAX_REPEATS)) * overall[SCALE])
-    overall[DISTINCT_WORDS] += new_words
+    overall[DISTINCT_TERMS] += new_terms
     overall[DISTINCT_FEATURES] += new_features
-    count_label(counts, bases, 1, 1 + n, target, amount)
+    count_label(counts, bases, 1, n_words, target, amount)
+    count_label(counts, bases, n_amounts, n, target, amount)
     totals[target, DOCUMENTS] += amount
-    totals[target, WORDS] += n_words * amount
-    totals[target, FEATURES] += n * amount
+    totals[target, TERMS] += n_plain * amount
+    totals[target, FEATURES] += (n - N_AMOUNTS - 1) * amount
     grow_scale(counts, totals, overall, grows)
 
 
@@ -280,15 +340,16 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     Notes
     -----
-    1. Hash, and find the slots. Values: 1 a word, pair and the bias, less an n-gram, divided by the Euclidean norm.
+    1. Hash, and find the slots: bias, words, pairs, words as written; amounts; n-grams. `ends` says where each of the
+       three ends. Values: 1, and less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
     2. Score: each expert, then the mixer, with the labels known by now.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
        A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.
 
     O(features * labels). Bit-exact on one machine.
     """
-    gram_bases, term_bases, gram_sums, term_sums, rows, logs, p, active = work
-    grams, terms, counts = tables
+    shape, gram_bases, term_bases, gram_sums, term_sums, rows, logs, p, active = work
+    _, _, counts = tables
     totals, overall = bayes_totals
     mixer_weights, factors = mixing
     max_labels = known.shape[0]
@@ -297,22 +358,25 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     sums = (gram_sums, term_sums, rows[0])
     for text in range(targets.shape[0]):
         # 1
-        n_words, n_plain, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
-        place(buffers[0], n, counts.shape[0], max_labels, gram_bases)
-        place(buffers[0], n_plain, terms.shape[0] // WIDTH, max_labels, term_bases)
-        gram_value = np.float32(1 / math.sqrt(1 + n_plain + (n - n_plain) * CHARS_VALUE * CHARS_VALUE))
-        values = (gram_value, gram_value * CHARS_VALUE, np.float32(1 / math.sqrt(1 + n_plain)))
+        start, stop = starts[text], starts[text + 1]
+        n_words, n_plain, n = hash_text(codes, start, stop, table, text_arguments, buffers)
+        n_shape = hash_shape(codes, start, stop, table, buffers, n_words, shape)
+        place_all(buffers[0], n_plain, n, shape, n_shape, tables, max_labels, bases)
+        n_first = 1 + n_plain + n_shape - N_AMOUNTS
+        ends = (n_first, n_first + N_AMOUNTS, 1 + n + n_shape)
+        gram_value = np.float32(1 / math.sqrt(n_first + (n - n_plain) * CHARS_VALUE * CHARS_VALUE))
+        values = (gram_value, gram_value * CHARS_VALUE, np.float32(1 / math.sqrt(n_first)))
 
         # 2
         target = targets[text]
         n_labels = counters[N_LABELS]
         contexts = (0, 0)
-        new_words, new_features = n_words, n
+        new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
         finite = True
         if n_labels > 0:
-            finite = score_linear(tables, bases, 1 + n_plain, 1 + n, values, known, n_labels, sums, logs, p)
-            bayes_finite, new_words, new_features = score_bayes(
-                counts, gram_bases, n_words, n, totals, overall, known, n_labels, rows, logs, p
+            finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
+            bayes_finite, new_terms, new_features = score_bayes(
+                counts, gram_bases, n_plain, ends, totals, overall, known, n_labels, rows, logs, p
             )
             finite = finite and bayes_finite
             if finite:
@@ -338,9 +402,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             n_labels = counters[N_LABELS] = max(n_labels, target + 1)
             fresh = True
         for repeat in range(MAX_REPEATS + 1):
-            if (fresh or repeat > 0) and not score_linear(
-                tables, bases, 1 + n_plain, 1 + n, values, known, n_labels, sums, logs, p
-            ):
+            if (fresh or repeat > 0) and not score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):
                 counters[REFUSED] += 1
                 break
             some = False
@@ -349,11 +411,11 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if not some:
                 break
             part = min(weight_left, one)
-            learn_grams(grams, gram_bases, 1 + n_plain, 1 + n, values, p, part, n_labels, active)
-            learn_terms(terms, term_bases, 1 + n_plain, values[2], term_sums, p, part, n_labels)
+            learn_grams(tables[0], gram_bases, ends, values, p, part, n_labels, active)
+            learn_terms(tables[1], term_bases, ends, values[2], term_sums, p, part, n_labels)
             weight_left -= part
             if weight_left <= 0:
                 break
         learn_bayes(
-            counts, gram_bases, n_words, n, new_words, new_features, totals, overall, target, weights[text], grows
+            counts, gram_bases, n_plain, ends, new_terms, new_features, totals, overall, target, weights[text], grows
         )
