@@ -2,15 +2,16 @@
 
 Five experts read the same hashed features, each once, and mixer.py makes one prediction of theirs:
 
-    0  grams    softmax regression on all features, AdaGrad         } grams: a weight, a sum of squares
-    1  plain    the same without n-grams                            } terms: two weights, a sum, a variance
-    2  wary     the same, a Gaussian for each weight                }
-    3  terms    naive Bayes on words and pairs                      } counts
-    4  all      naive Bayes on all features                         }
+    0  grams    softmax regression on all features, AdaGrad       } grams: a weight; gram_squares: their sum
+    1  plain    the same without n-grams                          } terms: two weights
+    2  wary     the same, a Gaussian for each weight              } term_states: a sum of squares, a variance
+    3  terms    naive Bayes on words and pairs                    } counts
+    4  all      naive Bayes on all features                       }
 
 Features: words and pairs, the text's shape (shape.py), and n-grams of two lengths: short ones tell languages, long ones
-the parts of words, and those between add little. What experts know of a feature and a label lies side by side. Only
-n-grams are many, so the table of terms has half of the slots. Memory is fixed, whatever the number of labels.
+the parts of words, and those between add little. What steps go by lies apart from the weights: with many labels all are
+scored, but few are changed. Only n-grams are many, so the tables of terms have half of the slots. Memory is fixed,
+whatever the number of labels.
 One thread at a time may use an object; its kernel holds no GIL.
 
 Variances: the diagonal Kalman filter on the softmax (as AdPredictor, Graepel et al. 2010, section 3.3, with
@@ -43,7 +44,6 @@ from learner.experts import (
     count_label,
     grow_scale,
     place,
-    to_gradients,
 )
 from learner.kernels import kernel
 from learner.mixer import N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
@@ -56,14 +56,14 @@ GRAMS, PLAIN, WARY, BAYES_TERMS, BAYES_ALL = range(5)
 N_LINEAR: Final = 3
 N_EXPERTS: Final = 5
 FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
-GRAM_WIDTH: Final = 2  # values of a (feature, label) pair: the weight, then what its step goes by
-TERM_WIDTH: Final = 4  # ... for two experts
-TERM_SHARE: Final = 1  # the table of terms has 2**(bits - TERM_SHARE) slots
+TERM_WIDTH: Final = 2  # weights of a (feature, label) pair among the terms, and as many values that their steps go by
+TERM_SHARE: Final = 1  # the tables of terms have 2**(bits - TERM_SHARE) slots
 
 GRAMS_RATE: Final = np.float32(1.0)
 GRAMS_SUM: Final = np.float32(1e-2)  # so that the high rate does not hit at the first sight of a feature
 PLAIN_RATE: Final = np.float32(0.5)
 FIRST_SUM: Final = np.float32(1e-5)
+MIN_GRADIENT: Final = np.float32(1e-2)  # as in experts.py; there are other experts to tell small differences
 KEPT: Final = np.float32(1 - 1e-4)  # of a sum of squares at a step, and of a variance's precision
 CHARS_VALUE: Final = np.float32(0.4)
 SHAPE_VALUE: Final = np.float32(0.1)  # of an amount, however long the text: one of a thousand features would be lost
@@ -106,13 +106,15 @@ class Blend(Classifier):
         self.spec = spec_of("blend", options_set(self.settings))
         self._set_labels([], self.settings.max_labels)
         slots = 1 << self.settings.bits
-        terms = np.zeros((slots >> TERM_SHARE, TERM_WIDTH), np.float32)
-        terms[:, 3] = FIRST_VARIANCE
+        term_states = np.zeros((slots >> TERM_SHARE, TERM_WIDTH), np.float32)
+        term_states[:, 1] = FIRST_VARIANCE
         weights = np.zeros((1 + N_LENGTHS + self.max_labels, N_EXPERTS + 1))
         weights[0, :N_EXPERTS] = FIRST_WEIGHTS
         self._state: State = {
-            "grams": np.zeros((slots, GRAM_WIDTH), np.float32),
-            "terms": terms,
+            "grams": np.zeros(slots, np.float32),
+            "gram_squares": np.zeros(slots, np.float32),
+            "terms": np.zeros((slots >> TERM_SHARE, TERM_WIDTH), np.float32),
+            "term_states": term_states,
             "counts": np.zeros(slots, np.float32),
             "totals": np.zeros((self.max_labels, 3)),
             "overall": np.array([1.0, 0, 0]),
@@ -127,7 +129,7 @@ class Blend(Classifier):
             np.empty(MAX_SHAPE, np.uint32),  # features of the shape
             np.empty(places, np.int64),  # first slots among the grams and counts
             np.empty(places, np.int64),  # ... and among the terms
-            np.empty(self.max_labels * GRAM_WIDTH, np.float32),  # sums over features
+            np.empty(self.max_labels, np.float32),  # sums over features
             np.empty(self.max_labels * TERM_WIDTH, np.float32),
             np.empty((3, self.max_labels), np.float64),
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
@@ -147,7 +149,8 @@ class Blend(Classifier):
         blend_and_learn(
             *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             growth(self.settings.half_life),
-            (state["grams"].reshape(-1), state["terms"].reshape(-1), state["counts"]),
+            (state["grams"], state["terms"].reshape(-1), state["counts"]),
+            (state["gram_squares"], state["term_states"].reshape(-1)),
             (state["totals"], state["overall"]),
             (state["weights"], state["factors"]),
             state["known"],
@@ -179,7 +182,7 @@ def place_all(features, n_plain, n, shape, n_shape, tables, max_labels, bases): 
     """
     grams, terms, _ = tables
     gram_bases, term_bases = bases
-    slots = grams.shape[0] // GRAM_WIDTH
+    slots = grams.shape[0]
     place(features[n_plain:], n - n_plain, slots, max_labels, gram_bases[n_plain + n_shape :])
     place(shape, n_shape, slots, max_labels, gram_bases[n_plain:])
     place(features, n_plain, slots, max_labels, gram_bases)
@@ -189,92 +192,120 @@ def place_all(features, n_plain, n, shape, n_shape, tables, max_labels, bases): 
 
 
 @kernel
-def add_grams(grams, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
+def add_weights(table, width, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
     """Add the rows of features, times their value, to out, as `add_rows` does."""
-    if n_labels == 2:  # the same sums in registers
-        a, b = out[0], out[2]
+    n = n_labels * width
+    if n == 2:  # two labels: the same sums in registers
+        a, b = out[0], out[1]
         for i in range(start, stop):
-            row = grams[bases[i] * GRAM_WIDTH : bases[i] * GRAM_WIDTH + 4]
-            a += row[0] * value
-            b += row[2] * value
-        out[0], out[2] = a, b
+            row = table[bases[i] * width : bases[i] * width + 2]
+            a, b = a + row[0] * value, b + row[1] * value
+        out[0], out[1] = a, b
+    elif n == 4:
+        a, b, c, d = out[0], out[1], out[2], out[3]
+        for i in range(start, stop):
+            row = table[bases[i] * width : bases[i] * width + 4]
+            a, b, c, d = a + row[0] * value, b + row[1] * value, c + row[2] * value, d + row[3] * value
+        out[0], out[1], out[2], out[3] = a, b, c, d
     else:
-        add_rows(grams, GRAM_WIDTH, bases, start, stop, value, n_labels, out)
+        add_rows(table, width, bases, start, stop, value, n_labels, out)
 
 
 @kernel
 def score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):  # type: ignore[no-untyped-def]
-    """Write the log probabilities and probabilities of the linear experts. Returns whether all were finite.
-
-    Behind it the last column of `sums` of terms has, for each label, the sum of variances times squared values.
-    """
+    """Write the log probabilities and probabilities of the linear experts. Returns whether all were finite."""
     grams, terms, _ = tables
     gram_bases, term_bases = bases
     n_words, n_amounts, n = ends
     gram_value, chars_value, term_value = values
     gram_sums, term_sums, z = sums
-    gram_sums[: n_labels * GRAM_WIDTH] = 0
+    gram_sums[:n_labels] = 0
     term_sums[: n_labels * TERM_WIDTH] = 0
-    add_grams(grams, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
-    add_grams(grams, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
-    add_grams(grams, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
-    add_rows(terms, TERM_WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
-    for label in range(n_labels):
-        term_sums[label * TERM_WIDTH + 3] *= term_value / SHAPE_VALUE
-    add_rows(terms, TERM_WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
-    for label in range(n_labels):
-        term_sums[label * TERM_WIDTH + 3] *= SHAPE_VALUE
+    add_weights(grams, 1, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
+    add_weights(grams, 1, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
+    add_weights(grams, 1, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
+    add_weights(terms, TERM_WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
+    add_weights(terms, TERM_WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
     finite = True
     for expert in range(N_LINEAR):
         for label in range(n_labels):
-            z[label] = (
-                gram_sums[label * GRAM_WIDTH] if expert == GRAMS else term_sums[label * TERM_WIDTH + expert - PLAIN]
-            )
+            z[label] = gram_sums[label] if expert == GRAMS else term_sums[label * TERM_WIDTH + expert - PLAIN]
         finite = log_softmax(z, known, n_labels, logs[expert], p[expert]) and finite
     return finite
 
 
 @kernel
-def learn_grams(grams, bases, ends, values, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
+def to_large_gradients(p, target, n_labels):  # type: ignore[no-untyped-def]
+    """Turn probabilities into gradients of the log loss, small ones into 0. Returns whether any is left."""
+    p[target] -= np.float32(1)
+    some = False
+    for label in range(n_labels):
+        is_large = abs(p[label]) >= MIN_GRADIENT
+        p[label] = p[label] if is_large else np.float32(0)
+        some = some or is_large
+    return some
+
+
+@kernel
+def learn_grams(grams, squares, bases, ends, values, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
     """A step of the expert on all features, of labels whose gradient is not small."""
     n_active = 0
     for label in range(n_labels):
-        if gradients[GRAMS, label] != 0:
+        if gradients[label] != 0:
             active[n_active] = label
             n_active += 1
     n_words, n_amounts, n = ends
     for i in range(n):
         x = values[0] if i < n_words else SHAPE_VALUE if i < n_amounts else values[1]
+        row = grams[bases[i] : bases[i] + n_labels]
+        square = squares[bases[i] : bases[i] + n_labels]
         for a in range(n_active):
             label = active[a]
-            row = grams[(bases[i] + label) * GRAM_WIDTH : (bases[i] + label + 1) * GRAM_WIDTH]
-            gradient = gradients[GRAMS, label] * x
-            row[0], row[1] = adagrad(row[0], row[1] * KEPT, gradient, GRAMS_RATE * part, part, GRAMS_SUM)
+            row[label], square[label] = adagrad(
+                row[label], square[label] * KEPT, gradients[label] * x, GRAMS_RATE * part, part, GRAMS_SUM
+            )
 
 
 @kernel
-def learn_terms(terms, bases, ends, value, sums, gradients, part, n_labels):  # type: ignore[no-untyped-def]
-    """A step of the experts on terms. `sums` still has, for each label, the sum of variances times squared values.
+def learn_terms(terms, states, bases, ends, value, steps, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
+    """A step of the experts on terms. `steps` is overwritten.
 
     The precision grows by p(1 - p) x**2, and slowly forgets towards that of FIRST_VARIANCE.
     """
     one = np.float32(1)
     forgotten = (one - KEPT) / FIRST_VARIANCE
     n_words, n, _ = ends
+    plain, wary = gradients[PLAIN], gradients[WARY]
+    n_active = 0
     for label in range(n_labels):
-        plain, wary = gradients[PLAIN, label], gradients[WARY, label]
-        if plain == 0 and wary == 0:
-            continue
-        curve = part * abs(wary) * (one - abs(wary))  # p(1 - p), from the gradient p - y, whichever y is
-        step = part * wary / (one + curve * sums[label * TERM_WIDTH + 3])
-        for i in range(n):
-            x = value if i < n_words else SHAPE_VALUE
-            row = terms[(bases[i] + label) * TERM_WIDTH : (bases[i] + label + 1) * TERM_WIDTH]
-            if plain != 0:
-                row[0], row[2] = adagrad(row[0], row[2] * KEPT, plain * x, PLAIN_RATE * part, part, FIRST_SUM)
-            if wary != 0:
-                row[1] -= step * x * row[3]
-                row[3] = row[3] / (KEPT + row[3] * (curve * x * x + forgotten))
+        if plain[label] != 0 or wary[label] != 0:
+            active[n_active] = label
+            steps[n_active] = 0
+            n_active += 1
+    for i in range(n):
+        x = value if i < n_words else SHAPE_VALUE
+        state = states[bases[i] * TERM_WIDTH : (bases[i] + n_labels) * TERM_WIDTH]
+        for a in range(n_active):
+            steps[a] += state[active[a] * TERM_WIDTH + 1] * x * x
+    for a in range(n_active):
+        gradient = wary[active[a]]
+        steps[a] = part * gradient / (one + part * abs(gradient) * (one - abs(gradient)) * steps[a])
+    for i in range(n):
+        x = value if i < n_words else SHAPE_VALUE
+        row = terms[bases[i] * TERM_WIDTH : (bases[i] + n_labels) * TERM_WIDTH]
+        state = states[bases[i] * TERM_WIDTH : (bases[i] + n_labels) * TERM_WIDTH]
+        for a in range(n_active):
+            label = active[a]
+            at = label * TERM_WIDTH
+            if plain[label] != 0:
+                row[at], state[at] = adagrad(
+                    row[at], state[at] * KEPT, plain[label] * x, PLAIN_RATE * part, part, FIRST_SUM
+                )
+            gradient = abs(wary[label])
+            if gradient != 0:
+                curve = part * gradient * (one - gradient)  # p(1 - p), from the gradient p - y, whichever y is
+                row[at + 1] -= steps[a] * x * state[at + 1]
+                state[at + 1] /= KEPT + state[at + 1] * (curve * x * x + forgotten)
 
 
 @kernel
@@ -323,7 +354,7 @@ def learn_bayes(  # type: ignore[no-untyped-def]
 @kernel
 def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, grows,
-    tables, bayes_totals, mixing, known, counters, work, scores,
+    tables, states, bayes_totals, mixing, known, counters, work, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -332,6 +363,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers : as in linear.py
     grows : float64, growth of naive Bayes's scale at a label
     tables : grams, terms, counts, flat; changed
+    states : gram_squares, term_states, flat; changed
     bayes_totals : as in bayes.py; changed
     mixing : weights and factors, as in mixer.py; changed
     known, counters : as in linear.py; changed
@@ -349,7 +381,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     O(features * labels). Bit-exact on one machine.
     """
     shape, gram_bases, term_bases, gram_sums, term_sums, rows, logs, p, active = work
-    _, _, counts = tables
+    grams, terms, counts = tables
     totals, overall = bayes_totals
     mixer_weights, factors = mixing
     max_labels = known.shape[0]
@@ -407,12 +439,12 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 break
             some = False
             for expert in range(N_LINEAR):
-                some = to_gradients(p[expert], target, n_labels) or some
+                some = to_large_gradients(p[expert], target, n_labels) or some
             if not some:
                 break
             part = min(weight_left, one)
-            learn_grams(tables[0], gram_bases, ends, values, p, part, n_labels, active)
-            learn_terms(tables[1], term_bases, ends, values[2], term_sums, p, part, n_labels)
+            learn_grams(grams, states[0], gram_bases, ends, values, p[GRAMS], part, n_labels, active)
+            learn_terms(terms, states[1], term_bases, ends, values[2], gram_sums, p, part, n_labels, active)
             weight_left -= part
             if weight_left <= 0:
                 break
