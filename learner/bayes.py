@@ -169,7 +169,8 @@ class Bayes(Classifier):
             settings.flatten,
             settings.complement,
         )
-        return bayes_part(counted, self.max_labels, hashed, None, int(self._counters[N_LABELS]))
+        everything = np.ones(len(hashed.features), np.bool_)
+        return bayes_part(counted, self.max_labels, hashed, everything, True, int(self._counters[N_LABELS]))
 
 
 @kernel

@@ -18,7 +18,7 @@ from learner.explain import Explanation, Step, explain
 from learner.parts import Hashed, Part
 from learner.sketch import Mark, Sketch, look_up
 from learner.text import TextSettings
-from learner.trace import Feature
+from learner.trace import Feature, trace
 from stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
@@ -102,6 +102,10 @@ class Classifier(ABC):
         return taken
 
     # What explains a text (explain.py). The defaults are those of a classifier that cannot be looked into.
+
+    def trace(self, text: str) -> list[Feature]:
+        """Return the features of a text with their places."""
+        return trace(text, self.settings)
 
     def part(self, hashed: Hashed) -> Part | None:
         """Return the log scores of a text's labels taken apart by its features; None where they are no such sum."""

@@ -62,8 +62,14 @@ class TextSettings:
 
     @property
     def kernel_arguments(self) -> tuple[int, int, int]:
-        """What `hash_text` is told: pairs or not, shortest and longest n-gram (none: the longest is 0)."""
-        return int(self.pairs), self.chars_min, self.chars_max if self.chars else 0
+        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest (none: 0)."""
+        lengths = sum(1 << length for length in self.lengths)
+        return int(self.pairs), lengths, self.chars_max if self.chars else 0
+
+    @property
+    def lengths(self) -> range:
+        """The lengths of n-grams."""
+        return range(self.chars_min, self.chars_max + 1)
 
 
 @cache
@@ -164,7 +170,7 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     O(stop - start). Bit-exact: part of the checkpoint format.
     """
-    pairs, chars_min, chars_max = arguments
+    pairs, lengths, chars_max = arguments
     out, distinct, folded = buffers
     room = out.shape[0]
     n = 0
@@ -244,7 +250,7 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
             h = CHARS_SEED
             for j in range(i, min(i + chars_max, n_folded)):
                 h = (h ^ np.uint64(folded[j])) * MULTIPLIER
-                if j - i + 1 >= chars_min and n < room:
+                if (lengths >> (j - i + 1)) & 1 and n < room:
                     out[n] = finish(h)
                     n += 1
                 if folded[j] == BOUNDARY and j > i:
