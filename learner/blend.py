@@ -32,16 +32,18 @@ from learner.experts import (
     DISTINCT_WORDS,
     DOCUMENTS,
     FEATURES,
+    LANES,
     MAX_REPEATS,
     N_LABELS,
     REFUSED,
     SCALE,
     WORDS,
-    adagrad,
     add_log_counts,
     add_rows,
+    ask_for,
     count_label,
     grow_scale,
+    learn_label,
     place,
     to_gradients,
 )
@@ -106,16 +108,16 @@ class Blend(Classifier):
             "counters": np.zeros(2, np.int64),
         }
         self._buffers = text_buffers(self.settings)
-        places = self.settings.max_features + 1
+        places = self.settings.max_features + 1 + LANES
         self._work = (
-            np.empty(places, np.int64),  # first slots among the grams and counts
-            np.empty(places, np.int64),  # ... and among the terms
-            np.empty(self.max_labels * WIDTH, np.float32),  # sums over features
-            np.empty(self.max_labels * WIDTH, np.float32),
-            np.empty((3, self.max_labels), np.float64),
+            np.empty((2, places), np.int64),  # first slots among the grams and counts, of this text and the next
+            np.empty((2, places), np.int64),  # ... and among the terms
+            np.zeros(self.max_labels * WIDTH + LANES, np.float32),  # sums over features
+            np.zeros(self.max_labels * WIDTH + LANES, np.float32),
+            np.empty((3, self.max_labels + LANES), np.float64),
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
-            np.empty(self.max_labels, np.int64),  # labels to be changed
+            np.zeros((3, places), np.float32),  # values of features, and what learn_label works with
         )
 
     @property
@@ -177,46 +179,41 @@ def score_linear(tables, bases, n_plain, n, values, known, n_labels, sums, logs,
 
 
 @kernel
-def learn_grams(grams, bases, n_plain, n, values, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
+def learn_grams(grams, bases, n_plain, n, values, gradients, part, n_labels, planes):  # type: ignore[no-untyped-def]
     """A step of the experts on all features, of labels whose gradient is not small."""
-    n_active = 0
+    inputs, work = planes[0], (planes[1], planes[2])
+    inputs[:n_plain] = values[0]
+    inputs[n_plain:n] = values[1]
     for label in range(n_labels):
-        if gradients[QUICK, label] != 0 or gradients[CALM, label] != 0:
-            active[n_active] = label
-            n_active += 1
-    for i in range(n):
-        x = values[0] if i < n_plain else values[1]
-        for a in range(n_active):
-            label = active[a]
-            row = grams[(bases[i] + label) * WIDTH : (bases[i] + label + 1) * WIDTH]
-            gradient = gradients[QUICK, label] * x
-            if gradient != 0:
-                row[0], row[2] = adagrad(row[0], row[2] * KEPT, gradient, QUICK_RATE * part, part, QUICK_SUM)
-            gradient = gradients[CALM, label] * x
-            if gradient != 0:
-                row[1], row[3] = adagrad(row[1], row[3] * KEPT, gradient, CALM_RATE * part, part, FIRST_SUM)
+        quick, calm = gradients[QUICK, label], gradients[CALM, label]
+        offset = label * WIDTH
+        if quick != 0:
+            learn_label(grams, WIDTH, offset, 2, bases, inputs, n, quick, QUICK_RATE, part, KEPT, QUICK_SUM, work)
+        if calm != 0:
+            learn_label(grams, WIDTH, offset + 1, 2, bases, inputs, n, calm, CALM_RATE, part, KEPT, FIRST_SUM, work)
 
 
 @kernel
-def learn_terms(terms, bases, n, x, sums, gradients, part, n_labels):  # type: ignore[no-untyped-def]
+def learn_terms(terms, bases, n, x, sums, gradients, part, n_labels, planes):  # type: ignore[no-untyped-def]
     """A step of the experts on words and pairs. `sums` still has, for each label, the sum of variances times x.
 
     The precision grows by p(1 - p) x**2, and slowly forgets towards that of FIRST_VARIANCE.
     """
     one = np.float32(1)
     forgotten = (one - KEPT) / FIRST_VARIANCE
+    inputs, work = planes[0], (planes[1], planes[2])
+    inputs[:n] = x
     for label in range(n_labels):
-        plain, wary = gradients[PLAIN, label] * x, gradients[WARY, label]
-        if plain == 0 and wary == 0:
-            continue
-        curve = part * abs(wary) * (one - abs(wary))  # p(1 - p), from the gradient p - y, whichever y is
-        step = part * wary * x / (one + curve * x * sums[label * WIDTH + 3])
-        evidence = curve * x * x + forgotten
-        for i in range(n):
-            row = terms[(bases[i] + label) * WIDTH : (bases[i] + label + 1) * WIDTH]
-            if plain != 0:
-                row[0], row[2] = adagrad(row[0], row[2] * KEPT, plain, PLAIN_RATE * part, part, FIRST_SUM)
-            if wary != 0:
+        plain, wary = gradients[PLAIN, label], gradients[WARY, label]
+        offset = label * WIDTH
+        if plain != 0:
+            learn_label(terms, WIDTH, offset, 2, bases, inputs, n, plain, PLAIN_RATE, part, KEPT, FIRST_SUM, work)
+        if wary != 0:
+            curve = part * abs(wary) * (one - abs(wary))  # p(1 - p), from the gradient p - y, whichever y is
+            step = part * wary * x / (one + curve * x * sums[offset + 3])
+            evidence = curve * x * x + forgotten
+            for i in range(n):
+                row = terms[bases[i] * WIDTH + offset : bases[i] * WIDTH + offset + WIDTH]
                 row[1] -= step * row[3]
                 row[3] = row[3] / (KEPT + row[3] * evidence)
 
@@ -280,26 +277,41 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     Notes
     -----
-    1. Hash, and find the slots. Values: 1 a word, pair and the bias, less an n-gram, divided by the Euclidean norm.
+    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. Values: 1 a word,
+       pair and the bias, less an n-gram, divided by the Euclidean norm.
     2. Score: each expert, then the mixer, with the labels known by now.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
        A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.
 
     O(features * labels). Bit-exact on one machine.
     """
-    gram_bases, term_bases, gram_sums, term_sums, rows, logs, p, active = work
+    all_gram_bases, all_term_bases, gram_sums, term_sums, rows, logs, p, planes = work
     grams, terms, counts = tables
     totals, overall = bayes_totals
     mixer_weights, factors = mixing
     max_labels = known.shape[0]
     one = np.float32(1)
-    bases = (gram_bases, term_bases)
     sums = (gram_sums, term_sums, rows[0])
-    for text in range(targets.shape[0]):
+    n_texts = targets.shape[0]
+    next_words, next_plain, next_n = 0, 0, 0
+    for turn in range(n_texts + 1):
         # 1
-        n_words, n_plain, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
-        place(buffers[0], n, counts.shape[0], max_labels, gram_bases)
-        place(buffers[0], n_plain, terms.shape[0] // WIDTH, max_labels, term_bases)
+        n_words, n_plain, n = next_words, next_plain, next_n
+        if turn < n_texts:
+            next_words, next_plain, next_n = hash_text(
+                codes, starts[turn], starts[turn + 1], table, text_arguments, buffers
+            )
+            gram_bases, term_bases = all_gram_bases[turn & 1], all_term_bases[turn & 1]
+            place(buffers[0], next_n, counts.shape[0], max_labels, gram_bases)
+            place(buffers[0], next_plain, terms.shape[0] // WIDTH, max_labels, term_bases)
+            ask_for(terms, term_bases, 1 + next_plain, WIDTH, counters[N_LABELS])
+            ask_for(grams, gram_bases, 1 + next_n, WIDTH, counters[N_LABELS])
+            ask_for(counts, gram_bases, 1 + next_n, 1, counters[N_LABELS])
+        if turn == 0:
+            continue
+        text = turn - 1
+        gram_bases, term_bases = all_gram_bases[text & 1], all_term_bases[text & 1]
+        bases = (gram_bases, term_bases)
         gram_value = np.float32(1 / math.sqrt(1 + n_plain + (n - n_plain) * CHARS_VALUE * CHARS_VALUE))
         values = (gram_value, gram_value * CHARS_VALUE, np.float32(1 / math.sqrt(1 + n_plain)))
 
@@ -349,8 +361,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if not some:
                 break
             part = min(weight_left, one)
-            learn_grams(grams, gram_bases, 1 + n_plain, 1 + n, values, p, part, n_labels, active)
-            learn_terms(terms, term_bases, 1 + n_plain, values[2], term_sums, p, part, n_labels)
+            learn_grams(grams, gram_bases, 1 + n_plain, 1 + n, values, p, part, n_labels, planes)
+            learn_terms(terms, term_bases, 1 + n_plain, values[2], term_sums, p, part, n_labels, planes)
             weight_left -= part
             if weight_left <= 0:
                 break
