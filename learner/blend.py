@@ -33,17 +33,21 @@ from learner.experts import (
     DISTINCT_WORDS,
     DOCUMENTS,
     FEATURES,
+    LANES,
     MAX_REPEATS,
     N_LABELS,
     REFUSED,
     SCALE,
     WORDS,
-    adagrad,
     add_log_counts,
     add_rows,
+    ask_for,
     count_label,
+    fetch,
     grow_scale,
+    learn_label,
     place,
+    put_back,
 )
 from learner.kernels import kernel
 from learner.mixer import LEAST_LOG, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
@@ -134,14 +138,14 @@ class Blend(Classifier):
         places = self.settings.max_features + MAX_SHAPE + 1
         self._work = (
             np.empty(MAX_SHAPE, np.uint32),  # features of the shape
-            np.empty(places, np.int64),  # first slots among the grams and counts
-            np.empty(places, np.int64),  # ... and among the terms
-            np.empty(self.max_labels, np.float32),  # sums over features
-            np.empty(self.max_labels * TERM_WIDTH, np.float32),
-            np.empty((3, self.max_labels), np.float64),
+            np.empty((2, places), np.int64),  # first slots among the grams and counts, of this text and the next
+            np.empty((2, places), np.int64),  # ... and among the terms
+            np.zeros(self.max_labels + LANES, np.float32),  # sums over features
+            np.zeros(self.max_labels * TERM_WIDTH + LANES, np.float32),
+            np.empty((3, self.max_labels + LANES), np.float64),
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
-            np.empty(self.max_labels, np.int64),  # labels to be changed
+            np.zeros((4, places + LANES), np.float32),  # values of features, and what learns a label
         )
 
     @property
@@ -249,26 +253,6 @@ def place_all(features, n_plain, n, shape, n_shape, tables, max_labels, bases): 
 
 
 @kernel
-def add_weights(table, width, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
-    """Add the rows of features, times their value, to out, as `add_rows` does."""
-    n = n_labels * width
-    if n == 2:  # two labels: the same sums in registers
-        a, b = out[0], out[1]
-        for i in range(start, stop):
-            row = table[bases[i] * width : bases[i] * width + 2]
-            a, b = a + row[0] * value, b + row[1] * value
-        out[0], out[1] = a, b
-    elif n == 4:
-        a, b, c, d = out[0], out[1], out[2], out[3]
-        for i in range(start, stop):
-            row = table[bases[i] * width : bases[i] * width + 4]
-            a, b, c, d = a + row[0] * value, b + row[1] * value, c + row[2] * value, d + row[3] * value
-        out[0], out[1], out[2], out[3] = a, b, c, d
-    else:
-        add_rows(table, width, bases, start, stop, value, n_labels, out)
-
-
-@kernel
 def score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):  # type: ignore[no-untyped-def]
     """Write the log probabilities and probabilities of the linear experts. Returns whether all were finite."""
     grams, terms, _ = tables
@@ -278,11 +262,11 @@ def score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):  
     gram_sums, term_sums, z = sums
     gram_sums[:n_labels] = 0
     term_sums[: n_labels * TERM_WIDTH] = 0
-    add_weights(grams, 1, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
-    add_weights(grams, 1, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
-    add_weights(grams, 1, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
-    add_weights(terms, TERM_WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
-    add_weights(terms, TERM_WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
+    add_rows(grams, 1, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
+    add_rows(grams, 1, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
+    add_rows(grams, 1, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
+    add_rows(terms, TERM_WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
+    add_rows(terms, TERM_WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
     finite = True
     for expert in range(N_LINEAR):
         for label in range(n_labels):
@@ -304,65 +288,67 @@ def to_large_gradients(p, target, n_labels):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def learn_grams(grams, squares, bases, ends, values, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
-    """A step of the expert on all features, of labels whose gradient is not small."""
-    n_active = 0
-    for label in range(n_labels):
-        if gradients[label] != 0:
-            active[n_active] = label
-            n_active += 1
+def fill_values(ends, plain, chars, values):  # type: ignore[no-untyped-def]
+    """Write the value of each feature: of the plain ones, of amounts, of n-grams."""
     n_words, n_amounts, n = ends
-    for i in range(n):
-        x = values[0] if i < n_words else SHAPE_VALUE if i < n_amounts else values[1]
-        row = grams[bases[i] : bases[i] + n_labels]
-        square = squares[bases[i] : bases[i] + n_labels]
-        for a in range(n_active):
-            label = active[a]
-            row[label], square[label] = adagrad(
-                row[label], square[label] * KEPT, gradients[label] * x, GRAMS_RATE * part, part, GRAMS_SUM
-            )
+    values[:n_words] = plain
+    values[n_words:n_amounts] = SHAPE_VALUE
+    values[n_amounts:n] = chars
 
 
 @kernel
-def learn_terms(terms, states, bases, ends, value, steps, gradients, part, n_labels, active):  # type: ignore[no-untyped-def]
-    """A step of the experts on terms. `steps` is overwritten.
+def learn_grams(grams, squares, bases, n, gradients, part, n_labels, planes):  # type: ignore[no-untyped-def]
+    """A step of the expert on all features, of labels whose gradient is not small. The first plane has the values."""
+    values, work = planes[0], (planes[1], planes[2])
+    for label in range(n_labels):
+        gradient = gradients[label]
+        if gradient != 0:
+            learn_label(
+                (grams, squares), 1, (label, label), bases, values, n,
+                gradient, GRAMS_RATE, part, KEPT, GRAMS_SUM, work,
+            )  # fmt: skip
+
+
+@kernel
+def learn_wary(terms, states, at, bases, n, gradient, part, planes):  # type: ignore[no-untyped-def]
+    """A step of one label's weights that have variances: both are at `at` of the rows.
 
     The precision grows by p(1 - p) x**2, and slowly forgets towards that of FIRST_VARIANCE.
     """
     one = np.float32(1)
     forgotten = (one - KEPT) / FIRST_VARIANCE
-    n_words, n, _ = ends
-    plain, wary = gradients[PLAIN], gradients[WARY]
-    n_active = 0
+    curve = part * abs(gradient) * (one - abs(gradient))  # p(1 - p), from the gradient p - y, whichever y is
+    values, weights, variances, products = planes[0], planes[1], planes[2], planes[3]
+    fetch(terms, TERM_WIDTH, at, bases, n, weights)
+    fetch(states, TERM_WIDTH, at, bases, n, variances)
+    for i in range(n):
+        products[i] = variances[i] * values[i] * values[i]
+    spread = np.float32(0)
+    for i in range(n):
+        spread += products[i]
+    step = part * gradient / (one + curve * spread)
+    for i in range(n):
+        x, variance = values[i], variances[i]
+        weights[i] -= step * x * variance
+        variances[i] = variance / (KEPT + variance * (curve * x * x + forgotten))
+    put_back(weights, terms, TERM_WIDTH, at, bases, n)
+    put_back(variances, states, TERM_WIDTH, at, bases, n)
+
+
+@kernel
+def learn_terms(terms, states, bases, n, gradients, part, n_labels, planes):  # type: ignore[no-untyped-def]
+    """A step of the experts on terms, of labels whose gradient is not small. The first plane has the values."""
+    values, work = planes[0], (planes[1], planes[2])
     for label in range(n_labels):
-        if plain[label] != 0 or wary[label] != 0:
-            active[n_active] = label
-            steps[n_active] = 0
-            n_active += 1
-    for i in range(n):
-        x = value if i < n_words else SHAPE_VALUE
-        state = states[bases[i] * TERM_WIDTH : (bases[i] + n_labels) * TERM_WIDTH]
-        for a in range(n_active):
-            steps[a] += state[active[a] * TERM_WIDTH + 1] * x * x
-    for a in range(n_active):
-        gradient = wary[active[a]]
-        steps[a] = part * gradient / (one + part * abs(gradient) * (one - abs(gradient)) * steps[a])
-    for i in range(n):
-        x = value if i < n_words else SHAPE_VALUE
-        row = terms[bases[i] * TERM_WIDTH : (bases[i] + n_labels) * TERM_WIDTH]
-        state = states[bases[i] * TERM_WIDTH : (bases[i] + n_labels) * TERM_WIDTH]
-        for a in range(n_active):
-            label = active[a]
-            at = label * TERM_WIDTH
-            if plain[label] != 0:
-                row[at], state[at] = adagrad(
-                    row[at], state[at] * KEPT, plain[label] * x, PLAIN_RATE * part, part, FIRST_SUM
-                )
-            gradient = abs(wary[label])
-            if gradient != 0:
-                curve = part * gradient * (one - gradient)  # p(1 - p), from the gradient p - y, whichever y is
-                row[at + 1] -= steps[a] * x * state[at + 1]
-                state[at + 1] /= KEPT + state[at + 1] * (curve * x * x + forgotten)
+        plain, wary = gradients[PLAIN, label], gradients[WARY, label]
+        at = label * TERM_WIDTH
+        if plain != 0:
+            learn_label(
+                (terms, states), TERM_WIDTH, (at, at), bases, values, n,
+                plain, PLAIN_RATE, part, KEPT, FIRST_SUM, work,
+            )  # fmt: skip
+        if wary != 0:
+            learn_wary(terms, states, at + 1, bases, n, wary, part, planes)
 
 
 @kernel
@@ -430,31 +416,45 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     Notes
     -----
-    1. Hash, and find the slots: bias, words, pairs, words as written; amounts; n-grams. `ends` says where each of the
-       three ends. Values: 1, and less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
+    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. Slots are those of
+       bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends. Values: 1, and
+       less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
     2. Score: each expert, then the mixer, with the labels known by now.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
        A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.
 
     O(features * labels). Bit-exact on one machine.
     """
-    shape, gram_bases, term_bases, gram_sums, term_sums, rows, logs, p, active = work
+    shape, all_gram_bases, all_term_bases, gram_sums, term_sums, rows, logs, p, planes = work
     grams, terms, counts = tables
     totals, overall = bayes_totals
     mixer_weights, factors = mixing
     max_labels = known.shape[0]
     one = np.float32(1)
-    bases = (gram_bases, term_bases)
     sums = (gram_sums, term_sums, rows[0])
-    for text in range(targets.shape[0]):
+    n_texts = targets.shape[0]
+    next_words, next_plain, next_n, next_shape = 0, 0, 0, 0
+    for turn in range(n_texts + 1):
         # 1
-        start, stop = starts[text], starts[text + 1]
-        n_words, n_plain, n = hash_text(codes, start, stop, table, text_arguments, buffers)
-        n_shape = hash_shape(codes, start, stop, table, buffers, n_words, shape)
-        if targets[text] >= 0 and 0 < weights[text] < np.inf and is_due(sketch):
-            note(buffers[0], n, sketch)
-            note(shape, n_shape, sketch)
-        place_all(buffers[0], n_plain, n, shape, n_shape, tables, max_labels, bases)
+        n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
+        if turn < n_texts:
+            start, stop = starts[turn], starts[turn + 1]
+            next_words, next_plain, next_n = hash_text(codes, start, stop, table, text_arguments, buffers)
+            next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
+            bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
+            place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
+            n_terms = 1 + next_plain + next_shape
+            ask_for(terms, bases[1], n_terms, TERM_WIDTH, counters[N_LABELS])
+            ask_for(grams, bases[0], n_terms + next_n - next_plain, 1, counters[N_LABELS])
+            ask_for(counts, bases[0], n_terms + next_n - next_plain, 1, counters[N_LABELS])
+            if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
+                note(buffers[0], next_n, sketch)
+                note(shape, next_shape, sketch)
+        if turn == 0:
+            continue
+        text = turn - 1
+        gram_bases, term_bases = all_gram_bases[text & 1], all_term_bases[text & 1]
+        bases = (gram_bases, term_bases)
         n_first = 1 + n_plain + n_shape - N_AMOUNTS
         ends = (n_first, n_first + N_AMOUNTS, 1 + n + n_shape)
         gram_value = np.float32(1 / math.sqrt(n_first + (n - n_plain) * CHARS_VALUE * CHARS_VALUE))
@@ -504,8 +504,10 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if not some:
                 break
             part = min(weight_left, one)
-            learn_grams(grams, states[0], gram_bases, ends, values, p[GRAMS], part, n_labels, active)
-            learn_terms(terms, states[1], term_bases, ends, values[2], gram_sums, p, part, n_labels, active)
+            fill_values(ends, values[0], values[1], planes[0])
+            learn_grams(grams, states[0], gram_bases, ends[2], p[GRAMS], part, n_labels, planes)
+            planes[0, :n_first] = values[2]
+            learn_terms(terms, states[1], term_bases, ends[1], p, part, n_labels, planes)
             weight_left -= part
             if weight_left <= 0:
                 break

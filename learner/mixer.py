@@ -106,14 +106,15 @@ def learn_weights(logs, known, p, target, part, n_labels, weights, factors, cont
     rates = (1.0, CONTEXT_RATE, CONTEXT_RATE)
     rows = (0, contexts[0], contexts[1])
     for place in range(3):
-        row = weights[rows[place]]
-        row[n_experts] += part
-        rate = part * rates[place] * max(FIRST_RATE / math.sqrt(row[n_experts] + 1), LEAST_RATE)
-        for expert in range(n_experts):
-            gradient = -np.float32(logs[expert, target])
-            for label in range(n_labels):
-                gradient += p[label] * logs[expert, label]
-            row[expert] -= rate * min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+        weights[rows[place], n_experts] += part
+    for expert in range(n_experts):
+        gradient = -np.float32(logs[expert, target])
+        for label in range(n_labels):
+            gradient += p[label] * logs[expert, label]
+        gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+        for place in range(3):
+            row = weights[rows[place]]
+            row[expert] -= part * rates[place] * max(FIRST_RATE / math.sqrt(row[n_experts] + 1), LEAST_RATE) * gradient
     for label in range(n_labels):
         if known[label]:
             factors[label] -= part * FACTOR_RATE * (p[label] - (label == target))

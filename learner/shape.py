@@ -70,7 +70,7 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
     -------
     n : how many there are
     """
-    words, places, _ = buffers
+    words, places = buffers[0], buffers[1]
     n = 0
     n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_signs, n_lines, n_far, n_spaces = 0, 0, 0, 0, 0, 0, 0, 0, 0
     h = CASED_SEED

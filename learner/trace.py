@@ -11,6 +11,9 @@ from itertools import groupby
 from math import isqrt
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
 from learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
 from learner.text import (
@@ -52,7 +55,7 @@ class Token(NamedTuple):
 def trace(text: str, settings: TextSettings) -> list[Feature]:
     """Return the features of a text in the kernel's order, each once, with all of its places."""
     room = settings.max_features
-    codes, _ = codepoints([text], settings.max_chars)
+    codes = _codes(text, settings)
     tokens: list[Token] = []
     stretches: list[Token] = []
     for token, goes_on in _tokens(character_table()[codes].tolist()):
@@ -80,7 +83,7 @@ def trace(text: str, settings: TextSettings) -> list[Feature]:
 
 def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> list[Feature]:
     """Return the features of a text's shape in the kernel's order, given its others, as `trace` returns them."""
-    codes = codepoints([text], settings.max_chars)[0].tolist()
+    codes = _codes(text, settings).tolist()
     entries = character_table()[codes].tolist()
     runs = list(_runs([entry >> CLASS_SHIFT for entry in entries]))
     is_upper = [entry & FOLD_MASK != code for entry, code in zip(entries, codes, strict=True)]
@@ -97,6 +100,11 @@ def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> l
         for number, (amount, name) in enumerate(_amounts(codes, entries, runs, is_upper))
     ]
     return [*found.values(), *ends, *amounts]
+
+
+def _codes(text: str, settings: TextSettings) -> NDArray[np.uint32]:
+    codes, starts = codepoints([text], settings.max_chars)
+    return codes[: starts[-1]]
 
 
 def _runs(kinds: list[int]) -> Iterator[Span]:

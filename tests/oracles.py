@@ -163,16 +163,19 @@ class OracleLinear:
         self.known.add(target)
         for _ in range(65):
             part = min(weight, 1.0)
-            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}
+            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}  # in order of labels
             gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
             if part <= 0 or not gradients:
                 break
-            for base, x in values:
-                for k, g in gradients.items():
+            for k, g in gradients.items():  # a label's steps are all from what stood there before
+                weights, sums = {}, {}
+                for base, x in values:
                     past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
                     step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
-                    self.weights[base + k] = self.weights.get(base + k, 0.0) - step
-                    self.sums[base + k] = past + part * (g * x) ** 2
+                    weights[base + k] = self.weights.get(base + k, 0.0) - step
+                    sums[base + k] = past + part * (g * x) ** 2
+                self.weights |= weights
+                self.sums |= sums
             weight -= part
         return before
 
