@@ -80,8 +80,8 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
         entry = table[code]
         kind = entry >> CLASS_SHIFT
         if kind == WORD:
-            is_upper = (entry & FOLD_MASK) != code
-            n_capital += is_upper and length == 0
+            is_upper = np.int64((entry & FOLD_MASK) != code)
+            n_capital += is_upper * np.int64(length == 0)
             upper += is_upper
             n_digits += DIGIT_0 <= code <= DIGIT_9
             length += 1

@@ -51,7 +51,7 @@ WHOLE: Final = 64  # loops over places run to a multiple of this: what is left o
 BLOCK: Final = 256  # places whose n-grams are hashed at once: what that needs stays in the nearest cache
 N_ASCII: Final = np.uint32(128)
 BLANK, QUOTE, DIGITS, LETTERS, UNDERSCORE, DELETE = map(np.uint32, b" '0a_\x7f")
-IN_SPACE, IN_WORD, UNSPACED = map(np.uint32, (0, 1, 1 << 30))  # keys of places; that of a symbol is its code
+IN_SPACE, IN_WORD, UNSPACED, LEFT_OUT = map(np.uint32, (0, 1, 1 << 30, 1 << 31))  # keys of places; a symbol's: its code
 LOWER, N_LETTERS, N_DIGITS = map(np.uint32, (32, 26, 10))  # LOWER is the bit that makes a letter small
 PADDING: Final = "\0" * (WHOLE + 3)
 THREE: Final = np.uint64(3)
@@ -181,27 +181,47 @@ def whole(n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def read_ascii(text, n, folded, keys):  # type: ignore[no-untyped-def]
-    """Write what each code point under 128 is folded to, and its key, an apostrophe's that of a symbol: vectorised."""
+def is_ascii(text, n):  # type: ignore[no-untyped-def]
+    """Tell whether `read_ascii` can read a text: vectorised."""
+    together = np.uint32(0)
     for i in range(whole(n)):
-        code = text[i]
-        letter = (code | LOWER) - LETTERS < N_LETTERS
-        word = letter | (code - DIGITS < N_DIGITS) | (code == UNDERSCORE)
-        space = (code <= BLANK) | (code == DELETE)
-        folded[i] = code | (LOWER if letter else np.uint32(0))
-        keys[i] = IN_WORD if word else IN_SPACE if space else code
+        together |= text[i] if i < n else np.uint32(0)
+    return together < N_ASCII
 
 
 @kernel
-def is_plain(text, n):  # type: ignore[no-untyped-def]
-    """Tell whether `read_ascii` reads a text: no apostrophe, and nothing but spaces four times in a row: vectorised."""
-    together, others = np.uint32(0), False
+def is_word(code):  # type: ignore[no-untyped-def]
+    """Tell whether a folded code point under 128 is part of a word wherever it stands."""
+    return (code - LETTERS < N_LETTERS) | (code - DIGITS < N_DIGITS) | (code == UNDERSCORE)
+
+
+@kernel
+def read_ascii(text, n, folded, keys):  # type: ignore[no-untyped-def]
+    """Do what `read_codes` does for code points under 128: vectorised, but for leaving out what runs past MAX_RUN."""
     for i in range(whole(n)):
-        code = text[i] if i < n else BLANK
-        run = (code > BLANK) & (code == text[i + 1]) & (code == text[i + 2]) & (code == text[i + 3])
-        together |= code
-        others |= run | (code == QUOTE)
-    return (together < N_ASCII) & (not others)
+        code = text[i]
+        folded[FIRST + i] = code | (LOWER if (code | LOWER) - LETTERS < N_LETTERS else np.uint32(0))
+    folded[FIRST + n] = BOUNDARY
+    codes, keys_here = folded[FIRST:], keys[FIRST:]
+    first, second, before, after = folded[FIRST - 3 :], folded[FIRST - 2 :], folded[FIRST - 1 :], folded[FIRST + 1 :]
+    some = False
+    for i in range(n):
+        code = codes[i]
+        inside = (code == QUOTE) & is_word(before[i]) & is_word(after[i])
+        space = (code <= BLANK) | (code == DELETE)
+        word = is_word(code) | inside
+        full = (code == before[i]) & (code == second[i]) & (code == first[i]) & (not (word | space))
+        keys_here[i] = LEFT_OUT if full else IN_WORD if word else IN_SPACE if space else code
+        some |= full
+    end = np.uint64(FIRST + n)
+    if some:
+        end = np.uint64(FIRST)
+        for i in range(n):
+            key = keys_here[i]
+            folded[end] = codes[i]
+            keys[end] = key
+            end += np.uint64(key != LEFT_OUT)
+    return end
 
 
 @kernel
@@ -211,9 +231,8 @@ def read_codes(text, n, table, folded, keys):  # type: ignore[no-untyped-def]
     Left out are ignored code points, and symbols past MAX_RUN. An apostrophe is part of a word or a symbol from here
     on. Places are spaces before (from the start, as 0) and after the text.
     """
-    if is_plain(text, n):
-        end = np.uint64(FIRST + n)
-        read_ascii(text, n, folded[FIRST:], keys[FIRST:])
+    if is_ascii(text, n):
+        end = read_ascii(text, n, folded, keys)
     else:
         end = np.uint64(FIRST)
         for i in range(n):
@@ -330,7 +349,7 @@ def hash_ngrams(spread, n_spread, wanted, longest, room, n, out, work):  # type:
                 row[i] = finish(h)  # of a length that is not wanted: the next one overwrites it
                 lengths[i] += alive[i] & is_wanted
                 alive[i] &= np.uint8(codes[i] != BOUNDARY)
-            n_lengths += is_wanted
+            n_lengths += (wanted >> length) & 1
         place = np.uint64(n)
         for i in range(size):
             for which in range(n_lengths):

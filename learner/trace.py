@@ -91,7 +91,7 @@ def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> l
     for start, stop in [run for run in runs if any(is_upper[slice(*run)])][:MAX_CASED]:
         _add(found, _hash(codes[start:stop], int(CASED_SEED)), "case", codes[start:stop], (start, stop))
     words = [feature for feature in features if feature.kind == "word"]
-    ends = []
+    ends: list[Feature] = []
     for kind, word in (("first", words[0]), ("last", words[-1])) if words else ():
         seed = int(SHAPE_SEED) ^ (N_AMOUNTS + len(ends))
         ends.append(Feature(_hash_two(seed, word.hash), kind, word.text, word.spans[:1]))
