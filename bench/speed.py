@@ -13,7 +13,7 @@ from bench.quality import Launcher, Run
 from bench.streams import Stream, cut_to_length, make_stream
 
 N_CHARS: Final = 100
-OURS: Final = ("linear?bits=20&chars=0", "linear")
+OURS: Final = ("linear?bits=20&chars=0", "linear", "blend")
 # What part of the rows each is given: enough for what is slower by far.
 PEERS: Final = {
     "vw-driver-binary-20": 1.0,
@@ -27,6 +27,7 @@ PEERS: Final = {
 WHAT: Final = {
     "linear?bits=20&chars=0": "ours: words and pairs, 2^20 slots",
     "linear": "ours as it comes: character n-grams too, 2^22 slots",
+    "blend": "ours: six experts, mixed",
     "vw-driver-binary-20": "Vowpal Wabbit's driver, words and pairs, one two-label model",
     "vw-driver-20": "Vowpal Wabbit's driver, one model a label, with probabilities",
     "vw-pairs-20": "Vowpal Wabbit from Python, the same",

@@ -24,11 +24,13 @@ from learner.experts import (
     DISTINCT_FEATURES,
     DOCUMENTS,
     FEATURES,
+    LANES,
     MAX_REPEATS,
     N_LABELS,
     REFUSED,
     SCALE,
     add_log_counts,
+    ask_for,
     count_label,
     grow_scale,
     place,
@@ -108,8 +110,8 @@ class Bayes(Classifier):
             self.settings.complement,
         )
         self._buffers = text_buffers(self.settings)
-        self._rows: NDArray[np.float64] = np.empty((3, self.max_labels), np.float64)
-        self._bases: NDArray[np.int64] = np.empty(self.settings.max_features + 1, np.int64)
+        self._rows: NDArray[np.float64] = np.empty((3, self.max_labels + LANES), np.float64)
+        self._bases: NDArray[np.int64] = np.empty((2, self.settings.max_features + 1), np.int64)
 
     @property
     def n_refused(self) -> int:
@@ -171,7 +173,8 @@ class Bayes(Classifier):
             settings.flatten,
             settings.complement,
         )
-        return bayes_part(counted, self.max_labels, hashed, None, int(self._counters[N_LABELS]))
+        everything = np.ones(len(hashed.features), np.bool_)
+        return bayes_part(counted, self.max_labels, hashed, everything, True, int(self._counters[N_LABELS]))
 
 
 @kernel
@@ -212,20 +215,30 @@ def count_and_score(  # type: ignore[no-untyped-def]
     totals : float64 [max_labels, 3], documents, (unused), features of each label, times the scale; changed
     overall : float64 [3], scale, (unused), features that occurred; changed
     known, counters : as in linear.py; changed
-    rows, bases : float64 [3, max_labels] and int64 [max_features + 1], overwritten
+    rows, bases : float64 [3, max_labels + LANES] and int64 [2, max_features + 1], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
     Notes
     -----
-    1. Hash, and find the slots.  2. Score with the labels known by now.  3. Count. A weight over MAX_REPEATS counts so
-    much. O(features * labels). Bit-exact on one machine.
+    1. Hash the next text, and ask the memory for its slots; what follows is about the text before.  2. Score with the
+    labels known by now.  3. Count. A weight over MAX_REPEATS counts so much. O(features * labels). Bit-exact on one
+    machine.
     """
     alpha, flatten, grows, complement = arguments
     products, sums, logs = rows[0], rows[1], rows[2]
-    for text in range(targets.shape[0]):
+    n_texts = targets.shape[0]
+    next_n = 0
+    for turn in range(n_texts + 1):
         # 1
-        _, _, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
-        place(buffers[0], n, counts.shape[0], known.shape[0], bases)
+        n = next_n
+        if turn < n_texts:
+            _, _, next_n = hash_text(codes, starts[turn], starts[turn + 1], table, text_arguments, buffers)
+            place(buffers[0], next_n, counts.shape[0], known.shape[0], bases[turn & 1])
+            ask_for(counts, bases[turn & 1], 1 + next_n, 1, counters[N_LABELS])
+        if turn == 0:
+            continue
+        text = turn - 1
+        places = bases[text & 1]
 
         # 2
         n_labels = counters[N_LABELS]
@@ -234,7 +247,7 @@ def count_and_score(  # type: ignore[no-untyped-def]
         if n_labels > 0:
             sums[:n_labels] = 0
             inverse = 1 / (alpha * overall[SCALE])
-            n_seen = add_log_counts(counts, bases, 1, n + 1, inverse, n_labels, complement, products, sums)
+            n_seen = add_log_counts(counts, places, 1, n + 1, inverse, n_labels, complement, products, sums)
             bayes_scores(
                 sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, alpha, flatten, n_labels, complement, logs
             )
@@ -248,7 +261,7 @@ def count_and_score(  # type: ignore[no-untyped-def]
                 continue
             amount = np.float32(min(weights[text], np.float32(MAX_REPEATS)) * overall[SCALE])
             overall[DISTINCT_FEATURES] += n - n_seen
-            count_label(counts, bases, 1, n + 1, target, amount)
+            count_label(counts, places, 1, n + 1, target, amount)
             totals[target, DOCUMENTS] += amount
             totals[target, FEATURES] += n * amount
             known[target] = 1

@@ -18,7 +18,7 @@ from learner.explain import Explanation, Step, explain
 from learner.parts import Hashed, Part
 from learner.sketch import Mark, Sketch, look_up
 from learner.text import TextSettings
-from learner.trace import Feature
+from learner.trace import Feature, trace
 from stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
@@ -47,6 +47,8 @@ class Classifier(ABC):
     # Arrays of `state` that a reader may score by while the writer changes them (snapshot.py): only numbers, on which
     # no index, no loop's end and no label depends. `load_state` keeps these as they are, and a score changes none.
     tables: ClassVar[frozenset[str]] = frozenset()
+    # Arrays of `state` that only learning looks at: they are not published, a reader has zeros for them.
+    steps: ClassVar[frozenset[str]] = frozenset()
 
     spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
@@ -107,6 +109,10 @@ class Classifier(ABC):
         return taken
 
     # What explains a text (explain.py). The defaults are those of a classifier that cannot be looked into.
+
+    def trace(self, text: str) -> list[Feature]:
+        """Return the features of a text with their places."""
+        return trace(text, self.settings)
 
     def part(self, hashed: Hashed) -> Part | None:
         """Return the log scores of a text's labels taken apart by its features; None where they are no such sum."""

@@ -13,13 +13,16 @@ from typing import Final
 
 import numpy as np
 
-from learner.kernels import kernel
+from learner.kernels import kernel, prefetch
 
 MIN_GRADIENT: Final = np.float32(3e-3)  # spares most labels of many a step, and at no loss of accuracy
 MAX_REPEATS: Final = 64  # a label of a larger weight: a text is long since learned by then
 LEAST: Final = np.float32(1e-30)  # of a known label: only a label that was not known has exactly 0
 PRODUCTS: Final = 16  # counts multiplied before a logarithm is taken: 1e16 each would still be finite
 RENORMALISE: Final = 1e6  # the scale at which counts are divided by it
+
+LANES: Final = 16  # features that a step is computed for at once
+MOST_LINES: Final = 4096  # cache lines asked for in advance: more would drive each other out of the cache
 
 HALF: Final = np.uint64(32)
 N_LABELS, REFUSED = 0, 1  # places in counters
@@ -80,22 +83,110 @@ def adagrad(weight, past, gradient, step, part, least):  # type: ignore[no-untyp
 
 
 @kernel
+def ask_for(table, bases, n, width, n_labels):  # type: ignore[no-untyped-def]
+    """Let the rows of features, of so many labels, come from the memory while something else is done."""
+    line = 64 // table.itemsize
+    n_lines = (max(n_labels, 1) * width + line - 1) // line
+    for i in range(min(n, MOST_LINES // n_lines)):
+        for which in range(n_lines):
+            prefetch(table, bases[i] * width + which * line)
+
+
+@kernel
+def fetch(table, width, offset, bases, n, out):  # type: ignore[no-untyped-def]
+    """Write the value at `offset` of the row of every feature."""
+    for i in range(n):
+        out[i] = table[np.uint64(bases[i] * width + offset)]
+
+
+@kernel
+def put_back(values, table, width, offset, bases, n):  # type: ignore[no-untyped-def]
+    """Undo `fetch`."""
+    for i in range(n):
+        table[np.uint64(bases[i] * width + offset)] = values[i]
+
+
+@kernel
+def learn_label(  # type: ignore[no-untyped-def]
+    tables, width, offsets, bases, values, n, gradient, rate, part, kept, least, work
+):
+    """Take an AdaGrad step of one label's weight of every feature.
+
+    Weights and sums are at `offsets` of the rows of two tables, which may be one. Vectorised: what stands in the rows
+    is fetched, changed and put back. So all steps are from what stood there before, and where two features have the
+    same slot the later one's counts.
+    """
+    weights, pasts = work
+    fetch(tables[0], width, offsets[0], bases, n, weights)
+    fetch(tables[1], width, offsets[1], bases, n, pasts)
+    step = rate * part
+    for begin in range(0, n, LANES):
+        end = begin + LANES
+        block, sums, inputs = weights[begin:end], pasts[begin:end], values[begin:end]
+        for lane in range(LANES):
+            block[lane], sums[lane] = adagrad(
+                block[lane], sums[lane] * kept, gradient * inputs[lane], step, part, least
+            )
+    put_back(weights, tables[0], width, offsets[0], bases, n)
+    put_back(pasts, tables[1], width, offsets[1], bases, n)
+
+
+@kernel
+def add_row(row, value, out):  # type: ignore[no-untyped-def]
+    """Add a row, times a value, to out."""
+    for i in range(row.shape[0]):
+        out[i] += row[i] * value
+
+
+@kernel
 def add_rows(table, width, bases, start, stop, value, n_labels, out):  # type: ignore[no-untyped-def]
-    """Add the rows of features, times their value, to out: [n_labels * width], as the table, which is flat."""
+    """Add the rows of features, times their value, to out: [n_labels * width + LANES], as the table, which is flat."""
     n = n_labels * width
-    if n == 8:  # two labels of four values: the same sums in registers
-        row = out[:8]
-        a, b, c, d, e, f, g, h = row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+    if n == 2:  # two labels: the same sums in registers
+        a, b = out[0], out[1]
         for i in range(start, stop):
-            row = table[bases[i] * width : bases[i] * width + 8]
-            a, b, c, d = a + row[0] * value, b + row[1] * value, c + row[2] * value, d + row[3] * value
-            e, f, g, h = e + row[4] * value, f + row[5] * value, g + row[6] * value, h + row[7] * value
-        out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a, b, c, d, e, f, g, h
+            row = table[bases[i] * width : bases[i] * width + 2]
+            a, b = a + row[0] * value, b + row[1] * value
+        out[0], out[1] = a, b
         return
-    for i in range(start, stop):
-        row = table[bases[i] * width : bases[i] * width + n]
-        for j in range(n):
-            out[j] += row[j] * value
+    if n == 4:
+        a, b, c, d = out[0], out[1], out[2], out[3]
+        for i in range(start, stop):
+            row = table[bases[i] * width : bases[i] * width + 4]
+            a, b, c, d = a + row[0] * value, b + row[1] * value, c + row[2] * value, d + row[3] * value
+        out[0], out[1], out[2], out[3] = a, b, c, d
+        return
+    # Whole vectors: what is left of a loop would be slow. What they hold beyond n is never looked at.
+    padded = (n + LANES - 1) // LANES * LANES
+    i = start
+    while i + 3 < stop:
+        first, second, third, last = bases[i], bases[i + 1], bases[i + 2], bases[i + 3]
+        if max(first, second, third, last) * width + padded > table.shape[0]:
+            for k in range(i, i + 4):
+                add_row(table[bases[k] * width : bases[k] * width + n], value, out)
+        else:
+            for begin in range(0, padded, LANES):
+                a, b = table[first * width + begin :][:LANES], table[second * width + begin :][:LANES]
+                c, d = table[third * width + begin :][:LANES], table[last * width + begin :][:LANES]
+                sums = out[begin : begin + LANES]
+                for lane in range(LANES):
+                    sums[lane] = sums[lane] + a[lane] * value + b[lane] * value + c[lane] * value + d[lane] * value
+        i += 4
+    for k in range(i, stop):
+        add_row(table[bases[k] * width : bases[k] * width + n], value, out)
+
+
+@kernel
+def multiply(row, inverse, n_labels, products):  # type: ignore[no-untyped-def]
+    """Multiply each product by 1 + count * inverse. Returns the most of the first n_labels counts: vectorised."""
+    most = np.float32(0)
+    for begin in range(0, row.shape[0], LANES):
+        block, factors = row[begin : begin + LANES], products[begin : begin + LANES]
+        for lane in range(LANES):
+            count = block[lane] if begin + lane < n_labels else np.float32(0)
+            most = count if count > most else most
+            factors[lane] *= 1.0 + count * inverse
+    return most
 
 
 @kernel
@@ -117,23 +208,22 @@ def add_log_counts(counts, bases, start, stop, inverse, n_labels, complement, pr
             out[0] += math.log(one)
             out[1] += math.log(other)
         return n_seen
+    padded = (n_labels + LANES - 1) // LANES * LANES
     for first in range(start, stop, PRODUCTS):
-        products[:n_labels] = 1
+        products[:padded] = 1
         for i in range(first, min(first + PRODUCTS, stop)):
             row = counts[bases[i] : bases[i] + n_labels]
-            seen = 0
+            if not complement and bases[i] + padded <= counts.shape[0]:
+                n_seen += int(multiply(counts[bases[i] : bases[i] + padded], inverse, n_labels, products) > 0)
+                continue
+            everything = np.float32(0)
             for label in range(n_labels):
-                seen |= row[label] > 0
-            n_seen += seen
-            if seen and complement:
-                total = np.float32(0)
+                everything += row[label]
+            if everything > 0:
                 for label in range(n_labels):
-                    total += row[label]
-                for label in range(n_labels):
-                    products[label] *= 1.0 + max(total - row[label], np.float32(0)) * inverse
-            elif seen:
-                for label in range(n_labels):
-                    products[label] *= 1.0 + row[label] * inverse
+                    count = max(everything - row[label], np.float32(0)) if complement else row[label]
+                    products[label] *= 1.0 + count * inverse
+            n_seen += int(everything > 0)
         for label in range(n_labels):
             log = math.log(products[label])
             out[label] += -log if complement else log

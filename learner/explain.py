@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.parts import Hashed, Part, slices
-from learner.trace import Feature, Span, trace
+from learner.trace import Feature, Span
 from stream.errors import ConfigError, DriftlineError
 
 if TYPE_CHECKING:
@@ -36,9 +36,13 @@ class UnknownLabel(DriftlineError):
 class FeatureShare(msgspec.Struct, frozen=True, kw_only=True):
     """What a feature of a text speaks for."""
 
-    kind: str  # word, pair (of adjacent words) or chars (an n-gram)
-    text: str  # in lower case, as it was hashed; a space at an end of an n-gram is the edge of a word
-    spans: list[Span]  # where it stands in the text: first character and one past the last, in code points
+    kind: str  # word, pair (of adjacent words), chars (an n-gram); of the text's shape: case, first, last, amount
+    text: (
+        str  # in lower case, but for case; a space at an end of an n-gram is the edge of a word; of an amount its name
+    )
+    spans: list[
+        Span
+    ]  # where it stands in the text: first character and one past the last, in code points; an amount: []
     shares: dict[str, float]  # what it adds to each explained label
     known: bool | None  # it was learned; where it is shared: it may have been; None: this model does not keep it
     shared: bool | None  # others were learned in its slots, so what it adds may be theirs
@@ -71,7 +75,7 @@ def explain(classifier: "Classifier", text: str, labels: Sequence[str] | None, n
     scores = classifier.predict_proba_many([text])[0]
     known = np.flatnonzero(scores > 0)
     asked = _columns(classifier, scores, labels)
-    features = trace(text, classifier.settings) if len(known) else []
+    features = classifier.trace(text) if len(known) else []
     part = classifier.part(hashed(text, features)) if len(known) else None
     if part is not None:
         constant, shares = _sums(part, len(features), known, asked)
@@ -98,13 +102,10 @@ def explain(classifier: "Classifier", text: str, labels: Sequence[str] | None, n
 
 def hashed(text: str, features: Sequence[Feature]) -> Hashed:
     """Return features as classifiers take them."""
-    kinds = [feature.kind for feature in features]
-    n_words = kinds.count("word")
     return Hashed(
         text,
         np.fromiter((feature.hash for feature in features), np.uint32, len(features)),
-        n_words,
-        n_words + kinds.count("pair"),
+        np.array([feature.kind for feature in features], np.str_),
     )
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
-from learner.experts import MAX_REPEATS, N_LABELS, REFUSED, adagrad, place, softmax, to_gradients
-from learner.kernels import kernel
+from learner.experts import LANES, MAX_REPEATS, N_LABELS, REFUSED, ask_for, learn_label, place, softmax, to_gradients
+from learner.kernels import copy, kernel
 from learner.parts import Hashed, Part, linear_part
 from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
@@ -76,7 +76,9 @@ class Linear(Classifier):
         )
         self._buffers = text_buffers(self.settings)
         self._rows: NDArray[np.float32] = np.empty((2, self.max_labels), np.float32)
-        self._bases: NDArray[np.int64] = np.empty(self.settings.max_features + 1, np.int64)
+        places = self.settings.max_features + 1 + LANES
+        self._bases: NDArray[np.int64] = np.empty((2, places), np.int64)
+        self._planes: NDArray[np.float32] = np.zeros((3, places), np.float32)
 
     @property
     def n_refused(self) -> int:
@@ -90,11 +92,12 @@ class Linear(Classifier):
         score_and_learn(
             *inputs,
             self._arguments,
-            self._slots,
+            self._slots.reshape(-1),
             self._known,
             self._counters,
             self._rows,
             self._bases,
+            self._planes,
             scores,
         )
         note_texts(*inputs, self._sketch)
@@ -125,29 +128,36 @@ class Linear(Classifier):
 
 
 @kernel
-def score(slots, bases, n_plain, n, scale, chars_value, n_labels, out):  # type: ignore[no-untyped-def]
+def fill_values(n_plain, n, chars_value, values):  # type: ignore[no-untyped-def]
+    """Write the value of each feature: 1 a word, pair and the bias, less an n-gram, divided by the Euclidean norm."""
+    scale = np.float32(1 / math.sqrt(n_plain + (n - n_plain) * chars_value * chars_value))
+    values[:n_plain] = scale
+    values[n_plain:n] = scale * chars_value
+
+
+@kernel
+def score(slots, bases, values, n, n_labels, out):  # type: ignore[no-untyped-def]
     """Write the score of each label: the sum, in the order of features, of weight times value."""
     if n_labels == 2:  # the same sums in registers: twice as fast
         first, second = np.float32(0), np.float32(0)
         for i in range(n):
-            base = bases[i]
-            x = scale if i < n_plain else scale * chars_value
-            first += slots[base, 0] * x
-            second += slots[base + 1, 0] * x
+            row = slots[2 * bases[i] : 2 * bases[i] + 4]
+            first += row[0] * values[i]
+            second += row[2] * values[i]
         out[0], out[1] = first, second
         return
     out[:n_labels] = 0
     for i in range(n):
-        base = bases[i]
-        x = scale if i < n_plain else scale * chars_value
+        row = slots[2 * bases[i] : 2 * (bases[i] + n_labels)]
+        x = values[i]
         for label in range(n_labels):
-            out[label] += slots[base + label, 0] * x
+            out[label] += row[2 * label] * x
 
 
 @kernel
-def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
+def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
-    slots, known, counters, rows, bases, scores,
+    slots, known, counters, rows, bases, planes, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -157,15 +167,15 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     targets : int32 [n_texts], label or -1
     weights : float32 [n_texts], above 0
     arguments : (float32, float32, float32), rate, value of a character n-gram, what is left of a sum after a step
-    slots : float32 [2**bits, 2], weight and decayed sum of squared gradients; changed
+    slots : float32 [2 * 2**bits], weight and decayed sum of squared gradients; changed
     known : uint8 [max_labels], 1 for a label that was learned; changed
     counters : int64 [2], one past the last known label; texts refused; changed
-    rows, bases : float32 [2, max_labels] and int64 [max_features + 1], overwritten
+    rows, bases, planes : float32 [2, max_labels], int64 [2, features], float32 [3, features], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
     Notes
     -----
-    1. Hash, and find the slots (experts.py).
+    1. Hash the next text, and ask the memory for its slots (experts.py); what follows is about the text before.
     2. Values: 1 a word, pair and the bias, less an n-gram; the whole divided by its Euclidean norm.
     3. Score with the labels known by now.
     4. Learn. p - y is the gradient of the log loss in a score. Weight 2.5 is two steps and a half one; it ends early
@@ -175,17 +185,28 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
     """
     rate, chars_value, kept = arguments
     z, p = rows[0], rows[1]
+    values, work = planes[0], (planes[1], planes[2])
     max_labels = known.shape[0]
     one = np.float32(1)
-    for text in range(targets.shape[0]):
+    n_texts = targets.shape[0]
+    next_plain, next_n = 0, 0
+    for turn in range(n_texts + 1):
         # 1
-        _, n_plain, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
-        place(buffers[0], n, slots.shape[0], max_labels, bases)
-        n_plain += 1
-        n += 1
+        n_plain, n = next_plain, next_n
+        if turn < n_texts:
+            next_bases = bases[turn & 1]
+            _, next_plain, next_n = hash_text(codes, starts[turn], starts[turn + 1], table, text_arguments, buffers)
+            place(buffers[0], next_n, slots.shape[0] // 2, max_labels, next_bases)
+            next_plain += 1
+            next_n += 1
+            ask_for(slots, next_bases, next_n, 2, counters[N_LABELS])
+        if turn == 0:
+            continue
+        text = turn - 1
+        places = bases[text & 1]
 
         # 2
-        scale = np.float32(1 / math.sqrt(n_plain + (n - n_plain) * chars_value * chars_value))
+        fill_values(n_plain, n, chars_value, values)
 
         # 3
         target = targets[text]
@@ -197,8 +218,9 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
             target = np.int32(-1)
             n_scored = n_labels
         for repeat in range(MAX_REPEATS + 1):
-            score(slots, bases, n_plain, n, scale, chars_value, n_scored, z)
+            score(slots, places, values, n, n_scored, z)
             finite = True
+            is_new = target >= 0 and known[target] == 0
             if repeat == 0:
                 if n_labels > 0:
                     finite = softmax(z, known, n_labels, scores[text])
@@ -208,23 +230,22 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912
             # 4
             if target < 0:
                 break
-            finite = finite and softmax(z, known, n_scored, p)
+            if repeat == 0 and not is_new:
+                copy(scores[text, :n_scored], p)
+            else:
+                finite = finite and softmax(z, known, n_scored, p)
             if not finite:
                 counters[REFUSED] += 1
                 break
             if not to_gradients(p, target, n_scored):
                 break
             part = min(weight_left, one)
-            step = rate * part
-            for i in range(n):
-                base = bases[i]
-                x = scale if i < n_plain else scale * chars_value
-                for label in range(n_scored):
-                    if p[label] != 0:
-                        slot = base + label
-                        slots[slot, 0], slots[slot, 1] = adagrad(
-                            slots[slot, 0], slots[slot, 1] * kept, p[label] * x, step, part, FIRST_SUM
-                        )
+            for label in range(n_scored):
+                if p[label] != 0:
+                    offsets = (2 * label, 2 * label + 1)
+                    learn_label(
+                        (slots, slots), 2, offsets, places, values, n, p[label], rate, part, kept, FIRST_SUM, work
+                    )
             weight_left -= part
             if weight_left <= 0:
                 break

@@ -16,11 +16,11 @@ from learner.experts import LEAST
 from learner.kernels import kernel
 
 N_LENGTHS: Final = 12  # log2 of a text's words, the last one for all that are longer
-FIRST_WEIGHTS: Final = 2.0  # the sum of weights at the start: experts that agree are more than one expert's evidence
 FIRST_RATE: Final = 0.05  # divided by the root of the number of steps ...
-LEAST_RATE: Final = 0.002  # ... down to this one, so that the mixer never stops following
+LEAST_RATE: Final = 0.006  # ... down to this one, so that the mixer never stops following
 CONTEXT_RATE: Final = 0.2  # of a context's weights, beside the shared ones
 FACTOR_RATE: Final = 0.001  # of a label's own factor
+MAX_GRADIENT: Final = np.float32(4)  # of an expert's weight: a single surprise must not undo what many texts taught
 LEAST_LOG: Final = np.float32(-15)  # an expert's certainty has a limit, or a single error could undo its weight
 
 
@@ -106,14 +106,15 @@ def learn_weights(logs, known, p, target, part, n_labels, weights, factors, cont
     rates = (1.0, CONTEXT_RATE, CONTEXT_RATE)
     rows = (0, contexts[0], contexts[1])
     for place in range(3):
-        row = weights[rows[place]]
-        row[n_experts] += part
-        rate = part * rates[place] * max(FIRST_RATE / math.sqrt(row[n_experts] + 1), LEAST_RATE)
-        for expert in range(n_experts):
-            gradient = -np.float32(logs[expert, target])
-            for label in range(n_labels):
-                gradient += p[label] * logs[expert, label]
-            row[expert] -= rate * gradient
+        weights[rows[place], n_experts] += part
+    for expert in range(n_experts):
+        gradient = -np.float32(logs[expert, target])
+        for label in range(n_labels):
+            gradient += p[label] * logs[expert, label]
+        gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+        for place in range(3):
+            row = weights[rows[place]]
+            row[expert] -= part * rates[place] * max(FIRST_RATE / math.sqrt(row[n_experts] + 1), LEAST_RATE) * gradient
     for label in range(n_labels):
         if known[label]:
             factors[label] -= part * FACTOR_RATE * (p[label] - (label == target))

@@ -21,16 +21,25 @@ Rows = NDArray[np.float64]  # [features, n_labels]
 
 
 class Hashed(NamedTuple):
-    """A text, and its features: words first, then pairs, then n-grams."""
+    """A text, and its features: words first, then pairs; n-grams come last."""
 
     text: str
     features: NDArray[np.uint32]
-    n_words: int
-    n_plain: int  # words and pairs
+    kinds: NDArray[np.str_]  # of each feature, as in trace.py
+
+    @property
+    def n_words(self) -> int:
+        """How many features are words."""
+        return int((self.kinds == "word").sum())
+
+    @property
+    def n_plain(self) -> int:
+        """How many features are words and pairs."""
+        return self.n_words + int((self.kinds == "pair").sum())
 
     def values(self, plain: float, chars: float) -> Row:
-        """Return a value for each feature."""
-        values: Row = np.where(np.arange(len(self.features)) < self.n_plain, plain, chars)
+        """Return a value for each feature, another one for n-grams."""
+        values: Row = np.where(self.kinds == "chars", chars, plain)
         return values
 
 
@@ -97,12 +106,15 @@ def linear_part(
     return Part(weights[len(weights) - max_labels + labels].astype(np.float64) * bias, rows)
 
 
-def bayes_part(counted: Counted, max_labels: int, hashed: Hashed, n_all: int | None, n: int) -> Part:
+def bayes_part(
+    counted: Counted, max_labels: int, hashed: Hashed, of: NDArray[np.bool_], only_seen: bool, n: int
+) -> Part:
     """Take the scores of n labels by naive Bayes apart.
 
     Parameters
     ----------
-    n_all : how many features count, whether a label ever had them or not; None: those of all that any label had
+    of : bool [features], those that count
+    only_seen : of those, only what any label ever had
     """
     counts, totals, overall, column, distinct, alpha, flatten, complement = counted
     labels = np.arange(n)
@@ -114,17 +126,13 @@ def bayes_part(counted: Counted, max_labels: int, hashed: Hashed, n_all: int | N
 
     def seen(at: slice) -> tuple[Rows, NDArray[np.bool_]]:
         found = counts[bases[at, None] + labels].astype(np.float64)
-        return found, (found != 0).any(axis=1)
+        return found, of[at] & (found != 0).any(axis=1) if only_seen else of[at]
 
-    n_counted = n_all
-    if n_counted is None:
-        n_counted = sum(int(seen(at)[1].sum()) for at in slices(len(bases), n))
+    n_counted = sum(int(seen(at)[1].sum()) for at in slices(len(bases), n))
     power = 1.0 / max(n_counted, 1) ** flatten
 
     def rows(at: slice) -> Rows:
         found, counts_at_all = seen(at)
-        if n_all is not None:
-            counts_at_all = np.arange(at.start, at.stop) < n_all
         if complement:
             found = np.maximum(found.sum(axis=1, keepdims=True) - found, 0)
         logs = np.log1p(found / (alpha * scale)) - size

@@ -6,8 +6,9 @@ never change it. A snapshot is not needed to recover: it is made from the state 
 
 A classifier says which of its arrays may be looked at while they change (`Classifier.tables`): numbers that no place
 in memory depends on, so that a torn one gives a wrong score, which is then thrown away, and nothing worse. A reader
-copies the others, which are small, once a version. A model without tables, one of another library, gets a new file for
-each version, and so does one that no longer fits its places.
+copies the others, which are small, once a version. What only learning looks at (`Classifier.steps`) is left out. A
+model without tables, one of another library, gets a new file for each version, and so does one that no longer fits its
+places.
 """
 
 import logging
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import numpy as np
 
 from learner import durable
 from learner.classifier import Classifier, Scores, State
@@ -76,7 +78,7 @@ class Publisher:
         ------
         DiskFull : there is no room for a new file; what was published before is served on.
         """
-        state, encoded = classifier.state(), msgspec.json.encode(info)
+        state, encoded = _served(classifier), msgspec.json.encode(info)
         if self._writer is not None and classifier.tables and self._writer.head.holds(state, encoded):
             self._writer.write(state, encoded)
         else:
@@ -88,7 +90,7 @@ class Publisher:
     def _begin(self, classifier: Classifier, info: bytes) -> None:
         self._number += 1
         self._path = self._root / f"{self._epoch:08d}-{self._number:010d}{SUFFIX}"
-        self._writer = Writer(self._path, classifier.state(), info, 2 if classifier.tables else 1)
+        self._writer = Writer(self._path, _served(classifier), info, 2 if classifier.tables else 1)
 
     def _show(self) -> None:
         """Let readers find the file, and drop those that nobody should still need."""
@@ -116,6 +118,10 @@ def list_snapshots(root: Path) -> list[Path]:
     return [root / name for name in found]
 
 
+def _served(classifier: Classifier) -> State:
+    return {name: array for name, array in classifier.state().items() if name not in classifier.steps}
+
+
 class Model:
     """A published model that can be asked: always what was published last. One thread."""
 
@@ -123,6 +129,8 @@ class Model:
         self._path, self._reader = path, reader
         info = read_info(path, reader)
         self._classifier = build(info.config["classifier"], info.config, allow_pickle=allow_pickle)
+        own, steps = self._classifier.state(), self._classifier.steps
+        self._steps: State = {name: np.zeros_like(array) for name, array in own.items() if name in steps}
         self._loaded: tuple[int, int] | None = None
         self._info = info
 
@@ -180,14 +188,14 @@ class Model:
             return self._info, question(self._classifier)
         finally:  # the copies go
             shared = {name: arrays[name] for name in self._classifier.tables}
-            self._classifier.load_state(copies | shared, self._info.labels)
+            self._classifier.load_state(copies | shared | self._steps, self._info.labels)
 
     def _take(self, state: State, half: int, sequence: int) -> None:
         encoded = self._reader.info(half)
         if not self._reader.unchanged(half, sequence):
             raise StateError(f"snapshot {self._path} changed while it was read")
         self._info = _decode(self._path, encoded)
-        self._classifier.load_state(state, self._info.labels)
+        self._classifier.load_state(state | self._steps, self._info.labels)
 
 
 class Snapshot:

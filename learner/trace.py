@@ -3,12 +3,19 @@
 The rules of text.py once more, in plain Python and with places: what `hash_text` leaves out to be fast. Not a second
 definition: `tests/test_explain.py` demands the kernel's features, in the kernel's order, of generated texts. Places
 are characters of the text as it was given, so folding ("İ" to "i") and what is ignored (joiners, skin tones) move none.
+The same for shape.py: an amount is of the whole text and stands nowhere.
 """
 
 from collections.abc import Iterator
+from itertools import groupby
+from math import isqrt
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
 from learner.text import (
     BOUNDARY,
     CHARS_SEED,
@@ -22,7 +29,7 @@ from learner.text import (
     codepoints,
 )
 
-KINDS: Final = ("word", "pair", "chars")
+KINDS: Final = ("word", "pair", "chars", "case", "first", "last", "amount")
 MASK: Final = 2**64 - 1
 
 Span = tuple[int, int]  # first character, one past the last
@@ -33,7 +40,7 @@ class Feature(NamedTuple):
 
     hash: int
     kind: str  # one of KINDS
-    text: str  # folded, as it was hashed; a pair's tokens with a space between; at the edge of a word n-grams have one
+    text: str  # folded; a pair's tokens with a space between; at the edge of a word n-grams have one; case: as written
     spans: list[Span]  # in order
 
 
@@ -48,7 +55,7 @@ class Token(NamedTuple):
 def trace(text: str, settings: TextSettings) -> list[Feature]:
     """Return the features of a text in the kernel's order, each once, with all of its places."""
     room = settings.max_features
-    codes, _ = codepoints([text], settings.max_chars)
+    codes = _codes(text, settings)
     tokens: list[Token] = []
     stretches: list[Token] = []
     for token, goes_on in _tokens(character_table()[codes].tolist()):
@@ -58,20 +65,89 @@ def trace(text: str, settings: TextSettings) -> list[Feature]:
         else:
             stretches.append(token)
     del tokens[room:]
-    words = [_hash(token.codes) for token in tokens]
+    words = [_hash(token.codes, int(WORD_SEED)) for token in tokens]
     features: dict[int, Feature] = {}
     for token, word in zip(tokens, words, strict=True):
         _add(features, word, "word", token.codes, (token.starts[0], token.stops[-1]))
     if settings.pairs:
         for i in range(min(len(tokens) - 1, room - len(words))):
             first, second = tokens[i], tokens[i + 1]
-            pair = _finish((((int(PAIR_SEED) ^ words[i]) * int(MULTIPLIER)) & MASK) ^ words[i + 1])
+            pair = _hash_two(int(PAIR_SEED) ^ words[i], words[i + 1])
             codes_of_both = [*first.codes, BOUNDARY, *second.codes]
             _add(features, pair, "pair", codes_of_both, (first.starts[0], second.stops[-1]))
         room -= max(0, min(len(tokens) - 1, room - len(words)))
     if settings.chars:
         _add_ngrams(features, stretches, settings, room - len(words))
     return list(features.values())
+
+
+def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> list[Feature]:
+    """Return the features of a text's shape in the kernel's order, given its others, as `trace` returns them."""
+    codes = _codes(text, settings).tolist()
+    entries = character_table()[codes].tolist()
+    runs = list(_runs([entry >> CLASS_SHIFT for entry in entries]))
+    is_upper = [entry & FOLD_MASK != code for entry, code in zip(entries, codes, strict=True)]
+    found: dict[int, Feature] = {}
+    for start, stop in [run for run in runs if any(is_upper[slice(*run)])][:MAX_CASED]:
+        _add(found, _hash(codes[start:stop], int(CASED_SEED)), "case", codes[start:stop], (start, stop))
+    words = [feature for feature in features if feature.kind == "word"]
+    ends: list[Feature] = []
+    for kind, word in (("first", words[0]), ("last", words[-1])) if words else ():
+        seed = int(SHAPE_SEED) ^ (N_AMOUNTS + len(ends))
+        ends.append(Feature(_hash_two(seed, word.hash), kind, word.text, word.spans[:1]))
+    amounts = [
+        Feature(_hash_two(int(SHAPE_SEED) ^ number, 1 + amount), "amount", name, [])
+        for number, (amount, name) in enumerate(_amounts(codes, entries, runs, is_upper))
+    ]
+    return [*found.values(), *ends, *amounts]
+
+
+def _codes(text: str, settings: TextSettings) -> NDArray[np.uint32]:
+    codes, starts = codepoints([text], settings.max_chars)
+    return codes[: starts[-1]]
+
+
+def _runs(kinds: list[int]) -> Iterator[Span]:
+    """Give where the runs of word characters begin and end."""
+    start = 0
+    for kind, run in groupby(kinds):
+        stop = start + len(list(run))
+        if kind == WORD:
+            yield start, stop
+        start = stop
+
+
+def _amounts(codes: list[int], entries: list[int], runs: list[Span], is_upper: list[bool]) -> Iterator[tuple[int, str]]:
+    """Give each amount as it is hashed, and in words."""
+    kinds = [entry >> CLASS_SHIFT for entry in entries]
+    n_words, size = len(runs), max(len(codes), 1)
+    n_signs = sum(kind not in (WORD, SPACE, IGNORED) for kind in kinds)
+    n_capital = sum(is_upper[start] for start, _ in runs)
+    n_upper = sum(is_upper[at] for start, stop in runs for at in range(start, stop))
+    n_spaces = kinds.count(SPACE) + 1  # the kernel reads a line's end past the text
+    shares = (8 * n_capital // max(n_words, 1), 16 * n_upper // size, 32 * n_signs // size)
+    yield _step(size, "characters")
+    yield _step(n_words, "words")
+    yield _step(codes.count(LINE) + 1, "lines")
+    yield _step(
+        sum(kind == WORD and chr(code) in "0123456789" for kind, code in zip(kinds, codes, strict=True)), "digits"
+    )
+    yield _step(n_signs, "signs")
+    yield _step(sum(code > LAST_ASCII for code in codes), "characters beyond ASCII")
+    yield _step(sum(stop - start > 1 and all(is_upper[start:stop]) for start, stop in runs), "words in capitals")
+    yield shares[0], f"words with a capital {shares[0]}/8"
+    of = min(n_words, MOST_WORDS)
+    yield shares[0] + 16 * of, f"words with a capital {shares[0]}/8 of {of}{'+' * (of == MOST_WORDS)}"
+    yield shares[1], f"characters in capitals {shares[1]}/16"
+    yield shares[2], f"characters that are signs {shares[2]}/32"
+    yield _step(max(n_spaces - n_words, 0), "spaces but for one a word")
+
+
+def _step(amount: int, name: str) -> tuple[int, str]:
+    """Return the step of an amount's logarithm as `step_of` does, and the name with the amounts on that step."""
+    step = ((1 + amount) ** 2).bit_length() - 1
+    first, last = (isqrt((1 << power) - 1) for power in (step, step + 1))  # the least whose square is 2**step, less 1
+    return step, f"{name} {first}" if first + 1 == last else f"{name} {first}-{last - 1}"
 
 
 def _tokens(entries: list[int]) -> Iterator[tuple[Token, bool]]:
@@ -115,7 +191,7 @@ def _add_ngrams(features: dict[int, Feature], stretches: list[Token], settings: 
             h = int(CHARS_SEED)
             for j in range(i, min(i + settings.chars_max, len(codes))):
                 h = ((h ^ codes[j]) * int(MULTIPLIER)) & MASK
-                if j - i + 1 < settings.chars_min:
+                if j - i + 1 not in settings.lengths:
                     continue
                 if room <= 0:
                     return
@@ -137,11 +213,15 @@ def _shown(code: int) -> str:
     return " " if code == BOUNDARY else "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
 
 
-def _hash(codes: list[int]) -> int:
-    h = int(WORD_SEED)
+def _hash(codes: list[int], seed: int) -> int:
+    h = seed
     for code in codes:
         h = ((h ^ code) * int(MULTIPLIER)) & MASK
     return _finish(h)
+
+
+def _hash_two(first: int, second: int) -> int:
+    return _finish(((first * int(MULTIPLIER)) & MASK) ^ second)
 
 
 def _finish(h: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.experts import LANES
 from learner.explain import Step
 from learner.parts import Hashed, Part
 from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
@@ -127,6 +128,7 @@ class TreeSettings(TextSettings):
     def _fixed_bytes(self) -> int:
         shared = (1 << self.bits) * 9 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8 + 8
         work = self.max_labels * (4 * N_ROWS + 8) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
+        work += 3 * 4 * (self.max_features + 1 + LANES)
         return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
 
 
@@ -160,6 +162,7 @@ def new_work(settings: TreeSettings) -> Work:
     return Work(
         rows=np.zeros((N_ROWS, settings.max_labels), np.float32),
         bases=np.zeros(settings.max_features + 1, np.int64),
+        planes=np.zeros((3, settings.max_features + 1 + LANES), np.float32),
         tokens=np.zeros(settings.max_features, np.int64),
         products=np.zeros(settings.max_labels, np.float64),
         found=np.zeros(2 * BLOCK_SIZE, np.uint32),
@@ -212,7 +215,8 @@ class Tree(Classifier):
     @property
     def n_bytes(self) -> int:
         """How much memory the model and its work space take."""
-        return sum(array.nbytes for array in (*self._memory, *self._sketch, *self._work, *self._buffers))
+        arrays: tuple[NDArray[Any], ...] = (*self._memory, *self._sketch, *self._work, *self._buffers)
+        return sum(array.nbytes for array in arrays)
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""

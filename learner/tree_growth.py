@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.kernels import kernel
+from learner.kernels import copy, kernel
 from learner.text import HALF
 from learner.tree_layout import (
     ABSENT,
@@ -185,7 +185,7 @@ def make_leaf(memory, node, parent, like):  # type: ignore[no-untyped-def]
     memory.links[node, USED] = 1
     memory.links[node, PARENT] = parent
     memory.links[node, DEPTH] = memory.links[parent, DEPTH] + 1
-    memory.values[node, LOSSES:] = memory.values[like, LOSSES:]  # and the mixture's weights
+    copy(memory.values[like, LOSSES:], memory.values[node, LOSSES:])  # and the mixture's weights
     memory.values[node, VISITS] = min(memory.values[like, VISITS], INHERITED)
     memory.values[node, SINCE] = memory.counters[N_TEXTS]
 
@@ -223,8 +223,8 @@ def split(memory, leaf, feature):  # type: ignore[no-untyped-def]
     memory.entries[block, :, COUNT] = 0
     other = take_block(memory, present)
     if other >= 0 and links[absent, BLOCK] > 0:
-        memory.keys[other, :] = memory.keys[block, :]
-        memory.entries[other, :, :] = memory.entries[block, :, :]
+        copy(memory.keys[block], memory.keys[other])
+        copy(memory.entries[block].reshape(-1), memory.entries[other].reshape(-1))
     memory.counters[N_SPLITS] += 1
     return True
 
@@ -286,9 +286,9 @@ def replace(memory, node):  # type: ignore[no-untyped-def]
     if links[node, BLOCK] > 0:
         memory.owners[links[node, BLOCK] - 1] = node + 1
     memory.features[node] = memory.features[alternate]
-    values[node, :LOSSES] = values[alternate, :LOSSES]
+    copy(values[alternate, :LOSSES], values[node, :LOSSES])
     if node > 0:  # the root's are the shared mixture's
-        values[node, LOSSES:] = values[alternate, LOSSES:]
+        copy(values[alternate, LOSSES:], values[node, LOSSES:])
     values[node, DUELS], values[node, AHEAD] = 0, 0
     links[node, ALTERNATE] = 0
     links[alternate, BLOCK] = 0  # it is the node's now

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from learner.experts import MAX_REPEATS, softmax
-from learner.kernels import kernel
-from learner.linear import score
+from learner.kernels import copy, kernel
+from learner.linear import fill_values, score
 from learner.text import HALF, hash_text
 from learner.tree_growth import (
     drop_alternate,
@@ -115,6 +115,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
     O(features * labels + depth * words). Only a text with a target changes anything.
     """
     rows, counters, known, slots = work.rows, memory.counters, memory.known, memory.slots
+    flat, values = slots.reshape(-1), work.planes[0]
     max_labels = known.shape[0]
     span = np.uint64(slots.shape[0] - 2 * max_labels)
     token_span = np.uint64(memory.frequencies.shape[0] - max_labels)
@@ -130,7 +131,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
         n_plain = n_tokens + 1
         n += 1
         n_local = min(n_words, LOCAL_WORDS)
-        scale = np.float32(1 / math.sqrt(n_plain + (n - n_plain) * options.chars_value * options.chars_value))
+        fill_values(n_plain, n, options.chars_value, values)
         target = targets[text]
         weight = min(weights[text], np.float32(MAX_REPEATS + 1))
         if target >= 0 and not 0 < weights[text] < np.inf:
@@ -142,11 +143,11 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
         n_scored = max(n_labels, target + 1)
         is_new = target >= 0 and known[target] == 0
         leaf = leaf_of(memory, features, n_local, 0)
-        score(slots, work.bases, n_plain, n, scale, options.chars_value, n_scored, rows[SCORES + LINEAR])
+        score(flat, work.bases, values, n, n_scored, rows[SCORES + LINEAR])
         if n_labels > 0:
             finite = softmax(rows[SCORES + LINEAR], known, n_labels, rows[LINEAR])
             if not finite:
-                scores[text, :n_labels] = rows[LINEAR, :n_labels]
+                copy(rows[LINEAR, :n_labels], scores[text])
                 if target >= 0:
                     counters[REFUSED] += 1
                 continue
@@ -154,7 +155,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
 
             # 3
             score_leaf(memory, work, features, n_local, n_tokens, n_labels, leaf)
-            scores[text, :n_labels] = rows[chosen(memory, leaf, options.leaf), :n_labels]
+            copy(rows[chosen(memory, leaf, options.leaf), :n_labels], scores[text])
         if target < 0:
             continue
 
@@ -171,7 +172,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
             learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)
         known[target] = 1
         counters[N_LABELS] = n_scored
-        if learn_linear(memory, work, options, n_plain, n, scale, n_scored, target, weight):
+        if learn_linear(memory, work, options, n, n_scored, target, weight):
             learn_bayes(memory, work, options, n_tokens, target, weight)
         else:
             counters[REFUSED] += 1

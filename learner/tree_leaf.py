@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.experts import MIN_GRADIENT, softmax
+from learner.experts import MIN_GRADIENT, learn_label, softmax, to_gradients
 from learner.kernels import kernel
 from learner.linear import FIRST_SUM, score
 from learner.tree_growth import (
@@ -287,37 +287,26 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
 
 
 @kernel
-def learn_linear(memory, work, options, n_plain, n, scale, n_labels, target, weight):  # type: ignore[no-untyped-def]
+def learn_linear(memory, work, options, n, n_labels, target, weight):  # type: ignore[no-untyped-def]
     """Learn a text in the shared linear model, as `linear` does. Returns whether its scores stayed finite."""
-    z, p, slots = work.rows[SCORES + LINEAR], work.rows[SCRATCH], memory.slots
+    z, p, slots = work.rows[SCORES + LINEAR], work.rows[SCRATCH], memory.slots.reshape(-1)
+    values, scratch = work.planes[0], (work.planes[1], work.planes[2])
     one, left = np.float32(1), weight
     while left > 0:
         if not softmax(z, memory.known, n_labels, p):
             return False
-        p[target] -= one
-        learned = True
-        for label in range(n_labels):
-            if abs(p[label]) < MIN_GRADIENT:
-                p[label] = 0
-            else:
-                learned = False
-        if learned:
+        if not to_gradients(p, target, n_labels):
             break
         share = min(left, one)
-        step = options.rate * share
-        for i in range(n):
-            base = work.bases[i]
-            x = scale if i < n_plain else scale * options.chars_value
-            for label in range(n_labels):
-                if p[label] != 0:
-                    gradient = p[label] * x
-                    past = slots[base + label, 1] * options.kept
-                    square = gradient * gradient
-                    slots[base + label, 0] -= step * gradient / math.sqrt(past + square + FIRST_SUM)
-                    slots[base + label, 1] = past + share * square
+        for label in range(n_labels):
+            if p[label] != 0:
+                learn_label(
+                    (slots, slots), 2, (2 * label, 2 * label + 1), work.bases, values, n,
+                    p[label], options.rate, share, options.kept, FIRST_SUM, scratch,
+                )  # fmt: skip
         left -= share
         if left > 0:
-            score(slots, work.bases, n_plain, n, scale, options.chars_value, n_labels, z)
+            score(slots, work.bases, values, n, n_labels, z)
     return True
 
 
@@ -330,7 +319,9 @@ def rescale(memory):  # type: ignore[no-untyped-def]
         memory.frequencies[slot] = count if count > FORGOTTEN else np.float32(0)
         used += int(count > FORGOTTEN)
     memory.counters[N_SLOTS_USED] = used
-    memory.totals[:] /= MAX_UNIT
+    for label in range(memory.totals.shape[0]):
+        memory.totals[label, EXAMPLES] /= MAX_UNIT
+        memory.totals[label, TOKENS] /= MAX_UNIT
     memory.unit[0] /= MAX_UNIT
 
 

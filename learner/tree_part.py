@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.explain import Step
-from learner.kernels import kernel
+from learner.kernels import copy, kernel
 from learner.parts import Hashed, Part, linear_part, weighted
 from learner.text import HALF
 from learner.trace import Feature
@@ -167,13 +167,20 @@ def _frequencies(memory: Memory, max_labels: int, hashed: Hashed, at: slice, n: 
     return found
 
 
+def look_up(
+    keys: NDArray[np.uint64], entries: NDArray[np.float32], words: NDArray[np.uint32], n_labels: int
+) -> NDArray[np.float64]:
+    """Return the entries of words and labels in a leaf's block, [words, n_labels, 3], 0 where there is none."""
+    found = np.zeros((len(words), n_labels, entries.shape[1]))
+    fill(keys, entries, words, found)
+    return found
+
+
 @kernel
-def look_up(keys, entries, words, n_labels):  # type: ignore[no-untyped-def]
-    """Return the entries of words and labels in a leaf's block, float64 [words, n_labels, 3], 0 where there is none."""
-    found = np.zeros((words.shape[0], n_labels, entries.shape[1]))
+def fill(keys, entries, words, found):  # type: ignore[no-untyped-def]
+    """Write what `look_up` returns into an array of 0."""
     for i in range(words.shape[0]):
-        for label in range(n_labels):
+        for label in range(found.shape[1]):
             place = find(keys, key_of(words[i], label))
             if place >= 0:
-                found[i, label] = entries[place]
-    return found
+                copy(entries[place], found[i, label])

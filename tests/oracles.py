@@ -3,7 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from learner.text import TextSettings
 
 MULTIPLIER, FINISHER, MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 2**64 - 1
 WORDS, PAIRS, CHARS = 0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0
+CASED, SHAPE = 0x082EFA98EC4E6C89, 0x452821E638D01377
 
 
 def assigned(character: str) -> bool:
@@ -90,6 +91,41 @@ def features(text: str, settings: TextSettings) -> list[int]:
     return list(dict.fromkeys(max(feature, 1) for feature in (words + pairs + grams)[: settings.max_features]))
 
 
+def hash_shape(number: int, value: int) -> int:
+    return max(finish(((SHAPE ^ number) * MULTIPLIER & MASK) ^ value), 1)
+
+
+def shape(text: str) -> tuple[list[int], list[int]]:
+    """Return the features of words with capitals, and of amounts."""
+    kinds = [(classify(fold(c)), c) for c in text + "\n"]
+    words = ["".join(c for _, c in run) for kind, run in groupby(kinds, lambda pair: pair[0]) if kind == WORD]
+    capitals = [[fold(c) != c for c in word] for word in words]
+    cased = [word for word, upper in zip(words, capitals, strict=True) if any(upper)][:256]
+    share = 8 * sum(upper[0] for upper in capitals) // max(len(words), 1)
+    size = max(len(text), 1)
+    n_signs = sum(kind not in (WORD, SPACE, IGNORED) for kind, _ in kinds)
+    amounts = [
+        step(size),
+        step(len(words)),
+        step(text.count("\n") + 1),
+        step(sum(kind == WORD and c in "0123456789" for kind, c in kinds)),
+        step(n_signs),
+        step(sum(ord(c) > 127 for c in text)),
+        step(sum(all(upper) and len(upper) > 1 for upper in capitals)),
+        share,
+        share + 16 * min(len(words), 15),
+        16 * sum(map(sum, capitals)) // size,
+        32 * n_signs // size,
+        step(max(sum(kind == SPACE for kind, _ in kinds) - len(words), 0)),
+    ]
+    found = [max(hash_codes([ord(c) for c in word], CASED), 1) for word in cased]
+    return list(dict.fromkeys(found)), [hash_shape(number, 1 + amount) for number, amount in enumerate(amounts)]
+
+
+def step(amount: int) -> int:
+    return math.floor(2 * math.log2(1 + amount))
+
+
 def softmax(scores: dict[int, float]) -> dict[int, float]:
     top = max(scores.values(), default=0.0)
     total = sum(math.exp(score - top) for score in scores.values())
@@ -127,16 +163,19 @@ class OracleLinear:
         self.known.add(target)
         for _ in range(65):
             part = min(weight, 1.0)
-            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}
+            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}  # in order of labels
             gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
             if part <= 0 or not gradients:
                 break
-            for base, x in values:
-                for k, g in gradients.items():
+            for k, g in gradients.items():  # a label's steps are all from what stood there before
+                weights, sums = {}, {}
+                for base, x in values:
                     past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
                     step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
-                    self.weights[base + k] = self.weights.get(base + k, 0.0) - step
-                    self.sums[base + k] = past + part * (g * x) ** 2
+                    weights[base + k] = self.weights.get(base + k, 0.0) - step
+                    sums[base + k] = past + part * (g * x) ** 2
+                self.weights |= weights
+                self.sums |= sums
             weight -= part
         return before
 
@@ -217,9 +256,9 @@ class OracleMixer:
         p = self.mix(logs, n_words)
         for chosen in self.sets(logs, n_words):
             self.steps[chosen] = steps = self.steps.get(chosen, 0.0) + part
-            rate = part * max(0.05 / math.sqrt(steps + 1), 0.002) * (1 if chosen[0] == "shared" else 0.2)
+            rate = part * max(0.05 / math.sqrt(steps + 1), 0.006) * (1 if chosen[0] == "shared" else 0.2)
             for expert in range(self.n_experts):
                 gradient = sum(p[label] * row[expert] for label, row in logs.items()) - logs[target][expert]
-                self.weights[chosen][expert] -= rate * gradient
+                self.weights[chosen][expert] -= rate * min(max(gradient, -4), 4)
         for label in logs:
             self.factors[label] = self.factors.get(label, 0.0) - part * 0.001 * (p[label] - (label == target))

@@ -409,6 +409,7 @@ def test_a_classifier_is_built_again_from_its_config_and_its_spec(spec: str, cla
         ("bayes?bits=7", "8 to 30"),
         ("blend?bits=8&max_labels=17", "16"),
         ("blend?half_life=-1", "10 to"),
+        ("blend?chars_step=0", "1 to 16"),
     ],
 )
 def test_a_spec_that_cannot_be_meant(spec: str, message: str) -> None:
@@ -451,7 +452,8 @@ def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
     text = dataclasses.asdict(TextSettings())
     bayes = {"bits": 22, "alpha": 0.1, "flatten": 0.7, "half_life": 5000.0, "complement": False, "max_labels": 1000}
     assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
-    assert dataclasses.asdict(BlendSettings()) == {**text, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
+    blend = {"chars_min": 2, "chars_max": 4, "chars_step": 2, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
+    assert dataclasses.asdict(BlendSettings()) == {**text, **blend}
 
 
 @settings(deadline=None, max_examples=60)
@@ -546,7 +548,7 @@ def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) ->
     rng = np.random.default_rng(seed)
     n_experts = int(rng.integers(1, 8))
     weights = np.zeros((1 + mixer.N_LENGTHS + n_labels, n_experts + 1))
-    weights[0, :n_experts] = mixer.FIRST_WEIGHTS / n_experts
+    weights[0, :n_experts] = 2 / n_experts
     factors, p = np.zeros(n_labels), np.zeros(n_labels, np.float32)
     plain = oracles.OracleMixer(n_experts)
     for _ in range(n):

@@ -13,23 +13,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from learner import explain, sketch
+from learner.blend import BlendSettings
 from learner.classifier import Classifier
 from learner.explain import Explanation, UnknownLabel
 from learner.models import make_classifier
 from learner.text import TextSettings, features
-from learner.trace import trace
+from learner.trace import trace, trace_shape
 from stream.errors import ConfigError
 from tests.data import ROOT, CountingClassifier
 from tests.test_classifiers import CLASSIFIERS, FOREIGN, HOSTILE, content, generated, taught, texts
+from tests.test_shape import shape
 from tests.test_text import texts as odd_texts
 
 WORDS_ONLY = TextSettings(pairs=False, chars=False)
 text_settings = st.builds(
-    lambda pairs, chars, shortest, more, max_chars, max_features: TextSettings(
+    lambda pairs, chars, shortest, more, step, max_chars, max_features: BlendSettings(
         pairs=pairs,
         chars=chars,
         chars_min=shortest,
         chars_max=shortest + more,
+        chars_step=step,
         max_chars=max_chars,
         max_features=max_features,
     ),
@@ -37,6 +40,7 @@ text_settings = st.builds(
     st.booleans(),
     st.integers(2, 5),
     st.integers(0, 4),
+    st.integers(1, 3),
     st.sampled_from([1, 7, 30, 8192]),
     st.sampled_from([1, 2, 9, 40, 32768]),
 )
@@ -73,6 +77,36 @@ def first(explanation: Explanation, text: str, kind: str = "word") -> explain.Fe
 @given(odd_texts, text_settings)
 def test_the_features_that_are_traced_are_those_of_the_kernel(text: str, options: TextSettings) -> None:
     assert [feature.hash for feature in trace(text, options)] == features([text], options)[0].tolist()
+
+
+@settings(max_examples=300)
+@given(odd_texts | st.text("aBCé1_ !'\n字", max_size=2000), text_settings)
+def test_the_shape_that_is_traced_is_that_of_the_kernel(text: str, options: BlendSettings) -> None:
+    found = trace_shape(text, options, trace(text, options))
+    cased, ends, amounts = shape(text, options)
+    assert [feature.hash for feature in found] == [*cased, *ends, *amounts]
+    assert [feature.kind for feature in found] == ["case"] * len(cased) + ["first", "last"][: len(ends)] + [
+        "amount"
+    ] * 12
+    for feature in found:
+        assert all(text[start:stop] == feature.text for start, stop in feature.spans if feature.kind == "case")
+        assert bool(feature.spans) == (feature.kind != "amount")
+
+
+def test_the_shape_is_named() -> None:
+    text = "Call NOW, 2 days left,\nCall"
+    found = [feature for feature in make("blend").trace(text) if feature.kind in ("case", "first", "last", "amount")]
+    assert [(f.kind, f.text, [text[a:b] for a, b in f.spans]) for f in found[:4]] == [
+        ("case", "Call", ["Call", "Call"]),
+        ("case", "NOW", ["NOW"]),
+        ("first", "call", ["Call"]),
+        ("last", "left", ["left"]),
+    ]
+    assert [f.text for f in found[4:]] == [
+        *("characters 22-30", "words 5-6", "lines 2", "digits 1", "signs 2", "characters beyond ASCII 0"),
+        *("words in capitals 1", "words with a capital 4/8", "words with a capital 4/8 of 6"),
+        *("characters in capitals 2/16", "characters that are signs 2/32", "spaces but for one a word 0"),
+    ]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -255,7 +289,8 @@ def test_explaining_changes_nothing_and_always_gives_an_answer(spec: str) -> Non
         assert all(np.isfinite(list(feature.shares.values())).all() for feature in explanation.features)
         assert msgspec.json.decode(msgspec.json.encode(explanation), type=Explanation) == explanation
     empty = classifier.explain_one("", n_features=5)
-    assert (empty.features, empty.n_features) == ([], 0)
+    assert all(feature.kind == "amount" for feature in empty.features)
+    assert (empty.n_features > 0) == spec.startswith("blend")
     assert classifier.explain_one("own0x1", n_features=0).features == []
     assert content(classifier) == before
 

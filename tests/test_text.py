@@ -205,7 +205,7 @@ def test_texts_do_not_run_into_each_other() -> None:
 def test_a_batch_is_cut_without_touching_short_texts() -> None:
     codes, starts = codepoints(["abc", "", "abcdefgh"], 5)
     assert starts.tolist() == [0, 3, 3, 8]
-    assert codes.tobytes().decode("utf-32-le") == "abcabcde"
+    assert codes[: starts[-1]].tobytes().decode("utf-32-le") == "abcabcde"
 
 
 def test_no_texts_have_no_features() -> None:
