@@ -80,27 +80,27 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
         entry = table[code]
         kind = entry >> CLASS_SHIFT
         if kind == WORD:
-            is_upper = np.int64((entry & FOLD_MASK) != code)
-            n_capital += is_upper * np.int64(length == 0)
+            is_upper = int((entry & FOLD_MASK) != code)
+            n_capital += is_upper * int(length == 0)
             upper += is_upper
-            n_digits += DIGIT_0 <= code <= DIGIT_9
+            n_digits += int(DIGIT_0 <= code <= DIGIT_9)
             length += 1
             h = (h ^ np.uint64(code)) * MULTIPLIER
         else:
             if length:
                 n_tokens += 1
                 n_upper += upper
-                n_upper_words += upper == length and length > 1
+                n_upper_words += int(upper == length and length > 1)
                 if upper and n < MAX_CASED:
                     out[n] = finish(h)
                     n += 1
                 h, length, upper = CASED_SEED, 0, 0
             if kind == SPACE:
                 n_spaces += 1
-                n_lines += code == LINE
+                n_lines += int(code == LINE)
             else:
-                n_signs += kind != IGNORED
-        n_far += code > LAST_ASCII
+                n_signs += int(kind != IGNORED)
+        n_far += int(code > LAST_ASCII)
     n = keep_distinct(out, n, places)
     if n_words:
         out[n] = finish((SHAPE_SEED ^ np.uint64(N_AMOUNTS)) * MULTIPLIER ^ np.uint64(words[0]))
