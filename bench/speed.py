@@ -27,7 +27,7 @@ PEERS: Final = {
 WHAT: Final = {
     "linear?bits=20&chars=0": "ours: words and pairs, 2^20 slots",
     "linear": "ours as it comes: character n-grams too, 2^22 slots",
-    "blend": "ours: six experts, mixed",
+    "blend": "ours: five experts, mixed",
     "vw-driver-binary-20": "Vowpal Wabbit's driver, words and pairs, one two-label model",
     "vw-driver-20": "Vowpal Wabbit's driver, one model a label, with probabilities",
     "vw-pairs-20": "Vowpal Wabbit from Python, the same",

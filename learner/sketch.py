@@ -7,9 +7,9 @@ there are such places has the same ones. Part of a model's state; a function of 
 
 To note each text would make the fastest classifier a sixth slower, nearly all of it the wait for memory; in its kernel
 the mere loop costs a twentieth. So the first ALL texts are noted, then one in ONE_IN, spread so that no period of a
-stream can hide, and by a kernel of its own that hashes those few again. What the flags miss: two features of one place
-with one fingerprint pass for one, a chance of 1 in 250; a feature that was learned only after the first ALL texts, m
-times, was never noted with a chance of (1 - 1 / ONE_IN)**m.
+stream can hide, and by a kernel of its own that hashes those few again (`blend`, which does more with a text, notes in
+its own kernel). What the flags miss: two features of one place with one fingerprint pass for one, a chance of 1 in 250;
+a feature that was learned m times, and only after the first ALL texts, was never noted: (1 - 1 / ONE_IN)**m.
 """
 
 from collections.abc import Mapping
