@@ -22,7 +22,7 @@ import typer
 from rich.markup import escape
 
 from api.settings import ApiSettings
-from learner.settings import LearnerSettings
+from learner.settings import DEFAULT_MODEL, LearnerSettings
 from stream.errors import ConfigError, DriftlineError
 from stream.flags import BadOptions, with_settings
 from stream.settings import StreamSettings
@@ -537,7 +537,7 @@ def send(
 def evaluate(
     file: _File,
     model: Annotated[
-        list[str] | None, typer.Option(help="A classifier; may be given several times.", show_default="linear")
+        list[str] | None, typer.Option(help="A classifier; may be given several times.", show_default=DEFAULT_MODEL)
     ] = None,
     delay: Annotated[
         int, typer.Option(min=0, help="A label is learned this many messages after its message; 0: at once.")
@@ -554,7 +554,7 @@ def evaluate(
     from learner.evaluate import BATCH_ROWS, Evaluation, warm_up
     from learner.models import make_classifier
 
-    models = list(dict.fromkeys(model or ["linear"]))
+    models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     if plot is not None:
         from learner.plots import check_suffix, plot_curves
 

@@ -54,7 +54,7 @@ from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare, reached
 from learner.room import Room
 from learner.saver import Saver
-from learner.settings import LearnerSettings, Rules
+from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
@@ -63,7 +63,6 @@ from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
 
-DEFAULT_MODEL: Final = "linear"
 POLL_S: Final = 0.05
 START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5

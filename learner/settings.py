@@ -1,11 +1,15 @@
 """How does the learner learn, remember and publish? (See stream/settings.py for how options become flags.)"""
 
+from typing import Final
+
 import msgspec
 from pydantic import Field
 
 from stream.join import Limits
 from stream.records import Topics
 from stream.settings import Settings, StreamSettings
+
+DEFAULT_MODEL: Final = "blend"
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -25,9 +29,9 @@ class LearnerSettings(Settings):
 
     model: str | None = Field(
         None,
-        description="The classifier, with its own options: linear, or linear?bits=22&chars=0, "
+        description="The classifier, with its own options: blend, linear, bayes, tree, linear?bits=22&chars=0, "
         "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5 (see --allow-pickle). "
-        "Default: the one in the data directory, else linear.",
+        f"Default: the one in the data directory, else {DEFAULT_MODEL}.",
     )
     window_messages: int = Field(200_000, ge=1, description="Messages that can still be labelled, at most.")
     window_bytes: int = Field(256 << 20, ge=1 << 16, description="Memory for messages that can still be labelled.")
