@@ -1,4 +1,4 @@
-"""What several test files share: waiting for a condition, and a real Kafka."""
+"""What several test files share: compiled kernels, and a real Kafka."""
 
 import os
 import sys
@@ -13,6 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent / "kafka"))
 
 from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
+from learner.models import warm_up
+from learner.settings import DEFAULT_MODEL
+
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
 # looked for on the machines of those who can look at what they find.
 hypothesis.settings.register_profile(
@@ -22,6 +25,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("driftline")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """Compile the default model's kernels: no process under test, each with its deadline, has to do it first."""
+    warm_up(DEFAULT_MODEL)
 
 
 def start_or_skip(directory: Path) -> Broker | ContainerBroker:
