@@ -235,7 +235,7 @@ def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
     expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "calibration_error"]
     expected += ["seconds", "messages_per_second"]
     assert list(result) == [*expected, "drift_alarms"]
-    assert (result["model"], result["messages"], result["labels"]) == ("linear", 80, 80)
+    assert (result["model"], result["messages"], result["labels"]) == ("blend", 80, 80)
     assert result["accuracy"] > 0.8
     assert (tmp_path / "curve.svg").read_bytes().startswith(b"<?xml")
     table = run("evaluate", str(rows), "--model", "linear", "--model", "linear?bits=18").stdout

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from stream.errors import ConfigError, DriftlineError, LogUnavailable
 from stream.files import BadRow, LabelledTexts, Row
-from stream.log import Appended, Log, NewRecord
+from stream.log import Appended, Log, NewRecord, TopicState
 from stream.records import Topics, decode_feedback, decode_message
 from stream.send import MAX_RECORDS_IN_FLIGHT, feedback_id, send
 from tests.data import ROOT
@@ -303,6 +303,9 @@ class ListLog(Log):
                 return [Appended(0, 0)] * len(records)
 
         return Lazy()
+
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:
+        raise NotImplementedError
 
     def partition_count(self, topic: str) -> int:
         raise NotImplementedError

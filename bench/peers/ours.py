@@ -22,6 +22,7 @@ class Ours(Peer):
         super().__init__(n_labels)
         self.model = make_classifier(spec)
         warm_up(make_classifier(spec))
+        self._columns: dict[int, int] = {}
 
     def versions(self) -> dict[str, str]:
         """See Peer."""
@@ -44,21 +45,29 @@ class Ours(Peer):
 
     def _batch(self, rows: Rows, begin: int, end: int, delay: int) -> Any:
         """Return the scores of rows `begin` to `end`."""
+        if delay == 0:
+            columns = [self._column(label) for label in rows.labels[begin:end]]
+            return self._learn(rows.texts[begin:end], columns)
         texts: list[str] = []
         targets: list[int] = []
         places: list[int] = []
         for row in range(begin, end):
             places.append(len(texts))
             texts.append(rows.texts[row])
-            targets.append(self._column(rows, row) if delay == 0 else -1)
-            if delay and row >= delay:
+            targets.append(-1)
+            if row >= delay:
                 texts.append(rows.texts[row - delay])
-                targets.append(self._column(rows, row - delay))
-        scores = self.model.score_and_learn(texts, np.array(targets, np.int32), np.ones(len(texts), np.float32))
-        return scores[places]
+                targets.append(self._column(rows.labels[row - delay]))
+        return self._learn(texts, targets)[places]
 
-    def _column(self, rows: Rows, row: int) -> int:
-        return self.model.label_index(str(rows.labels[row]))
+    def _learn(self, texts: list[str], targets: list[int]) -> Any:
+        return self.model.score_and_learn(texts, np.array(targets, np.int32), np.ones(len(texts), np.float32))
+
+    def _column(self, label: int) -> int:
+        column = self._columns.get(label)
+        if column is None:
+            column = self._columns[label] = self.model.label_index(str(label))
+        return column
 
     def _answers(self, scores: Any, truths: list[int]) -> Answers:
         number = np.array([int(label) for label in self.model.labels], np.int64)
