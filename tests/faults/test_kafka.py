@@ -310,8 +310,14 @@ def test_a_consumer_of_the_same_group_comes_and_goes(
         with contextlib.closing(other):
             other.subscribe(list(stage.stream.topics[:2]))
             taken: list[Any] = []
-            steps(learner, lambda: taken.extend(other.consume(10, 0.02)) or taken)
-            stage.append(range(100, 200))
+
+            def take() -> list[Any]:
+                taken.extend(other.consume(10, 0.02))
+                return taken
+
+            steps(learner, lambda: [take(), other.assignment()][-1])
+            stage.append(range(100, 200))  # it begins where the learner has committed: there must be more behind that
+            steps(learner, take)
             steps(learner, learned(learner, 200))
             steps(learner, lambda: "positions were not committed" in caplog.text)
         stage.append(range(200, 300))
