@@ -302,6 +302,7 @@ def test_a_consumer_of_the_same_group_comes_and_goes(
     stage: KafkaStage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The group is only for lag tools: nobody can take partitions away."""
+    caplog.set_level("WARNING")
     config = {"bootstrap.servers": stage.stream.log_url.removeprefix("kafka://").partition("?")[0]}
     with stage.learning(batch_records=20, checkpoint_interval_s=0.05) as learner:
         stage.append(range(100))
