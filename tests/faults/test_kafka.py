@@ -30,6 +30,7 @@ from stream.records import decode_prediction
 from stream.settings import StreamSettings
 from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
+from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, learned, message, oracle, steps
 from tests.waiting import wait_until
 
@@ -206,7 +207,13 @@ def status(stage: KafkaStage) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.parametrize("how", ["kill", "freeze"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "kill",
+        pytest.param("freeze", marks=pytest.mark.skipif(not TORTURE, reason="in `make torture` only: 16 s")),
+    ],
+)
 def test_a_broker_that_is_away_is_waited_for(
     stage: KafkaStage, broker: Broker, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
