@@ -143,7 +143,7 @@ class Learner:
         if self._machine.counts.updates:
             self._publish()
         else:
-            self._publisher.prepare(self._machine.classifier)
+            self._room.wait_for(lambda: self._publisher.prepare(self._machine.classifier))
         self._report("running")
 
     def _check_model(self, newest: Checkpoint | None) -> None:

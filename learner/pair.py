@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from learner import durable
 from learner.classifier import State
 from learner.kernels import kernel
-from stream.errors import StateError
+from stream.errors import DiskFull, StateError
 
 MAGIC: Final = b"DRIFTLINE-PAIR-1"
 MAX_HEAD_BYTES: Final = 1 << 16
@@ -107,8 +107,12 @@ class Writer:
         self.path, self._partial = path, path.with_name(durable.TEMPORARY + path.name)
         size = self.head.half_at(halves)
         with self._partial.open("w+b") as file:
-            with durable.explained(path):
-                os.posix_fallocate(file.fileno(), 0, size)
+            try:
+                with durable.explained(path):
+                    os.posix_fallocate(file.fileno(), 0, size)
+            except DiskFull:  # a part of it may be taken
+                durable.remove(self._partial)
+                raise
             encoded = msgspec.json.encode(self.head)
             file.write(MAGIC + _FRAME.pack(len(encoded), zlib.crc32(encoded)) + encoded)
             file.flush()

@@ -103,9 +103,10 @@ class Publisher:
                 durable.remove(path)
 
     def close(self) -> None:
-        """Let what was published last count after the machine went down, too."""
+        """Let what was published last count after the machine went down, too, and give the mapping back."""
         if self._shown is not None:
             self._shown.close()
+        self._writer = self._shown = None
 
 
 def list_snapshots(root: Path) -> list[Path]:
@@ -130,7 +131,8 @@ class Model:
         info = read_info(path, reader)
         self._classifier = build(info.config["classifier"], info.config, allow_pickle=allow_pickle)
         own, steps = self._classifier.state(), self._classifier.steps
-        self._steps: State = {name: np.zeros_like(array) for name, array in own.items() if name in steps}
+        # Not zeros_like, which writes the zeros: memory that nobody touches is none.
+        self._steps: State = {name: np.zeros(array.shape, array.dtype) for name, array in own.items() if name in steps}
         self._loaded: tuple[int, int] | None = None
         self._info = info
 

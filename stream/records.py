@@ -15,7 +15,6 @@ from itertools import chain
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
-import numpy as np
 
 from stream.errors import BadRecord
 
@@ -224,6 +223,8 @@ def _decode_lines(kind: _Kind[_T], values: Values, max_bytes: int) -> list[_T] |
     goes on in the next, each has at least one record, and there are as many records as values.
     Proved by test_values_that_only_look_well_together_stay_apart.
     """
+    import numpy as np  # noqa: PLC0415  (the command line needs this file's names, and must not wait for it)
+
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]
         sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]

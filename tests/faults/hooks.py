@@ -2,7 +2,8 @@
 
 Run as a program: `python -m tests.faults.hooks OPERATIONS ROOT KILL -- ARGUMENTS` runs the command line with these
 arguments and adds pickled operations to a file. At each event (an opened file, a rename, an fsync ...) the directory is
-looked at, and what differs from the last look was done since. The KILLth fsync of a journal ends the process instead;
+looked at, and what differs from the last look was done since. Names change under a lock: a look while another thread
+renames would find a file twice or not at all. The KILLth fsync of a journal ends the process instead;
 0 for none.
 """
 
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -22,6 +24,7 @@ from stream.sqlite_log import SqliteLog
 from tests.faults.disk import Op
 
 PREDICTION: Final = re.compile(rb'"message_id":"m(\d+)"')
+NAMING: Final = ("rename", "replace", "mkdir", "unlink", "remove", "rmdir")  # functions of os that change names
 EVENTS: Final = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"})
 
 
@@ -53,6 +56,8 @@ class _Recorder:
     def install(self) -> None:
         """Record from now on, and at the end. Before the learner is imported: it may keep the functions it uses."""
         os.fsync, os.fdatasync = self._synced(os.fsync), self._synced(os.fdatasync)
+        for name in NAMING:
+            setattr(os, name, self._locked(getattr(os, name)))
         submit = SqliteLog.submit
 
         def submitted(log: SqliteLog, topic: str, records: Any) -> Any:
@@ -82,6 +87,15 @@ class _Recorder:
             if event != "open" or (isinstance(path, str) and path.startswith(str(self._root))):
                 self.note([])
 
+    def _locked(self, change: Callable[..., None]) -> Callable[..., None]:
+        @wraps(change)
+        def recorded(*arguments: Any, **options: Any) -> None:
+            with self._lock:
+                change(*arguments, **options)
+                self.note([])
+
+        return recorded
+
     def _synced(self, sync: Callable[[int], None]) -> Callable[[int], None]:
         def recorded(descriptor: int) -> None:
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -93,9 +107,10 @@ class _Recorder:
                 if self._kill == 0:
                     self.note([])
                     os.kill(os.getpid(), signal.SIGKILL)
-            self.note([])
-            sync(descriptor)
-            self.note([Op("sync", name)])
+            with self._lock:
+                self.note([])
+                sync(descriptor)
+                self.note([Op("sync", name)])
             return None
 
         return recorded

@@ -73,7 +73,7 @@ MORE_FAULTS = [
     Fault("checkpoints/.writing-000000000000/model.safetensors", "write", "ENOSPC", "1..3", False),
     Fault(".writing-status.json", "write", "ENOSPC", "1..9", False),
     Fault(".writing-reserve", "write", "ENOSPC", "1", False),
-    Fault("snapshots/.writing-00000001-0000000001.safetensors", "write", "ENOSPC", "1..2", False),
+    Fault("snapshots/.writing-00000001-0000000001.model", "fallocate", "ENOSPC", "1..2", False),
     Fault("learner.lock", "write", "ENOSPC", "1", True),
     Fault("learner.lock", "fsync", "EIO", "1", True),
 ]
@@ -130,7 +130,7 @@ def test_a_part_that_found_no_room_is_taken_back(memory: Path) -> None:
 
 
 def test_a_directory_that_found_no_room_leaves_nothing(memory: Path) -> None:
-    files = {"small": b"1" * 10, "large": b"2" * 100}
+    files = {"small": [b"1" * 10], "large": [b"2" * 60, memoryview(b"2" * 40)]}
     with largest_file(50), pytest.raises(DiskFull):
         write_directory(memory / "all", files)
     with largest_file(50), pytest.raises(DiskFull):
