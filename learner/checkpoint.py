@@ -30,7 +30,7 @@ from learner.durable import Parts
 from learner.losses import Losses
 from learner.settings import Rules
 from stream.errors import StateError
-from stream.join import JoinCounts
+from stream.limits import JoinCounts
 
 FORMAT: Final = 2
 KEPT: Final = 3

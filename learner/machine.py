@@ -15,10 +15,9 @@ counts and the labels' names, `learn` the classifier's arrays, and neither what 
 concerns both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -30,79 +29,53 @@ from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.drift import Drift, Shift
 from learner.progress import Progress
 from learner.settings import Rules
-from stream.errors import BadRecord
-from stream.join import Entry, Join, Labels, Window
+from learner.steps import Steps
+from stream.batch import Decoded, decode_batch
+from stream.join import Join, Labels, Window
 from stream.log import Chunk, NewRecord, Record
 from stream.merge import Batch
-from stream.plain import Ints, Run, join_run, odd_places
-from stream.records import (
-    Feedback,
-    Message,
-    Prediction,
-    Rejected,
-    decode_feedbacks,
-    decode_messages,
-    encode,
-    encode_lines,
-    reject,
+from stream.plain import (
+    ASK_FIRST,
+    CORRECTED,
+    DONE,
+    DUPLICATES,
+    EVICTION,
+    EXPIRED,
+    LABELS_LEARNED,
+    LABELS_SEEN,
+    N_COUNTERS,
+    N_STEPS,
+    NO_EXPIRY,
+    NO_ROOM,
+    REPEATED,
+    WHERE,
+    WHY,
+    Names,
+    take,
 )
+from stream.records import Feedback, Message, Prediction, Rejected, encode, encode_lines, reject
+from stream.store import TIME_MS, recall, remember
+from stream.texts import Texts
 
 Outputs = Mapping[str, list[NewRecord]]  # by topic
-Decoded = Message | Feedback | BadRecord | None  # None: a tombstone
+Ints = NDArray[np.int64]
 
 # What a producer may give for a time is any 64-bit number; a date ends with the year 9999.
 LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
-# Fewer records are sooner taken one by one than together.
-MANY: Final = 16
-
-
-class Served(NamedTuple):
-    """Labels to be compared with what was served: columns, entries, times, the records' places in the batch."""
-
-    targets: list[int]
-    entries: list[Entry]
-    times_ms: list[int]
-    places: list[int]
-
-    def add(self, targets: list[int], entries: list[Entry], times_ms: list[int], places: list[int]) -> None:
-        """Add labels."""
-        self.targets.extend(targets)
-        self.entries.extend(entries)
-        self.times_ms.extend(times_ms)
-        self.places.extend(places)
 
 
 class Plan:
     """A batch on its way. Its steps, in order, are texts to score; those with a target are then learned."""
 
-    def __init__(self, batch: Batch, updates: int, n_labels: int) -> None:
-        self.batch = batch
-        self.texts: list[str] = []
-        self.learned: list[int] = []  # the steps that have a target
-        self.targets: list[int] = []
-        self.weights: dict[int, float] = {}  # of steps, where it is not 1
-        self.entries: list[Entry] = []  # of the messages, which are the other steps
-        self.messages: list[tuple[Message, int]] = []  # with their times
+    def __init__(self, batch: Batch, records: Decoded | None, updates: int, n_labels: int) -> None:
+        self.batch, self.records = batch, records
+        self.steps = Steps(2 * len(batch))
+        self.texts: Sequence[str] = ()  # of the steps, once all are there
+        self.rows: Ints = np.empty(0, np.int64)  # of the steps; kept up when the window's rows move
         self.growth = [(0, n_labels)]  # from which step on how many labels are known
-        self.served = Served([], [], [], [])
         self.rejected: list[Rejected] = []
         self.updates = updates  # before the batch
         self.scores: Scores = np.empty((0, 0), np.float32)
-
-    def learn(self, text: str, target: int, weight: float) -> None:
-        """Add a step that learns."""
-        step = len(self.texts)
-        self.texts.append(text)
-        self.learned.append(step)
-        self.targets.append(target)
-        if weight != 1.0:
-            self.weights[step] = weight
-
-    def steps_scored(self) -> NDArray[np.int64]:
-        """Return the messages' steps."""
-        scored = np.ones(len(self.texts), bool)
-        scored[self.learned] = False
-        return np.flatnonzero(scored)
 
     def n_labels(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many labels the model knew at these steps."""
@@ -122,6 +95,8 @@ class Machine:
         self.classifier = classifier
         self.lineage = lineage
         self.join = Join()
+        self._names = Names()
+        self._counters: Ints = np.zeros(N_COUNTERS, np.int64)
         self.progress = Progress(classifier.max_labels)
         self.drift = Drift(classifier.max_labels)
         self.alarms = Alarms()
@@ -149,100 +124,108 @@ class Machine:
 
     def plan(self, batch: Batch, before_new_label: Callable[[], None] = lambda: None) -> Plan:
         """Take a batch's records in, all but what needs scores."""
-        plan = Plan(batch, self.counts.updates, len(self.classifier.labels))
+        records = self._decode(batch) if len(batch) else None
+        plan = Plan(batch, records, self.counts.updates, len(self.classifier.labels))
         self._before_new_label = before_new_label
-        found, times_ms, partitions = self._decode(batch)
-        if not self._plan_run(plan, 0, self._whole(batch, found, times_ms, partitions)):
-            records = [found[place] for place in batch.order.tolist()]
-            for start, stop in _runs(odd_places(records, self.join, self.classifier.columns), len(records)):
-                part = slice(start, stop)
-                run = Run.of(records[part], times_ms[part], partitions[part])
-                if stop - start < MANY or not self._plan_run(plan, start, run):
-                    self._one_by_one(plan, start, records[part], times_ms[part], partitions[part])
-        self.counts.messages_seen += len(plan.entries)
-        self.counts.updates += len(plan.targets)
+        if records is not None:
+            # What was planned of it before rows move is learned and finished before the next batch is planned.
+            self.join.make_room(len(batch), 2 * len(records.data), len(batch) * plan.growth[-1][1])
+            self._take(plan, records)
+            store, steps = self.join.store, plan.steps
+            plan.rows = steps.rows.copy()
+            store.pending.append(plan.rows)
+            plan.texts = Texts(store.kept, steps.starts, steps.sizes, steps.chars)
+        n_learned = int((plan.steps.targets >= 0).sum())
+        self.counts.messages_seen += len(plan.steps) - n_learned
+        self.counts.updates += n_learned
         self.counts.rejected += len(plan.rejected)
         return plan
 
-    def _decode(self, batch: Batch) -> tuple[list[Decoded], Ints, Ints]:
-        """Return a batch's records chunk by chunk, and in the batch's order their times and partitions' numbers."""
-        found: list[Decoded] = []
-        for chunk in batch.chunks:
-            decode = decode_messages if self._has_messages(chunk) else decode_feedbacks
-            found += decode(chunk.values, chunk.headers, self.rules.max_record_bytes)
-        times_ms = np.concatenate([chunk.timestamps_ms for chunk in batch.chunks])[batch.order]
-        numbers = [chunk.partition.partition for chunk in batch.chunks]
-        partitions = np.repeat(numbers, [len(chunk) for chunk in batch.chunks])[batch.order]
-        return found, np.clip(times_ms, 0, LAST_TIMESTAMP_MS), partitions
+    def _decode(self, batch: Batch) -> Decoded:
+        return decode_batch(batch, self._has_messages, self.rules.max_record_bytes, LAST_TIMESTAMP_MS)
 
     def _has_messages(self, chunk: Chunk) -> bool:
         return chunk.partition.topic == self.rules.topics.messages
 
-    def _whole(self, batch: Batch, found: list[Decoded], times_ms: Ints, partitions: Ints) -> Run:
-        """Return a batch as a run; what can be no part of one is left out of it."""
-        is_message = np.repeat([self._has_messages(chunk) for chunk in batch.chunks], list(map(len, batch.chunks)))
-        of_kind = is_message[batch.order]
-        places = np.flatnonzero(of_kind), np.flatnonzero(~of_kind)
-        messages, feedbacks = (
-            [record for place in batch.order[each].tolist() if type(record := found[place]) is kind]
-            for each, kind in zip(places, (Message, Feedback), strict=True)
+    def _take(self, plan: Plan, records: Decoded) -> None:
+        """Take records in, nearly all by a kernel; the others, where they are in its way, one by one."""
+        place, n = 0, len(plan.batch)
+        while place < n:
+            place = self._take_plain(plan, records, place)
+            why = self._counters[WHY]
+            if why == NO_ROOM:
+                self._make_more_room(plan, records, place)
+            elif why == EVICTION:
+                self._evict(plan, self.join.windows[self._counters[WHERE]])
+            elif why != DONE:
+                self._one(plan, records, place)
+                place += 1
+
+    def _take_plain(self, plan: Plan, records: Decoded, place: int) -> int:
+        join, store, steps, counters = self.join, self.join.store, plan.steps, self._counters
+        self._names.update(self.classifier.labels, store.seeds)
+        counters[:] = 0
+        counters[N_STEPS] = steps.n
+        arrays = store.rows, store.kept, store.table, store.used, store.seeds, store.early
+        place = take(
+            place,
+            records.columns,
+            arrays,
+            len(store.scores),
+            join.columns,
+            join.room,
+            self._names.arrays,
+            plan.growth[-1][1],
+            self._expiry(),
+            len(join.homes),
+            steps.table,
+            steps.weights,
+            counters,
         )
-        return Run(messages, feedbacks, places, times_ms, partitions)
+        steps.n = int(counters[N_STEPS])
+        join.counts.duplicates += int(counters[DUPLICATES])
+        join.counts.repeated += int(counters[REPEATED])
+        join.counts.corrected += int(counters[CORRECTED])
+        join.counts.expired += int(counters[EXPIRED])
+        self.counts.labels_seen += int(counters[LABELS_SEEN])
+        self.counts.labels_learned += int(counters[LABELS_LEARNED])
+        return int(place)
 
-    def _plan_run(self, plan: Plan, first: int, run: Run) -> bool:
-        """Take plain records in together, where they are; `first` is the place of the first in the batch."""
-        messages, feedbacks, places, times_ms, _ = run
-        if len(messages) + len(feedbacks) < len(times_ms):
-            return False
-        score_bytes, may_expire = 4 * plan.growth[-1][1], self.rules.expire_as is None
-        joined = join_run(self.join, run, self.classifier.columns, score_bytes, may_expire=may_expire)
-        if joined is None:
-            return False
-        texts = np.empty(len(times_ms), object)
-        texts[places[0]] = [message.text for message in messages]
-        texts[places[1]] = [entry.text for entry in joined.labelled]
-        steps = (places[1] + len(plan.texts)).tolist()
-        plan.texts += texts.tolist()
-        plan.learned += steps
-        plan.targets += joined.columns
-        plan.entries += joined.entries
-        if self.rules.predictions:
-            plan.messages += zip(messages, times_ms[places[0]].tolist(), strict=True)
-        weights = [feedback.weight for feedback in feedbacks]
-        if weights.count(1.0) < len(weights):
-            plan.weights.update(zip(steps, weights, strict=True))
-        label_places, label_times = (places[1] + first).tolist(), times_ms[places[1]].tolist()
-        plan.served.add(joined.columns, joined.labelled, label_times, label_places)
-        self.counts.labels_seen += len(feedbacks)
-        self.counts.labels_learned += len(feedbacks)
-        return True
+    def _expiry(self) -> int:
+        """Return the column that a message is learned as when it leaves without a label."""
+        label, classifier = self.rules.expire_as, self.classifier
+        if label is None:
+            return NO_EXPIRY
+        if classifier.knows(label):
+            return classifier.label_index(label)
+        return ASK_FIRST if len(classifier.labels) < classifier.max_labels else NO_EXPIRY
 
-    def _one_by_one(self, plan: Plan, first: int, records: list[Any], times_ms: Ints, partitions: Ints) -> None:
-        """Take any records in; `first` is the place of the first in the batch."""
-        for place, record, timestamp_ms, partition in zip(
-            count(first), records, times_ms.tolist(), partitions.tolist(), strict=False
-        ):
-            if type(record) is Message:
-                self._message(plan, place, record, timestamp_ms, partition)
-            elif type(record) is Feedback:
-                self._feedback(plan, place, record, timestamp_ms, partition)
-            elif record is None:
-                self.counts.tombstones += 1
-            else:
-                plan.rejected.append(_reject(plan.batch[place], record.error, record.detail))
+    def _make_more_room(self, plan: Plan, records: Decoded, place: int) -> None:
+        left = len(plan.batch) - place
+        plan.steps.ensure(plan.steps.n + left + 1)
+        self.join.store.ensure(left + 1, 2 * len(records.data), (left + 1) * plan.growth[-1][1])
+
+    def _one(self, plan: Plan, records: Decoded, place: int) -> None:
+        """Take any record in."""
+        record = records.record(place)
+        timestamp_ms, partition = int(records.times_ms[place]), int(records.partitions[place])
+        if type(record) is Message:
+            self._message(plan, place, record, timestamp_ms, partition)
+        elif type(record) is Feedback:
+            self._feedback(plan, place, record, timestamp_ms, partition)
+        elif record is None:
+            self.counts.tombstones += 1
+        else:
+            plan.rejected.append(_reject(plan.batch[place], record.error, record.detail))
 
     def _message(self, plan: Plan, place: int, message: Message, timestamp_ms: int, partition: int) -> None:
         window = self.join.of_message(partition, message.id)
         entry, labels = window.add_message(message, timestamp_ms, 4 * plan.growth[-1][1])
         if entry is not None:
-            plan.texts.append(message.text)
-            plan.entries.append(entry)
-            if self.rules.predictions:
-                plan.messages.append((message, timestamp_ms))
+            plan.steps.add(self.join.store, entry.row, place=place, time_ms=timestamp_ms)
         if labels:
             self._plan_labels(plan, place, labels)
-        if window.over:
-            self._evict(plan, window)
+        self._evict(plan, window)
 
     def _feedback(self, plan: Plan, place: int, feedback: Feedback, timestamp_ms: int, partition: int) -> None:
         classifier = self.classifier
@@ -260,8 +243,7 @@ class Machine:
         labels = window.add_feedback(feedback, timestamp_ms, orphan)
         if labels:
             self._plan_labels(plan, place, labels)
-        if window.over:
-            self._evict(plan, window)
+        self._evict(plan, window)
 
     def _plan_labels(self, plan: Plan, place: int, labels: Labels) -> None:
         for label in labels:
@@ -272,10 +254,9 @@ class Machine:
                 waited = label.orphan or _reject(plan.batch[place], "", "")
                 plan.rejected.append(msgspec.structs.replace(waited, error="too-many-labels", detail=str(error)))
                 continue
-            plan.learn(entry.text, target, feedback.weight)
+            served, time_ms = entry.came and not label.corrects, label.timestamp_ms
+            plan.steps.add(self.join.store, entry.row, target, feedback.weight, place, time_ms, served=served)
             self.counts.labels_learned += 1
-            if entry.came and not label.corrects:
-                plan.served.add([target], [entry], [label.timestamp_ms], [place])
 
     def _evict(self, plan: Plan, window: Window) -> None:
         expired, orphans = window.evict()
@@ -286,7 +267,7 @@ class Machine:
         with suppress(TooManyLabels):  # then they have no label to be learned as
             target = self._column(plan, label)
             for entry in expired:
-                plan.learn(entry.text, target, 1.0)
+                plan.steps.add(self.join.store, entry.row, target)
 
     def _column(self, plan: Plan, label: str) -> int:
         """Return a label's column. Raises TooManyLabels."""
@@ -294,38 +275,31 @@ class Machine:
             return self.classifier.label_index(label)
         self._before_new_label()
         column = self.classifier.label_index(label)
-        plan.growth.append((len(plan.texts), column + 1))
+        plan.growth.append((len(plan.steps), column + 1))
         return column
 
     # 2. The one writer.
 
     def learn(self, plan: Plan) -> None:
         """Score the plan's texts, and learn those that have a label. May run in another thread than the rest."""
-        targets = np.full(len(plan.texts), -1, np.int32)
-        weights = np.ones(len(plan.texts), np.float32)
-        targets[plan.learned] = plan.targets
-        weights[list(plan.weights)] = list(plan.weights.values())
+        targets, weights = plan.steps.targets, plan.steps.weights[: len(plan.steps)]
         plan.scores = self.classifier.score_and_learn(plan.texts, targets, weights)
 
     # 3. What was served, and how good it was.
 
     def finish(self, plan: Plan) -> Outputs:
         """Take in what the classifier said and return what is to be sent, by topic."""
-        steps = plan.steps_scored()
+        steps = np.flatnonzero(plan.steps.targets < 0)
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
-        self._remember(plan, scores, n_labels)
+        store = self.join.store
+        remember(store.rows, store.scores, plan.rows[steps], scores, n_labels)
         self._measure(plan)
+        store.pending = [rows for rows in store.pending if rows is not plan.rows]
         topics = self.rules.topics
         return {
             topics.predictions: self._predictions(plan, steps, scores, n_labels) if self.rules.predictions else [],
             topics.dead_letter: [_dead_letter(rejected) for rejected in plan.rejected],
         }
-
-    def _remember(self, plan: Plan, scores: Scores, n_labels: NDArray[np.int64]) -> None:
-        """Keep each message's scores with it, as many as there were labels when it came."""
-        raw, width = scores.tobytes(), 4 * scores.shape[1]
-        for entry, start, size in zip(plan.entries, count(0, width), (4 * n_labels).tolist(), strict=False):
-            entry.scores = raw[start : start + size]
 
     def _measure(self, plan: Plan) -> None:
         """Compare labels with what was served when their message came in.
@@ -333,21 +307,19 @@ class Machine:
         Not for corrections, which would count twice, nor where a label brought the text and nothing had been served.
         """
         self.raised = []
-        targets, entries, times_ms, places = plan.served
-        if not targets:
+        steps = np.flatnonzero(plan.steps.served)
+        if not len(steps):
             return
-        n_labels = len(self.classifier.labels)
-        rows = b"".join([entry.scores or b"" for entry in entries])
-        if len(rows) < 4 * n_labels * len(entries):  # some had fewer labels to choose from
-            rows = b"".join([(entry.scores or b"").ljust(4 * n_labels, b"\0") for entry in entries])
-        scores = np.frombuffer(rows, np.float32).reshape(len(entries), n_labels)
-        truth = np.array(targets, np.int32)
+        store, rows = self.join.store, plan.rows[steps]
+        scores = np.empty((len(steps), len(self.classifier.labels)), np.float32)
+        recall(store.rows, store.scores, rows, scores)
+        truth = plan.steps.targets[steps]
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
-        delay_ms = np.array(times_ms, np.int64) - np.array([entry.timestamp_ms for entry in entries], np.int64)
-        p_truth = scores[np.arange(len(entries)), truth]
+        delay_ms = plan.steps.times_ms[steps] - store.rows[rows, TIME_MS]
+        p_truth = scores[np.arange(len(steps)), truth]
         self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), np.maximum(delay_ms, 0))
         for which, shift in self.drift.add(predicted, truth, p_truth):
-            alarm = self._alarm(shift, plan.batch[places[which]])
+            alarm = self._alarm(shift, plan.batch[int(plan.steps.places[steps[which]])])
             self.alarms.add(alarm)
             self.raised.append(alarm)
 
@@ -369,7 +341,7 @@ class Machine:
     def _predictions(
         self, plan: Plan, steps: NDArray[np.int64], scores: Scores, n_labels: NDArray[np.int64]
     ) -> list[NewRecord]:
-        if not plan.entries:
+        if not len(steps) or plan.records is None:
             return []
         rows = scores.astype(np.float64).round(6)
         n_best = min(self.rules.predictions_scores, rows.shape[1])
@@ -382,42 +354,33 @@ class Machine:
             dict(zip([labels[column] for column in columns[:n]], of_columns, strict=False))
             for columns, of_columns, n in zip(best.tolist(), values.tolist(), n_known.tolist(), strict=True)
         ]
-        updates = plan.updates + np.searchsorted(plan.learned, steps)
-        messages, times_ms = zip(*plan.messages, strict=True)
-        ids = [message.id for message in messages]
+        updates = plan.updates + np.cumsum(plan.steps.targets >= 0)[steps]
+        places, times_ms = plan.steps.places[steps].tolist(), plan.steps.times_ms[steps].tolist()
+        keys = list(map(plan.records.key, places))
         predictions = map(
             Prediction,
-            ids,
+            map(bytes.decode, keys),
             [next(iter(each), None) for each in known],
             [next(iter(each.values()), 0.0) for each in known],
             known,
             map(self._version, updates.tolist()),
-            _timestamps(messages, times_ms),
+            _timestamps(plan.records, places, times_ms),
         )
         encoded = encode_lines(predictions).split(b"\n")  # JSON has no line break of its own
-        return list(map(NewRecord, map(str.encode, ids), encoded, times_ms))
+        return list(map(NewRecord, keys, encoded, times_ms))
 
     def _version(self, updates: int) -> str:
         return f"{self.lineage}-{updates}"
 
 
-def _runs(odd: list[int], n: int) -> Iterator[tuple[int, int]]:
-    """Yield where each run of records that are not odd starts and ends, and each of odd ones, among n."""
-    start = 0
-    for place in [*odd, n]:
-        if start < place:
-            yield start, place
-        if place < n:
-            yield place, place + 1
-        start = place + 1
-
-
-def _timestamps(messages: Sequence[Message], times_ms: Sequence[int]) -> list[str]:
+def _timestamps(records: Decoded, places: Sequence[int], times_ms: Sequence[int]) -> list[str]:
     """Return the messages' own times, or else the log's: a prediction written again is the same."""
     stamps: list[str] = np.datetime_as_string(np.array(times_ms, "M8[ms]"), timezone="UTC").tolist()
-    for index, message in enumerate(messages):
-        if message.ts is not None:
-            stamps[index] = message.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if records.found:
+        for index, place in enumerate(places):
+            message = records.found.get(int(records.order[place]))
+            if message is not None and message.ts is not None:
+                stamps[index] = message.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return stamps
 
 

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from pydantic import Field
 
-from stream.join import Limits
+from stream.limits import Limits
 from stream.records import Topics
 from stream.settings import Settings, StreamSettings
 

@@ -15,7 +15,7 @@ from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
 from learner.losses import Losses
 from stream.errors import StateError
-from stream.join import JoinCounts
+from stream.limits import JoinCounts
 
 FILE: Final = "status.json"
 STALE_S: Final = 15.0

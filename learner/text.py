@@ -34,6 +34,7 @@ from learner.characters import (
 )
 from learner.kernels import copy, kernel
 from stream.errors import ConfigError
+from stream.texts import Texts
 
 WORD_SEED: Final = np.uint64(0x243F6A8885A308D3)  # the digits of pi
 PAIR_SEED: Final = np.uint64(0x13198A2E03707344)
@@ -106,6 +107,8 @@ def codepoints(texts: Sequence[str], max_chars: int) -> tuple[NDArray[np.uint32]
 
     PADDING follows: loops read past the end.
     """
+    if isinstance(texts, Texts):
+        return texts.codepoints(max_chars, len(PADDING))
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     if len(texts) and lengths.max() > max_chars:
         texts = [text[:max_chars] for text in texts]

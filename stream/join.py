@@ -4,53 +4,153 @@ For each partition a window holds the messages that came in lately, each with th
 label that it was given, and beside them the labels that came before their message. A label that comes again is known
 there. Bounded by count, bytes and age (the log's time, never this machine's). Nothing here knows a model: what is to be
 learned is returned, and the loop learns it.
+
+The messages are rows of stream/store.py. Here are the rules, record by record; stream/plain.py has those of them that
+nearly all records need, for many records at once.
 """
 
-import copy
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Final, NamedTuple
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
+import numpy as np
 
 from stream.errors import StateError
+from stream.limits import JoinCounts, Limits
+from stream.pack import LONGEST, pack_rows
+from stream.plain import (
+    CLOCK_MS,
+    COUNT,
+    EARLY_DUE_MS,
+    ENTRY_BYTES,
+    EXPIRED,
+    FEEDBACK_BYTES,
+    FIRST,
+    LAST,
+    N_BYTES,
+    N_COUNTERS,
+    N_STEP,
+    N_STEPS,
+    N_WINDOW,
+    NO_EXPIRY,
+    ROW,
+    UNLABELLED,
+    Ints,
+    evict,
+    link,
+)
 from stream.records import Feedback, Message, Rejected
+from stream.store import (
+    AT,
+    CAME,
+    ID_SIZE,
+    IDS_AT,
+    IDS_SIZE,
+    LABEL_AT,
+    LABEL_SIZE,
+    LIVE,
+    N_EARLY,
+    N_IDS,
+    N_SCORES,
+    SCORED,
+    SCORES_AT,
+    STATE,
+    TEXT_CHARS,
+    TEXT_SIZE,
+    TIME_MS,
+    WEIGHT,
+    WINDOW,
+    Store,
+)
 
-# What an entry takes beside its characters: the struct, the strings' heads, its place in the table.
-ENTRY_BYTES: Final = 400
-FEEDBACK_BYTES: Final = ENTRY_BYTES // 4  # and a feedback id beside its characters
+__all__ = ["ENTRY_BYTES", "Entry", "Frozen", "Join", "JoinCounts", "Label", "Labels", "Limits", "Window"]
+
 # A source that labels one message for ever cannot fill the window: older feedback ids of that message are forgotten.
 MAX_IDS_PER_MESSAGE: Final = 64
 MAX_EARLY_PER_MESSAGE: Final = 16
 # Labels without a message get this part of the limits, so that a flood of them cannot push the messages out.
 EARLY_SHARE: Final = 0.25
-SLICE: Final = 256  # entries encoded at once: a fraction of a millisecond, during which no other thread runs
+SLICE: Final = 4096  # entries encoded at once
+NEVER: Final = (1 << 63) - 1
+_MOST: Final = 1 << 61  # of any limit: sums of two stay in 64 bits
+_SCRATCH: Final = 256
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
-class Limits(NamedTuple):
-    """What may wait: a number of messages, their bytes, and their age."""
+class Entry:
+    """A message in the window: its row, looked at field by field. Good until rows move, which is between two batches."""
 
-    messages: int
-    n_bytes: int
-    age_ms: int
+    __slots__ = ("_store", "row")
 
-    def share(self, part: float) -> "Limits":
-        """Return these limits for a part of the stream; age stays."""
-        return Limits(max(1, int(self.messages * part)), max(1, int(self.n_bytes * part)), self.age_ms)
+    def __init__(self, store: Store, row: int) -> None:
+        self._store, self.row = store, row
 
+    def _get(self, column: int) -> int:
+        return int(self._store.rows[self.row, column])
 
-class Entry(msgspec.Struct, gc=False, array_like=True):
-    """A message in the window. The loop fills in `scores` once it has them; all else only the window changes."""
+    @property
+    def key(self) -> str:
+        """The message's id."""
+        return self._store.read(self._get(AT), self._get(ID_SIZE)).decode()
 
-    text: str
-    timestamp_ms: int
-    n_bytes: int
-    came: bool = True  # False while only a label that carries the text itself came
-    label: str | None = None  # learned last
-    feedback_ids: tuple[str, ...] = ()
-    scores: bytes | None = None  # float32 [n_labels known then], as served
-    window: int = 0  # its number
+    @property
+    def text(self) -> str:
+        """The message's text."""
+        return self._store.read(self._get(AT) + self._get(ID_SIZE), self._get(TEXT_SIZE)).decode()
+
+    @property
+    def timestamp_ms(self) -> int:
+        """When it came, by the log's time."""
+        return self._get(TIME_MS)
+
+    @property
+    def window(self) -> int:
+        """Its window's number."""
+        return self._get(WINDOW)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it weighs."""
+        return self._get(WEIGHT)
+
+    @property
+    def came(self) -> bool:
+        """False while only a label that carries the text itself came."""
+        return bool(self._get(STATE) & CAME)
+
+    @property
+    def label(self) -> str | None:
+        """The label learned last."""
+        size = self._get(LABEL_SIZE)
+        return None if size < 0 else self._store.read(self._get(LABEL_AT), size).decode()
+
+    @property
+    def feedback_ids(self) -> tuple[str, ...]:
+        """The ids of its labels that had one."""
+        return _unpack_ids(_array_head(self._get(N_IDS)) + self._store.read(self._get(IDS_AT), self._get(IDS_SIZE)))
+
+    @property
+    def scores(self) -> bytes | None:
+        """What was served: float32 [n_labels known then]."""
+        if not self._get(STATE) & SCORED:
+            return None
+        at = self._get(SCORES_AT)
+        return self._store.scores[at : at + self._get(N_SCORES)].tobytes()
+
+    def set_label(self, label: str) -> None:
+        """Note the label that is learned."""
+        raw = label.encode()
+        at = self._store.keep(raw)
+        self._store.rows[self.row, [LABEL_AT, LABEL_SIZE]] = at, len(raw)
+
+    def set_feedback_ids(self, ids: tuple[str, ...]) -> None:
+        """Note the ids of labels."""
+        raw = b"".join(map(_pack, ids))
+        at = self._store.keep(raw)
+        self._store.rows[self.row, [IDS_AT, IDS_SIZE, N_IDS]] = at, len(raw), len(ids)
 
 
 class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -74,56 +174,76 @@ class Label(msgspec.Struct, frozen=True, gc=False):
 Labels = tuple[Label, ...]
 
 
-class JoinCounts(msgspec.Struct, array_like=True):
-    """What happened at the window since the first record."""
+class _Saved(msgspec.Struct, array_like=True):
+    """An entry as it stands in a checkpoint."""
 
-    duplicates: int = 0  # messages with an id that was there
-    repeated: int = 0  # labels known already: the same feedback id, or the same label again
-    corrected: int = 0
-    retracted: int = 0
-    early: int = 0
-    expired: int = 0  # messages that left without a label
-    orphaned: int = 0  # labels that left without their message
+    text: str
+    timestamp_ms: int
+    n_bytes: int
+    came: bool
+    label: str | None
+    feedback_ids: tuple[str, ...]
+    scores: bytes | None
+    window: int
 
 
 class _WindowState(msgspec.Struct, array_like=True):
     clock_ms: int
-    messages: list[tuple[str, Entry]]
+    messages: list[tuple[str, _Saved]]
     early: list[tuple[str, list[Early]]]
+
+
+class Messages(Mapping[str, Entry]):
+    """The messages of all windows, by id."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, key: str) -> Entry:
+        """Return a message's entry."""
+        row = self._store.find(key.encode())
+        if row < 0:
+            raise KeyError(key)
+        return Entry(self._store, row)
+
+    def _rows(self) -> Ints:
+        return np.flatnonzero(self._store.rows[: self._store.used[0], STATE] & LIVE)
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the ids in the order in which the messages came."""
+        return (Entry(self._store, row).key for row in self._rows().tolist())
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._rows())
 
 
 class Frozen:
     """A window as it was at one moment, to be encoded by another thread while its own goes on.
 
-    Entries are not copied, which would take long, but each is kept as it was before its first change since. Whoever
-    changes one keeps it first, so an encoded slice during which nothing was kept is as it was.
+    Rows are copied. What they point to is never overwritten: texts and labels are only appended, scores were written
+    before.
     """
 
     def __init__(self, window: "Window") -> None:
-        self._keys = list(window.oldest)
-        # Where there is one window, all are its own, and in this order, which is five times as fast.
-        alone = len(window.messages) == len(self._keys)
-        self._entries = list(window.messages.values() if alone else map(window.messages.__getitem__, self._keys))
+        store = window.store
+        rows = store.rows[: store.used[0]]
+        mine = (rows[:, STATE] & LIVE != 0) & (rows[:, WINDOW] == window.number)
+        self._rows = rows[mine]
+        self._kept, self._scores = store.kept, store.scores
         self._early = [(key, list(waiting)) for key, waiting in window.early.items()]
-        self._clock_ms, self._window = window.clock_ms, window
-        self._kept: dict[int, Entry] = {}  # by id: all entries live as long as this
-        window.kept = self._kept
+        self._clock_ms = window.clock_ms
 
     def encode(self) -> Iterator[bytes]:
         """Give the window's state in parts, once."""
-        encode, n = msgspec.msgpack.Encoder().encode, len(self._keys)
-        yield b"\x93" + encode(self._clock_ms) + _array_head(n)
-        for start in range(0, n, SLICE):
-            keys, entries = self._keys[start : start + SLICE], self._entries[start : start + SLICE]
-            n_kept = -1
-            while n_kept < len(self._kept):
-                n_kept = len(self._kept)
-                encoded = encode(
-                    [(key, self._kept.get(id(entry), entry)) for key, entry in zip(keys, entries, strict=True)]
-                )
-            yield encoded[len(_array_head(len(keys))) :]
-        self._window.kept = None
-        yield encode(self._early)
+        yield b"\x93" + _pack(self._clock_ms) + _array_head(len(self._rows))
+        for start in range(0, len(self._rows), SLICE):
+            rows = self._rows[start : start + SLICE]
+            sizes = rows[:, [ID_SIZE, TEXT_SIZE, LABEL_SIZE, IDS_SIZE]].sum() + 4 * rows[:, N_SCORES].sum()
+            out = np.empty(sizes + LONGEST * len(rows), np.uint8)
+            n = pack_rows(rows, self._kept, self._scores.view(np.uint8), out)
+            yield out[:n].tobytes()
+        yield _pack(self._early)
 
 
 def _array_head(n: int) -> bytes:
@@ -138,30 +258,36 @@ class Window:
 
     Parameters
     ----------
+    join : that it is one of; what windows share is there
     number : of the partition
-    messages : by id, those of all windows of a join; changed
-    homes : which of them has the labels that wait for a message; changed
     """
 
-    def __init__(
-        self, number: int, limits: Limits, counts: JoinCounts, messages: dict[str, Entry], homes: "dict[str, Window]"
-    ) -> None:
-        self.number = number
-        self.messages, self.homes = messages, homes
-        self._counts = counts
-        self.oldest: deque[str] = deque()  # the ids of this window's messages
+    def __init__(self, join: "Join", number: int) -> None:
+        self._join, self.number = join, number
+        self.store, self.messages = join.store, join.messages
         self.early: OrderedDict[str, list[Early]] = OrderedDict()
-        self.clock_ms = 0
-        self.n_bytes = self.early_bytes = 0
-        self.unlabelled = 0
-        self.kept: dict[int, Entry] | None = None  # while a frozen state is encoded: see Frozen
-        self.limit(limits)
+        self.early_bytes = 0
 
-    def limit(self, limits: Limits) -> None:
-        """Keep to these limits from the next `evict` on."""
-        self._limits, self._early_limits = limits, limits.share(EARLY_SHARE)
-        self._due_ms = 0  # before this time no message is too old; 0: not known
-        self.over = True  # whether `evict` may find something to drop: kept up at each record, of numbers only
+    def _get(self, column: int) -> int:
+        return int(self._join.columns[self.number, column])
+
+    def _add(self, column: int, amount: int) -> None:
+        self._join.columns[self.number, column] += amount
+
+    @property
+    def clock_ms(self) -> int:
+        """The highest time of a record that concerned it."""
+        return self._get(CLOCK_MS)
+
+    @property
+    def n_bytes(self) -> int:
+        """What its messages weigh."""
+        return self._get(N_BYTES)
+
+    @property
+    def unlabelled(self) -> int:
+        """How many of its messages have no label."""
+        return self._get(UNLABELLED)
 
     def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, Labels]:
         """Take a message in.
@@ -174,16 +300,15 @@ class Window:
         key = message.id
         entry = self.messages.get(key)
         if entry is None:
-            entry = self._insert(key, message.text, timestamp_ms, score_bytes)
+            entry = self._insert(key, message.text, timestamp_ms, score_bytes, came=True)
         elif entry.came:
-            self._counts.duplicates += 1
+            self._join.counts.duplicates += 1
             self._pass(timestamp_ms)
             return None, ()
         else:
-            self.keep(entry)
-            entry.came = True
-            entry.n_bytes += score_bytes
-            self.n_bytes += score_bytes
+            self.store.rows[entry.row, STATE] |= CAME
+            self.store.reserve(entry.row, score_bytes // 4)
+            self._grow(entry, score_bytes)
         self._pass(timestamp_ms)
         return entry, self._settle_early(key, entry) if self.early else ()
 
@@ -196,8 +321,7 @@ class Window:
         elif entry is not None:
             labels = self._settle(entry, feedback, timestamp_ms)
         elif feedback.text is not None:
-            entry = self._insert(feedback.message_id, feedback.text, timestamp_ms, 0)
-            entry.came = False
+            entry = self._insert(feedback.message_id, feedback.text, timestamp_ms, 0, came=False)
             labels = (*self._settle_early(feedback.message_id, entry), *self._settle(entry, feedback, timestamp_ms))
         else:
             assert orphan is not None, "add_feedback needs the orphan where `feedback.message_id in messages` is false"
@@ -207,59 +331,16 @@ class Window:
         return labels
 
     def _pass(self, timestamp_ms: int) -> None:
-        """Let the log's time pass, and see whether that or the last record made too much of something."""
-        self.clock_ms = max(self.clock_ms, timestamp_ms)
-        limits = self._limits
-        if (
-            self.clock_ms >= self._due_ms
-            or len(self.oldest) > limits.messages
-            or self.n_bytes > limits.n_bytes
-            or self.early
-        ):
-            self.over = True
-
-    def leaving(self, n_more: int, more_bytes: int, clock_ms: int, first_ms: int) -> list[str] | None:
-        """Return which messages `evict` would drop at a later time, with so many more behind them.
-
-        None where it would drop more: some of the new messages too (`first_ms` is the first one's time), or labels.
-        """
-        limits, oldest = self._limits, self.oldest
-        if self.early and next(iter(self.early.values()))[0].timestamp_ms < clock_ms - limits.age_ms:
-            return None
-        too_many = len(oldest) + n_more - limits.messages
-        too_much = self.n_bytes + more_bytes - limits.n_bytes
-        if too_many <= 0 and too_much <= 0 and clock_ms < self._due_ms:
-            return []
-        leaving = list(islice(oldest, max(too_many, 0)))
-        if too_much > 0:
-            too_much -= sum([self.messages[key].n_bytes for key in leaving])
-        for key in islice(oldest, len(leaving), None):
-            entry = self.messages[key]
-            if too_much <= 0 and clock_ms <= entry.timestamp_ms + limits.age_ms:
-                return leaving
-            leaving.append(key)
-            too_much -= entry.n_bytes
-        stays = too_many <= len(leaving) and too_much <= 0 and clock_ms <= first_ms + limits.age_ms
-        return leaving if stays or not n_more else None
-
-    def drop(self, keys: Sequence[str]) -> None:
-        """Drop the oldest messages."""
-        entries = list(map(self.messages.pop, keys))
-        for _ in keys:
-            self.oldest.popleft()
-        self.n_bytes -= sum([entry.n_bytes for entry in entries])
-        unlabelled = [entry.label for entry in entries].count(None)
-        self.unlabelled -= unlabelled
-        self._counts.expired += unlabelled
-        self._due_ms, self.over = 0, True
+        columns = self._join.columns
+        columns[self.number, CLOCK_MS] = max(self.clock_ms, timestamp_ms)
 
     def evict(self) -> tuple[list[Entry], list[Rejected]]:
         """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
-        self.over = False
-        return self._evict_messages(), list(self._evict_early()) if self.early else []
+        expired = self._join.evict_messages(self.number)
+        return expired, list(self._evict_early()) if self.early else []
 
     def freeze(self) -> Frozen:
-        """Return everything as it is now; the one before must have been encoded."""
+        """Return everything as it is now."""
         return Frozen(self)
 
     def state(self) -> bytes:
@@ -267,116 +348,127 @@ class Window:
         return b"".join(self.freeze().encode())
 
     def load_state(self, state: bytes) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave; there has to be nothing yet."""
         try:
             loaded = msgspec.msgpack.decode(state, type=_WindowState)
-        except (ValueError, RecursionError) as error:
+            self._join.columns[self.number, CLOCK_MS] = loaded.clock_ms
+            for key, saved in loaded.messages:
+                self._restore(key, saved)
+            self._restore_early(loaded.early)
+        except (ValueError, RecursionError, OverflowError) as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
-        self.clock_ms = loaded.clock_ms
-        for _, entry in loaded.messages:
-            entry.window = self.number
-        self.messages.update(loaded.messages)
-        self.oldest = deque(key for key, _ in loaded.messages)
-        self.early = OrderedDict(loaded.early)
-        self.homes.update(dict.fromkeys(self.early, self))
-        self.n_bytes = sum(entry.n_bytes for _, entry in loaded.messages)
+
+    def _restore_early(self, early: list[tuple[str, list[Early]]]) -> None:
+        self.early = OrderedDict(early)
+        if not all(self.early.values()) or not self._join.homes.keys().isdisjoint(self.early):
+            raise ValueError("labels that wait are none, or wait at two windows")
+        for key in self.early:
+            self._join.wait_for(key, self)
         self.early_bytes = sum(map(_early_bytes, self.early.values()))
-        self.unlabelled = sum(entry.label is None for _, entry in loaded.messages)
+        self._see_early()
 
-    def _insert(self, key: str, text: str, timestamp_ms: int, score_bytes: int) -> Entry:
+    def _restore(self, key: str, saved: _Saved) -> None:
+        n_scores, rest = divmod(len(saved.scores or b""), 4)
+        if key in self.messages or rest or not 0 <= saved.timestamp_ms < _MOST or not 0 <= saved.n_bytes < _MOST:
+            raise ValueError(f"message {key!r} is there twice, or has a wrong time, size or scores")
+        entry = self._append(key, saved.text, saved.timestamp_ms, n_scores, saved.n_bytes, came=saved.came)
+        if saved.scores is not None:
+            at, rows = entry._get(SCORES_AT), self.store.rows
+            self.store.scores[at : at + n_scores] = np.frombuffer(saved.scores, np.float32)
+            rows[entry.row, STATE] |= SCORED
+        if saved.feedback_ids:
+            entry.set_feedback_ids(saved.feedback_ids)
+        if saved.label is not None:
+            entry.set_label(saved.label)
+            self._add(UNLABELLED, -1)
+
+    def _insert(self, key: str, text: str, timestamp_ms: int, score_bytes: int, *, came: bool) -> Entry:
         n_bytes = ENTRY_BYTES + 4 * (len(key) + len(text)) + score_bytes  # a character takes up to 4 bytes
-        entry = self.messages[key] = Entry(text, timestamp_ms, n_bytes, window=self.number)
-        self.oldest.append(key)
-        self.n_bytes += n_bytes
-        self.unlabelled += 1
-        return entry
+        return self._append(key, text, timestamp_ms, score_bytes // 4, n_bytes, came=came)
 
-    def keep(self, entry: Entry) -> None:
-        """Keep an entry that is about to change, where a frozen state needs it."""
-        kept = self.kept
-        if kept is not None:
-            kept.setdefault(id(entry), copy.copy(entry))
+    def _append(self, key: str, text: str, timestamp_ms: int, n_scores: int, n_bytes: int, *, came: bool) -> Entry:
+        state = LIVE | (CAME if came else 0)
+        values = {TIME_MS: timestamp_ms, TEXT_CHARS: len(text), WEIGHT: n_bytes, WINDOW: self.number, STATE: state}
+        row = self.store.append(key.encode(), text.encode(), n_scores, values)
+        link(self.store.rows, self._join.columns, row)
+        return Entry(self.store, row)
+
+    def _grow(self, entry: Entry, n_bytes: int) -> None:
+        self.store.rows[entry.row, WEIGHT] += n_bytes
+        self._add(N_BYTES, n_bytes)
 
     def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> Labels:
-        self.keep(entry)
         known = entry.label
+        counts = self._join.counts
         if feedback.id is not None:
             ids = entry.feedback_ids
             if feedback.id in ids:
-                self._counts.repeated += 1
+                counts.repeated += 1
                 return ()
-            entry.feedback_ids = (*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id)
-            grown = FEEDBACK_BYTES + 4 * len(feedback.id)
-            entry.n_bytes += grown
-            self.n_bytes += grown
+            entry.set_feedback_ids((*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id))
+            self._grow(entry, FEEDBACK_BYTES + 4 * len(feedback.id))
         if known is None:
-            self.unlabelled -= 1
+            self._add(UNLABELLED, -1)
         elif known == feedback.label:
-            self._counts.repeated += 1
+            counts.repeated += 1
             return ()
         else:
-            self._counts.corrected += 1
-        entry.label = feedback.label
+            counts.corrected += 1
+        entry.set_label(feedback.label)
         return (Label(entry, feedback, timestamp_ms, known is not None),)
 
     def _settle_early(self, key: str, entry: Entry) -> Labels:
-        waiting = self.early.pop(key, [])
-        self.homes.pop(key, None)
-        self.early_bytes -= _early_bytes(waiting)
         return tuple(
             msgspec.structs.replace(label, orphan=each.orphan)
-            for each in waiting
+            for each in self._drop_early(key)
             for label in self._settle(entry, each.feedback, each.timestamp_ms)
         )
 
+    def _drop_early(self, key: str) -> list[Early]:
+        waiting = self.early.pop(key, None)
+        if waiting is None:
+            return []
+        self._join.wait_no_more(key)
+        self.early_bytes -= _early_bytes(waiting)
+        self._see_early()
+        return waiting
+
+    def _see_early(self) -> None:
+        """Say from when on a label has waited too long."""
+        due = next(iter(self.early.values()))[0].timestamp_ms + self._join.limits.age_ms if self.early else NEVER
+        self._join.columns[self.number, EARLY_DUE_MS] = min(due, NEVER)
+
     def _retract(self, feedback: Feedback, entry: Entry | None) -> None:
         """Drop the labels that still wait. One that was learned stays in the model until it is built anew."""
-        self._counts.retracted += 1
+        self._join.counts.retracted += 1
         if entry is None:
-            self.early_bytes -= _early_bytes(self.early.pop(feedback.message_id, []))
-            self.homes.pop(feedback.message_id, None)
+            self._drop_early(feedback.message_id)
 
     def _wait(self, early: Early) -> None:
         key = early.feedback.message_id
-        waiting = self.early.setdefault(key, [])
-        self.homes[key] = self
+        if key not in self.early:
+            self.early[key] = []
+            self._join.wait_for(key, self)
+        waiting = self.early[key]
         known = any(early.feedback.id is not None and each.feedback.id == early.feedback.id for each in waiting)
         if known or len(waiting) >= MAX_EARLY_PER_MESSAGE:
-            self._counts.repeated += 1
+            self._join.counts.repeated += 1
             return
-        self._counts.early += 1
+        self._join.counts.early += 1
         waiting.append(early)
         self.early_bytes += _early_bytes([early])
-
-    def _evict_messages(self) -> list[Entry]:
-        limits, messages, oldest = self._limits, self.messages, self.oldest
-        expired = []
-        while oldest:
-            if len(oldest) <= limits.messages and self.n_bytes <= limits.n_bytes:
-                self._due_ms = messages[oldest[0]].timestamp_ms + limits.age_ms + 1
-                if self.clock_ms < self._due_ms:
-                    break
-            key = oldest.popleft()
-            entry = messages.pop(key)
-            self.n_bytes -= entry.n_bytes
-            if entry.label is None:
-                self.unlabelled -= 1
-                self._counts.expired += 1
-                expired.append(entry)
-        return expired
+        self._see_early()
 
     def _evict_early(self) -> Iterator[Rejected]:
-        limits, early = self._early_limits, self.early
+        limits, early = self._join.limits.share(EARLY_SHARE), self.early
         while early:
+            key, waiting = next(iter(early.items()))
             if len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
-                oldest = next(iter(early.values()))
-                if oldest[0].timestamp_ms >= self.clock_ms - limits.age_ms:
+                if waiting[0].timestamp_ms >= self.clock_ms - limits.age_ms:
                     return
-            key, waiting = early.popitem(last=False)
-            del self.homes[key]
-            self.early_bytes -= _early_bytes(waiting)
+            self._drop_early(key)
             for each in waiting:
-                self._counts.orphaned += 1
+                self._join.counts.orphaned += 1
                 yield each.orphan
 
 
@@ -389,23 +481,40 @@ class Join:
 
     A record's key is its message's id, so a label comes from the partition with the same number as its message. Where a
     producer forgot the key it does not: then the other windows of this process are searched before a label has to wait.
+
+    Attributes
+    ----------
+    store, columns : the messages of all windows; int64 [n_windows, N_WINDOW], what each window counts
+    limits, room : of one window; the same as int64 [3]
     """
 
     def __init__(self) -> None:
         self.counts = JoinCounts()
         self.windows: list[Window] = []
-        self.messages: dict[str, Entry] = {}  # of all windows: one look-up, however many there are
         self.homes: dict[str, Window] = {}  # which of them has the labels that wait for a message
+        self.store = Store()
+        self.messages = Messages(self.store)
+        self.columns: Ints = np.zeros((0, N_WINDOW), np.int64)
+        self._scratch = np.zeros((_SCRATCH, N_STEP), np.int64), np.zeros(N_COUNTERS, np.int64)
 
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Share the limits among so many partitions; windows that are there stay."""
-        share = self._share = limits.share(1 / n_partitions)
-        self.windows += [
-            Window(number, share, self.counts, self.messages, self.homes)
-            for number in range(len(self.windows), n_partitions)
-        ]
+        self.limits = limits.share(1 / n_partitions)
+        self.room = np.array([min(limit, _MOST) for limit in self.limits], np.int64)
+        self._add_windows(n_partitions)
         for window in self.windows:
-            window.limit(share)
+            window._see_early()
+
+    def _add_windows(self, n: int) -> None:
+        more = max(n - len(self.windows), 0)
+        fresh = np.zeros((more, N_WINDOW), np.int64)
+        fresh[:, [FIRST, LAST]], fresh[:, EARLY_DUE_MS] = -1, NEVER
+        self.columns = np.concatenate([self.columns, fresh])
+        self.windows += [Window(self, number) for number in range(len(self.windows), len(self.windows) + more)]
+
+    def make_room(self, n_rows: int, n_bytes: int, n_scores: int) -> None:
+        """Make room for what a batch may bring; entries move. Rows that `store.pending` names are kept up."""
+        self.store.make_room(n_rows, n_bytes, n_scores, [self.columns[:, FIRST], self.columns[:, LAST]])
 
     def state(self) -> list[bytes]:
         """Return the windows' state."""
@@ -418,11 +527,41 @@ class Join:
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""
         self.counts = counts
-        self.messages, self.homes, self.windows = {}, {}, []
-        for number in range(len(windows)):
-            self.windows.append(Window(number, self._share, counts, self.messages, self.homes))
+        self.homes, self.windows = {}, []
+        self.columns = np.zeros((0, N_WINDOW), np.int64)
+        self.store.clear()
+        self._add_windows(len(windows))
         for window, state in zip(self.windows, windows, strict=True):
             window.load_state(state)
+
+    def evict_messages(self, number: int) -> list[Entry]:
+        """Drop what is beyond a window's limits; return the messages that had no label."""
+        steps, counters = self._scratch
+        store, expired = self.store, []
+        whole = False
+        while not whole:
+            counters[:] = 0
+            arrays = store.rows, store.kept, store.table, store.seeds
+            whole = evict(number, self.columns, self.room, *arrays, NO_EXPIRY + 1, steps, counters)
+            self.counts.expired += int(counters[EXPIRED])
+            expired += [Entry(store, row) for row in steps[: counters[N_STEPS], ROW].tolist()]
+        return expired
+
+    def wait_for(self, key: str, home: Window) -> None:
+        """Note that a label waits for its message at a window."""
+        self.homes[key] = home
+        place = self._early_place(key)
+        self.store.early[place] = min(int(self.store.early[place]) + 1, np.iinfo(np.uint16).max)
+
+    def wait_no_more(self, key: str) -> None:
+        """Note that none waits any more."""
+        del self.homes[key]
+        place = self._early_place(key)
+        if self.store.early[place] < np.iinfo(np.uint16).max:  # else nobody knows how many there were
+            self.store.early[place] -= 1
+
+    def _early_place(self, key: str) -> int:
+        return self.store.hash(np.frombuffer(key.encode(), np.uint8)) & (N_EARLY - 1)
 
     def of_message(self, partition: int, message_id: str) -> Window:
         """Return the window that a message goes to: where its label waits, or its partition's own."""
@@ -436,12 +575,12 @@ class Join:
     @property
     def n_bytes(self) -> int:
         """What the windows weigh."""
-        return sum(window.n_bytes + window.early_bytes for window in self.windows)
+        return int(self.columns[:, N_BYTES].sum()) + sum(window.early_bytes for window in self.windows)
 
     @property
     def pending(self) -> int:
         """Messages that wait for a label."""
-        return sum(window.unlabelled for window in self.windows)
+        return int(self.columns[:, UNLABELLED].sum())
 
     @property
     def waiting(self) -> int:

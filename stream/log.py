@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.column import Column
 from stream.errors import ConfigError
 from stream.records import Headers
 
@@ -67,16 +68,20 @@ class Chunk(msgspec.Struct, gc=False):
     Attributes
     ----------
     offsets, timestamps_ms : int64 [n]
-    keys, values : n, None for what a record does not have
+    keys, values : n, None for what a record does not have; a list is turned into a column
     headers : n, None for a record without; or None where no record has any
     """
 
     partition: TopicPartition
     offsets: NDArray[np.int64]
     timestamps_ms: NDArray[np.int64]
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    keys: Column | Sequence[bytes | None]
+    values: Column | Sequence[bytes | None]
     headers: list[Headers | None] | None = None
+
+    def __post_init__(self) -> None:
+        """Hold keys and values as columns."""
+        self.keys, self.values = Column.of(self.keys), Column.of(self.values)
 
     @classmethod
     def empty(cls, partition: TopicPartition) -> "Chunk":
@@ -115,8 +120,8 @@ class Chunk(msgspec.Struct, gc=False):
             self.partition,
             np.concatenate([self.offsets, more.offsets]),
             np.concatenate([self.timestamps_ms, more.timestamps_ms]),
-            self.keys + more.keys,
-            self.values + more.values,
+            Column.joined([Column.of(self.keys), Column.of(more.keys)]),
+            Column.joined([Column.of(self.values), Column.of(more.values)]),
             headers,
         )
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.column import Column
 from stream.errors import OffsetsLost
 from stream.log import Chunk, Reader, Record, TopicPartition
 
@@ -238,4 +239,4 @@ def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:
 
 
 def _size(records: Chunk) -> int:
-    return sum(map(len, filter(None, records.values)))
+    return Column.of(records.values).n_bytes

@@ -1,193 +1,299 @@
-"""Which records need not be joined one by one?
+"""Which records are joined without Python?
 
-Nearly all: messages that are new, and the first label of a message that is here. A run of such plain records changes
-the windows as its records one by one would, so it is taken in by a few operations on columns, at a third of the cost.
-`join_run` makes sure that a run is plain; where it is not, it changes nothing and says so, and `odd_places` finds the
-records that keep it from being plain, for the runs between them.
-Proved by test_runs_of_plain_records_are_taken_in_as_one_by_one.
+Nearly all: new and repeated messages, and labels of messages that are here. `take` goes through a batch's records in
+their order and does with each what stream/join.py says, in one call without the GIL. At the first record that is not of
+this kind (a label that comes before its message, or a second id of one; whatever is neither message nor label) it stops,
+for that record to be taken by the rules in Python, and is called again behind it. The state is the same arrays.
+Proved by test_what_the_kernel_takes_comes_out_as_one_by_one.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import repeat
-from operator import is_
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.join import ENTRY_BYTES, FEEDBACK_BYTES, Entry, Join
-from stream.records import Feedback, Message
+from stream.kernels import copy, kernel
+from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
+from stream.store import (
+    AT,
+    CAME,
+    FREE,
+    HASH_SHIFT,
+    ID_SIZE,
+    IDS_AT,
+    IDS_SIZE,
+    LABEL_AT,
+    LABEL_SIZE,
+    LIVE,
+    N_EARLY,
+    N_IDS,
+    N_SCORES,
+    NEXT,
+    ROW_BITS,
+    SCORES_AT,
+    STATE,
+    TEXT_CHARS,
+    TEXT_SIZE,
+    TIME_MS,
+    WEIGHT,
+    WINDOW,
+    are_equal,
+    find,
+    hash_bytes,
+    put,
+    take_out,
+)
+
+# What an entry takes beside its characters, of which each may take four bytes; and a feedback id beside its own.
+ENTRY_BYTES: Final = 400
+FEEDBACK_BYTES: Final = ENTRY_BYTES // 4
+
+# Columns of a window.
+FIRST, LAST, COUNT, CLOCK_MS, N_BYTES, UNLABELLED, EARLY_DUE_MS = range(7)
+N_WINDOW: Final = 7
+# Columns of a step: the text's row and where it stands; its label's column or -1; the record's place in the batch and its
+# time; whether it is to be compared with what was served.
+ROW, TEXT_AT, TEXT_BYTES, N_CHARS, TARGET, PLACE, STEP_MS, SERVED = range(8)
+N_STEP: Final = 8
+# What `take` counts, and why it stopped: at a record that Python takes, or that there is no room for; or when it had
+# taken one, and WHERE has a window that Python has to evict from.
+N_STEPS, DUPLICATES, REPEATED, CORRECTED, EXPIRED, LABELS_SEEN, LABELS_LEARNED, WHY, WHERE = range(9)
+N_COUNTERS: Final = 9
+DONE, ODD_RECORD, NO_ROOM, EVICTION = range(4)
+NO_EXPIRY, ASK_FIRST = -1, -2  # instead of the column that messages are learned as when they leave unlabelled
 
 Ints = NDArray[np.int64]
 
 
-class Run(NamedTuple):
-    """Records in their order, by kind.
+@kernel
+def put_head(kept, at, size):  # type: ignore[no-untyped-def]
+    """Write the head of a string in msgpack; return where it ends."""
+    if size < 32:
+        kept[at] = 0xA0 | size
+        return at + 1
+    n = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
+    kept[at] = 0xD9 if n == 1 else 0xDA if n == 2 else 0xDB
+    for i in range(n):
+        kept[at + 1 + i] = (size >> (8 * (n - 1 - i))) & 0xFF
+    return at + 1 + n
 
-    Attributes
-    ----------
-    places : int64, of the messages, and of the labels, in the run
-    times_ms, partitions : int64, of all records
+
+@kernel
+def is_over(w, windows, limits, rows):  # type: ignore[no-untyped-def]
+    """Tell whether a window's oldest message has to leave."""
+    if windows[w, COUNT] == 0:
+        return False
+    old = windows[w, CLOCK_MS] > rows[windows[w, FIRST], TIME_MS] + limits[2]
+    return old or windows[w, COUNT] > limits[0] or windows[w, N_BYTES] > limits[1]
+
+
+@kernel
+def evict(w, windows, limits, rows, kept, table, seeds, expire, steps, counters):  # type: ignore[no-untyped-def]
+    """Drop a window's oldest messages beyond the limits; tell whether there was room for the steps of those learned.
+
+    `expire` : the column that a message without a label is learned as, or NO_EXPIRY
     """
-
-    messages: list[Message]
-    feedbacks: list[Feedback]
-    places: tuple[Ints, Ints]
-    times_ms: Ints
-    partitions: Ints
-
-    @classmethod
-    def of(cls, records: Sequence[Any], times_ms: Ints, partitions: Ints) -> "Run":
-        """Return records as a run; what can be no part of one is left out of it."""
-        messages = [place for place, record in enumerate(records) if type(record) is Message]
-        labels = [place for place, record in enumerate(records) if type(record) is Feedback]
-        places = np.array(messages, np.int64), np.array(labels, np.int64)
-        of_kind = [records[place] for place in messages], [records[place] for place in labels]
-        return cls(*of_kind, places, times_ms, partitions)
-
-
-class Joined(NamedTuple):
-    """The messages' entries, to be scored, and the labels', to be learned, with their columns."""
-
-    entries: list[Entry]
-    labelled: list[Entry]
-    columns: list[int]
+    while is_over(w, windows, limits, rows):
+        row = windows[w, FIRST]
+        if rows[row, LABEL_SIZE] < 0:
+            if expire != NO_EXPIRY:
+                if counters[N_STEPS] == steps.shape[0]:
+                    return False
+                add_step(steps, counters, rows, row, expire, -1, 0, 0)
+            windows[w, UNLABELLED] -= 1
+            counters[EXPIRED] += 1
+        windows[w, N_BYTES] -= rows[row, WEIGHT]
+        windows[w, COUNT] -= 1
+        windows[w, FIRST] = rows[row, NEXT]
+        if windows[w, COUNT] == 0:
+            windows[w, LAST] = -1
+        take_out(table, hash_bytes(kept, rows[row, AT], rows[row, ID_SIZE], seeds), row)
+        rows[row, STATE] &= ~LIVE
+    return True
 
 
-def join_run(join: Join, run: Run, columns: Mapping[str, int], score_bytes: int, *, may_expire: bool) -> Joined | None:
-    """Take a run in: its messages first, all at once, so that labels find them; out again where it is not plain.
+@kernel
+def add_step(steps, counters, rows, row, target, place, time_ms, served):  # type: ignore[no-untyped-def]
+    """Append a step with a row's text."""
+    step = steps[counters[N_STEPS]]
+    step[ROW], step[TEXT_AT] = row, rows[row, AT] + rows[row, ID_SIZE]
+    step[TEXT_BYTES], step[N_CHARS] = rows[row, TEXT_SIZE], rows[row, TEXT_CHARS]
+    step[TARGET], step[PLACE], step[STEP_MS], step[SERVED] = target, place, time_ms, served
+    counters[N_STEPS] += 1
+
+
+@kernel
+def find_label(label_table, label_spans, names, seeds, data, at, size):  # type: ignore[no-untyped-def]
+    """Return a label's column, or -1."""
+    mask = label_table.shape[0] - 1
+    h = hash_bytes(data, at, size, seeds)
+    place = h & mask
+    while label_table[place] != FREE:
+        column = label_table[place] & ROW_BITS
+        start, length = label_spans[column, 0], label_spans[column, 1]
+        if label_table[place] >> HASH_SHIFT == h and length == size and are_equal(data, at, names, start, size):
+            return column
+        place = (place + 1) & mask
+    return np.int64(-1)
+
+
+@kernel
+def append_row(rows, kept, used, windows, w, n_scores, data, field, time_ms):  # type: ignore[no-untyped-def]
+    """Append a message that came to a window."""
+    row, at = used[0], used[1]
+    key_size, text_size = field[KEY + SIZE], field[CONTENT + SIZE]
+    copy(data[field[KEY] : field[KEY] + key_size], kept[at:])
+    copy(data[field[CONTENT] : field[CONTENT] + text_size], kept[at + key_size :])
+    to = rows[row]
+    to[AT], to[ID_SIZE], to[TEXT_SIZE], to[TEXT_CHARS] = at, key_size, text_size, field[CONTENT + CHARS]
+    to[TIME_MS], to[WINDOW], to[NEXT], to[STATE] = time_ms, w, -1, LIVE | CAME
+    to[WEIGHT] = ENTRY_BYTES + 4 * n_scores + 4 * (field[KEY + CHARS] + field[CONTENT + CHARS])
+    to[LABEL_AT], to[LABEL_SIZE], to[IDS_AT], to[IDS_SIZE], to[N_IDS] = 0, -1, 0, 0, 0
+    to[SCORES_AT], to[N_SCORES] = used[2], n_scores
+    used[0] += 1
+    used[1] += key_size + text_size
+    used[2] += n_scores
+    link(rows, windows, row)
+    return row
+
+
+@kernel
+def link(rows, windows, row):  # type: ignore[no-untyped-def]
+    """Put a new row behind its window's others."""
+    window = windows[rows[row, WINDOW]]
+    if window[COUNT] == 0:
+        window[FIRST] = row
+    else:
+        rows[window[LAST], NEXT] = row
+    window[LAST] = row
+    window[COUNT] += 1
+    window[N_BYTES] += rows[row, WEIGHT]
+    window[UNLABELLED] += 1
+
+
+@kernel
+def take(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+    begin, records, store, n_scores_room, windows, limits, labels, width, expire, n_early, steps, weights, counters
+):
+    """Take records in, from place `begin` on, until one is not for here. Returns the next place.
 
     Parameters
     ----------
-    columns : of the labels that are known
-    score_bytes : what each message's scores will take
-    may_expire : whether unlabelled messages may leave; where they are to be learned, their turn matters
-
-    Returns
-    -------
-    joined : or None, and nothing was changed
+    records : (order, kinds, fields, weights, times_ms, partitions, data); times and partitions in the batch's order
+    store : (rows, kept, table, used, seeds, early), of a Store; changed
+    windows, limits : int64 [n_windows, N_WINDOW], changed; int64 [3], messages, bytes and age of each
+    labels : (table, spans, names), of a Names
+    width, expire : how many labels are known; the column for what leaves unlabelled, NO_EXPIRY or ASK_FIRST
+    n_early : how many labels wait for their message
+    steps, weights, counters : int64 [room, N_STEP], float32 [room], int64 [N_COUNTERS], changed
     """
-    ids, texts = [message.id for message in run.messages], [message.text for message in run.messages]
-    n_bytes = [ENTRY_BYTES + score_bytes + 4 * (len(key) + len(text)) for key, text in zip(ids, texts, strict=True)]
-    own = run.partitions[run.places[0]]
-    windows = own.tolist() if len(join.windows) > 1 else repeat(0)
-    times_ms = run.times_ms[run.places[0]].tolist()
-    entries = list(map(Entry, texts, times_ms, n_bytes, repeat(True), repeat(None), repeat(()), repeat(None), windows))
-    there = list(map(join.messages.setdefault, ids, entries))
-    if all(map(is_, there, entries)) and (not join.homes or join.homes.keys().isdisjoint(ids)):
-        joined = _join_labels(join, run, columns, ids, entries, may_expire=may_expire)
-        if joined is not None:
-            return joined
-    for key, entry, held in zip(ids, entries, there, strict=True):
-        if held is entry:
-            del join.messages[key]
-    return None
+    order, kinds, fields, record_weights, times_ms, partitions, data = records
+    rows, kept, table, used, seeds, early = store
+    label_table, label_spans, names = labels
+    for place in range(begin, order.shape[0]):
+        record = order[place]
+        field, kind = fields[record], kinds[record]
+        counters[WHY] = ODD_RECORD
+        if kind != MESSAGE and kind != LABEL:
+            return place
+        h = hash_bytes(data, field[KEY], field[KEY + SIZE], seeds)
+        row = find(table, rows, kept, h, data, field[KEY], field[KEY + SIZE])
+        w = rows[row, WINDOW] if row >= 0 else partitions[place]
+        if (row < 0 and kind == LABEL) or w >= windows.shape[0]:
+            return place
+        clock_ms = max(windows[w, CLOCK_MS], times_ms[place])
+        if clock_ms > windows[w, EARLY_DUE_MS]:
+            return place
+        column = np.int64(-1)
+        if kind == MESSAGE:
+            waits = n_early > 0 and row < 0 and early[h & (N_EARLY - 1)] > 0
+            if waits or (row >= 0 and rows[row, STATE] & CAME == 0):
+                return place
+        else:
+            column = find_label(label_table, label_spans, names, seeds, data, field[CONTENT], field[CONTENT + SIZE])
+            if column < 0 or (field[OWN] >= 0 and rows[row, IDS_SIZE] > 0):
+                return place
+        counters[WHY] = NO_ROOM
+        more = field[KEY + SIZE] + field[CONTENT + SIZE] + max(field[OWN + SIZE], 0) + 5
+        if counters[N_STEPS] == steps.shape[0] or used[0] == rows.shape[0]:
+            return place
+        if used[1] + more > kept.shape[0] or used[2] + width > n_scores_room:
+            return place
+
+        if kind == MESSAGE:
+            if row >= 0:
+                counters[DUPLICATES] += 1
+            else:
+                row = append_row(rows, kept, used, windows, w, width, data, field, times_ms[place])
+                put(table, h, row)
+                weights[counters[N_STEPS]] = 1
+                add_step(steps, counters, rows, row, -1, place, times_ms[place], 0)
+        else:
+            counters[LABELS_SEEN] += 1
+            if field[OWN] >= 0:
+                size, at = field[OWN + SIZE], used[1]
+                start = put_head(kept, at, size)
+                copy(data[field[OWN] : field[OWN] + size], kept[start:])
+                used[1] = start + size
+                rows[row, IDS_AT], rows[row, IDS_SIZE], rows[row, N_IDS] = at, start + size - at, 1
+                grown = FEEDBACK_BYTES + 4 * field[OWN + CHARS]
+                rows[row, WEIGHT] += grown
+                windows[w, N_BYTES] += grown
+            size, known = field[CONTENT + SIZE], rows[row, LABEL_SIZE]
+            if known == size and are_equal(kept, rows[row, LABEL_AT], data, field[CONTENT], size):
+                counters[REPEATED] += 1
+            else:
+                if known < 0:
+                    windows[w, UNLABELLED] -= 1
+                else:
+                    counters[CORRECTED] += 1
+                copy(data[field[CONTENT] : field[CONTENT] + size], kept[used[1] :])
+                rows[row, LABEL_AT], rows[row, LABEL_SIZE] = used[1], size
+                used[1] += size
+                weights[counters[N_STEPS]] = record_weights[record]
+                served = np.int64(known < 0 and rows[row, STATE] & CAME != 0)
+                add_step(steps, counters, rows, row, column, place, times_ms[place], served)
+                counters[LABELS_LEARNED] += 1
+        windows[w, CLOCK_MS] = clock_ms
+        if expire == ASK_FIRST and is_over(w, windows, limits, rows):
+            counters[WHY], counters[WHERE] = EVICTION, w
+            return place + 1
+        n = counters[N_STEPS]
+        whole = evict(w, windows, limits, rows, kept, table, seeds, expire, steps, counters)
+        for step in range(n, counters[N_STEPS]):
+            weights[step] = 1
+        if not whole:
+            counters[WHY], counters[WHERE] = EVICTION, w
+            return place + 1
+    counters[WHY] = DONE
+    return order.shape[0]
 
 
-def _join_labels(
-    join: Join, run: Run, columns: Mapping[str, int], ids: list[str], entries: list[Entry], *, may_expire: bool
-) -> Joined | None:
-    """1. See that all labels are the first of a message that came before. 2. See that nothing leaves before its turn.
-    3. Change the windows. 4. Settle the labels. 5. Drop what has to leave.
-    """
-    _, feedbacks, (message_places, label_places), times_ms, partitions = run
+class Names:
+    """The labels that are known, for the kernel to look up."""
 
-    # 1
-    labelled = [feedback.message_id for feedback in feedbacks]
-    try:
-        targets = [columns[feedback.label] for feedback in feedbacks]
-        found = [join.messages[key] for key in labelled]
-    except KeyError:
-        return None
-    odd_feedbacks = [feedback for feedback in feedbacks if feedback.op != "upsert" or feedback.text is not None]
-    odd_entries = [entry for entry in found if entry.label is not None or not entry.came or entry.feedback_ids]
-    if odd_feedbacks or odd_entries or len(set(labelled)) < len(labelled):
-        return None
-    place_of = dict(zip(ids, message_places.tolist(), strict=True))
-    if (np.fromiter((place_of.get(key, -1) for key in labelled), np.int64, len(labelled)) > label_places).any():
-        return None
+    def __init__(self) -> None:
+        self._known: list[str] = []
+        self._seeds = np.zeros(2, np.uint64)
+        self.arrays = (np.full(2, FREE, np.int64), np.zeros((0, 2), np.int64), np.frombuffer(b"", np.uint8))
 
-    # 2
-    n_windows = len(join.windows)
-    own = partitions[message_places]
-    of_label = np.fromiter((entry.window for entry in found), np.int64, len(found))
-    grown = [0 if feedback.id is None else FEEDBACK_BYTES + 4 * len(feedback.id) for feedback in feedbacks]
-    sizes = [entry.n_bytes for entry in entries]
-    more_bytes = np.bincount(own, sizes, n_windows) + np.bincount(of_label, grown, n_windows)
-    clocks = np.array([window.clock_ms for window in join.windows], np.int64)
-    np.maximum.at(clocks, own, times_ms[message_places])
-    np.maximum.at(clocks, of_label, times_ms[label_places])
-    parts = _by_window(own, n_windows)
-    changes = list(zip(join.windows, parts, more_bytes.astype(np.int64).tolist(), clocks.tolist(), strict=True))
-    leaving = [
-        window.leaving(len(part), more, clock_ms, entries[part[0]].timestamp_ms if len(part) else clock_ms)
-        for window, part, more, clock_ms in changes
-    ]
-    for keys in leaving:
-        if keys is None or (keys and not (may_expire and set(labelled).isdisjoint(keys))):
-            return None
-
-    # 3
-    for (window, part, more, clock_ms), n_labels in zip(
-        changes, np.bincount(of_label, minlength=n_windows).tolist(), strict=True
-    ):
-        window.n_bytes += more
-        window.clock_ms = clock_ms
-        window.unlabelled += len(part) - n_labels
-        window.oldest.extend(ids if len(part) == len(ids) else [ids[index] for index in part])
-
-    # 4
-    if any(window.kept is not None for window in join.windows):
-        for entry in found:
-            join.windows[entry.window].keep(entry)
-    for entry, feedback, more in zip(found, feedbacks, grown, strict=True):
-        entry.label = feedback.label
-        if feedback.id is not None:
-            entry.feedback_ids = (feedback.id,)
-            entry.n_bytes += more
-
-    # 5
-    for window, keys in zip(join.windows, leaving, strict=True):
-        if keys:
-            window.drop(keys)
-    return Joined(entries, found, targets)
+    def update(self, labels: Sequence[str], seeds: NDArray[np.uint64]) -> None:
+        """Know these labels, by their columns."""
+        if len(labels) == len(self._known) and self._known == labels:
+            return
+        self._known = list(labels)
+        encoded = [label.encode("utf-8", "surrogatepass") for label in labels]
+        sizes = np.array([len(each) for each in encoded], np.int64)
+        names = np.frombuffer(b"".join(encoded), np.uint8)
+        spans = np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
+        table = np.full(1 << (2 * len(labels) + 1).bit_length(), FREE, np.int64)
+        enter_labels(table, spans, names, seeds)
+        self.arrays = (table, spans, names)
 
 
-def _by_window(numbers: Ints, n_windows: int) -> list[Any]:
-    """Return the indices of each window's messages."""
-    if n_windows == 1:
-        return [range(len(numbers))]
-    order = np.argsort(numbers, kind="stable")
-    ends = np.cumsum(np.bincount(numbers, minlength=n_windows))
-    return [order[start:end].tolist() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def odd_places(records: Sequence[Any], join: Join, columns: Mapping[str, int]) -> list[int]:
-    """Return the places of the records that `join_run` does not take, of whatever kind, in their order.
-
-    With a record every other one of its id is odd, so that the rest does not touch the same entries.
-    """
-    ids = [record.id for record in records if type(record) is Message]
-    labelled = [record.message_id for record in records if type(record) is Feedback]
-    odd = {key for each in (ids, labelled) for key, times in Counter(each).items() if times > 1}
-    odd |= (join.messages.keys() & ids) | (join.homes.keys() & ids)
-    came: set[str] = set()
-    for record in records:
-        if type(record) is Message:
-            came.add(record.id)
-        elif type(record) is Feedback:
-            entry = join.messages.get(record.message_id)
-            is_here = record.message_id in came if entry is None else entry.came and entry.label is None
-            is_first = entry is None or not entry.feedback_ids
-            is_usual = record.op == "upsert" and record.text is None and record.label in columns
-            if not (is_here and is_first and is_usual):
-                odd.add(record.message_id)
-    keys = map(_id_of, records)
-    return [place for place, key in enumerate(keys) if key is None or key in odd]
-
-
-def _id_of(record: Any) -> str | None:
-    if type(record) is Message:
-        return record.id
-    return record.message_id if type(record) is Feedback else None
+@kernel
+def enter_labels(table, spans, names, seeds):  # type: ignore[no-untyped-def]
+    """Enter labels into an empty table."""
+    for column in range(spans.shape[0]):
+        put(table, hash_bytes(names, spans[column, 0], spans[column, 1], seeds), column)

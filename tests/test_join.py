@@ -1,15 +1,17 @@
 """Each label is learned once, in its order, if its message is there in time; the window keeps to its limits."""
 
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import join
+from stream import join, store
 from stream.join import ENTRY_BYTES, Join, Labels, Limits, Window
 from stream.records import Feedback, Message, Rejected
+from tests import plain_join
 
 WIDE = Limits(messages=1000, n_bytes=1 << 24, age_ms=1_000_000)
 
@@ -17,8 +19,8 @@ WIDE = Limits(messages=1000, n_bytes=1 << 24, age_ms=1_000_000)
 class Table:
     """A join of one partition, driven as the loop drives it."""
 
-    def __init__(self, limits: Limits = WIDE, n_partitions: int = 1) -> None:
-        self.join = Join()
+    def __init__(self, limits: Limits = WIDE, n_partitions: int = 1, kind: Any = Join) -> None:
+        self.join = kind()
         self.join.configure(n_partitions, limits)
         self.expired: list[str] = []
         self.orphans: list[Rejected] = []
@@ -235,41 +237,67 @@ def test_a_state_that_is_none_is_refused(state: bytes) -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["message", "label", "text", "retract"]), st.integers(0, 30), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["message", "label", "text", "retract"]),
+        st.integers(0, 30),
+        st.integers(0, 3),
+        st.integers(-5, 5),  # time that passed
+        st.integers(0, 1),  # partition
+    ),
     max_size=60,
 )
+Step = tuple[str, int, int, int, int]
+TIGHT = Limits(messages=20, n_bytes=1 << 15, age_ms=50)
 
 
-def apply(table: Table, steps: list[tuple[str, int, int]]) -> None:
-    for kind, key, number in steps:
+def apply(table: Table, steps: list[Step]) -> list[Any]:
+    """Return which labels were to be learned, and of which texts."""
+    learned: list[Any] = []
+    for kind, key, number, passed, partition in steps:
+        at = max(0, table.now + passed)
         if kind == "message":
-            table.message(str(key), f"text {number}")
+            labels = table.message(str(key), f"t\N{LATIN SMALL LETTER E WITH ACUTE}xt {number}" * 30, at, partition)
+            learned += [(each.entry.text, each.feedback, each.corrects, each.orphan) for each in labels]
         else:
             fields = {"text": {"text": f"text {number}"}, "retract": {"op": "retract"}}.get(kind, {"id": f"f{number}"})
-            table.label(str(key), f"label {number}", **fields)
+            learned.append(table.label(str(key), f"label {number}", at, partition, **fields))
+    return learned
+
+
+@settings(max_examples=300)
+@given(STEPS, st.lists(STEPS, max_size=6))
+def test_it_does_what_the_plain_join_does(before: list[Step], after: list[Step]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "LEAST", 4)
+        one = Table(TIGHT, 2)
+        other = Table(TIGHT, 2, plain_join.Join)
+        for steps in (before, *after):
+            assert apply(one, steps) == apply(other, steps)
+            assert one.join.state() == other.join.state()
+            assert (one.join.counts, one.expired, one.orphans) == (other.join.counts, other.expired, other.orphans)
+            one.join.make_room(len(steps), 1000, 100)  # rows move
 
 
 @given(STEPS, st.lists(STEPS, max_size=12))
 def test_a_frozen_window_is_encoded_as_it_was_while_the_window_goes_on(
-    before: list[tuple[str, int, int]], meanwhile: list[list[tuple[str, int, int]]]
+    before: list[Step], meanwhile: list[list[Step]]
 ) -> None:
-    table = Table(Limits(messages=20, n_bytes=1 << 20, age_ms=50))
+    table = Table(TIGHT, 2)
     apply(table, before)
-    (window,) = table.join.windows
-    expected = msgspec.msgpack.encode([window.clock_ms, list(window.messages.items()), list(window.early.items())])
-    (frozen,) = table.join.freeze()
+    expected = table.join.state()
     encoded = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(join, "SLICE", 3)
-        for part in frozen.encode():
-            encoded.append(part)
-            if meanwhile:
-                apply(table, meanwhile.pop())
-    assert b"".join(encoded) == expected
-    assert window.kept is None
-    assert table.join.state() == [
-        msgspec.msgpack.encode([window.clock_ms, list(window.messages.items()), list(window.early.items())])
-    ]
+        patch.setattr(store, "LEAST", 4)
+        for frozen in table.join.freeze():
+            parts = []
+            for part in frozen.encode():
+                parts.append(part)
+                if meanwhile:
+                    apply(table, meanwhile.pop())
+                    table.join.make_room(1000, 1000, 1000)
+            encoded.append(b"".join(parts))
+    assert encoded == expected
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 300, 65_535, 65_536])

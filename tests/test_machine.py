@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner import machine as machines
-from learner.machine import Machine
+from learner.machine import Machine, Plan
 from learner.models import make_classifier
 from learner.settings import LearnerSettings
+from stream import store
+from stream.batch import Decoded
 from stream.log import NewRecord, Record, TopicPartition
+from stream.plain import ODD_RECORD, WHY
 from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
 from stream.settings import StreamSettings
 from tests.data import batch
@@ -345,23 +347,32 @@ LIMITS: list[dict[str, object]] = [
     st.sampled_from(LIMITS),
     st.sampled_from([None, None, "ham"]),
 )
-def test_runs_of_plain_records_are_taken_in_as_one_by_one(
+def test_what_the_kernel_takes_comes_out_as_one_by_one(
     events: list[Event], cuts: list[int], n_partitions: int, limits: dict[str, object], expire_as: str | None
 ) -> None:
     records = mixed(events, n_partitions)
     if "window_bytes" in limits:
         for record in records:
             record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
-    one, other = (machine(n_partitions, expire_as=expire_as, **limits) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machines, "MANY", 1)
+        patch.setattr(store, "LEAST", 4)  # so that rows move
+        one = machine(n_partitions, expire_as=expire_as, **limits)
         sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])
-        patch.setattr(machines.Machine, "_plan_run", lambda *_: False)
+        patch.setattr(store, "LEAST", 1 << 10)
+        patch.setattr(Machine, "_take_plain", leave_to_python)
+        other = machine(n_partitions, expire_as=expire_as, **limits)
         assert sent == run(other, records)
     assert digest(one) == digest(other)
 
 
-def test_a_plain_batch_is_taken_in_as_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def leave_to_python(machine: Machine, plan: Plan, records: Decoded, place: int) -> int:
+    """Take nothing, in the kernel's stead."""
+    del plan, records
+    machine._counters[WHY] = ODD_RECORD
+    return place
+
+
+def test_a_plain_batch_is_taken_in_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream()
     stream.label("first", "spam", text="win a prize")
     stream.label("second", "ham", text="see you")
@@ -371,7 +382,7 @@ def test_a_plain_batch_is_taken_in_as_one_run(monkeypatch: pytest.MonkeyPatch) -
             stream.label(f"m{number - 100}", "spam" if number % 3 else "ham", id=f"f{number}")
     learner = machine(window_messages=300)
     run(learner, stream.records[:500])
-    monkeypatch.setattr(machines.Machine, "_one_by_one", None)
+    monkeypatch.setattr(Machine, "_one", None)
     run(learner, stream.records[500:], range(150, len(stream.records) - 500, 150))
     assert (learner.counts.messages_seen, learner.counts.labels_learned) == (2000, 1902)
     assert learner.join.counts.expired == 0

@@ -1,0 +1,124 @@
+"""What does a batch say? Its values, decoded into columns: the ordinary ones by a scan, the rest one by one."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.column import PADDING, Column
+from stream.log import Chunk
+from stream.merge import Batch
+from stream.records import Feedback, Message, decode_feedbacks, decode_messages
+from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, N_FIELDS, ODD, OWN, SIZE, scan
+
+OTHER: Final = 3  # neither a message nor a label: what it is stands in `found`
+
+Ints = NDArray[np.int64]
+
+
+class Decoded(NamedTuple):
+    """A batch's records, chunk by chunk, in columns.
+
+    Attributes
+    ----------
+    order : of the batch
+    kinds, fields : see stream/scan.py; or OTHER
+    weights : float32, of labels
+    times_ms, partitions : in the batch's order
+    data : uint8, where fields stand
+    found : those that were decoded one by one, by their place in the chunks: Message, Feedback, BadRecord or None
+    """
+
+    order: Ints
+    kinds: NDArray[np.int8]
+    fields: Ints
+    weights: NDArray[np.float32]
+    times_ms: Ints
+    partitions: Ints
+    data: NDArray[np.uint8]
+    found: dict[int, Any]
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """What a kernel is told."""
+        return tuple(self)[:-1]
+
+    def record(self, place: int) -> Any:
+        """Return one record of the batch, as it is decoded alone."""
+        index = int(self.order[place])
+        if index in self.found:
+            return self.found[index]
+        key, content, own = (self._text(index, field) for field in (KEY, CONTENT, OWN))
+        if self.kinds[index] == MESSAGE:
+            return Message(key, content)
+        return Feedback(key, content, own)
+
+    def key(self, place: int) -> bytes:
+        """Return the id of a message, or of a label's message."""
+        start, size = self.fields[self.order[place], [KEY, KEY + SIZE]].tolist()
+        return self.data[start : start + size].tobytes()
+
+    def _text(self, index: int, field: int) -> Any:
+        start, size = self.fields[index, [field, field + SIZE]].tolist()
+        return None if start < 0 else self.data[start : start + size].tobytes().decode()
+
+
+def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: int, last_ms: int) -> Decoded:
+    """Decode a batch. Times are kept to 0..last_ms."""
+    chunks = batch.chunks
+    values = Column.joined([Column.of(chunk.values) for chunk in chunks])
+    n = len(values)
+    kinds, fields = np.empty(n, np.int8), np.empty((n, N_FIELDS), np.int64)
+    weights, found = np.ones(n, np.float32), {}
+    extra: list[bytes] = []
+    first, end = 0, len(values.data)
+    for chunk in chunks:
+        part = slice(first, first + len(chunk))
+        starts = values.starts[first : part.stop + 1]
+        scan(values.data, starts, is_message(chunk), max_bytes, fields[part], kinds[part])
+        odd = np.flatnonzero(kinds[part] == ODD)
+        if len(odd):
+            decode: Any = decode_messages if is_message(chunk) else decode_feedbacks
+            headers = [chunk.headers[place] for place in odd.tolist()] if chunk.headers else None
+            records = decode([chunk.values[place] for place in odd.tolist()], headers, max_bytes)
+            found |= dict(zip((odd + first).tolist(), records, strict=True))
+        first = part.stop
+    if found:
+        _lay_out(found, kinds, fields, weights, end, extra)
+    data = values.data
+    if extra:
+        data = np.concatenate([data, np.frombuffer(b"".join([*extra, bytes(PADDING)]), np.uint8)])
+        data.flags.writeable = False
+    times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])[batch.order]
+    numbers = np.array([chunk.partition.partition for chunk in chunks], np.int64)
+    partitions = np.repeat(numbers, [len(chunk) for chunk in chunks])[batch.order]
+    return Decoded(batch.order, kinds, fields, weights, np.clip(times_ms, 0, last_ms), partitions, data, found)
+
+
+def _lay_out(
+    found: dict[int, Any],
+    kinds: NDArray[np.int8],
+    fields: Ints,
+    weights: NDArray[np.float32],
+    end: int,
+    extra: list[bytes],
+) -> None:
+    """Put records that were decoded alone behind the others, as columns; a label that is no plain one stays OTHER."""
+    for index, record in found.items():
+        kinds[index] = OTHER
+        if type(record) is Message:
+            kinds[index], texts = MESSAGE, (record.id, record.text, None)
+        elif type(record) is Feedback and record.op == "upsert" and record.text is None:
+            kinds[index], texts = LABEL, (record.message_id, record.label, record.id)
+            weights[index] = record.weight
+        else:
+            continue
+        row = [-1] * N_FIELDS
+        for field, text in zip((KEY, CONTENT, OWN), texts, strict=True):
+            if text is not None:
+                raw = text.encode()
+                row[field], row[field + SIZE], row[field + CHARS] = end, len(raw), len(text)
+                extra.append(raw)
+                end += len(raw)
+        fields[index] = row

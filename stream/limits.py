@@ -1,0 +1,29 @@
+"""What may wait for its label, and what became of what waited? Only numbers: whoever shows them needs nothing else."""
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class Limits(NamedTuple):
+    """What may wait: a number of messages, their bytes, and their age."""
+
+    messages: int
+    n_bytes: int
+    age_ms: int
+
+    def share(self, part: float) -> "Limits":
+        """Return these limits for a part of the stream; age stays."""
+        return Limits(max(1, int(self.messages * part)), max(1, int(self.n_bytes * part)), self.age_ms)
+
+
+class JoinCounts(msgspec.Struct, array_like=True):
+    """What happened at the window since the first record."""
+
+    duplicates: int = 0  # messages with an id that was there
+    repeated: int = 0  # labels known already: the same feedback id, or the same label again
+    corrected: int = 0
+    retracted: int = 0
+    early: int = 0
+    expired: int = 0  # messages that left without a label
+    orphaned: int = 0  # labels that left without their message

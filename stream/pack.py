@@ -1,0 +1,121 @@
+"""What do rows look like in a checkpoint? As msgpack, byte for byte what msgspec would write."""
+
+from typing import Final
+
+import numpy as np
+
+from stream.kernels import kernel
+from stream.store import (
+    AT,
+    CAME,
+    ID_SIZE,
+    IDS_AT,
+    IDS_SIZE,
+    LABEL_AT,
+    LABEL_SIZE,
+    N_IDS,
+    N_SCORES,
+    SCORED,
+    SCORES_AT,
+    STATE,
+    TEXT_SIZE,
+    TIME_MS,
+    WEIGHT,
+    WINDOW,
+)
+
+LONGEST: Final = 64  # bytes of an entry beside its strings and scores
+_ARRAY, _TEXT, _BINARY, _NIL, _FALSE = 0x90, 0xA0, 0xC4, 0xC0, 0xC2
+
+
+@kernel
+def pack_big(out, at, number, n):  # type: ignore[no-untyped-def]
+    """Write the last n bytes of a number, the highest first; return where they end."""
+    for i in range(n):
+        out[at + i] = (number >> (8 * (n - 1 - i))) & 0xFF
+    return at + n
+
+
+@kernel
+def pack_int(out, at, number):  # type: ignore[no-untyped-def]
+    """Write a number that is not negative."""
+    if number < 128:
+        out[at] = number
+        return at + 1
+    for kind in range(3):
+        if number < 1 << (8 << kind):
+            out[at] = 0xCC + kind
+            return pack_big(out, at + 1, number, 1 << kind)
+    out[at] = 0xCF
+    return pack_big(out, at + 1, number, 8)
+
+
+@kernel
+def pack_text(out, at, kept, start, size):  # type: ignore[no-untyped-def]
+    """Write a string."""
+    if size < 32:
+        out[at] = _TEXT | size
+        at += 1
+    else:
+        kind = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
+        out[at] = 0xD9 + kind
+        at = pack_big(out, at + 1, size, 1 << kind)
+    return pack_raw(out, at, kept, start, size)
+
+
+@kernel
+def pack_raw(out, at, kept, start, size):  # type: ignore[no-untyped-def]
+    """Write bytes as they are."""
+    for i in range(size):
+        out[at + i] = kept[start + i]
+    return at + size
+
+
+@kernel
+def pack_rows(rows, kept, scores, out):  # type: ignore[no-untyped-def]
+    """Write pairs of an id and its entry: text, time, bytes, came, label, feedback ids, scores, window.
+
+    Parameters
+    ----------
+    rows, kept : of a Store
+    scores : uint8, the bytes of its scores
+    out : uint8, changed; LONGEST for each row beside what it points to
+
+    Returns
+    -------
+    n : int, how many bytes that took
+    """
+    at = np.int64(0)
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        out[at] = _ARRAY | 2
+        at = pack_text(out, at + 1, kept, row[AT], row[ID_SIZE])
+        out[at] = _ARRAY | 8
+        at = pack_text(out, at + 1, kept, row[AT] + row[ID_SIZE], row[TEXT_SIZE])
+        at = pack_int(out, at, row[TIME_MS])
+        at = pack_int(out, at, row[WEIGHT])
+        out[at] = _FALSE + (1 if row[STATE] & CAME else 0)
+        at += 1
+        if row[LABEL_SIZE] < 0:
+            out[at] = _NIL
+            at += 1
+        else:
+            at = pack_text(out, at, kept, row[LABEL_AT], row[LABEL_SIZE])
+        if row[N_IDS] < 16:
+            out[at] = _ARRAY | row[N_IDS]
+            at += 1
+        else:
+            out[at] = 0xDC
+            at = pack_big(out, at + 1, row[N_IDS], 2)
+        at = pack_raw(out, at, kept, row[IDS_AT], row[IDS_SIZE])
+        if row[STATE] & SCORED:
+            size = 4 * row[N_SCORES]
+            kind = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
+            out[at] = _BINARY + kind
+            at = pack_big(out, at + 1, size, 1 << kind)
+            at = pack_raw(out, at, scores, 4 * row[SCORES_AT], size)
+        else:
+            out[at] = _NIL
+            at += 1
+        at = pack_int(out, at, row[WINDOW])
+    return at
