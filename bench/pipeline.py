@@ -27,6 +27,7 @@ from learner.status import Status
 from stream import kafka_log
 from stream.errors import ConfigError, LogUnavailable
 from stream.files import Row
+from stream.kafka_reader import READER, READER_FIXED
 from stream.log import open_log
 from stream.send import send
 from stream.settings import StreamSettings
@@ -144,7 +145,7 @@ def consume_kafka(stream: StreamSettings, n_records: int) -> Run:
     """Consume both topics with the client that the log uses, and the log's own properties for it."""
     begin = time.monotonic()
     brokers, properties = kafka_log.kafka_address(stream)
-    config = {**kafka_log._READER, **properties, **kafka_log._READER_FIXED, "bootstrap.servers": brokers}
+    config = {**READER, **properties, **READER_FIXED, "bootstrap.servers": brokers}
     consumer = ck.Consumer(config)
     names = [(topic, number) for topic in stream.topics[:2] for number in range(stream.partitions)]
     consumer.assign([ck.TopicPartition(topic, number, 0) for topic, number in names])

@@ -58,6 +58,7 @@ from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
+from stream import join
 from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
@@ -121,6 +122,7 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         drift.warm_up()
+        join.warm_up()
         pair.warm_up()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)

@@ -17,7 +17,7 @@ concerns both, so `plan` calls `before_new_label` first, which has to return wit
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -29,33 +29,14 @@ from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.drift import Drift, Shift
 from learner.progress import Progress
 from learner.settings import Rules
-from learner.steps import Steps
 from stream.batch import Decoded, decode_batch
-from stream.join import Join, Labels, Window
+from stream.join import Join, Labels, Stop, Window
 from stream.log import Chunk, NewRecord, Record
 from stream.merge import Batch
-from stream.plain import (
-    ASK_FIRST,
-    CORRECTED,
-    DONE,
-    DUPLICATES,
-    EVICTION,
-    EXPIRED,
-    LABELS_LEARNED,
-    LABELS_SEEN,
-    N_COUNTERS,
-    N_STEPS,
-    NO_EXPIRY,
-    NO_ROOM,
-    REPEATED,
-    WHERE,
-    WHY,
-    Names,
-    take,
-)
+from stream.plain import ASK_FIRST, DONE, EVICTION, NO_EXPIRY, NO_ROOM, Names
 from stream.records import Feedback, Message, Prediction, Rejected, encode, encode_lines, reject
+from stream.steps import Steps
 from stream.store import TIME_MS, recall, remember
-from stream.texts import Texts
 
 Outputs = Mapping[str, list[NewRecord]]  # by topic
 Ints = NDArray[np.int64]
@@ -96,7 +77,6 @@ class Machine:
         self.lineage = lineage
         self.join = Join()
         self._names = Names()
-        self._counters: Ints = np.zeros(N_COUNTERS, np.int64)
         self.progress = Progress(classifier.max_labels)
         self.drift = Drift(classifier.max_labels)
         self.alarms = Alarms()
@@ -134,7 +114,7 @@ class Machine:
             store, steps = self.join.store, plan.steps
             plan.rows = steps.rows.copy()
             store.pending.append(plan.rows)
-            plan.texts = Texts(store.kept, steps.starts, steps.sizes, steps.chars)
+            plan.texts = steps.texts(store)
         n_learned = int((plan.steps.targets >= 0).sum())
         self.counts.messages_seen += len(plan.steps) - n_learned
         self.counts.updates += n_learned
@@ -151,45 +131,22 @@ class Machine:
         """Take records in, nearly all by a kernel; the others, where they are in its way, one by one."""
         place, n = 0, len(plan.batch)
         while place < n:
-            place = self._take_plain(plan, records, place)
-            why = self._counters[WHY]
-            if why == NO_ROOM:
+            stop = self._take_plain(plan, records, place)
+            place = stop.place
+            if stop.why == NO_ROOM:
                 self._make_more_room(plan, records, place)
-            elif why == EVICTION:
-                self._evict(plan, self.join.windows[self._counters[WHERE]])
-            elif why != DONE:
+            elif stop.why == EVICTION:
+                self._evict(plan, self.join.windows[stop.window])
+            elif stop.why != DONE:
                 self._one(plan, records, place)
                 place += 1
 
-    def _take_plain(self, plan: Plan, records: Decoded, place: int) -> int:
-        join, store, steps, counters = self.join, self.join.store, plan.steps, self._counters
-        self._names.update(self.classifier.labels, store.seeds)
-        counters[:] = 0
-        counters[N_STEPS] = steps.n
-        arrays = store.rows, store.kept, store.table, store.used, store.seeds, store.early
-        place = take(
-            place,
-            records.columns,
-            arrays,
-            len(store.scores),
-            join.columns,
-            join.room,
-            self._names.arrays,
-            plan.growth[-1][1],
-            self._expiry(),
-            len(join.homes),
-            steps.table,
-            steps.weights,
-            counters,
-        )
-        steps.n = int(counters[N_STEPS])
-        join.counts.duplicates += int(counters[DUPLICATES])
-        join.counts.repeated += int(counters[REPEATED])
-        join.counts.corrected += int(counters[CORRECTED])
-        join.counts.expired += int(counters[EXPIRED])
-        self.counts.labels_seen += int(counters[LABELS_SEEN])
-        self.counts.labels_learned += int(counters[LABELS_LEARNED])
-        return int(place)
+    def _take_plain(self, plan: Plan, records: Decoded, place: int) -> Stop:
+        self._names.update(self.classifier.labels, self.join.store.seeds)
+        stop = self.join.take(records, place, self._names, plan.growth[-1][1], self._expiry(), plan.steps)
+        self.counts.labels_seen += stop.labels_seen
+        self.counts.labels_learned += stop.labels_learned
+        return stop
 
     def _expiry(self) -> int:
         """Return the column that a message is learned as when it leaves without a label."""

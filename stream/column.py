@@ -83,8 +83,6 @@ class Column(Sequence[bytes | None]):
         starts = [column.starts[:-1] - column.starts[0] + shift for column, shift in zip(columns, shifts, strict=False)]
         missing = None
         if any(column.missing is not None for column in columns):
-            missing = np.concatenate(
-                [np.zeros(len(c), np.bool_) if c.missing is None else c.missing for c in columns]
-            )
+            missing = np.concatenate([np.zeros(len(c), np.bool_) if c.missing is None else c.missing for c in columns])
         data = np.concatenate([*parts, np.zeros(PADDING, np.uint8)])
         return cls(data, np.concatenate([*starts, shifts[-1:]]), missing)

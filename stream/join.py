@@ -11,22 +11,28 @@ nearly all records need, for many records at once.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
+from stream.batch import Decoded, decode_batch
 from stream.errors import StateError
 from stream.limits import JoinCounts, Limits
+from stream.log import Chunk, TopicPartition
+from stream.merge import Batch
 from stream.pack import LONGEST, pack_rows
 from stream.plain import (
     CLOCK_MS,
-    COUNT,
+    CORRECTED,
+    DUPLICATES,
     EARLY_DUE_MS,
     ENTRY_BYTES,
     EXPIRED,
     FEEDBACK_BYTES,
     FIRST,
+    LABELS_LEARNED,
+    LABELS_SEEN,
     LAST,
     N_BYTES,
     N_COUNTERS,
@@ -34,13 +40,19 @@ from stream.plain import (
     N_STEPS,
     N_WINDOW,
     NO_EXPIRY,
+    REPEATED,
     ROW,
     UNLABELLED,
+    WHERE,
+    WHY,
     Ints,
+    Names,
     evict,
     link,
+    take,
 )
 from stream.records import Feedback, Message, Rejected
+from stream.steps import Steps
 from stream.store import (
     AT,
     CAME,
@@ -62,6 +74,8 @@ from stream.store import (
     WEIGHT,
     WINDOW,
     Store,
+    recall,
+    remember,
 )
 
 __all__ = ["ENTRY_BYTES", "Entry", "Frozen", "Join", "JoinCounts", "Label", "Labels", "Limits", "Window"]
@@ -81,7 +95,7 @@ _unpack_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 class Entry:
-    """A message in the window: its row, looked at field by field. Good until rows move, which is between two batches."""
+    """A message in the window: its row, looked at field by field. Good until rows move, between two batches."""
 
     __slots__ = ("_store", "row")
 
@@ -463,9 +477,9 @@ class Window:
         limits, early = self._join.limits.share(EARLY_SHARE), self.early
         while early:
             key, waiting = next(iter(early.items()))
-            if len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
-                if waiting[0].timestamp_ms >= self.clock_ms - limits.age_ms:
-                    return
+            young = waiting[0].timestamp_ms >= self.clock_ms - limits.age_ms
+            if young and len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
+                return
             self._drop_early(key)
             for each in waiting:
                 self._join.counts.orphaned += 1
@@ -474,6 +488,16 @@ class Window:
 
 def _early_bytes(waiting: Sequence[Early]) -> int:
     return sum(3 * ENTRY_BYTES + 4 * (len(each.feedback.message_id) + len(each.feedback.label)) for each in waiting)
+
+
+class Stop(NamedTuple):
+    """Where and why the kernel stopped, which window is meant, and what it did with labels until there."""
+
+    place: int
+    why: int
+    window: int
+    labels_seen: int
+    labels_learned: int
 
 
 class Join:
@@ -534,6 +558,42 @@ class Join:
         for window, state in zip(self.windows, windows, strict=True):
             window.load_state(state)
 
+    def take(self, records: Decoded, place: int, names: Names, width: int, expire: int, steps: Steps) -> Stop:
+        """Take a batch's records in, from a place on, until one is not for the kernel; see stream/plain.py.
+
+        Parameters
+        ----------
+        width : how many labels are known: so many scores each message gets
+        expire : as what messages without a label are learned when they leave
+        steps : appended to
+        """
+        store, counters, counts = self.store, self._scratch[1], self.counts
+        counters[:] = 0
+        counters[N_STEPS] = steps.n
+        arrays = store.rows, store.kept, store.table, store.used, store.seeds, store.early
+        place = take(
+            place,
+            records.columns,
+            arrays,
+            len(store.scores),
+            self.columns,
+            self.room,
+            names.arrays,
+            width,
+            expire,
+            len(self.homes),
+            steps.table,
+            steps.weights,
+            counters,
+        )
+        counted = counters.tolist()
+        steps.n = counted[N_STEPS]
+        counts.duplicates += counted[DUPLICATES]
+        counts.repeated += counted[REPEATED]
+        counts.corrected += counted[CORRECTED]
+        counts.expired += counted[EXPIRED]
+        return Stop(place, counted[WHY], counted[WHERE], counted[LABELS_SEEN], counted[LABELS_LEARNED])
+
     def evict_messages(self, number: int) -> list[Entry]:
         """Drop what is beyond a window's limits; return the messages that had no label."""
         steps, counters = self._scratch
@@ -586,3 +646,23 @@ class Join:
     def waiting(self) -> int:
         """Labels that wait for a message."""
         return sum(len(each) for window in self.windows for each in window.early.values())
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them compiled, so that no message waits for that."""
+    messages, feedback = (TopicPartition(topic, 0) for topic in ("messages", "feedback"))
+    values = {messages: b'{"id":"m","text":""}', feedback: b'{"message_id":"m","label":"a"}'}
+    zero = np.zeros(1, np.int64)
+    chunks = [Chunk(partition, zero, zero, [b""], [value]) for partition, value in values.items()]
+    records = decode_batch(Batch(chunks, np.arange(2), []), lambda chunk: chunk.partition == messages, 64, 0)
+    join, names, steps = Join(), Names(), Steps(2)
+    join.configure(1, Limits(1, 1 << 20, 1))
+    names.update(["a"], join.store.seeds)
+    join.take(records, 0, names, 1, NO_EXPIRY, steps)
+    steps.texts(join.store).codepoints(1, 0)
+    remember(join.store.rows, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
+    recall(join.store.rows, join.store.scores, steps.rows, np.zeros((2, 1), np.float32))
+    join.make_room(1 << 16, 0, 0)
+    join.state()
+    join.evict_messages(0)
+    join.messages.get("m")

@@ -14,18 +14,16 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from functools import partial
-from itertools import groupby, repeat
-from operator import is_not, itemgetter
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import confluent_kafka as ck
-import numpy as np
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
+from stream.errors import ConfigError, LogError, LogUnavailable, TopicMismatch
+from stream.kafka_reader import READER, READER_FIXED, KafkaReader
+from stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from stream.settings import StreamSettings
 
 START_S: Final = 10.0
@@ -47,23 +45,7 @@ _PRODUCER_FIXED: Final = {
     "acks": "all",
     "partitioner": "murmur2_random",  # the Java client's: every client puts a key into the same partition
 }
-_READER: Final = {
-    "group.id": "driftline-reader",  # librdkafka asks for one; it is never joined
-    "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way
-    "fetch.queue.backoff.ms": 10,  # the default of a second starves a reader that is faster than that
-    "queued.max.messages.kbytes": 16 << 10,  # pausing throws away what was fetched ahead
-    "receive.message.max.bytes": 1 << 30,  # a larger record than ours must reach the dead-letter topic, not block
-    "topic.metadata.refresh.interval.ms": 60_000,
-}
-_READER_FIXED: Final = {
-    "auto.offset.reset": "error",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "enable.partition.eof": True,
-    "check.crcs": True,
-    "isolation.level": "read_committed",
-}
-_FIXED: Final = _PRODUCER_FIXED.keys() | _READER_FIXED.keys() | {"bootstrap.servers", "metadata.broker.list"}
+_FIXED: Final = _PRODUCER_FIXED.keys() | READER_FIXED.keys() | {"bootstrap.servers", "metadata.broker.list"}
 
 # What waiting does not mend.
 _DENIED: Final = frozenset(
@@ -86,16 +68,9 @@ _ELECTING: Final = _NO_TOPIC | {
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
 }
-_OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
-
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
 _ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
-
-# As functions: `map` then asks all messages of a batch without a step of the interpreter for each.
-_ERROR, _KEY, _VALUE = ck.Message.error, ck.Message.key, ck.Message.value
-_OFFSET, _TIMESTAMP = ck.Message.offset, ck.Message.timestamp
-_MS = itemgetter(1)  # of a timestamp, whose first is its kind
 
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
@@ -211,7 +186,10 @@ class KafkaLog(Log):
             if not 0 <= partition.partition < counts[partition.topic]:
                 n = counts[partition.topic]
                 raise TopicMismatch(f"kafka {self._brokers}: {partition} does not exist, the topic has {n} partitions")
-        return KafkaReader(self, positions)
+        try:
+            return KafkaReader(self, {**READER, **self._properties, **READER_FIXED}, positions)
+        except (KafkaException, TypeError, ValueError) as error:
+            raise self._refuse(error) from None
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Note a consumer group's positions for tools that show lag. What prevents it is logged."""
@@ -305,14 +283,19 @@ class KafkaLog(Log):
         try:
             return kind(config)  # type: ignore[call-arg]
         except (KafkaException, TypeError, ValueError) as error:
-            reason = error.args[0].str() if isinstance(error, KafkaException) else error
-            raise ConfigError(
-                f"log: {reason}; see the address and kafka_config ({self._settings.kafka_config})"
-            ) from None
+            raise self._refuse(error) from None
+
+    def _refuse(self, error: Exception) -> ConfigError:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else error
+        return ConfigError(f"log: {reason}; see the address and kafka_config ({self._settings.kafka_config})")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in _DENIED:
             self._denied = error
+
+    def _is_final(self, error: KafkaError) -> bool:
+        """Whether waiting does not mend it."""
+        return error.code() in _NO_TOPIC or error.code() in _DENIED or error.fatal()
 
     def _explain(self, doing: str, error: KafkaException) -> LogError:
         """Return Driftline's error for one of Kafka's."""
@@ -462,147 +445,6 @@ class _Delivery:
             self.future.set_result(self._places)
         else:
             self.future.set_exception(self._error)
-
-
-class KafkaReader(Reader):
-    """One consumer with partitions assigned to it; librdkafka fetches ahead."""
-
-    def __init__(self, log: KafkaLog, positions: Mapping[TopicPartition, int]) -> None:
-        self.partitions = list(positions)
-        self._log = log
-        self._names: dict[tuple[str, int], TopicPartition] = {(p.topic, p.partition): p for p in self.partitions}
-        self._next = dict(positions)  # only where reading began or failed; the consumer keeps the positions
-        self._ended: set[TopicPartition] = set()
-        self._ends: dict[TopicPartition, int] = {}
-        self._failure: LogError | None = None
-        self._closed = False
-        self._waiting = False  # for brokers that are away; said once
-        config = {**_READER, **log._properties, **_READER_FIXED}
-        self._consumer: Any = log._client(ck.Consumer, config)
-        self._consumer.assign([ck.TopicPartition(*partition, offset) for partition, offset in positions.items()])
-
-    def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
-        """Return what is there; see Reader.fetch."""
-        if self._closed:
-            raise LogError("this reader is closed")
-        if self._failure is not None:
-            raise self._failure
-        deadline = time.monotonic() + timeout_s
-        messages = self._take(max_records, 0.0)
-        while not messages:
-            if self._failure is not None:
-                raise self._failure
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            # consume() waits until it has all it was asked for: so ask for one, then for what else is there.
-            messages = self._take(1, min(left, SLICE_S))
-            if messages and max_records > 1:
-                messages += self._take(max_records - 1, 0.0)
-        return self._chunks(messages)  # what came before a failure first: reading them again is not possible
-
-    def at_end(self, partition: TopicPartition) -> bool:
-        """Tell whether the last read found no more records there. False until that was seen."""
-        return partition in self._ended
-
-    def end(self, partition: TopicPartition) -> int:
-        """Return the position of a partition that is `at_end`; transactions leave markers behind their records."""
-        return self._ends[partition]
-
-    def pause(self, partition: TopicPartition) -> None:
-        """Leave a partition out of `read` until it is resumed. Its position stays."""
-        self._consumer.pause([ck.TopicPartition(*partition)])
-
-    def resume(self, partition: TopicPartition) -> None:
-        """Take a paused partition up again."""
-        self._consumer.resume([ck.TopicPartition(*partition)])
-
-    def close(self) -> None:
-        """Give back sockets and threads."""
-        if not self._closed:
-            self._closed = True
-            self._consumer.close()
-
-    def _take(self, max_records: int, timeout_s: float) -> list[Any]:
-        """Return messages that are records, and note what the others say."""
-        messages = self._consumer.consume(max_records, timeout_s)
-        if self._log._denied is not None and self._failure is None:
-            self._failure = self._log._explain("reading", KafkaException(self._log._denied))
-        if any(map(is_not, map(_ERROR, messages), repeat(None))):  # == fails: a KafkaError takes None for a number
-            self._follow(messages)
-            return [message for message in messages if message.error() is None]
-        if self._ended:
-            self._ended.difference_update(map(self._name, messages))
-        return list(messages)
-
-    def _chunks(self, messages: list[Any]) -> list[Chunk]:
-        if len(self.partitions) == 1:
-            return [_chunk(self.partitions[0], messages)] if messages else []
-        messages.sort(key=self._name)  # stable, and fast: they come in runs
-        return [_chunk(partition, list(run)) for partition, run in groupby(messages, self._name)]
-
-    def _name(self, message: Any) -> TopicPartition:
-        return self._names[message.topic(), message.partition()]
-
-    def _follow(self, messages: Iterable[Any]) -> None:
-        """Go through records and events in their order."""
-        for message in messages:
-            partition = self._names.get((message.topic(), message.partition()))
-            error = message.error()
-            if error is None:
-                self._ended.difference_update({partition})
-                self._waiting = False
-            elif error.code() == KafkaError._PARTITION_EOF and partition is not None:
-                self._ended.add(partition)
-                self._ends[partition] = message.offset()
-                self._waiting = False
-            elif error.code() in _OUT_OF_RANGE and partition is not None:
-                self._failure = self._lost(partition, message.offset())
-            elif error.code() in _NO_TOPIC or error.code() in _DENIED or error.fatal():
-                self._failure = self._log._explain(f"reading {partition or 'the log'}", KafkaException(error))
-            else:
-                if not self._waiting:
-                    _log.warning("waiting for Kafka: %s", error.str())
-                self._waiting = True
-
-    def _lost(self, partition: TopicPartition, wanted: int) -> LogError:
-        try:
-            low, high = self._log._bounds([partition])[partition]
-        except LogError as error:
-            return error
-        return OffsetsLost(*partition, wanted, low, high)
-
-
-def _chunk(partition: TopicPartition, messages: list[Any]) -> Chunk:
-    first, last = messages[0].offset(), messages[-1].offset()
-    if last - first + 1 == len(messages):
-        offsets = np.arange(first, last + 1)
-    else:  # transactions leave gaps
-        offsets = np.fromiter(map(_OFFSET, messages), np.int64, len(messages))
-    timestamps = np.fromiter(map(_MS, map(_TIMESTAMP, messages)), np.int64, len(messages))
-    found = _all_headers(messages)
-    headers = None
-    if any(found):
-        headers = [pairs and [(name, content or b"") for name, content in pairs] for pairs in found]
-    return Chunk(partition, offsets, timestamps, list(map(_KEY, messages)), list(map(_VALUE, messages)), headers)
-
-
-def _all_headers(messages: Iterable[Any]) -> list[Any]:
-    """Return each message's headers; None too where a header's name is not UTF-8, so that it stops nobody.
-
-    There confluent-kafka sets an exception and yet returns a list, with a hole in it. Interpreted code that is hot does
-    not look for that and crashes at the hole; `map` does look. No message may be asked twice: the list is kept.
-    Proved by test_a_header_that_is_not_utf8_stops_nobody.
-    """
-    found: list[Any] = []
-    rest = iter(messages)
-    while True:
-        try:
-            found.extend(map(ck.Message.headers, rest))  # what came before a failure stays, `rest` is past it
-            return found
-        except (SystemError, UnicodeDecodeError):
-            _log.warning("a header's name is not UTF-8: that record's headers are left out")
-            found.append(None)
 
 
 def topic_config(settings: StreamSettings) -> dict[str, str]:

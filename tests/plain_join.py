@@ -85,8 +85,6 @@ class Window:
     def limit(self, limits: Limits) -> None:
         """Keep to these limits from the next `evict` on."""
         self._limits, self._early_limits = limits, limits.share(EARLY_SHARE)
-        self._due_ms = 0  # before this time no message is too old; 0: not known
-        self.over = True  # whether `evict` may find something to drop: kept up at each record, of numbers only
 
     def add_message(self, message: Message, timestamp_ms: int, score_bytes: int) -> tuple[Entry | None, Labels]:
         """Take a message in.
@@ -105,7 +103,7 @@ class Window:
             self._pass(timestamp_ms)
             return None, ()
         else:
-                entry.came = True
+            entry.came = True
             entry.n_bytes += score_bytes
             self.n_bytes += score_bytes
         self._pass(timestamp_ms)
@@ -131,20 +129,10 @@ class Window:
         return labels
 
     def _pass(self, timestamp_ms: int) -> None:
-        """Let the log's time pass, and see whether that or the last record made too much of something."""
         self.clock_ms = max(self.clock_ms, timestamp_ms)
-        limits = self._limits
-        if (
-            self.clock_ms >= self._due_ms
-            or len(self.oldest) > limits.messages
-            or self.n_bytes > limits.n_bytes
-            or self.early
-        ):
-            self.over = True
 
     def evict(self) -> tuple[list[Entry], list[Rejected]]:
         """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
-        self.over = False
         return self._evict_messages(), list(self._evict_early()) if self.early else []
 
     def state(self) -> bytes:
@@ -215,8 +203,7 @@ class Window:
         expired = []
         while oldest:
             if len(oldest) <= limits.messages and self.n_bytes <= limits.n_bytes:
-                self._due_ms = messages[oldest[0]].timestamp_ms + limits.age_ms + 1
-                if self.clock_ms < self._due_ms:
+                if self.clock_ms <= messages[oldest[0]].timestamp_ms + limits.age_ms:
                     break
             key = oldest.popleft()
             entry = messages.pop(key)

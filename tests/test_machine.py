@@ -14,8 +14,9 @@ from learner.models import make_classifier
 from learner.settings import LearnerSettings
 from stream import store
 from stream.batch import Decoded
+from stream.join import Stop
 from stream.log import NewRecord, Record, TopicPartition
-from stream.plain import ODD_RECORD, WHY
+from stream.plain import ODD_RECORD
 from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
 from stream.settings import StreamSettings
 from tests.data import batch
@@ -365,11 +366,9 @@ def test_what_the_kernel_takes_comes_out_as_one_by_one(
     assert digest(one) == digest(other)
 
 
-def leave_to_python(machine: Machine, plan: Plan, records: Decoded, place: int) -> int:
+def leave_to_python(_: Machine, __: Plan, ___: Decoded, place: int) -> Stop:
     """Take nothing, in the kernel's stead."""
-    del plan, records
-    machine._counters[WHY] = ODD_RECORD
-    return place
+    return Stop(place, ODD_RECORD, 0, 0, 0)
 
 
 def test_a_plain_batch_is_taken_in_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stream.plain import N_CHARS, N_STEP, PLACE, ROW, SERVED, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
 from stream.store import AT, ID_SIZE, TEXT_CHARS, TEXT_SIZE, Store
+from stream.texts import Texts
 
 Ints = NDArray[np.int64]
 
@@ -55,6 +56,10 @@ class Steps:
         self.table[self.n, columns] = row, at + key_size, size, chars, target, place, time_ms, served
         self.weights[self.n] = weight
         self.n += 1
+
+    def texts(self, store: Store) -> Texts:
+        """Return the texts, once all steps are there."""
+        return Texts(store.kept, self.starts, self.sizes, self.chars)
 
     def _column(self, column: int) -> Ints:
         return np.ascontiguousarray(self.table[: self.n, column])
