@@ -19,6 +19,7 @@ from learner.classifier import Classifier
 from learner.foreign import LIBRARIES, check_allowed, is_foreign
 from learner.linear import Linear, LinearSettings
 from learner.tree import Tree, TreeSettings
+from stream import join
 from stream.errors import ConfigError
 
 
@@ -134,5 +135,6 @@ def warm_up(name: str) -> None:
 
 
 if __name__ == "__main__":
+    join.warm_up()
     for each in REGISTRY:
         warm_up(each)

@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
     @property
     def columns(self) -> tuple[NDArray[Any], ...]:
         """What a kernel is told."""
-        return tuple(self)[:-1]
+        return self.order, self.kinds, self.fields, self.weights, self.times_ms, self.partitions, self.data
 
     def record(self, place: int) -> Any:
         """Return one record of the batch, as it is decoded alone."""
@@ -70,7 +70,8 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
     values = Column.joined([Column.of(chunk.values) for chunk in chunks])
     n = len(values)
     kinds, fields = np.empty(n, np.int8), np.empty((n, N_FIELDS), np.int64)
-    weights, found = np.ones(n, np.float32), {}
+    weights = np.ones(n, np.float32)
+    found: dict[int, Any] = {}
     extra: list[bytes] = []
     first, end = 0, len(values.data)
     for chunk in chunks:
@@ -107,6 +108,7 @@ def _lay_out(
     """Put records that were decoded alone behind the others, as columns; a label that is no plain one stays OTHER."""
     for index, record in found.items():
         kinds[index] = OTHER
+        texts: tuple[str | None, ...]
         if type(record) is Message:
             kinds[index], texts = MESSAGE, (record.id, record.text, None)
         elif type(record) is Feedback and record.op == "upsert" and record.text is None:

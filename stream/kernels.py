@@ -40,6 +40,15 @@ def copy(source, target):  # type: ignore[no-untyped-def]
         target[i] = source[i]
 
 
+@kernel
+def are_equal(data, at, other, there, size):  # type: ignore[no-untyped-def]
+    """Tell whether some bytes are the same."""
+    for i in range(size):  # noqa: SIM110  (a generator would need numba's runtime)
+        if data[at + i] != other[there + i]:
+            return False
+    return True
+
+
 def _prefetch(_: Any, array: Any, _place: Any) -> Any:
     """Ask the memory for the cache line of a place in an array, to be written; change nothing, wait for nothing."""
 

@@ -251,12 +251,13 @@ class Consumer:
         headers = None
         if found[:, HEADERS].any():
             headers = [self._headers(each) if each else None for each in found[:, HEADERS].tolist()]
-        columns = [
-            Column(data, starts, (found[:, column] < 0) if (found[:, column] < 0).any() else None)
-            for (data, starts), column in ((keys, KEY_SIZE), (values, VALUE_SIZE))
-        ]
         offsets, times_ms = (np.ascontiguousarray(found[:, column]) for column in (OFFSET, TIME_MS))
-        return Chunk(partition, offsets, times_ms, *columns, headers)
+        missing = (found[:, [KEY_SIZE, VALUE_SIZE]] < 0).T
+        columns = [
+            Column(data, starts, none if none.any() else None)
+            for (data, starts), none in zip((keys, values), missing, strict=True)
+        ]
+        return Chunk(partition, offsets, times_ms, columns[0], columns[1], headers)
 
     def _headers(self, headers: int) -> Headers | None:
         """Return a record's headers; None too where a header's name is not UTF-8, so that it stops nobody."""
@@ -325,7 +326,8 @@ def _fetch(_: Any, address: Any, size: Any, array: Any, place: Any) -> Any:
         source, count, target, start = arguments
         data = context.make_array(signature.args[2])(context, builder, target).data
         byte = ir.IntType(8).as_pointer()
-        cgutils.raw_memcpy(builder, builder.gep(data, [start]), builder.inttoptr(source, byte), count, 1)
+        place = builder.gep(data, [start])
+        cgutils.raw_memcpy(builder, place, builder.inttoptr(source, byte), count, 1)  # type: ignore[no-untyped-call]
         return context.get_dummy_value()
 
     del address, size, place

@@ -2,7 +2,7 @@
 
 Nearly all: new and repeated messages, and labels of messages that are here. `take` goes through a batch's records in
 their order and does with each what stream/join.py says, in one call without the GIL. At the first record that is not of
-this kind (a label that comes before its message, or a second id of one; whatever is neither message nor label) it stops,
+this kind (a label that comes before its message, a second feedback id, whatever is neither message nor label) it stops,
 for that record to be taken by the rules in Python, and is called again behind it. The state is the same arrays.
 Proved by test_what_the_kernel_takes_comes_out_as_one_by_one.
 """
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import copy, kernel
+from stream.kernels import are_equal, copy, kernel
 from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
 from stream.store import (
     AT,
@@ -38,7 +38,6 @@ from stream.store import (
     TIME_MS,
     WEIGHT,
     WINDOW,
-    are_equal,
     find,
     hash_bytes,
     put,
@@ -52,8 +51,8 @@ FEEDBACK_BYTES: Final = ENTRY_BYTES // 4
 # Columns of a window.
 FIRST, LAST, COUNT, CLOCK_MS, N_BYTES, UNLABELLED, EARLY_DUE_MS = range(7)
 N_WINDOW: Final = 7
-# Columns of a step: the text's row and where it stands; its label's column or -1; the record's place in the batch and its
-# time; whether it is to be compared with what was served.
+# Columns of a step: the text's row and where it stands; its label's column or -1; the record's place in the batch and
+# its time; whether it is to be compared with what was served.
 ROW, TEXT_AT, TEXT_BYTES, N_CHARS, TARGET, PLACE, STEP_MS, SERVED = range(8)
 N_STEP: Final = 8
 # What `take` counts, and why it stopped: at a record that Python takes, or that there is no room for; or when it had
@@ -173,7 +172,7 @@ def link(rows, windows, row):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def take(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     begin, records, store, n_scores_room, windows, limits, labels, width, expire, n_early, steps, weights, counters
 ):
     """Take records in, from place `begin` on, until one is not for here. Returns the next place.
@@ -195,7 +194,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         record = order[place]
         field, kind = fields[record], kinds[record]
         counters[WHY] = ODD_RECORD
-        if kind != MESSAGE and kind != LABEL:
+        if kind not in (MESSAGE, LABEL):
             return place
         h = hash_bytes(data, field[KEY], field[KEY + SIZE], seeds)
         row = find(table, rows, kept, h, data, field[KEY], field[KEY + SIZE])

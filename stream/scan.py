@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from stream.kernels import kernel
+from stream.kernels import are_equal, kernel
 from stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 
 ODD, MESSAGE, LABEL = 0, 1, 2
@@ -36,12 +36,7 @@ def skip_space(data, at, end):  # type: ignore[no-untyped-def]
 @kernel
 def is_name(data, at, size, name):  # type: ignore[no-untyped-def]
     """Tell whether a field's name is this one."""
-    if size != name.shape[0]:
-        return False
-    for i in range(size):
-        if data[at + i] != name[i]:
-            return False
-    return True
+    return size == name.shape[0] and are_equal(data, at, name, 0, size)
 
 
 @kernel
@@ -107,7 +102,7 @@ def scan_string(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def scan_value(data, at, end, is_message, fields):  # type: ignore[no-untyped-def]
+def scan_value(data, at, end, is_message, fields):  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912
     """Write where one value's fields stand; tell whether it is an ordinary record."""
     fields[:] = -1
     at = skip_space(data, at, end)

@@ -1,11 +1,10 @@
 """How are the messages kept that wait for their labels? In arrays: one row each, and no object.
 
 A row's id and text stand in one array of bytes, beside them the label that it was given and the ids of the labels that
-said so, its scores in another. These two are only ever appended to; a row that leaves is dead, and when there is no room
-left, what lives is moved together, what rows point to into new arrays. So who holds an old one can read on in it, in
-another thread too. A table
-of hashes finds rows by id; a hit is compared byte by byte. Its seeds are of this process, so that nobody can send ids
-that collide: no outcome depends on them.
+said so, its scores in another. These two are only ever appended to; a row that leaves is dead, and when there is no
+room left, what lives is moved together, and what rows point to into new arrays. So who holds an old one can read on in
+it, in another thread too. A table of hashes finds rows by id; a hit is compared byte by byte. Its seeds are of this
+process, so that nobody can send ids that collide: no outcome depends on them.
 """
 
 import os
@@ -15,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import copy, kernel
+from stream.kernels import are_equal, copy, kernel
 
 # Columns of a row: where its id begins, behind which its text stands; sizes are bytes. 0 or -1 marks what is not there.
 AT, ID_SIZE, TEXT_SIZE, TEXT_CHARS, TIME_MS, WEIGHT, WINDOW, NEXT, STATE = range(9)
@@ -53,24 +52,15 @@ def hash_bytes(data, at, size, seeds):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def are_equal(data, at, other, there, size):  # type: ignore[no-untyped-def]
-    """Tell whether some bytes are the same."""
-    for i in range(size):
-        if data[at + i] != other[there + i]:
-            return False
-    return True
-
-
-@kernel
 def find(table, rows, kept, h, data, at, size):  # type: ignore[no-untyped-def]
     """Return the row of an id, or -1."""
     mask = table.shape[0] - 1
     place = h & mask
     while table[place] != FREE:
         row = table[place] & ROW_BITS
-        if table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size:
-            if are_equal(data, at, kept, rows[row, AT], size):
-                return row
+        same = table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size
+        if same and are_equal(data, at, kept, rows[row, AT], size):
+            return row
         place = (place + 1) & mask
     return np.int64(-1)
 
@@ -243,7 +233,7 @@ class Store:
 
     def ensure(self, n_rows: int, n_bytes: int, n_scores: int) -> None:
         """Make room for so much more, with everything in its place."""
-        need = self.used + (n_rows, n_bytes, n_scores)
+        need = self.used + np.array((n_rows, n_bytes, n_scores))
         if need[0] > len(self.rows):
             self._resize(2 * int(need[0]))
         if need[1] > len(self.kept):

@@ -202,9 +202,9 @@ class Window:
         limits, messages, oldest = self._limits, self.messages, self.oldest
         expired = []
         while oldest:
-            if len(oldest) <= limits.messages and self.n_bytes <= limits.n_bytes:
-                if self.clock_ms <= messages[oldest[0]].timestamp_ms + limits.age_ms:
-                    break
+            young = self.clock_ms <= messages[oldest[0]].timestamp_ms + limits.age_ms
+            if young and len(oldest) <= limits.messages and self.n_bytes <= limits.n_bytes:
+                break
             key = oldest.popleft()
             entry = messages.pop(key)
             self.n_bytes -= entry.n_bytes

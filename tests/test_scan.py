@@ -20,7 +20,9 @@ from stream.texts import Texts
 MAX_BYTES = 2000
 
 
-def decoded(values: Sequence[bytes | None], *, messages: bool, headers: list[Headers | None] | None = None) -> list[Any]:
+def decoded(
+    values: Sequence[bytes | None], *, messages: bool, headers: list[Headers | None] | None = None
+) -> list[Any]:
     """Return what a batch of values of one topic says."""
     n = len(values)
     chunk = Chunk(TopicPartition("t", 0), np.arange(n), np.zeros(n, np.int64), [None] * n, list(values), headers)
@@ -34,7 +36,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=80) | st.text("ab\"\\\n\0\x1f\x7fé€😀 ", max_size=120)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=80) | st.text('ab"\\\n\0\x1f\x7fé€😀 ', max_size=120)
 VALUES = st.one_of(
     st.builds(lambda key, text: msgspec.json.encode({"id": key, "text": text}), TEXT, TEXT),
     st.builds(lambda key, label: msgspec.json.encode({"message_id": key, "label": label}), TEXT, TEXT),
@@ -64,7 +66,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=600)
 @given(st.lists(VALUES | damaged() | st.none(), max_size=20), st.booleans())
-def test_a_scan_finds_what_msgspec_decodes(values: list[bytes | None], messages: bool) -> None:  # noqa: FBT001
+def test_a_scan_finds_what_msgspec_decodes(values: list[bytes | None], messages: bool) -> None:
     decode: Any = decode_messages if messages else decode_feedbacks
     expected = [decode([value], None, MAX_BYTES)[0] for value in values]
     found = decoded(values, messages=messages)
@@ -74,8 +76,21 @@ def test_a_scan_finds_what_msgspec_decodes(values: list[bytes | None], messages:
 
 @pytest.mark.parametrize("first", range(0x80, 0x100))
 def test_only_utf8_is_taken(first: int) -> None:
-    ends = [b"", b"a", b"\x7f", b"\x80", b"\x8f\x80", b"\x90\x80", b"\x9f\xbf", b"\xa0\x80", b"\xbf\xbf\xbf", b"\x8f\xbf\xbf"]
-    values: list[bytes | None] = [b'{"id":"a","text":"%c%s"}' % (first, end + more) for end in ends for more in (b"", b"\xbf")]
+    ends = [
+        b"",
+        b"a",
+        b"\x7f",
+        b"\x80",
+        b"\x8f\x80",
+        b"\x90\x80",
+        b"\x9f\xbf",
+        b"\xa0\x80",
+        b"\xbf\xbf\xbf",
+        b"\x8f\xbf\xbf",
+    ]
+    values: list[bytes | None] = [
+        b'{"id":"a","text":"%c%s"}' % (first, end + more) for end in ends for more in (b"", b"\xbf")
+    ]
     assert all(map(same, decoded(values, messages=True), [decode_messages([value], None)[0] for value in values]))
 
 
