@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ import confluent_kafka as ck
 
 from bench.streams import cut_to_length, make_stream
 from learner import service
+from learner.service import Advance
 from learner.settings import LearnerSettings
 from learner.status import Status
 from stream import kafka_log
@@ -44,11 +46,12 @@ WAYS: Final = ("bare client", "learner", "learner, predictions written")
 
 
 class Run(NamedTuple):
-    """One way through all records once."""
+    """One way through all records once. `tenths`: the processor time of each tenth of them, where it was told."""
 
     seconds: float
     cpu_s: float
     start_s: float
+    tenths: tuple[float, ...] = ()
 
 
 class Pipeline(NamedTuple):
@@ -66,6 +69,10 @@ class Pipeline(NamedTuple):
     def cpu_us(self, way: str) -> float:
         """Return the median of a way's processor time a record, microseconds, all threads of its process."""
         return median(run.cpu_s for run in self.runs[way]) / self.records * 1e6
+
+    def growth(self, way: str) -> float | None:
+        """Return the median of what the last tenth of the records costs beside the first; None where nobody told."""
+        return median(run.tenths[-1] / run.tenths[0] for run in self.runs[way]) if self.runs[way][0].tenths else None
 
     def ratio(self, way: str) -> float:
         """Return the median over the repetitions of a way's rate beside that of the bare client next to it."""
@@ -182,15 +189,21 @@ def learn(stream: StreamSettings, n_records: int, *, predictions: bool) -> Run:
     """Learn both topics from start to end, as `driftline learn --stop-at-end` does."""
     begin = start = time.monotonic()
     cpu = 0.0
+    ends: list[float] = []
 
     def started(_: Status) -> None:
         nonlocal start, cpu
         start, cpu = time.monotonic(), time.process_time()
 
+    def advanced(advance: Advance) -> None:
+        while len(ends) <= 10 and 10 * advance.done >= advance.total * len(ends):
+            ends.append(time.process_time())
+
     options: dict[str, Any] = {"model": MODEL, "predictions": predictions}
     settings = LearnerSettings(**options)
-    counts = service.learn(stream, settings, stop_at_end=True, on_start=started).counts
-    run = Run(time.monotonic() - start, time.process_time() - cpu, start - begin)
+    counts = service.learn(stream, settings, stop_at_end=True, on_start=started, on_advance=advanced).counts
+    tenths = tuple(end - start for start, end in pairwise(ends))
+    run = Run(time.monotonic() - start, time.process_time() - cpu, start - begin, tenths)
     if counts.messages_seen + counts.labels_learned != n_records:
         raise ConfigError(f"of {n_records} records {counts.messages_seen + counts.labels_learned} were taken in")
     return run

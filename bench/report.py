@@ -43,11 +43,13 @@ def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> 
             f"{pipeline.rate(way):,.0f}",
             f"{pipeline.ratio(way):.0%}",
             f"{pipeline.cpu_us(way):.2f}",
+            f"{growth:.2f}" if (growth := pipeline.growth(way)) else "",
         ]
         for pipeline in pipelines
         for way in WAYS
     ]
     head = ["log", "partitions", "records", "", "records/s", "of the bare client", "processor, microseconds a record"]
+    head.append("its last tenth beside the first")
     text = (
         f"    {command}\n\n{_cpu()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters and as "
         f"many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."

@@ -39,7 +39,7 @@ from typing import Final
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, pair
+from learner import drift, durable, pair, progress
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, Offsets
@@ -123,6 +123,7 @@ class Learner:
         """
         drift.warm_up()
         join.warm_up()
+        progress.warm_up()
         pair.warm_up()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.kernels import kernel
 from stream.errors import StateError
 
 RECENT_LABELS: Final = 1000
@@ -84,27 +85,16 @@ class Progress:
         p_truth, p_predicted = p_truth[served], p_predicted[served]
         right = predicted == truth
         loss = -np.log(_clipped(p_truth, MIN_PROBABILITY))
-        self._count_columns(predicted, truth, right)
         self._count_recent(right, loss)
-        self._count_bins(right, _clipped(p_predicted, 0.0))
+        columns = self._support, self._predicted, self._hits
+        count(predicted, truth, _clipped(p_predicted, 0.0), *columns, self._confusion, self._bins)
         if delay_ms is not None:
             bucket = np.searchsorted(DELAY_EDGES_MS, delay_ms[served], side="right")
-            np.add.at(self._delays, bucket, np.stack([np.ones_like(right), right], axis=1))
+            count_delays(bucket, right, self._delays)
         self.labels += len(truth)
         self.correct += int(np.count_nonzero(right))
         # cumsum adds one by one; sum() adds in pairs, so that its last bits would depend on where a batch ends.
         self._loss = float(np.cumsum(np.concatenate([[self._loss], loss]))[-1])
-
-    def _count_columns(self, predicted: NDArray[np.int32], truth: NDArray[np.int32], right: NDArray[np.bool_]) -> None:
-        np.add.at(self._support, truth, 1)
-        np.add.at(self._predicted, predicted, 1)
-        np.add.at(self._hits, truth[right], 1)
-        kept = (truth < MAX_CONFUSION_LABELS) & (predicted < MAX_CONFUSION_LABELS)
-        np.add.at(self._confusion, (truth[kept], predicted[kept]), 1)
-
-    def _count_bins(self, right: NDArray[np.bool_], p: NDArray[np.float64]) -> None:
-        place = np.minimum((p * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-        np.add.at(self._bins, place, np.stack([right, p], axis=1))
 
     def _count_recent(self, right: NDArray[np.bool_], loss: NDArray[np.float64]) -> None:
         n = min(len(loss), RECENT_LABELS)
@@ -273,3 +263,33 @@ class Progress:
 def _clipped(p: NDArray[np.float32], least: float) -> NDArray[np.float64]:
     clipped: NDArray[np.float64] = np.fmin(np.fmax(p.astype(np.float64), least), 1.0)
     return clipped
+
+
+@kernel
+def count(predicted, truth, p, support, n_predicted, hits, confusion, bins):  # type: ignore[no-untyped-def]
+    """Count labels, one after another: a sum's last bits depend on the order."""
+    for i in range(truth.shape[0]):
+        label, guess = truth[i], predicted[i]
+        right = label == guess
+        support[label] += 1
+        n_predicted[guess] += 1
+        hits[label] += right
+        if label < MAX_CONFUSION_LABELS and guess < MAX_CONFUSION_LABELS:
+            confusion[label, guess] += 1
+        which = min(np.int64(p[i] * CALIBRATION_BINS), CALIBRATION_BINS - 1)
+        bins[which, 0] += right
+        bins[which, 1] += p[i]
+
+
+@kernel
+def count_delays(buckets, right, delays):  # type: ignore[no-untyped-def]
+    """Count labels, and those predicted, by how late they came."""
+    for i in range(buckets.shape[0]):
+        delays[buckets[i], 0] += 1
+        delays[buckets[i], 1] += right[i]
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them compiled."""
+    one = np.zeros(1, np.int32)
+    Progress(1).add(one, one, one.astype(np.float32), one.astype(np.float32), one.astype(np.int64))

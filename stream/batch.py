@@ -28,6 +28,7 @@ class Decoded(NamedTuple):
     times_ms, partitions : in the batch's order
     data : uint8, where fields stand
     found : those that were decoded one by one, by their place in the chunks: Message, Feedback, BadRecord or None
+    hashes : int64 [n], of the keys, in the batch's order; who joins writes them
     """
 
     order: Ints
@@ -38,6 +39,7 @@ class Decoded(NamedTuple):
     partitions: Ints
     data: NDArray[np.uint8]
     found: dict[int, Any]
+    hashes: Ints
 
     @property
     def columns(self) -> tuple[NDArray[Any], ...]:
@@ -94,7 +96,17 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
     times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])[batch.order]
     numbers = np.array([chunk.partition.partition for chunk in chunks], np.int64)
     partitions = np.repeat(numbers, [len(chunk) for chunk in chunks])[batch.order]
-    return Decoded(batch.order, kinds, fields, weights, np.clip(times_ms, 0, last_ms), partitions, data, found)
+    return Decoded(
+        batch.order,
+        kinds,
+        fields,
+        weights,
+        np.clip(times_ms, 0, last_ms),
+        partitions,
+        data,
+        found,
+        np.empty(n, np.int64),
+    )
 
 
 def _lay_out(

@@ -48,6 +48,7 @@ from stream.plain import (
     Ints,
     Names,
     evict,
+    hash_keys,
     link,
     take,
 )
@@ -568,12 +569,15 @@ class Join:
         steps : appended to
         """
         store, counters, counts = self.store, self._scratch[1], self.counts
+        if place == 0:
+            hash_keys(records.columns, store.seeds, records.hashes)
         counters[:] = 0
         counters[N_STEPS] = steps.n
         arrays = store.rows, store.kept, store.table, store.used, store.seeds, store.early
         place = take(
             place,
             records.columns,
+            records.hashes,
             arrays,
             len(store.scores),
             self.columns,
@@ -601,8 +605,7 @@ class Join:
         whole = False
         while not whole:
             counters[:] = 0
-            arrays = store.rows, store.kept, store.table, store.seeds
-            whole = evict(number, self.columns, self.room, *arrays, NO_EXPIRY + 1, steps, counters)
+            whole = evict(number, self.columns, self.room, store.rows, store.table, NO_EXPIRY + 1, steps, counters)
             self.counts.expired += int(counters[EXPIRED])
             expired += [Entry(store, row) for row in steps[: counters[N_STEPS], ROW].tolist()]
         return expired

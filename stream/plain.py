@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import are_equal, copy, kernel
+from stream.kernels import are_equal, copy, kernel, prefetch
 from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
 from stream.store import (
     AT,
@@ -33,6 +33,7 @@ from stream.store import (
     ROW_BITS,
     SCORES_AT,
     STATE,
+    STATE_SHIFT,
     TEXT_CHARS,
     TEXT_SIZE,
     TIME_MS,
@@ -60,6 +61,7 @@ N_STEP: Final = 8
 N_STEPS, DUPLICATES, REPEATED, CORRECTED, EXPIRED, LABELS_SEEN, LABELS_LEARNED, WHY, WHERE = range(9)
 N_COUNTERS: Final = 9
 DONE, ODD_RECORD, NO_ROOM, EVICTION = range(4)
+AHEAD: Final = 12  # records for which the memory is asked early: a look into the table has to wait for it
 NO_EXPIRY, ASK_FIRST = -1, -2  # instead of the column that messages are learned as when they leave unlabelled
 
 Ints = NDArray[np.int64]
@@ -88,7 +90,7 @@ def is_over(w, windows, limits, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def evict(w, windows, limits, rows, kept, table, seeds, expire, steps, counters):  # type: ignore[no-untyped-def]
+def evict(w, windows, limits, rows, table, expire, steps, counters):  # type: ignore[no-untyped-def]
     """Drop a window's oldest messages beyond the limits; tell whether there was room for the steps of those learned.
 
     `expire` : the column that a message without a label is learned as, or NO_EXPIRY
@@ -107,7 +109,7 @@ def evict(w, windows, limits, rows, kept, table, seeds, expire, steps, counters)
         windows[w, FIRST] = rows[row, NEXT]
         if windows[w, COUNT] == 0:
             windows[w, LAST] = -1
-        take_out(table, hash_bytes(kept, rows[row, AT], rows[row, ID_SIZE], seeds), row)
+        take_out(table, rows[row, STATE] >> STATE_SHIFT, row)
         rows[row, STATE] &= ~LIVE
     return True
 
@@ -138,7 +140,7 @@ def find_label(label_table, label_spans, names, seeds, data, at, size):  # type:
 
 
 @kernel
-def append_row(rows, kept, used, windows, w, n_scores, data, field, time_ms):  # type: ignore[no-untyped-def]
+def append_row(rows, kept, used, windows, w, n_scores, data, field, h, time_ms):  # type: ignore[no-untyped-def]
     """Append a message that came to a window."""
     row, at = used[0], used[1]
     key_size, text_size = field[KEY + SIZE], field[CONTENT + SIZE]
@@ -146,7 +148,7 @@ def append_row(rows, kept, used, windows, w, n_scores, data, field, time_ms):  #
     copy(data[field[CONTENT] : field[CONTENT] + text_size], kept[at + key_size :])
     to = rows[row]
     to[AT], to[ID_SIZE], to[TEXT_SIZE], to[TEXT_CHARS] = at, key_size, text_size, field[CONTENT + CHARS]
-    to[TIME_MS], to[WINDOW], to[NEXT], to[STATE] = time_ms, w, -1, LIVE | CAME
+    to[TIME_MS], to[WINDOW], to[NEXT], to[STATE] = time_ms, w, -1, h << STATE_SHIFT | LIVE | CAME
     to[WEIGHT] = ENTRY_BYTES + 4 * n_scores + 4 * (field[KEY + CHARS] + field[CONTENT + CHARS])
     to[LABEL_AT], to[LABEL_SIZE], to[IDS_AT], to[IDS_SIZE], to[N_IDS] = 0, -1, 0, 0, 0
     to[SCORES_AT], to[N_SCORES] = used[2], n_scores
@@ -172,14 +174,38 @@ def link(rows, windows, row):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def hash_keys(records, seeds, hashes):  # type: ignore[no-untyped-def]
+    """Write the hash of each record's key; 0 where it has none."""
+    order, kinds, fields, _, _, _, data = records
+    for place in range(order.shape[0]):
+        record = order[place]
+        has_key = kinds[record] in (MESSAGE, LABEL)
+        hashes[place] = hash_bytes(data, fields[record, KEY], fields[record, KEY + SIZE], seeds) if has_key else 0
+
+
+@kernel
 def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
-    begin, records, store, n_scores_room, windows, limits, labels, width, expire, n_early, steps, weights, counters
+    begin,
+    records,
+    hashes,
+    store,
+    n_scores_room,
+    windows,
+    limits,
+    labels,
+    width,
+    expire,
+    n_early,
+    steps,
+    weights,
+    counters,
 ):
     """Take records in, from place `begin` on, until one is not for here. Returns the next place.
 
     Parameters
     ----------
     records : (order, kinds, fields, weights, times_ms, partitions, data); times and partitions in the batch's order
+    hashes : int64 [n], of the records' keys, in the batch's order
     store : (rows, kept, table, used, seeds, early), of a Store; changed
     windows, limits : int64 [n_windows, N_WINDOW], changed; int64 [3], messages, bytes and age of each
     labels : (table, spans, names), of a Names
@@ -196,7 +222,8 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
         counters[WHY] = ODD_RECORD
         if kind not in (MESSAGE, LABEL):
             return place
-        h = hash_bytes(data, field[KEY], field[KEY + SIZE], seeds)
+        h = hashes[place]
+        prefetch(table, hashes[min(place + AHEAD, order.shape[0] - 1)] & (table.shape[0] - 1))
         row = find(table, rows, kept, h, data, field[KEY], field[KEY + SIZE])
         w = rows[row, WINDOW] if row >= 0 else partitions[place]
         if (row < 0 and kind == LABEL) or w >= windows.shape[0]:
@@ -224,7 +251,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             if row >= 0:
                 counters[DUPLICATES] += 1
             else:
-                row = append_row(rows, kept, used, windows, w, width, data, field, times_ms[place])
+                row = append_row(rows, kept, used, windows, w, width, data, field, h, times_ms[place])
                 put(table, h, row)
                 weights[counters[N_STEPS]] = 1
                 add_step(steps, counters, rows, row, -1, place, times_ms[place], 0)
@@ -259,7 +286,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             counters[WHY], counters[WHERE] = EVICTION, w
             return place + 1
         n = counters[N_STEPS]
-        whole = evict(w, windows, limits, rows, kept, table, seeds, expire, steps, counters)
+        whole = evict(w, windows, limits, rows, table, expire, steps, counters)
         for step in range(n, counters[N_STEPS]):
             weights[step] = 1
         if not whole:

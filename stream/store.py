@@ -20,7 +20,8 @@ from stream.kernels import are_equal, copy, kernel
 AT, ID_SIZE, TEXT_SIZE, TEXT_CHARS, TIME_MS, WEIGHT, WINDOW, NEXT, STATE = range(9)
 LABEL_AT, LABEL_SIZE, IDS_AT, IDS_SIZE, N_IDS, SCORES_AT, N_SCORES = range(9, 16)
 N_COLUMNS: Final = 16
-LIVE, CAME, SCORED = 1, 2, 4  # bits of STATE
+LIVE, CAME, SCORED = 1, 2, 4  # bits of STATE; above them stands the id's hash
+STATE_SHIFT: Final = 8
 LEAST: Final = 1 << 10  # rows
 N_EARLY: Final = 1 << 18
 # An entry of the table: 31 bits of the id's hash, 32 of its row's number.
@@ -210,7 +211,9 @@ class Store:
         self.rows[row, AT] = self.keep(key + text)
         self.reserve(row, n_scores)
         self.used[0] += 1
-        put(self.table, self.hash(np.frombuffer(key, np.uint8)), row)
+        h = self.hash(np.frombuffer(key, np.uint8))
+        self.rows[row, STATE] |= h << STATE_SHIFT
+        put(self.table, h, row)
         return row
 
     def keep(self, data: bytes) -> int:
@@ -272,15 +275,15 @@ class Store:
     def _resize(self, room: int) -> None:
         self.rows = _longer(self.rows[: self.used[0]], room)
         self.table = _table(room)
-        enter(self.table, self.rows, self.kept, int(self.used[0]), self.seeds)
+        enter(self.table, self.rows, int(self.used[0]))
 
 
 @kernel
-def enter(table, rows, kept, n, seeds):  # type: ignore[no-untyped-def]
+def enter(table, rows, n):  # type: ignore[no-untyped-def]
     """Enter all rows that live into an empty table."""
     for row in range(n):
         if rows[row, STATE] & LIVE:
-            put(table, hash_bytes(kept, rows[row, AT], rows[row, ID_SIZE], seeds), row)
+            put(table, rows[row, STATE] >> STATE_SHIFT, row)
 
 
 def _table(n_rows: int) -> Ints:
