@@ -10,7 +10,7 @@ from stream.column import PADDING, Column
 from stream.log import Chunk
 from stream.merge import Batch
 from stream.records import Feedback, Message, decode_feedbacks, decode_messages
-from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, N_FIELDS, ODD, OWN, SIZE, scan
+from stream.scan import CONTENT, KEY, LABEL, MESSAGE, N_FIELDS, ODD, OWN, SIZE, scan
 
 OTHER: Final = 3  # neither a message nor a label: what it is stands in `found`
 
@@ -74,7 +74,6 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
     kinds, fields = np.empty(n, np.int8), np.empty((n, N_FIELDS), np.int64)
     weights = np.ones(n, np.float32)
     found: dict[int, Any] = {}
-    extra: list[bytes] = []
     first, end = 0, len(values.data)
     for chunk in chunks:
         part = slice(first, first + len(chunk))
@@ -84,14 +83,12 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
         if len(odd):
             decode: Any = decode_messages if is_message(chunk) else decode_feedbacks
             headers = [chunk.headers[place] for place in odd.tolist()] if chunk.headers else None
-            records = decode([chunk.values[place] for place in odd.tolist()], headers, max_bytes)
+            records = decode(Column.of(chunk.values).some(odd.tolist()), headers, max_bytes)
             found |= dict(zip((odd + first).tolist(), records, strict=True))
         first = part.stop
-    if found:
-        _lay_out(found, kinds, fields, weights, end, extra)
     data = values.data
-    if extra:
-        data = np.concatenate([data, np.frombuffer(b"".join([*extra, bytes(PADDING)]), np.uint8)])
+    if found and (extra := _lay_out(found, kinds, fields, weights, end)):
+        data = np.concatenate([data, np.frombuffer(extra, np.uint8)])
         data.flags.writeable = False
     times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])[batch.order]
     numbers = np.array([chunk.partition.partition for chunk in chunks], np.int64)
@@ -110,29 +107,36 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
 
 
 def _lay_out(
-    found: dict[int, Any],
-    kinds: NDArray[np.int8],
-    fields: Ints,
-    weights: NDArray[np.float32],
-    end: int,
-    extra: list[bytes],
-) -> None:
-    """Put records that were decoded alone behind the others, as columns; a label that is no plain one stays OTHER."""
-    for index, record in found.items():
-        kinds[index] = OTHER
-        texts: tuple[str | None, ...]
-        if type(record) is Message:
-            kinds[index], texts = MESSAGE, (record.id, record.text, None)
-        elif type(record) is Feedback and record.op == "upsert" and record.text is None:
-            kinds[index], texts = LABEL, (record.message_id, record.label, record.id)
-            weights[index] = record.weight
-        else:
-            continue
-        row = [-1] * N_FIELDS
-        for field, text in zip((KEY, CONTENT, OWN), texts, strict=True):
-            if text is not None:
-                raw = text.encode()
-                row[field], row[field + SIZE], row[field + CHARS] = end, len(raw), len(text)
-                extra.append(raw)
-                end += len(raw)
-        fields[index] = row
+    found: dict[int, Any], kinds: NDArray[np.int8], fields: Ints, weights: NDArray[np.float32], end: int
+) -> bytes:
+    """Put records that were decoded alone behind the others, which end there, as columns; return their bytes.
+
+    A label that is no plain one, and what is neither message nor label, is OTHER.
+    """
+    kinds[list(found)] = OTHER
+    messages = [(index, record) for index, record in found.items() if type(record) is Message]
+    labels = [
+        (index, record)
+        for index, record in found.items()
+        if type(record) is Feedback and record.op == "upsert" and record.text is None
+    ]
+    rows = [index for index, _ in messages + labels]
+    texts: dict[int, list[str | None]] = {
+        KEY: [record.id for _, record in messages] + [record.message_id for _, record in labels],
+        CONTENT: [record.text for _, record in messages] + [record.label for _, record in labels],
+        OWN: [None] * len(messages) + [record.id for _, record in labels],
+    }
+    kinds[rows[: len(messages)]], kinds[rows[len(messages) :]] = MESSAGE, LABEL
+    weights[rows[len(messages) :]] = [record.weight for _, record in labels]
+    extra: list[bytes] = []
+    for field, those in texts.items():
+        raw = [b"" if text is None else text.encode() for text in those]
+        sizes = np.array(list(map(len, raw)), np.int64)
+        there = np.array([text is not None for text in those], np.bool_)
+        places = end + np.cumsum(sizes) - sizes
+        end += int(sizes.sum())
+        chars = np.array([len(text or "") for text in those], np.int64)
+        for column, numbers in enumerate((places, sizes, chars)):
+            fields[rows, field + column] = np.where(there, numbers, -1)
+        extra += raw
+    return b"".join([*extra, bytes(PADDING)]) if rows else b""

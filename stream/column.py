@@ -71,6 +71,15 @@ class Column(Sequence[bytes | None]):
         for index, (start, end) in enumerate(pairwise(self.starts.tolist())):
             yield None if self.missing is not None and self.missing[index] else raw[start - first : end - first]
 
+    def some(self, places: Sequence[int]) -> list[bytes | None]:
+        """Return the values at some places."""
+        if not len(places):
+            return []
+        if 4 * len(places) > len(self):
+            values = list(self)
+            return [values[place] for place in places]
+        return [self[place] for place in places]
+
     def __add__(self, more: "Column") -> "Column":
         """Return these values and those that follow them."""
         return Column.joined([self, more])
