@@ -397,6 +397,7 @@ class Learner:
 
     def _save(self) -> bool:
         """Write a checkpoint of everything; tell whether there is one now."""
+        self._land()  # what is sent of a batch is waited for, and it is sent when it lands
         if self._halted or not self._finish_checkpoint():
             return False
         if self._batch == self._checkpoint_batch:
