@@ -15,11 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, feedback, metrics, model, openapi, predict
+from api import errors, feedback, metrics, mlflow, model, open_inference, openapi, predict
 from api.body import Bodies
 from api.connection import Connection
 from api.feedback import Appender
+from api.freshness import Freshness
 from api.metrics import CountRequests, Metrics
+from api.open_inference import OpenInference
 from api.predict import Predictor
 from api.settings import ApiSettings
 from api.watcher import Watcher
@@ -39,14 +41,19 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     """
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     counters, bodies = Metrics(watcher, connection), Bodies(settings)
-    predictor, appender = Predictor(watcher, counters, settings), Appender(connection, stream, settings)
+    freshness = Freshness(watcher, counters, settings)
+    predictor = Predictor(watcher, freshness, counters, settings)
+    inference = OpenInference(predictor, watcher, bodies, settings)
+    appender = Appender(connection, freshness, stream, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await asyncio.gather(*map(asyncio.to_thread, (watcher.start, connection.start)))
+            freshness.start()
             yield
         finally:
+            await freshness.close()
             await asyncio.gather(*map(asyncio.to_thread, (predictor.close, watcher.close, connection.close)))
 
     app: FastAPI = FastAPIOffline(
@@ -61,8 +68,11 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     app.include_router(predict.router(predictor, bodies, settings))
     app.include_router(feedback.router(appender, bodies, settings))
     app.include_router(model.router(watcher, connection))
+    app.include_router(open_inference.router(inference, _version()))
+    app.include_router(mlflow.router(predictor, watcher, bodies, settings, _version()))
     app.include_router(metrics.router(counters))
-    openapi.describe(app, [*predict.TYPES, *feedback.TYPES, *model.TYPES], settings)
+    types = [each for part in (predict, feedback, model, open_inference, mlflow) for each in part.TYPES]
+    openapi.describe(app, types, settings)
     routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
     app.add_middleware(CountRequests, metrics=counters, routes=routes)
     return app

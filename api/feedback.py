@@ -18,6 +18,7 @@ from api import openapi
 from api.body import Bodies
 from api.connection import Connection
 from api.errors import ApiError, json_response
+from api.freshness import Freshness
 from api.settings import ApiSettings
 from stream.errors import BadRecord
 from stream.log import Appended, NewRecord
@@ -104,9 +105,11 @@ _FEEDBACKS: Final = msgspec.json.Decoder(NewFeedback | list[NewFeedback])
 class Appender:
     """Appends the records of a request, all or none."""
 
-    def __init__(self, connection: Connection, stream: StreamSettings, settings: ApiSettings) -> None:
+    def __init__(
+        self, connection: Connection, freshness: Freshness, stream: StreamSettings, settings: ApiSettings
+    ) -> None:
         self.topics = stream.topics
-        self._connection = connection
+        self._connection, self._freshness = connection, freshness
         self._max_record_bytes, self._settings = stream.max_record_bytes, settings
 
     async def messages(self, sent: Sequence[NewMessage]) -> list[AppendedMessage]:
@@ -123,6 +126,7 @@ class Appender:
         self._check_number(sent)
         items = [_feedback(each, each.id or _new_id()) for each in sent]
         places = await self._append(self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback)
+        self._freshness.appended(places)
         return [
             AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place)
             for item, place in zip(items, places, strict=True)
