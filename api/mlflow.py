@@ -44,10 +44,16 @@ class Invocation(msgspec.Struct, frozen=True):
 class Predictions(msgspec.Struct, frozen=True):
     """A label for each text; where params ask for scores, objects."""
 
-    predictions: list[str] | list[PredictedLabel]
+    predictions: list[str | PredictedLabel]
 
 
-TYPES: Final = (Invocation, Predictions)
+class Pong(msgspec.Struct, frozen=True):
+    """A model is served."""
+
+    status: str = "ready"
+
+
+TYPES: Final = (Invocation, Predictions, Pong)
 _DECODER: Final = msgspec.json.Decoder(Invocation)
 _FORMS: Final = ("inputs", "instances", "dataframe_split", "dataframe_records")
 _EXAMPLES: Final = {
@@ -74,7 +80,7 @@ def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: Api
             if not isinstance(scores, bool):
                 raise _refuse("wrong-type", "params.scores must be true or false")
             _, predictions = await predictor.predict(check_texts(_texts(asked), settings))
-            return json_response(Predictions(predictions if scores else [each.label for each in predictions]))
+            return json_response(Predictions([each if scores else each.label for each in predictions]))
 
     async def ping() -> Response:
         served = watcher.served
@@ -86,7 +92,7 @@ def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: Api
                 "GET /readyz says what is missing.",
                 {"Retry-After": "1"},
             )
-        return Response("\n", media_type="application/json")
+        return json_response(Pong())
 
     for path in ("/ping", "/health"):
         routes.add_api_route(
@@ -94,10 +100,8 @@ def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: Api
             ping,
             operation_id=path[1:],
             summary="Whether a model is served",
-            responses={
-                200: {"description": "It is; an empty line."},
-                503: {"description": "Not yet.", "content": openapi.content(openapi.ref("Error"))},
-            },
+            responses=openapi.answers(200, "It is.", openapi.ref("Pong"))
+            | {503: {"description": "Not yet.", "content": openapi.content(openapi.ref("Error"))}},
         )
 
     @routes.get("/version", summary="Driftline's version", response_class=Response)
