@@ -213,9 +213,12 @@ class TestRetries:
             assert client.get("/model")["labels_learned"] == 1
 
     def test_it_gives_up_in_the_end(self) -> None:
-        with unreliable("http://127.0.0.1:9", ["503"] * 9) as proxy:
-            with Client(proxy.url, tries=3) as client, pytest.raises(Refused) as refused:
-                client.predict("a")
+        with (
+            unreliable("http://127.0.0.1:9", ["503"] * 9) as proxy,
+            Client(proxy.url, tries=3) as client,
+            pytest.raises(Refused) as refused,
+        ):
+            client.predict("a")
         assert (len(proxy.asked), refused.value.status, refused.value.code) == (3, 503, "unknown-answer")
 
     def test_what_cannot_become_right_is_not_tried_again(self, url: str) -> None:
