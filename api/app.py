@@ -24,6 +24,7 @@ from api.metrics import CountRequests, Metrics
 from api.open_inference import OpenInference
 from api.predict import Predictor
 from api.settings import ApiSettings
+from api.traces import make_traces
 from api.watcher import Watcher
 from stream.settings import StreamSettings
 
@@ -36,15 +37,16 @@ reflect a label within a second. Every error has one shape: what was wrong, and 
 def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     """Return the API over one log and one data directory. It connects once its lifespan begins.
 
-    The lifespan raises ConfigError where options cannot be meant, or the model's pickle may not be opened; a log that
-    is away is waited for.
+    Raises ConfigError for traces without their library. The lifespan raises ConfigError where options cannot be meant,
+    or the model's pickle may not be opened; a log that is away is waited for.
     """
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     counters, bodies = Metrics(watcher, connection), Bodies(settings)
     freshness = Freshness(watcher, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
     inference = OpenInference(predictor, watcher, bodies, settings)
-    appender = Appender(connection, freshness, stream, settings)
+    traces = make_traces(settings)
+    appender = Appender(connection, freshness, traces, stream, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +56,8 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
             yield
         finally:
             await freshness.close()
-            await asyncio.gather(*map(asyncio.to_thread, (predictor.close, watcher.close, connection.close)))
+            closing = (predictor.close, watcher.close, connection.close, traces.close)
+            await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
         title="Driftline",

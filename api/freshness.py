@@ -18,6 +18,7 @@ from msgspec import Meta
 from api.errors import ApiError
 from api.metrics import Metrics
 from api.settings import ApiSettings
+from api.traces import Learning, Trace
 from api.watcher import Watcher
 from stream.log import Appended
 
@@ -42,7 +43,7 @@ class Freshness:
 
     def __init__(self, watcher: Watcher, metrics: Metrics, settings: ApiSettings) -> None:
         self._watcher, self._metrics, self._wait_s = watcher, metrics, settings.max_wait_s
-        self._measured: deque[tuple[Appended, float]] = deque()
+        self._measured: deque[tuple[Appended, float, Learning | None]] = deque()
         self._n_waiting = 0
         self._somebody = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -53,16 +54,20 @@ class Freshness:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="freshness")
 
     async def close(self) -> None:
-        """Look no more."""
+        """Look no more, and end what was traced."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        for _, _, learning in self._measured:
+            if learning is not None:
+                learning.end(None)
 
-    def appended(self, places: Sequence[Appended]) -> None:
-        """Take the time of the last label of a request, which is durable now."""
+    def appended(self, places: Sequence[Appended], trace: Trace | None = None) -> None:
+        """Take the time of the last label of a request, which is durable now, and trace it to its end."""
         if places and len(self._measured) < MAX_MEASURED:
-            self._measured.append((places[-1], time.monotonic()))
+            learning = trace.learn(places[-1]) if trace is not None else None
+            self._measured.append((places[-1], time.monotonic(), learning))
             self._somebody.set()
 
     async def wait(self, asked: Sequence[FeedbackOffset]) -> None:
@@ -122,10 +127,15 @@ class Freshness:
     def _measure(self) -> None:
         if not self._measured:
             return
-        offsets, now = self._offsets(), time.monotonic()
+        served, now = self._watcher.served, time.monotonic()
+        info = served.quick.info() if served is not None else None
+        offsets = info.feedback_offsets if info is not None else {}
         for _ in range(len(self._measured)):
-            place, since = self._measured.popleft()
-            if offsets.get(str(place.partition), 0) > place.offset or now - since > MAX_MEASURED_S:
-                self._metrics.count_label_to_serving(now - since)
-            else:
-                self._measured.append((place, since))
+            place, since, learning = self._measured.popleft()
+            learned = offsets.get(str(place.partition), 0) > place.offset
+            if not learned and now - since <= MAX_MEASURED_S:
+                self._measured.append((place, since, learning))
+                continue
+            self._metrics.count_label_to_serving(now - since)
+            if learning is not None:
+                learning.end(info.version if info is not None and learned else None)

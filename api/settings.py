@@ -25,4 +25,7 @@ class ApiSettings(Settings):
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
         description="The model's name for clients of the Open Inference Protocol (/v2/models/NAME).",
     )
+    traces: bool = Field(
+        False, description="Send OpenTelemetry traces of labels to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
+    )
     access_log: bool = Field(False, description="Write a line to standard error for each request.")
