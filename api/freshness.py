@@ -28,11 +28,15 @@ MAX_MEASURED: Final = 256  # labels on their way whose time is taken; of the oth
 MAX_MEASURED_S: Final = 300.0  # a label that took longer is counted with this: no learner was at work
 
 
+# 7.0 is a whole number in JSON.
+_Number = Annotated[int, Meta(ge=0, le=1 << 62)] | Annotated[float, Meta(ge=0, le=2.0**62, multiple_of=1)]
+
+
 class FeedbackOffset(msgspec.Struct, frozen=True):
     """Where a label lies in the log, as the answer to POST /feedback says it."""
 
-    partition: Annotated[int, Meta(ge=0, le=1 << 31)]
-    offset: Annotated[int, Meta(ge=0, le=1 << 62)]
+    partition: _Number
+    offset: _Number
 
 
 FeedbackOffsets = Annotated[list[FeedbackOffset], Meta(max_length=1000)]
@@ -95,7 +99,7 @@ class Freshness:
 
     def _learned(self, asked: Sequence[FeedbackOffset]) -> bool:
         offsets = self._offsets()
-        return all(offsets.get(str(each.partition), 0) > each.offset for each in asked)
+        return all(offsets.get(_name(each), 0) > each.offset for each in asked)
 
     def _offsets(self) -> Mapping[str, int]:
         served = self._watcher.served
@@ -103,12 +107,12 @@ class Freshness:
 
     def _too_late(self, asked: Sequence[FeedbackOffset]) -> ApiError:
         offsets = self._offsets()
-        behind = next(each for each in asked if offsets.get(str(each.partition), 0) <= each.offset)
+        behind = next(each for each in asked if offsets.get(_name(each), 0) <= each.offset)
         return ApiError(
             503,
             "not-learned-yet",
-            f"after {self._wait_s:g} s the served model has learned partition {behind.partition} up to offset "
-            f"{offsets.get(str(behind.partition), 0)}, not yet {behind.offset}",
+            f"after {self._wait_s:g} s the served model has learned partition {_name(behind)} up to offset "
+            f"{offsets.get(_name(behind), 0)}, not yet {behind.offset:.0f}",
             "Ask again; GET /model says whether the learner is at work, and its lag.",
             {"Retry-After": "1"},
         )
@@ -139,3 +143,7 @@ class Freshness:
             self._metrics.count_label_to_serving(now - since)
             if learning is not None:
                 learning.end(info.version if info is not None and learned else None)
+
+
+def _name(place: FeedbackOffset) -> str:
+    return str(int(place.partition))
