@@ -1,7 +1,7 @@
 """How does a Python program ask, and tell?
 
 `Client` and `AsyncClient` (also `driftline.Client`) over httpx; both send the same `_Call`s, so they cannot differ.
-What failed on the way, or was refused for now (408, 429, 502, 503, 504), is tried again, later each time. That is safe:
+What failed on the way, or was refused for now (408, 412, 429, 502 to 504), is tried again, later each time. That is safe:
 a prediction changes nothing, and a message or a label is given its id before it is sent first, and counts once.
 """
 
@@ -23,7 +23,7 @@ from stream.errors import ConfigError, DriftlineError
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 FIRST_WAIT_S: Final = 0.1
 MAX_WAIT_S: Final = 10.0
-TRIED_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+TRIED_AGAIN: Final = frozenset({408, 412, 429, 502, 503, 504})
 _T = TypeVar("_T")
 
 
