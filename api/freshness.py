@@ -79,7 +79,7 @@ class Freshness:
 
         Raises
         ------
-        ApiError : 412, it has not within `max_wait_s`; 503, too many wait already.
+        ApiError : 409, it has not within `max_wait_s`; 503, too many wait already.
         """
         if self._learned(asked):
             return
@@ -109,7 +109,7 @@ class Freshness:
         offsets = self._offsets()
         behind = next(each for each in asked if offsets.get(_name(each), 0) <= each.offset)
         return ApiError(
-            412,
+            409,
             "not-learned-yet",
             f"after {self._wait_s:g} s the served model has learned partition {_name(behind)} up to offset "
             f"{offsets.get(_name(behind), 0)}, not yet {behind.offset:.0f}",

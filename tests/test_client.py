@@ -116,7 +116,7 @@ class TestWaiting:
         with running(place.stream, max_wait_s=0.2) as url:
             asked = {"text": SPAM, "min_feedback_offset": {"partition": 0, "offset": 4}}
             answer = post(f"{url}/predict", asked)
-            error = refusal(answer, 412)
+            error = refusal(answer, 409)
             assert error["code"] == "not-learned-yet"
             assert "up to offset 4, not yet 4" in error["message"]
             assert answer.headers["retry-after"] == "1"
