@@ -29,7 +29,7 @@ MAX_MEASURED_S: Final = 300.0  # a label that took longer is counted with this: 
 
 
 # 7.0 is a whole number in JSON.
-_Number = Annotated[int, Meta(ge=0, le=1 << 62)] | Annotated[float, Meta(ge=0, le=2.0**62, multiple_of=1)]
+_Number = Annotated[int, Meta(ge=0, le=1 << 53)] | Annotated[float, Meta(ge=0, le=2.0**53, multiple_of=1)]
 
 
 class FeedbackOffset(msgspec.Struct, frozen=True):

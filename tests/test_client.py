@@ -127,7 +127,7 @@ class TestWaiting:
         "least",
         [
             7, "7", {"partition": 0}, {"offset": 0}, {"partition": -1, "offset": 0}, {"partition": 0, "offset": -1},
-            {"partition": 0.5, "offset": 0}, {"partition": 0, "offset": 1 << 63}, [7],
+            {"partition": 0.5, "offset": 0}, {"partition": 0, "offset": 1 << 54}, [7],
             [{"partition": 0, "offset": 0}] * 1001,
         ],
     )  # fmt: skip
