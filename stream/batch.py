@@ -122,9 +122,9 @@ def _lay_out(
     ]
     rows = [index for index, _ in messages + labels]
     texts: dict[int, list[str | None]] = {
-        KEY: [record.id for _, record in messages] + [record.message_id for _, record in labels],
-        CONTENT: [record.text for _, record in messages] + [record.label for _, record in labels],
-        OWN: [None] * len(messages) + [record.id for _, record in labels],
+        KEY: [*[record.id for _, record in messages], *[record.message_id for _, record in labels]],
+        CONTENT: [*[record.text for _, record in messages], *[record.label for _, record in labels]],
+        OWN: [*[None for _ in messages], *[record.id for _, record in labels]],
     }
     kinds[rows[: len(messages)]], kinds[rows[len(messages) :]] = MESSAGE, LABEL
     weights[rows[len(messages) :]] = [record.weight for _, record in labels]

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import kafka_log, sqlite_file, sqlite_log
+from stream import kafka_log, librdkafka, sqlite_file, sqlite_log
 from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
 from stream.kafka_log import kafka_address, topic_config
 from stream.log import Appended, Log, NewRecord, Reader, Record, TopicPartition, Watermarks, open_log
@@ -73,11 +73,13 @@ APPENDER = """
 """
 
 
-@pytest.fixture(params=["sqlite", "kafka"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "kafka", "kafka without librdkafka's own interface"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give an address of each kind of log."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'made' / 'log.db'}"
+    if request.param != "kafka":
+        monkeypatch.setattr(librdkafka, "load", lambda: None)
     return f"kafka://{request.getfixturevalue('kafka')}"
 
 
@@ -623,6 +625,9 @@ class TestKafka:
         log = opened(f"kafka://{kafka}", partitions=3)
         log.create_topics([topic])
         return log
+
+    def test_librdkafka_has_the_interface_that_is_read_through(self) -> None:
+        assert librdkafka.load() is not None
 
     @KAFKA_PYTHON
     def test_reads_what_another_client_wrote(self, log: Log, kafka: str, topic: str) -> None:
