@@ -9,6 +9,7 @@ The layout of `rd_kafka_message_t` is part of librdkafka's public interface (rdk
 
 import ctypes
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t, c_void_p
@@ -111,7 +112,7 @@ def load() -> Any:
         except (OSError, AttributeError) as error:
             _log.warning("records are read the slower way: %s", error)
             continue
-        if ctypes.sizeof(c_void_p) == 8:  # what the layout above is for
+        if ctypes.sizeof(c_void_p) == 8 and sys.byteorder == "little":  # what the layout above is for
             return library
     return None
 
