@@ -56,6 +56,9 @@ class Counts(msgspec.Struct):
     updates: int = 0  # labels_learned, and what was learned of expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
+    clock_jumps: int = 0  # timestamps too far from their partition's clock to count
+    over_quota: int = 0  # labels beyond their source's quota; rejected, too
+    unwritten: int = 0  # predictions too large for the log even without scores
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -70,7 +73,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     rules: Rules
     labels: list[str]
     positions: Offsets  # the next offset of each partition
-    clocks: Offsets  # the highest timestamp taken of each partition, ms
+    clocks: Offsets  # of each partition behind the last record taken, ms
     counts: Counts
     join_counts: JoinCounts
     alarms: Alarms
@@ -78,6 +81,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
+    ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
 
 
 class Checkpoint(msgspec.Struct):

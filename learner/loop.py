@@ -34,7 +34,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -42,7 +42,7 @@ from learner import checkpoint as checkpoints
 from learner import drift, durable, pair
 from learner import journal as journals
 from learner.alarms import Alarm
-from learner.checkpoint import Checkpoint, Manifest, Offsets
+from learner.checkpoint import Checkpoint, Manifest
 from learner.classifier import Classifier
 from learner.committer import Committer
 from learner.journal import Applied, Head, Journal
@@ -58,6 +58,7 @@ from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
+from stream.clock import Clock
 from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
@@ -75,6 +76,7 @@ CONFIRM_S: Final = 2.0
 PUT_OFF_S: Final = 1.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
 _LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Learner:
@@ -191,10 +193,10 @@ class Learner:
         machine.drift.load_state(newest.drift)
         machine.counts, machine.alarms = manifest.counts, manifest.alarms
         machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
-        self._open(stock.positions, _partitions(manifest.clocks))
+        self._open(stock.positions, _clocks(manifest))
         self._replay(replayed, on_replay)
         self._check_unchanged()
-        machine.obey(self._rules())
+        self._obey(self._rules())
         self._losses = manifest.losses
         if stock.losses or stock.added:
             self._record(stock)
@@ -269,7 +271,7 @@ class Learner:
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
-                self._machine.obey(applied.rules)
+                self._obey(applied.rules)
             outputs = self._machine.apply(self._merger.take_spans(applied.spans)) if applied.spans else {}
             self._batch = applied.batch
             if applied.batch > delivered:
@@ -286,12 +288,17 @@ class Learner:
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
 
-    def _open(self, positions: Mapping[TopicPartition, int], clocks: Mapping[TopicPartition, int]) -> None:
+    def _open(self, positions: Mapping[TopicPartition, int], clocks: Mapping[TopicPartition, Clock]) -> None:
         self._readers = [
             self._log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
             for topic in self._stream.topics[:2]
         ]
-        self._merger = Merger(self._readers, positions, clocks)
+        self._merger = Merger(self._readers, positions, clocks, self._machine.rules.max_clock_jump_ms)
+
+    def _obey(self, rules: Rules) -> None:
+        """Go by these rules from the next batch on."""
+        self._machine.obey(rules)
+        self._merger.obey(rules.max_clock_jump_ms)
 
     # Running.
 
@@ -539,7 +546,7 @@ class Learner:
             rules=machine.rules,
             labels=list(machine.classifier.labels),
             positions=_by_topic(positions),
-            clocks=_by_topic(self._merger.clocks),
+            clocks=_by_topic({partition: clock.now_ms for partition, clock in self._merger.clocks.items()}),
             counts=copy.copy(machine.counts),
             join_counts=copy.copy(machine.join.counts),
             alarms=copy.deepcopy(machine.alarms),
@@ -547,6 +554,7 @@ class Learner:
             identities={topic: state.identity for topic, state in self._known.items()},
             ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
             losses=copy.deepcopy(self._losses),
+            ahead=_by_topic({partition: clock[1:] for partition, clock in self._merger.clocks.items() if clock.votes}),
         )
         model = self._saver.copy(machine.classifier.state())
         state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
@@ -624,16 +632,24 @@ def _marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
     return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}
 
 
-def _by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:
-    found: Offsets = {}
-    for partition, offset in offsets.items():
-        found.setdefault(partition.topic, {})[str(partition.partition)] = offset
+def _by_topic(values: Mapping[TopicPartition, _T]) -> dict[str, dict[str, _T]]:
+    found: dict[str, dict[str, _T]] = {}
+    for partition, value in values.items():
+        found.setdefault(partition.topic, {})[str(partition.partition)] = value
     return found
 
 
-def _partitions(offsets: Offsets) -> dict[TopicPartition, int]:
+def _partitions(values: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition, _T]:
     return {
-        TopicPartition(topic, int(number)): offset
-        for topic, of_topic in offsets.items()
-        for number, offset in of_topic.items()
+        TopicPartition(topic, int(number)): value
+        for topic, of_topic in values.items()
+        for number, value in of_topic.items()
+    }
+
+
+def _clocks(manifest: Manifest) -> dict[TopicPartition, Clock]:
+    ahead = _partitions(manifest.ahead)
+    return {
+        partition: Clock(now_ms, *ahead.get(partition, (0, 0)))
+        for partition, now_ms in _partitions(manifest.clocks).items()
     }

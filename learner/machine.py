@@ -30,6 +30,7 @@ from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.drift import Drift, Shift
 from learner.progress import Progress
 from learner.settings import Rules
+from stream.clock import LAST_TIMESTAMP_MS
 from stream.errors import BadRecord
 from stream.join import Entry, Join, Labels, Window
 from stream.log import Chunk, NewRecord, Record
@@ -50,8 +51,6 @@ from stream.records import (
 Outputs = Mapping[str, list[NewRecord]]  # by topic
 Decoded = Message | Feedback | BadRecord | None  # None: a tombstone
 
-# What a producer may give for a time is any 64-bit number; a date ends with the year 9999.
-LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
 # Fewer records are sooner taken one by one than together.
 MANY: Final = 16
 
@@ -159,6 +158,7 @@ class Machine:
                 run = Run.of(records[part], times_ms[part], partitions[part])
                 if stop - start < MANY or not self._plan_run(plan, start, run):
                     self._one_by_one(plan, start, records[part], times_ms[part], partitions[part])
+        self.counts.clock_jumps += batch.disbelieved
         self.counts.messages_seen += len(plan.entries)
         self.counts.updates += len(plan.targets)
         self.counts.rejected += len(plan.rejected)

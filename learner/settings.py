@@ -1,5 +1,6 @@
 """How does the learner learn, remember and publish? (See stream/settings.py for how options become flags.)"""
 
+import math
 from typing import Final
 
 import msgspec
@@ -22,6 +23,7 @@ class Rules(msgspec.Struct, frozen=True):
     expire_as: str | None
     predictions: bool
     predictions_scores: int
+    max_clock_jump_ms: int | None = None  # None: as before there was a limit
 
 
 class LearnerSettings(Settings):
@@ -45,6 +47,12 @@ class LearnerSettings(Settings):
     publish_interval_s: float = Field(0.05, ge=0.0, description="A snapshot is published at most this often.")
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
+    max_clock_jump_hours: float = Field(
+        24.0,
+        gt=0,
+        description="A record's timestamp further than this from its partition's clock, ahead or behind, does not "
+        "count, unless most of a hundred records are as far ahead. inf: all count.",
+    )
     predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")
     accept_loss: bool = Field(
         False,
@@ -55,6 +63,7 @@ class LearnerSettings(Settings):
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:
         """Return the rules that follow from the options, for a log with so many partitions."""
+        jump_ms = self.max_clock_jump_hours * 3_600_000
         return Rules(
             topics=stream.topics,
             partitions=partitions,
@@ -63,4 +72,5 @@ class LearnerSettings(Settings):
             expire_as=self.expire_as,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
+            max_clock_jump_ms=None if jump_ms == math.inf else int(jump_ms),
         )
