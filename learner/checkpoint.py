@@ -27,10 +27,12 @@ from learner import durable
 from learner.alarms import Alarms
 from learner.classifier import State
 from learner.durable import Parts
+from learner.gate import GateState
 from learner.losses import Losses
 from learner.settings import Rules
 from stream.errors import StateError
 from stream.join import JoinCounts
+from stream.quota import Quotas
 
 FORMAT: Final = 2
 KEPT: Final = 3
@@ -82,6 +84,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
+    quotas: Quotas = msgspec.field(default_factory=Quotas)
+    gate: GateState = {}
 
 
 class Checkpoint(msgspec.Struct):

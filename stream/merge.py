@@ -1,7 +1,7 @@
 """In which order are the records of several partitions taken?
 
-By time: each partition has a clock (clock.py), in short the highest timestamp read from it so far, and a record's key is
-that clock as it passes. Records are taken by (key, lane, offset), never past a partition that has more records which
+By time: each partition has a clock (clock.py), in short the highest timestamp read from it so far, and a record's key
+is that clock as it passes. Records are taken by (key, lane, offset), never past a partition that has more records which
 have not arrived yet. So the order is the same wherever the reading is cut into batches, and a batch's order can be had
 again from its spans alone: that is what the journal holds.
 """
@@ -9,7 +9,7 @@ again from its spans alone: that is what the journal holds.
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from stream.log import Chunk, Reader, Record, TopicPartition
 # A partition that runs ahead of the others is held back beyond this much, and taken up again below a quarter of it.
 MAX_LANE_RECORDS: Final = 1 << 16
 MAX_LANE_BYTES: Final = 32 << 20
-# A batch ends here at the latest, but has one record: thousands of large ones would not fit into memory with their texts.
+# A batch ends here at the latest, but has one record: thousands of large ones would not fit into memory.
 MAX_BATCH_BYTES: Final = 32 << 20
 # How long a partition that should have more records and gives none holds up the others; then its broker counts as away.
 PATIENCE_S: Final = 5.0
@@ -108,6 +108,13 @@ class _Lane:
         if len(self.keys):
             self.keys, self.clock = advance(self.clock, self.records.timestamps_ms, max_jump_ms)
 
+    def mark(self) -> tuple[Any, ...]:
+        """Return what `pop` changes; nothing in it is changed in place."""
+        return self.position, self.taken_clock, self.records, self.keys, self.n_bytes
+
+    def go_back(self, mark: tuple[Any, ...]) -> None:
+        self.position, self.taken_clock, self.records, self.keys, self.n_bytes = mark
+
     def hold_back(self) -> None:
         full = max(len(self.keys) / MAX_LANE_RECORDS, self.n_bytes / MAX_LANE_BYTES)
         if full > 1 and not self.paused:
@@ -155,6 +162,7 @@ class Merger:
             for partition, reader in sorted(of_reader, key=lambda pair: _lane_order(pair[0]))
         ]
         self._by_partition = {lane.partition: lane for lane in self._lanes}
+        self._marks: list[tuple[Any, ...]] = []  # before the last batch
         self.obey(max_jump_ms)
 
     def obey(self, max_jump_ms: int | None) -> None:
@@ -189,6 +197,11 @@ class Merger:
                 return NOTHING
             self._fill(max_records, min(SLICE_S, left))
         return self._pop(counts, max_records, MAX_BATCH_BYTES)
+
+    def put_back(self) -> None:
+        """Undo the last `take`: its records are the next ones again."""
+        for lane, mark in zip(self._lanes, self._marks, strict=True):
+            lane.go_back(mark)
 
     def take_spans(self, spans: Iterable[Span]) -> Batch:
         """Return exactly the records of these spans, in the order in which `take` gave them.
@@ -246,6 +259,7 @@ class Merger:
         taken = np.bincount(of_lane[order], minlength=len(self._lanes)).tolist()
         # Of each lane the first records were taken: places among those are places among all, less what was left before.
         left = np.cumsum([0, *(counts.get(rank, 0) - count for rank, count in enumerate(taken))])
+        self._marks = [lane.mark() for lane in self._lanes]
         chunks, spans, disbelieved = [], [], 0
         for lane, count in zip(self._lanes, taken, strict=True):
             if count:
