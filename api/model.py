@@ -81,7 +81,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     corrected: int = 0
     retracted: int = 0
     expired: int = 0
-    clock_jumps: int = 0  # timestamps too far from their partition's clock to count
+    clock_jumps: int = 0  # timestamps too far from the log's clock to count
     over_quota: int = 0  # labels refused because their source sent too many
     unwritten: int = 0  # predictions too large for the log even without scores
     pending: int = 0  # messages that wait for a label now

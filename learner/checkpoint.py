@@ -58,7 +58,7 @@ class Counts(msgspec.Struct):
     updates: int = 0  # labels_learned, and what was learned of expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
-    clock_jumps: int = 0  # timestamps too far from their partition's clock to count
+    clock_jumps: int = 0  # timestamps too far from the log's clock to count
     over_quota: int = 0  # labels beyond their source's quota; rejected, too
     unwritten: int = 0  # predictions too large for the log even without scores
 
@@ -84,6 +84,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
+    clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
     quotas: Quotas = msgspec.field(default_factory=Quotas)
     gate: GateState = {}
 

@@ -216,7 +216,7 @@ class Learner:
         machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
         machine.gate.load_state(manifest.gate)
         machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
-        self._open(stock.positions, _clocks(manifest))
+        self._open(stock.positions, _clocks(manifest), Clock(*manifest.clock))
         self._replay(replayed, on_replay)
         self._check_unchanged()
         self._obey(self._rules())
@@ -311,13 +311,18 @@ class Learner:
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
 
-    def _open(self, positions: Mapping[TopicPartition, int], clocks: Mapping[TopicPartition, Clock]) -> None:
+    def _open(
+        self,
+        positions: Mapping[TopicPartition, int],
+        clocks: Mapping[TopicPartition, Clock],
+        clock: Clock = Clock(),  # noqa: B008
+    ) -> None:
         self._refusal = None  # where it begins anew there may be other records
         self._readers = [
             self._log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
             for topic in self._stream.topics[:2]
         ]
-        self._merger = Merger(self._readers, positions, clocks, self._machine.rules.max_clock_jump_ms)
+        self._merger = Merger(self._readers, positions, clocks, self._machine.rules.max_clock_jump_ms, clock)
 
     def _obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""
@@ -616,6 +621,7 @@ class Learner:
             ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
             losses=copy.deepcopy(self._losses),
             ahead=_by_topic({partition: clock[1:] for partition, clock in self._merger.clocks.items() if clock.votes}),
+            clock=self._merger.clock,
             quotas=machine.quotas.copy(),
             gate=machine.gate.state(),
         )

@@ -420,7 +420,7 @@ class Machine:
             map(self._version, updates.tolist()),
             _timestamps(messages, times_ms),
         )
-        encoded = encode_lines(predictions).split(b"\n")  # JSON has no line break of its own
+        encoded = encode_lines(predictions).split(b"\n")[:-1]  # JSON has no line break of its own
         if max(map(len, encoded)) <= self.rules.max_record_bytes:
             return list(map(NewRecord, map(str.encode, ids), encoded, times_ms))
         return self._fitting(ids, encoded, times_ms)

@@ -27,7 +27,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "retracted": (join.retracted, "Labels taken back."),
         "expired": (join.expired, "Messages that left without a label."),
         "orphaned": (join.orphaned, "Labels that left without their message."),
-        "clock_jumps": (counts.clock_jumps, "Timestamps too far from their partition's clock to count."),
+        "clock_jumps": (counts.clock_jumps, "Timestamps too far from the log's clock to count."),
         "unwritten_predictions": (counts.unwritten, "Predictions too large for the log even without scores."),
         "quarantines": (status.gate.times, "How often the publish gate was shut."),
         "stalls": (status.stalls, "How often the learner was stalled, since its process began."),

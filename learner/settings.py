@@ -54,8 +54,8 @@ class LearnerSettings(Settings):
     max_clock_jump_hours: float = Field(
         24.0,
         gt=0,
-        description="A record's timestamp further than this from its partition's clock, ahead or behind, does not "
-        "count, unless most of a hundred records are as far ahead. inf: all count.",
+        description="A record's timestamp further than this from the log's clock, ahead or behind, does not "
+        "count, unless a hundred records more than others are as far ahead. inf: all count.",
     )
     source_quota: str | None = Field(
         None,

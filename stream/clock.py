@@ -1,13 +1,15 @@
-"""What time is it in a partition?
+"""What time is it in the log?
 
-The highest timestamp read from it, but producers write the timestamps: a single one from the year 2100 would make all
-messages in the join window too old at once. So a record moves its partition's clock by at most `max_jump_ms`. What lies
-further ahead is a vote for a jump, what does not takes one vote back (Boyer and Moore 1991), and with VOTES votes the
-clock goes to the lowest time that was voted for: after an idle week the hundredth record sets it right, and no producer
-whose clock is wrong can, while others send more than it does. A time further away than `max_jump_ms`, ahead or behind,
-does not count: the clock stands in for it. The first record of a partition is taken at its word.
+The highest timestamp read so far, but producers write the timestamps: a single one from the year 2100 would make all
+messages in the join window too old at once. So a record moves a clock by at most `max_jump_ms`. What lies further ahead
+is a vote for a jump, what does not takes one vote back (Boyer and Moore 1991), and with VOTES votes the clock goes to
+the lowest time that was voted for: after an idle week the hundredth record sets it right, and no producer whose clock
+is wrong can, while others send more than it does. A time further away than `max_jump_ms`, ahead or behind, does not
+count: the clock stands in for it. The first record is taken at its word: where that was wrong, all have its time until
+the world gets there, so that nothing leaves the window by age, only by number and bytes.
 
-All of this is a function of the partition's records in their order, wherever they are cut.
+All of this is a function of the records in their order, wherever they are cut. Each partition has a clock for its place
+among the others, and all together have one for the times (merge.py).
 """
 
 from typing import Final, NamedTuple
@@ -24,7 +26,7 @@ Ints = NDArray[np.int64]
 
 
 class Clock(NamedTuple):
-    """A partition's clock: the time, and the votes for a later one."""
+    """The time, and the votes for a later one."""
 
     now_ms: int = 0  # 0: there was no record yet
     ahead_ms: int = 0  # the lowest time that was voted for
@@ -55,7 +57,7 @@ def advance(clock: Clock, times_ms: Ints, max_jump_ms: int | None) -> tuple[Ints
 
 
 def believed(times_ms: Ints, keys: Ints, max_jump_ms: int | None) -> tuple[Ints, int]:
-    """Return the records' times, the clock's where a timestamp does not count, and of how many that is so."""
+    """Return the records' times, the clock's where one does not count, and of how many that is so."""
     if max_jump_ms is None:
         return times_ms, 0
     wrong = (times_ms > keys) | (times_ms < keys - max_jump_ms)

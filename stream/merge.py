@@ -3,7 +3,8 @@
 By time: each partition has a clock (clock.py), in short the highest timestamp read from it so far, and a record's key
 is that clock as it passes. Records are taken by (key, lane, offset), never past a partition that has more records which
 have not arrived yet. So the order is the same wherever the reading is cut into batches, and a batch's order can be had
-again from its spans alone: that is what the journal holds.
+again from its spans alone: that is what the journal holds. In this order all records pass one more clock, which says
+what time each counts as.
 """
 
 import math
@@ -93,15 +94,13 @@ class _Lane:
         )
         self.n_bytes += _size(records)
 
-    def pop(self, count: int) -> tuple[Chunk, int]:
-        """Return the first records, with the times that count, and of how many these are not their own."""
+    def pop(self, count: int) -> Chunk:
         taken, self.records = self.records.part(0, count), self.records.part(count)
         _, self.taken_clock = advance(self.taken_clock, taken.timestamps_ms, self.max_jump_ms)
-        times_ms, disbelieved = believed(taken.timestamps_ms, self.keys[:count], self.max_jump_ms)
         self.keys = self.keys[count:]
         self.n_bytes -= _size(taken)
         self.position = int(taken.offsets[-1]) + 1
-        return msgspec.structs.replace(taken, timestamps_ms=times_ms), disbelieved
+        return taken
 
     def obey(self, max_jump_ms: int | None) -> None:
         self.max_jump_ms, self.clock = max_jump_ms, self.taken_clock
@@ -145,7 +144,8 @@ class Merger:
     readers : one for each topic, so that a topic of small records cannot starve one of large records
     positions : the next offset of each partition that the readers read
     clocks : behind the last record that was taken before, for each partition that had one
-    max_jump_ms : how far a record may move its partition's clock; None: as far as it says
+    max_jump_ms : how far a record may move a clock; None: as far as it says
+    clock : of all partitions, behind the last record that was taken before; an attribute, too
     """
 
     def __init__(
@@ -154,6 +154,7 @@ class Merger:
         positions: Mapping[TopicPartition, int],
         clocks: Mapping[TopicPartition, Clock],
         max_jump_ms: int | None = None,
+        clock: Clock = Clock(),  # noqa: B008
     ) -> None:
         self._readers = readers
         of_reader = sorted((partition, reader) for reader in readers for partition in reader.partitions)
@@ -162,11 +163,13 @@ class Merger:
             for partition, reader in sorted(of_reader, key=lambda pair: _lane_order(pair[0]))
         ]
         self._by_partition = {lane.partition: lane for lane in self._lanes}
-        self._marks: list[tuple[Any, ...]] = []  # before the last batch
+        self.clock = clock
+        self._before: tuple[list[tuple[Any, ...]], Clock] = [], clock  # the last batch was taken
         self.obey(max_jump_ms)
 
     def obey(self, max_jump_ms: int | None) -> None:
         """Go by this limit from the next record on that is taken."""
+        self._max_jump_ms = max_jump_ms
         for lane in self._lanes:
             lane.obey(max_jump_ms)
 
@@ -200,7 +203,8 @@ class Merger:
 
     def put_back(self) -> None:
         """Undo the last `take`: its records are the next ones again."""
-        for lane, mark in zip(self._lanes, self._marks, strict=True):
+        marks, self.clock = self._before
+        for lane, mark in zip(self._lanes, marks, strict=True):
             lane.go_back(mark)
 
     def take_spans(self, spans: Iterable[Span]) -> Batch:
@@ -259,16 +263,29 @@ class Merger:
         taken = np.bincount(of_lane[order], minlength=len(self._lanes)).tolist()
         # Of each lane the first records were taken: places among those are places among all, less what was left before.
         left = np.cumsum([0, *(counts.get(rank, 0) - count for rank, count in enumerate(taken))])
-        self._marks = [lane.mark() for lane in self._lanes]
-        chunks, spans, disbelieved = [], [], 0
+        self._before = [lane.mark() for lane in self._lanes], self.clock
+        chunks, spans = [], []
         for lane, count in zip(self._lanes, taken, strict=True):
             if count:
                 start = lane.position
-                chunk, n = lane.pop(count)
-                chunks.append(chunk)
-                disbelieved += n
+                chunks.append(lane.pop(count))
                 spans.append(Span(lane.partition, start, lane.position))
-        return Batch(chunks, order - left[of_lane[order]], spans, disbelieved)
+        order -= left[of_lane[order]]
+        chunks, disbelieved = self._date(chunks, order)
+        return Batch(chunks, order, spans, disbelieved)
+
+    def _date(self, chunks: list[Chunk], order: NDArray[np.int64]) -> tuple[list[Chunk], int]:
+        """Return chunks with the times that count, and how many of these are not the records' own."""
+        if self._max_jump_ms is None or not chunks:
+            return chunks, 0
+        times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])
+        keys, self.clock = advance(self.clock, times_ms[order], self._max_jump_ms)
+        times_ms[order], disbelieved = believed(times_ms[order], keys, self._max_jump_ms)
+        if disbelieved:
+            parts = np.split(times_ms, np.cumsum([len(chunk) for chunk in chunks])[:-1])
+            replace = msgspec.structs.replace
+            chunks = [replace(chunk, timestamps_ms=part) for chunk, part in zip(chunks, parts, strict=True)]
+        return chunks, disbelieved
 
 
 def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:
