@@ -23,6 +23,7 @@ from learner.status import Status
 
 MAX_LABEL_SERIES: Final = 100
 OTHER: Final = "(other)"
+_TO_SERVING_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -49,6 +50,12 @@ class Metrics:
             ("label",),
             registry=self.registry,
         )
+        self._label_to_serving = Histogram(
+            "driftline_label_to_serving_seconds",
+            "Time from a label's append by this process to a served model that has learned it.",
+            buckets=_TO_SERVING_BUCKETS,
+            registry=self.registry,
+        )
         self._by_request: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._by_label: dict[str, Counter] = {}
 
@@ -60,6 +67,10 @@ class Metrics:
             self._by_request[route, code] = known
         known[0].inc()
         known[1].observe(seconds)
+
+    def count_label_to_serving(self, seconds: float) -> None:
+        """Count a label that the served model has learned."""
+        self._label_to_serving.observe(seconds)
 
     def count_predictions(self, labels: Iterable[str]) -> None:
         """Count texts by the label that was predicted."""
@@ -96,7 +107,8 @@ class CountRequests:
         try:
             await self._app(scope, receive, watch)
         finally:
-            route = scope["path"] if scope["path"] in self._routes else OTHER
+            template = getattr(scope.get("route"), "path", None)
+            route = template if template in self._routes else OTHER
             self._metrics.count_request(route, code, time.perf_counter() - started)
 
 

@@ -5,11 +5,14 @@ number of series.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from learner.alarms import Alarms
+from learner.progress import DELAY_EDGES_MS
 from learner.status import Status
 
 
@@ -49,6 +52,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
     pause = status.checkpoint_pause_seconds
     yield gauge("checkpoint_pause_seconds", "Time that the learner stood still for the last checkpoint.", pause)
     yield gauge("snapshot_seconds", "Time that the last snapshot took.", status.snapshot_seconds)
+    yield _delays(progress.get("by_delay") or [])
     recent = progress.get("recent") or {}
     scores = {
         "accuracy": (progress.get("accuracy"), "Progressive accuracy as served, over all labels."),
@@ -73,6 +77,16 @@ def _alarms(alarms: Alarms) -> CounterMetricFamily:
     for label, changes in {"": alarms.overall, **alarms.by_label}.items():
         family.add_metric((label, "worse"), changes.worse)
         family.add_metric((label, "better"), changes.better)
+    return family
+
+
+def _delays(by_delay: list[dict[str, Any]]) -> HistogramMetricFamily:
+    """Return the delays of labels behind their messages, as they were scored; their sum is not known."""
+    edges = [*(str(edge / 1000) for edge in DELAY_EDGES_MS), "+Inf"]
+    numbers = accumulate(each["labels"] for each in by_delay)
+    family = HistogramMetricFamily("driftline_label_delay_seconds", "Time from a message to its label, as scored.")
+    if len(by_delay) == len(edges):
+        family.add_metric([], list(zip(edges, numbers, strict=True)), sum_value=None)
     return family
 
 
