@@ -7,7 +7,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
     checkpoints/000000000042/     named after the last batch in it
         model.safetensors         the classifier's arrays
         progress.safetensors      the metrics' arrays
-        drift.safetensors         the drift alarms' windows
+        drift.safetensors         the drift alarms' windows, and the publish gate's
         window-0.msgpack ...      one for each partition of the messages
         manifest.json             Manifest
         SHA256SUMS
@@ -27,7 +27,6 @@ from learner import durable
 from learner.alarms import Alarms
 from learner.classifier import State
 from learner.durable import Parts
-from learner.gate import GateState
 from learner.losses import Losses
 from learner.settings import Rules
 from stream.errors import StateError
@@ -86,7 +85,6 @@ class Manifest(msgspec.Struct, kw_only=True):
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
     clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
     quotas: Quotas = msgspec.field(default_factory=Quotas)
-    gate: GateState = {}
 
 
 class Checkpoint(msgspec.Struct):

@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.classifier import State
 from learner.kernels import kernel
 from stream.errors import StateError
 
@@ -36,7 +37,7 @@ LOSS, PRIOR = 0, 1  # columns of the ring
 SUM_LOSS, SUM_PRIOR, MEAN_BEFORE, REFERENCE, MARGIN = 0, 1, 2, 3, 4  # numbers
 LABELS, SHUT, TIMES = 0, 1, 2  # counts
 
-GateState = dict[str, bytes]
+PREFIX: Final = "gate_"  # of its arrays, which lie beside others in a file
 
 
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,22 +99,29 @@ class Gate:
             before_loss=float(before) if n >= 2 * RECENT else None,
         )
 
-    def state(self) -> GateState:
-        """Return everything, as bytes; the same labels give the same."""
+    def state(self) -> State:
+        """Return copies of everything; the same labels give the same bytes."""
         mean = np.trim_zeros(self._mean, "b")
         arrays = {"ring": self._ring, "mean": mean, "numbers": self._numbers[:MARGIN], "counts": self._counts}
-        return {name: array.tobytes() for name, array in arrays.items()}
+        return {PREFIX + name: array.copy() for name, array in arrays.items()}
 
-    def load_state(self, state: GateState) -> None:
-        """Take over what `state` gave; nothing where there is none, as in a checkpoint of before there was a gate."""
-        if not state:
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave, other arrays beside it; nothing where there is none, as from before the gate.
+
+        Raises
+        ------
+        StateError : an array is missing, or not what `state` gives.
+        """
+        given = {name.removeprefix(PREFIX): array for name, array in state.items() if name.startswith(PREFIX)}
+        if not given:
             return
         try:
-            self._ring[:] = np.frombuffer(state["ring"]).reshape(RECENT, 2)
-            mean = np.frombuffer(state["mean"])
+            mean = given["mean"]
+            for own, name in ((self._ring, "ring"), (self._numbers[:MARGIN], "numbers"), (self._counts, "counts")):
+                if given[name].shape != own.shape:
+                    raise ValueError(f"{name} has shape {given[name].shape}")
+                own[:] = given[name]
             self._mean[: len(mean)] = mean
-            self._numbers[:MARGIN] = np.frombuffer(state["numbers"])
-            self._counts[:] = np.frombuffer(state["counts"], np.int64)
         except (KeyError, ValueError) as error:
             raise StateError(f"the publish gate of the checkpoint cannot be read: {error!r}") from None
         if self._counts[LABELS] < 0:

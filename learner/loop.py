@@ -82,6 +82,7 @@ START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the loop's processor time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.1
+HELD_BACK_S: Final = 1.0  # until a model that is not served is looked at again
 LOGGED_ALARMS: Final = 5  # of a batch
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0
@@ -213,8 +214,8 @@ class Learner:
         machine.classifier.load_state(newest.model, manifest.labels)
         machine.progress.load_state(newest.progress)
         machine.drift.load_state(newest.drift)
+        machine.gate.load_state(newest.drift)
         machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
-        machine.gate.load_state(manifest.gate)
         machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
         self._open(stock.positions, _clocks(manifest), Clock(*manifest.clock))
         self._replay(replayed, on_replay)
@@ -597,7 +598,7 @@ class Learner:
         if not self._quarantine:
             _LOG.error("the newest model is not served, the one before is: %s", why)
         self._quarantine = why
-        self._next_snapshot = time.monotonic() + self._settings.publish_interval_s
+        self._next_snapshot = time.monotonic() + max(HELD_BACK_S, self._settings.publish_interval_s)
 
     def _checkpoint(self) -> None:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
@@ -623,10 +624,9 @@ class Learner:
             ahead=_by_topic({partition: clock[1:] for partition, clock in self._merger.clocks.items() if clock.votes}),
             clock=self._merger.clock,
             quotas=machine.quotas.copy(),
-            gate=machine.gate.state(),
         )
         model = self._saver.copy(machine.classifier.state())
-        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
+        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state() | machine.gate.state(), [])
         windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()

@@ -131,8 +131,12 @@ class Writer:
         whole = np.frombuffer(self._map, np.uint8)
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(halves)]
-        for half in reversed(range(halves)):
-            self._write(half, state, info)
+        try:
+            for half in reversed(range(halves)):
+                self._write(half, state, info)
+        except NotFinite:
+            durable.remove(self._partial)
+            raise
 
     def appear(self) -> None:
         """Get the name by which readers find it."""
@@ -154,9 +158,8 @@ class Writer:
         changed, broken = 0, ""
         for name, array in state.items():
             exponent = EXPONENTS.get(array.dtype.str, EXPONENTS[""])
-            n_changed, n_broken = copy_changed(
-                *(_flat(array, exponent), into.flat[name].view(exponent.dtype)), exponent
-            )
+            half_words = into.flat[name].view(exponent.dtype)
+            n_changed, n_broken = copy_changed(_flat(array, exponent), half_words, exponent)
             changed += n_changed
             broken = name if n_broken else broken
         into.info[: len(info)] = np.frombuffer(info, np.uint8)

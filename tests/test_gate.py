@@ -144,7 +144,8 @@ def test_the_state_does_not_depend_on_the_cuts_and_comes_back(seed: int, cuts: l
         again.load_state(other.state())
         other = again
         other.add(truth[start:end], scores[start:end], known[start:end], 0.01)
-    assert one.state() == other.state()
+    assert one.state().keys() == other.state().keys()
+    assert all(array.tobytes() == other.state()[name].tobytes() for name, array in one.state().items())
     assert one.report() == other.report()
 
 
@@ -153,6 +154,6 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     Gate(3).load_state({})
     for name in state:
         with pytest.raises(StateError):
-            Gate(3).load_state(state | {name: b"12345"})
+            Gate(3).load_state(state | {name: np.zeros(5000)})
         with pytest.raises(StateError):
             Gate(3).load_state({other: content for other, content in state.items() if other != name})

@@ -58,10 +58,10 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
-    arrays |= {f"d{name}": each for name, each in machine.drift.state().items()}
+    arrays |= {f"d{name}": each for name, each in (machine.drift.state() | machine.gate.state()).items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
-    state += [machine.gate.state(), machine.quotas]
+    state += [machine.quotas]
     return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
 
 

@@ -108,6 +108,7 @@ def test_what_is_not_finite_is_never_active(tmp_path: Path, dtype: str, number: 
     assert same(shown(reader)[0], arrays)
     with pytest.raises(NotFinite):
         Writer(tmp_path / "other", {"table": np.full(3, number, dtype)}, b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["pair"]
 
 
 def test_a_half_stays_as_it_is_until_the_publish_after_the_next(tmp_path: Path) -> None:
