@@ -59,15 +59,21 @@ class Watchdog:
         self._closing.set()
 
     def _run(self) -> None:
+        turn_s = min(TURN_S, self._patience_s / 4)
         batch, moved_at = -1, 0.0
-        while not self._closing.wait(min(TURN_S, self._patience_s / 4)):
+        turned_at = woke_at = time.monotonic()
+        while not self._closing.wait(turn_s):
             now, beat = time.monotonic(), self._beat
+            if now - turned_at > self._patience_s / 2:  # the whole process stood still, or the machine: begin anew
+                woke_at = now
+            turned_at = now
             if beat is None:
                 continue
             explained = beat.state in EXPLAINED
             if beat.batch != batch or explained or not self._lag():
                 batch, moved_at = beat.batch, now
-            self._judge(now - beat.at if beat.state not in SILENT else 0.0, now - moved_at)
+            silent_s = now - max(beat.at, woke_at) if beat.state not in SILENT else 0.0
+            self._judge(silent_s, now - max(moved_at, woke_at))
 
     def _judge(self, silent_s: float, still_s: float) -> None:
         problem = ""
