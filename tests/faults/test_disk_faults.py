@@ -18,7 +18,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from learner import durable, room
+from learner import durable
+from learner import room as rooms
 from learner.checkpoint import list_checkpoints, load_checkpoint
 from learner.durable import AppendFile, replace, write_directory
 from learner.status import read_status
@@ -376,9 +377,9 @@ def test_a_write_that_found_room_is_not_tried_again_for_the_reserve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a journal would have an entry twice: what was given up made the room, and cannot be had back yet."""
-    monkeypatch.setattr(room, "RETRY_S", 0.0)
+    monkeypatch.setattr(rooms, "RETRY_S", 0.0)
     reports: list[str] = []
-    place = room.Room(tmp_path, lambda: False, reports.append)
+    place = rooms.Room(tmp_path, lambda: False, reports.append)
     keep, calls = durable.replace, []
 
     def scarce(path: Path, content: bytes) -> None:
@@ -395,5 +396,5 @@ def test_a_write_that_found_room_is_not_tried_again_for_the_reserve(
     monkeypatch.setattr(durable, "replace", scarce)
     assert place.wait_for(write) == "written"
     assert calls == [0, 1]
-    assert reports == ["no room for an entry"] + 4 * [f"no room for {room.FILE}"]
-    assert (tmp_path / room.FILE).stat().st_size == room.RESERVE_BYTES
+    assert reports == ["no room for an entry"] + 4 * [f"no room for {rooms.FILE}"]
+    assert (tmp_path / rooms.FILE).stat().st_size == rooms.RESERVE_BYTES
