@@ -140,12 +140,13 @@ def text_buffers(settings: TextSettings) -> Buffers:
     while free < 8 * settings.max_features:
         free *= 2
     n_lengths = len(settings.lengths)
+    n_words = max(min(settings.max_chars, settings.max_features), FEW)  # as many pairs may be hashed, and cut then
     places = settings.max_chars + FIRST + 1 + WHOLE
     return (
-        np.empty(2 * max(settings.max_features, FEW) + BLOCK * n_lengths, np.uint32),
+        np.empty(max(n_words, settings.max_features) + n_words + BLOCK * n_lengths, np.uint32),
         np.empty(free, np.uint32),  # distinct features
         np.zeros(4 * settings.max_chars + FIRST + 3 * WHOLE, np.uint8),  # folded UTF-8
-        *np.zeros((2, settings.max_chars + 1 + 2 * GROUP), np.int64),  # where in it each token begins, and ends
+        *np.zeros((2, settings.max_chars + 1 + 2 * GROUP), np.int32),  # where in it each token begins, and ends
         *np.zeros((3, places), np.uint32),  # code points, folded ones, and keys: of what is not ASCII
         np.zeros(2 * settings.max_chars + 1 + settings.chars_max + WHOLE, np.uint32),  # folded ones between boundaries
         np.empty(BLOCK, np.uint64),  # unfinished hashes of n-grams
