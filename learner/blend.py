@@ -50,7 +50,7 @@ from learner.experts import (
     put_back,
 )
 from learner.kernels import kernel
-from learner.mixer import LEAST_LOG, N_LENGTHS, choose_contexts, learn_weights, log_softmax, mix
+from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, log_softmax, mix
 from learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
 from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
@@ -109,7 +109,7 @@ class Blend(Classifier):
     """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
 
     tables = frozenset({"grams", "terms", "counts", "sketch"})
-    steps = frozenset({"gram_squares", "term_states"})
+    steps = frozenset({"gram_squares", "term_states", "covariances"})
 
     settings: BlendSettings
     _sketch: Sketch
@@ -121,8 +121,7 @@ class Blend(Classifier):
         slots = 1 << self.settings.bits
         term_states = np.zeros((slots >> TERM_SHARE, TERM_WIDTH), np.float32)
         term_states[:, 1] = FIRST_VARIANCE
-        weights = np.zeros((1 + N_LENGTHS + self.max_labels, N_EXPERTS + 1))
-        weights[0, :N_EXPERTS] = FIRST_WEIGHTS
+        weights, covariances = first_weights(self.max_labels, FIRST_WEIGHTS)
         self._state: State = {
             "grams": np.zeros(slots, np.float32),
             "gram_squares": np.zeros(slots, np.float32),
@@ -132,6 +131,7 @@ class Blend(Classifier):
             "totals": np.zeros((self.max_labels, 3)),
             "overall": np.array([1.0, 0, 0]),
             "weights": weights,
+            "covariances": covariances,
             "factors": np.zeros(self.max_labels),
             "known": np.zeros(self.max_labels, np.uint8),
             "counters": np.zeros(2, np.int64),
@@ -149,6 +149,7 @@ class Blend(Classifier):
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
             np.zeros((4, places + LANES), np.float32),  # values of features, and what learns a label
+            np.empty((4, N_EXPERTS)),  # of the mixer
         )
 
     @property
@@ -166,7 +167,7 @@ class Blend(Classifier):
             (state["grams"], state["terms"].reshape(-1), state["counts"]),
             (state["gram_squares"], state["term_states"].reshape(-1)),
             (state["totals"], state["overall"]),
-            (state["weights"], state["factors"]),
+            (state["weights"], state["covariances"], state["factors"]),
             state["known"],
             state["counters"],
             self._sketch,
@@ -197,7 +198,7 @@ class Blend(Classifier):
         known = state["known"]
         n_labels = int(state["counters"][N_LABELS])
         contexts = choose_contexts(logs, hashed.n_words, known, n_labels)
-        weights = state["weights"][[0, *contexts], :N_EXPERTS].sum(axis=0)
+        weights = state["weights"][[0, *contexts]].sum(axis=0)
         parts = [
             limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
             for part in self._experts(hashed, n_labels)
@@ -411,7 +412,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     tables : grams, terms, counts, flat; changed
     states : gram_squares, term_states, flat; changed
     bayes_totals : as in bayes.py; changed
-    mixing : weights and factors, as in mixer.py; changed
+    mixing : weights, covariances and factors, as in mixer.py; changed
     known, counters : as in linear.py; changed
     sketch : changed: the features of texts to be learned
     work : arrays that are overwritten
@@ -428,10 +429,10 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     O(features * labels). Bit-exact on one machine.
     """
-    shape, all_gram_bases, all_term_bases, gram_sums, term_sums, rows, logs, p, planes = work
+    shape, all_gram_bases, all_term_bases, gram_sums, term_sums, rows, logs, p, planes, mixer_work = work
     grams, terms, counts = tables
     totals, overall = bayes_totals
-    mixer_weights, factors = mixing
+    mixer_weights, covariances, factors = mixing
     max_labels = known.shape[0]
     one = np.float32(1)
     sums = (gram_sums, term_sums, rows[0])
@@ -491,7 +492,10 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             continue
         if target < n_labels and known[target]:
             part = min(weight_left, one)
-            learn_weights(logs, known, scores[text], target, part, n_labels, mixer_weights, factors, contexts)
+            learn_weights(
+                logs, known, scores[text], target, part, n_labels,
+                mixer_weights, covariances, factors, contexts, mixer_work,
+            )  # fmt: skip
             fresh = False
         else:
             known[target] = 1
