@@ -26,13 +26,13 @@ CONTEXT_VARIANCE: Final = 0.005  # ... and of what a context adds to it
 WIDENING: Final = 1e-3  # of what is known at a step, up to the first variances, so that the mixer never stops following
 FACTOR_RATE: Final = 0.001  # of a label's own factor
 LEAST_SURPRISE: Final = np.float32(1e-4)  # 1 - p of a label: under it there is nothing to be learned
-LEAST_SLOPE: Final = np.float32(0.3)  # p in the precision p(1 - p): at p = 0, all would be undone and nothing learned of it
+LEAST_SLOPE: Final = np.float32(0.3)  # for p in p(1 - p): a surprise that shows no curve would undo everything
 MAX_INPUT: Final = 6.0  # of an expert's certainty: a single surprise must not undo what many texts taught
 LEAST_LOG: Final = np.float32(-15)  # an expert's certainty has a limit, or a single error could undo its weight
 
 
 def first_weights(max_labels: int, weights: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weights and covariances of a mixer that has learned nothing: shared, of lengths, of labels favoured."""
+    """Return weights and covariances of a mixer that has learned nothing: shared, of lengths, of labels favoured."""
     n_rows, n_experts = 1 + N_LENGTHS + max_labels, len(weights)
     first = np.zeros((n_rows, n_experts))
     first[0] = weights
@@ -170,6 +170,6 @@ def learn_weights(  # type: ignore[no-untyped-def]
         grown = 1 + part * WIDENING if spread < n_experts * first else 1.0
         for expert in range(n_experts):
             for other in range(n_experts):
-                covariance[expert, other] = (
-                    covariance[expert, other] * grown - precision * gain * (moves[expert] * moves[other])
+                covariance[expert, other] = covariance[expert, other] * grown - precision * gain * (
+                    moves[expert] * moves[other]
                 )

@@ -563,9 +563,7 @@ def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) ->
         columns = {label: logs[:, label].tolist() for label in range(n_labels) if known[label]}
         expected = plain.mix(columns, n_words)
         np.testing.assert_allclose(p, [expected.get(k, 0) for k in range(n_labels)], atol=1e-3)
-        mixer.learn_weights(
-            logs, known, p, target, part, n_labels, weights, covariances, factors, contexts, work
-        )
+        mixer.learn_weights(logs, known, p, target, part, n_labels, weights, covariances, factors, contexts, work)
         plain.learn(columns, n_words, target, part)
 
 
