@@ -567,12 +567,16 @@ def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) ->
         plain.learn(columns, n_words, target, part)
 
 
-@pytest.mark.parametrize("name", ["bayes", "blend"])
+@pytest.mark.parametrize(("name", "array"), [("bayes", "counts"), ("blend", "grams")])
 @pytest.mark.parametrize("damage", [np.nan, np.inf])
-def test_damaged_counts_are_refused_and_harm_nothing_else(name: str, damage: float) -> None:
+@pytest.mark.parametrize("labels", [["x", "y"], ["x", "y", "z"]])
+def test_damaged_counts_are_refused_and_harm_nothing_else(
+    name: str, array: str, damage: float, labels: list[str]
+) -> None:
     classifier = make_classifier(f"{name}?bits=12&max_labels=10")
-    classifier.learn_many(["a", "b"], ["x", "y"])
-    classifier.state()["counts"][:] = damage
+    classifier.learn_many(["a", "b", "c"][: len(labels)], labels)
+    counts = classifier.state()[array]
+    counts.reshape(len(counts), -1)[:, -1] = damage
     before = content(classifier)
     assert_probabilities(classifier.predict_proba_many(["a", "c"]))
     assert content(classifier) == before
