@@ -153,23 +153,23 @@ def learn_weights(  # type: ignore[no-untyped-def]
     precision = part * max(p[target], LEAST_SLOPE) * surprise
     variance = 0.0
     for place in range(3):
+        covariance, moves = covariances[rows[place]], work[place]
         for expert in range(n_experts):
             total = 0.0
             for other in range(n_experts):
-                total += covariances[rows[place], expert, other] * inputs[other]
-            work[place, expert] = total
+                total += covariance[expert, other] * inputs[other]
+            moves[expert] = total
             variance += total * inputs[expert]
     gain = 1 / (1 + precision * variance)
+    step, shrunk = part * surprise * gain, precision * gain
     for place in range(3):
         row, covariance, moves = weights[rows[place]], covariances[rows[place]], work[place]
         spread = 0.0
         for expert in range(n_experts):
-            row[expert] += part * surprise * gain * moves[expert]
+            row[expert] += step * moves[expert]
             spread += covariance[expert, expert]
         first = FIRST_VARIANCE if place == 0 else CONTEXT_VARIANCE
         grown = 1 + part * WIDENING if spread < n_experts * first else 1.0
         for expert in range(n_experts):
             for other in range(n_experts):
-                covariance[expert, other] = covariance[expert, other] * grown - precision * gain * (
-                    moves[expert] * moves[other]
-                )
+                covariance[expert, other] = covariance[expert, other] * grown - shrunk * (moves[expert] * moves[other])
