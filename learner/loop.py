@@ -51,7 +51,7 @@ from learner.losses import Losses
 from learner.machine import Machine, Plan
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
-from learner.positions import Standing, Stock, compare, reached
+from learner.positions import Shortfall, Standing, Stock, compare, reached
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
@@ -192,7 +192,7 @@ class Learner:
         machine.counts, machine.alarms = manifest.counts, manifest.alarms
         machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
         self._open(stock.positions, _partitions(manifest.clocks))
-        self._replay(replayed, on_replay)
+        self._replay(replayed, stock, on_replay)
         self._check_unchanged()
         machine.obey(self._rules())
         self._losses = manifest.losses
@@ -263,25 +263,40 @@ class Learner:
         if any(state.identity != self._known[topic].identity for topic, state in now.items()):
             raise LogUnavailable("a topic was made again during the recovery; start again")
 
-    def _replay(self, todo: list[Applied], on_replay: Callable[[int, int], None] | None) -> None:
+    def _replay(self, todo: list[Applied], stock: Stock, on_replay: Callable[[int, int], None] | None) -> None:
+        """Apply batches again. What is found to be missing is added to the stock's losses.
+
+        Raises
+        ------
+        RecordsLost : that was not accepted. Nothing that comes of it was sent; all of it is counted first.
+        """
+        short = Shortfall()
         # All before a checkpoint is delivered once that is on the disk; its journal began before that.
         delivered = max([self._batch, *(applied.delivered for applied in todo)])
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
                 self._machine.obey(applied.rules)
-            outputs = self._machine.apply(self._merger.take_spans(applied.spans)) if applied.spans else {}
+            batch = self._merger.take_spans(applied.spans)
+            if short.add(applied.spans, batch.spans):
+                self._machine.lineage = uuid.uuid4().hex[:8]  # as where spans are left out
+            if short.losses() and not self._settings.accept_loss:
+                continue
+            outputs = self._machine.apply(batch) if len(batch) else {}
             self._batch = applied.batch
             if applied.batch > delivered:
                 while self._outbox.full:
                     self._outbox.wait(POLL_S)
                     self._report_wait("recovering")
                 self._outbox.send(applied.batch, outputs)
-                _log_alarms(self._machine.raised if applied.spans else [])
+                _log_alarms(self._machine.raised if len(batch) else [])
             if on_replay is not None:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
+        stock.losses.extend(short.losses())
+        if not self._settings.accept_loss:
+            stock.refuse()
 
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))

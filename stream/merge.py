@@ -28,11 +28,15 @@ SLICE_S: Final = 0.005
 
 
 class Span(NamedTuple):
-    """The records of one partition from `start` up to, not including, `end`."""
+    """The records of one partition from `start` up to, not including, `end`.
+
+    `records` is how many these are: fewer than offsets, where transactions or compaction took some. None: not known.
+    """
 
     partition: TopicPartition
     start: int
     end: int
+    records: int | None = None
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -171,24 +175,31 @@ class Merger:
         return self._pop(counts, max_records)
 
     def take_spans(self, spans: Iterable[Span]) -> Batch:
-        """Return exactly the records of these spans, in the order in which `take` gave them.
+        """Return the records of these spans, in the order in which `take` gave them.
+
+        Some may be missing inside a span: it is for the caller to compare its `records` with what was found.
 
         Raises
         ------
-        OffsetsLost : the log no longer has them.
+        OffsetsLost : the log begins behind one of them, or ends before.
         """
         counts: dict[int, int] = {}
-        for span in spans:
+        wanted = list(spans)
+        for span in wanted:
             lane = self._by_partition[span.partition]
             while not len(lane.keys) or lane.records.offsets[-1] < span.end - 1:
                 if lane.reader.at_end(span.partition):
                     end = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
+                    if lane.reader.end(span.partition) >= span.end:
+                        break  # what is missing is its last records
                     raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
                 self._fill(MAX_LANE_RECORDS, SLICE_S)
             counts[self._lanes.index(lane)] = int(np.searchsorted(lane.records.offsets, span.end))
-        if not counts:
-            return self._pop({}, 0)
-        return self._pop(counts, sum(counts.values()))
+        batch = self._pop(counts, sum(counts.values())) if any(counts.values()) else NOTHING
+        for span in wanted:
+            lane = self._by_partition[span.partition]
+            lane.position = max(lane.position, span.end)
+        return batch
 
     def _fill(self, max_records: int, wait_s: float) -> None:
         for reader in self._readers:
@@ -228,7 +239,7 @@ class Merger:
             if count:
                 start = lane.position
                 chunks.append(lane.pop(count))
-                spans.append(Span(lane.partition, start, lane.position))
+                spans.append(Span(lane.partition, start, lane.position, count))
         return Batch(chunks, order - left[of_lane[order]], spans)
 
 

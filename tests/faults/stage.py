@@ -97,6 +97,14 @@ class SqliteStage(Stage):
         """Put an older copy in place, as it were."""
         self._change(topic, partition, "offset >= ?", "high", offset)
 
+    def take_out(self, topic: str, offsets: Iterable[int], partition: int = 0) -> None:
+        """Delete records from the middle, as compaction does."""
+        path = sqlite_path(self.stream.log_url)
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as db, db:
+            sql = "SELECT id FROM partitions WHERE topic = ? AND partition = ?"
+            (table,) = db.execute(sql, (topic, partition)).fetchone()
+            db.executemany(f"DELETE FROM records_{table} WHERE offset = ?", [(offset,) for offset in offsets])
+
     def add_partitions(self, n: int) -> None:
         with contextlib.closing(open_log(self.stream.model_copy(update={"partitions": n}))) as other:
             other.create_topics(self.stream.topics)

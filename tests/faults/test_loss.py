@@ -325,3 +325,35 @@ class TestSqlite:
             finish(learner)
         assert stage.model() == oracle(tmp_path, range(20), range(30, 40))
         assert losses(stage)["feedback", 0] == (20, 30, 10, "retention")
+
+    def test_records_taken_out_of_the_middle_before_a_replay(self, stage: SqliteStage, tmp_path: Path) -> None:
+        messages, feedback = stage.stream.topics[:2]
+        stage.append(range(40))
+        with stage.learning(batch_records=10) as learner:
+            steps(learner, learned(learner, 40))
+        lineage = stage.newest().manifest.lineage
+        stage.take_out(messages, [7])
+        stage.take_out(feedback, [7, 19, 20, 39])
+        predictions = stage.log.watermarks(["predictions"])
+        refused(
+            stage,
+            f"{messages}[0]: 1 record lost among offsets 5 to 9",
+            f"{feedback}[0]: 4 records lost among offsets 5 to 39",
+            "compaction took them",
+        )
+        assert stage.log.watermarks(["predictions"]) == predictions, "nothing was sent of what could not be replayed"
+        learn(stage, accept_loss=True)
+        assert stage.model() == oracle(tmp_path, range(7), range(8, 19), range(21, 39))
+        assert losses(stage) == {("messages", 0): (5, 10, 1, "compacted"), ("feedback", 0): (5, 40, 4, "compacted")}
+        assert stage.newest().manifest.lineage != lineage, "versions that were served stood for other models"
+        stage.append(range(40, 50))
+        assert learn(stage).status("stopped").losses.losses == 2
+        assert stage.newest().manifest.counts.labels_seen == 46
+
+    def test_records_taken_out_before_they_were_read_stop_nothing(self, stage: SqliteStage) -> None:
+        stage.append(range(10))
+        stage.take_out(stage.stream.topics.feedback, range(8, 10))
+        stage.take_out(stage.stream.topics.messages, range(10))
+        learner = learn(stage)
+        assert set(learner.positions.values()) == {10}
+        assert stage.newest().manifest.counts.labels_seen == 8
