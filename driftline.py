@@ -22,6 +22,7 @@ import typer
 from rich.markup import escape
 
 from api.settings import ApiSettings
+from learner import commands
 from learner.settings import DEFAULT_MODEL, LearnerSettings
 from stream.errors import ConfigError, DriftlineError
 from stream.flags import BadOptions, with_settings
@@ -45,6 +46,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(commands.app)
 
 
 def main() -> None:

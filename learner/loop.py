@@ -42,16 +42,18 @@ from learner import checkpoint as checkpoints
 from learner import drift, durable, pair
 from learner import journal as journals
 from learner.alarms import Alarm
-from learner.checkpoint import Checkpoint, Manifest, Offsets
+from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from learner.classifier import Classifier
 from learner.committer import Committer
 from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
 from learner.losses import Losses
 from learner.machine import Machine, Plan
-from learner.models import build, make_classifier, warm_up
+from learner.models import make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Shortfall, Standing, Stock, compare, reached
+from learner.rebuilt import Rebuilt
+from learner.restore import describe, marks, restore
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
@@ -106,6 +108,7 @@ class Learner:
         self._watch = Watch(log, stream.topics)
         self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
         self._losses = Losses()
+        self._rebuilt: Rebuilt | None = None
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
         self._worker = ThreadPoolExecutor(1, "learner")
@@ -170,7 +173,7 @@ class Learner:
         warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         self._known = self._describe()
-        self._open({partition: mark.low for partition, mark in _marks(self._known).items()}, {})
+        self._open({partition: mark.low for partition, mark in marks(self._known).items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint_now()
 
@@ -180,22 +183,14 @@ class Learner:
         todo = journals.read_since(self._journals, self._batch)
         stock = self._take_stock(manifest, todo)
         replayed = [stock.clip(applied) for applied in todo]
-        config = manifest.config
-        warm_up(config["classifier"])
-        classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
         # Versions that were published stand for models that this replay does not give again: others need other names.
         lineage = manifest.lineage if replayed == todo else uuid.uuid4().hex[:8]
-        machine = self._machine = Machine(manifest.rules, classifier, lineage)
-        machine.classifier.load_state(newest.model, manifest.labels)
-        machine.progress.load_state(newest.progress)
-        machine.drift.load_state(newest.drift)
-        machine.counts, machine.alarms = manifest.counts, manifest.alarms
-        machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
-        self._open(stock.positions, _partitions(manifest.clocks))
+        machine = self._machine = restore(newest, lineage, allow_pickle=self._stream.allow_pickle)
+        self._open(stock.positions, by_partition(manifest.clocks))
         self._replay(replayed, stock, on_replay)
         self._check_unchanged()
         machine.obey(self._rules())
-        self._losses = manifest.losses
+        self._losses, self._rebuilt = manifest.losses, manifest.rebuilt
         if stock.losses or stock.added:
             self._record(stock)
         if self._batch > self._checkpoint_batch:
@@ -213,9 +208,9 @@ class Learner:
         ------
         RecordsLost : something is gone, and that was not accepted.
         """
-        held = _partitions(manifest.positions)
+        held = by_partition(manifest.positions)
         self._known = self._describe()
-        standing = Standing(held, reached(held, todo), _partitions(manifest.ends), manifest.identities)
+        standing = Standing(held, reached(held, todo), by_partition(manifest.ends), manifest.identities)
         stock = compare(standing, self._known)
         if not self._settings.accept_loss:
             stock.refuse()
@@ -376,7 +371,7 @@ class Learner:
     def _stay_above(self, log: Mapping[str, TopicState]) -> None:
         """Have a checkpoint written where a replay would need records that the log no longer has."""
         positions = self._merger.positions
-        for partition, mark in _marks(log).items():
+        for partition, mark in marks(log).items():
             saved = self._saver.positions[partition]
             if saved < mark.low and saved < positions[partition] and not self._saver.busy:
                 if self._batch == self._checkpoint_batch:
@@ -404,7 +399,7 @@ class Learner:
 
     def _standing(self) -> Standing:
         positions = self._merger.positions
-        ends = {partition: mark.high for partition, mark in _marks(self._known).items()}
+        ends = {partition: mark.high for partition, mark in marks(self._known).items()}
         return Standing(positions, positions, ends, {topic: state.identity for topic, state in self._known.items()})
 
     def _save(self) -> bool:
@@ -518,7 +513,7 @@ class Learner:
 
     def _publish(self) -> None:
         machine = self._machine
-        offsets = _by_topic(self._merger.positions)[self._stream.topics.feedback]
+        offsets = by_topic(self._merger.positions)[self._stream.topics.feedback]
         wanted = (machine.version, offsets)
         if wanted == self._published or not machine.counts.updates:
             return
@@ -545,24 +540,8 @@ class Learner:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
         started = time.monotonic()
         machine, positions = self._machine, self._merger.positions
-        manifest = Manifest(
-            batch=self._batch,
-            epoch=self._epoch,
-            lineage=machine.lineage,
-            model=machine.classifier.spec,
-            config=machine.classifier.config(),
-            rules=machine.rules,
-            labels=list(machine.classifier.labels),
-            positions=_by_topic(positions),
-            clocks=_by_topic(self._merger.clocks),
-            counts=copy.copy(machine.counts),
-            join_counts=copy.copy(machine.join.counts),
-            alarms=copy.deepcopy(machine.alarms),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            identities={topic: state.identity for topic, state in self._known.items()},
-            ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
-            losses=copy.deepcopy(self._losses),
-        )
+        manifest = describe(machine, self._batch, self._epoch, positions, self._merger.clocks, self._known)
+        manifest.losses, manifest.rebuilt = copy.deepcopy(self._losses), self._rebuilt
         model = self._saver.copy(machine.classifier.state())
         state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
         windows = machine.join.freeze()
@@ -603,7 +582,7 @@ class Learner:
             join=machine.join.counts,
             pending=machine.join.pending,
             waiting=machine.join.waiting,
-            positions=_by_topic(self._merger.positions),
+            positions=by_topic(self._merger.positions),
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
             losses=self._losses,
@@ -633,22 +612,3 @@ def _log_alarms(alarms: list[Alarm]) -> None:
         _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
     if len(alarms) > LOGGED_ALARMS:
         _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED_ALARMS)
-
-
-def _marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
-    return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}
-
-
-def _by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:
-    found: Offsets = {}
-    for partition, offset in offsets.items():
-        found.setdefault(partition.topic, {})[str(partition.partition)] = offset
-    return found
-
-
-def _partitions(offsets: Offsets) -> dict[TopicPartition, int]:
-    return {
-        TopicPartition(topic, int(number)): offset
-        for topic, of_topic in offsets.items()
-        for number, offset in of_topic.items()
-    }

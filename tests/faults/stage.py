@@ -72,6 +72,10 @@ class Stage:
         finally:
             learner.close()
 
+    def checkpoints(self) -> list[int]:
+        """Return the batches of those that are kept, oldest first."""
+        return sorted(int(path.name) for path in list_checkpoints(self.stream.data / "checkpoints"))
+
     def newest(self) -> Checkpoint:
         return load_checkpoint(list_checkpoints(self.stream.data / "checkpoints")[0])
 
