@@ -350,6 +350,8 @@ def _print_status(status: "Status") -> None:
     }
     if status.losses.losses:
         rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
+    if status.rebuilt is not None:
+        rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)

@@ -187,6 +187,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
 
 
+def load_manifest(path: Path) -> Manifest:
+    """Read what a checkpoint says of itself, not what it holds. Raises StateError."""
+    try:
+        return msgspec.json.decode(_read(path, "manifest.json", read_sums(path)), type=Manifest)
+    except _DAMAGES as error:
+        raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
+
+
 def load_newest(root: Path) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, stepping over damaged ones; None where there is none at all.
 

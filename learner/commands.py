@@ -3,8 +3,12 @@
 They read flags, call the folder and print, as driftline.py does, which mounts them. What is heavy is imported inside.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +20,9 @@ from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
+    from learner.rebuilt import LeftOut
     from stream.log import Log
 
 app = typer.Typer()
@@ -42,15 +48,19 @@ def _log_to_read(stream: StreamSettings) -> "Iterator[Log]":
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error, where that is a terminal; give what moves it: done, total."""
+def _bars(*what: str) -> Iterator[list[Callable[[int, int], None]]]:
+    """Show bars on standard error, where that is a terminal, once they move; give what moves each: done, total."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        tasks = [bar.add_task(each, total=None, visible=False) for each in what]
+        yield [partial(_move, bar, task) for task in tasks]
+
+
+def _move(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total, visible=True)
 
 
 @app.command()
@@ -72,14 +82,15 @@ def verify(
     try:
         with _log_to_read(stream) as log:
             for earlier, later in pairs(stream.data / "checkpoints", first, last):
-                with _bar(f"checkpoint {earlier} to {later}, batches") as advance:
+                with _bars(f"checkpoint {earlier} to {later}, batches") as (advance,):
                     verdict = compare(
                         stream.data, log, earlier, later, allow_pickle=stream.allow_pickle, on_batch=advance
                     )
                 outcomes.append(verdict.outcome)
                 found = escape("; ".join(verdict.details))
                 said = {
-                    "same": f"[green]the same[/green]: {verdict.batches:,} batches, {verdict.records:,} records",
+                    "same": f"[green]the same[/green]: {verdict.batches:,} batches, {verdict.records:,} records"
+                    + (f" ({found})" if found else ""),
                     "differs": f"[red]differs[/red]: {found}",
                     "damaged": f"[red]damaged[/red]: {found}; restore it from a copy, or let the learner step over it",
                     "unknown": f"[yellow]cannot be verified[/yellow]: {found}",
@@ -100,3 +111,95 @@ def verify(
         raise typer.Exit(1)
     if "unknown" in outcomes or "same" not in outcomes:
         raise typer.Exit(2)
+
+
+@app.command()
+@with_settings
+def rebuild(
+    stream: StreamSettings,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Leave out labels whose records are younger: 2026-01-31, 2026-01-31T12:00+01:00 (or UTC).",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=NAME",
+            help="Leave out labels by source=NAME, id=NAME (of the label or of its message) or label=NAME; "
+            "may be given several times.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="<str>", help="The new model's specification.", show_default="as it is")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="<path>", help="Leave the learner alone, and make a new data directory of it."),
+    ] = None,
+) -> None:
+    """Build the model anew from the log, without labels that were retracted, and put it in the old one's place.
+
+    The learner goes on meanwhile; when the new model has caught up with it, it takes over between two batches, at one
+    stroke. It begins with the log's first record, or what retention left. What is left out is left out of the past:
+    labels that come after the swap are learned, whoever sends them. With --until the model becomes what it was at that
+    time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
+    itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
+    """
+    from learner.rebuild import stage
+    from learner.service import take_over
+
+    left_out, console = _left_out(until, exclude or []), _console()
+    _log_to_console()
+    with _log_to_read(stream) as log:
+        with _bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
+            rebuilt = stage(
+                stream.data,
+                log,
+                left_out,
+                model,
+                into=into,
+                allow_pickle=stream.allow_pickle,
+                on_look=looked,
+                on_records=replayed,
+            )
+        if into is None:
+            take_over(stream, log)
+    console.print(escape(f"Built {rebuilt}."))
+    for topic, n in rebuilt.missing.items():
+        if n:
+            console.print(escape(f"{topic}: {n:,} records were no longer in the log."), style="yellow")
+    if into is not None:
+        console.print(escape(f"Learn on with it: driftline learn --data {into} --log {stream.log_url}"))
+    else:
+        console.print(f"It took over as {rebuilt.lineage}; `driftline verify` proves it.")
+        if model is not None:
+            console.print(escape(f"Start the learner with --model {model!r} from now on, or without --model."))
+
+
+def _left_out(until: str | None, exclude: list[str]) -> "LeftOut":
+    from learner.rebuilt import LeftOut
+
+    names: dict[str, list[str]] = {"source": [], "id": [], "label": []}
+    for each in exclude:
+        kind, equals, name = each.partition("=")
+        if not equals or kind not in names or not name:
+            raise ConfigError(f"--exclude {each}: write source=NAME, id=NAME or label=NAME")
+        names[kind].append(name)
+    until_ms = None
+    if until is not None:
+        try:
+            time = datetime.fromisoformat(until)
+        except ValueError:
+            raise ConfigError(
+                f"--until {until}: write a time as 2026-01-31T12:00:00+01:00; without +01:00 it is UTC"
+            ) from None
+        until_ms = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    return LeftOut(until_ms=until_ms, sources=names["source"], ids=names["id"], labels=names["label"])
+
+
+def _log_to_console() -> None:
+    logging.basicConfig(level=logging.ERROR, format="driftline: %(message)s")
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)

@@ -22,6 +22,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     b. its journals' spans from the log, applied in their order
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
+
+    A model that was built anew beside it takes the place of this one at a batch's border (learner/rebuild.py, 4).
 """
 
 import copy
@@ -39,7 +41,7 @@ from typing import Final
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, pair
+from learner import drift, durable, pair, rebuild
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
@@ -52,6 +54,7 @@ from learner.machine import Machine, Plan
 from learner.models import make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Shortfall, Standing, Stock, compare, reached
+from learner.rebuild import Builder
 from learner.rebuilt import Rebuilt
 from learner.restore import describe, marks, restore
 from learner.room import Room
@@ -60,7 +63,15 @@ from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
-from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
+from stream.errors import (
+    ConfigError,
+    DiskFull,
+    LogError,
+    LogUnavailable,
+    OffsetsLost,
+    StateError,
+    TopicMismatch,
+)
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -76,6 +87,7 @@ FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
 PUT_OFF_S: Final = 1.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
+REBUILT_S: Final = 0.5  # how often a model that was built anew is looked for
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -102,7 +114,7 @@ class Learner:
         self._saver = Saver(self._checkpoints, self._journals)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
-        self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
+        self._next_checkpoint = self._next_snapshot = self._next_status = self._next_rebuilt = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
         self._committer = Committer(log, settings.group)
         self._watch = Watch(log, stream.topics)
@@ -143,6 +155,7 @@ class Learner:
             self._check_topics(newest)
             checkpoints.set_aside_newer(self._checkpoints, newest.manifest.batch, self._epoch)
             self._recover(newest, on_replay)
+        self._look_for_rebuilt()
         if self._machine.counts.updates:
             self._publish()
         else:
@@ -325,6 +338,8 @@ class Learner:
         """
         try:
             self._look_at_log()
+            if time.monotonic() >= self._next_rebuilt:
+                self._look_for_rebuilt()
             if self._doubt is None and not self._outbox.full:
                 return self._step(timeout_s)
             self._land()
@@ -396,6 +411,42 @@ class Learner:
             self._doubt = error
         else:
             self._doubt, self._halted = None, False
+
+    def _look_for_rebuilt(self) -> None:
+        """Take over a model that was built anew, where there is one, at this batch's border; see learner/rebuild.py."""
+        self._next_rebuilt = time.monotonic() + REBUILT_S
+        path = rebuild.find(self._stream.data)
+        if path is None or self._doubt is not None:
+            return
+        self._land()
+        if not self._save():  # a
+            return
+        try:
+            builder = rebuild.caught_up(path, self._log, self._merger.positions, allow_pickle=self._stream.allow_pickle)
+            self._check_unchanged()
+        except LogUnavailable as error:
+            _LOG.warning("a model that was built anew has to wait: %s", error)
+            return
+        except (ConfigError, LogError, StateError) as error:
+            _LOG.error("a model that was built anew is not taken over: %s", error)
+            rebuild.refuse(self._stream.data, str(error))
+            return
+        if builder.machine.lineage != self._machine.lineage:  # else it was taken over before a crash
+            self._take_over(builder)  # c
+        rebuild.clear(self._stream.data)  # d
+
+    def _take_over(self, builder: Builder) -> None:
+        """Go on with another model, of the same records, from here."""
+        self._saver.close()
+        self._saver = Saver(self._checkpoints, self._journals)  # its copies have the old model's arrays
+        self._machine = builder.machine
+        self._machine.obey(self._rules())
+        self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
+        self._pass_batch()
+        self._rebuilt = builder.rebuilt(self._batch)
+        self._checkpoint_now()
+        self._next_snapshot = 0.0
+        _LOG.warning("a model that was built anew took over: %s", self._rebuilt)
 
     def _standing(self) -> Standing:
         positions = self._merger.positions
@@ -586,6 +637,7 @@ class Learner:
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
             losses=self._losses,
+            rebuilt=self._rebuilt,
             checkpoint=self._saver.batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,

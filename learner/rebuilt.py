@@ -6,6 +6,8 @@ that is needed to build the same model again (learner/verify.py).
 
 import msgspec
 
+from learner.settings import Rules
+
 Offsets = dict[str, dict[str, int]]  # as in a checkpoint
 
 
@@ -34,6 +36,7 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     lineage: str  # of the models that grew from it
     left_out: LeftOut
+    rules: Rules  # by which the records up to the last border were applied
     batch: int = 0  # in which it took the place of the model before
     starts: Offsets = {}  # from where it read
     looked: Offsets = {}  # up to where it looked for retractions

@@ -21,6 +21,7 @@ import numpy as np
 
 from learner import checkpoint as checkpoints
 from learner import journal as journals
+from learner import rebuild
 from learner.checkpoint import Checkpoint, by_partition
 from learner.classifier import State
 from learner.journal import Applied
@@ -34,6 +35,7 @@ from stream.merge import Merger, Span
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
 REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms")
+_ANEW: Final = "the model was built anew between them, and so it was here"
 Progress = Callable[[int, int], None]  # batches replayed, of how many
 
 
@@ -105,12 +107,15 @@ def verify(
     try:
         todo = _between(data / "journal", first.checkpoint, last.checkpoint)  # 2
         _check_log(log, todo, last.checkpoint)  # 3
-        machine, clocks, records = _replay(log, first.checkpoint, last.checkpoint, todo, allow_pickle, on_batch)  # 4
+        start = _start(log, first.checkpoint, last.checkpoint, allow_pickle)
+        machine, clocks, records = _replay(log, start, last.checkpoint, todo, on_batch)  # 4
     except Unverifiable as error:
         return Verdict(earlier, later, "unknown", [str(error)])
     except OffsetsLost as error:
         return Verdict(earlier, later, "unknown", [f"while it was being read: {error}"])
     details = list(_differences(machine, clocks, last))  # 5
+    if not details and start.batch > earlier:
+        return Verdict(earlier, later, "same", [_ANEW], len(todo), records)
     return Verdict(earlier, later, "differs" if details else "same", details, len(todo), records)
 
 
@@ -127,7 +132,8 @@ def _load(root: Path, batch: int) -> _Loaded:
 
 def _between(root: Path, first: Checkpoint, last: Checkpoint) -> list[Applied]:
     """Return the batches after one checkpoint up to another, without what was lost by then. Raises Unverifiable."""
-    start, end = first.manifest.batch, last.manifest.batch
+    rebuilt = last.manifest.rebuilt
+    start, end = max(first.manifest.batch, rebuilt.batch if rebuilt else 0), last.manifest.batch
     try:
         found = [applied for applied in journals.read_since(root, start) if applied.batch <= end]
     except (StateError, FileNotFoundError) as error:
@@ -183,18 +189,30 @@ def _check_log(log: Log, todo: Sequence[Applied], last: Checkpoint) -> None:
         raise Unverifiable(f"the log dropped records that the replay needs: {which}")
 
 
+class _Start(NamedTuple):
+    """What a replay starts from."""
+
+    batch: int
+    machine: Machine
+    clocks: dict[TopicPartition, int]
+
+
+def _start(log: Log, first: Checkpoint, last: Checkpoint, allow_pickle: bool) -> _Start:
+    """Return the earlier checkpoint's state, or that of a model built anew since, built once more."""
+    rebuilt = last.manifest.rebuilt
+    if rebuilt is None or rebuilt.batch <= first.manifest.batch:
+        clocks = by_partition(first.manifest.clocks)
+        return _Start(first.manifest.batch, restore(first, allow_pickle=allow_pickle), clocks)
+    built = rebuild.repeat(log, rebuilt, last.manifest, allow_pickle)
+    return _Start(rebuilt.batch, built.machine, built.clocks)
+
+
 def _replay(
-    log: Log,
-    first: Checkpoint,
-    last: Checkpoint,
-    todo: Sequence[Applied],
-    allow_pickle: bool,
-    on_batch: Progress,
+    log: Log, start: _Start, last: Checkpoint, todo: Sequence[Applied], on_batch: Progress
 ) -> tuple[Machine, dict[TopicPartition, int], int]:
     """Return the machine after the last batch, its partitions' clocks, and how many records it took."""
-    clocks = by_partition(first.manifest.clocks)
-    lost = [loss for loss in last.manifest.losses.recent if loss.batch > first.manifest.batch]
-    machine = restore(first, allow_pickle=allow_pickle)
+    first, machine, clocks = start
+    lost = [loss for loss in last.manifest.losses.recent if loss.batch > first]
     positions = _starts(todo)
     topics = last.manifest.rules.topics[:2]
     readers = [log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
