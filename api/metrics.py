@@ -147,6 +147,8 @@ class _LearnerCollector(Collector):
             age_s = now - served.info.published_at
             yield _gauge("model_age_seconds", "Time since the served model was published.", age_s)
             yield _gauge("model_unchanged_seconds", "Time since the served model changed.", now - served.changed_at)
+            pinned = self._watcher.pinned_to is not None
+            yield _gauge("model_pinned", "Whether a version of the past is served, not the latest.", pinned)
             yield _gauge("model_labels", "Labels that the served model knows.", len(served.info.labels))
         yield from self._lag(status)
         yield _gauge("log_up", "Whether the log answers.", self._connection.problem is None)

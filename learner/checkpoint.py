@@ -39,7 +39,7 @@ FORMAT: Final = 2
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
-_TYPES: Final = {
+TYPES: Final = {
     np.dtype(code).str: name
     for name, code in {
         "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
@@ -149,7 +149,7 @@ def lay_out(state: State) -> Parts:
     end = 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        header[name] = {"dtype": _TYPES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
+        header[name] = {"dtype": TYPES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
     encoded = msgspec.json.encode(header)
     encoded += b" " * (-len(encoded) % 8)
     flat = (np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values())

@@ -54,6 +54,7 @@ from learner.machine import Machine, Plan
 from learner.models import make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Shortfall, Standing, Stock, compare, reached
+from learner.progress import RECENT_LABELS
 from learner.rebuild import Builder
 from learner.rebuilt import Rebuilt
 from learner.restore import describe, marks, restore
@@ -62,6 +63,7 @@ from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
+from learner.versions import Recent, Versions
 from learner.watch import Watch
 from stream.errors import (
     ConfigError,
@@ -112,6 +114,7 @@ class Learner:
         self._journals = stream.data / "journal"
         self._batch = 0
         self._saver = Saver(self._checkpoints, self._journals)
+        self._versions = Versions(stream.data)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = self._next_rebuilt = 0.0
@@ -598,15 +601,23 @@ class Learner:
         windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, self._batch))
+        progress = machine.progress
+        recent = Recent(min(progress.labels, RECENT_LABELS), progress.recent_accuracy, progress.recent_log_loss)
+        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, manifest, recent))
         now = time.monotonic()
         self._pause_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
 
-    def _saved(self, batch: int, positions: Mapping[TopicPartition, int]) -> None:
-        """Tell whoever wants to know; in the saver's thread."""
+    def _saved(self, manifest: Manifest, recent: Recent, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell whoever wants to know, and keep the model; in the saver's thread."""
+        batch, settings = manifest.batch, self._settings
         if batch:
             self._committer.tell(positions)
+        path = checkpoints.path_of(self._checkpoints, batch)
+        try:
+            self._versions.keep(path, manifest, recent, settings.keep_snapshots, settings.keep_snapshots_bytes)
+        except DiskFull as error:
+            _LOG.warning("the model of checkpoint %d is not kept to be served again: %s", batch, error)
         _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 
     def _begin_journal(self) -> None:

@@ -19,11 +19,10 @@ the old state had applied the new one has too, and both go on at the same positi
 learned twice. What cannot be taken over is refused with its reason (`rebuild/refused`); the learner goes on as it was.
 """
 
-import fcntl
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -35,6 +34,7 @@ from learner import checkpoint as checkpoints
 from learner import durable
 from learner import journal as journals
 from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
+from learner.lock import alone
 from learner.machine import Machine
 from learner.models import build, make_classifier, warm_up
 from learner.omit import Omit, Retractions, select
@@ -220,7 +220,7 @@ def stage(
     if into is not None and checkpoints.list_checkpoints(into / "checkpoints"):
         raise ConfigError(f"into: {into} holds a model already; name a directory that is new")
     applied(data)
-    with _alone(data):
+    with alone(data / LOCK, f"another model is being built in {data}; wait for it, or stop it"):
         root = data / DIRECTORY
         durable.remove(root)
         durable.make_directory(root)
@@ -369,14 +369,3 @@ def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Bu
         for border in rebuilt.borders:
             builder.advance(by_partition(border))
     return builder
-
-
-@contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Hold the right to build. Raises StateError where another process has it."""
-    with (data / LOCK).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(f"another model is being built in {data}; wait for it, or stop it") from None
-        yield

@@ -97,10 +97,8 @@ class Publisher:
         assert self._writer is not None
         self._writer.appear()
         self._shown = self._writer
-        newest = list_snapshots(self._root)[:KEPT]
-        for path in self._root.iterdir():
-            if path not in newest:
-                durable.remove(path)
+        for path in list_snapshots(self._root)[KEPT:]:
+            durable.remove(path)
 
     def close(self) -> None:
         """Let what was published last count after the machine went down, too, and give the mapping back."""
@@ -228,9 +226,9 @@ class Snapshot:
     StateError : the file is damaged or of another format.
     """
 
-    def __init__(self, path: Path, *, allow_pickle: bool = False) -> None:
+    def __init__(self, path: Path, *, allow_pickle: bool = False, reader: Reader | None = None) -> None:
         self.path, self._allow_pickle = path, allow_pickle
-        self._reader = Reader(path)
+        self._reader = reader or Reader(path)
         self._beside = _Beside(path, self._reader)
         self.model = self.another_model()
 
