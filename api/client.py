@@ -1,7 +1,7 @@
 """How does a Python program ask, and tell?
 
 `Client` and `AsyncClient` (also `driftline.Client`) over httpx; both send the same `_Call`s, so they cannot differ.
-What failed on the way, or was refused for now (408, 412, 429, 502 to 504), is tried again, later each time. That is safe:
+What failed on the way, or was refused for now (408, 429, 502 to 504), is tried again, later each time. It is safe:
 a prediction changes nothing, and a message or a label is given its id before it is sent first, and counts once.
 """
 
@@ -23,7 +23,7 @@ from stream.errors import ConfigError, DriftlineError
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 FIRST_WAIT_S: Final = 0.1
 MAX_WAIT_S: Final = 10.0
-TRIED_AGAIN: Final = frozenset({408, 412, 429, 502, 503, 504})
+TRIED_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _T = TypeVar("_T")
 
 
@@ -351,7 +351,7 @@ def _wait_s(outcome: httpx.Response | httpx.HTTPError, tried: int, tries: int) -
 
     Between half of a time that doubles and the whole of it, so that many clients do not come back at once.
     """
-    again = outcome.status_code in TRIED_AGAIN if isinstance(outcome, httpx.Response) else True
+    again = not isinstance(outcome, httpx.Response) or outcome.status_code in TRIED_AGAIN or _is_behind(outcome)
     if not again or tried >= tries:
         return None
     wait_s = min(FIRST_WAIT_S * 2.0**tried, MAX_WAIT_S) * random.uniform(0.5, 1)
@@ -360,6 +360,11 @@ def _wait_s(outcome: httpx.Response | httpx.HTTPError, tried: int, tries: int) -
         if asked.isascii() and asked.isdigit():
             wait_s = max(wait_s, min(float(asked), MAX_WAIT_S))
     return wait_s
+
+
+def _is_behind(answer: httpx.Response) -> bool:
+    """Tell whether the served model has not learned a label yet, for which a request waited its time."""
+    return answer.status_code == 409 and b'"not-learned-yet"' in answer.content
 
 
 def _result(call: _Call[_T], outcome: httpx.Response | httpx.HTTPError) -> _T:

@@ -29,7 +29,7 @@ MAX_MEASURED_S: Final = 300.0  # a label that took longer is counted with this: 
 
 
 # 7.0 is a whole number in JSON.
-_Number = Annotated[int, Meta(ge=0, le=1 << 62)] | Annotated[float, Meta(ge=0, le=2.0**62, multiple_of=1)]
+_Number = Annotated[int, Meta(ge=0, le=1 << 53)] | Annotated[float, Meta(ge=0, le=2.0**53, multiple_of=1)]
 
 
 class FeedbackOffset(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class Freshness:
 
         Raises
         ------
-        ApiError : 412, it has not within `max_wait_s`; 503, too many wait already.
+        ApiError : 409, it has not within `max_wait_s`; 503, too many wait already.
         """
         if self._learned(asked):
             return
@@ -116,7 +116,7 @@ class Freshness:
             return ApiError(412, "not-learned-yet", message, action)
         behind = next(each for each in asked if offsets.get(_name(each), 0) <= each.offset)
         return ApiError(
-            412,
+            409,
             "not-learned-yet",
             f"after {self._wait_s:g} s the served model has learned partition {_name(behind)} up to offset "
             f"{offsets.get(_name(behind), 0)}, not yet {behind.offset:.0f}",
