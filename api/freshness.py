@@ -113,7 +113,7 @@ class Freshness:
         if pinned_to is not None:
             message = f"the served model is pinned to {pinned_to}, which has not learned that label"
             action = "DELETE /snapshots/active has the latest served again."
-            return ApiError(412, "not-learned-yet", message, action)
+            return ApiError(409, "pinned", message, action)
         behind = next(each for each in asked if offsets.get(_name(each), 0) <= each.offset)
         return ApiError(
             409,

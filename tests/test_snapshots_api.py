@@ -86,7 +86,7 @@ def test_one_is_served_until_it_is_taken_back(stage: SqliteStage, http: httpx.Cl
     learn(stage, 40)  # the learner goes on, and its snapshots
     assert predicted(http)["model_version"] == first
     waiting = http.post("/predict", json={"text": "x", "min_feedback_offset": {"partition": 0, "offset": 35}})
-    assert f"pinned to {first}" in refusal(waiting, 412)["message"]
+    assert f"pinned to {first}" in refusal(waiting, 409)["message"]
     answer = http.delete("/snapshots/active")
     assert (answer.status_code, answer.json()) == (200, {"pinned_to": None})
     serves(http, third.replace("-30", "-40"))
