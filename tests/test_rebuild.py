@@ -18,13 +18,15 @@ from driftline import app
 from learner import rebuild
 from learner.rebuild import stage as build
 from learner.rebuilt import LeftOut
+from learner.status import read_status
 from stream.errors import OffsetsLost
 from stream.log import NewRecord
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.scene import TORTURE
-from tests.faults.stage import START_MS, KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps, text
+from tests.faults.stage import MODEL, START_MS, KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps, text
+from tests.waiting import wait_until
 
 STRIDE = 1 if TORTURE else 7  # from one kill to the next, in changes of the disk
 
@@ -285,3 +287,46 @@ def test_killed_before_any_change_of_the_disk_the_old_state_stays_or_the_new_one
         learn(stage)
         assert stage.model() == oracle(tmp_path, range(3), range(4, 50))
         assert command(stage, "verify").exit_code in {0, 2}
+
+
+def test_a_learner_killed_while_it_takes_over_has_the_old_state_or_the_new_one(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        stage.append(range(40))
+        learn(stage)
+        new = oracle(tmp_path, range(3), range(4, 45))
+        build(stage.stream.data, stage.log, LeftOut(ids=["3"]))
+        stage.append(range(40, 45))
+        turn, seen = 0, set()
+        while killed_at(turn * STRIDE, ["learn", "--stop-at-end", *arguments(stage)], stage.stream.data):
+            turn += 1
+            seen.add(stage.newest().manifest.rebuilt is not None)
+        assert turn * STRIDE > 20
+        assert seen == {True, False}
+        assert stage.model() == new
+        assert stage.newest().manifest.counts.labels_seen == 44
+        assert not (stage.stream.data / "rebuild").exists()
+
+
+def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -> None:
+    stage.append(range(30))
+    program = [sys.executable, "-m", "driftline", "learn", "--model", MODEL, *arguments(stage)]
+    with subprocess.Popen(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        try:
+            wait_until(lambda: seen_by(stage) == 30, 60, "it learns")
+            said = rebuilt(stage, "--exclude", "id=3")
+            assert "1 that were left out (id=3)" in said
+            found = read_status(stage.stream.data)
+            assert found is not None
+            assert found.pid == process.pid, "it was not this process that took over"
+            stage.append(range(30, 40))
+            wait_until(lambda: seen_by(stage) == 39, 30, "it goes on")
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert process.returncode == 0
+    assert stage.model() == oracle(tmp_path, range(3), range(4, 40))
+
+
+def seen_by(stage: Stage) -> int:
+    found = read_status(stage.stream.data)
+    return found.counts.labels_seen if found is not None else 0
