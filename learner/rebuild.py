@@ -19,6 +19,7 @@ the old state had applied the new one has too, and both go on at the same positi
 learned twice. What cannot be taken over is refused with its reason (`rebuild/refused`); the learner goes on as it was.
 """
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -105,7 +106,9 @@ class Builder:
             Bounded(self._log.reader({p: at for p, at in starts.items() if p.topic == topic}), starts, ends)
             for topic in self._rebuilt.rules.topics[:2]
         ]
-        merger, came = Merger(readers, starts, self.clocks), time.monotonic()
+        # Whichever broker is slow, the order stays: a state that was built anew has to come out the same again.
+        merger = Merger(readers, starts, self.clocks, patience_s=math.inf)
+        came = time.monotonic()
         try:
             while not merger.at_end:
                 batch = merger.take(BATCH_RECORDS, 0.1)

@@ -97,8 +97,10 @@ class Publisher:
         assert self._writer is not None
         self._writer.appear()
         self._shown = self._writer
-        for path in list_snapshots(self._root)[KEPT:]:
-            durable.remove(path)
+        newest = list_snapshots(self._root)[:KEPT]
+        for path in self._root.iterdir():
+            if path.name[0].isdigit() and path not in newest:  # the others are those of versions.py
+                durable.remove(path)
 
     def close(self) -> None:
         """Let what was published last count after the machine went down, too, and give the mapping back."""

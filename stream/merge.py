@@ -113,13 +113,13 @@ class _Lane:
     def at_end(self) -> bool:
         return not len(self.keys) and self.reader.at_end(self.partition)
 
-    def is_waited_for(self, now: float) -> bool:
+    def is_waited_for(self, now: float, patience_s: float) -> bool:
         """Whether older records than those of the other lanes may still come."""
         if len(self.keys) or self.reader.at_end(self.partition):
             self._silent_since = None
             return not self.reader.at_end(self.partition)
         self._silent_since = self._silent_since or now
-        return now - self._silent_since < PATIENCE_S
+        return now - self._silent_since < patience_s
 
 
 class Merger:
@@ -130,6 +130,7 @@ class Merger:
     readers : one for each topic, so that a topic of small records cannot starve one of large records
     positions : the next offset of each partition that the readers read
     clocks : int [ms], the highest timestamp taken before, for each partition that had one
+    patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
     """
 
     def __init__(
@@ -137,8 +138,10 @@ class Merger:
         readers: Sequence[Reader],
         positions: Mapping[TopicPartition, int],
         clocks: Mapping[TopicPartition, int],
+        patience_s: float | None = None,
     ) -> None:
         self._readers = readers
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         of_reader = sorted((partition, reader) for reader in readers for partition in reader.partitions)
         self._lanes = [
             _Lane(partition, reader, positions[partition], clocks.get(partition, 0))
@@ -213,7 +216,9 @@ class Merger:
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
         now = time.monotonic()
-        waited_for = [(lane.clock, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now)]
+        waited_for = [
+            (lane.clock, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now, self._patience_s)
+        ]
         limit, limit_rank = min(waited_for, default=(math.inf, 0))
         counts = {}
         for rank, lane in enumerate(self._lanes):

@@ -163,6 +163,24 @@ def test_records_taken_out_of_the_middle(tmp_path: Path) -> None:
         assert found.stdout.count("the same") == 1
 
 
+def test_records_taken_out_of_the_middle_and_accepted(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        stage.append(range(20))
+        learn(stage, 20)
+        stage.append(range(20, 40))
+        with stage.learning(batch_records=7) as learner:
+            steps(learner, learned(learner, 40))
+        stage.take_out("feedback", [25, 33])
+        learn(stage, 38, accept_loss=True)
+        assert stage.newest().manifest.losses.records == 2
+        found = command(stage)
+        assert found.exit_code == 0, found.output
+        stage.take_out("feedback", [27])
+        found = command(stage)
+        assert found.exit_code == 2
+        assert "feedback[0]: 3 records lost among" in found.stdout
+
+
 def test_beside_a_learner_that_drops_checkpoints_meanwhile(stage: Stage) -> None:
     a, b, _ = three_checkpoints(stage)
     with stage.learning(**OFTEN) as learner:
