@@ -20,15 +20,16 @@ from learner.rebuild import stage as build
 from learner.rebuilt import LeftOut
 from learner.status import read_status
 from stream.errors import OffsetsLost
-from stream.log import NewRecord
+from stream.log import NewRecord, open_log
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
 from tests.data import ROOT
+from tests.faults.killed import killed_at
 from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps, text
 from tests.waiting import wait_until
 
-STRIDE = 1 if TORTURE else 7  # from one kill to the next, in changes of the disk
+STRIDE = 1 if TORTURE else 3  # from one kill to the next, in changes of the disk
 
 
 @pytest.fixture(params=["sqlite", "kafka"])
@@ -259,12 +260,9 @@ def test_options_that_cannot_be_meant(tmp_path: Path) -> None:
             assert why in str(command(stage, "rebuild", *more).exception)
 
 
-def killed_at(step: int, run: list[str], data: Path) -> bool:
-    """Run the command line in a process that ends itself before its n-th change in the data directory; did it?"""
-    program = [sys.executable, "-m", "tests.faults.killed", str(step), str(data), "--", *run]
-    done = subprocess.run(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=120)
-    assert done.returncode in {0, 9}, "it failed"
-    return done.returncode == 9
+def asked(stage: Stage, name: str, *more: str) -> None:
+    done = command(stage, name, *more)
+    assert done.exit_code == 0, done.exception
 
 
 def test_killed_before_any_change_of_the_disk_the_old_state_stays_or_the_new_one_is_there(tmp_path: Path) -> None:
@@ -273,16 +271,18 @@ def test_killed_before_any_change_of_the_disk_the_old_state_stays_or_the_new_one
         learn(stage)
         old, new = stage.model(), oracle(tmp_path, range(3), range(4, 40))
         seen, turn = set(), 0
-        while killed_at(turn * STRIDE, ["rebuild", *arguments(stage), "--exclude", "id=3"], stage.stream.data):
+        stage.log.close()
+        while killed_at(turn * STRIDE, stage.stream.data, lambda: asked(stage, "rebuild", "--exclude", "id=3")):
             turn += 1
             seen.add(stage.model() == new)
             assert stage.model() in {old, new}
             if turn % 4 == 0:
-                learn(stage)  # what was put down whole is taken over now; else nothing has changed
+                asked(stage, "learn", "--stop-at-end")  # what was put down whole is taken over; else nothing changes
                 assert stage.model() in {old, new}
         assert turn * STRIDE > 30
         assert seen == {True, False}
         assert stage.model() == new
+        stage.log = open_log(stage.stream)
         stage.append(range(40, 50))
         learn(stage)
         assert stage.model() == oracle(tmp_path, range(3), range(4, 50))
@@ -296,8 +296,9 @@ def test_a_learner_killed_while_it_takes_over_has_the_old_state_or_the_new_one(t
         new = oracle(tmp_path, range(3), range(4, 45))
         build(stage.stream.data, stage.log, LeftOut(ids=["3"]))
         stage.append(range(40, 45))
+        stage.log.close()
         turn, seen = 0, set()
-        while killed_at(turn * STRIDE, ["learn", "--stop-at-end", *arguments(stage)], stage.stream.data):
+        while killed_at(turn * STRIDE, stage.stream.data, lambda: asked(stage, "learn", "--stop-at-end")):
             turn += 1
             seen.add(stage.newest().manifest.rebuilt is not None)
         assert turn * STRIDE > 20

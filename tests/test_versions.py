@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +18,7 @@ from learner.models import REGISTRY
 from learner.versions import Versions, least_needed
 from stream.errors import StateError
 from stream.settings import StreamSettings
-from tests.data import ROOT
-from tests.faults.scene import TORTURE
+from tests.faults.killed import killed_at
 from tests.faults.stage import SqliteStage, finish, learned, steps, text
 
 TEXTS = [text(number) for number in range(9)] + ["", "nobody knows"]
@@ -46,6 +42,11 @@ def learn(stage: SqliteStage, *stops: int, **options: Any) -> list[str]:
 
 def command(stage: SqliteStage, *arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["snapshots", *arguments, "--data", str(stage.stream.data)])
+
+
+def asked(stage: SqliteStage, *arguments: str) -> None:
+    done = command(stage, *arguments)
+    assert done.exit_code == 0, done.exception
 
 
 def scores_of(stage: SqliteStage, version: str) -> Any:
@@ -187,25 +188,17 @@ def test_list_and_show_as_json(stage: SqliteStage) -> None:
 
 def test_killed_before_any_change_of_the_disk_a_choice_is_the_old_or_the_new_one(stage: SqliteStage) -> None:
     first, second, third = learn(stage, 10, 20, 30)
+    stage.log.close()
     steps = [("rollback", first), ("rollback", second), ("latest",)]
     seen, before = set(), third
     for step, after in zip(steps, (first, second, third), strict=True):
         kills = 0
-        run = ["snapshots", *step, "--data", str(stage.stream.data)]
-        while (TORTURE or step == steps[1]) and killed_at(kills, run, stage.stream.data):
+        while killed_at(kills, stage.stream.data, lambda step=step: asked(stage, *step)):
             found = version_of(Chosen(stage.stream.data))
             assert found in {before, after}
             seen.add(found == after)
             kills += 1
-        command(stage, *step)
         assert version_of(Chosen(stage.stream.data)) == after
         before = after
     assert seen == {True, False}
     assert [kept.version for kept in Versions(stage.stream.data).kept()] == [third, second, first]
-
-
-def killed_at(step: int, run: list[str], data: Path) -> bool:
-    program = [sys.executable, "-m", "tests.faults.killed", str(step), str(data), "--", *run]
-    done = subprocess.run(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=120)
-    assert done.returncode in {0, 9}, "it failed"
-    return done.returncode == 9
