@@ -22,7 +22,8 @@ from learner.status import read_status
 from stream.errors import LogError, RecordsLost
 from stream.log import TopicPartition, open_log
 from stream.settings import StreamSettings
-from tests.faults.stage import KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps
+from tests.faults.stage import START_MS, KafkaStage, SqliteStage, Stage, finish, label, learned, oracle, steps
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -357,3 +358,34 @@ class TestSqlite:
         learner = learn(stage)
         assert set(learner.positions.values()) == {10}
         assert stage.newest().manifest.counts.labels_seen == 8
+
+
+def test_kafka_compacts_a_topic_between_a_checkpoint_and_its_replay(kafka: str, tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{kafka}", prefix=f"{uuid4().hex}.")
+    with contextlib.closing(KafkaStage(stream, kafka)) as stage:
+        feedback = stage.stream.topics.feedback
+        stage.delete([feedback])
+        often = {"segment.ms": "100", "min.cleanable.dirty.ratio": "0.001", "max.compaction.lag.ms": "100"}
+        stage.make([feedback], **{"cleanup.policy": "compact"}, **often)
+        stage.append(range(40))
+        with stage.learning(batch_records=10) as learner:
+            steps(learner, learned(learner, 40))
+        for number in (7, 8, 21):  # the same keys again, so long after that the broker begins another segment
+            newer = label(number)._replace(timestamp_ms=START_MS + 10_000 + number * 1000)
+            stage.log.append(feedback, [newer])
+        wait_until(lambda: offsets_of(stage, feedback).isdisjoint({7, 8}), 90, "the broker compacts the topic")
+        gone = len(set(range(40)) - offsets_of(stage, feedback))
+        refused(stage, f"{feedback}[0]: {gone} records lost among offsets 5 to ", "compaction took them")
+        learn(stage, accept_loss=True)
+        assert stage.newest().manifest.losses.records == gone
+        assert stage.newest().manifest.counts.labels_learned == 40, "the newer ones are there"
+
+
+def offsets_of(stage: Stage, topic: str) -> set[int]:
+    """Return which records a partition has."""
+    partition = TopicPartition(topic, 0)
+    with contextlib.closing(stage.log.reader({partition: 0})) as reader:
+        found: set[int] = set()
+        while not reader.at_end(partition):
+            found.update(record.offset for record in reader.read(1000, 0.1))
+        return found
