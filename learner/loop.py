@@ -425,17 +425,20 @@ class Learner:
         if not self._save():  # a
             return
         try:
+            if checkpoints.load_manifest(path).lineage == self._machine.lineage:  # it took over before a crash
+                rebuild.clear(self._stream.data)
+                return
             builder = rebuild.caught_up(path, self._log, self._merger.positions, allow_pickle=self._stream.allow_pickle)
             self._check_unchanged()
         except LogUnavailable as error:
             _LOG.warning("a model that was built anew has to wait: %s", error)
+            self._next_rebuilt = time.monotonic() + 10 * REBUILT_S
             return
         except (ConfigError, LogError, StateError) as error:
             _LOG.error("a model that was built anew is not taken over: %s", error)
             rebuild.refuse(self._stream.data, str(error))
             return
-        if builder.machine.lineage != self._machine.lineage:  # else it was taken over before a crash
-            self._take_over(builder)  # c
+        self._take_over(builder)  # c
         rebuild.clear(self._stream.data)  # d
 
     def _take_over(self, builder: Builder) -> None:
