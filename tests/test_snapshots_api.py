@@ -123,8 +123,10 @@ def test_no_request_is_dropped_while_versions_change(stage: SqliteStage, http: h
         for version in (first, second, first):
             assert http.post(f"/snapshots/{version}/activate").status_code == 200
             serves(http, version)
+            wait_until(lambda version=version: version in seen, what="both are asked")
         assert http.delete("/snapshots/active").status_code == 200
         serves(http, third)
+        wait_until(lambda: third in seen, what="both are asked")
     finally:
         stop.set()
         for thread in threads:
