@@ -7,7 +7,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
     checkpoints/000000000042/     named after the last batch in it
         model.safetensors         the classifier's arrays
         progress.safetensors      the metrics' arrays
-        drift.safetensors         the drift alarms' windows
+        drift.safetensors         the drift alarms' windows, and the publish gate's
         window-0.msgpack ...      one for each partition of the messages
         manifest.json             Manifest
         SHA256SUMS
@@ -17,7 +17,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -34,6 +34,7 @@ from learner.settings import Rules
 from stream.errors import StateError
 from stream.join import JoinCounts
 from stream.log import TopicPartition
+from stream.quota import Quotas
 
 FORMAT: Final = 2
 KEPT: Final = 3
@@ -47,18 +48,19 @@ TYPES: Final = {
     }.items()
 }  # fmt: skip
 
+_T = TypeVar("_T")
 Offsets = dict[str, dict[str, int]]  # topic, partition's number as text (JSON has no other keys), offset
 
 
-def by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:
-    """Return offsets as JSON has them."""
-    found: Offsets = {}
+def by_topic(offsets: Mapping[TopicPartition, _T]) -> dict[str, dict[str, _T]]:
+    """Return offsets, or what else each partition has, as JSON has them."""
+    found: dict[str, dict[str, _T]] = {}
     for partition, offset in offsets.items():
         found.setdefault(partition.topic, {})[str(partition.partition)] = offset
     return found
 
 
-def by_partition(offsets: Offsets) -> dict[TopicPartition, int]:
+def by_partition(offsets: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition, _T]:
     """Return what `by_topic` was given."""
     return {
         TopicPartition(topic, int(number)): offset
@@ -76,6 +78,9 @@ class Counts(msgspec.Struct):
     updates: int = 0  # labels_learned, and what was learned of expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
+    clock_jumps: int = 0  # timestamps too far from the log's clock to count
+    over_quota: int = 0  # labels beyond their source's quota; rejected, too
+    unwritten: int = 0  # predictions too large for the log even without scores
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -90,7 +95,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     rules: Rules
     labels: list[str]
     positions: Offsets  # the next offset of each partition
-    clocks: Offsets  # the highest timestamp taken of each partition, ms
+    clocks: Offsets  # of each partition behind the last record taken, ms
     counts: Counts
     join_counts: JoinCounts
     alarms: Alarms
@@ -99,6 +104,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
     rebuilt: Rebuilt | None = None  # how the model was built anew last
+    ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
+    clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
+    quotas: Quotas = msgspec.field(default_factory=Quotas)
 
 
 class Checkpoint(msgspec.Struct):

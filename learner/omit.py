@@ -170,7 +170,7 @@ def select(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
         start += len(chunk)
         if len(places):
             chunks.append(chunk if len(places) == len(chunk) else _pick(chunk, places))
-    return Batch(chunks, (np.cumsum(by_place) - 1)[batch.order[kept]], batch.spans)
+    return Batch(chunks, (np.cumsum(by_place) - 1)[batch.order[kept]], batch.spans, batch.disbelieved)
 
 
 def _pick(chunk: Chunk, places: NDArray[np.int64]) -> Chunk:

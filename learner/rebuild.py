@@ -41,8 +41,9 @@ from learner.models import build, make_classifier, warm_up
 from learner.omit import Omit, Retractions, select
 from learner.positions import reached
 from learner.rebuilt import LeftOut, Rebuilt
-from learner.restore import copied, describe, marks, restore
+from learner.restore import clocks_of, copied, describe, marks, restore
 from stream.bounded import Bounded
+from stream.clock import Clock
 from stream.errors import ConfigError, LogUnavailable, StateError
 from stream.log import Log, TopicPartition, TopicState
 from stream.merge import Batch, Merger
@@ -79,10 +80,11 @@ class Builder:
         machine: Machine,
         rebuilt: Rebuilt,
         positions: Positions,
-        clocks: Positions,
+        clocks: Mapping[TopicPartition, Clock],
+        clock: Clock,
         retractions: Retractions,
     ) -> None:
-        self.machine, self.positions, self.clocks = machine, dict(positions), dict(clocks)
+        self.machine, self.positions, self.clocks, self.clock = machine, dict(positions), dict(clocks), clock
         self._log, self._rebuilt, self._borders = log, rebuilt, list(rebuilt.borders)
         rules = rebuilt.rules
         self._omit = Omit(rules.topics.feedback, rebuilt.left_out, retractions, rules.max_record_bytes)
@@ -107,7 +109,9 @@ class Builder:
             for topic in self._rebuilt.rules.topics[:2]
         ]
         # Whichever broker is slow, the order stays: a state that was built anew has to come out the same again.
-        merger = Merger(readers, starts, self.clocks, patience_s=math.inf)
+        merger = Merger(
+            readers, starts, self.clocks, self._rebuilt.rules.max_clock_jump_ms, self.clock, patience_s=math.inf
+        )
         came = time.monotonic()
         try:
             while not merger.at_end:
@@ -122,7 +126,7 @@ class Builder:
         finally:
             for reader in readers:
                 reader.close()
-        self.positions, self.clocks = dict(ends), self.clocks | merger.clocks
+        self.positions, self.clocks, self.clock = dict(ends), self.clocks | merger.clocks, merger.clock
         self._borders.append(by_topic(ends))
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
@@ -235,13 +239,13 @@ def stage(
         machine, rebuilt = begin(log, manifest, left_out, model, state, allow_pickle)
         with closing(Retractions(root / RETRACTIONS)) as retractions:
             _collect(log, rebuilt, retractions, on_look)  # 1
-            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), {}, retractions)
+            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), {}, Clock(), retractions)
             manifest = _approach(data, builder, on_records)  # 2
             rebuilt = builder.rebuilt(0)
         now = log.describe(topics)
         if any(now[topic].identity != state[topic].identity for topic in topics):
             raise LogUnavailable("a topic was made again meanwhile; start again")
-        made = describe(machine, manifest.batch, manifest.epoch, builder.positions, builder.clocks, now)
+        made = describe(machine, manifest.batch, manifest.epoch, builder.positions, builder.clocks, builder.clock, now)
         made.losses, made.rebuilt = manifest.losses, rebuilt
         if into is None:
             checkpoints.save_checkpoint(root, copied(machine, made), STAGED)  # 3
@@ -330,12 +334,12 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
     manifest = found.manifest
     if manifest.rebuilt is None:
         raise StateError(f"{path} does not say how it was built")
-    before, clocks = by_partition(manifest.positions), by_partition(manifest.clocks)
+    before, clocks = by_partition(manifest.positions), clocks_of(manifest)
     if any(positions.get(partition, 0) < at for partition, at in before.items()):
         raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
     with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
         machine = restore(found, allow_pickle=allow_pickle)
-        builder = Builder(log, machine, manifest.rebuilt, before, clocks, retractions)
+        builder = Builder(log, machine, manifest.rebuilt, before, clocks, Clock(*manifest.clock), retractions)
         builder.advance(positions)
     return builder
 
@@ -368,7 +372,7 @@ def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Bu
     again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)
     with closing(Retractions("")) as retractions:
         collect(log, rebuilt, retractions, lambda _: None)
-        builder = Builder(log, machine, again, by_partition(rebuilt.starts), {}, retractions)
+        builder = Builder(log, machine, again, by_partition(rebuilt.starts), {}, Clock(), retractions)
         for border in rebuilt.borders:
             builder.advance(by_partition(border))
     return builder

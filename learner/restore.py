@@ -7,9 +7,10 @@ import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from learner.checkpoint import Checkpoint, Manifest, by_topic
+from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from learner.machine import Machine
 from learner.models import build, warm_up
+from stream.clock import Clock
 from stream.log import TopicPartition, TopicState, Watermarks
 
 
@@ -32,7 +33,8 @@ def restore(checkpoint: Checkpoint, lineage: str | None = None, *, allow_pickle:
     machine.classifier.load_state(checkpoint.model, manifest.labels)
     machine.progress.load_state(checkpoint.progress)
     machine.drift.load_state(checkpoint.drift)
-    machine.counts, machine.alarms = manifest.counts, manifest.alarms
+    machine.gate.load_state(checkpoint.drift)
+    machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
     machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in checkpoint.windows])
     return machine
 
@@ -42,7 +44,8 @@ def describe(
     batch: int,
     epoch: int,
     positions: Mapping[TopicPartition, int],
-    clocks: Mapping[TopicPartition, int],
+    clocks: Mapping[TopicPartition, Clock],
+    clock: Clock,
     log: Mapping[str, TopicState],
 ) -> Manifest:
     """Return the manifest of a machine after a batch; what of it may change is copied."""
@@ -55,20 +58,33 @@ def describe(
         rules=machine.rules,
         labels=list(machine.classifier.labels),
         positions=by_topic(positions),
-        clocks=by_topic(clocks),
+        clocks=by_topic({partition: clock.now_ms for partition, clock in clocks.items()}),
         counts=copy.copy(machine.counts),
         join_counts=copy.copy(machine.join.counts),
         alarms=copy.deepcopy(machine.alarms),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identities={topic: state.identity for topic, state in log.items()},
         ends=by_topic({partition: mark.high for partition, mark in marks(log).items()}),
+        ahead=by_topic({partition: clock[1:] for partition, clock in clocks.items() if clock.votes}),
+        clock=clock,
+        quotas=machine.quotas.copy(),
     )
+
+
+def clocks_of(manifest: Manifest) -> dict[TopicPartition, Clock]:
+    """Return the partitions' clocks."""
+    ahead = by_partition(manifest.ahead)
+    return {
+        partition: Clock(now_ms, *ahead.get(partition, (0, 0)))
+        for partition, now_ms in by_partition(manifest.clocks).items()
+    }
 
 
 def copied(machine: Machine, manifest: Manifest) -> Checkpoint:
     """Return a machine's state as a checkpoint; the model's arrays are its own."""
     windows = [list(window.encode()) for window in machine.join.freeze()]
-    return Checkpoint(manifest, machine.classifier.state(), machine.progress.state(), machine.drift.state(), windows)
+    drift = machine.drift.state() | machine.gate.state()
+    return Checkpoint(manifest, machine.classifier.state(), machine.progress.state(), drift, windows)
 
 
 def marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:

@@ -22,19 +22,20 @@ import numpy as np
 from learner import checkpoint as checkpoints
 from learner import journal as journals
 from learner import rebuild
-from learner.checkpoint import Checkpoint, by_partition
+from learner.checkpoint import Checkpoint
 from learner.classifier import State
 from learner.journal import Applied
 from learner.losses import Loss
 from learner.machine import Machine
 from learner.positions import Shortfall
-from learner.restore import copied, describe, marks, restore
+from learner.restore import clocks_of, copied, describe, marks, restore
+from stream.clock import Clock
 from stream.errors import DriftlineError, OffsetsLost, StateError
 from stream.log import Log, TopicPartition
 from stream.merge import Merger, Span
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
-REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms")
+REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
 _ANEW: Final = "the model was built anew between them, and so it was here"
 Progress = Callable[[int, int], None]  # batches replayed, of how many
 
@@ -194,33 +195,35 @@ class _Start(NamedTuple):
 
     batch: int
     machine: Machine
-    clocks: dict[TopicPartition, int]
+    clocks: dict[TopicPartition, Clock]
+    clock: Clock
 
 
 def _start(log: Log, first: Checkpoint, last: Checkpoint, allow_pickle: bool) -> _Start:
     """Return the earlier checkpoint's state, or that of a model built anew since, built once more."""
     rebuilt = last.manifest.rebuilt
     if rebuilt is None or rebuilt.batch <= first.manifest.batch:
-        clocks = by_partition(first.manifest.clocks)
-        return _Start(first.manifest.batch, restore(first, allow_pickle=allow_pickle), clocks)
+        machine = restore(first, allow_pickle=allow_pickle)
+        return _Start(first.manifest.batch, machine, clocks_of(first.manifest), Clock(*first.manifest.clock))
     built = rebuild.repeat(log, rebuilt, last.manifest, allow_pickle)
-    return _Start(rebuilt.batch, built.machine, built.clocks)
+    return _Start(rebuilt.batch, built.machine, built.clocks, built.clock)
 
 
 def _replay(
     log: Log, start: _Start, last: Checkpoint, todo: Sequence[Applied], on_batch: Progress
-) -> tuple[Machine, dict[TopicPartition, int], int]:
+) -> tuple[Machine, dict[TopicPartition, Clock], int]:
     """Return the machine after the last batch, its partitions' clocks, and how many records it took."""
-    first, machine, clocks = start
+    first, machine, clocks, clock = start
     lost = [loss for loss in last.manifest.losses.recent if loss.batch > first]
     positions = _starts(todo)
     topics = last.manifest.rules.topics[:2]
     readers = [log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
-    merger, short, records = Merger(readers, positions, clocks), Shortfall(), 0
+    merger, short, records = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock), Shortfall(), 0
     try:
         for number, applied in enumerate(todo, 1):
             if applied.rules != machine.rules:
                 machine.obey(applied.rules)
+                merger.obey(applied.rules.max_clock_jump_ms)
             batch = merger.take_spans(applied.spans)
             short.add(applied.spans, batch.spans)
             if len(batch):
@@ -255,18 +258,17 @@ def _check_shortfall(found: Sequence[Loss], accepted: Sequence[Loss]) -> None:
             raise Unverifiable(f"the log no longer has all that the replay needs: {loss}")
 
 
-def _differences(machine: Machine, clocks: Mapping[TopicPartition, int], last: _Loaded) -> Iterator[str]:
+def _differences(machine: Machine, clocks: Mapping[TopicPartition, Clock], last: _Loaded) -> Iterator[str]:
     """Say what of the replayed state is not as in the checkpoint."""
     manifest = last.checkpoint.manifest
-    replayed = copied(machine, describe(machine, manifest.batch, manifest.epoch, {}, clocks, {}))
+    replayed = copied(machine, describe(machine, manifest.batch, manifest.epoch, {}, clocks, Clock(), {}))
     for name, parts in checkpoints.state_files(replayed).items():
         if checkpoints.sha256(parts) != last.sums.get(name):
             yield f"{name}{_arrays(name, replayed, last.checkpoint)}"
     yield from (
         f"manifest.json: {field}" for field in REPLAYED if getattr(replayed.manifest, field) != getattr(manifest, field)
     )
-    known = by_partition(manifest.clocks)
-    if any(clocks.get(partition, 0) != clock for partition, clock in known.items()):
+    if any(clocks.get(partition, Clock()) != clock for partition, clock in clocks_of(manifest).items()):
         yield "manifest.json: clocks"
 
 
