@@ -22,6 +22,7 @@ import typer
 from rich.markup import escape
 
 from api.settings import ApiSettings
+from learner import commands
 from learner.settings import DEFAULT_MODEL, LearnerSettings
 from stream.errors import ConfigError, DriftlineError
 from stream.flags import BadOptions, with_settings
@@ -59,6 +60,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(commands.app)
 
 
 def main() -> None:
@@ -323,6 +327,7 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
 def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
     from learner.status import read_status
+    from learner.versions import Versions
 
     found = read_status(stream.data)
     if found is None:
@@ -332,12 +337,12 @@ def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
-        _print_status(found)
+        _print_status(found, Versions(stream.data).active().version)
     if not found.alive:
         raise typer.Exit(1)
 
 
-def _print_status(status: "Status") -> None:
+def _print_status(status: "Status", pinned_to: str | None = None) -> None:
     from rich.table import Table
 
     progress, counts, join = status.progress, status.counts, status.join
@@ -370,6 +375,10 @@ def _print_status(status: "Status") -> None:
         rows["held back"] = status.gate.why
     if status.losses.losses:
         rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
+    if pinned_to is not None:
+        rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
+    if status.rebuilt is not None:
+        rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)
@@ -432,9 +441,9 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
 
 
 def _newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":
-    from learner.snapshot import Follower
+    from learner.chosen import Chosen
 
-    snapshot = Follower(stream.data / "snapshots", allow_pickle=stream.allow_pickle).look()
+    snapshot = Chosen(stream.data, allow_pickle=stream.allow_pickle).look()
     if snapshot is None:
         raise ConfigError(
             f"{stream.data} holds no snapshot: nothing was learned there yet. Name another --data, or {instead}"

@@ -1,7 +1,7 @@
 """How do the parts of the API fit together?
 
-Here they are made and given to each other; nothing is decided. The API never learns and changes nothing in the data
-directory: it appends to the log, and reads what the learner puts there.
+Here they are made and given to each other; nothing is decided. The API never learns: it appends to the log, and reads
+what the learner puts into the data directory, where it changes only which model is served (snapshots.py).
 
     requests ─> predict.py  ─> watcher.py    <─ snapshots/, status.json    (the learner's)
              └> feedback.py ─> connection.py ─> the log
@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, feedback, metrics, mlflow, model, open_inference, openapi, predict
+from api import errors, feedback, metrics, mlflow, model, open_inference, openapi, predict, snapshots
 from api.body import Bodies
 from api.connection import Connection
 from api.feedback import Appender
@@ -71,10 +71,12 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     app.include_router(predict.router(predictor, bodies, settings))
     app.include_router(feedback.router(appender, bodies, settings))
     app.include_router(model.router(watcher, connection))
+    app.include_router(snapshots.router(stream.data, watcher))
+    app.include_router(snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
     app.include_router(open_inference.router(inference, _version()))
     app.include_router(mlflow.router(predictor, watcher, bodies, settings, _version()))
     app.include_router(metrics.router(counters))
-    types = [each for part in (predict, feedback, model, open_inference, mlflow) for each in part.TYPES]
+    types = [each for part in (predict, feedback, model, snapshots, open_inference, mlflow) for each in part.TYPES]
     openapi.describe(app, types, settings)
     routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
     app.add_middleware(CountRequests, metrics=counters, routes=routes)

@@ -145,6 +145,8 @@ class _LearnerCollector(Collector):
             age_s = now - served.info.published_at
             yield gauge("model_age_seconds", "Time since the served model was published.", age_s)
             yield gauge("model_unchanged_seconds", "Time since the served model changed.", now - served.changed_at)
+            pinned = self._watcher.pinned_to is not None
+            yield gauge("model_pinned", "Whether a version of the past is served, not the latest.", pinned)
             yield gauge("model_labels", "Labels that the served model knows.", len(served.info.labels))
         yield from self._lag(status)
         yield gauge("log_up", "Whether the log answers.", self._connection.problem is None)

@@ -65,6 +65,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answers now, and the learner behind it. What is not known yet is null."""
 
     version: str | None
+    pinned_to: str | None  # the version that was chosen to answer in the latest's place; see GET /snapshots
     model: str | None
     labels: list[str]
     age_seconds: float | None  # since it was published
@@ -164,6 +165,7 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
     progressive = _progressive(status.progress) if status else None
     return ModelAnswer(
         version=info.version if info else None,
+        pinned_to=watcher.pinned_to,
         model=info.model if info else status.model if status else None,
         labels=info.labels if info else [],
         age_seconds=_since(info.published_at, now) if info else None,
@@ -236,6 +238,8 @@ def _warnings(watcher: Watcher) -> list[str]:
         warnings.append(f"learner: not at work ({_condition(status)}); predictions are answered, nothing is learned")
     elif status is not None and status.state == "waiting":
         warnings.append(f"learner: it waits ({status.detail}); predictions are answered, nothing is learned")
+    if watcher.pinned_to is not None:
+        warnings.append(f"model: pinned to {watcher.pinned_to}; what is learned since is not served")
     if _answers(watcher.served) and watcher.snapshot_problem is not None:
         warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
     if status is not None and status.gate.state == "shut":

@@ -21,6 +21,7 @@ from stream.errors import DiskFull, SyncFailed
 TEMPORARY: Final = ".writing-"
 # EFBIG: a limit on the size of files, which may be raised like a quota.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 # Synced so often while a large file is written: another file's sync may have to wait for what is not on the disk yet.
 SYNC_BYTES: Final = 4 << 20
 
@@ -36,8 +37,12 @@ def make_directory(directory: Path) -> None:
         sync_directory(made.parent)
 
 
-def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
+def write_directory(directory: Path, files: Mapping[str, Parts], links: Mapping[str, Path] | None = None) -> None:
     """Make a directory with these files appear at once, or not at all.
+
+    Parameters
+    ----------
+    links : files that are durable already, by the name under which they are to stand in it, too
 
     Raises
     ------
@@ -57,6 +62,8 @@ def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
                 with (partial / name).open("xb", buffering=0) as file:
                     _write_parts(file, parts, partial / name)
                     _sync(file.fileno(), partial / name)
+            for name, source in (links or {}).items():
+                _link(source, partial / name)
             sync_directory(partial)
             partial.rename(directory)
     except (OSError, DiskFull):
@@ -207,6 +214,18 @@ def _write_parts(file: BinaryIO, parts: Parts, path: Path) -> None:
             if unsynced >= SYNC_BYTES:
                 _sync(file.fileno(), path, os.fdatasync)
                 unsynced = 0
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file that will not change a second name; a copy where the file system has no such thing."""
+    try:
+        path.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with path.open("xb", buffering=0) as file:
+            _write_parts(file, [source.read_bytes()], path)
+            _sync(file.fileno(), path)
 
 
 def _write_all(file: BinaryIO, content: bytes | memoryview) -> None:

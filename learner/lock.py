@@ -6,6 +6,8 @@ learner writes carries its epoch, so that readers can tell the newest from one t
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,17 @@ from learner import durable
 from stream.errors import StateError
 
 FILE: Final = "learner.lock"
+
+
+@contextmanager
+def alone(path: Path, refusal: str = "") -> Iterator[None]:
+    """Hold the lock on a file, which is made if it is not there; wait for it, or raise StateError with `refusal`."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError:
+            raise StateError(refusal) from None
+        yield
 
 
 class Lock:

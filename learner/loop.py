@@ -22,6 +22,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     b. its journals' spans from the log, applied in their order
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
+
+    A model that was built anew beside it takes the place of this one at a batch's border (learner/rebuild.py, 4).
 """
 
 import copy
@@ -40,10 +42,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, gate, pair
+from learner import drift, durable, gate, pair, rebuild
 from learner import journal as journals
 from learner.alarms import Alarm
-from learner.checkpoint import Checkpoint, Manifest
+from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from learner.classifier import Classifier
 from learner.committer import Committer
 from learner.intake import Intake
@@ -51,14 +53,19 @@ from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
 from learner.losses import Losses
 from learner.machine import Machine, Plan
-from learner.models import build, make_classifier, warm_up
+from learner.models import make_classifier, warm_up
 from learner.outbox import Outbox
-from learner.positions import Standing, Stock, compare, reached
+from learner.positions import Shortfall, Standing, Stock, compare, reached
+from learner.progress import RECENT_LABELS
+from learner.rebuild import Builder
+from learner.rebuilt import Rebuilt
+from learner.restore import clocks_of, describe, marks, restore
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
+from learner.versions import Recent, Versions
 from learner.watch import Watch
 from learner.watchdog import Watchdog
 from stream.clock import Clock
@@ -89,6 +96,7 @@ FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
 PUT_OFF_S: Final = 1.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
+REBUILT_S: Final = 0.5  # how often a model that was built anew is looked for
 _LOG: Final = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -114,15 +122,17 @@ class Learner:
         self._journals = stream.data / "journal"
         self._batch = 0
         self._saver = Saver(self._checkpoints, self._journals)
+        self._versions = Versions(stream.data)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
-        self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
+        self._next_checkpoint = self._next_snapshot = self._next_status = self._next_rebuilt = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
         self._quarantine = ""  # why the newest model is not served
         self._committer = Committer(log, settings.group)
         self._watch = Watch(log, stream.topics)
         self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
         self._losses = Losses()
+        self._rebuilt: Rebuilt | None = None
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
         self._state: State = "recovering"  # as it was reported last
@@ -165,6 +175,7 @@ class Learner:
             self._check_topics(newest)
             checkpoints.set_aside_newer(self._checkpoints, newest.manifest.batch, self._epoch)
             self._recover(newest, on_replay)
+        self._look_for_rebuilt()
         if self._machine.counts.updates:
             self._publish()
         else:
@@ -195,7 +206,7 @@ class Learner:
         warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         self._known = self._describe()
-        self._open({partition: mark.low for partition, mark in _marks(self._known).items()}, {})
+        self._open({partition: mark.low for partition, mark in marks(self._known).items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint_now()
 
@@ -205,23 +216,14 @@ class Learner:
         todo = journals.read_since(self._journals, self._batch)
         stock = self._take_stock(manifest, todo)
         replayed = [stock.clip(applied) for applied in todo]
-        config = manifest.config
-        warm_up(config["classifier"])
-        classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
         # Versions that were published stand for models that this replay does not give again: others need other names.
         lineage = manifest.lineage if replayed == todo else uuid.uuid4().hex[:8]
-        machine = self._machine = Machine(manifest.rules, classifier, lineage)
-        machine.classifier.load_state(newest.model, manifest.labels)
-        machine.progress.load_state(newest.progress)
-        machine.drift.load_state(newest.drift)
-        machine.gate.load_state(newest.drift)
-        machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
-        machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
-        self._open(stock.positions, _clocks(manifest), Clock(*manifest.clock))
-        self._replay(replayed, on_replay)
+        machine = self._machine = restore(newest, lineage, allow_pickle=self._stream.allow_pickle)
+        self._open(stock.positions, clocks_of(manifest), Clock(*manifest.clock))
+        self._replay(replayed, stock, on_replay)
         self._check_unchanged()
         self._obey(self._rules())
-        self._losses = manifest.losses
+        self._losses, self._rebuilt = manifest.losses, manifest.rebuilt
         if stock.losses or stock.added:
             self._record(stock)
         if self._batch > self._checkpoint_batch:
@@ -239,9 +241,9 @@ class Learner:
         ------
         RecordsLost : something is gone, and that was not accepted.
         """
-        held = _partitions(manifest.positions)
+        held = by_partition(manifest.positions)
         self._known = self._describe()
-        standing = Standing(held, reached(held, todo), _partitions(manifest.ends), manifest.identities)
+        standing = Standing(held, reached(held, todo), by_partition(manifest.ends), manifest.identities)
         stock = compare(standing, self._known)
         if not self._settings.accept_loss:
             stock.refuse()
@@ -289,25 +291,40 @@ class Learner:
         if any(state.identity != self._known[topic].identity for topic, state in now.items()):
             raise LogUnavailable("a topic was made again during the recovery; start again")
 
-    def _replay(self, todo: list[Applied], on_replay: Callable[[int, int], None] | None) -> None:
+    def _replay(self, todo: list[Applied], stock: Stock, on_replay: Callable[[int, int], None] | None) -> None:
+        """Apply batches again. What is found to be missing is added to the stock's losses.
+
+        Raises
+        ------
+        RecordsLost : that was not accepted. Nothing that comes of it was sent; all of it is counted first.
+        """
+        short = Shortfall()
         # All before a checkpoint is delivered once that is on the disk; its journal began before that.
         delivered = max([self._batch, *(applied.delivered for applied in todo)])
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
                 self._obey(applied.rules)
-            outputs = self._machine.apply(self._merger.take_spans(applied.spans)) if applied.spans else {}
+            batch = self._merger.take_spans(applied.spans)
+            if short.add(applied.spans, batch.spans):
+                self._machine.lineage = uuid.uuid4().hex[:8]  # as where spans are left out
+            if short.losses() and not self._settings.accept_loss:
+                continue
+            outputs = self._machine.apply(batch) if len(batch) else {}
             self._batch = applied.batch
             if applied.batch > delivered:
                 while self._outbox.full:
                     self._outbox.wait(POLL_S)
                     self._report_wait("recovering")
                 self._outbox.send(applied.batch, outputs)
-                _log_alarms(self._machine.raised if applied.spans else [])
+                _log_alarms(self._machine.raised if len(batch) else [])
             if on_replay is not None:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
+        stock.losses.extend(short.losses())
+        if not self._settings.accept_loss:
+            stock.refuse()
 
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
@@ -355,6 +372,8 @@ class Learner:
         self._watchdog.beat(self._batch, self._state)
         try:
             self._look_at_log()
+            if time.monotonic() >= self._next_rebuilt:
+                self._look_for_rebuilt()
             if self._doubt is None and self._refusal is None and not self._outbox.full:
                 return self._step(timeout_s)
             self._land()
@@ -404,7 +423,7 @@ class Learner:
     def _stay_above(self, log: Mapping[str, TopicState]) -> None:
         """Have a checkpoint written where a replay would need records that the log no longer has."""
         positions = self._merger.positions
-        for partition, mark in _marks(log).items():
+        for partition, mark in marks(log).items():
             saved = self._saver.positions[partition]
             if saved < mark.low and saved < positions[partition] and not self._saver.busy:
                 if self._batch == self._checkpoint_batch:
@@ -430,9 +449,48 @@ class Learner:
         else:
             self._doubt, self._halted = None, False
 
+    def _look_for_rebuilt(self) -> None:
+        """Take over a model that was built anew, where there is one, at this batch's border; see learner/rebuild.py."""
+        self._next_rebuilt = time.monotonic() + REBUILT_S
+        path = rebuild.find(self._stream.data)
+        if path is None or self._doubt is not None:
+            return
+        self._land()
+        if not self._save():  # a
+            return
+        try:
+            if checkpoints.load_manifest(path).lineage == self._machine.lineage:  # it took over before a crash
+                rebuild.clear(self._stream.data)
+                return
+            builder = rebuild.caught_up(path, self._log, self._merger.positions, allow_pickle=self._stream.allow_pickle)
+            self._check_unchanged()
+        except LogUnavailable as error:
+            _LOG.warning("a model that was built anew has to wait: %s", error)
+            self._next_rebuilt = time.monotonic() + 10 * REBUILT_S
+            return
+        except (ConfigError, LogError, StateError) as error:
+            _LOG.error("a model that was built anew is not taken over: %s", error)
+            rebuild.refuse(self._stream.data, str(error))
+            return
+        self._take_over(builder)  # c
+        rebuild.clear(self._stream.data)  # d
+
+    def _take_over(self, builder: Builder) -> None:
+        """Go on with another model, of the same records, from here."""
+        self._saver.close()
+        self._saver = Saver(self._checkpoints, self._journals)  # its copies have the old model's arrays
+        self._machine = builder.machine
+        self._obey(self._rules())
+        self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
+        self._pass_batch()
+        self._rebuilt = builder.rebuilt(self._batch)
+        self._checkpoint_now()
+        self._next_snapshot = 0.0
+        _LOG.warning("a model that was built anew took over: %s", self._rebuilt)
+
     def _standing(self) -> Standing:
         positions = self._merger.positions
-        ends = {partition: mark.high for partition, mark in _marks(self._known).items()}
+        ends = {partition: mark.high for partition, mark in marks(self._known).items()}
         return Standing(positions, positions, ends, {topic: state.identity for topic, state in self._known.items()})
 
     def _save(self) -> bool:
@@ -560,7 +618,7 @@ class Learner:
 
     def _publish(self) -> None:
         machine = self._machine
-        offsets = _by_topic(self._merger.positions)[self._stream.topics.feedback]
+        offsets = by_topic(self._merger.positions)[self._stream.topics.feedback]
         wanted = (machine.version, offsets)
         if wanted == self._published or not machine.counts.updates:
             return
@@ -604,41 +662,32 @@ class Learner:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
         started = time.monotonic()
         machine, positions = self._machine, self._merger.positions
-        manifest = Manifest(
-            batch=self._batch,
-            epoch=self._epoch,
-            lineage=machine.lineage,
-            model=machine.classifier.spec,
-            config=machine.classifier.config(),
-            rules=machine.rules,
-            labels=list(machine.classifier.labels),
-            positions=_by_topic(positions),
-            clocks=_by_topic({partition: clock.now_ms for partition, clock in self._merger.clocks.items()}),
-            counts=copy.deepcopy(machine.counts),
-            join_counts=copy.copy(machine.join.counts),
-            alarms=copy.deepcopy(machine.alarms),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            identities={topic: state.identity for topic, state in self._known.items()},
-            ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
-            losses=copy.deepcopy(self._losses),
-            ahead=_by_topic({partition: clock[1:] for partition, clock in self._merger.clocks.items() if clock.votes}),
-            clock=self._merger.clock,
-            quotas=machine.quotas.copy(),
+        manifest = describe(
+            machine, self._batch, self._epoch, positions, self._merger.clocks, self._merger.clock, self._known
         )
+        manifest.losses, manifest.rebuilt = copy.deepcopy(self._losses), self._rebuilt
         model = self._saver.copy(machine.classifier.state())
         state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state() | machine.gate.state(), [])
         windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, self._batch))
+        progress = machine.progress
+        recent = Recent(min(progress.labels, RECENT_LABELS), progress.recent_accuracy, progress.recent_log_loss)
+        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, manifest, recent))
         now = time.monotonic()
         self._pause_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
 
-    def _saved(self, batch: int, positions: Mapping[TopicPartition, int]) -> None:
-        """Tell whoever wants to know; in the saver's thread."""
+    def _saved(self, manifest: Manifest, recent: Recent, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell whoever wants to know, and keep the model; in the saver's thread."""
+        batch, settings = manifest.batch, self._settings
         if batch:
             self._committer.tell(positions)
+        path = checkpoints.path_of(self._checkpoints, batch)
+        try:
+            self._versions.keep(path, manifest, recent, settings.keep_snapshots, settings.keep_snapshots_bytes)
+        except DiskFull as error:
+            _LOG.warning("the model of checkpoint %d is not kept to be served again: %s", batch, error)
         _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 
     def _begin_journal(self) -> None:
@@ -665,10 +714,11 @@ class Learner:
             join=machine.join.counts,
             pending=machine.join.pending,
             waiting=machine.join.waiting,
-            positions=_by_topic(self._merger.positions),
+            positions=by_topic(self._merger.positions),
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
             losses=self._losses,
+            rebuilt=self._rebuilt,
             checkpoint=self._saver.batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,
@@ -693,7 +743,7 @@ class Learner:
     def _lag(self) -> int:
         """Return how many records wait, as far as the last look at the log saw. Any thread."""
         positions = self._merger.positions
-        return sum(max(0, mark.high - positions[partition]) for partition, mark in _marks(self._known).items())
+        return sum(max(0, mark.high - positions[partition]) for partition, mark in marks(self._known).items())
 
     def _tell_stalled(self, why: str) -> None:
         """Say it in the loop's place, in the watchdog's thread. The loop may hang in the status itself: then not."""
@@ -724,30 +774,3 @@ def _log_alarms(alarms: list[Alarm]) -> None:
         _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
     if len(alarms) > LOGGED_ALARMS:
         _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED_ALARMS)
-
-
-def _marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
-    return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}
-
-
-def _by_topic(values: Mapping[TopicPartition, _T]) -> dict[str, dict[str, _T]]:
-    found: dict[str, dict[str, _T]] = {}
-    for partition, value in values.items():
-        found.setdefault(partition.topic, {})[str(partition.partition)] = value
-    return found
-
-
-def _partitions(values: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition, _T]:
-    return {
-        TopicPartition(topic, int(number)): value
-        for topic, of_topic in values.items()
-        for number, value in of_topic.items()
-    }
-
-
-def _clocks(manifest: Manifest) -> dict[TopicPartition, Clock]:
-    ahead = _partitions(manifest.ahead)
-    return {
-        partition: Clock(now_ms, *ahead.get(partition, (0, 0)))
-        for partition, now_ms in _partitions(manifest.clocks).items()
-    }

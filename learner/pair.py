@@ -192,7 +192,7 @@ class Reader:
             if found != size:
                 raise StateError(f"snapshot {path} cannot be read: it must have {size} bytes, but has {found}")
             mapped = mmap.mmap(file.fileno(), size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        whole = np.asarray(_Unguarded(mapped))
+        whole = np.asarray(Unguarded(mapped))
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(self.head.halves)]
         if self.head.boot != _boot_id() and not load(self._words, CLOSED):
@@ -236,7 +236,7 @@ class _Half:
             self.arrays[name] = self.flat[name].view(dtype).reshape(place.shape)
 
 
-class _Unguarded:
+class Unguarded:
     """Bytes that are mapped for reading only, as an array that claims to be writable.
 
     A kernel is compiled once, for arrays that it may write to, and refuses others, even where it would only read them.

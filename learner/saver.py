@@ -7,7 +7,7 @@ one thread does the rest, one checkpoint at a time:
     2. wait until all that was sent out of its batches is durable in the log, as recovery from it would not send that
        again, and until it is confirmed that its records came from the topics that are known (watch.py)
     3. write the files, fsync, rename: from here on it counts
-    4. commit offsets, for lag tools
+    4. commit offsets, for lag tools; keep the model, to be served again (versions.py)
     5. drop old checkpoints, and journals that end before the oldest
 
 Until 3 is done recovery goes from the checkpoint before, through its journal and the new one. A disk that is full is

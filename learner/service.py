@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 
+from learner import rebuild
 from learner.health import Health
 from learner.loop import Learner
 from learner.settings import LearnerSettings
 from learner.status import Status
 from stream.errors import DriftlineError, StateError
+from stream.flags import build_settings
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)
 PARENT_CHECK_S: Final = 1.0
+LOOK_S: Final = 0.2
 # Records make no cycles, and the default of 700 has Python look through all of a batch several times.
 GC_THRESHOLD: Final = 50_000
 
@@ -76,6 +79,26 @@ def learn(
             if health is not None:
                 health.close()
         return learner.status("stopped")
+
+
+def take_over(stream: StreamSettings, log: Log) -> None:
+    """Return once a model that was built anew (learner/rebuild.py) took over: in the learner at work, else here.
+
+    Raises
+    ------
+    StateError : it was refused, and why.
+    """
+    while rebuild.find(stream.data) is not None:
+        try:
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+        except StateError:
+            time.sleep(LOOK_S)  # the one that has the lock will
+            continue
+        with closing(learner):
+            learner.start()
+            learner.run(lambda: True)
+    if (why := rebuild.refusal(stream.data)) is not None:
+        raise StateError(f"the new model was refused, and the one before is at work: {why}")
 
 
 @contextmanager

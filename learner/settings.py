@@ -50,6 +50,10 @@ class LearnerSettings(Settings):
     batch_records: int = Field(4096, ge=1, le=1 << 16, description="Records applied at once, at most.")
     publish_interval_s: float = Field(0.05, ge=0.0, description="A snapshot is published at most this often.")
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
+    keep_snapshots: int = Field(
+        8, ge=0, description="Models of the past that can be served again, at most, beside those that are pinned."
+    )
+    keep_snapshots_bytes: int = Field(4 << 30, ge=0, description="Their bytes, at most.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
     max_clock_jump_hours: float = Field(
         24.0,

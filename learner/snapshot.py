@@ -99,7 +99,7 @@ class Publisher:
         self._shown = self._writer
         newest = list_snapshots(self._root)[:KEPT]
         for path in self._root.iterdir():
-            if path not in newest:
+            if path.name[0].isdigit() and path not in newest:  # the others are those of versions.py
                 durable.remove(path)
 
     def close(self) -> None:
@@ -228,9 +228,9 @@ class Snapshot:
     StateError : the file is damaged or of another format.
     """
 
-    def __init__(self, path: Path, *, allow_pickle: bool = False) -> None:
+    def __init__(self, path: Path, *, allow_pickle: bool = False, reader: Reader | None = None) -> None:
         self.path, self._allow_pickle = path, allow_pickle
-        self._reader = Reader(path)
+        self._reader = reader or Reader(path)
         self._beside = _Beside(path, self._reader)
         self.model = self.another_model()
 

@@ -15,6 +15,7 @@ from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
 from learner.gate import GateReport
 from learner.losses import Losses
+from learner.rebuilt import Rebuilt
 from stream.errors import StateError
 from stream.join import JoinCounts
 
@@ -46,6 +47,7 @@ class Status(msgspec.Struct, kw_only=True):
     progress: dict[str, Any]
     drift: Alarms = msgspec.field(default_factory=Alarms)
     losses: Losses = msgspec.field(default_factory=Losses)
+    rebuilt: Rebuilt | None = None
     checkpoint: int = 0  # batch of the newest checkpoint on the disk
     batch: int = 0
     window_bytes: int = 0

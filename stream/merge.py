@@ -32,11 +32,15 @@ SLICE_S: Final = 0.005
 
 
 class Span(NamedTuple):
-    """The records of one partition from `start` up to, not including, `end`."""
+    """The records of one partition from `start` up to, not including, `end`.
+
+    `records` is how many these are: fewer than offsets, where transactions or compaction took some. None: not known.
+    """
 
     partition: TopicPartition
     start: int
     end: int
+    records: int | None = None
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -127,13 +131,13 @@ class _Lane:
     def at_end(self) -> bool:
         return not len(self.keys) and self.reader.at_end(self.partition)
 
-    def is_waited_for(self, now: float) -> bool:
+    def is_waited_for(self, now: float, patience_s: float) -> bool:
         """Whether older records than those of the other lanes may still come."""
         if len(self.keys) or self.reader.at_end(self.partition):
             self._silent_since = None
             return not self.reader.at_end(self.partition)
         self._silent_since = self._silent_since or now
-        return now - self._silent_since < PATIENCE_S
+        return now - self._silent_since < patience_s
 
 
 class Merger:
@@ -146,6 +150,7 @@ class Merger:
     clocks : behind the last record that was taken before, for each partition that had one
     max_jump_ms : how far a record may move a clock; None: as far as it says
     clock : of all partitions, behind the last record that was taken before; an attribute, too
+    patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
     """
 
     def __init__(
@@ -155,8 +160,10 @@ class Merger:
         clocks: Mapping[TopicPartition, Clock],
         max_jump_ms: int | None = None,
         clock: Clock = Clock(),  # noqa: B008
+        patience_s: float | None = None,
     ) -> None:
         self._readers = readers
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         of_reader = sorted((partition, reader) for reader in readers for partition in reader.partitions)
         self._lanes = [
             _Lane(partition, reader, positions[partition], clocks.get(partition, Clock()))
@@ -208,24 +215,31 @@ class Merger:
             lane.go_back(mark)
 
     def take_spans(self, spans: Iterable[Span]) -> Batch:
-        """Return exactly the records of these spans, in the order in which `take` gave them.
+        """Return the records of these spans, in the order in which `take` gave them.
+
+        Some may be missing inside a span: it is for the caller to compare its `records` with what was found.
 
         Raises
         ------
-        OffsetsLost : the log no longer has them.
+        OffsetsLost : the log begins behind one of them, or ends before.
         """
         counts: dict[int, int] = {}
-        for span in spans:
+        wanted = list(spans)
+        for span in wanted:
             lane = self._by_partition[span.partition]
             while not len(lane.keys) or lane.records.offsets[-1] < span.end - 1:
                 if lane.reader.at_end(span.partition):
                     end = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
+                    if lane.reader.end(span.partition) >= span.end:
+                        break  # what is missing is its last records
                     raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
                 self._fill(MAX_LANE_RECORDS, SLICE_S)
             counts[self._lanes.index(lane)] = int(np.searchsorted(lane.records.offsets, span.end))
-        if not counts:
-            return self._pop({}, 0)
-        return self._pop(counts, sum(counts.values()))
+        batch = self._pop(counts, sum(counts.values())) if any(counts.values()) else NOTHING
+        for span in wanted:
+            lane = self._by_partition[span.partition]
+            lane.position = max(lane.position, span.end)
+        return batch
 
     def _fill(self, max_records: int, wait_s: float) -> None:
         for reader in self._readers:
@@ -239,7 +253,11 @@ class Merger:
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
         now = time.monotonic()
-        waited_for = [(lane.clock.now_ms, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now)]
+        waited_for = [
+            (lane.clock.now_ms, rank)
+            for rank, lane in enumerate(self._lanes)
+            if lane.is_waited_for(now, self._patience_s)
+        ]
         limit, limit_rank = min(waited_for, default=(math.inf, 0))
         counts = {}
         for rank, lane in enumerate(self._lanes):
@@ -269,7 +287,7 @@ class Merger:
             if count:
                 start = lane.position
                 chunks.append(lane.pop(count))
-                spans.append(Span(lane.partition, start, lane.position))
+                spans.append(Span(lane.partition, start, lane.position, count))
         order -= left[of_lane[order]]
         chunks, disbelieved = self._date(chunks, order)
         return Batch(chunks, order, spans, disbelieved)

@@ -42,7 +42,7 @@ def test_every_file_says_which_question_it_answers(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), "a module opens with what it is for"
 
 
-RECOVERY = ["checkpoint", "journal", "lock", "loop", "outbox", "service", "status"]
+RECOVERY = ["checkpoint", "journal", "lock", "loop", "outbox", "rebuild", "service", "status", "versions"]
 WRITES = {"fsync", "fdatasync", "rename", "write", "write_bytes", "write_text", "truncate", "unlink", "rmtree"}
 
 
