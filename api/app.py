@@ -3,8 +3,10 @@
 Here they are made and given to each other; nothing is decided. The API never learns and changes nothing in the data
 directory: it appends to the log, and reads what the learner puts there.
 
-    requests ─> predict.py  ─> watcher.py    <─ snapshots/, status.json    (the learner's)
-             └> feedback.py ─> connection.py ─> the log
+    requests ─> predict.py, explain.py ─> watcher.py    <─ snapshots/, status.json     (the learner's)
+             ├> history.py, review.py  <─────────────────── history, review.json      (likewise)
+             ├> feedback.py            ─> connection.py ─> the log
+             └> page.py                <─ dashboard/
 """
 
 import asyncio
@@ -15,9 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, feedback, metrics, model, openapi, predict
+from api import errors, explain, feedback, history, metrics, model, openapi, page, predict, review
 from api.body import Bodies
 from api.connection import Connection
+from api.explain import Explainer
 from api.feedback import Appender
 from api.metrics import CountRequests, Metrics
 from api.predict import Predictor
@@ -40,6 +43,7 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     counters, bodies = Metrics(watcher, connection), Bodies(settings)
     predictor, appender = Predictor(watcher, counters, settings), Appender(connection, stream, settings)
+    explainer = Explainer(watcher, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +51,9 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
             await asyncio.gather(*map(asyncio.to_thread, (watcher.start, connection.start)))
             yield
         finally:
-            await asyncio.gather(*map(asyncio.to_thread, (predictor.close, watcher.close, connection.close)))
+            await asyncio.gather(
+                *map(asyncio.to_thread, (predictor.close, explainer.close, watcher.close, connection.close))
+            )
 
     app: FastAPI = FastAPIOffline(
         title="Driftline",
@@ -60,9 +66,14 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     errors.add_handlers(app)
     app.include_router(predict.router(predictor, bodies, settings))
     app.include_router(feedback.router(appender, bodies, settings))
+    app.include_router(explain.router(explainer, bodies))
     app.include_router(model.router(watcher, connection))
+    app.include_router(history.router(stream.data, watcher))
+    app.include_router(review.router(stream.data, watcher))
     app.include_router(metrics.router(counters))
-    openapi.describe(app, [*predict.TYPES, *feedback.TYPES, *model.TYPES], settings)
+    app.include_router(page.router())
+    types = [each for part in (predict, explain, feedback, model, history, review) for each in part.TYPES]
+    openapi.describe(app, types, settings)
     routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
     app.add_middleware(CountRequests, metrics=counters, routes=routes)
     return app

@@ -52,6 +52,7 @@ from learner.machine import Machine, Plan
 from learner.models import build, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare, reached
+from learner.review import Reviewer
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
@@ -108,6 +109,7 @@ class Learner:
         self._losses = Losses()
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
+        self._reviewer: Reviewer | None = None
         self._worker = ThreadPoolExecutor(1, "learner")
         self._flight: tuple[Plan, Future[None]] | None = None  # the batch that is being learned
 
@@ -134,6 +136,8 @@ class Learner:
         self._epoch = 1 + max(self._lock.last_epoch(), journals.last_epoch(self._journals), known)
         self._lock.announce(self._epoch)
         self._publisher = Publisher(self._stream.data / "snapshots", self._epoch)
+        if self._reviewer is None:
+            self._reviewer = Reviewer(self._stream.data, self._settings.label_requests_per_hour, self._epoch)
         if newest is None:
             self._begin()
         else:
@@ -463,6 +467,8 @@ class Learner:
         self._flight = None
         learned.result()
         self._outbox.send(self._batch, self._machine.finish(plan))  # 6
+        if self._reviewer is not None:
+            self._reviewer.see(self._machine, plan)
         _log_alarms(self._machine.raised)
 
     def _show(self, now: float) -> None:
@@ -487,7 +493,7 @@ class Learner:
         self._watch.close()
         self._saver.close()
         self._committer.close(COMMIT_S)
-        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        owned = (getattr(self, name, None) for name in ("_publisher", "_journal", "_reviewer"))
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -603,7 +609,14 @@ class Learner:
     def _report(self, state: State, detail: str = "") -> None:
         with suppress(DiskFull):  # what must be written down will wait for room
             write_status(self._stream.data, self.status(state, detail))
+        if self._reviewer is not None and not self._halted and state != "recovering":
+            self._reviewer.report(self._machine, self._lag())
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
+
+    def _lag(self) -> int:
+        """Return how many records the log had, when it was looked at last, that were not taken yet."""
+        positions = self._merger.positions
+        return sum(max(0, mark.high - positions.get(partition, 0)) for partition, mark in _marks(self._known).items())
 
     def _report_wait(self, state: State) -> None:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""

@@ -46,6 +46,9 @@ class LearnerSettings(Settings):
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
     predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")
+    label_requests_per_hour: float = Field(
+        60.0, ge=0.0, le=1e6, description="Messages chosen for GET /label-requests, about so many; 0: none."
+    )
     accept_loss: bool = Field(
         False,
         description="Go on where the log no longer has all records since the checkpoint, from the first that is there. "
