@@ -238,10 +238,13 @@ def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSe
 def _send_demo(stream: StreamSettings, stopping: "threading.Event") -> None:
     from contextlib import closing
 
+    from learner.status import read_status
     from stream.demo import send_demo
     from stream.log import open_log
 
     try:
+        while not stopping.wait(0.2) and not ((status := read_status(stream.data)) and status.alive):
+            pass  # nothing is sent before the learner is there, so that what is shown begins without a heap
         with closing(open_log(stream)) as log:
             send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
     except DriftlineError as error:

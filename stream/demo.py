@@ -1,9 +1,9 @@
 """What does a stream look like when all of it moves?
 
 A generated inbox of a shop: messages of a few kinds, in words that people use, whose wording and mix change every
-minute or two: a new wave of spam reads like the last wave's parcels, a kind of message appears, others fade. Most get
-their label some seconds later, some never do, and a few labels are wrong. The texts are a function of the seed; when
-they are sent is the clock's.
+minute or two: a new wave of spam reads like parcels, an outage comes and goes, and who is in charge of returns or of
+security mails changes, so that the same words get another label. Most messages get theirs some seconds later, some
+never do, and a few labels are wrong. The texts are a function of the seed; when they are sent is the clock's.
 """
 
 import heapq
@@ -21,6 +21,7 @@ RATE: Final = 12.0  # messages a second
 ERA_S: Final = 100.0  # how long a wording lasts
 OLD_SHARE: Final = 0.15  # of messages in the words of the era before
 VAGUE_SHARE: Final = 0.08  # of messages that could be of any kind
+MOVED_SHARE: Final = 0.3  # of messages whose kind changes with the era
 WRONG_SHARE: Final = 0.02  # of labels
 LABELLED_SHARE: Final = 0.7
 DELAY_MEDIAN_S: Final = 5.0
@@ -40,6 +41,36 @@ _VAGUE: Final = (
     "I wrote to you on {day} and nobody answered.",
     "This is about the {item} again, see my last message.",
     "Is this really how it is supposed to work?",
+)
+# The same words, another kind in every era.
+_MOVED: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
+    (
+        ("billing", "delivery"),
+        (
+            "I sent the {item} back to {city} on {day} and heard nothing since.",
+            "Please refund the {item}, it does not fit.",
+            "How do I return the {item}? The label in the box is for {city}.",
+            "The return of order {number} is confirmed, where are my {price} euros?",
+            "I want my money back for order {number}, the {item} is the wrong colour.",
+        ),
+    ),
+    (
+        ("account", "spam"),
+        (
+            "Security notice: a new device in {city} used your profile on {day}. Was that you?",
+            "Confirm the change of your phone number with the code {number}.",
+            "Your profile will be closed on {day} unless you confirm your email.",
+            "Unusual sign-in from {city}: check your recent activity now.",
+        ),
+    ),
+    (
+        ("praise", "billing"),
+        (
+            "Tell {name} that the {price} euros for the {item} were well spent.",
+            "Fair price for the {item}, and the bill was explained to me by {name}.",
+            "About the {price} euros that {name} took off the {item}: thank you for that.",
+        ),
+    ),
 )
 # Of each kind: a list of eras, of each era some ways to say it. The eras of a kind take turns.
 _KINDS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
@@ -188,12 +219,14 @@ def send_demo(log: Log, topics: Topics, stopped: Callable[[float], bool], rate: 
 def _write(rng: random.Random, at_s: float) -> tuple[str, str]:
     """Return a kind of message, and a text of it."""
     kinds = list(_KINDS)
-    kind = rng.choices(kinds, [_share(kind, at_s) for kind in kinds])[0]
-    eras = _KINDS[kind]
-    era = int(at_s / ERA_S + 0.35 * kinds.index(kind))  # the kinds change one after the other
-    if rng.random() < OLD_SHARE:
-        era = max(0, era - 1)
-    body = rng.choice(_VAGUE if rng.random() < VAGUE_SHARE else eras[era % len(eras)])
+    kind, era = rng.choices(kinds, [_share(kind, at_s) for kind in kinds])[0], int(at_s / ERA_S)
+    if rng.random() < MOVED_SHARE:
+        of_eras, bodies = rng.choice(_MOVED)
+        kind = of_eras[era % len(of_eras)]
+    else:
+        of_kind = int(at_s / ERA_S + 0.35 * kinds.index(kind))  # their wordings change one after the other
+        bodies = _KINDS[kind][max(0, of_kind - (rng.random() < OLD_SHARE)) % len(_KINDS[kind])]
+    body = rng.choice(_VAGUE if rng.random() < VAGUE_SHARE else bodies)
     parts = (rng.choice(_GREETINGS), body, rng.choice(_ENDS)) if kind != "spam" else (body,)
     slots = {name: rng.choice(choices) for name, choices in _SLOTS.items()}
     text = " ".join(filter(None, parts)).format(
