@@ -272,7 +272,7 @@ def _print_banner(url: str, stream: StreamSettings) -> None:
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
     _console().print(
         f"""
-[bold]Driftline is up[/bold] at [bold]{url}[/bold]: open it in a browser  (Ctrl-C stops it)
+[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (open it in a browser; Ctrl-C stops it)
 
 Teach it a label, then ask it:
   {post.format("feedback")} {_quoted(feedback)}

@@ -18,10 +18,10 @@ from stream.log import Log, NewRecord
 from stream.records import Feedback, Message, Topics, encode
 
 RATE: Final = 12.0  # messages a second
-ERA_S: Final = 100.0  # how long a wording lasts
+ERA_S: Final = 120.0  # how long a wording lasts
 OLD_SHARE: Final = 0.15  # of messages in the words of the era before
 VAGUE_SHARE: Final = 0.08  # of messages that could be of any kind
-MOVED_SHARE: Final = 0.3  # of messages whose kind changes with the era
+MOVED_SHARE: Final = 0.4  # of messages whose kind changes with the era
 WRONG_SHARE: Final = 0.02  # of labels
 LABELLED_SHARE: Final = 0.7
 DELAY_MEDIAN_S: Final = 5.0
@@ -45,7 +45,7 @@ _VAGUE: Final = (
 # The same words, another kind in every era.
 _MOVED: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (
-        ("billing", "delivery"),
+        ("billing", "delivery", "account"),
         (
             "I sent the {item} back to {city} on {day} and heard nothing since.",
             "Please refund the {item}, it does not fit.",
@@ -55,7 +55,7 @@ _MOVED: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
         ),
     ),
     (
-        ("account", "spam"),
+        ("account", "spam", "billing"),
         (
             "Security notice: a new device in {city} used your profile on {day}. Was that you?",
             "Confirm the change of your phone number with the code {number}.",
@@ -64,7 +64,7 @@ _MOVED: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
         ),
     ),
     (
-        ("praise", "billing"),
+        ("praise", "billing", "delivery"),
         (
             "Tell {name} that the {price} euros for the {item} were well spent.",
             "Fair price for the {item}, and the bill was explained to me by {name}.",
@@ -246,6 +246,6 @@ def _share(kind: str, at_s: float) -> float:
 
 
 def _typo(rng: random.Random, text: str) -> str:
-    """Return a text with two neighbours exchanged."""
-    place = rng.randrange(len(text) - 1)
+    """Return a text with two neighbours exchanged, inside of a word."""
+    place = rng.choice([at for at in range(len(text) - 1) if text[at : at + 2].isalpha()])
     return text[:place] + text[place + 1] + text[place] + text[place + 2 :]

@@ -24,7 +24,7 @@ function bar(value) {
 }
 
 function matrix({ labels, counts }) {
-  const head = el("tr", {}, el("th", { scope: "col" }, "was ╲ predicted"), ...labels.map((label) => el("th", { scope: "col", title: label }, label)));
+  const head = el("tr", {}, el("td"), ...labels.map((label) => el("th", { scope: "col", title: label }, label)));
   const rows = counts.map((row, i) => {
     const all = row.reduce((a, b) => a + b, 0) || 1;
     return el("tr", {}, el("th", { scope: "row", title: labels[i] }, labels[i]),

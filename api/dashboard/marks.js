@@ -1,24 +1,42 @@
-// Which characters of a text speak for a label, and by how much?
+// Which words of a text speak for a label, and by how much?
 //
 // Spans are in code points, and a string in UTF-16 units: an array of code points is what both agree on.
 
-/** Return runs of a text: [text, strength], -1 (against) to 1 (for); a feature's share is spread over its characters. */
+const STEPS = 5; // shades
+const words = new Intl.Segmenter(undefined, { granularity: "word" });
+
+/** Return runs of a text: [text, strength], -1 (against) to 1 (for). A feature's share is spread over its characters,
+    and a word is as strong as its characters are in the mean. */
 export function runs(text, features, label) {
-  const points = Array.from(text);
-  const strengths = new Float64Array(points.length);
+  const strengths = spread(text, features, label);
+  const parts = [];
+  let at = 0;
+  for (const { segment, isWordLike } of words.segment(text)) {
+    const own = strengths.slice(at, (at += Array.from(segment).length));
+    parts.push([segment, isWordLike ? own.reduce((a, b) => a + b, 0) / own.length : 0]);
+  }
+  const most = parts.reduce((a, [, strength]) => Math.max(a, Math.abs(strength)), 1e-9);
+  return joined(parts.map(([part, strength]) => [part, Math.round((strength / most) * STEPS) / STEPS]));
+}
+
+function spread(text, features, label) {
+  const strengths = new Float64Array(Array.from(text).length);
   for (const { spans, shares } of features) {
     const length = spans.reduce((sum, [start, stop]) => sum + stop - start, 0);
     for (const [start, stop] of spans) {
-      for (let i = start; i < Math.min(stop, points.length); i++) strengths[i] += shares[label] / length;
+      for (let i = start; i < Math.min(stop, strengths.length); i++) strengths[i] += shares[label] / length;
     }
   }
-  const most = strengths.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
-  const steps = Array.from(strengths, (x) => Math.round((x / most) * 5) / 5);
+  return strengths;
+}
+
+/** Put runs of one strength together: a long text has fewer elements so. */
+function joined(parts) {
   const out = [];
-  points.forEach((point, i) => {
-    if (i && steps[i] === steps[i - 1]) out.at(-1)[0] += point;
-    else out.push([point, steps[i]]);
-  });
+  for (const [part, strength] of parts) {
+    if (out.length && out.at(-1)[1] === strength && strength === 0) out.at(-1)[0] += part;
+    else out.push([part, strength]);
+  }
   return out;
 }
 

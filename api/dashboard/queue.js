@@ -5,7 +5,8 @@ import { $, announce, el, fill, setText } from "./dom.js";
 import { count, cut, percent, score, share } from "./format.js";
 
 const KEYS = 9;
-const EFFECTS = 4;
+const EFFECTS = 3;
+const NEXT = 4; // texts shown beneath
 const DONE = 500; // ids to remember
 let waiting = []; // requests, the current one first
 let labels = [];
@@ -40,14 +41,14 @@ export async function refresh() {
   const known = new Set(kept.map((each) => each.id));
   waiting = [...kept, ...[...open.values()].filter((each) => !known.has(each.id))];
   if (current === undefined || waiting[0] !== current) show();
+  showNext();
   setText($("queue-count"), waiting.length ? `${count(waiting.length)} waiting` : "");
   showEstimate(answer.estimate);
 }
 
-function showEstimate(estimate) {
-  const error = estimate.standard_error === null ? "" : ` ± ${share(2 * estimate.standard_error)}`;
-  const text = estimate.accuracy === null ? "" :
-    `From ${count(estimate.labels)} of these that have a label by now, each weighted by 1 / chance: accuracy ${share(estimate.accuracy)}${error} on all messages.`;
+function showEstimate({ labels, accuracy, standard_error: error }) {
+  const text = error === null ? "" :
+    `Accuracy on all messages, told from ${count(labels)} of these that have a label by now, each weighted by 1 / chance: ${share(accuracy)} ± ${share(2 * error)}`;
   setText($("estimate"), text);
 }
 
@@ -110,11 +111,16 @@ function onKey(event) {
   event.preventDefault();
 }
 
+function showNext() {
+  fill($("next"), ...waiting.slice(1, 1 + NEXT).map(({ text }) => el("li", { class: "cut", dir: "auto" }, text)));
+}
+
 function next() {
   if (gone.size > DONE) gone.delete(gone.values().next().value);
   waiting.shift();
   setText($("queue-count"), waiting.length ? `${count(waiting.length)} waiting` : "");
   show();
+  showNext();
   $("queue-box").focus({ preventScroll: true });
 }
 
