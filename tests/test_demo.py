@@ -54,7 +54,7 @@ def test_most_messages_get_a_label_some_seconds_late() -> None:
 
 
 def test_what_is_said_changes_and_a_model_notices() -> None:
-    """Each change of the wording is an alarm that predictions got worse; and they get better again."""
+    """Alarms that predictions got worse come when the wording changes, and at no other time."""
     rows, era = [], []
     for number, item in enumerate(islice(inbox(5), int(4 * ERA_S * RATE))):
         if item.label is not None:
@@ -65,8 +65,8 @@ def test_what_is_said_changes_and_a_model_notices() -> None:
         evaluation.add(rows[start : start + 200])
     result = evaluation.finish()
     worse = [era[shift.at_label - 1] for shift in result.shifts if shift.column is None and shift.change == "worse"]
-    for change in (1, 2, 3):
-        assert any(change - 0.05 < at < change + 0.5 for at in worse), (change, worse)
+    assert worse
+    assert all(abs(at - round(at)) < 0.1 and round(at) > 0 for at in worse), worse
     assert 0.75 < result.accuracy < 0.97
 
 

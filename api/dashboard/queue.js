@@ -61,7 +61,7 @@ function picks(request) {
 function show() {
   const request = waiting[0];
   if (!request) {
-    fill($("queue-body"), el("p", { class: "empty" }, emptyText()), undoRow());
+    fill($("queue-body"), el("p", { class: "empty" }, emptyText()), done.length ? el("div", { class: "row" }, undoButton()) : null);
     return;
   }
   const said = request.label === null ? "no prediction yet" : `predicted ${request.label} at ${score(request.score)}`;
@@ -69,8 +69,7 @@ function show() {
     el("p", { class: "message", dir: "auto" }, request.text, request.truncated ? "…" : ""),
     el("p", { class: "note" }, `${said} · chosen at ${percent(request.chance)}`),
     el("div", { class: "picks" }, ...picks(request).map((label, i) => pick(request, label, i + 1))),
-    other(),
-    undoRow());
+    other());
 }
 
 function emptyText() {
@@ -90,13 +89,12 @@ function other() {
     if (event.key === "Enter" && input.value.trim()) give(input.value.trim());
     if (event.key === "Escape") $("queue-box").focus();
   });
-  return el("div", { class: "row" }, input, el("button", { type: "button", onclick: skip }, "Skip"));
+  return el("div", { class: "row" }, input, el("button", { type: "button", onclick: skip }, "Skip"), undoButton());
 }
 
-function undoRow() {
-  if (!done.length) return null;
+function undoButton() {
   const last = done.at(-1);
-  return el("div", { class: "row" }, el("button", { type: "button", class: "quiet", onclick: undo }, `Undo: ${cut(last.label, 40)}`));
+  return last && el("button", { type: "button", "aria-label": `Undo: ${cut(last.label, 40)}`, onclick: undo }, "Undo");
 }
 
 function onKey(event) {
