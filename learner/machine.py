@@ -17,6 +17,7 @@ concerns both, so `plan` calls `before_new_label` first, which has to return wit
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -99,8 +100,9 @@ class Plan:
         if weight != 1.0:
             self.weights[step] = weight
 
+    @cached_property
     def steps_scored(self) -> NDArray[np.int64]:
-        """Return the messages' steps."""
+        """The messages' steps, once all is planned."""
         scored = np.ones(len(self.texts), bool)
         scored[self.learned] = False
         return np.flatnonzero(scored)
@@ -314,7 +316,7 @@ class Machine:
 
     def finish(self, plan: Plan) -> Outputs:
         """Take in what the classifier said and return what is to be sent, by topic."""
-        steps = plan.steps_scored()
+        steps = plan.steps_scored
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
         self._remember(plan, scores, n_labels)
         self._measure(plan)

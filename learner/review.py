@@ -25,7 +25,7 @@ from stream.records import decode_feedback, decode_message
 
 FILE: Final = "review.json"
 KEPT: Final = 100  # messages, and labels
-LOOK_S: Final = 0.2  # in so long at most KEPT are taken in: people read no faster
+LOOK_S: Final = 0.5  # in so long at most KEPT are taken in: people read no faster
 MAX_MATRIX: Final = 12
 
 Row = NDArray[np.float32]  # [labels], a message's scores
@@ -96,7 +96,7 @@ class Reviewer:
         """Look at a batch that was learned. Costs about a hundredth of learning it."""
         self.history.add_delays(machine.delays_ms / 1000)
         now = time.monotonic()
-        scores = plan.scores[plan.steps_scored()]
+        scores = plan.scores[plan.steps_scored]
         if self._per_hour and plan.messages:
             places, chances = self.requests.draw(scores.max(axis=1, initial=0), now)
             for place, chance in zip(places, chances, strict=True):

@@ -51,11 +51,11 @@ export async function teach(feedback, text) {
   return { sent, learned: learned(sent, text) };
 }
 
-async function learned(sent, text) {
-  for (let wait = 60; wait < 4000; wait *= 1.4) {
-    await new Promise((resolve) => setTimeout(resolve, wait));
-    const answer = await post("/predict", { text }).catch(() => null);
-    if (answer && (answer.feedback_offsets[sent.partition] ?? 0) > sent.offset) return answer.predictions[0];
+/** Return what the model says once it has learned a label; null where that takes too long. */
+async function learned({ partition, offset }, text) {
+  try {
+    return (await post("/predict", { text, min_feedback_offset: { partition, offset } })).predictions[0];
+  } catch {
+    return null;
   }
-  return null;
 }
