@@ -614,7 +614,7 @@ class Learner:
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
     def _lag(self) -> int:
-        """Return how many records the log had, when it was looked at last, that were not taken yet."""
+        """Return how many records the log had, when it was looked at some seconds ago, that are not taken yet."""
         positions = self._merger.positions
         return sum(max(0, mark.high - positions.get(partition, 0)) for partition, mark in _marks(self._known).items())
 

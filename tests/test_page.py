@@ -350,8 +350,8 @@ class TestSnapshots:
     ANSWER: Any = {
         "active": None,
         "snapshots": [
-            {"version": f"abc-{n}", "created": "2026-11-22T12:00:00Z", "labels_learned": n, "accuracy": 0.9}
-            | {"log_loss": 0.3, "pinned": n == 200}
+            {"version": f"abc-{n}", "created": "2026-11-22T12:00:00Z", "labels_learned": n, "pinned": n == 200}
+            | {"accuracy": 0.9, "log_loss": 0.3}
             for n in (200, 100)
         ],
     }
@@ -374,6 +374,8 @@ class TestSnapshots:
         assert "POST /snapshots/abc-100/activate" not in asked, "it asks whether that is meant"
         row.get_by_role("button", name="Sure?").click()
         expect(row).to_contain_text("answers now")
+        expect(row).to_contain_text("0.900")
+        expect(page.locator("#latest")).to_be_focused()
         page.get_by_role("button", name="Back to the latest").click()
         expect(row.get_by_role("button", name="Serve")).to_be_visible()
         changes = [each for each in asked if not each.startswith("GET")]

@@ -22,13 +22,18 @@ export async function refresh() {
   }
 }
 
-function show({ active, snapshots }) {
+function show(answer) {
+  const active = answer.active ?? answer.pinned_to ?? null;
   $("snapshots").hidden = false;
   $("latest").hidden = active === null;
-  const rows = snapshots.map((each) => el("tr", { class: each.version === active ? "active" : null },
-    el("th", { scope: "row" }, each.version), el("td", {}, date(typeof each.created === "number" ? 1000 * each.created : Date.parse(each.created))),
-    el("td", { class: "number" }, count(each.labels_learned)), el("td", { class: "number" }, share(each.accuracy)),
-    el("td", { class: "number" }, share(each.log_loss)), el("td", {}, each.pinned ? "kept" : ""), el("td", { class: "number" }, button(each.version, active))));
+  const rows = answer.snapshots.map((each) => {
+    const { accuracy, log_loss: loss } = each.recent ?? each;
+    return el("tr", { class: each.version === active ? "active" : null },
+      el("th", { scope: "row" }, each.version), el("td", {}, date(Date.parse(each.created ?? each.created_at))),
+      el("td", { class: "number" }, count(each.labels_learned)), el("td", { class: "number" }, share(accuracy)),
+      el("td", { class: "number" }, share(loss)), el("td", {}, each.pinned ? `kept${each.name ? `: ${each.name}` : ""}` : ""),
+      el("td", { class: "number" }, button(each.version, active)));
+  });
   const head = ["Version", "Made", "Labels", "Accuracy", "Log loss", "", ""].map((name) => el("th", { scope: "col" }, name));
   fill($("snapshots-table"), rows.length
     ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "snapshots-title" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)))
@@ -40,10 +45,11 @@ function button(version, active) {
   const pressed = () => {
     if (sure !== version) {
       sure = version;
-      return refresh();
+      return refresh().then(() => $("snapshots-table").querySelector(".strong")?.focus());
     }
     sure = null;
-    return act(() => post(`/snapshots/${encodeURIComponent(version)}/activate`), `Version ${version} answers now.`);
+    const change = () => post(`/snapshots/${encodeURIComponent(version)}/activate`);
+    return act(change, `Version ${version} answers now.`).then(() => $("latest").focus());
   };
   return el("button", { type: "button", class: sure === version ? "strong" : null, onclick: pressed }, sure === version ? "Sure? Serve it" : "Serve");
 }

@@ -1,7 +1,7 @@
 // What does the model say of a text, and why? And: it is really this.
 
 import { newId, post, teach } from "./api.js";
-import { $, el, fill, setText } from "./dom.js";
+import { $, announce, el, fill, setText } from "./dom.js";
 import { score, signed } from "./format.js";
 import { runs, strongest } from "./marks.js";
 
@@ -30,7 +30,9 @@ async function explain() {
   const body = { text: text(), features: FEATURES, ...(label === null ? {} : { labels: [label] }) };
   try {
     const answer = await post("/explain", body);
-    if (number === asked) show(body.text, answer);
+    if (number !== asked) return;
+    show(body.text, answer);
+    announce(`${answer.label}, ${score(answer.score)}`);
   } catch (error) {
     if (number === asked) fill($("try-result"), el("p", { class: "note" }, error.code === "no-model" ? "Nothing was learned yet: teach it below." : `${error.message}. ${error.action}`));
   }
