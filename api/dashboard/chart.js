@@ -57,7 +57,7 @@ export const valueAxis = (more = {}) => ({
 export const common = () => ({
   legend: { show: false },
   cursor: { drag: { x: false, y: false }, points: { size: 6 }, y: false },
-  padding: [8, 6, 0, 0],
+  padding: [8, 14, 0, 0],
 });
 
 /** Put nulls where points are missing, so that no line goes over a time in which nothing was known. */

@@ -29,7 +29,8 @@ export function setLabels(known) {
   if (JSON.stringify(known) === JSON.stringify(labels)) return;
   labels = known;
   fill($("known-labels"), ...labels.slice(0, 100).map((label) => el("option", { value: label })));
-  show();
+  const typing = document.activeElement?.tagName === "INPUT" && $("queue-body").contains(document.activeElement);
+  if (!typing) show();
 }
 
 export async function refresh() {
