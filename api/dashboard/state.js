@@ -4,7 +4,7 @@ import { $, el, fill, setText } from "./dom.js";
 import { count, duration, rate, share } from "./format.js";
 
 const SAYS = {
-  recovering: "recovering", running: "learning", waiting: "waiting for the log", paused: "paused", stopped: "stopped", failed: "failed",
+  recovering: "recovering", running: "learning", waiting: "waiting for the log", paused: "paused", stalled: "stalled", stopped: "stopped", failed: "failed",
 };
 
 export function showState(model) {
