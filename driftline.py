@@ -29,6 +29,8 @@ from stream.flags import BadOptions, with_settings
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
+    import threading
+
     from rich.console import Console
 
     from api.client import AsyncClient, Client
@@ -187,10 +189,18 @@ def options(
 
 @app.command()
 @with_settings
-def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> None:
+def up(
+    stream: StreamSettings,
+    learner: LearnerSettings,
+    api: ApiSettings,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Send a generated stream of messages with late labels; its wording drifts.")
+    ] = False,
+) -> None:
     """Start everything on this machine: the log, a learner, and the API. Ctrl-C stops it.
 
-    Without --log the log is one file in the data directory, and nothing else is needed.
+    Without --log the log is one file in the data directory, and nothing else is needed. With --demo that directory is
+    driftline-demo, unless another is named.
     """
     import multiprocessing.connection
     import threading
@@ -199,6 +209,8 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
     from api.server import serve as serve_api
     from learner.foreign import check_allowed
 
+    if demo:
+        stream, learner = _of_demo(stream, learner)
     check_allowed(learner.model or "", stream.allow_pickle)
     _log_to_console()
     context = multiprocessing.get_context("spawn")
@@ -209,19 +221,52 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
         multiprocessing.connection.wait([process.sentinel])
         api.stop()
 
+    stopping = threading.Event()
+    sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
+
     def ready(api: Started) -> None:
         _print_banner(api.url, stream)
+        if demo:
+            sender.start()
         threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
 
     try:
         serve_api(stream, api, on_ready=ready)
     finally:
+        stopping.set()
+        if sender.ident is not None:
+            sender.join()
         while process.is_alive():  # again: it hears signals only once it has begun, and until it has ended
             process.terminate()
             process.join(1.0)
     if process.exitcode:
         raise DriftlineError(f"the learner ended with exit code {process.exitcode}; the lines above say why")
     _console().print(f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there.", soft_wrap=True)
+
+
+def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSettings, LearnerSettings]:
+    """Return the options with the demo's own defaults, where nothing was said."""
+    if "data" not in stream.model_fields_set:
+        stream = stream.model_copy(update={"data": Path("driftline-demo")})
+    if "label_requests_per_hour" not in learner.model_fields_set:
+        learner = learner.model_copy(update={"label_requests_per_hour": 600.0})
+    return stream, learner
+
+
+def _send_demo(stream: StreamSettings, stopping: "threading.Event") -> None:
+    from contextlib import closing
+
+    from learner.status import read_status
+    from stream.demo import send_demo
+    from stream.log import open_log
+
+    try:
+        while not stopping.wait(0.2) and not ((status := read_status(stream.data)) and status.alive):
+            pass  # nothing is sent before the learner is there, so that what is shown begins without a heap
+        with closing(open_log(stream)) as log:
+            send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
+    except DriftlineError as error:
+        _print_error(f"the demo's stream has ended: {error}")
 
 
 def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
@@ -245,7 +290,7 @@ def _print_banner(url: str, stream: StreamSettings) -> None:
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
     _console().print(
         f"""
-[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (Ctrl-C stops it)
+[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (open it in a browser; Ctrl-C stops it)
 
 Teach it a label, then ask it:
   {post.format("feedback")} {_quoted(feedback)}

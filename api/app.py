@@ -3,8 +3,10 @@
 Here they are made and given to each other; nothing is decided. The API never learns: it appends to the log, and reads
 what the learner puts into the data directory, where it changes only which model is served (snapshots.py).
 
-    requests ─> predict.py  ─> watcher.py    <─ snapshots/, status.json    (the learner's)
-             └> feedback.py ─> connection.py ─> the log
+    requests ─> predict.py, explain.py ─> watcher.py    <─ snapshots/, status.json     (the learner's)
+             ├> history.py, review.py  <─────────────────── history, review.json      (likewise)
+             ├> feedback.py            ─> connection.py ─> the log
+             └> page.py                <─ dashboard/
 """
 
 import asyncio
@@ -15,9 +17,24 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, feedback, metrics, mlflow, model, open_inference, openapi, predict, snapshots
+from api import (
+    errors,
+    explain,
+    feedback,
+    history,
+    metrics,
+    mlflow,
+    model,
+    open_inference,
+    openapi,
+    page,
+    predict,
+    review,
+    snapshots,
+)
 from api.body import Bodies
 from api.connection import Connection
+from api.explain import Explainer
 from api.feedback import Appender
 from api.freshness import Freshness
 from api.metrics import CountRequests, Metrics
@@ -44,6 +61,7 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     counters, bodies = Metrics(watcher, connection), Bodies(settings)
     freshness = Freshness(watcher, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
+    explainer = Explainer(watcher, settings)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     appender = Appender(connection, freshness, traces, stream, settings)
@@ -56,7 +74,7 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
             yield
         finally:
             await freshness.close()
-            closing = (predictor.close, watcher.close, connection.close, traces.close)
+            closing = (predictor.close, explainer.close, watcher.close, connection.close, traces.close)
             await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
@@ -70,13 +88,18 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     errors.add_handlers(app)
     app.include_router(predict.router(predictor, bodies, settings))
     app.include_router(feedback.router(appender, bodies, settings))
+    app.include_router(explain.router(explainer, bodies))
     app.include_router(model.router(watcher, connection))
+    app.include_router(history.router(stream.data, watcher))
+    app.include_router(review.router(stream.data, watcher))
     app.include_router(snapshots.router(stream.data, watcher))
     app.include_router(snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
     app.include_router(open_inference.router(inference, _version()))
     app.include_router(mlflow.router(predictor, watcher, bodies, settings, _version()))
     app.include_router(metrics.router(counters))
-    types = [each for part in (predict, feedback, model, snapshots, open_inference, mlflow) for each in part.TYPES]
+    app.include_router(page.router())
+    parts = (predict, explain, feedback, model, history, review, snapshots, open_inference, mlflow)
+    types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
     app.add_middleware(CountRequests, metrics=counters, routes=routes)

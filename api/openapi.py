@@ -65,6 +65,11 @@ def refusals() -> dict[int | str, Any]:
     return {status: {"description": text, "content": content(ref("Error"))} for status, text in _ERRORS.items()}
 
 
+def refused_parameter() -> dict[int | str, Any]:
+    """Return the part of an operation that describes what a wrong parameter gets."""
+    return {422: {"description": "A parameter is not what it must be.", "content": content(ref("Error"))}}
+
+
 def one_or_many(name: str, settings: ApiSettings) -> Document:
     """Return the schema of one object of a type, or a list of them."""
     many = {"type": "array", "items": ref(name), "minItems": 1, "maxItems": settings.max_items}
@@ -78,6 +83,6 @@ def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None
         text = schema.get("properties", {}).get("text", {})
         for form in (text, *text.get("anyOf", ())):
             if form.get("type") == "string":
-                form["maxLength"] = settings.max_text_chars
+                form["maxLength"] = min(form.get("maxLength", settings.max_text_chars), settings.max_text_chars)
     document = app.openapi()
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)

@@ -36,6 +36,7 @@ class Served(msgspec.Struct, frozen=True):
     info: SnapshotInfo  # at the thread's last look; an answer has its own
     quick: Model  # on the event loop only
     bulk: Model  # in Predictor's thread only
+    snapshot: Snapshot  # for those who need a model of their own
     changed_at: float  # seconds since 1970, when this version was first seen published
 
 
@@ -99,7 +100,7 @@ class Watcher:
             models = known.quick, known.bulk
         same = known is not None and known.info.version == info.version
         changed_at = known.changed_at if known is not None and same else info.published_at
-        self.served = Served(info, *models, changed_at)
+        self.served = Served(info, *models, newest, changed_at)
         self._newest = newest
 
     def _look_for_status(self) -> None:

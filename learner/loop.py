@@ -60,6 +60,7 @@ from learner.progress import RECENT_LABELS
 from learner.rebuild import Builder
 from learner.rebuilt import Rebuilt
 from learner.restore import clocks_of, describe, marks, restore
+from learner.review import Reviewer
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
@@ -141,6 +142,7 @@ class Learner:
         self._watchdog = Watchdog(settings.stall_after_s, self._lag, self._tell_stalled)
         self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
         self._refusal: TooManyDeadLetters | None = None  # why nothing is taken until a person has looked
+        self._reviewer: Reviewer | None = None
         self._worker = ThreadPoolExecutor(1, "learner")
         self._flight: tuple[Plan, Future[None]] | None = None  # the batch that is being learned
 
@@ -169,6 +171,8 @@ class Learner:
         self._epoch = 1 + max(self._lock.last_epoch(), journals.last_epoch(self._journals), known)
         self._lock.announce(self._epoch)
         self._publisher = Publisher(self._stream.data / "snapshots", self._epoch)
+        if self._reviewer is None:
+            self._reviewer = Reviewer(self._stream.data, self._settings.label_requests_per_hour, self._epoch)
         if newest is None:
             self._begin()
         else:
@@ -577,6 +581,8 @@ class Learner:
         self._flight = None
         learned.result()
         self._outbox.send(self._batch, self._machine.finish(plan))  # 6
+        if self._reviewer is not None:
+            self._reviewer.see(self._machine, plan)
         _log_alarms(self._machine.raised)
 
     def _show(self, now: float) -> None:
@@ -602,7 +608,7 @@ class Learner:
         self._watchdog.close()
         self._saver.close()
         self._committer.close(COMMIT_S)
-        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        owned = (getattr(self, name, None) for name in ("_publisher", "_journal", "_reviewer"))
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -738,6 +744,8 @@ class Learner:
         with self._showing, suppress(DiskFull):  # what must be written down will wait for room
             self.shown = self.status(state, detail)
             write_status(self._stream.data, self.shown)
+        if self._reviewer is not None and not self._halted and state != "recovering":
+            self._reviewer.report(self._machine, self._lag())
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
     def _lag(self) -> int:

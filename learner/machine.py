@@ -18,6 +18,7 @@ concerns both, so `plan` calls `before_new_label` first, which has to return wit
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -84,7 +85,8 @@ class Plan:
         self.targets: list[int] = []
         self.weights: dict[int, float] = {}  # of steps, where it is not 1
         self.entries: list[Entry] = []  # of the messages, which are the other steps
-        self.messages: list[tuple[Message, int]] = []  # with their times
+        self.messages: list[Message] = []
+        self.times_ms: list[int] = []  # the messages' own
         self.growth = [(0, n_labels)]  # from which step on how many labels are known
         self.served = Served([], [], [], [])
         self.rejected: list[Rejected] = []
@@ -100,8 +102,9 @@ class Plan:
         if weight != 1.0:
             self.weights[step] = weight
 
+    @cached_property
     def steps_scored(self) -> NDArray[np.int64]:
-        """Return the messages' steps."""
+        """The messages' steps, once all is planned."""
         scored = np.ones(len(self.texts), bool)
         scored[self.learned] = False
         return np.flatnonzero(scored)
@@ -118,6 +121,7 @@ class Machine:
     Attributes
     ----------
     raised : the drift alarms of the last batch
+    delays_ms : int64, from message to label, of the labels of the last batch that were scored
     """
 
     def __init__(self, rules: Rules, classifier: Classifier, lineage: str) -> None:
@@ -129,6 +133,7 @@ class Machine:
         self.gate = Gate(classifier.max_labels)
         self.alarms = Alarms()
         self.raised: list[Alarm] = []
+        self.delays_ms: Ints = np.empty(0, np.int64)
         self.obey(rules)
         self.counts = Counts()
         self.quotas = Quotas()
@@ -229,8 +234,8 @@ class Machine:
         plan.learned += steps
         plan.targets += joined.columns
         plan.entries += joined.entries
-        if self.rules.predictions:
-            plan.messages += zip(messages, times_ms[places[0]].tolist(), strict=True)
+        plan.messages += messages
+        plan.times_ms += times_ms[places[0]].tolist()
         weights = [feedback.weight for feedback in feedbacks]
         if weights.count(1.0) < len(weights):
             plan.weights.update(zip(steps, weights, strict=True))
@@ -260,8 +265,8 @@ class Machine:
         if entry is not None:
             plan.texts.append(message.text)
             plan.entries.append(entry)
-            if self.rules.predictions:
-                plan.messages.append((message, timestamp_ms))
+            plan.messages.append(message)
+            plan.times_ms.append(timestamp_ms)
         if labels:
             self._plan_labels(plan, place, labels)
         if window.over:
@@ -334,7 +339,7 @@ class Machine:
 
     def finish(self, plan: Plan) -> Outputs:
         """Take in what the classifier said and return what is to be sent, by topic."""
-        steps = plan.steps_scored()
+        steps = plan.steps_scored
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
         self._remember(plan, scores, n_labels)
         self._measure(plan)
@@ -355,7 +360,7 @@ class Machine:
 
         Not for corrections, which would count twice, nor where a label brought the text and nothing had been served.
         """
-        self.raised = []
+        self.raised, self.delays_ms = [], self.delays_ms[:0]
         targets, entries, times_ms, places = plan.served
         if not targets:
             return
@@ -370,7 +375,8 @@ class Machine:
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
         delay_ms = np.array(times_ms, np.int64) - np.array([entry.timestamp_ms for entry in entries], np.int64)
         p_truth = scores[np.arange(len(entries)), truth]
-        self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), np.maximum(delay_ms, 0))
+        self.delays_ms = np.maximum(delay_ms, 0)
+        self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), self.delays_ms)
         margin = self.rules.publish_margin
         self.gate.add(truth, scores, known, math.inf if margin is None else margin)
         for which, shift in self.drift.add(predicted, truth, p_truth):
@@ -410,7 +416,7 @@ class Machine:
             for columns, of_columns, n in zip(best.tolist(), values.tolist(), n_known.tolist(), strict=True)
         ]
         updates = plan.updates + np.searchsorted(plan.learned, steps)
-        messages, times_ms = zip(*plan.messages, strict=True)
+        messages, times_ms = plan.messages, plan.times_ms
         ids = [message.id for message in messages]
         predictions = map(
             Prediction,

@@ -81,6 +81,9 @@ class LearnerSettings(Settings):
         "1: send all of them to the dead-letter topic.",
     )
     predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")
+    label_requests_per_hour: float = Field(
+        60.0, ge=0.0, le=1e6, description="Messages chosen for GET /label-requests, about so many; 0: none."
+    )
     accept_loss: bool = Field(
         False,
         description="Go on where the log no longer has all records since the checkpoint, from the first that is there. "
