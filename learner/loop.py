@@ -12,6 +12,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
        waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
        checkpoints and journals go                               (learner/saver.py)
 
+    Before each of 5, 6 and 7 it looks whether another learner has taken over (learner/lock.py): then it ends.
+
     Beside it a thread looks at the log every few seconds (learner/watch.py). Where records are lost, a topic was made
     again or partitions were added, the learner recovers anew from what is durable, or ends and says what is lost.
 
@@ -58,7 +60,16 @@ from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
-from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
+from stream.errors import (
+    ConfigError,
+    DiskFull,
+    LogError,
+    LogUnavailable,
+    OffsetsLost,
+    Overtaken,
+    StateError,
+    TopicMismatch,
+)
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -85,6 +96,7 @@ class Learner:
     Raises
     ------
     StateError : another learner has the directory, or it cannot be read.
+    Overtaken : another learner has taken it over; from any method.
     RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
@@ -92,12 +104,12 @@ class Learner:
         self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
-        self._lock = Lock(stream.data)
-        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why))
+        self._lock = Lock(stream.data, take_over=settings.take_over)
+        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), self._lock.check)
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
-        self._saver = Saver(self._checkpoints, self._journals)
+        self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
@@ -122,9 +134,11 @@ class Learner:
         """
         drift.warm_up()
         pair.warm_up()
+        self._lock.check()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory)
+        durable.remove_partial(self._stream.data)
         durable.sync_directory(self._checkpoints)
         journals.settle(self._journals)
         self._log.create_topics(self._stream.topics)
@@ -374,7 +388,7 @@ class Learner:
             self._outbox.flush(FLUSH_S)
         self._halted = True
         self._saver.close()
-        self._saver = Saver(self._checkpoints, self._journals)
+        self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._journal.close()
         self._publisher.close()
         for reader in self._readers:
@@ -462,7 +476,9 @@ class Learner:
         plan, learned = self._flight
         self._flight = None
         learned.result()
-        self._outbox.send(self._batch, self._machine.finish(plan))  # 6
+        outputs = self._machine.finish(plan)
+        self._lock.check()
+        self._outbox.send(self._batch, outputs)  # 6
         _log_alarms(self._machine.raised)
 
     def _show(self, now: float) -> None:
@@ -473,12 +489,14 @@ class Learner:
         self._report_wait("running")
 
     def fail(self, detail: str) -> None:
-        """Say why the learner ends, to whoever looks at the status."""
+        """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""
+        self._lock.check()
         with suppress(OSError, StateError):  # a full disk is what it may be about
             if hasattr(self, "_merger"):
                 self._report("failed", detail)
             elif (last := read_status(self._stream.data)) is not None:
                 last.state, last.detail, last.at, last.pid = "failed", detail, time.time(), os.getpid()
+                last.epoch = max(last.epoch, self._lock.last_epoch())
                 write_status(self._stream.data, last)
 
     def close(self) -> None:
@@ -487,7 +505,11 @@ class Learner:
         self._watch.close()
         self._saver.close()
         self._committer.close(COMMIT_S)
-        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        owned = [getattr(self, name, None) for name in ("_publisher", "_journal")]
+        try:
+            self._lock.check()
+        except Overtaken:
+            owned = owned[1:]  # what it published does not count any more
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -601,6 +623,7 @@ class Learner:
         )
 
     def _report(self, state: State, detail: str = "") -> None:
+        self._lock.check()
         with suppress(DiskFull):  # what must be written down will wait for room
             write_status(self._stream.data, self.status(state, detail))
         self._next_status = time.monotonic() + STATUS_INTERVAL_S

@@ -30,10 +30,17 @@ class Room:
     data : the directory
     stopped : whether to give up waiting
     report : called with the reason each time that there still is no room
+    check : raises where nothing may be written any more; called before each write
     """
 
-    def __init__(self, data: Path, stopped: Callable[[], bool], report: Callable[[str], None]) -> None:
-        self._reserve, self._stopped, self._report = data / FILE, stopped, report
+    def __init__(
+        self,
+        data: Path,
+        stopped: Callable[[], bool],
+        report: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._reserve, self._stopped, self._report, self._check = data / FILE, stopped, report, check
         with suppress(DiskFull):
             self._keep_reserve()
 
@@ -47,6 +54,7 @@ class Room:
         waited = False
         while True:
             try:
+                self._check()
                 done = write()
                 if waited:
                     self._keep_reserve()

@@ -51,6 +51,11 @@ class LearnerSettings(Settings):
         description="Go on where the log no longer has all records since the checkpoint, from the first that is there. "
         "What was lost is counted, and kept in the checkpoint.",
     )
+    take_over: bool = Field(
+        False,
+        description="Take the data directory from a learner that stands still: stopped, or on a machine that cannot "
+        "be reached. It will write nothing any more, and end once it goes on.",
+    )
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:

@@ -64,7 +64,7 @@ class Status(msgspec.Struct, kw_only=True):
 
 def write_status(data: Path, status: Status) -> None:
     """Put the status in place. Raises DiskFull: then the one before is still there."""
-    durable.replace(data / FILE, msgspec.json.encode(status))
+    durable.replace(data / FILE, msgspec.json.encode(status), f"-{status.epoch:08d}")
 
 
 def read_status(data: Path) -> Status | None:

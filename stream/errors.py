@@ -8,6 +8,7 @@
     │   ├── RecordsLost      the same, counted: what to do about it is for a person to say
     │   └── TopicMismatch    a topic is not laid out as it must be
     ├── StateError           the data directory cannot be used as it stands
+    │   ├── Overtaken        another learner has taken over the directory: nothing may be written any more
     │   ├── DiskFull         there is no room: nothing was written, the same call may succeed later
     │   └── SyncFailed       the disk did not confirm a write: the process must end
     └── BadRecord            one record cannot be read; it becomes a Rejected
@@ -17,7 +18,9 @@ A message says what was wrong, where (topic, partition, offset, file, option) an
 
 
 class DriftlineError(Exception):
-    """Anything that Driftline refuses; the command line prints it without a traceback."""
+    """Anything that Driftline refuses; the command line prints it without a traceback, and ends with `exit_code`."""
+
+    exit_code = 1
 
 
 class ConfigError(DriftlineError):
@@ -54,6 +57,12 @@ class TopicMismatch(LogError):
 
 class StateError(DriftlineError):
     """The data directory is in use, damaged, or of another format."""
+
+
+class Overtaken(StateError):
+    """Another learner has taken over the data directory: this process must write nothing any more, and end."""
+
+    exit_code = 3
 
 
 class DiskFull(StateError):

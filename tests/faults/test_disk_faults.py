@@ -48,7 +48,7 @@ class Fault(NamedTuple):
 
 JOURNAL = "journal/000000000000-00000001.journal"
 LAST_BATCH = 2 * N_MESSAGES // 8
-LAST = f"checkpoints/.writing-{LAST_BATCH:012d}"
+LAST = f"checkpoints/.writing-{LAST_BATCH:012d}-00000001"
 FAULTS = [
     Fault(JOURNAL, "write", "ENOSPC", "3..4", False),
     Fault(JOURNAL, "fdatasync", "EIO", "3", True),
@@ -70,8 +70,8 @@ MORE_FAULTS = [
     Fault(f"{LAST}/SHA256SUMS", "write", "ENOSPC", "1..3", False),
     Fault(f"{LAST}/SHA256SUMS", "fsync", "ENOSPC", "1", True),
     Fault("checkpoints", "fsync", "EIO", "3", True),
-    Fault("checkpoints/.writing-000000000000/model.safetensors", "write", "ENOSPC", "1..3", False),
-    Fault(".writing-status.json", "write", "ENOSPC", "1..9", False),
+    Fault("checkpoints/.writing-000000000000-00000001/model.safetensors", "write", "ENOSPC", "1..3", False),
+    Fault(".writing-status.json-00000001", "write", "ENOSPC", "1..9", False),
     Fault(".writing-reserve", "write", "ENOSPC", "1", False),
     Fault("snapshots/.writing-00000001-0000000001.model", "fallocate", "ENOSPC", "1..2", False),
     Fault("learner.lock", "write", "ENOSPC", "1", True),
