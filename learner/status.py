@@ -14,6 +14,7 @@ from learner import durable
 from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
 from learner.losses import Losses
+from learner.progress import Progress
 from stream.errors import StateError
 from stream.join import JoinCounts
 
@@ -60,6 +61,25 @@ class Status(msgspec.Struct, kw_only=True):
     def alive(self) -> bool:
         """Whether a learner is at work."""
         return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S
+
+
+def blank_status(model: str) -> Status:
+    """Return the status of a learner that has done nothing yet."""
+    return Status(
+        state="waiting",
+        at=time.time(),
+        pid=0,
+        epoch=0,
+        model=model,
+        version="",
+        labels=[],
+        counts=Counts(),
+        join=JoinCounts(),
+        pending=0,
+        waiting=0,
+        positions={},
+        progress=Progress().summary(),
+    )
 
 
 def write_status(data: Path, status: Status) -> None:

@@ -4,6 +4,7 @@
     ├── ConfigError          an option cannot be meant as it stands
     ├── LogError             the log did not do what was asked
     │   ├── LogUnavailable   it may later: try again
+    │   │   └── LogDenied    not before someone mends the user, the password or the rights
     │   ├── OffsetsLost      records that were to be read are gone
     │   ├── RecordsLost      the same, counted: what to do about it is for a person to say
     │   └── TopicMismatch    a topic is not laid out as it must be
@@ -33,6 +34,10 @@ class LogError(DriftlineError):
 
 class LogUnavailable(LogError):
     """The log cannot be reached or written just now; the same call may succeed later."""
+
+
+class LogDenied(LogUnavailable):
+    """The brokers refuse this user, password or right; waiting does not mend that."""
 
 
 class OffsetsLost(LogError):
