@@ -8,6 +8,7 @@ would do again is done before. They end with the nursery, and it with whoever st
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import select
@@ -21,6 +22,11 @@ from typing import Any, Final, NamedTuple
 from tests.data import ROOT
 
 PR_SET_PDEATHSIG: Final = 1
+# What the command line imports where it needs it.
+LOADED: Final = (
+    *("driftline", "learner.service", "api.server", "stream.kafka_log", "stream.sqlite_log"),
+    *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.points"),
+)
 
 
 class Stop(NamedTuple):
@@ -136,6 +142,8 @@ def main() -> None:
 
 def _load(model: str) -> None:
     """Do what no process under test needs to do again. Starts no thread: a child would not have it."""
+    for name in LOADED:
+        importlib.import_module(name)
     from learner import drift, models, pair  # noqa: PLC0415
 
     models.warm_up(models.make_classifier(model).config()["classifier"])
