@@ -4,9 +4,10 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,24 @@ from stream.settings import StreamSettings
 from tests.faults import teller
 from tests.faults.campaign import MODEL, N_LABELS, Course, command
 from tests.faults.nursery import Nursery
+from tests.faults.tally import tally
+
+# Modules of which each test is one thing that was tried.
+COUNTED = {
+    "test_disk_faults": "a disk that is full, fails or is read-only",
+    "test_kafka": "a Kafka that is stopped, slow, emptied or made again beneath a learner",
+    "test_loss": "records that are gone, topics that are others: told, or accepted and counted",
+}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Count what was tried."""
+    report = yield
+    name = item.path.stem
+    if report.when == "call" and not report.skipped and name in COUNTED:
+        tally(COUNTED[name], f"make torture ONLY={name}", 1, lost=int(report.failed))
+    return report
 
 
 @contextmanager
