@@ -40,6 +40,12 @@ class Bodies:
         ------
         ApiError : 408 too slow, 413 too long, 415 compressed, 422 not what it must be, 503 too much is held already.
         """
+        async with self.receive(request) as content:
+            yield decode(content, decoder)
+
+    @asynccontextmanager
+    async def receive(self, request: Request) -> AsyncIterator[bytearray]:
+        """Give a request's body as it came; see `read`, which this is but for the decoding."""
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in {"", "identity"}:
             raise ApiError(
@@ -49,7 +55,7 @@ class Bodies:
         content = bytearray()
         try:
             await self._receive(request, content)
-            yield decode(content, decoder)
+            yield content
         finally:
             self._held -= len(content)
 

@@ -7,11 +7,12 @@ learner did is read from its status at the moment of the scrape. Every metric ha
 import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
-from typing import Final
+from itertools import accumulate
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,11 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.connection import Connection
 from api.watcher import Watcher
 from learner.alarms import Alarms
+from learner.progress import DELAY_EDGES_MS
 from learner.status import Status
 
 MAX_LABEL_SERIES: Final = 100
 OTHER: Final = "(other)"
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_TO_SERVING_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Metrics:
@@ -49,6 +52,12 @@ class Metrics:
             ("label",),
             registry=self.registry,
         )
+        self._label_to_serving = Histogram(
+            "driftline_label_to_serving_seconds",
+            "Time from a label's append by this process to a served model that has learned it.",
+            buckets=_TO_SERVING_BUCKETS,
+            registry=self.registry,
+        )
         self._by_request: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._by_label: dict[str, Counter] = {}
 
@@ -60,6 +69,10 @@ class Metrics:
             self._by_request[route, code] = known
         known[0].inc()
         known[1].observe(seconds)
+
+    def count_label_to_serving(self, seconds: float) -> None:
+        """Count a label that the served model has learned."""
+        self._label_to_serving.observe(seconds)
 
     def count_predictions(self, labels: Iterable[str]) -> None:
         """Count texts by the label that was predicted."""
@@ -96,7 +109,8 @@ class CountRequests:
         try:
             await self._app(scope, receive, watch)
         finally:
-            route = scope["path"] if scope["path"] in self._routes else OTHER
+            template = getattr(scope.get("route"), "path", None)
+            route = template if template in self._routes else OTHER
             self._metrics.count_request(route, code, time.perf_counter() - started)
 
 
@@ -167,6 +181,7 @@ def _of_learner(status: Status) -> Iterator[Metric]:
     }
     for name, (value, text) in totals.items():
         yield CounterMetricFamily(f"driftline_{name}", text, value)
+    yield _delays(progress.get("by_delay") or [])
     yield _alarms(status.drift)
     yield _gauge("pending", "Messages that wait for a label.", status.pending)
     yield _gauge("waiting", "Labels that wait for a message.", status.waiting)
@@ -202,6 +217,16 @@ def _alarms(alarms: Alarms) -> CounterMetricFamily:
     for label, changes in {"": alarms.overall, **alarms.by_label}.items():
         family.add_metric((label, "worse"), changes.worse)
         family.add_metric((label, "better"), changes.better)
+    return family
+
+
+def _delays(by_delay: list[dict[str, Any]]) -> HistogramMetricFamily:
+    """Return the delays of labels behind their messages, as they were scored; their sum is not known."""
+    edges = [*(str(edge / 1000) for edge in DELAY_EDGES_MS), "+Inf"]
+    numbers = accumulate(each["labels"] for each in by_delay)
+    family = HistogramMetricFamily("driftline_label_delay_seconds", "Time from a message to its label, as scored.")
+    if len(by_delay) == len(edges):
+        family.add_metric([], list(zip(edges, numbers, strict=True)), sum_value=None)
     return family
 
 
