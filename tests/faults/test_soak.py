@@ -107,7 +107,7 @@ def soak(stream: StreamSettings, log: Log, client: httpx.Client, pids: Sequence[
     while (now := time.monotonic() - started) < SOAK_S:
         status = read_status(stream.data)
         assert status is not None
-        assert status.state == "running", status.detail
+        assert status.state in {"running", "waiting"}, status.detail  # it waits where the machine is overloaded
         if not feed(log, stream, status, count):
             time.sleep(0.05)
         ask(client, next(count))
