@@ -45,21 +45,26 @@ class Room:
             self._keep_reserve()
 
     def wait_for(self, write: Callable[[], _T]) -> _T:
-        """Call `write` until there is room for it, and return what it gave.
+        """Call `write` until there is room for it, and return what it gave. It is never repeated once it was done.
 
         Raises
         ------
         DiskFull : there is none, and it is time to stop.
         """
+        done, waited = self._until_done(write)
+        if waited:
+            with suppress(DiskFull):  # it is time to stop
+                self._until_done(self._keep_reserve)  # what was given up for this write must not be used by others
+                _LOG.warning("there is room on the disk again; going on")
+        return done
+
+    def _until_done(self, write: Callable[[], _T]) -> tuple[_T, bool]:
+        """Do that; tell also whether it had to wait."""
         waited = False
         while True:
             try:
                 self._check()
-                done = write()
-                if waited:
-                    self._keep_reserve()
-                    _LOG.warning("there is room on the disk again; going on")
-                return done
+                return write(), waited
             except DiskFull as error:
                 if self._stopped():
                     raise

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from learner import room
 from learner.checkpoint import list_checkpoints, load_checkpoint
 from learner.durable import AppendFile, replace, write_directory
 from learner.status import read_status
@@ -127,6 +128,35 @@ def test_a_part_that_found_no_room_is_taken_back(memory: Path) -> None:
     file.append(b"second")
     file.close()
     assert path.read_bytes() == b"headonesecond"
+
+
+def test_what_was_written_is_not_written_again_for_want_of_a_reserve(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reserve's own room is enough for an entry; then there is none for the reserve."""
+    monkeypatch.setattr(room, "RETRY_S", 0.001)
+    written, said, refusals = [], [], iter(range(3))
+
+    def write() -> str:
+        if next(refusals, None) == 0:
+            raise DiskFull("no room")
+        written.append("an entry")
+        return "done"
+
+    waits = room.Room(memory, lambda: False, said.append)
+    (memory / "reserve").unlink()
+    keep = waits._keep_reserve
+
+    def keep_later() -> None:
+        if len(said) < 4:
+            raise DiskFull("no room for the reserve")
+        keep()
+
+    monkeypatch.setattr(waits, "_keep_reserve", keep_later)
+    assert waits.wait_for(write) == "done"
+    assert written == ["an entry"]
+    assert said == ["no room", *["no room for the reserve"] * 3]
+    assert (memory / "reserve").exists()
 
 
 def test_a_directory_that_found_no_room_leaves_nothing(memory: Path) -> None:
