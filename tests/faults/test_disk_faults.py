@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from learner import room
+from learner import room as rooms
 from learner.checkpoint import list_checkpoints, load_checkpoint
 from learner.durable import AppendFile, replace, write_directory
 from learner.status import read_status
@@ -134,7 +134,7 @@ def test_what_was_written_is_not_written_again_for_want_of_a_reserve(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reserve's own room is enough for an entry; then there is none for the reserve."""
-    monkeypatch.setattr(room, "RETRY_S", 0.001)
+    monkeypatch.setattr(rooms, "RETRY_S", 0.001)
     written, said, refusals = [], [], iter(range(3))
 
     def write() -> str:
@@ -143,7 +143,7 @@ def test_what_was_written_is_not_written_again_for_want_of_a_reserve(
         written.append("an entry")
         return "done"
 
-    waits = room.Room(memory, lambda: False, said.append)
+    waits = rooms.Room(memory, lambda: False, said.append)
     (memory / "reserve").unlink()
     keep = waits._keep_reserve
 
