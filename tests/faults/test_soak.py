@@ -110,7 +110,8 @@ def soak(stream: StreamSettings, log: Log, client: httpx.Client, pids: Sequence[
         assert status.state in {"running", "waiting"}, status.detail  # it waits where the machine is overloaded
         if not feed(log, stream, status, count):
             time.sleep(0.05)
-        ask(client, next(count))
+        with contextlib.suppress(httpx.TransportError):  # a connection that was kept and then closed
+            ask(client, next(count))
         if not found or now - found[-1].at_s > SOAK_S / 240:
             found.append(sample(started, pids, stream.data, status))
     return found
