@@ -188,7 +188,11 @@ def remove(path: Path) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Delete what processes that were killed left half-written."""
+    """Delete what processes that were killed left half-written or half-deleted.
+
+    That they have this name, and no other any more, is made durable first.
+    """
+    sync_directory(directory)
     for path in directory.glob(TEMPORARY + "*"):
         remove(path)
 
