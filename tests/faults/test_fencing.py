@@ -87,8 +87,7 @@ def test_nothing_is_written_by_the_one_overtaken(course: Course, nursery: Nurser
     while done < AT_RANDOM[course.name]:
         tries += 1
         stream = course.at(f"stopped-{tries}")
-        options = ("--stop-at-end", "--checkpoint-interval-s", rng.choice(INTERVALS))
-        first = nursery.start(*command(stream, *options))
+        first = nursery.start(*command(stream, "--checkpoint-interval-s", rng.choice(INTERVALS)))
         wait_until((stream.data / LOCK).exists)
         time.sleep(rng.uniform(0, 0.2))
         first.send(signal.SIGSTOP)
@@ -146,7 +145,7 @@ def test_a_write_that_was_decided_on_before_is_of_no_effect(course: Course, nurs
         killed = rng.random() < 0.7
         overtake(nursery, stream, Stop("5 its entry is durable", 3) if killed else None)
         first.send(signal.SIGCONT)
-        assert first.wait(30) == 3, first.said
+        assert first.wait(30) in {0, 3}, first.said  # 0: that was its last write
         third = nursery.start(*command(stream, "--stop-at-end"))
         assert third.wait() == 0, third.said
         check(course, stream)
