@@ -13,8 +13,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
+from learner.health import Health
 from learner.lock import Lock
 from learner.loop import Learner
 from learner.settings import DEFAULT_MODEL, LearnerSettings
@@ -99,6 +101,9 @@ def _start(
             try:
                 log = trying.enter_context(closing(open_log(stream)))
                 learner = trying.enter_context(closing(Learner(stream, settings, log, stopped)))
+                if settings.health_port is not None:
+                    shown = partial(getattr, learner, "shown")
+                    trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
                 learner.start(on_replay)
                 opened.push(trying.pop_all())
                 return log, learner

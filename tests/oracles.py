@@ -33,6 +33,16 @@ def hash_codes(codes: Sequence[int], seed: int) -> int:
     return finish(h)
 
 
+def hash_word(word: str) -> int:
+    folded = word.encode("utf-8", "surrogatepass")
+    h = WORDS
+    for at in range(0, len(folded), 8):
+        if at:
+            h ^= h >> 32
+        h = (h ^ int.from_bytes(folded[at : at + 8], "little")) * MULTIPLIER & MASK
+    return finish(h)
+
+
 def hash_pair(first: int, second: int) -> int:
     return finish(((PAIRS ^ first) * MULTIPLIER & MASK) ^ second)
 
@@ -68,7 +78,7 @@ def tokens(text: str) -> list[tuple[int, str]]:
 def features(text: str, settings: TextSettings) -> list[int]:
     """Return a text's features in order, each once."""
     found = tokens(text[: settings.max_chars])
-    words = [hash_codes([ord(c) for c in token], WORDS) for kind, token in found if kind != SPACE]
+    words = [hash_word(token) for kind, token in found if kind != SPACE]
     pairs = [hash_pair(*pair) for pair in pairwise(words)] if settings.pairs else []
     if settings.pairs:  # pairs are of the words there was room for
         words = words[: settings.max_features]
@@ -167,13 +177,19 @@ class OracleLinear:
             gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
             if part <= 0 or not gradients:
                 break
-            for k, g in gradients.items():  # a label's steps are all from what stood there before
+            # Of two labels both, else each by itself: all steps are from what stood there before.
+            labels = sorted(self.known | {target})
+            for some in [labels] if max(labels) == 1 else [[k] for k in labels]:
                 weights, sums = {}, {}
                 for base, x in values:
-                    past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
-                    step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
-                    weights[base + k] = self.weights.get(base + k, 0.0) - step
-                    sums[base + k] = past + part * (g * x) ** 2
+                    for k in some:
+                        g = gradients.get(k)
+                        if g is None:
+                            continue
+                        past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
+                        step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
+                        weights[base + k] = self.weights.get(base + k, 0.0) - step
+                        sums[base + k] = past + part * (g * x) ** 2
                 self.weights |= weights
                 self.sums |= sums
             weight -= part

@@ -263,7 +263,7 @@ class TestModels:
             error = refusal(post(f"{url}/predict", {"text": "a"}), 503)
             assert error["code"] == "no-model"
             assert "POST" in error["action"]
-            assert get(f"{url}/healthz").json() == {"status": "alive"}
+            assert get(f"{url}/healthz").json() == {"status": "alive", "learner": None}
             answer = get(f"{url}/readyz")
             refusal(answer, 503)
             assert answer.json()["reasons"] == ["model: no learner has run on this data directory yet"]
@@ -714,7 +714,7 @@ class TestOperate:
         with running(place.stream) as url:
             assert not get(f"{url}/model").json()["learner"]["alive"]
             (warning,) = get(f"{url}/readyz").json()["warnings"]
-            assert "silent for 100 s" in warning
+            assert re.search(r"silent for 10\d s", warning)
 
     def test_a_status_of_another_version(self, place: Place) -> None:
         place.publish()
