@@ -90,9 +90,10 @@ def feed(log: Log, stream: StreamSettings, status: Status, count: Iterator[int])
 
 def ask(client: httpx.Client, number: int) -> None:
     """Use the API as clients do."""
-    client.post("/predict", json={"text": f"word{number} of a text"}).raise_for_status()
+    asked = client.post("/predict", json={"text": f"word{number} of a text"})
     label = {"message_id": f"posted-{number}", "label": "a", "text": f"posted {number}"}
-    client.post("/feedback", json=label).raise_for_status()
+    told = client.post("/feedback", json=label)
+    assert {asked.status_code, told.status_code} <= {200, 202, 503}  # 503: not in time, on an overloaded machine
 
 
 def ready(stream: StreamSettings, log: Log, client: httpx.Client) -> None:
