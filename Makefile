@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
 #   make test     linters, types and all tests
-#   make torture  the long form of the fault tests
+#   make torture  the long form of the fault tests, some hours, and a table of what was tried; ONLY=test_kill for one file
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
@@ -22,7 +22,9 @@ test: lint
 	$(BIN)/python -m pytest
 
 torture: .venv/test.done
-	DRIFTLINE_TORTURE=1 $(BIN)/python -m pytest tests/faults --timeout=0 -rA
+	@rm -f torture.jsonl
+	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=torture.jsonl $(BIN)/python -m pytest tests/faults --timeout=0 -rA $(if $(ONLY),-k $(ONLY))
+	@$(BIN)/python -m tests.faults.tally torture.jsonl
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

@@ -3,7 +3,8 @@
 Nothing is decided here. The options of each folder stand in its settings.py; stream/flags.py makes them flags. What is
 heavy is imported inside the commands, so that help comes at once.
 
-Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot be meant; 130 Ctrl-C.
+Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot be meant; 3 another learner has taken
+over; 130 Ctrl-C.
 """
 
 import json
@@ -76,7 +77,7 @@ def main() -> None:
         sys.exit(2)
     except DriftlineError as error:
         _print_error(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -281,7 +282,7 @@ def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
         run_learner(stream, settings)
     except DriftlineError as error:
         _print_error(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def _print_banner(url: str, stream: StreamSettings) -> None:

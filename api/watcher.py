@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from learner.chosen import Chosen
+from learner.lock import last_epoch
 from learner.snapshot import Model, Snapshot, SnapshotInfo
 from learner.status import Status, read_status
 from stream.errors import ConfigError
@@ -105,7 +106,10 @@ class Watcher:
 
     def _look_for_status(self) -> None:
         try:
-            self.status = read_status(self._data) or self.status
+            found = read_status(self._data)
+            # One of a lower epoch was put there by a learner that was overtaken and did not know it yet.
+            if found is not None and found.epoch >= last_epoch(self._data):
+                self.status = found
             self.status_problem = None
         except Exception as error:  # noqa: BLE001, RUF100  (damaged, not readable: it is shown, and read again)
             self.status_problem = str(error)

@@ -15,7 +15,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -135,13 +135,21 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted((path for path in root.glob("[0-9]*") if path.is_dir()), reverse=True)
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint, name: str | None = None) -> Path:
-    """Write a checkpoint and return where it lies, once it is durable. Nothing large is copied."""
+def save_checkpoint(
+    root: Path, checkpoint: Checkpoint, name: str | None = None, check: Callable[[], None] = lambda: None
+) -> Path:
+    """Write a checkpoint and return where it lies, once it is durable. Nothing large is copied.
+
+    `check` is called when all is written, before it counts. One of the same batch that a learner wrote while it was
+    overtaken is set aside.
+    """
     files = state_files(checkpoint)
     files["manifest.json"] = [msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1)]
     sums = "".join(f"{sha256(parts)}  {name}\n" for name, parts in sorted(files.items()))
-    path = root / name if name else path_of(root, checkpoint.manifest.batch)
-    durable.write_directory(path, files | {"SHA256SUMS": [sums.encode()]})
+    path, epoch = root / name if name else path_of(root, checkpoint.manifest.batch), checkpoint.manifest.epoch
+    if name is None and path.exists() and (found := load_checkpoint(path).manifest.epoch) < epoch:
+        durable.rename(path, f"overtaken-{path.name}-{found}")
+    durable.write_directory(path, files | {"SHA256SUMS": [sums.encode()]}, mark=f"-{epoch:08d}", check=check)
     return path
 
 

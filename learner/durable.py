@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from stream.errors import DiskFull, SyncFailed
+from stream.errors import DiskFull, StateError, SyncFailed
 
 TEMPORARY: Final = ".writing-"
 # EFBIG: a limit on the size of files, which may be raised like a quota.
@@ -37,12 +37,20 @@ def make_directory(directory: Path) -> None:
         sync_directory(made.parent)
 
 
-def write_directory(directory: Path, files: Mapping[str, Parts], links: Mapping[str, Path] | None = None) -> None:
+def write_directory(
+    directory: Path,
+    files: Mapping[str, Parts],
+    links: Mapping[str, Path] | None = None,
+    mark: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Make a directory with these files appear at once, or not at all.
 
     Parameters
     ----------
     links : files that are durable already, by the name under which they are to stand in it, too
+    mark : stands in its name until it is whole, so that no other process writes into it
+    check : called when all is written, before the directory appears; what it raises prevents that
 
     Raises
     ------
@@ -53,7 +61,7 @@ def write_directory(directory: Path, files: Mapping[str, Parts], links: Mapping[
     if directory.exists():
         raise FileExistsError(f"{directory} is there already")
     make_directory(directory.parent)
-    partial = directory.with_name(TEMPORARY + directory.name)
+    partial = directory.with_name(TEMPORARY + directory.name + mark)
     remove(partial)  # left by a process that was killed
     try:
         with explained(directory):
@@ -65,8 +73,9 @@ def write_directory(directory: Path, files: Mapping[str, Parts], links: Mapping[
             for name, source in (links or {}).items():
                 _link(source, partial / name)
             sync_directory(partial)
+            check()
             partial.rename(directory)
-    except (OSError, DiskFull):
+    except (OSError, StateError):
         remove(partial)
         raise
     sync_directory(directory.parent)
@@ -125,8 +134,8 @@ def rewrite(file: BinaryIO, content: bytes, path: Path) -> None:
     """Put something small in an open file's place; after a power cut it may be torn."""
     with explained(path):
         file.seek(0)
-        file.truncate()
         _write_all(file, content)
+        file.truncate()
     _sync(file.fileno(), path)
 
 
@@ -151,16 +160,16 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, mark: str = "") -> None:
     """Put new content in a file's place at once, for readers in other processes.
 
-    Not durable: for what can be made again.
+    Not durable: for what can be made again. `mark`: as in `write_directory`.
 
     Raises
     ------
     DiskFull : there is no room; the content before is still there.
     """
-    partial = path.with_name(TEMPORARY + path.name)
+    partial = path.with_name(TEMPORARY + path.name + mark)
     try:
         with explained(path), partial.open("wb", buffering=0) as file:
             _write_all(file, content)
@@ -187,7 +196,11 @@ def remove(path: Path) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Delete what processes that were killed left half-written."""
+    """Delete what processes that were killed left half-written or half-deleted.
+
+    That they have this name, and no other any more, is made durable first.
+    """
+    sync_directory(directory)
     for path in directory.glob(TEMPORARY + "*"):
         remove(path)
 

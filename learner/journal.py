@@ -87,7 +87,13 @@ def path_of(root: Path, checkpoint: int, epoch: int) -> Path:
 
 def last_epoch(root: Path) -> int:
     """Return the highest epoch that wrote a journal, 0 where none did."""
-    return max((int(path.stem.partition("-")[2]) for path in root.glob("[0-9]*.journal")), default=0)
+    return max((_place(path)[1] for path in root.glob("[0-9]*.journal")), default=0)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Return the checkpoint and the epoch of a journal, by its name."""
+    checkpoint, _, epoch = path.stem.partition("-")
+    return int(checkpoint), int(epoch)
 
 
 def settle(root: Path) -> None:
@@ -109,14 +115,19 @@ class Applied(NamedTuple):
 def read_since(root: Path, batch: int) -> list[Applied]:
     """Return the batches that were applied after a checkpoint, in their order.
 
+    A learner's first journal begins where it took over. What the journals of those before it have beyond that was
+    written by one that was overtaken and did not know it yet: nobody saw anything of it, and it is left out.
+
     Raises
     ------
     StateError : a journal is missing or damaged.
     """
     found: list[Applied] = []
-    for path in sorted(root.glob("[0-9]*.journal")):
-        if int(path.name.partition("-")[0]) >= batch:
-            found += read_journal(path)
+    places = {path: _place(path) for path in sorted(root.glob("[0-9]*.journal"))}
+    for path, (checkpoint, epoch) in places.items():
+        if checkpoint >= batch:
+            last = min((start for start, later in places.values() if later > epoch), default=None)
+            found += [applied for applied in read_journal(path) if last is None or applied.batch <= last]
     for expected, applied in enumerate(found, start=batch + 1):
         if applied.batch != expected:
             raise StateError(f"{root}: batch {expected} is missing, {applied.batch} follows; a journal is missing")
@@ -126,7 +137,7 @@ def read_since(root: Path, batch: int) -> list[Applied]:
 def prune(root: Path, batch: int) -> None:
     """Delete the journals that end before a checkpoint."""
     for path in root.glob("[0-9]*.journal"):
-        if int(path.name.partition("-")[0]) < batch:
+        if _place(path)[0] < batch:
             durable.remove(path)
 
 

@@ -12,6 +12,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
        waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
        checkpoints and journals go                               (learner/saver.py)
 
+    Before each of 5, 6 and 7 it looks whether another learner has taken over (learner/lock.py): then it ends.
+
     Beside it a thread looks at the log every few seconds (learner/watch.py). Where records are lost, a topic was made
     again or partitions were added, the learner recovers anew from what is durable, or ends and says what is lost.
 
@@ -77,6 +79,7 @@ from stream.errors import (
     LogUnavailable,
     NotFinite,
     OffsetsLost,
+    Overtaken,
     StateError,
     TooManyDeadLetters,
     TopicMismatch,
@@ -110,6 +113,7 @@ class Learner:
     Raises
     ------
     StateError : another learner has the directory, or it cannot be read.
+    Overtaken : another learner has taken it over; from any method.
     RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
@@ -117,12 +121,12 @@ class Learner:
         self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
-        self._lock = Lock(stream.data)
-        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why))
+        self._lock = Lock(stream.data, take_over=settings.take_over)
+        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), self._lock.check)
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
-        self._saver = Saver(self._checkpoints, self._journals)
+        self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._versions = Versions(stream.data)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
@@ -159,9 +163,11 @@ class Learner:
         drift.warm_up()
         gate.warm_up()
         pair.warm_up()
+        self._lock.check()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory)
+        durable.remove_partial(self._stream.data)
         durable.sync_directory(self._checkpoints)
         journals.settle(self._journals)
         self._log.create_topics(self._stream.topics)
@@ -440,7 +446,7 @@ class Learner:
             self._outbox.flush(FLUSH_S)
         self._halted = True
         self._saver.close()
-        self._saver = Saver(self._checkpoints, self._journals)
+        self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._journal.close()
         self._publisher.close()
         for reader in self._readers:
@@ -580,7 +586,9 @@ class Learner:
         plan, learned = self._flight
         self._flight = None
         learned.result()
-        self._outbox.send(self._batch, self._machine.finish(plan))  # 6
+        outputs = self._machine.finish(plan)
+        self._lock.check()
+        self._outbox.send(self._batch, outputs)  # 6
         if self._reviewer is not None:
             self._reviewer.see(self._machine, plan)
         _log_alarms(self._machine.raised)
@@ -593,12 +601,14 @@ class Learner:
         self._report_wait("running")
 
     def fail(self, detail: str) -> None:
-        """Say why the learner ends, to whoever looks at the status."""
+        """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""
+        self._lock.check()
         with suppress(OSError, StateError):  # a full disk is what it may be about
             if hasattr(self, "_merger"):
                 self._report("failed", detail)
             elif (last := read_status(self._stream.data)) is not None:
                 last.state, last.detail, last.at, last.pid = "failed", detail, time.time(), os.getpid()
+                last.epoch = max(last.epoch, self._lock.last_epoch())
                 write_status(self._stream.data, last)
 
     def close(self) -> None:
@@ -608,7 +618,11 @@ class Learner:
         self._watchdog.close()
         self._saver.close()
         self._committer.close(COMMIT_S)
-        owned = (getattr(self, name, None) for name in ("_publisher", "_journal", "_reviewer"))
+        owned = [getattr(self, name, None) for name in ("_publisher", "_journal", "_reviewer")]
+        try:
+            self._lock.check()
+        except Overtaken:
+            owned = owned[1:]  # what it published does not count any more
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -737,6 +751,7 @@ class Learner:
         )
 
     def _report(self, state: State, detail: str = "") -> None:
+        self._lock.check()
         self._state = state
         self._watchdog.beat(self._batch, state)
         if state == "running" and self._watchdog.problem:
@@ -760,7 +775,8 @@ class Learner:
         try:
             changed = {"state": "stalled", "detail": why, "at": time.time(), "stalls": self._watchdog.stalls}
             self.shown = msgspec.structs.replace(self.shown, **changed)
-            with suppress(DiskFull, OSError):
+            with suppress(DiskFull, Overtaken, OSError):
+                self._lock.check()
                 write_status(self._stream.data, self.shown)
         finally:
             self._showing.release()

@@ -42,6 +42,7 @@ class Saver:
     Parameters
     ----------
     root, journal_root : where checkpoints and journals lie
+    check : raises where this learner was overtaken; called by the thread before anything counts or goes
 
     Attributes
     ----------
@@ -49,8 +50,8 @@ class Saver:
     seconds : how long that took, from the copy to the last fsync
     """
 
-    def __init__(self, root: Path, journal_root: Path) -> None:
-        self._root, self._journal_root = root, journal_root
+    def __init__(self, root: Path, journal_root: Path, check: Callable[[], None] = lambda: None) -> None:
+        self._root, self._journal_root, self._check = root, journal_root, check
         self._copies: State = {}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[float] | None = None
@@ -154,13 +155,14 @@ class Saver:
         self._ready.wait()  # 2
         while not self._abandoned.is_set():
             try:
-                checkpoints.save_checkpoint(self._root, checkpoint)  # 3
+                checkpoints.save_checkpoint(self._root, checkpoint, check=self._check)  # 3
             except DiskFull as error:
                 self._full = error
                 self._abandoned.wait(RETRY_S)
                 continue
             self._full = None
             seconds = time.monotonic() - started
+            self._check()
             commit()  # 4
             journals.prune(self._journal_root, checkpoints.prune(self._root))  # 5
             return seconds

@@ -89,6 +89,11 @@ class LearnerSettings(Settings):
         description="Go on where the log no longer has all records since the checkpoint, from the first that is there. "
         "What was lost is counted, and kept in the checkpoint.",
     )
+    take_over: bool = Field(
+        False,
+        description="Take the data directory from a learner that stands still: stopped, or on a machine that cannot "
+        "be reached. It will write nothing any more, and end once it goes on.",
+    )
     stall_after_s: float = Field(
         30.0, gt=0, description="Where records wait and none is taken for so long, say that the learner is stalled."
     )

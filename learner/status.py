@@ -15,6 +15,7 @@ from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
 from learner.gate import GateReport
 from learner.losses import Losses
+from learner.progress import Progress
 from learner.rebuilt import Rebuilt
 from stream.errors import StateError
 from stream.join import JoinCounts
@@ -69,9 +70,28 @@ class Status(msgspec.Struct, kw_only=True):
         return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S
 
 
+def blank_status(model: str) -> Status:
+    """Return the status of a learner that has done nothing yet."""
+    return Status(
+        state="waiting",
+        at=time.time(),
+        pid=0,
+        epoch=0,
+        model=model,
+        version="",
+        labels=[],
+        counts=Counts(),
+        join=JoinCounts(),
+        pending=0,
+        waiting=0,
+        positions={},
+        progress=Progress().summary(),
+    )
+
+
 def write_status(data: Path, status: Status) -> None:
     """Put the status in place. Raises DiskFull: then the one before is still there."""
-    durable.replace(data / FILE, msgspec.json.encode(status))
+    durable.replace(data / FILE, msgspec.json.encode(status), f"-{status.epoch:08d}")
 
 
 def read_status(data: Path) -> Status | None:

@@ -24,7 +24,7 @@ import numpy as np
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, OffsetsLost, TopicMismatch
 from stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from stream.settings import StreamSettings
 
@@ -333,9 +333,7 @@ class KafkaLog(Log):
         elif code in {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}:
             refusal = LogError(where)
         elif code in _DENIED:
-            refusal = LogUnavailable(
-                f"{where}; check the user, the password and the rights in the address or kafka_config"
-            )
+            refusal = LogDenied(f"{where}; check the user, the password and the rights in the address or kafka_config")
         elif cause.fatal():
             refusal = LogUnavailable(f"{where}; a new producer takes over, try again")
         else:
