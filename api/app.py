@@ -21,6 +21,7 @@ from api.connection import Connection
 from api.feedback import Appender
 from api.metrics import CountRequests, Metrics
 from api.predict import Predictor
+from api.security import Access, Role
 from api.settings import ApiSettings
 from api.watcher import Watcher
 from stream.settings import StreamSettings
@@ -58,11 +59,14 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
     )
     errors.add_handlers(app)
-    app.include_router(predict.router(predictor, bodies, settings))
-    app.include_router(feedback.router(appender, bodies, settings))
-    app.include_router(model.router(watcher, connection))
-    app.include_router(metrics.router(counters))
+    access = Access(app)
+    access.include(Role.PREDICT, predict.router(predictor, bodies, settings))
+    access.include(Role.LABEL, feedback.router(appender, bodies, settings))
+    access.include(Role.PREDICT, model.router(watcher, connection))
+    access.include(Role.OPEN, model.health(watcher, connection))
+    access.include(Role.PREDICT, metrics.router(counters), private=True)
     openapi.describe(app, [*predict.TYPES, *feedback.TYPES, *model.TYPES], settings)
+    access.check()
     routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
     app.add_middleware(CountRequests, metrics=counters, routes=routes)
     return app
