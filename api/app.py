@@ -3,24 +3,32 @@
 Here they are made and given to each other; nothing is decided. The API never learns and changes nothing in the data
 directory: it appends to the log, and reads what the learner puts there.
 
-    requests ─> predict.py  ─> watcher.py    <─ snapshots/, status.json    (the learner's)
-             └> feedback.py ─> connection.py ─> the log
+    requests ─> gate.py ─┬─────────────> predict.py  ─> watcher.py    <─ snapshots/, status.json    (the learner's)
+                         ├─────────────> feedback.py ─> connection.py ─> the log
+                         └─> FastAPI ──> everything else
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from secrets import token_bytes
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import errors, feedback, metrics, model, openapi, predict
+from api.board import Board
 from api.body import Bodies
 from api.connection import Connection
 from api.feedback import Appender
-from api.metrics import CountRequests, Metrics
+from api.gate import Gate
+from api.keys import FILE as KEYS_FILE
+from api.keys import Keys
+from api.metrics import Metrics
 from api.predict import Predictor
+from api.rate import PER_S, TABLE_BYTES, Rate
 from api.security import Access, Role
 from api.settings import ApiSettings
 from api.watcher import Watcher
@@ -32,14 +40,32 @@ reflect a label within a second. Every error has one shape: what was wrong, and 
 """
 
 
-def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
+class Api(NamedTuple):
+    """The API, ready to be served inside of its lifespan."""
+
+    app: FastAPI
+    gate: Gate
+    metrics: Metrics
+
+
+def make_app(
+    stream: StreamSettings, settings: ApiSettings, *, board: Board | None = None, admin_port: int | None = None
+) -> Api:
     """Return the API over one log and one data directory. It connects once its lifespan begins.
 
-    The lifespan raises ConfigError where options cannot be meant, or the model's pickle may not be opened; a log that
-    is away is waited for.
+    Parameters
+    ----------
+    board : what it shares with other workers; None where there are none
+    admin_port : the port that `settings.admin_port` became
+
+    Raises
+    ------
+    ConfigError : a key is none. The lifespan raises it, too: options cannot be meant, or the model's pickle may not be
+        opened. A log that is away is waited for.
     """
+    keys = Keys(settings.keys_file or stream.data / KEYS_FILE, settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
-    counters, bodies = Metrics(watcher, connection), Bodies(settings)
+    counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
     predictor, appender = Predictor(watcher, counters, settings), Appender(connection, stream, settings)
 
     @asynccontextmanager
@@ -67,9 +93,12 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
     access.include(Role.PREDICT, metrics.router(counters), private=True)
     openapi.describe(app, [*predict.TYPES, *feedback.TYPES, *model.TYPES], settings)
     access.check()
-    routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
-    app.add_middleware(CountRequests, metrics=counters, routes=routes)
-    return app
+    return Api(app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters)
+
+
+def _rate(settings: ApiSettings, board: Board | None) -> Rate:
+    table, secret = (board.rates, board.secret) if board else (memoryview(bytearray(TABLE_BYTES)), token_bytes(32))
+    return Rate(settings.rate_limit or PER_S, table, secret)
 
 
 def _version() -> str:

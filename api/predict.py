@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Annotated, Final
 
 import msgspec
@@ -18,7 +19,7 @@ from msgspec import Meta
 
 from api import openapi
 from api.body import Bodies
-from api.errors import ApiError, json_response
+from api.errors import ApiError, json_response, too_long
 from api.metrics import Metrics
 from api.settings import ApiSettings
 from api.watcher import Watcher
@@ -27,6 +28,8 @@ from learner.snapshot import Model, SnapshotInfo
 # About a millisecond of the event loop.
 QUICK_CHARS: Final = 16_384
 QUICK_SCORES: Final = 2_048
+
+FEW_SCORES: Final = 32
 
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
 
@@ -62,6 +65,7 @@ _EXAMPLE: Final = PredictAnswer(
     [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], "5f0c2a91-5574", 0.08, {"0": 5574}
 )
 TYPES: Final = (PredictAnswer,)
+_share: Final = itemgetter(1)
 _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 
 
@@ -92,11 +96,19 @@ class Predictor:
         if len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS:
             info, predictions = _predict(served.quick, texts, self._settings.max_scores)
         else:
-            info, predictions = await asyncio.get_running_loop().run_in_executor(
-                self._bulk_thread, _predict, served.bulk, texts, self._settings.max_scores
-            )
+            info, predictions = await self._in_thread(served.bulk, texts)
         self._metrics.count_predictions([prediction.label for prediction in predictions])
         return _answer(info, predictions)
+
+    async def _in_thread(self, model: Model, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
+        asked = asyncio.get_running_loop().run_in_executor(
+            self._bulk_thread, _predict, model, texts, self._settings.max_scores
+        )
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                return await asked
+        except TimeoutError:
+            raise too_long(self._settings.request_timeout_s) from None
 
     def close(self) -> None:
         """Wait for the thread's last request."""
@@ -165,6 +177,8 @@ def _refuse(code: str, message: str) -> ApiError:
 def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[SnapshotInfo, list[PredictedLabel]]:
     """Score texts as learner/machine.py writes predictions: rounded, best first, equal ones in the labels' order."""
     info, scores = model.predict_proba_many(texts)
+    if scores.size <= FEW_SCORES:
+        return info, [_few(info.labels, row, max_scores) for row in scores.tolist()]
     rows = scores.astype(np.float64).round(6)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :max_scores]
     values = rows[np.arange(len(rows))[:, np.newaxis], best].tolist()
@@ -173,6 +187,13 @@ def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[Snaps
         PredictedLabel(labels[columns[0]], shares[0], {labels[c]: s for c, s in zip(columns, shares, strict=True)})
         for columns, shares in zip(best.tolist(), values, strict=True)
     ]
+
+
+def _few(labels: Sequence[str], row: Sequence[float], max_scores: int) -> PredictedLabel:
+    """Do what `_predict` does, for a few scores: NumPy would take its time to begin. `round` is to even, as there."""
+    best = sorted(zip(labels, [round(score * 1e6) / 1e6 for score in row], strict=True), key=_share, reverse=True)
+    shares = dict(best[:max_scores])
+    return PredictedLabel(*best[0], shares)
 
 
 def _answer(info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:

@@ -1,29 +1,23 @@
-"""Who may ask for what?
+"""Which role does each part of the API need?
 
 Every route has a role: the least that a caller must be. A part of the API is a router and its role, put together where
 the app is made; a route without one is refused at the start, so that none can be open by mistake. What is not of the
 API, the page's files, needs no role: they hold no data.
 """
 
-from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from api.keys import Role
+
+__all__ = ["SCHEMES", "Access", "Role", "Rule"]
+
 SCHEMES: Final[dict[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-
-
-class Role(IntEnum):
-    """What a caller may do; each may do what those before it may."""
-
-    OPEN = 0  # no key is asked for: whether the process is alive
-    PREDICT = 1  # ask: predictions, explanations, what the model is
-    LABEL = 2  # change what will be learned: messages, labels
-    ADMIN = 3  # change what is served
 
 
 class Rule(NamedTuple):
@@ -64,4 +58,5 @@ class Access:
 def _described(role: Role) -> dict[str, Any]:
     if role == Role.OPEN:
         return {}
+    # The empty one: on loopback no key is asked for until there is one.
     return {"security": [{}, *({name: []} for name in SCHEMES)], "x-driftline-role": role.name.lower()}
