@@ -5,6 +5,7 @@ for each thing that can be wrong with it. The content type is not looked at (`cu
 encoding is refused, since a few bytes could unpack to any number.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -39,14 +40,7 @@ class Bodies:
 
     async def receive(self, request: Request, reading: "_Reading[Any]") -> bytes:
         """Return a body. How long that may take is for the connection to say (protocol.py)."""
-        head = request.scope.get("head") or dict(request.scope["headers"])
-        encoding = head.get(b"content-encoding")
-        if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
-            name = encoding[:100].decode("latin-1")
-            raise ApiError(
-                415, "content-encoding", f"content encoding {name!r} is not taken", "Send the body uncompressed."
-            )
-        self._check_length(int(head.get(b"content-length", 0)))
+        self.check_head(request.scope.get("head") or dict(request.scope["headers"]))
         content = await self._next(request, reading)
         if not reading.more:
             return content
@@ -54,6 +48,16 @@ class Bodies:
         while reading.more:
             whole += await self._next(request, reading)
         return bytes(whole)
+
+    def check_head(self, head: Mapping[bytes, bytes]) -> None:
+        """Raise ApiError for a head that tells of a body that is not taken."""
+        encoding = head.get(b"content-encoding")
+        if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+            name = encoding[:100].decode("latin-1")
+            raise ApiError(
+                415, "content-encoding", f"content encoding {name!r} is not taken", "Send the body uncompressed."
+            )
+        self._check_length(int(head.get(b"content-length", 0)))
 
     async def _next(self, request: Request, reading: "_Reading[Any]") -> bytes:
         message = await request.receive()

@@ -37,6 +37,7 @@ from api.settings import ApiSettings
 DOCS: Final = ("/docs", "/openapi.json", "/static-offline-docs")
 GONE: Final = 499  # counted for a client that left before it was answered
 ONCE: Final = (b"host", b"authorization", b"x-api-key", b"origin", b"content-length", b"content-encoding")
+AT_ONCE_DIGITS: Final = 4  # of a body's length: what is longer may have to wait for a thread
 MAX_REMEMBERED: Final = 4096  # callers whose place in the table of rates is
 MAX_SHOWN: Final = 200  # characters of a path
 _ACCESS: Final = logging.getLogger("driftline.access")
@@ -49,6 +50,7 @@ class _Operation(NamedTuple):
     role: Role
     private: bool
     direct: Callable[[Request], Awaitable[Response]] | None
+    at_once: Callable[[Head, bytes], Response | None] | None
 
 
 class Gate:
@@ -85,7 +87,8 @@ class Gate:
         head = scope["head"] = dict(scope["headers"])
         try:
             try:
-                self._admit(scope, head, operation)  # 2, 3
+                if "admitted" not in scope:
+                    self._admit(scope, head, operation)  # 2, 3
                 if operation.direct is None:  # 4
                     status = await self._through_fastapi(scope, receive, send, head)
                     return
@@ -103,6 +106,38 @@ class Gate:
         finally:
             self._count(scope, operation, status, time.perf_counter() - started)  # 5
 
+    def may_answer_at_once(self, scope: Scope) -> bool:
+        """Tell whether a request, of which only the head is there, is worth asking `at_once` about."""
+        operation = self._exact.get((scope["method"], scope["path"]))
+        if operation is None or operation.at_once is None:
+            return False
+        head = scope["head"] = dict(scope["headers"])
+        length = head.get(b"content-length")
+        return length is not None and len(length) <= AT_ONCE_DIGITS
+
+    def at_once(self, scope: Scope, body: bytes) -> Response | None:
+        """Answer a request whose body is there and small, if nothing has to be waited for.
+
+        A task, and ASGI's messages to and from it, cost as much again as all that is done here. Where this returns
+        None, nothing was done that `__call__` would do again.
+        """
+        operation = self._exact[scope["method"], scope["path"]]
+        started, head = time.perf_counter(), scope["head"]
+        try:
+            self._admit(scope, head, operation)
+            response = operation.at_once(head, body) if operation.at_once else None
+            if response is None:
+                scope["admitted"] = True
+                return None
+        except ApiError as error:
+            response = refusal(error)
+        except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it has an answer)
+            response = fault(scope, error)
+        if b"origin" in head:
+            response.raw_headers += self._origins.shared(head)
+        self._count(scope, operation, response.status_code, time.perf_counter() - started)
+        return response
+
     def _find(self, scope: Scope) -> _Operation:
         method, path = scope["method"], scope["path"]
         found = self._exact.get((method, path))
@@ -111,7 +146,7 @@ class Gate:
         for rule, operation in self._patterns:
             if method == rule.method and rule.route.path_regex.match(path):
                 return operation
-        return _Operation(path if path in self._names else OTHER, Role.OPEN, path.startswith(DOCS), None)
+        return _Operation(path if path in self._names else OTHER, Role.OPEN, path.startswith(DOCS), None, None)
 
     def _admit(self, scope: Scope, head: Head, operation: _Operation) -> None:
         """Raise ApiError for a request that may not come in; note whose it is."""
@@ -200,7 +235,7 @@ class Gate:
 
 def _operation(rule: Rule) -> _Operation:
     direct = rule.route.endpoint if isinstance(rule.route, BareRoute) and "{" not in rule.route.path else None
-    return _Operation(rule.route.path, rule.role, rule.private, direct)
+    return _Operation(rule.route.path, rule.role, rule.private, direct, getattr(direct, "at_once", None))
 
 
 def _host(scope: Scope) -> str:

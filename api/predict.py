@@ -18,11 +18,12 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 
 from api import openapi
-from api.body import Bodies
+from api.body import Bodies, decode
 from api.errors import ApiError, json_response, too_long
 from api.metrics import Metrics
+from api.origin import Head
 from api.settings import ApiSettings
-from api.watcher import Watcher
+from api.watcher import Served, Watcher
 from learner.snapshot import Model, SnapshotInfo
 
 # About a millisecond of the event loop.
@@ -70,7 +71,7 @@ _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 
 
 class Predictor:
-    """Answers requests for predictions."""
+    """Answers requests for predictions. On the event loop only."""
 
     def __init__(self, watcher: Watcher, metrics: Metrics, settings: ApiSettings) -> None:
         self._watcher, self._metrics, self._settings = watcher, metrics, settings
@@ -83,6 +84,17 @@ class Predictor:
         ------
         ApiError : 422 the texts are not what they must be, 503 nothing was learned yet.
         """
+        texts, served = self._check(asked)
+        answer = self._at_once(texts, served)
+        if answer is None:
+            answer = self._counted(*await self._in_thread(served.bulk, texts))
+        return answer
+
+    def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
+        """Do what `answer` does, where nothing has to be waited for; else return None."""
+        return self._at_once(*self._check(asked))
+
+    def _check(self, asked: PredictRequest) -> tuple[Sequence[str], Served]:
         texts = _texts(asked, self._settings)
         served = self._watcher.served
         if served is None or not served.info.labels:
@@ -93,10 +105,14 @@ class Predictor:
                 "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
                 {"Retry-After": "1"},
             )
-        if len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS:
-            info, predictions = _predict(served.quick, texts, self._settings.max_scores)
-        else:
-            info, predictions = await self._in_thread(served.bulk, texts)
+        return texts, served
+
+    def _at_once(self, texts: Sequence[str], served: Served) -> PredictAnswer | None:
+        if len(texts) * len(served.info.labels) > QUICK_SCORES or sum(map(len, texts)) > QUICK_CHARS:
+            return None
+        return self._counted(*_predict(served.quick, texts, self._settings.max_scores))
+
+    def _counted(self, info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:
         self._metrics.count_predictions([prediction.label for prediction in predictions])
         return _answer(info, predictions)
 
@@ -115,6 +131,24 @@ class Predictor:
         self._bulk_thread.shutdown(wait=True, cancel_futures=True)
 
 
+class Predict:
+    """POST /predict."""
+
+    def __init__(self, predictor: Predictor, bodies: Bodies) -> None:
+        self._predictor, self._bodies = predictor, bodies
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request."""
+        async with self._bodies.read(request, _DECODER) as asked:
+            return json_response(await self._predictor.answer(asked))
+
+    def at_once(self, head: Head, body: bytes) -> Response | None:
+        """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""
+        self._bodies.check_head(head)
+        answer = self._predictor.at_once(decode(body, _DECODER))
+        return None if answer is None else json_response(answer)
+
+
 def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRouter:
     """Return POST /predict."""
     routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
@@ -127,8 +161,11 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
     }
     examples = {"one": {"text": "win a prize now"}, "many": {"texts": ["win a prize now", "see you at lunch"]}}
 
-    @routes.post(
+    routes.add_api_route(
         "/predict",
+        Predict(predictor, bodies),
+        methods=["POST"],
+        name="predict",
         summary="Classify one text, or many",
         responses=openapi.answers(
             200, "A prediction for each text.", openapi.ref("PredictAnswer"), {"one": msgspec.to_builtins(_EXAMPLE)}
@@ -136,10 +173,6 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
         | openapi.refusals(),
         openapi_extra=openapi.body(schema, examples),
     )
-    async def predict(request: Request) -> Response:
-        async with bodies.read(request, _DECODER) as asked:
-            return json_response(await predictor.answer(asked))
-
     return routes
 
 

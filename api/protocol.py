@@ -15,7 +15,8 @@ import asyncio
 import time
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from fastapi import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import Error, ErrorDetail, encode
 
@@ -33,6 +34,8 @@ class Protocol(HttpToolsProtocol):
     _owes_since = 0.0  # from when on the client is waited for, if it is
     _is_broken = False  # what came last is no HTTP
     _full_since: float | None = None  # from when on it has not read what was sent
+
+    _at_once: RequestResponseCycle | None = None  # a request whose body is still to come, and that no task has
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, in place of another one where there are too many."""
@@ -66,9 +69,14 @@ class Protocol(HttpToolsProtocol):
         """Close the connection where the client has taken too long. About once a second."""
         if self._full_since is not None and now - self._full_since > self.receive_timeout_s:
             self.transport.abort()
-        elif self.is_waited_for() and now - self._owes_since > self.receive_timeout_s:
-            answered = self.cycle is not None and self.cycle.response_started and self.cycle.more_body
-            if self._head_bytes == 0 or answered:
+            return
+        if not self.is_waited_for():
+            return
+        waited_s = now - self._owes_since
+        if self._head_bytes == 0 and waited_s > min(self.timeout_keep_alive, self.receive_timeout_s):
+            self.transport.close()
+        elif waited_s > self.receive_timeout_s:
+            if self.cycle is not None and self.cycle.response_started and self.cycle.more_body:
                 self.transport.close()
             else:
                 text = f"the request did not come within {self.receive_timeout_s:g} s"
@@ -95,14 +103,54 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin to answer a request; what can be answered at once needs no task, and waits for its body."""
+        waits = cycle.more_body and not cycle.waiting_for_100_continue and not self.flow.write_paused
+        if waits and app is self.app and app.may_answer_at_once(cycle.scope):
+            self._at_once = cycle
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_message_complete(self) -> None:
+        """A body is whole."""
+        super().on_message_complete()
+        cycle, self._at_once = self._at_once, None
+        if cycle is None:
+            return
+        response = self.app.at_once(cycle.scope, bytes(cycle.body))
+        if response is None:
+            super()._start_asgi_task(cycle, self.app)
+        else:
+            self._write(cycle, response)
+
+    def _write(self, cycle: RequestResponseCycle, response: Response) -> None:
+        """Do what ASGI's two messages of an answer do."""
+        lines = [STATUS_LINE[response.status_code]]
+        for name, value in self.server_state.default_headers + response.raw_headers:
+            lines += name, b": ", value, b"\r\n"
+        lines += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", bytes(response.body))
+        self.transport.write(b"".join(lines))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
     def on_response_complete(self) -> None:
-        """An answer is on its way; the next head is waited for."""
+        """An answer is on its way: go on with the next request, which is there already or waited for.
+
+        uvicorn's own sets a timer here and takes it back at the next request; `look` does without.
+        """
         self._owes_since = time.monotonic()
         if not self._in_head:
             self._head_bytes = 0
-        super().on_response_complete()
-        if self._is_broken and not self.pipeline:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._is_broken:
             self.transport.close()
+        self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""

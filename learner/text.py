@@ -14,7 +14,7 @@ A pair is finish((PAIR_SEED ^ first) * MULTIPLIER ^ second) of its tokens' hashe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ class TextSettings:
             if not 1 <= getattr(self, name) <= 1 << 24:
                 raise ConfigError(f"{name}={getattr(self, name)}: it must be 1 to {1 << 24}")
 
-    @property
+    @cached_property
     def kernel_arguments(self) -> tuple[int, int, int, int]:
         """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest (0: none), features."""
         wanted = sum(1 << length for length in self.lengths)
@@ -106,6 +106,10 @@ def codepoints(texts: Sequence[str], max_chars: int) -> tuple[NDArray[np.uint32]
 
     PADDING follows: loops read past the end.
     """
+    if len(texts) == 1:  # what many texts need would take longer than to score this one
+        text = texts[0][:max_chars]
+        starts = np.array((0, len(text)), np.int64)
+        return np.frombuffer((text + PADDING).encode("utf-32-le", "surrogatepass"), np.uint32), starts
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     if len(texts) and lengths.max() > max_chars:
         texts = [text[:max_chars] for text in texts]
