@@ -177,12 +177,13 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
     import multiprocessing.connection
     import threading
 
+    from api.logs import to_stderr as log_to_stderr
     from api.server import Started
     from api.server import serve as serve_api
     from learner.foreign import check_allowed
 
     check_allowed(learner.model or "", stream.allow_pickle)
-    _log_to_console()
+    log_to_stderr()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_learn_process, args=(stream, learner), name="driftline-learner")
     process.start()
@@ -209,11 +210,12 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
 def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     import signal
 
+    from api.logs import to_stderr as log_to_stderr
     from learner.service import learn as run_learner
 
     for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
         signal.signal(number, signal.SIG_IGN)
-    _log_to_console()
+    log_to_stderr()
     try:
         run_learner(stream, settings)
     except DriftlineError as error:
@@ -298,9 +300,10 @@ def _print_started(status: "Status") -> None:
 @with_settings
 def serve(stream: StreamSettings, api: ApiSettings) -> None:
     """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
+    from api.logs import to_stderr as log_to_stderr
     from api.server import serve as serve_api
 
-    _log_to_console()
+    log_to_stderr()
     serve_api(stream, api, on_ready=lambda started: _print_banner(started.url, stream))
 
 

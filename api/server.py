@@ -37,7 +37,7 @@ from stream.settings import StreamSettings
 STOP_S: Final = 3
 BACKLOG: Final = 2048
 LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Started(NamedTuple):
@@ -79,13 +79,17 @@ def run(
     *,
     board: Board | None = None,
     on_ready: Callable[[Started], None] | None = None,
+    hears: bool = True,
 ) -> None:
-    """Do 2 to 5 in this process. The first listener is that of the port, the second that of the admin port."""
+    """Do 2 to 5 in this process. The first listener is that of the port, the second that of the admin port.
+
+    With `hears` signals end it; else only `Started.stop` does.
+    """
     admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
     api = make_app(stream, settings, board=board, admin_port=admin_port)
     config = _configure(api, settings)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(api, _Server(config, listeners, api, on_ready)))
+        runner.run(_run(api, _Server(config, listeners, api, on_ready, hears)))
 
 
 async def _run(api: Api, server: "_Server") -> None:
@@ -105,9 +109,10 @@ class _Server(uvicorn.Server):
         listeners: Sequence[socket.socket],
         api: Api,
         on_ready: Callable[[Started], None] | None,
+        hears: bool,
     ) -> None:
         super().__init__(config)
-        self.listeners, self._api, self._on_ready = listeners, api, on_ready
+        self.listeners, self._api, self._on_ready, self._hears = listeners, api, on_ready, hears
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -127,10 +132,10 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
+        if not self._hears or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
         finally:
