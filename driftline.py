@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 import typer
@@ -307,6 +307,60 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
     serve_api(stream, api, on_ready=lambda started: _print_banner(started.url, stream))
 
 
+keys_app = typer.Typer(help="API keys: add, list, remove. A running API heeds them within a second.")
+app.add_typer(keys_app, name="keys", no_args_is_help=True)
+
+
+@keys_app.command("add")
+@with_settings
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; shows in log lines.")],
+    stream: StreamSettings,
+    api: ApiSettings,
+    role: Annotated[
+        Literal["predict", "label", "admin"],
+        typer.Option(help="predict asks; label also posts messages and labels; admin also changes what is served."),
+    ],
+) -> None:
+    """Make a key and print it, once: only its SHA-256 is kept."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    if any(key.name == name for key in known):
+        raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
+    secret, key = keys.new_key(name, keys.Role[role.upper()])
+    keys.save(path, [*known, key])
+    print(secret)
+    _console(stderr=True).print(f"Kept in {escape(str(path))}: {key}", soft_wrap=True)
+
+
+@keys_app.command("list")
+@with_settings
+def list_keys(stream: StreamSettings, api: ApiSettings) -> None:
+    """Print the keys as they are kept: SHA-256, role, name."""
+    from api import keys
+
+    for key in keys.read(keys.path_of(stream, api)):
+        print(key)
+
+
+@keys_app.command("remove")
+@with_settings
+def remove_key(
+    name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings
+) -> None:
+    """Let a key no longer count."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    left = [key for key in known if key.name != name]
+    if len(left) == len(known):
+        raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
+    keys.save(path, left)
+
+
 @app.command()
 @with_settings
 def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
@@ -373,10 +427,13 @@ def predict(
         str | None,
         typer.Option(help="Ask the API at this address.", show_default="offline, with the data directory's snapshot"),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="DRIFTLINE_KEY", help="API key for --url.", show_default="none")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
-    predictions = _ask(url, texts) if url else _predict_offline(stream, texts)
+    predictions = _ask(url, texts, key) if url else _predict_offline(stream, texts)
     if as_json:
         for prediction in predictions:
             print(json.dumps(prediction, ensure_ascii=False))
@@ -388,11 +445,12 @@ def predict(
         )
 
 
-def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
+def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
     import httpx
 
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = httpx.post(f"{url.rstrip('/')}/predict", json={"texts": texts}, timeout=10.0)
+        answer = httpx.post(f"{url.rstrip('/')}/predict", json={"texts": texts}, headers=headers, timeout=10.0)
         content = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise DriftlineError(f"{url} does not answer as a Driftline API: {error}; is `driftline up` running?") from None

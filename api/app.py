@@ -24,8 +24,7 @@ from api.body import Bodies
 from api.connection import Connection
 from api.feedback import Appender
 from api.gate import Gate
-from api.keys import FILE as KEYS_FILE
-from api.keys import Keys
+from api.keys import Keys, path_of
 from api.metrics import Metrics
 from api.predict import Predictor
 from api.rate import PER_S, TABLE_BYTES, Rate
@@ -63,7 +62,7 @@ def make_app(
     ConfigError : a key is none. The lifespan raises it, too: options cannot be meant, or the model's pickle may not be
         opened. A log that is away is waited for.
     """
-    keys = Keys(settings.keys_file or stream.data / KEYS_FILE, settings.api_keys)
+    keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
     predictor, appender = Predictor(watcher, counters, settings), Appender(connection, stream, settings)

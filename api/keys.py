@@ -21,8 +21,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from api.settings import ApiSettings
 from learner import durable
 from stream.errors import ConfigError
+from stream.settings import StreamSettings
 
 PREFIX: Final = "dlk_"
 SECRET_BYTES: Final = 32
@@ -52,6 +54,11 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"sha256:{self.digest.hex()} {self.role.name.lower()} {self.name}"
+
+
+def path_of(stream: StreamSettings, settings: ApiSettings) -> Path:
+    """Return where the keys are kept."""
+    return settings.keys_file or stream.data / FILE
 
 
 def new_key(name: str, role: Role) -> tuple[str, Key]:

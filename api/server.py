@@ -13,6 +13,8 @@ With several workers 2 to 5 are those of each (workers.py).
 """
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import ipaddress
 import resource
@@ -36,6 +38,8 @@ from stream.settings import StreamSettings
 
 STOP_S: Final = 3
 BACKLOG: Final = 2048
+M_MMAP_THRESHOLD: Final = -3  # malloc.h
+LARGE_BYTES: Final = 1 << 20
 LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -85,6 +89,7 @@ def run(
 
     With `hears` signals end it; else only `Started.stop` does.
     """
+    _give_memory_back()
     admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
     api = make_app(stream, settings, board=board, admin_port=admin_port)
     config = _configure(api, settings)
@@ -165,13 +170,22 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _give_memory_back() -> None:
+    """Let a large array's memory go when the array does.
+
+    glibc keeps more and more of it, the larger those were that it was given: 50 MB a worker, after a model was mapped.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such thing
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 def _check_reach(listeners: Sequence[socket.socket], stream: StreamSettings, settings: ApiSettings) -> None:
     """Refuse to be reached by other machines while nobody needs a key."""
     addresses = [listener.getsockname()[0] for listener in listeners]
     far = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
     if not far or settings.open:
         return
-    path = settings.keys_file or stream.data / keys.FILE
+    path = keys.path_of(stream, settings)
     if not keys.Keys(path, settings.api_keys).needed():
         raise ConfigError(
             f"host: {far[0]} can be reached from other machines, and there are no API keys in {path}: make one with "
