@@ -243,10 +243,19 @@ def _host(scope: Scope) -> str:
 
 
 def _check_head(scope: Scope, head: Head) -> None:
-    """Refuse a head that could mean two things (RFC 9112, section 3.2)."""
-    names = [name for name, _ in scope["headers"]] if len(head) < len(scope["headers"]) else ()
-    twice = next((name for name in ONCE if names.count(name) > 1), None) if names else None
-    if twice is None and (b"host" in head or scope["http_version"] == "1.0"):
-        return
-    what = f"the header {twice.decode()} stands there twice" if twice else "there is no Host header"
-    raise ApiError(400, "bad-request", what, "Send a request as HTTP/1.1 has it (RFC 9112).")
+    """Refuse a head that could mean two things, or asks for what is not there (RFC 9112, sections 3.2, 6.1)."""
+    what = None
+    if len(head) < len(scope["headers"]):
+        names = [name for name, _ in scope["headers"]]
+        twice = [name.decode() for name in ONCE if names.count(name) > 1]
+        what = f"the header {twice[0]} stands there twice" if twice else None
+    if b"host" not in head and scope["http_version"] != "1.0":
+        what = "there is no Host header"
+    if b"upgrade" in head:
+        what = "the connection cannot become one of another protocol"
+    if b"transfer-encoding" in head and head[b"transfer-encoding"].strip().lower() != b"chunked":
+        what = "the only transfer coding that is taken is chunked"
+    if what is not None:
+        raise ApiError(
+            400, "bad-request", what, "Send a request as HTTP/1.1 has it (RFC 9112).", {"Connection": "close"}
+        )
