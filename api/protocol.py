@@ -35,6 +35,7 @@ class Protocol(HttpToolsProtocol):
     _is_broken = False  # what came last is no HTTP
     _full_since: float | None = None  # from when on it has not read what was sent
 
+    _running: RequestResponseCycle | None = None  # the request that the last task is about
     _at_once: RequestResponseCycle | None = None  # a request whose body is still to come, and that no task has
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -48,8 +49,14 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
-        if self.flow is not None:  # it was taken
-            super().connection_lost(exc)
+        if self.flow is None:  # it was not taken
+            return
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
 
     def _make_room(self) -> bool:
         waited_for = [each for each in self.connections if isinstance(each, Protocol) and each.is_waited_for()]
@@ -109,7 +116,11 @@ class Protocol(HttpToolsProtocol):
         if waits and app is self.app and app.may_answer_at_once(cycle.scope):
             self._at_once = cycle
         else:
-            super()._start_asgi_task(cycle, app)
+            self._start_task(cycle, app)
+
+    def _start_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         """A body is whole."""
@@ -119,7 +130,7 @@ class Protocol(HttpToolsProtocol):
             return
         response = self.app.at_once(cycle.scope, bytes(cycle.body))
         if response is None:
-            super()._start_asgi_task(cycle, self.app)
+            self._start_task(cycle, self.app)
         else:
             self._write(cycle, response)
 
