@@ -30,11 +30,25 @@ from stream.settings import StreamSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from api.client import AsyncClient, Client
     from learner.evaluate import Result
     from learner.explain import Explanation
     from learner.snapshot import Snapshot
     from learner.status import Status
     from stream.files import BadRow, LabelledTexts, Row
+
+
+__all__ = ["AsyncClient", "Client", "app", "main"]
+
+
+def __getattr__(name: str) -> object:
+    """Give the Python client: `from driftline import Client`. Loaded only where it is asked for."""
+    if name in {"Client", "AsyncClient"}:
+        import api.client
+
+        return getattr(api.client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 app = typer.Typer(
     name="driftline",
@@ -446,17 +460,10 @@ def predict(
 
 
 def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
-    import httpx
+    from api.client import Client
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        answer = httpx.post(f"{url.rstrip('/')}/predict", json={"texts": texts}, headers=headers, timeout=10.0)
-        content = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise DriftlineError(f"{url} does not answer as a Driftline API: {error}; is `driftline up` running?") from None
-    if answer.is_error:
-        raise DriftlineError(f"{url} answered {answer.status_code}: {content.get('error', content)}")
-    return list(content["predictions"])
+    with Client(url, key=key, timeout_s=10.0, tries=1) as client:
+        return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
 
 
 def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:

@@ -18,18 +18,21 @@ from typing import NamedTuple
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, feedback, metrics, model, openapi, predict
+from api import errors, feedback, metrics, mlflow, model, open_inference, openapi, predict
 from api.board import Board
 from api.body import Bodies
 from api.connection import Connection
 from api.feedback import Appender
+from api.freshness import Freshness
 from api.gate import Gate
 from api.keys import Keys, path_of
 from api.metrics import Metrics
+from api.open_inference import OpenInference
 from api.predict import Predictor
 from api.rate import PER_S, TABLE_BYTES, Rate
 from api.security import Access, Role
 from api.settings import ApiSettings
+from api.traces import make_traces
 from api.watcher import Watcher
 from stream.settings import StreamSettings
 
@@ -65,15 +68,22 @@ def make_app(
     keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
-    predictor, appender = Predictor(watcher, counters, settings), Appender(connection, stream, settings)
+    freshness = Freshness(watcher, counters, settings)
+    predictor = Predictor(watcher, freshness, counters, settings)
+    inference = OpenInference(predictor, watcher, bodies, settings)
+    traces = make_traces(settings)
+    appender = Appender(connection, freshness, traces, stream, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await asyncio.gather(*map(asyncio.to_thread, (watcher.start, connection.start)))
+            freshness.start()
             yield
         finally:
-            await asyncio.gather(*map(asyncio.to_thread, (predictor.close, watcher.close, connection.close)))
+            await freshness.close()
+            closing = (predictor.close, watcher.close, connection.close, traces.close)
+            await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
         title="Driftline",
@@ -89,8 +99,13 @@ def make_app(
     access.include(Role.LABEL, feedback.router(appender, bodies, settings))
     access.include(Role.PREDICT, model.router(watcher, connection))
     access.include(Role.OPEN, model.health(watcher, connection))
+    access.include(Role.PREDICT, open_inference.router(inference, _version()), open_paths=open_inference.OPEN_PATHS)
+    access.include(
+        Role.PREDICT, mlflow.router(predictor, watcher, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
+    )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
-    openapi.describe(app, [*predict.TYPES, *feedback.TYPES, *model.TYPES], settings)
+    types = [each for part in (predict, feedback, model, open_inference, mlflow) for each in part.TYPES]
+    openapi.describe(app, types, settings)
     access.check()
     return Api(app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters)
 

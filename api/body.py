@@ -5,7 +5,8 @@ for each thing that can be wrong with it. The content type is not looked at (`cu
 encoding is refused, since a few bytes could unpack to any number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -36,9 +37,13 @@ class Bodies:
         ------
         ApiError : 413 too long, 415 compressed, 422 not what it must be, 503 too much is held already.
         """
-        return _Reading(self, request, decoder)
+        return _Reading(self, request, partial(decode, decoder=decoder))
 
-    async def receive(self, request: Request, reading: "_Reading[Any]") -> bytes:
+    def receive(self, request: Request) -> "_Reading[bytes]":
+        """Give a request's body as it came; see `read`, which this is but for the decoding."""
+        return _Reading(self, request, bytes)
+
+    async def take(self, request: Request, reading: "_Reading[Any]") -> bytes:
         """Return a body. How long that may take is for the connection to say (protocol.py)."""
         self.check_head(request.scope.get("head") or dict(request.scope["headers"]))
         content = await self._next(request, reading)
@@ -98,13 +103,13 @@ class Bodies:
 class _Reading(Generic[_T]):
     """A body while it is read and used."""
 
-    def __init__(self, bodies: Bodies, request: Request, decoder: "msgspec.json.Decoder[_T]") -> None:
-        self._bodies, self._request, self._decoder = bodies, request, decoder
+    def __init__(self, bodies: Bodies, request: Request, made: Callable[[bytes], _T]) -> None:
+        self._bodies, self._request, self._made = bodies, request, made
         self.held, self.more = 0, True
 
     async def __aenter__(self) -> _T:
         try:
-            return decode(await self._bodies.receive(self._request, self), self._decoder)
+            return self._made(await self._bodies.take(self._request, self))
         except BaseException:
             self._bodies.release(self.held)
             raise

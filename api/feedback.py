@@ -6,7 +6,8 @@ what was acknowledged can be learned.
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -18,7 +19,9 @@ from api import openapi
 from api.body import Bodies
 from api.connection import Connection
 from api.errors import ApiError, json_response
+from api.freshness import Freshness
 from api.settings import ApiSettings
+from api.traces import Traces
 from stream.errors import BadRecord
 from stream.log import Appended, NewRecord
 from stream.records import (
@@ -104,9 +107,16 @@ _FEEDBACKS: Final = msgspec.json.Decoder(NewFeedback | list[NewFeedback])
 class Appender:
     """Appends the records of a request, all or none."""
 
-    def __init__(self, connection: Connection, stream: StreamSettings, settings: ApiSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        freshness: Freshness,
+        traces: Traces,
+        stream: StreamSettings,
+        settings: ApiSettings,
+    ) -> None:
         self.topics = stream.topics
-        self._connection = connection
+        self._connection, self._freshness, self._traces = connection, freshness, traces
         self._max_record_bytes, self._settings = stream.max_record_bytes, settings
 
     async def messages(self, sent: Sequence[NewMessage]) -> list[AppendedMessage]:
@@ -118,11 +128,16 @@ class Appender:
             AppendedMessage(item.id, self.topics.messages, *place) for item, place in zip(items, places, strict=True)
         ]
 
-    async def feedback(self, sent: Sequence[NewFeedback]) -> list[AppendedFeedback]:
-        """Append labels; return where each lies once all are durable. Raises ApiError."""
+    async def feedback(self, sent: Sequence[NewFeedback], headers: Mapping[str, str]) -> list[AppendedFeedback]:
+        """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
         self._check_number(sent)
         items = [_feedback(each, each.id or _new_id()) for each in sent]
-        places = await self._append(self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback)
+        with self._traces.request("POST /feedback", headers) as trace:
+            with trace.append(len(items)) if trace is not None else nullcontext():
+                places = await self._append(
+                    self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback
+                )
+            self._freshness.appended(places, trace)
         return [
             AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place)
             for item, place in zip(items, places, strict=True)
@@ -193,8 +208,8 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
     async def feedback(request: Request) -> Response:
         async with bodies.read(request, _FEEDBACKS) as sent:
             if isinstance(sent, list):
-                return json_response(AppendedFeedbacks(await appender.feedback(sent)), 202)
-            return json_response((await appender.feedback([sent]))[0], 202)
+                return json_response(AppendedFeedbacks(await appender.feedback(sent, request.headers)), 202)
+            return json_response((await appender.feedback([sent], request.headers))[0], 202)
 
     return routes
 

@@ -7,9 +7,9 @@ learner did is read from its status at the moment of the scrape. Every metric ha
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from fastapi import APIRouter, Response
@@ -22,11 +22,13 @@ from api.board import Board
 from api.connection import Connection
 from api.watcher import Watcher
 from learner.alarms import Alarms
+from learner.progress import DELAY_EDGES_MS
 from learner.status import Status
 
 MAX_LABEL_SERIES: Final = 100
 OTHER: Final = "(other)"
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_TO_SERVING_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Tallies(msgspec.Struct):
@@ -35,6 +37,8 @@ class Tallies(msgspec.Struct):
     requests: dict[str, dict[int, int]] = {}  # by route and status
     buckets: dict[str, list[int]] = {}
     seconds: dict[str, float] = {}
+    learned_buckets: list[int] = []  # of the time from a label to the model that learned it
+    learned_seconds: float = 0.0
     texts: int = 0
     predictions: dict[str, int] = {}  # by label, MAX_LABEL_SERIES of them and OTHER
 
@@ -63,6 +67,14 @@ class Metrics:
         codes[code] = codes.get(code, 0) + 1
         own.buckets[route][bisect_left(_BUCKETS, seconds)] += 1
         own.seconds[route] += seconds
+
+    def count_label_to_serving(self, seconds: float) -> None:
+        """Count a label that the served model has learned."""
+        own = self._own
+        if not own.learned_buckets:
+            own.learned_buckets = [0] * (len(_TO_SERVING_BUCKETS) + 1)
+        own.learned_buckets[bisect_left(_TO_SERVING_BUCKETS, seconds)] += 1
+        own.learned_seconds += seconds
 
     def count_predictions(self, labels: Iterable[str]) -> None:
         """Count texts by the label that was predicted."""
@@ -123,12 +135,17 @@ class _TallyCollector(Collector):
                 codes.update(each.requests[route])
             for code, n in sorted(codes.items()):
                 requests.add_metric((route, str(code)), n)
-            counts = accumulate(map(sum, zip(*(each.buckets[route] for each in there), strict=True)))
-            limits = [*map(str, _BUCKETS), "+Inf"]
-            total = sum(each.seconds[route] for each in there)
-            seconds.add_metric((route,), list(zip(limits, counts, strict=True)), total)
+            counts = _cumulated([each.buckets[route] for each in there], _BUCKETS)
+            seconds.add_metric((route,), counts, sum(each.seconds[route] for each in there))
         yield requests
         yield seconds
+        learned = HistogramMetricFamily(
+            "driftline_label_to_serving_seconds",
+            "Time from a label's append by this API to a served model that has learned it.",
+        )
+        counts = _cumulated([each.learned_buckets for each in tallies if each.learned_buckets], _TO_SERVING_BUCKETS)
+        learned.add_metric((), counts, sum(each.learned_seconds for each in tallies))
+        yield learned
         texts = sum(each.texts for each in tallies)
         yield CounterMetricFamily("driftline_texts_predicted", "Texts predicted by request.", texts)
         predictions = CounterMetricFamily(
@@ -142,6 +159,12 @@ class _TallyCollector(Collector):
         for label, n in labels.items():
             predictions.add_metric((label,), n)
         yield predictions
+
+
+def _cumulated(rows: Sequence[Sequence[int]], edges: Sequence[float]) -> list[tuple[str, float]]:
+    """Return how many there are below each edge, in all rows."""
+    sums = [sum(column) for column in zip(*rows, strict=True)] or [0] * (len(edges) + 1)
+    return list(zip([*map(str, edges), "+Inf"], accumulate(sums), strict=True))
 
 
 class _LearnerCollector(Collector):
@@ -195,6 +218,7 @@ def _of_learner(status: Status) -> Iterator[Metric]:
     }
     for name, (value, text) in totals.items():
         yield CounterMetricFamily(f"driftline_{name}", text, value)
+    yield _delays(progress.get("by_delay") or [])
     yield _alarms(status.drift)
     yield _gauge("pending", "Messages that wait for a label.", status.pending)
     yield _gauge("waiting", "Labels that wait for a message.", status.waiting)
@@ -230,6 +254,16 @@ def _alarms(alarms: Alarms) -> CounterMetricFamily:
     for label, changes in {"": alarms.overall, **alarms.by_label}.items():
         family.add_metric((label, "worse"), changes.worse)
         family.add_metric((label, "better"), changes.better)
+    return family
+
+
+def _delays(by_delay: list[dict[str, Any]]) -> HistogramMetricFamily:
+    """Return the delays of labels behind their messages, as they were scored; their sum is not known."""
+    edges = [*(str(edge / 1000) for edge in DELAY_EDGES_MS), "+Inf"]
+    numbers = accumulate(each["labels"] for each in by_delay)
+    family = HistogramMetricFamily("driftline_label_delay_seconds", "Time from a message to its label, as scored.")
+    if len(by_delay) == len(edges):
+        family.add_metric([], list(zip(edges, numbers, strict=True)), sum_value=None)
     return family
 
 

@@ -7,23 +7,27 @@ ones. Scores are as on the predictions topic: the best labels first, six decimal
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import itemgetter
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from api import openapi
 from api.body import Bodies, decode
 from api.errors import ApiError, json_response, too_long
+from api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
 from api.metrics import Metrics
 from api.origin import Head
 from api.settings import ApiSettings
 from api.watcher import Served, Watcher
+from learner.classifier import Scores
 from learner.snapshot import Model, SnapshotInfo
 
 # About a millisecond of the event loop.
@@ -32,14 +36,16 @@ QUICK_SCORES: Final = 2_048
 
 FEW_SCORES: Final = 32
 
+_T = TypeVar("_T")
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
 
 
 class PredictRequest(msgspec.Struct, frozen=True):
-    """One text, or several; never both."""
+    """One text, or several; never both. It waits until the model has learned the labels at these offsets."""
 
     text: _Text | None = None
     texts: list[_Text] | None = None
+    min_feedback_offset: FeedbackOffset | FeedbackOffsets | None = None
 
 
 class PredictedLabel(msgspec.Struct, frozen=True, gc=False):
@@ -65,7 +71,7 @@ class PredictAnswer(msgspec.Struct, frozen=True):
 _EXAMPLE: Final = PredictAnswer(
     [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], "5f0c2a91-5574", 0.08, {"0": 5574}
 )
-TYPES: Final = (PredictAnswer,)
+TYPES: Final = (PredictAnswer, FeedbackOffset)
 _share: Final = itemgetter(1)
 _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 
@@ -73,8 +79,8 @@ _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 class Predictor:
     """Answers requests for predictions. On the event loop only."""
 
-    def __init__(self, watcher: Watcher, metrics: Metrics, settings: ApiSettings) -> None:
-        self._watcher, self._metrics, self._settings = watcher, metrics, settings
+    def __init__(self, watcher: Watcher, freshness: Freshness, metrics: Metrics, settings: ApiSettings) -> None:
+        self._watcher, self._freshness, self._metrics, self._settings = watcher, freshness, metrics, settings
         self._bulk_thread = ThreadPoolExecutor(1, "predict-bulk")
 
     async def answer(self, asked: PredictRequest) -> PredictAnswer:
@@ -82,20 +88,52 @@ class Predictor:
 
         Raises
         ------
-        ApiError : 422 the texts are not what they must be, 503 nothing was learned yet.
+        ApiError : 422 the texts are not what they must be, 503 nothing was learned yet, or not the labels asked for.
         """
-        texts, served = self._check(asked)
-        answer = self._at_once(texts, served)
-        if answer is None:
-            answer = self._counted(*await self._in_thread(served.bulk, texts))
-        return answer
+        texts = _texts(asked, self._settings)
+        if (least := asked.min_feedback_offset) is not None:
+            await self._freshness.wait(least if isinstance(least, list) else [least])
+        return _answer(*await self.predict(texts))
 
     def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
-        """Do what `answer` does, where nothing has to be waited for; else return None."""
-        return self._at_once(*self._check(asked))
-
-    def _check(self, asked: PredictRequest) -> tuple[Sequence[str], Served]:
+        """Do what `answer` does, where nothing has to be waited for; else return None. Raises ApiError as it does."""
         texts = _texts(asked, self._settings)
+        if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
+            return None
+        return _answer(*self._counted(_predict(served.quick, texts, self._settings.max_scores)))
+
+    async def predict(self, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
+        """Return what the served model is, and what it says of texts that are within their limits.
+
+        Raises
+        ------
+        ApiError : 503 nothing was learned yet.
+        """
+        return self._counted(await self._ask(texts, partial(_predict, max_scores=self._settings.max_scores)))
+
+    async def score(self, texts: Sequence[str]) -> tuple[SnapshotInfo, NDArray[np.float64]]:
+        """Return what the served model is, and its scores of texts: float64 [n_texts, n_labels], in its labels' order.
+
+        Raises
+        ------
+        ApiError : 503 nothing was learned yet.
+        """
+        info, rows = await self._ask(texts, _score)
+        self._metrics.count_predictions([info.labels[column] for column in rows.argmax(axis=1).tolist()])
+        return info, rows
+
+    async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T]) -> _T:
+        served = self._served()
+        if _is_quick(texts, served):
+            return question(served.quick, texts)
+        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question, served.bulk, texts)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                return await answer
+        except TimeoutError:
+            raise too_long(self._settings.request_timeout_s) from None
+
+    def _served(self) -> Served:
         served = self._watcher.served
         if served is None or not served.info.labels:
             raise ApiError(
@@ -105,26 +143,13 @@ class Predictor:
                 "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
                 {"Retry-After": "1"},
             )
-        return texts, served
+        return served
 
-    def _at_once(self, texts: Sequence[str], served: Served) -> PredictAnswer | None:
-        if len(texts) * len(served.info.labels) > QUICK_SCORES or sum(map(len, texts)) > QUICK_CHARS:
-            return None
-        return self._counted(*_predict(served.quick, texts, self._settings.max_scores))
-
-    def _counted(self, info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:
-        self._metrics.count_predictions([prediction.label for prediction in predictions])
-        return _answer(info, predictions)
-
-    async def _in_thread(self, model: Model, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
-        asked = asyncio.get_running_loop().run_in_executor(
-            self._bulk_thread, _predict, model, texts, self._settings.max_scores
-        )
-        try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
-                return await asked
-        except TimeoutError:
-            raise too_long(self._settings.request_timeout_s) from None
+    def _counted(
+        self, answered: tuple[SnapshotInfo, list[PredictedLabel]]
+    ) -> tuple[SnapshotInfo, list[PredictedLabel]]:
+        self._metrics.count_predictions([prediction.label for prediction in answered[1]])
+        return answered
 
     def close(self) -> None:
         """Wait for the thread's last request."""
@@ -159,7 +184,11 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
             _without("text", {"texts": texts}),
         ]
     }
-    examples = {"one": {"text": "win a prize now"}, "many": {"texts": ["win a prize now", "see you at lunch"]}}
+    examples = {
+        "one": {"text": "win a prize now"},
+        "many": {"texts": ["win a prize now", "see you at lunch"]},
+        "after a label": {"text": "win a prize now", "min_feedback_offset": {"partition": 0, "offset": 17}},
+    }
 
     routes.add_api_route(
         "/predict",
@@ -182,25 +211,39 @@ def _text_schema(settings: ApiSettings) -> openapi.Document:
 
 def _without(other: str, properties: openapi.Document) -> openapi.Document:
     """Return the schema of an object that has these properties, and not the other one (null is as good as none)."""
-    return {"type": "object", "properties": properties | {other: {"type": "null"}}, "required": list(properties)}
+    least = {"anyOf": [openapi.ref("FeedbackOffset"), {"type": "array", "items": openapi.ref("FeedbackOffset")}]}
+    optional = {other: {"type": "null"}, "min_feedback_offset": least}
+    return {"type": "object", "properties": properties | optional, "required": list(properties)}
 
 
 def _texts(asked: PredictRequest, settings: ApiSettings) -> Sequence[str]:
     """Return the texts of a request, each within its limits."""
     if (asked.text is None) == (asked.texts is None):
         raise _refuse("missing-field", "the body must have either text or texts, and not both")
-    texts = [asked.text] if asked.text is not None else asked.texts or []
+    if asked.text is not None:
+        return check_texts([asked.text], settings, lambda _: "text")
+    return check_texts(asked.texts or [], settings)
+
+
+def check_texts(
+    texts: Sequence[str], settings: ApiSettings, where: Callable[[int], str] = "texts[{}]".format
+) -> Sequence[str]:
+    """Return texts, if each is within its limits and they are not too many. Raises ApiError (422)."""
     if not 1 <= len(texts) <= settings.max_items:
-        raise _refuse("out-of-range", f"texts has {len(texts)} items; it must have 1 to {settings.max_items}")
+        raise _refuse("out-of-range", f"there are {len(texts)} texts; there must be 1 to {settings.max_items}")
     for index, text in enumerate(texts):
-        where = "text" if asked.texts is None else f"texts[{index}]"
         if "\0" in text:
-            raise _refuse("forbidden-character", f"{where} contains a NUL character (U+0000)")
+            raise _refuse("forbidden-character", f"{where(index)} contains a NUL character (U+0000)")
         if len(text) > settings.max_text_chars:
             raise _refuse(
-                "too-large", f"{where} has {len(text)} characters, at most {settings.max_text_chars} are allowed"
+                "too-large",
+                f"{where(index)} has {len(text)} characters, at most {settings.max_text_chars} are allowed",
             )
     return texts
+
+
+def _is_quick(texts: Sequence[str], served: Served) -> bool:
+    return len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS
 
 
 def _refuse(code: str, message: str) -> ApiError:
@@ -212,7 +255,7 @@ def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[Snaps
     info, scores = model.predict_proba_many(texts)
     if scores.size <= FEW_SCORES:
         return info, [_few(info.labels, row, max_scores) for row in scores.tolist()]
-    rows = scores.astype(np.float64).round(6)
+    rows = _rounded(scores)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :max_scores]
     values = rows[np.arange(len(rows))[:, np.newaxis], best].tolist()
     labels = info.labels
@@ -227,6 +270,15 @@ def _few(labels: Sequence[str], row: Sequence[float], max_scores: int) -> Predic
     best = sorted(zip(labels, [round(score * 1e6) / 1e6 for score in row], strict=True), key=_share, reverse=True)
     shares = dict(best[:max_scores])
     return PredictedLabel(*best[0], shares)
+
+
+def _score(model: Model, texts: Sequence[str]) -> tuple[SnapshotInfo, NDArray[np.float64]]:
+    info, scores = model.predict_proba_many(texts)
+    return info, _rounded(scores)
+
+
+def _rounded(scores: Scores) -> NDArray[np.float64]:
+    return scores.astype(np.float64).round(6)
 
 
 def _answer(info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:

@@ -5,6 +5,7 @@ the app is made; a route without one is refused at the start, so that none can b
 API, the page's files, needs no role: they hold no data.
 """
 
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, FastAPI
@@ -36,14 +37,17 @@ class Access:
         self._app = app
         self.rules: list[Rule] = []
 
-    def include(self, role: Role, router: APIRouter, *, private: bool = False) -> None:
-        """Add a part of the API; all of it needs `role`. What needs ADMIN is private."""
+    def include(
+        self, role: Role, router: APIRouter, *, open_paths: Collection[str] = (), private: bool = False
+    ) -> None:
+        """Add a part of the API; all of it needs `role`, but for some paths. What needs ADMIN is private."""
         private = private or role == Role.ADMIN
         for route in router.routes:
             if not isinstance(route, APIRoute):
                 raise TypeError(f"{route!r} of a part is no route with a role")
-            route.openapi_extra = {**(route.openapi_extra or {}), **_described(role)}
-            self.rules += [Rule(method, route, role, private) for method in route.methods or ()]
+            needed = Role.OPEN if route.path in open_paths else role
+            route.openapi_extra = {**(route.openapi_extra or {}), **_described(needed)}
+            self.rules += [Rule(method, route, needed, private) for method in route.methods or ()]
         self._app.include_router(router)
 
     def check(self) -> None:

@@ -53,4 +53,15 @@ class ApiSettings(Settings):
     append_timeout_s: float = Field(
         10.0, gt=0, description="A record that is not durable after this long is answered with 503."
     )
+    max_wait_s: float = Field(
+        5.0, gt=0, le=60, description="A prediction that waits for a label (min_feedback_offset) waits at most so long."
+    )
+    model_name: str = Field(
+        "driftline",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="The model's name for clients of the Open Inference Protocol (/v2/models/NAME).",
+    )
+    traces: bool = Field(
+        False, description="Send OpenTelemetry traces of labels to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
+    )
     access_log: bool = Field(False, description="Write a line to standard error for each request.")

@@ -49,8 +49,8 @@ def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> 
     ]
     head = ["log", "partitions", "records", "", "records/s", "of the bare client", "processor, microseconds a record"]
     text = (
-        f"    {command}\n\n{_cpu()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters and as "
-        f"many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
+        f"    {command}\n\n{cpu_name()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters "
+        f"and as many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
     )
     path.write_text(f"{text}\n\n{_table(head, rows)}\n", encoding="utf-8")
 
@@ -82,7 +82,7 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
     lines = [
         "# Measured",
         f"    {command}",
-        f"{_cpu()}, {os.cpu_count()} cores, of which each system used one; {platform.system()}, "
+        f"{cpu_name()}, {os.cpu_count()} cores, of which each system used one; {platform.system()}, "
         f"Python {platform.python_version()}. Versions: {', '.join(f'{k} {v}' for k, v in sorted(versions.items()))}.",
         "Each row is predicted, then learned. Log loss is over the rows whose label had been learned before: "
         "scikit-learn and Vowpal Wabbit are told all labels in advance and foresee the others, no one else can. "
@@ -95,7 +95,8 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
     return "\n\n".join(lines)
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return the processor's name."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text(errors="replace").splitlines():
             if line.startswith("model name"):

@@ -123,6 +123,20 @@ def _served(classifier: Classifier) -> State:
     return {name: array for name, array in classifier.state().items() if name not in classifier.steps}
 
 
+class _Beside:
+    """What stands beside the active version, decoded once. One thread."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self._path, self._reader = path, reader
+        self._seen: tuple[tuple[int, int], SnapshotInfo] | None = None
+
+    def look(self) -> SnapshotInfo:
+        active = self._reader.active()
+        if self._seen is None or self._seen[0] != active:
+            self._seen = active, read_info(self._path, self._reader)
+        return self._seen[1]
+
+
 class Model:
     """A published model that can be asked: always what was published last. One thread."""
 
@@ -135,6 +149,11 @@ class Model:
         self._steps: State = {name: np.zeros(array.shape, array.dtype) for name, array in own.items() if name in steps}
         self._loaded: tuple[int, int] | None = None
         self._info = info
+        self._beside = _Beside(path, reader)
+
+    def info(self) -> SnapshotInfo:
+        """Return what stands beside the version that is there now, the same object for the same one."""
+        return self._beside.look()
 
     def predict_proba_many(self, texts: Sequence[str]) -> tuple[SnapshotInfo, Scores]:
         """Return the scores of texts, all by one version of the model, and which. See `_ask`."""
@@ -212,7 +231,7 @@ class Snapshot:
     def __init__(self, path: Path, *, allow_pickle: bool = False) -> None:
         self.path, self._allow_pickle = path, allow_pickle
         self._reader = Reader(path)
-        self._seen: tuple[tuple[int, int], SnapshotInfo] | None = None
+        self._beside = _Beside(path, self._reader)
         self.model = self.another_model()
 
     def another_model(self) -> Model:
@@ -223,10 +242,7 @@ class Snapshot:
 
     def info(self) -> SnapshotInfo:
         """Return what stands beside the version that is there now, the same object for the same one. One thread."""
-        active = self._reader.active()
-        if self._seen is None or self._seen[0] != active:
-            self._seen = active, read_info(self.path, self._reader)
-        return self._seen[1]
+        return self._beside.look()
 
 
 class Follower:

@@ -1,0 +1,165 @@
+"""How do clients of MLflow's scoring server ask?
+
+POST /invocations with `inputs`, `instances`, `dataframe_split` or `dataframe_records`; GET /ping, /health and
+/version. A row is a text, or an object or a table's row with a column `text` (or with one column only). A prediction is
+the label; with `"params": {"scores": true}` it is an object with label, score and scores.
+
+Source: MLflow's documentation of its local inference server.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from api import openapi
+from api.body import Bodies
+from api.errors import ApiError, json_response
+from api.predict import PredictedLabel, Predictor, check_texts
+from api.settings import ApiSettings
+from api.watcher import Watcher
+
+COLUMN: Final = "text"
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A data frame, split into the names of its columns and its rows."""
+
+    columns: list[str]
+    data: list[list[Any]]
+    index: list[Any] | None = None
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """Texts, in one of four forms."""
+
+    inputs: Any = None
+    instances: Any = None
+    dataframe_split: Table | None = None
+    dataframe_records: list[dict[str, Any]] | None = None
+    params: dict[str, Any] | None = None
+
+
+class Predictions(msgspec.Struct, frozen=True):
+    """A label for each text; where params ask for scores, objects."""
+
+    predictions: list[str | PredictedLabel]
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """A model is served."""
+
+    status: str = "ready"
+
+
+TYPES: Final = (Invocation, Predictions, Pong)
+OPEN_PATHS: Final = ("/ping", "/health", "/version")  # no key is asked for
+_DECODER: Final = msgspec.json.Decoder(Invocation)
+_FORMS: Final = ("inputs", "instances", "dataframe_split", "dataframe_records")
+_EXAMPLES: Final = {
+    "inputs": {"inputs": ["win a prize now", "see you at lunch"]},
+    "instances": {"instances": [{"text": "win a prize now"}]},
+    "dataframe_split": {"dataframe_split": {"columns": ["text"], "data": [["win a prize now"]]}},
+    "dataframe_records": {"dataframe_records": [{"text": "win a prize now"}], "params": {"scores": True}},
+}
+
+
+def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: ApiSettings, version: str) -> APIRouter:
+    """Return POST /invocations, GET /ping, /health and /version."""
+    routes = APIRouter(tags=["mlflow"])
+
+    @routes.post(
+        "/invocations",
+        summary="Classify texts as MLflow's scoring server does",
+        responses=openapi.answers(200, "A prediction for each text.", openapi.ref("Predictions")) | openapi.refusals(),
+        openapi_extra=openapi.body(openapi.ref("Invocation"), _EXAMPLES),
+    )
+    async def invocations(request: Request) -> Response:
+        async with bodies.read(request, _DECODER) as asked:
+            scores = (asked.params or {}).get("scores", False)
+            if not isinstance(scores, bool):
+                raise _refuse("wrong-type", "params.scores must be true or false")
+            _, predictions = await predictor.predict(check_texts(_texts(asked), settings))
+            return json_response(Predictions([each if scores else each.label for each in predictions]))
+
+    async def ping() -> Response:
+        served = watcher.served
+        if served is None or not served.info.labels:
+            raise ApiError(
+                503,
+                "no-model",
+                "there is no model yet: nothing was learned, or no learner runs",
+                "GET /readyz says what is missing.",
+                {"Retry-After": "1"},
+            )
+        return json_response(Pong())
+
+    for path in ("/ping", "/health"):
+        routes.add_api_route(
+            path,
+            ping,
+            operation_id=path[1:],
+            summary="Whether a model is served",
+            responses=openapi.answers(200, "It is.", openapi.ref("Pong"))
+            | {503: {"description": "Not yet.", "content": openapi.content(openapi.ref("Error"))}},
+        )
+
+    @routes.get("/version", summary="Driftline's version", response_class=Response)
+    async def show_version() -> Response:
+        return Response(version, media_type="text/plain")
+
+    return routes
+
+
+def _texts(asked: Invocation) -> Sequence[str]:
+    """Return the texts of whichever form was sent."""
+    given = [form for form in _FORMS if getattr(asked, form) is not None]
+    if len(given) != 1:
+        raise _refuse("missing-field", f"the body must have one of {', '.join(_FORMS)}, and has {len(given)} of them")
+    value = getattr(asked, given[0])
+    if isinstance(value, Table):
+        return _of_table(value)
+    if isinstance(value, str):
+        value = [value]
+    elif isinstance(value, dict):
+        value = _of_columns(value, given[0])
+    if not isinstance(value, list):
+        raise _refuse("wrong-type", f"{given[0]} must be a list of texts, or of objects with a column {COLUMN!r}")
+    return [_of_row(row, f"{given[0]}[{index}]") for index, row in enumerate(value)]
+
+
+def _of_table(table: Table) -> Sequence[str]:
+    column = table.columns.index(_column(table.columns, "dataframe_split"))
+    for index, row in enumerate(table.data):
+        if len(row) != len(table.columns):
+            raise _refuse("out-of-range", f"dataframe_split.data[{index}] has {len(row)} columns, not as many as named")
+    return [_of_row(row[column], f"dataframe_split.data[{index}]") for index, row in enumerate(table.data)]
+
+
+def _of_columns(columns: Mapping[str, Any], where: str) -> Any:
+    """Return the texts of an object of columns."""
+    value = columns[_column(list(columns), where)]
+    return [value] if isinstance(value, str) else value
+
+
+def _of_row(row: Any, where: str) -> str:
+    if isinstance(row, dict):
+        row = row[_column(list(row), where)]
+    if isinstance(row, list) and len(row) == 1:
+        row = row[0]
+    if not isinstance(row, str):
+        raise _refuse("wrong-type", f"{where} is not a text")
+    return row
+
+
+def _column(names: Sequence[str], where: str) -> str:
+    if COLUMN in names:
+        return COLUMN
+    if len(names) != 1:
+        raise _refuse("missing-field", f"{where} has no column {COLUMN!r}, and {len(names)} others")
+    return names[0]
+
+
+def _refuse(code: str, message: str) -> ApiError:
+    return ApiError(422, code, message, "See /docs for the body's shape, with examples.")

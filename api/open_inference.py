@@ -1,0 +1,365 @@
+"""How do clients of the Open Inference Protocol ask? (KServe, Triton, Seldon; version 2, over HTTP.)
+
+A text is an element of one BYTES tensor. Out come `label` BYTES [n], `score` FP64 [n], and, in the order of `labels`
+BYTES [k], `scores` FP64 [n, k]; which of them can be asked for. Tensors may come in as JSON or as raw bytes behind it
+(the protocol's binary tensor data extension); they go out as JSON. A version is that of the served model: it changes
+as it learns, so to name one is to refuse any other. Errors have the API's one shape.
+
+Source: the protocol's "required API" and its extension for binary data.
+"""
+
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from api import openapi
+from api.body import Bodies, decode
+from api.errors import ApiError, json_response
+from api.predict import Predictor, check_texts
+from api.settings import ApiSettings
+from api.watcher import Watcher
+from learner.snapshot import SnapshotInfo
+
+JSON_LENGTH: Final = "inference-header-content-length"
+MAX_SCORES: Final = 1 << 20  # numbers in one answer
+_LENGTH: Final = struct.Struct("<I")
+
+
+class InputTensor(msgspec.Struct, frozen=True):
+    """Texts: a BYTES tensor of any shape, its elements in row-major order, flat or nested."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any = None
+    parameters: dict[str, Any] | None = None
+
+
+class RequestedOutput(msgspec.Struct, frozen=True):
+    """One of the tensors that can be had."""
+
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(msgspec.Struct, frozen=True):
+    """Texts, and which outputs are wanted: all, where none is named."""
+
+    inputs: list[InputTensor]
+    id: str | None = None
+    outputs: list[RequestedOutput] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class OutputTensor(msgspec.Struct, frozen=True):
+    """A tensor, its data flat in row-major order."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the model says."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | None = None
+
+
+class ServerMetadata(msgspec.Struct, frozen=True):
+    """Who answers, and what it can besides the protocol's required part."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """A tensor's shape; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """The served model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    live: bool = True
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A model is served."""
+
+    ready: bool = True
+
+
+class ModelPrepared(msgspec.Struct, frozen=True):
+    """The model that was asked for is served."""
+
+    name: str
+    ready: bool = True
+
+
+TYPES: Final = (InferRequest, InferAnswer, ServerMetadata, ModelMetadata, Live, Prepared, ModelPrepared)
+_READY: Final = ("/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}/ready")
+OPEN_PATHS: Final = ("/v2/health/live", "/v2/health/ready", *_READY)  # no key is asked for
+_INPUT: Final = TensorMetadata("text", "BYTES", [-1])
+_OUTPUTS: Final = (
+    TensorMetadata("label", "BYTES", [-1]),
+    TensorMetadata("score", "FP64", [-1]),
+    TensorMetadata("scores", "FP64", [-1, -1]),
+    TensorMetadata("labels", "BYTES", [-1]),
+)
+_NAMES: Final = [output.name for output in _OUTPUTS]
+_DECODER: Final = msgspec.json.Decoder(InferRequest)
+_EXAMPLE: Final = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["win a prize now"]}]}
+
+
+class OpenInference:
+    """Answers in the protocol's terms."""
+
+    def __init__(self, predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: ApiSettings) -> None:
+        self._predictor, self._watcher, self._bodies, self._settings = predictor, watcher, bodies, settings
+        self.name = settings.model_name
+
+    def served(self, name: str, version: str | None = None) -> SnapshotInfo:
+        """Return the served model.
+
+        Raises
+        ------
+        ApiError : 404 there is no model of this name, or it has another version now; 503 nothing was learned yet.
+        """
+        if name != self.name:
+            raise ApiError(404, "not-found", f"there is no model {name!r}", f"The model here is {self.name!r}.")
+        served = self._watcher.served
+        if served is None or not served.info.labels:
+            raise _not_ready()
+        self._check_version(version, served.quick.info())
+        return served.quick.info()
+
+    async def infer(self, request: Request, name: str, version: str | None) -> InferAnswer:
+        """Answer a request. Raises ApiError as `served` does, and 422 for what cannot be meant."""
+        self.served(name, version)
+        async with self._read(request) as (asked, raw):
+            texts = check_texts(_texts(asked, raw), self._settings)
+            wanted = _wanted(asked)
+            info, rows = await self._predictor.score(texts)
+            self._check_version(version, info)
+            if "scores" in wanted and rows.size > MAX_SCORES:
+                raise _refuse(
+                    "too-large",
+                    f"{len(texts)} texts and {len(info.labels)} labels are more than {MAX_SCORES} scores",
+                    'Send fewer texts, or ask for {"outputs": [{"name": "label"}, {"name": "score"}]}.',
+                )
+            made = _outputs(info.labels, rows)
+            return InferAnswer(self.name, info.version, [made[each] for each in wanted], asked.id)
+
+    def _check_version(self, version: str | None, info: SnapshotInfo) -> None:
+        if version not in {None, info.version}:
+            raise ApiError(
+                404,
+                "not-found",
+                f"version {version!r} is not served; it is {info.version!r} now",
+                "Leave the version out to ask whichever is served.",
+            )
+
+    @asynccontextmanager
+    async def _read(self, request: Request) -> AsyncIterator[tuple[InferRequest, memoryview]]:
+        """Give the JSON of a request, and the bytes behind it."""
+        async with self._bodies.receive(request) as content:
+            head = request.headers.get(JSON_LENGTH)
+            if head is None:
+                yield decode(content, _DECODER), memoryview(b"")
+                return
+            if not (head.isascii() and head.isdigit() and len(head) < 12 and int(head) <= len(content)):
+                raise _refuse("out-of-range", f"{JSON_LENGTH}: {head[:40]!r} is not within the body's {len(content)}")
+            raw = bytes(content[int(head) :])
+            yield decode(content[: int(head)], _DECODER), memoryview(raw)
+
+
+def router(inference: OpenInference, version: str) -> APIRouter:
+    """Return the routes under /v2."""
+    routes = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+    @routes.get("", summary="The server", responses=_answer(ServerMetadata))
+    async def server() -> Response:
+        return json_response(ServerMetadata("driftline", version, ["binary_tensor_data"]))
+
+    @routes.get("/health/live", summary="Whether the process is alive", responses=_answer(Live))
+    async def live() -> Response:
+        return json_response(Live())
+
+    @routes.get("/health/ready", summary="Whether a model is served", responses=_answer(Prepared) | _absent())
+    async def ready() -> Response:
+        inference.served(inference.name)
+        return json_response(Prepared())
+
+    for prefix in ("/models/{name}", "/models/{name}/versions/{version}"):
+        _add_model_routes(routes, inference, prefix)
+    return routes
+
+
+def _add_model_routes(routes: APIRouter, inference: OpenInference, prefix: str) -> None:
+    suffix = "_version" if "version" in prefix else ""
+    extra = openapi.body(openapi.ref("InferRequest"), {"one text": _EXAMPLE}) | {"parameters": _parameters(prefix)}
+    described = {"parameters": _parameters(prefix)}
+
+    @routes.get(
+        prefix,
+        operation_id=f"v2_model{suffix}",
+        summary="The model and its tensors",
+        responses=_answer(ModelMetadata) | _absent(),
+        openapi_extra=described,
+    )
+    async def model(request: Request) -> Response:
+        info = inference.served(**request.path_params)
+        return json_response(ModelMetadata(inference.name, [info.version], "driftline", [_INPUT], list(_OUTPUTS)))
+
+    @routes.get(
+        prefix + "/ready",
+        operation_id=f"v2_model_ready{suffix}",
+        summary="Whether the model is served",
+        responses=_answer(ModelPrepared) | _absent(),
+        openapi_extra=described,
+    )
+    async def ready(request: Request) -> Response:
+        inference.served(**request.path_params)
+        return json_response(ModelPrepared(inference.name))
+
+    async def infer(request: Request) -> Response:
+        params = request.path_params
+        return json_response(await inference.infer(request, params["name"], params.get("version")))
+
+    routes.add_api_route(
+        prefix + "/infer",
+        infer,
+        methods=["POST"],
+        operation_id=f"v2_infer{suffix}",
+        summary="Classify a tensor of texts",
+        responses=_answer(InferAnswer) | _absent() | openapi.refusals(),
+        openapi_extra=extra,
+    )
+
+
+def _texts(asked: InferRequest, raw: memoryview) -> Sequence[str]:
+    """Return the texts of a request's one tensor."""
+    if len(asked.inputs) != 1:
+        raise _refuse("out-of-range", f"there are {len(asked.inputs)} inputs; there must be one, of texts")
+    tensor = asked.inputs[0]
+    if tensor.datatype != "BYTES":
+        raise _refuse("wrong-type", f"input {tensor.name!r} has datatype {tensor.datatype!r}; texts are BYTES")
+    size = (tensor.parameters or {}).get("binary_data_size")
+    if size is None:
+        texts = _flat(tensor.data, tensor.name)
+    elif isinstance(size, int) and size == len(raw):
+        texts = _unpack(raw, tensor.name)
+    else:
+        raise _refuse("out-of-range", f"{tensor.name!r}: binary_data_size is not the {len(raw)} bytes behind the JSON")
+    if not tensor.shape or min(tensor.shape) < 0 or _product(tensor.shape) != len(texts):
+        raise _refuse("out-of-range", f"input {tensor.name!r} has {len(texts)} elements, which is not its shape")
+    return texts
+
+
+def _flat(data: Any, name: str) -> Sequence[str]:
+    """Return the strings of nested lists, in their order."""
+    level = data if isinstance(data, list) else [data]
+    while any(isinstance(each, list) for each in level):
+        if not all(isinstance(each, list) for each in level):
+            raise _refuse("wrong-type", f"the data of {name!r} is nested unevenly")
+        level = [element for each in level for element in each]
+    if not all(isinstance(each, str) for each in level):
+        raise _refuse("wrong-type", f"the data of {name!r} must be strings")
+    return level
+
+
+def _unpack(raw: memoryview, name: str) -> Sequence[str]:
+    """Return the strings of a tensor's raw bytes: each has its length before it, 4 bytes, the least first."""
+    texts: list[str] = []
+    at = 0
+    while at < len(raw):
+        end = at + 4 + (_LENGTH.unpack_from(raw, at)[0] if at + 4 <= len(raw) else len(raw))
+        if end > len(raw):
+            raise _refuse("out-of-range", f"the bytes of {name!r} end within element {len(texts)}")
+        try:
+            texts.append(str(raw[at + 4 : end], "utf-8"))
+        except UnicodeDecodeError:
+            raise _refuse("not-utf8", f"element {len(texts)} of {name!r} is not UTF-8") from None
+        at = end
+    return texts
+
+
+def _product(shape: Sequence[int]) -> int:
+    """Return a shape's number of elements, as long as that is one that could be sent."""
+    n = 1
+    for length in shape:
+        n = min(n * length, 1 << 62)
+    return n
+
+
+def _wanted(asked: InferRequest) -> list[str]:
+    names = [output.name for output in asked.outputs or ()]
+    if unknown := [name for name in names if name not in _NAMES]:
+        raise _refuse("out-of-range", f"there is no output {unknown[0]!r}; there are {', '.join(_NAMES)}")
+    return names or _NAMES
+
+
+def _outputs(labels: Sequence[str], rows: NDArray[np.float64]) -> dict[str, OutputTensor]:
+    best = rows.argmax(axis=1)
+    n, k = rows.shape
+    return {
+        "label": OutputTensor("label", "BYTES", [n], [labels[column] for column in best.tolist()]),
+        "score": OutputTensor("score", "FP64", [n], rows[np.arange(n), best].tolist()),
+        "scores": OutputTensor("scores", "FP64", [n, k], rows.ravel().tolist()),
+        "labels": OutputTensor("labels", "BYTES", [k], list(labels)),
+    }
+
+
+def _not_ready() -> ApiError:
+    return ApiError(
+        503,
+        "no-model",
+        "there is no model yet: nothing was learned, or no learner runs",
+        "Run the learner, POST a message and its label; GET /readyz says what is missing.",
+        {"Retry-After": "1"},
+    )
+
+
+def _refuse(code: str, message: str, action: str = "See /docs for the body's shape, with an example.") -> ApiError:
+    return ApiError(422, code, message, action)
+
+
+def _answer(kind: type) -> dict[int | str, Any]:
+    return openapi.answers(200, kind.__doc__ or "", openapi.ref(kind.__name__))
+
+
+def _absent() -> dict[int | str, Any]:
+    error = openapi.content(openapi.ref("Error"))
+    return {
+        404: {"description": "No such model, or not this version now.", "content": error},
+        503: {"description": "Nothing was learned yet.", "content": error},
+    }
+
+
+def _parameters(prefix: str) -> list[openapi.Document]:
+    names = ["name", "version"] if "version" in prefix else ["name"]
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]

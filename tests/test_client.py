@@ -1,0 +1,245 @@
+"""Does the Python client get what it asks for, and does each label count once whatever fails on the way?"""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import driftline
+from api.client import AsyncClient, Client, Label, Message, Refused
+from learner.loop import Learner
+from learner.settings import LearnerSettings
+from stream.errors import ConfigError
+from stream.log import open_log
+from stream.settings import StreamSettings
+from tests.test_api import Place, post, read_all, refusal, running
+from tests.waiting import wait_until
+
+SPAM, HAM = "win a free prize now", "see you at lunch today"
+
+
+@contextmanager
+def learning(stream: StreamSettings) -> Iterator[None]:
+    """Run a learner in a thread."""
+    started, stop = threading.Event(), threading.Event()
+
+    def learn() -> None:
+        with closing(open_log(stream)) as log:
+            log.create_topics(stream.topics)
+            learner = Learner(stream, LearnerSettings(model="linear?bits=12"), log, stop.is_set)
+            with closing(learner):
+                learner.start()
+                started.set()
+                learner.run(stop.is_set)
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    try:
+        wait_until(started.is_set, 60, "the learner runs")
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    stream = StreamSettings(data=tmp_path_factory.mktemp("client") / "data", partitions=2)
+    with learning(stream), running(stream) as url:
+        yield url
+
+
+class TestAgainstTheService:
+    def test_a_label_shows_in_the_prediction_that_asked_for_it(self, url: str) -> None:
+        """Read your own label: no sleep, no poll, however often."""
+        with driftline.Client(url) as client:
+            client.label_many([Label(f"a{n}", ("spam", "ham")[n % 2], text=(SPAM, HAM)[n % 2]) for n in range(20)])
+            for number in range(20):
+                label = f"label-{number}"
+                sent = client.label(f"own-{number}", label, text=f"zebra{number} crossing{number}", weight=20.0)
+                assert client.predict(f"zebra{number} crossing{number}", after=sent).label == label
+
+    def test_messages_and_their_labels(self, url: str) -> None:
+        with Client(url) as client:
+            first, second = client.send_many([SPAM, Message(HAM, "named", metadata={"from": "me"})])
+            assert second.id == "named"
+            assert first.id != second.id
+            places = client.label_many([Label(first.id, "spam"), Label(second.id, "ham")])
+            assert [place.message_id for place in places] == [first.id, second.id]
+            predictions = client.predict_many([SPAM, HAM], after=places)
+            assert [each.label for each in predictions] == ["spam", "ham"]
+            assert predictions[0].model_version == predictions[1].model_version != ""
+            assert client.retract("named", "ham").message_id == "named"
+            assert client.get("/model")["labels_learned"] >= 2
+
+    def test_more_than_a_request_takes(self, url: str) -> None:
+        with Client(url) as client:
+            assert len(client.predict_many(f"text {number}" for number in range(2500))) == 2500
+            assert client.predict_many([]) == []
+
+    def test_async(self, url: str) -> None:
+        async def talk() -> None:
+            async with AsyncClient(url) as client:
+                sent = await client.send(SPAM)
+                place = await client.label(sent.id, "spam")
+                assert (await client.predict(SPAM, after=place)).label == "spam"
+                both = await asyncio.gather(client.predict_many([SPAM, HAM]), client.get("/model"))
+                assert len(both[0]) == 2
+                with pytest.raises(Refused) as refused:
+                    await client.get("/nothing")
+                assert refused.value.status == 404
+
+        asyncio.run(talk())
+
+    def test_a_refusal_says_what_to_do(self, url: str) -> None:
+        with Client(url) as client, pytest.raises(Refused, match="NUL") as refused:
+            client.predict("a\0b")
+        assert (refused.value.status, refused.value.code) == (422, "forbidden-character")
+        assert refused.value.action in str(refused.value)
+
+
+class TestWaiting:
+    """`min_feedback_offset`, from /predict's side."""
+
+    def test_a_label_that_never_comes(self, tmp_path: Path) -> None:
+        """Without a learner nothing is learned: the wait ends, and says how far the model is."""
+        place = Place(tmp_path)
+        place.publish()
+        with running(place.stream, max_wait_s=0.2) as url:
+            asked = {"text": SPAM, "min_feedback_offset": {"partition": 0, "offset": 4}}
+            answer = post(f"{url}/predict", asked)
+            error = refusal(answer, 409)
+            assert error["code"] == "not-learned-yet"
+            assert "up to offset 4, not yet 4" in error["message"]
+            assert answer.headers["retry-after"] == "1"
+            asked["min_feedback_offset"] = [{"partition": 0, "offset": 3}, {"partition": 1, "offset": 6}]
+            assert post(f"{url}/predict", asked).status_code == 200
+
+    @pytest.mark.parametrize(
+        "least",
+        [
+            7, "7", {"partition": 0}, {"offset": 0}, {"partition": -1, "offset": 0}, {"partition": 0, "offset": -1},
+            {"partition": 0.5, "offset": 0}, {"partition": 0, "offset": 1 << 54}, [7],
+            [{"partition": 0, "offset": 0}] * 1001,
+        ],
+    )  # fmt: skip
+    def test_offsets_that_cannot_be_meant(self, url: str, least: Any) -> None:
+        refusal(post(f"{url}/predict", {"text": "a", "min_feedback_offset": least}), 422)
+
+    def test_the_time_from_a_label_to_its_prediction_is_measured(self, url: str) -> None:
+        with Client(url) as client:
+            sent = client.label("measured", "spam", text=SPAM)
+            client.predict(SPAM, after=sent)
+        name = "driftline_label_to_serving_seconds_count"
+
+        def count() -> float:
+            lines = httpx.get(f"{url}/metrics").text.splitlines()
+            return next(float(line.split()[1]) for line in lines if line.startswith(name))
+
+        wait_until(lambda: count() > 0, 10, "it is counted")
+
+
+class Unreliable(BaseHTTPRequestHandler):
+    """Stands before an API, and fails in turn: before it is asked, and after it has done what was asked."""
+
+    def do_POST(self) -> None:
+        server: Any = self.server
+        content = self.rfile.read(int(self.headers["content-length"]))
+        server.asked.append(content)
+        way = server.ways.pop(0) if server.ways else "through"
+        if way.isdigit():
+            self.send_response(int(way))
+            self.send_header("retry-after", "0")
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
+        if way == "dropped":
+            self.connection.close()
+            return
+        answer = httpx.post(server.target + self.path, content=content)
+        if way == "lost":
+            self.connection.close()
+            return
+        self.send_response(answer.status_code)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(OSError, ValueError):  # the connection that it closed itself
+            super().handle()
+
+
+@contextmanager
+def unreliable(target: str, ways: list[str]) -> Iterator[Any]:
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
+    server.target, server.ways, server.asked = target, ways, []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class TestRetries:
+    def test_a_label_whose_answer_was_lost_counts_once(self, tmp_path: Path) -> None:
+        stream = StreamSettings(data=tmp_path / "data")
+        ways = ["503", "lost", "dropped", "lost", "429"]
+        with running(stream) as url, unreliable(url, ways) as proxy, Client(proxy.url) as client:
+            sent = client.label("m1", "spam", text=SPAM)
+        assert len(set(proxy.asked)) == 1, "each try has the same ids"
+        assert len(proxy.asked) == 6
+        records = read_all(stream, "feedback")
+        assert len(records) == 3, "it went through three times"
+        with learning(stream), running(stream) as url, Client(url) as client:
+            client.predict(SPAM, after=sent)
+            wait_until(lambda: client.get("/model")["repeated"] == 2, 20, "the learner says so")
+            assert client.get("/model")["labels_learned"] == 1
+
+    def test_it_gives_up_in_the_end(self) -> None:
+        with (
+            unreliable("http://127.0.0.1:9", ["503"] * 9) as proxy,
+            Client(proxy.url, tries=3) as client,
+            pytest.raises(Refused) as refused,
+        ):
+            client.predict("a")
+        assert (len(proxy.asked), refused.value.status, refused.value.code) == (3, 503, "unknown-answer")
+
+    def test_what_cannot_become_right_is_not_tried_again(self, url: str) -> None:
+        with unreliable(url, []) as proxy, Client(proxy.url) as client, pytest.raises(Refused):
+            client.predict("a\0b")
+        assert len(proxy.asked) == 1
+
+    def test_nobody_there(self) -> None:
+        with Client("http://127.0.0.1:9", tries=2) as client, pytest.raises(Refused, match="driftline up") as refused:
+            client.predict("a")
+        assert (refused.value.status, refused.value.code) == (0, "unreachable")
+
+    @pytest.mark.parametrize("url", ["localhost:8000", "ftp://a", "http://", "", "//a"])
+    def test_an_address_that_is_none(self, url: str) -> None:
+        for kind in (Client, AsyncClient):
+            with pytest.raises(ConfigError, match="url"):
+                kind(url)
+
+
+def test_a_program_that_asks_loads_no_kernels() -> None:
+    """The client is light: who only asks needs neither numba nor the learner."""
+    code = "import sys, api.client; print([m for m in ('numba', 'numpy', 'fastapi', 'river') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
