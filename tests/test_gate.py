@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import schemathesis
 from fastapi import APIRouter, FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -562,6 +564,32 @@ def answers(url: str) -> bool:
         return post(f"{url}/predict", {"text": "a"}).is_success
     except httpx.TransportError:
         return False
+
+
+def test_the_whole_description_with_keys_and_limits(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever the document allows, by whoever it is sent: nothing is answered with 500 or above."""
+    place = Place(tmp_path_factory.mktemp("described"))
+    place.publish()
+    place.report()
+    header = add_key(place, Role.ADMIN)
+    statuses: set[int] = set()
+    with running(place.stream, max_wait_s=0.05, max_items=5, max_text_chars=50, rate_limit=1000) as url:
+        document = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        operations = [each.ok() for each in document.get_all_operations()]
+        assert {operation.path for operation in operations} >= {"/predict", "/feedback", "/invocations", "/v2"}
+        for operation in operations:
+
+            @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+            @given(case=operation.as_strategy(), known=st.booleans())
+            def check(case: Any, known: bool) -> None:
+                answer = case.call(headers=header if known else {}, timeout=30)
+                statuses.add(answer.status_code)
+                assert answer.status_code < 500, answer.text
+                if answer.status_code >= 400:
+                    assert set(answer.json()["error"]) == {"code", "message", "action"}
+
+            check()
+    assert statuses >= {200, 202, 401, 422}
 
 
 def test_the_kept_form_of_a_key_is_a_line() -> None:
