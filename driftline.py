@@ -415,6 +415,16 @@ def _print_status(status: "Status") -> None:
         else "no label has met a prediction yet",
         "drift": _describe_drift(status),
     }
+    if counts.clock_jumps or counts.unwritten:
+        rows["odd"] = (
+            f"{counts.clock_jumps:,} timestamps too far off to count, "
+            f"{counts.unwritten:,} predictions too large to send"
+        )
+    if status.over_quota:
+        most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]
+        rows["over quota"] = f"{counts.over_quota:,}; most of " + ", ".join(f"{name} ({n:,})" for name, n in most)
+    if status.gate.state == "shut":
+        rows["held back"] = status.gate.why
     if status.losses.losses:
         rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
     for name, value in rows.items():

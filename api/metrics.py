@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from fastapi import APIRouter, Response
@@ -21,14 +21,13 @@ from prometheus_client.registry import Collector
 from api.board import Board
 from api.connection import Connection
 from api.watcher import Watcher
-from learner.alarms import Alarms
-from learner.progress import DELAY_EDGES_MS
+from learner.metrics import gauge, of_learner
 from learner.status import Status
 
 MAX_LABEL_SERIES: Final = 100
 OTHER: Final = "(other)"
-_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TO_SERVING_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Tallies(msgspec.Struct):
@@ -177,16 +176,16 @@ class _LearnerCollector(Collector):
         """Give the metrics of this moment."""
         status = self._watcher.status
         if status is not None:
-            yield from _of_learner(status)
+            yield from of_learner(status)
         served = self._watcher.served
         if served is not None:
             now = time.time()
             age_s = now - served.info.published_at
-            yield _gauge("model_age_seconds", "Time since the served model was published.", age_s)
-            yield _gauge("model_unchanged_seconds", "Time since the served model changed.", now - served.changed_at)
-            yield _gauge("model_labels", "Labels that the served model knows.", len(served.info.labels))
+            yield gauge("model_age_seconds", "Time since the served model was published.", age_s)
+            yield gauge("model_unchanged_seconds", "Time since the served model changed.", now - served.changed_at)
+            yield gauge("model_labels", "Labels that the served model knows.", len(served.info.labels))
         yield from self._lag(status)
-        yield _gauge("log_up", "Whether the log answers.", self._connection.problem is None)
+        yield gauge("log_up", "Whether the log answers.", self._connection.problem is None)
 
     def _lag(self, status: Status | None) -> Iterator[Metric]:
         lag = self._connection.lag(status.positions if status is not None else {})
@@ -200,72 +199,3 @@ class _LearnerCollector(Collector):
                 for partition, records in of_topic.items():
                     family.add_metric((topic, partition), records)
             yield family
-
-
-def _of_learner(status: Status) -> Iterator[Metric]:
-    counts, join, progress = status.counts, status.join, status.progress
-    totals = {
-        "messages_seen": (counts.messages_seen, "Messages taken in."),
-        "labels_seen": (counts.labels_seen, "Labels taken in."),
-        "labels_learned": (counts.labels_learned, "Labels learned, corrections included."),
-        "rejected": (counts.rejected, "Records that went to the dead-letter topic."),
-        "duplicate_messages": (join.duplicates, "Messages whose id was there."),
-        "repeated_labels": (join.repeated, "Labels that were known."),
-        "corrected": (join.corrected, "Labels that replaced another one."),
-        "retracted": (join.retracted, "Labels taken back."),
-        "expired": (join.expired, "Messages that left without a label."),
-        "orphaned": (join.orphaned, "Labels that left without their message."),
-    }
-    for name, (value, text) in totals.items():
-        yield CounterMetricFamily(f"driftline_{name}", text, value)
-    yield _delays(progress.get("by_delay") or [])
-    yield _alarms(status.drift)
-    yield _gauge("pending", "Messages that wait for a label.", status.pending)
-    yield _gauge("waiting", "Labels that wait for a message.", status.waiting)
-    yield _gauge("window_bytes", "Memory of the join window.", status.window_bytes)
-    yield _gauge("learner_alive", "Whether a learner is at work.", status.alive)
-    yield _gauge("learner_epoch", "The learner's fencing number.", status.epoch)
-    yield _gauge("learner_status_age_seconds", "Time since the learner last spoke.", status.age_s)
-    yield _gauge("checkpoint_seconds", "Time that the last checkpoint took.", status.checkpoint_seconds)
-    pause = status.checkpoint_pause_seconds
-    yield _gauge("checkpoint_pause_seconds", "Time that the learner stood still for the last checkpoint.", pause)
-    yield _gauge("snapshot_seconds", "Time that the last snapshot took.", status.snapshot_seconds)
-    recent = progress.get("recent") or {}
-    scores = {
-        "accuracy": (progress.get("accuracy"), "Progressive accuracy as served, over all labels."),
-        "log_loss": (progress.get("log_loss"), "Progressive log loss as served, over all labels."),
-        "calibration_error": (progress.get("calibration_error"), "Expected calibration error as served, 0 to 1."),
-        "macro_f1": (progress.get("macro_f1"), "Progressive macro F1 as served, over all labels."),
-        "recent_accuracy": (recent.get("accuracy"), "Progressive accuracy as served, over the last labels."),
-        "recent_log_loss": (recent.get("log_loss"), "Progressive log loss as served, over the last labels."),
-    }
-    for name, (score, text) in scores.items():
-        if score is not None:
-            yield _gauge(name, text, score)
-
-
-def _alarms(alarms: Alarms) -> CounterMetricFamily:
-    """Return the alarms by label; drift is watched for a bounded number of them."""
-    family = CounterMetricFamily(
-        "driftline_drift_alarms",
-        "Changes of the log loss as served, for predictions of a true label; for all predictions where it is empty.",
-        labels=("label", "change"),
-    )
-    for label, changes in {"": alarms.overall, **alarms.by_label}.items():
-        family.add_metric((label, "worse"), changes.worse)
-        family.add_metric((label, "better"), changes.better)
-    return family
-
-
-def _delays(by_delay: list[dict[str, Any]]) -> HistogramMetricFamily:
-    """Return the delays of labels behind their messages, as they were scored; their sum is not known."""
-    edges = [*(str(edge / 1000) for edge in DELAY_EDGES_MS), "+Inf"]
-    numbers = accumulate(each["labels"] for each in by_delay)
-    family = HistogramMetricFamily("driftline_label_delay_seconds", "Time from a message to its label, as scored.")
-    if len(by_delay) == len(edges):
-        family.add_metric([], list(zip(edges, numbers, strict=True)), sum_value=None)
-    return family
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"driftline_{name}", text, float(value))

@@ -7,7 +7,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
     checkpoints/000000000042/     named after the last batch in it
         model.safetensors         the classifier's arrays
         progress.safetensors      the metrics' arrays
-        drift.safetensors         the drift alarms' windows
+        drift.safetensors         the drift alarms' windows, and the publish gate's
         window-0.msgpack ...      one for each partition of the messages
         manifest.json             Manifest
         SHA256SUMS
@@ -31,6 +31,7 @@ from learner.losses import Losses
 from learner.settings import Rules
 from stream.errors import StateError
 from stream.join import JoinCounts
+from stream.quota import Quotas
 
 FORMAT: Final = 2
 KEPT: Final = 3
@@ -56,6 +57,9 @@ class Counts(msgspec.Struct):
     updates: int = 0  # labels_learned, and what was learned of expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
+    clock_jumps: int = 0  # timestamps too far from the log's clock to count
+    over_quota: int = 0  # labels beyond their source's quota; rejected, too
+    unwritten: int = 0  # predictions too large for the log even without scores
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -70,7 +74,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     rules: Rules
     labels: list[str]
     positions: Offsets  # the next offset of each partition
-    clocks: Offsets  # the highest timestamp taken of each partition, ms
+    clocks: Offsets  # of each partition behind the last record taken, ms
     counts: Counts
     join_counts: JoinCounts
     alarms: Alarms
@@ -78,6 +82,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
+    ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
+    clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
+    quotas: Quotas = msgspec.field(default_factory=Quotas)
 
 
 class Checkpoint(msgspec.Struct):

@@ -27,6 +27,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
 import copy
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -34,17 +35,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, pair
+from learner import drift, durable, gate, pair
 from learner import journal as journals
 from learner.alarms import Alarm
-from learner.checkpoint import Checkpoint, Manifest, Offsets
+from learner.checkpoint import Checkpoint, Manifest
 from learner.classifier import Classifier
 from learner.committer import Committer
+from learner.intake import Intake
 from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
 from learner.losses import Losses
@@ -58,7 +60,19 @@ from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.watch import Watch
-from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
+from learner.watchdog import Watchdog
+from stream.clock import Clock
+from stream.errors import (
+    ConfigError,
+    DiskFull,
+    LogError,
+    LogUnavailable,
+    NotFinite,
+    OffsetsLost,
+    StateError,
+    TooManyDeadLetters,
+    TopicMismatch,
+)
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -68,6 +82,7 @@ START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the loop's processor time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.1
+HELD_BACK_S: Final = 1.0  # until a model that is not served is looked at again
 LOGGED_ALARMS: Final = 5  # of a batch
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0
@@ -75,6 +90,7 @@ CONFIRM_S: Final = 2.0
 PUT_OFF_S: Final = 1.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
 _LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Learner:
@@ -102,12 +118,19 @@ class Learner:
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
         self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
+        self._quarantine = ""  # why the newest model is not served
         self._committer = Committer(log, settings.group)
         self._watch = Watch(log, stream.topics)
         self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
         self._losses = Losses()
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
+        self._state: State = "recovering"  # as it was reported last
+        self.shown: Status | None = None  # the last status, for any thread
+        self._showing = threading.Lock()
+        self._watchdog = Watchdog(settings.stall_after_s, self._lag, self._tell_stalled)
+        self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
+        self._refusal: TooManyDeadLetters | None = None  # why nothing is taken until a person has looked
         self._worker = ThreadPoolExecutor(1, "learner")
         self._flight: tuple[Plan, Future[None]] | None = None  # the batch that is being learned
 
@@ -120,7 +143,9 @@ class Learner:
         ----------
         on_replay : called with the batches replayed so far, and with how many there are
         """
+        self._watchdog.beat(self._batch, "recovering")
         drift.warm_up()
+        gate.warm_up()
         pair.warm_up()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
@@ -189,12 +214,13 @@ class Learner:
         machine.classifier.load_state(newest.model, manifest.labels)
         machine.progress.load_state(newest.progress)
         machine.drift.load_state(newest.drift)
-        machine.counts, machine.alarms = manifest.counts, manifest.alarms
+        machine.gate.load_state(newest.drift)
+        machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
         machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
-        self._open(stock.positions, _partitions(manifest.clocks))
+        self._open(stock.positions, _clocks(manifest), Clock(*manifest.clock))
         self._replay(replayed, on_replay)
         self._check_unchanged()
-        machine.obey(self._rules())
+        self._obey(self._rules())
         self._losses = manifest.losses
         if stock.losses or stock.added:
             self._record(stock)
@@ -269,7 +295,7 @@ class Learner:
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
-                self._machine.obey(applied.rules)
+                self._obey(applied.rules)
             outputs = self._machine.apply(self._merger.take_spans(applied.spans)) if applied.spans else {}
             self._batch = applied.batch
             if applied.batch > delivered:
@@ -286,24 +312,37 @@ class Learner:
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
 
-    def _open(self, positions: Mapping[TopicPartition, int], clocks: Mapping[TopicPartition, int]) -> None:
+    def _open(
+        self,
+        positions: Mapping[TopicPartition, int],
+        clocks: Mapping[TopicPartition, Clock],
+        clock: Clock = Clock(),  # noqa: B008
+    ) -> None:
+        self._refusal = None  # where it begins anew there may be other records
         self._readers = [
             self._log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
             for topic in self._stream.topics[:2]
         ]
-        self._merger = Merger(self._readers, positions, clocks)
+        self._merger = Merger(self._readers, positions, clocks, self._machine.rules.max_clock_jump_ms, clock)
+
+    def _obey(self, rules: Rules) -> None:
+        """Go by these rules from the next batch on."""
+        self._machine.obey(rules)
+        self._merger.obey(rules.max_clock_jump_ms)
 
     # Running.
 
     def run(self, stop: Callable[[], bool], until: Mapping[TopicPartition, Watermarks] | None = None) -> None:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
-        while not stop() and not (until is not None and self._reached(until)):
+        while not stop() and not (until is not None and (self._reached(until) or self._refusal)):
             self.step()
         self._land()
         if not self._save():
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
         if not self._halted:
             self._publish()
+        if until is not None and self._refusal is not None:
+            raise self._refusal
         self._report("stopped")
 
     def step(self, timeout_s: float = POLL_S) -> int:
@@ -313,12 +352,16 @@ class Learner:
         this thread and in the order of the batches: nothing is visible of a batch before 5, and nothing is published,
         saved or reported between two halves of one. 0 while the log has to be waited for.
         """
+        self._watchdog.beat(self._batch, self._state)
         try:
             self._look_at_log()
-            if self._doubt is None and not self._outbox.full:
+            if self._doubt is None and self._refusal is None and not self._outbox.full:
                 return self._step(timeout_s)
             self._land()
-            if self._doubt is None:
+            if self._refusal is not None:
+                self._room.wait_for(self._saver.look)
+                self._show(time.monotonic())
+            if self._doubt is None and self._refusal is None:
                 self._outbox.wait(timeout_s)
             else:
                 time.sleep(timeout_s)
@@ -432,7 +475,10 @@ class Learner:
         # While one is being learned there is nothing to wait for: what it has to say must not come late.
         batch = self._merger.take(self._settings.batch_records, 0.0 if self._flight else timeout_s)  # 1
         if len(batch):
-            plan = self._machine.plan(batch, self._await_learned)  # 2, 3, 4
+            try:
+                plan = self._machine.plan(batch, self._await_learned, self._intake.admit)  # 2, 3, 4
+            except TooManyDeadLetters as error:
+                return self._refuse(error)
             self._land()
             self._batch += 1
             self._flight = plan, self._worker.submit(self._machine.learn, plan)
@@ -450,6 +496,16 @@ class Learner:
             self._land()
             self._show(now)
         return len(batch)
+
+    def _refuse(self, error: TooManyDeadLetters) -> int:
+        """Leave a batch where it is, and take nothing more."""
+        self._merger.put_back()
+        self._land()
+        self._refusal = error
+        _LOG.error("%s", error)
+        self._publish()
+        self._report("paused", str(error))
+        return 0
 
     def _await_learned(self) -> None:
         if self._flight is not None:
@@ -485,6 +541,7 @@ class Learner:
         """Give back everything; the log stays open."""
         self._worker.shutdown()
         self._watch.close()
+        self._watchdog.close()
         self._saver.close()
         self._committer.close(COMMIT_S)
         owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
@@ -507,6 +564,9 @@ class Learner:
         wanted = (machine.version, offsets)
         if wanted == self._published or not machine.counts.updates:
             return
+        if machine.gate.shut:
+            self._hold_back(machine.gate.report().why)
+            return
         started, used = time.monotonic(), time.thread_time()
         info = SnapshotInfo(
             version=machine.version,
@@ -518,13 +578,27 @@ class Learner:
             feedback_offsets=offsets,
             published_at=time.time(),
         )
-        self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
+        try:
+            self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
+        except NotFinite as error:
+            self._hold_back(str(error))
+            return
         self._published = wanted
+        if self._quarantine:
+            _LOG.warning("the newest model is served again")
+            self._quarantine = ""
         now, used = time.monotonic(), time.thread_time() - used
         # The lesser cost of two: one that began a file says nothing about the next.
         cost, self._publish_cpu_s = min(self._publish_cpu_s, used), used
         self._snapshot_s = now - started
         self._next_snapshot = now + max(self._settings.publish_interval_s, cost / PUBLISH_SHARE)
+
+    def _hold_back(self, why: str) -> None:
+        """Leave in its place what was published before."""
+        if not self._quarantine:
+            _LOG.error("the newest model is not served, the one before is: %s", why)
+        self._quarantine = why
+        self._next_snapshot = time.monotonic() + max(HELD_BACK_S, self._settings.publish_interval_s)
 
     def _checkpoint(self) -> None:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
@@ -539,7 +613,7 @@ class Learner:
             rules=machine.rules,
             labels=list(machine.classifier.labels),
             positions=_by_topic(positions),
-            clocks=_by_topic(self._merger.clocks),
+            clocks=_by_topic({partition: clock.now_ms for partition, clock in self._merger.clocks.items()}),
             counts=copy.copy(machine.counts),
             join_counts=copy.copy(machine.join.counts),
             alarms=copy.deepcopy(machine.alarms),
@@ -547,9 +621,12 @@ class Learner:
             identities={topic: state.identity for topic, state in self._known.items()},
             ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
             losses=copy.deepcopy(self._losses),
+            ahead=_by_topic({partition: clock[1:] for partition, clock in self._merger.clocks.items() if clock.votes}),
+            clock=self._merger.clock,
+            quotas=machine.quotas.copy(),
         )
         model = self._saver.copy(machine.classifier.state())
-        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
+        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state() | machine.gate.state(), [])
         windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()
@@ -598,18 +675,47 @@ class Learner:
             checkpoint_seconds=self._saver.seconds,
             checkpoint_pause_seconds=self._pause_s,
             snapshot_seconds=self._snapshot_s,
+            gate=machine.gate.report(self._quarantine),
+            over_quota=dict(machine.quotas.refused),
+            stalls=self._watchdog.stalls,
         )
 
     def _report(self, state: State, detail: str = "") -> None:
-        with suppress(DiskFull):  # what must be written down will wait for room
-            write_status(self._stream.data, self.status(state, detail))
+        self._state = state
+        self._watchdog.beat(self._batch, state)
+        if state == "running" and self._watchdog.problem:
+            state, detail = "stalled", self._watchdog.problem
+        with self._showing, suppress(DiskFull):  # what must be written down will wait for room
+            self.shown = self.status(state, detail)
+            write_status(self._stream.data, self.shown)
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
+
+    def _lag(self) -> int:
+        """Return how many records wait, as far as the last look at the log saw. Any thread."""
+        positions = self._merger.positions
+        return sum(max(0, mark.high - positions[partition]) for partition, mark in _marks(self._known).items())
+
+    def _tell_stalled(self, why: str) -> None:
+        """Say it in the loop's place, in the watchdog's thread. The loop may hang in the status itself: then not."""
+        if self.shown is None or not self._showing.acquire(timeout=1.0):
+            return
+        try:
+            changed = {"state": "stalled", "detail": why, "at": time.time(), "stalls": self._watchdog.stalls}
+            self.shown = msgspec.structs.replace(self.shown, **changed)
+            with suppress(DiskFull, OSError):
+                write_status(self._stream.data, self.shown)
+        finally:
+            self._showing.release()
 
     def _report_wait(self, state: State) -> None:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""
         if time.monotonic() >= self._next_status:
             problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
-            self._report("waiting" if problem else state, problem)
+            if not problem and self._refusal is not None:
+                state, problem = "paused", str(self._refusal)
+            elif problem:
+                state = "waiting"
+            self._report(state, problem)
 
 
 def _log_alarms(alarms: list[Alarm]) -> None:
@@ -624,16 +730,24 @@ def _marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
     return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}
 
 
-def _by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:
-    found: Offsets = {}
-    for partition, offset in offsets.items():
-        found.setdefault(partition.topic, {})[str(partition.partition)] = offset
+def _by_topic(values: Mapping[TopicPartition, _T]) -> dict[str, dict[str, _T]]:
+    found: dict[str, dict[str, _T]] = {}
+    for partition, value in values.items():
+        found.setdefault(partition.topic, {})[str(partition.partition)] = value
     return found
 
 
-def _partitions(offsets: Offsets) -> dict[TopicPartition, int]:
+def _partitions(values: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition, _T]:
     return {
-        TopicPartition(topic, int(number)): offset
-        for topic, of_topic in offsets.items()
-        for number, offset in of_topic.items()
+        TopicPartition(topic, int(number)): value
+        for topic, of_topic in values.items()
+        for number, value in of_topic.items()
+    }
+
+
+def _clocks(manifest: Manifest) -> dict[TopicPartition, Clock]:
+    ahead = _partitions(manifest.ahead)
+    return {
+        partition: Clock(now_ms, *ahead.get(partition, (0, 0)))
+        for partition, now_ms in _partitions(manifest.clocks).items()
     }

@@ -15,6 +15,7 @@ counts and the labels' names, `learn` the classifier's arrays, and neither what 
 concerns both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -28,13 +29,17 @@ from learner.alarms import Alarm, Alarms
 from learner.checkpoint import Counts
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.drift import Drift, Shift
+from learner.gate import Gate
 from learner.progress import Progress
 from learner.settings import Rules
+from stream.clock import LAST_TIMESTAMP_MS
 from stream.errors import BadRecord
+from stream.fit import fit_prediction, fit_rejected
 from stream.join import Entry, Join, Labels, Window
 from stream.log import Chunk, NewRecord, Record
 from stream.merge import Batch
 from stream.plain import Ints, Run, join_run, odd_places
+from stream.quota import Quota, Quotas, bounded
 from stream.records import (
     Feedback,
     Message,
@@ -42,7 +47,6 @@ from stream.records import (
     Rejected,
     decode_feedbacks,
     decode_messages,
-    encode,
     encode_lines,
     reject,
 )
@@ -50,8 +54,6 @@ from stream.records import (
 Outputs = Mapping[str, list[NewRecord]]  # by topic
 Decoded = Message | Feedback | BadRecord | None  # None: a tombstone
 
-# What a producer may give for a time is any 64-bit number; a date ends with the year 9999.
-LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
 # Fewer records are sooner taken one by one than together.
 MANY: Final = 16
 
@@ -124,10 +126,12 @@ class Machine:
         self.join = Join()
         self.progress = Progress(classifier.max_labels)
         self.drift = Drift(classifier.max_labels)
+        self.gate = Gate(classifier.max_labels)
         self.alarms = Alarms()
         self.raised: list[Alarm] = []
         self.obey(rules)
         self.counts = Counts()
+        self.quotas = Quotas()
 
     def obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""
@@ -147,11 +151,19 @@ class Machine:
 
     # 1. Decode, find what belongs together.
 
-    def plan(self, batch: Batch, before_new_label: Callable[[], None] = lambda: None) -> Plan:
-        """Take a batch's records in, all but what needs scores."""
+    def plan(
+        self,
+        batch: Batch,
+        before_new_label: Callable[[], None] = lambda: None,
+        admit: Callable[[Batch, Sequence[Decoded]], None] = lambda _, __: None,
+    ) -> Plan:
+        """Take a batch's records in, all but what needs scores. Nothing has changed where `admit` raises."""
         plan = Plan(batch, self.counts.updates, len(self.classifier.labels))
         self._before_new_label = before_new_label
         found, times_ms, partitions = self._decode(batch)
+        admit(batch, found)
+        if self.rules.source_quota is not None:
+            self._refuse_floods(self.rules.source_quota, batch, found, times_ms)
         if not self._plan_run(plan, 0, self._whole(batch, found, times_ms, partitions)):
             records = [found[place] for place in batch.order.tolist()]
             for start, stop in _runs(odd_places(records, self.join, self.classifier.columns), len(records)):
@@ -159,6 +171,7 @@ class Machine:
                 run = Run.of(records[part], times_ms[part], partitions[part])
                 if stop - start < MANY or not self._plan_run(plan, start, run):
                     self._one_by_one(plan, start, records[part], times_ms[part], partitions[part])
+        self.counts.clock_jumps += batch.disbelieved
         self.counts.messages_seen += len(plan.entries)
         self.counts.updates += len(plan.targets)
         self.counts.rejected += len(plan.rejected)
@@ -174,6 +187,15 @@ class Machine:
         numbers = [chunk.partition.partition for chunk in batch.chunks]
         partitions = np.repeat(numbers, [len(chunk) for chunk in batch.chunks])[batch.order]
         return found, np.clip(times_ms, 0, LAST_TIMESTAMP_MS), partitions
+
+    def _refuse_floods(self, quota: Quota, batch: Batch, found: list[Decoded], times_ms: Ints) -> None:
+        """Put a reason in the place of each label beyond its source's quota."""
+        for place, time_ms in zip(batch.order.tolist(), times_ms.tolist(), strict=True):
+            record = found[place]
+            if type(record) is Feedback and not self.quotas.admit(record.source, time_ms, quota):
+                detail = f"source {bounded(record.source)!r} sent more labels than its quota allows"
+                found[place] = BadRecord("over-quota", detail)
+                self.counts.over_quota += 1
 
     def _has_messages(self, chunk: Chunk) -> bool:
         return chunk.partition.topic == self.rules.topics.messages
@@ -318,7 +340,7 @@ class Machine:
         topics = self.rules.topics
         return {
             topics.predictions: self._predictions(plan, steps, scores, n_labels) if self.rules.predictions else [],
-            topics.dead_letter: [_dead_letter(rejected) for rejected in plan.rejected],
+            topics.dead_letter: [self._dead_letter(rejected) for rejected in plan.rejected],
         }
 
     def _remember(self, plan: Plan, scores: Scores, n_labels: NDArray[np.int64]) -> None:
@@ -338,7 +360,9 @@ class Machine:
             return
         n_labels = len(self.classifier.labels)
         rows = b"".join([entry.scores or b"" for entry in entries])
+        known = np.full(len(entries), n_labels)
         if len(rows) < 4 * n_labels * len(entries):  # some had fewer labels to choose from
+            known = np.array([len(entry.scores or b"") // 4 for entry in entries])
             rows = b"".join([(entry.scores or b"").ljust(4 * n_labels, b"\0") for entry in entries])
         scores = np.frombuffer(rows, np.float32).reshape(len(entries), n_labels)
         truth = np.array(targets, np.int32)
@@ -346,6 +370,8 @@ class Machine:
         delay_ms = np.array(times_ms, np.int64) - np.array([entry.timestamp_ms for entry in entries], np.int64)
         p_truth = scores[np.arange(len(entries)), truth]
         self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), np.maximum(delay_ms, 0))
+        margin = self.rules.publish_margin
+        self.gate.add(truth, scores, known, math.inf if margin is None else margin)
         for which, shift in self.drift.add(predicted, truth, p_truth):
             alarm = self._alarm(shift, plan.batch[places[which]])
             self.alarms.add(alarm)
@@ -394,8 +420,22 @@ class Machine:
             map(self._version, updates.tolist()),
             _timestamps(messages, times_ms),
         )
-        encoded = encode_lines(predictions).split(b"\n")  # JSON has no line break of its own
-        return list(map(NewRecord, map(str.encode, ids), encoded, times_ms))
+        encoded = encode_lines(predictions).split(b"\n")[:-1]  # JSON has no line break of its own
+        if max(map(len, encoded)) <= self.rules.max_record_bytes:
+            return list(map(NewRecord, map(str.encode, ids), encoded, times_ms))
+        return self._fitting(ids, encoded, times_ms)
+
+    def _fitting(self, ids: list[str], encoded: list[bytes], times_ms: Sequence[int]) -> list[NewRecord]:
+        """Return those of the predictions that the log takes, cut where they have to be."""
+        limit = self.rules.max_record_bytes
+        values = [value if len(value) <= limit else fit_prediction(value, limit) for value in encoded]
+        self.counts.unwritten += values.count(None)
+        columns = zip(ids, values, times_ms, strict=True)
+        return [NewRecord(key.encode(), value, time_ms) for key, value, time_ms in columns if value is not None]
+
+    def _dead_letter(self, rejected: Rejected) -> NewRecord:
+        key = f"{rejected.topic}-{rejected.partition}-{rejected.offset}"
+        return NewRecord(key.encode(), fit_rejected(rejected, self.rules.max_record_bytes))
 
     def _version(self, updates: int) -> str:
         return f"{self.lineage}-{updates}"
@@ -423,7 +463,3 @@ def _timestamps(messages: Sequence[Message], times_ms: Sequence[int]) -> list[st
 
 def _reject(record: Record, error: str, detail: str) -> Rejected:
     return reject(*record.partition, record.offset, record.value or b"", error, detail)
-
-
-def _dead_letter(rejected: Rejected) -> NewRecord:
-    return NewRecord(f"{rejected.topic}-{rejected.partition}-{rejected.offset}".encode(), encode(rejected))

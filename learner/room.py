@@ -44,14 +44,19 @@ class Room:
         ------
         DiskFull : there is none, and it is time to stop.
         """
+        done, waited = self._try(write)
+        if waited:
+            with suppress(DiskFull):  # it is time to stop, and the write is done: it must not be tried again
+                self._try(self._keep_reserve)
+            _LOG.warning("there is room on the disk again; going on")
+        return done
+
+    def _try(self, write: Callable[[], _T]) -> tuple[_T, bool]:
+        """Call `write` until there is room for it. Return what it gave, and whether that took more than one call."""
         waited = False
         while True:
             try:
-                done = write()
-                if waited:
-                    self._keep_reserve()
-                    _LOG.warning("there is room on the disk again; going on")
-                return done
+                return write(), waited
             except DiskFull as error:
                 if self._stopped():
                     raise

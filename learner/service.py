@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 
+from learner.health import Health
 from learner.loop import Learner
 from learner.settings import LearnerSettings
 from learner.status import Status
@@ -57,7 +58,10 @@ def learn(
     """
     with _stop_signals() as stopped, closing(open_log(stream)) as log, _disk_errors_explained(stream):
         learner = Learner(stream, settings, log, stopped)
+        health = None
         try:
+            if settings.health_port is not None:
+                health = Health(settings.health_host, settings.health_port, lambda: learner.shown)
             learner.start(on_replay)
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
@@ -69,6 +73,8 @@ def learn(
             raise
         finally:
             learner.close()
+            if health is not None:
+                health.close()
         return learner.status("stopped")
 
 

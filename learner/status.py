@@ -13,6 +13,7 @@ import msgspec
 from learner import durable
 from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
+from learner.gate import GateReport
 from learner.losses import Losses
 from stream.errors import StateError
 from stream.join import JoinCounts
@@ -21,8 +22,9 @@ FILE: Final = "status.json"
 STALE_S: Final = 15.0
 
 
-# waiting: at work, but the log does not answer. paused: the disk is full.
-State = Literal["recovering", "running", "waiting", "paused", "stopped", "failed"]
+# waiting: at work, but the log does not answer. paused: the disk is full, or too much of what comes cannot be read.
+# stalled: it should be at work, and nothing moves.
+State = Literal["recovering", "running", "waiting", "paused", "stalled", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -50,6 +52,9 @@ class Status(msgspec.Struct, kw_only=True):
     checkpoint_seconds: float = 0.0  # how long the last one took, while the loop went on
     checkpoint_pause_seconds: float = 0.0  # how long the loop stood still for it
     snapshot_seconds: float = 0.0
+    gate: GateReport = GateReport()
+    over_quota: dict[str, int] = {}  # labels refused, by source
+    stalls: int = 0  # since the process began
 
     @property
     def age_s(self) -> float:

@@ -9,7 +9,9 @@
     │   └── TopicMismatch    a topic is not laid out as it must be
     ├── StateError           the data directory cannot be used as it stands
     │   ├── DiskFull         there is no room: nothing was written, the same call may succeed later
+    │   ├── NotFinite        a model holds numbers that are none: it must not be served
     │   └── SyncFailed       the disk did not confirm a write: the process must end
+    ├── TooManyDeadLetters   most of what comes cannot be read: a person has to look
     └── BadRecord            one record cannot be read; it becomes a Rejected
 
 A message says what was wrong, where (topic, partition, offset, file, option) and what to do next.
@@ -60,8 +62,16 @@ class DiskFull(StateError):
     """There is no room for a file. What was there before is whole; the same call may succeed later."""
 
 
+class NotFinite(StateError):
+    """A model has gone wrong: a number in it is infinite or none. What was published before is served on."""
+
+
 class SyncFailed(StateError):
     """An fsync failed. Nobody knows what is on the disk now, and a second try would not tell: the process must end."""
+
+
+class TooManyDeadLetters(DriftlineError):
+    """Too large a share of the records cannot be read. None of them was taken; the message says what they are."""
 
 
 class BadRecord(DriftlineError):

@@ -263,7 +263,7 @@ class TestModels:
             error = refusal(post(f"{url}/predict", {"text": "a"}), 503)
             assert error["code"] == "no-model"
             assert "POST" in error["action"]
-            assert get(f"{url}/healthz").json() == {"status": "alive"}
+            assert get(f"{url}/healthz").json() == {"status": "alive", "learner": None}
             answer = get(f"{url}/readyz")
             refusal(answer, 503)
             assert answer.json()["reasons"] == ["model: no learner has run on this data directory yet"]

@@ -58,9 +58,10 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
-    arrays |= {f"d{name}": each for name, each in machine.drift.state().items()}
+    arrays |= {f"d{name}": each for name, each in (machine.drift.state() | machine.gate.state()).items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
+    state += [machine.quotas]
     return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
 
 
@@ -239,6 +240,7 @@ def test_alarms_do_not_depend_on_the_cuts(cuts: list[int]) -> None:
     one, other = machine(), machine()
     assert run(one, stream.records) == run(other, stream.records, cuts)
     assert one.alarms.alarms > 3
+    assert one.gate.report().times == 1
     assert digest(one) == digest(other)
 
 
@@ -344,15 +346,21 @@ LIMITS: list[dict[str, object]] = [
     st.integers(1, 3),
     st.sampled_from(LIMITS),
     st.sampled_from([None, None, "ham"]),
+    st.sampled_from([{}, {}, {"source_quota": "7/s"}]),
 )
 def test_runs_of_plain_records_are_taken_in_as_one_by_one(
-    events: list[Event], cuts: list[int], n_partitions: int, limits: dict[str, object], expire_as: str | None
+    events: list[Event],
+    cuts: list[int],
+    n_partitions: int,
+    limits: dict[str, object],
+    expire_as: str | None,
+    quota: dict[str, object],
 ) -> None:
     records = mixed(events, n_partitions)
     if "window_bytes" in limits:
         for record in records:
             record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
-    one, other = (machine(n_partitions, expire_as=expire_as, **limits) for _ in range(2))
+    one, other = (machine(n_partitions, expire_as=expire_as, **limits, **quota) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machines, "MANY", 1)
         sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])

@@ -59,7 +59,7 @@ class Stage:
 
     def learner(self, log: Log | None = None, **options: Any) -> Learner:
         """Return a learner that has not started."""
-        settings = LearnerSettings(model=MODEL, **{"checkpoint_interval_s": 1e6, **options})
+        settings = LearnerSettings(**{"model": MODEL, "checkpoint_interval_s": 1e6, **options})
         return Learner(self.stream, settings, log or self.log)
 
     @contextlib.contextmanager

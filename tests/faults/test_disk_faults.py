@@ -18,6 +18,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from learner import durable
+from learner import room as rooms
 from learner.checkpoint import list_checkpoints, load_checkpoint
 from learner.durable import AppendFile, replace, write_directory
 from learner.status import read_status
@@ -369,3 +371,30 @@ def test_a_directory_that_may_not_be_written_is_refused(small_disk: Path, tmp_pa
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     assert model_bytes(stream) == before
     assert model_of(log_file, stream.data) == model_of(log_file, tmp_path / "other")
+
+
+def test_a_write_that_found_room_is_not_tried_again_for_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a journal would have an entry twice: what was given up made the room, and cannot be had back yet."""
+    monkeypatch.setattr(rooms, "RETRY_S", 0.0)
+    reports: list[str] = []
+    place = rooms.Room(tmp_path, lambda: False, reports.append)
+    keep, calls = durable.replace, []
+
+    def scarce(path: Path, content: bytes) -> None:
+        if len(reports) < 5:
+            raise DiskFull(f"no room for {path.name}")
+        keep(path, content)
+
+    def write() -> str:
+        calls.append(len(reports))
+        if not reports:
+            raise DiskFull("no room for an entry")
+        return "written"
+
+    monkeypatch.setattr(durable, "replace", scarce)
+    assert place.wait_for(write) == "written"
+    assert calls == [0, 1]
+    assert reports == ["no room for an entry"] + 4 * [f"no room for {rooms.FILE}"]
+    assert (tmp_path / rooms.FILE).stat().st_size == rooms.RESERVE_BYTES
