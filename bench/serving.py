@@ -235,7 +235,9 @@ def _freshness(labels: int) -> str:
 
 
 def _head(setting: Setting, rounds: int) -> str:
-    command = " ".join(["python -m bench.serving", *(shlex.quote(word) for word in sys.argv[1:] if "=/" not in word)])
+    command = re.sub(
+        r" --(?:python|out) (?:'[^']*'|\S+)", "", shlex.join(["python", "-m", "bench.serving", *sys.argv[1:]])
+    )
     versions = sorted({each for name, packages in PACKAGES.items() for each in _versions(name, packages, setting)})
     return (
         f"# Serving\n\n    {command}\n\n{cpu_name()}, {os.cpu_count()} cores, CPython {platform.python_version()}. "

@@ -79,6 +79,8 @@ def serve(name: str, setting: Setting, *options: str) -> Iterator[Served]:
         port = free.getsockname()[1]
     command, path = _command(name, setting, port, *options)
     environment = os.environ | {"MODEL": str(setting.model), "PYTHONPATH": str(ROOT)}
+    beside = Path(setting.pythons.get(name, sys.executable)).parent  # MLflow starts uvicorn by name
+    environment["PATH"] = f"{beside}{os.pathsep}{environment.get('PATH', '')}"
     log = setting.directory / "server.log"
     with log.open("wb") as said:
         process = subprocess.Popen(
