@@ -60,6 +60,12 @@ class Counts(msgspec.Struct):
     clock_jumps: int = 0  # timestamps too far from the log's clock to count
     over_quota: int = 0  # labels beyond their source's quota; rejected, too
     unwritten: int = 0  # predictions too large for the log even without scores
+    rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
+
+    def reject(self, error: str) -> None:
+        """Count a record that goes to the dead-letter topic."""
+        self.rejected += 1
+        self.rejected_by[error] = self.rejected_by.get(error, 0) + 1
 
 
 class Manifest(msgspec.Struct, kw_only=True):

@@ -614,7 +614,7 @@ class Learner:
             labels=list(machine.classifier.labels),
             positions=_by_topic(positions),
             clocks=_by_topic({partition: clock.now_ms for partition, clock in self._merger.clocks.items()}),
-            counts=copy.copy(machine.counts),
+            counts=copy.deepcopy(machine.counts),
             join_counts=copy.copy(machine.join.counts),
             alarms=copy.deepcopy(machine.alarms),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),

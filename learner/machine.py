@@ -174,7 +174,8 @@ class Machine:
         self.counts.clock_jumps += batch.disbelieved
         self.counts.messages_seen += len(plan.entries)
         self.counts.updates += len(plan.targets)
-        self.counts.rejected += len(plan.rejected)
+        for rejected in plan.rejected:
+            self.counts.reject(rejected.error)
         return plan
 
     def _decode(self, batch: Batch) -> tuple[list[Decoded], Ints, Ints]:

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from learner.alarms import Alarms
+from learner.checkpoint import Counts
 from learner.progress import DELAY_EDGES_MS
 from learner.status import Status
 
@@ -23,7 +24,6 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "messages_seen": (counts.messages_seen, "Messages taken in."),
         "labels_seen": (counts.labels_seen, "Labels taken in."),
         "labels_learned": (counts.labels_learned, "Labels learned, corrections included."),
-        "rejected": (counts.rejected, "Records that went to the dead-letter topic."),
         "duplicate_messages": (join.duplicates, "Messages whose id was there."),
         "repeated_labels": (join.repeated, "Labels that were known."),
         "corrected": (join.corrected, "Labels that replaced another one."),
@@ -38,6 +38,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
     for name, (value, text) in totals.items():
         yield CounterMetricFamily(f"driftline_{name}", text, value)
     yield _alarms(status.drift)
+    yield _rejected(counts)
     yield _over_quota(status.over_quota)
     yield gauge("pending", "Messages that wait for a label.", status.pending)
     yield gauge("waiting", "Labels that wait for a message.", status.waiting)
@@ -65,6 +66,15 @@ def of_learner(status: Status) -> Iterator[Metric]:
     for name, (score, text) in scores.items():
         if score is not None:
             yield gauge(name, text, score)
+
+
+def _rejected(counts: Counts) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "driftline_rejected", "Records that went to the dead-letter topic, by what was wrong.", labels=("reason",)
+    )
+    for reason, number in counts.rejected_by.items():
+        family.add_metric((reason,), number)
+    return family
 
 
 def _alarms(alarms: Alarms) -> CounterMetricFamily:

@@ -1,0 +1,65 @@
+"""How do texts get to the kernels?
+
+As bytes: the UTF-8 of all texts of a batch, one after another, and where each begins. So what came as UTF-8 (a record's
+value, a request's body) goes in without ever being a `str`, and ASCII is read 64 characters at a time.
+"""
+
+from collections.abc import Sequence
+from typing import Final, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+PADDING: Final = 160  # bytes behind the last text: kernels read past a text's end, and look at none of it
+
+
+class Texts(Sequence[str]):
+    """A batch of texts as the kernels read them, and a sequence of strings to whoever has no kernel.
+
+    Attributes
+    ----------
+    codes : uint8 [starts[n] + PADDING or more], UTF-8. Bytes that are no UTF-8 give features of no meaning, no more;
+        what stands behind the last text is not looked at.
+    starts : int64 [n + 1], where each text begins; it ends where the next one begins
+    """
+
+    def __init__(self, codes: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
+        if len(starts) == 0 or starts[0] < 0 or (starts[1:] < starts[:-1]).any() or starts[-1] + PADDING > len(codes):
+            raise ValueError(
+                "`starts` must rise, from 0 or more, and leave PADDING bytes of `codes` behind the last text"
+            )
+        self.codes, self.starts = codes, starts
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Texts":
+        """Return texts as they are, or encode strings.
+
+        Half of a surrogate pair, which JSON can spell and UTF-8 refuses, gets the three bytes that it would have.
+        """
+        if isinstance(texts, Texts):
+            return texts
+        joined = "".join((*texts, "\0" * PADDING))
+        if joined.isascii():
+            parts: Sequence[str] | Sequence[bytes] = texts
+            codes = joined.encode()
+        else:
+            parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+            codes = b"".join((*parts, bytes(PADDING)))
+        starts = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=starts[1:])
+        made = cls.__new__(cls)
+        made.codes, made.starts = np.frombuffer(codes, np.uint8), starts
+        return made
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return self.codes[self.starts[at] : self.starts[at + 1]].tobytes().decode("utf-8", "surrogatepass")
