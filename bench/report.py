@@ -72,8 +72,8 @@ def write_trees(path: Path, command: str, trees: Sequence[Trees], memory: TreeMe
     head = ["stream", "rows", "characters a text", RIVER, WORDS, "times River's", "tree", "times River's"]
     repetitions = max((len(rates) for found in trees for rates in found.rates.values()), default=0)
     text = (
-        f"    {command}\n\n{cpu_name()}, one core. Texts predicted and learned in a second of processor time, medians of "
-        f"{repetitions} runs that took turns on the same rows. `{RIVER}` and `{WORDS}` have words, `tree` has pairs "
+        f"    {command}\n\n{cpu_name()}, one core. Texts predicted and learned in a second of processor time, medians "
+        f"of {repetitions} runs that took turns on the same rows. `{RIVER}` and `{WORDS}` have words, `tree` has pairs "
         f"and character n-grams too.\n\n{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word "
         f"is new, `tree` takes {memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first "
         f"{BATCH:,} its process has grown by {memory.grown / MIB:.1f} MiB."
