@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 import typer
@@ -206,6 +206,7 @@ def up(
     import multiprocessing.connection
     import threading
 
+    from api.logs import to_stderr as log_to_stderr
     from api.server import Started
     from api.server import serve as serve_api
     from learner.foreign import check_allowed
@@ -213,7 +214,7 @@ def up(
     if demo:
         stream, learner = _of_demo(stream, learner)
     check_allowed(learner.model or "", stream.allow_pickle)
-    _log_to_console()
+    log_to_stderr()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_learn_process, args=(stream, learner), name="driftline-learner")
     process.start()
@@ -273,11 +274,12 @@ def _send_demo(stream: StreamSettings, stopping: "threading.Event") -> None:
 def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     import signal
 
+    from api.logs import to_stderr as log_to_stderr
     from learner.service import learn as run_learner
 
     for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
         signal.signal(number, signal.SIG_IGN)
-    _log_to_console()
+    log_to_stderr()
     try:
         run_learner(stream, settings)
     except DriftlineError as error:
@@ -362,10 +364,65 @@ def _print_started(status: "Status") -> None:
 @with_settings
 def serve(stream: StreamSettings, api: ApiSettings) -> None:
     """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
+    from api.logs import to_stderr as log_to_stderr
     from api.server import serve as serve_api
 
-    _log_to_console()
+    log_to_stderr()
     serve_api(stream, api, on_ready=lambda started: _print_banner(started.url, stream))
+
+
+keys_app = typer.Typer(help="API keys: add, list, remove. A running API heeds them within a second.")
+app.add_typer(keys_app, name="keys", no_args_is_help=True)
+
+
+@keys_app.command("add")
+@with_settings
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; shows in log lines.")],
+    stream: StreamSettings,
+    api: ApiSettings,
+    role: Annotated[
+        Literal["predict", "label", "admin"],
+        typer.Option(help="predict asks; label also posts messages and labels; admin also changes what is served."),
+    ],
+) -> None:
+    """Make a key and print it, once: only its SHA-256 is kept."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    if any(key.name == name for key in known):
+        raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
+    secret, key = keys.new_key(name, keys.Role[role.upper()])
+    keys.save(path, [*known, key])
+    print(secret)
+    _console(stderr=True).print(f"Kept in {escape(str(path))}: {key}", soft_wrap=True)
+
+
+@keys_app.command("list")
+@with_settings
+def list_keys(stream: StreamSettings, api: ApiSettings) -> None:
+    """Print the keys as they are kept: SHA-256, role, name."""
+    from api import keys
+
+    for key in keys.read(keys.path_of(stream, api)):
+        print(key)
+
+
+@keys_app.command("remove")
+@with_settings
+def remove_key(
+    name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings
+) -> None:
+    """Let a key no longer count."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    left = [key for key in known if key.name != name]
+    if len(left) == len(known):
+        raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
+    keys.save(path, left)
 
 
 @app.command()
@@ -449,10 +506,13 @@ def predict(
         str | None,
         typer.Option(help="Ask the API at this address.", show_default="offline, with the data directory's snapshot"),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="DRIFTLINE_KEY", help="API key for --url.", show_default="none")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
-    predictions = _ask(url, texts) if url else _predict_offline(stream, texts)
+    predictions = _ask(url, texts, key) if url else _predict_offline(stream, texts)
     if as_json:
         for prediction in predictions:
             print(json.dumps(prediction, ensure_ascii=False))
@@ -464,10 +524,10 @@ def predict(
         )
 
 
-def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
+def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
     from api.client import Client
 
-    with Client(url, timeout_s=10.0, tries=1) as client:
+    with Client(url, key=key, timeout_s=10.0, tries=1) as client:
         return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
 
 

@@ -5,17 +5,20 @@ learner did is read from its status at the moment of the scrape. Every metric ha
 """
 
 import time
-from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
+import msgspec
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.board import Board
 from api.connection import Connection
 from api.watcher import Watcher
 from learner.metrics import gauge, of_learner
@@ -27,89 +30,72 @@ _TO_SERVING_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Metrics:
-    """The counters of the API. On the event loop only."""
+class Tallies(msgspec.Struct):
+    """What one process counted. Of times: how many fell into each bucket, and their sum."""
 
-    def __init__(self, watcher: Watcher, connection: Connection) -> None:
+    requests: dict[str, dict[int, int]] = {}  # by route and status
+    buckets: dict[str, list[int]] = {}
+    seconds: dict[str, float] = {}
+    learned_buckets: list[int] = []  # of the time from a label to the model that learned it
+    learned_seconds: float = 0.0
+    texts: int = 0
+    predictions: dict[str, int] = {}  # by label, MAX_LABEL_SERIES of them and OTHER
+
+
+class Metrics:
+    """What the API counts. On the event loop only.
+
+    The client library's counters take a lock each, and its histograms walk through their buckets: that is for a scrape
+    to pay, not for a request.
+    """
+
+    def __init__(self, watcher: Watcher, connection: Connection, board: Board | None = None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_LearnerCollector(watcher, connection))
-        self._requests = Counter(
-            "driftline_http_requests", "Requests answered.", ("route", "code"), registry=self.registry
-        )
-        self._seconds = Histogram(
-            "driftline_http_request_seconds",
-            "Time from a request's head to the end of its answer.",
-            ("route",),
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self._texts = Counter("driftline_texts_predicted", "Texts predicted by request.", registry=self.registry)
-        self._predictions = Counter(
-            "driftline_predictions",
-            f"Predictions by request, by label; labels past the first {MAX_LABEL_SERIES} are {OTHER}.",
-            ("label",),
-            registry=self.registry,
-        )
-        self._label_to_serving = Histogram(
-            "driftline_label_to_serving_seconds",
-            "Time from a label's append by this process to a served model that has learned it.",
-            buckets=_TO_SERVING_BUCKETS,
-            registry=self.registry,
-        )
-        self._by_request: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._by_label: dict[str, Counter] = {}
+        self.registry.register(_TallyCollector(self))
+        self._board = board
+        self._own = board.read_own(Tallies) if board else Tallies()
 
     def count_request(self, route: str, code: int, seconds: float) -> None:
         """Count a request that was answered."""
-        known = self._by_request.get((route, code))
-        if known is None:
-            known = (self._requests.labels(route, str(code)), self._seconds.labels(route))
-            self._by_request[route, code] = known
-        known[0].inc()
-        known[1].observe(seconds)
+        own = self._own
+        codes = own.requests.get(route)
+        if codes is None:
+            codes = own.requests[route] = {}
+            own.buckets[route], own.seconds[route] = [0] * (len(_BUCKETS) + 1), 0.0
+        codes[code] = codes.get(code, 0) + 1
+        own.buckets[route][bisect_left(_BUCKETS, seconds)] += 1
+        own.seconds[route] += seconds
 
     def count_label_to_serving(self, seconds: float) -> None:
         """Count a label that the served model has learned."""
-        self._label_to_serving.observe(seconds)
+        own = self._own
+        if not own.learned_buckets:
+            own.learned_buckets = [0] * (len(_TO_SERVING_BUCKETS) + 1)
+        own.learned_buckets[bisect_left(_TO_SERVING_BUCKETS, seconds)] += 1
+        own.learned_seconds += seconds
 
     def count_predictions(self, labels: Iterable[str]) -> None:
         """Count texts by the label that was predicted."""
-        for label, n in Tally(labels).items():
-            series = self._by_label.get(label)
-            if series is None:
-                if len(self._by_label) < MAX_LABEL_SERIES:
-                    series = self._by_label[label] = self._predictions.labels(label)
-                else:
-                    series = self._predictions.labels(OTHER)
-            series.inc(n)
-            self._texts.inc(n)
+        known = self._own.predictions
+        for label in labels:
+            n = known.get(label)
+            if n is not None:
+                known[label] = n + 1
+            elif len(known) < MAX_LABEL_SERIES:
+                known[label] = 1
+            else:
+                known[OTHER] = known.get(OTHER, 0) + 1
+            self._own.texts += 1
 
+    def share(self) -> None:
+        """Show the other workers what was counted here. About once a second."""
+        if self._board is not None:
+            self._board.write(self._own)
 
-class CountRequests:
-    """Middleware that counts and times every request, those that fail included."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
-        self._app, self._metrics, self._routes = app, metrics, routes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, code = time.perf_counter(), 500
-
-        async def watch(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        finally:
-            template = getattr(scope.get("route"), "path", None)
-            route = template if template in self._routes else OTHER
-            self._metrics.count_request(route, code, time.perf_counter() - started)
+    def all(self) -> list[Tallies]:
+        """Return what every worker counted: this one by now, the others when they showed it last."""
+        return [self._own, *(self._board.read_others(Tallies) if self._board is not None else ())]
 
 
 def router(metrics: Metrics) -> APIRouter:
@@ -126,6 +112,58 @@ def router(metrics: Metrics) -> APIRouter:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+class _TallyCollector(Collector):
+    """Makes metrics of what the workers counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the sums of this moment."""
+        tallies = self._metrics.all()
+        requests = CounterMetricFamily("driftline_http_requests", "Requests answered.", labels=("route", "code"))
+        seconds = HistogramMetricFamily(
+            "driftline_http_request_seconds", "Time from a request's head to the end of its answer.", labels=("route",)
+        )
+        for route in sorted({route for each in tallies for route in each.requests}):
+            there = [each for each in tallies if route in each.requests]
+            codes: Counter[int] = Counter()
+            for each in there:
+                codes.update(each.requests[route])
+            for code, n in sorted(codes.items()):
+                requests.add_metric((route, str(code)), n)
+            counts = _cumulated([each.buckets[route] for each in there], _BUCKETS)
+            seconds.add_metric((route,), counts, sum(each.seconds[route] for each in there))
+        yield requests
+        yield seconds
+        learned = HistogramMetricFamily(
+            "driftline_label_to_serving_seconds",
+            "Time from a label's append by this API to a served model that has learned it.",
+        )
+        counts = _cumulated([each.learned_buckets for each in tallies if each.learned_buckets], _TO_SERVING_BUCKETS)
+        learned.add_metric((), counts, sum(each.learned_seconds for each in tallies))
+        yield learned
+        texts = sum(each.texts for each in tallies)
+        yield CounterMetricFamily("driftline_texts_predicted", "Texts predicted by request.", texts)
+        predictions = CounterMetricFamily(
+            "driftline_predictions",
+            f"Predictions by request, by label; labels past the first {MAX_LABEL_SERIES} of a worker are {OTHER}.",
+            labels=("label",),
+        )
+        labels: Counter[str] = Counter()
+        for each in tallies:
+            labels.update(each.predictions)
+        for label, n in labels.items():
+            predictions.add_metric((label,), n)
+        yield predictions
+
+
+def _cumulated(rows: Sequence[Sequence[int]], edges: Sequence[float]) -> list[tuple[str, float]]:
+    """Return how many there are below each edge, in all rows."""
+    sums = [sum(column) for column in zip(*rows, strict=True)] or [0] * (len(edges) + 1)
+    return list(zip([*map(str, edges), "+Inf"], accumulate(sums), strict=True))
 
 
 class _LearnerCollector(Collector):

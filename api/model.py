@@ -123,7 +123,7 @@ TYPES: Final = (ModelAnswer, Alive, Ready, NotReady)
 
 
 def router(watcher: Watcher, connection: Connection) -> APIRouter:
-    """Return GET /model, GET /healthz and GET /readyz."""
+    """Return GET /model."""
     routes = APIRouter(tags=["operate"])
 
     @routes.get(
@@ -133,6 +133,13 @@ def router(watcher: Watcher, connection: Connection) -> APIRouter:
     )
     async def model() -> Response:
         return json_response(describe(watcher, connection))
+
+    return routes
+
+
+def health(watcher: Watcher, connection: Connection) -> APIRouter:
+    """Return GET /healthz and GET /readyz."""
+    routes = APIRouter(tags=["operate"])
 
     @routes.get(
         "/healthz",

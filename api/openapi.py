@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
 from api.errors import Error
+from api.security import SCHEMES
 from api.settings import ApiSettings
 
 Document = dict[str, Any]
@@ -85,4 +86,6 @@ def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None
             if form.get("type") == "string":
                 form["maxLength"] = min(form.get("maxLength", settings.max_text_chars), settings.max_text_chars)
     document = app.openapi()
-    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update(schemas)
+    components["securitySchemes"] = SCHEMES

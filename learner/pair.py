@@ -94,6 +94,7 @@ def warm_up() -> None:
     """Compile the kernels, or load them compiled, so that no label waits for that."""
     words = np.zeros(1, np.int64)
     store(words, 0, load(words, 0))
+    load_active(np.zeros(_PAGE // 8, np.int64))
     for exponent in EXPONENTS.values():
         copy_changed(np.zeros(1, exponent.dtype), np.zeros(1, exponent.dtype), exponent)
 
@@ -204,8 +205,7 @@ class Reader:
 
     def active(self) -> tuple[int, int]:
         """Return the half that is whole, and its sequence. For `unchanged`."""
-        half = int(load(self._words, ACTIVE))
-        return half, int(load(self._words, FIRST_HALF + half * HALF_WORDS + SEQUENCE))
+        return load_active(self._words)  # type: ignore[no-any-return]
 
     def unchanged(self, half: int, sequence: int) -> bool:
         """Tell whether all that was read of a half since `active` gave it belongs together."""
@@ -307,6 +307,13 @@ def load(words, place):  # type: ignore[no-untyped-def]
     value = words[place]
     fence()
     return value
+
+
+@kernel
+def load_active(words):  # type: ignore[no-untyped-def]
+    """Return which half is active, and then its sequence."""
+    half = load(words, ACTIVE)
+    return half, load(words, FIRST_HALF + half * HALF_WORDS + SEQUENCE)
 
 
 @kernel

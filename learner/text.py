@@ -16,7 +16,7 @@ of a pair: finish((PAIR_SEED ^ first) * MULTIPLIER ^ second) of its tokens' hash
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -93,7 +93,7 @@ class TextSettings:
             if not 1 <= getattr(self, name) <= 1 << 24:
                 raise ConfigError(f"{name}={getattr(self, name)}: it must be 1 to {1 << 24}")
 
-    @property
+    @cached_property
     def kernel_arguments(self) -> tuple[int, int, int, int, int]:
         """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest or 0, and limits."""
         wanted = sum(1 << length for length in self.lengths)
