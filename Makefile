@@ -1,8 +1,9 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
 #   make test     linters, types and all tests
-#   make torture  the long form of the fault tests
+#   make torture  the long form of the fault tests, some hours, and a table of what was tried; ONLY=test_kill for one file
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
+#   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -11,7 +12,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test torture lint bench lock clean
+.PHONY: run test torture lint bench pictures lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -21,12 +22,17 @@ test: lint
 	$(BIN)/python -m pytest
 
 torture: .venv/test.done
-	DRIFTLINE_TORTURE=1 $(BIN)/python -m pytest tests/faults --timeout=0 -rA
+	@rm -f torture.jsonl
+	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=torture.jsonl $(BIN)/python -m pytest tests/faults --timeout=0 -rA $(if $(ONLY),-k $(ONLY))
+	@$(BIN)/python -m tests.faults.tally torture.jsonl
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pictures: .venv/test.done
+	$(BIN)/python -m docs.screenshots
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }

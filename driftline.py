@@ -3,7 +3,8 @@
 Nothing is decided here. The options of each folder stand in its settings.py; stream/flags.py makes them flags. What is
 heavy is imported inside the commands, so that help comes at once.
 
-Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot be meant; 130 Ctrl-C.
+Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot be meant; 3 another learner has taken
+over; 130 Ctrl-C.
 """
 
 import json
@@ -15,19 +16,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 import typer
 from rich.markup import escape
 
 from api.settings import ApiSettings
+from learner import commands
 from learner.settings import DEFAULT_MODEL, LearnerSettings
 from stream.errors import ConfigError, DriftlineError
 from stream.flags import BadOptions, with_settings
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
+    import threading
+
     from rich.console import Console
 
     from api.client import AsyncClient, Client
@@ -61,6 +65,9 @@ app = typer.Typer(
 )
 
 
+app.add_typer(commands.app)
+
+
 def main() -> None:
     """Run the command line."""
     try:
@@ -70,7 +77,7 @@ def main() -> None:
         sys.exit(2)
     except DriftlineError as error:
         _print_error(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -183,20 +190,31 @@ def options(
 
 @app.command()
 @with_settings
-def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> None:
+def up(
+    stream: StreamSettings,
+    learner: LearnerSettings,
+    api: ApiSettings,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Send a generated stream of messages with late labels; its wording drifts.")
+    ] = False,
+) -> None:
     """Start everything on this machine: the log, a learner, and the API. Ctrl-C stops it.
 
-    Without --log the log is one file in the data directory, and nothing else is needed.
+    Without --log the log is one file in the data directory, and nothing else is needed. With --demo that directory is
+    driftline-demo, unless another is named.
     """
     import multiprocessing.connection
     import threading
 
+    from api.logs import to_stderr as log_to_stderr
     from api.server import Started
     from api.server import serve as serve_api
     from learner.foreign import check_allowed
 
+    if demo:
+        stream, learner = _of_demo(stream, learner)
     check_allowed(learner.model or "", stream.allow_pickle)
-    _log_to_console()
+    log_to_stderr()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_learn_process, args=(stream, learner), name="driftline-learner")
     process.start()
@@ -205,13 +223,21 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
         multiprocessing.connection.wait([process.sentinel])
         api.stop()
 
+    stopping = threading.Event()
+    sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
+
     def ready(api: Started) -> None:
         _print_banner(api.url, stream)
+        if demo:
+            sender.start()
         threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
 
     try:
         serve_api(stream, api, on_ready=ready)
     finally:
+        stopping.set()
+        if sender.ident is not None:
+            sender.join()
         while process.is_alive():  # again: it hears signals only once it has begun, and until it has ended
             process.terminate()
             process.join(1.0)
@@ -220,19 +246,45 @@ def up(stream: StreamSettings, learner: LearnerSettings, api: ApiSettings) -> No
     _console().print(f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there.", soft_wrap=True)
 
 
+def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSettings, LearnerSettings]:
+    """Return the options with the demo's own defaults, where nothing was said."""
+    if "data" not in stream.model_fields_set:
+        stream = stream.model_copy(update={"data": Path("driftline-demo")})
+    if "label_requests_per_hour" not in learner.model_fields_set:
+        learner = learner.model_copy(update={"label_requests_per_hour": 600.0})
+    return stream, learner
+
+
+def _send_demo(stream: StreamSettings, stopping: "threading.Event") -> None:
+    from contextlib import closing
+
+    from learner.status import read_status
+    from stream.demo import send_demo
+    from stream.log import open_log
+
+    try:
+        while not stopping.wait(0.2) and not ((status := read_status(stream.data)) and status.alive):
+            pass  # nothing is sent before the learner is there, so that what is shown begins without a heap
+        with closing(open_log(stream)) as log:
+            send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
+    except DriftlineError as error:
+        _print_error(f"the demo's stream has ended: {error}")
+
+
 def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     import signal
 
+    from api.logs import to_stderr as log_to_stderr
     from learner.service import learn as run_learner
 
     for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
         signal.signal(number, signal.SIG_IGN)
-    _log_to_console()
+    log_to_stderr()
     try:
         run_learner(stream, settings)
     except DriftlineError as error:
         _print_error(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def _print_banner(url: str, stream: StreamSettings) -> None:
@@ -241,7 +293,7 @@ def _print_banner(url: str, stream: StreamSettings) -> None:
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
     _console().print(
         f"""
-[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (Ctrl-C stops it)
+[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (open it in a browser; Ctrl-C stops it)
 
 Teach it a label, then ask it:
   {post.format("feedback")} {_quoted(feedback)}
@@ -312,10 +364,65 @@ def _print_started(status: "Status") -> None:
 @with_settings
 def serve(stream: StreamSettings, api: ApiSettings) -> None:
     """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
+    from api.logs import to_stderr as log_to_stderr
     from api.server import serve as serve_api
 
-    _log_to_console()
+    log_to_stderr()
     serve_api(stream, api, on_ready=lambda started: _print_banner(started.url, stream))
+
+
+keys_app = typer.Typer(help="API keys: add, list, remove. A running API heeds them within a second.")
+app.add_typer(keys_app, name="keys", no_args_is_help=True)
+
+
+@keys_app.command("add")
+@with_settings
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; shows in log lines.")],
+    stream: StreamSettings,
+    api: ApiSettings,
+    role: Annotated[
+        Literal["predict", "label", "admin"],
+        typer.Option(help="predict asks; label also posts messages and labels; admin also changes what is served."),
+    ],
+) -> None:
+    """Make a key and print it, once: only its SHA-256 is kept."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    if any(key.name == name for key in known):
+        raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
+    secret, key = keys.new_key(name, keys.Role[role.upper()])
+    keys.save(path, [*known, key])
+    print(secret)
+    _console(stderr=True).print(f"Kept in {escape(str(path))}: {key}", soft_wrap=True)
+
+
+@keys_app.command("list")
+@with_settings
+def list_keys(stream: StreamSettings, api: ApiSettings) -> None:
+    """Print the keys as they are kept: SHA-256, role, name."""
+    from api import keys
+
+    for key in keys.read(keys.path_of(stream, api)):
+        print(key)
+
+
+@keys_app.command("remove")
+@with_settings
+def remove_key(
+    name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings
+) -> None:
+    """Let a key no longer count."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    left = [key for key in known if key.name != name]
+    if len(left) == len(known):
+        raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
+    keys.save(path, left)
 
 
 @app.command()
@@ -323,6 +430,7 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
 def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
     from learner.status import read_status
+    from learner.versions import Versions
 
     found = read_status(stream.data)
     if found is None:
@@ -332,12 +440,12 @@ def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
-        _print_status(found)
+        _print_status(found, Versions(stream.data).active().version)
     if not found.alive:
         raise typer.Exit(1)
 
 
-def _print_status(status: "Status") -> None:
+def _print_status(status: "Status", pinned_to: str | None = None) -> None:
     from rich.table import Table
 
     progress, counts, join = status.progress, status.counts, status.join
@@ -358,8 +466,22 @@ def _print_status(status: "Status") -> None:
         else "no label has met a prediction yet",
         "drift": _describe_drift(status),
     }
+    if counts.clock_jumps or counts.unwritten:
+        rows["odd"] = (
+            f"{counts.clock_jumps:,} timestamps too far off to count, "
+            f"{counts.unwritten:,} predictions too large to send"
+        )
+    if status.over_quota:
+        most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]
+        rows["over quota"] = f"{counts.over_quota:,}; most of " + ", ".join(f"{name} ({n:,})" for name, n in most)
+    if status.gate.state == "shut":
+        rows["held back"] = status.gate.why
     if status.losses.losses:
         rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
+    if pinned_to is not None:
+        rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
+    if status.rebuilt is not None:
+        rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():
         table.add_row(name, escape(value))
     _console().print(table)
@@ -384,10 +506,13 @@ def predict(
         str | None,
         typer.Option(help="Ask the API at this address.", show_default="offline, with the data directory's snapshot"),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="DRIFTLINE_KEY", help="API key for --url.", show_default="none")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
-    predictions = _ask(url, texts) if url else _predict_offline(stream, texts)
+    predictions = _ask(url, texts, key) if url else _predict_offline(stream, texts)
     if as_json:
         for prediction in predictions:
             print(json.dumps(prediction, ensure_ascii=False))
@@ -399,10 +524,10 @@ def predict(
         )
 
 
-def _ask(url: str, texts: list[str]) -> list[dict[str, Any]]:
+def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
     from api.client import Client
 
-    with Client(url, timeout_s=10.0, tries=1) as client:
+    with Client(url, key=key, timeout_s=10.0, tries=1) as client:
         return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
 
 
@@ -422,9 +547,9 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
 
 
 def _newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":
-    from learner.snapshot import Follower
+    from learner.chosen import Chosen
 
-    snapshot = Follower(stream.data / "snapshots", allow_pickle=stream.allow_pickle).look()
+    snapshot = Chosen(stream.data, allow_pickle=stream.allow_pickle).look()
     if snapshot is None:
         raise ConfigError(
             f"{stream.data} holds no snapshot: nothing was learned there yet. Name another --data, or {instead}"

@@ -1,28 +1,52 @@
 """How do the parts of the API fit together?
 
-Here they are made and given to each other; nothing is decided. The API never learns and changes nothing in the data
-directory: it appends to the log, and reads what the learner puts there.
+Here they are made and given to each other; nothing is decided. The API never learns: it appends to the log, and reads
+what the learner puts into the data directory, where it changes only which model is served (snapshots.py).
 
-    requests ─> predict.py  ─> watcher.py    <─ snapshots/, status.json    (the learner's)
-             └> feedback.py ─> connection.py ─> the log
+    requests ─> gate.py ─┬─> predict.py, explain.py ─> watcher.py    <─ snapshots/, status.json     (the learner's)
+                         ├─> history.py, review.py  <────────────────── history, review.json      (likewise)
+                         ├─> feedback.py            ─> connection.py ─> the log
+                         └─> FastAPI ──> page.py and everything else
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from secrets import token_bytes
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, feedback, metrics, mlflow, model, open_inference, openapi, predict
+from api import (
+    errors,
+    explain,
+    feedback,
+    history,
+    metrics,
+    mlflow,
+    model,
+    open_inference,
+    openapi,
+    page,
+    predict,
+    review,
+    snapshots,
+)
+from api.board import Board
 from api.body import Bodies
 from api.connection import Connection
+from api.explain import Explainer
 from api.feedback import Appender
 from api.freshness import Freshness
-from api.metrics import CountRequests, Metrics
+from api.gate import Gate
+from api.keys import Keys, path_of
+from api.metrics import Metrics
 from api.open_inference import OpenInference
 from api.predict import Predictor
+from api.rate import PER_S, TABLE_BYTES, Rate
+from api.security import Access, Role
 from api.settings import ApiSettings
 from api.traces import make_traces
 from api.watcher import Watcher
@@ -34,16 +58,35 @@ reflect a label within a second. Every error has one shape: what was wrong, and 
 """
 
 
-def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
+class Api(NamedTuple):
+    """The API, ready to be served inside of its lifespan."""
+
+    app: FastAPI
+    gate: Gate
+    metrics: Metrics
+
+
+def make_app(
+    stream: StreamSettings, settings: ApiSettings, *, board: Board | None = None, admin_port: int | None = None
+) -> Api:
     """Return the API over one log and one data directory. It connects once its lifespan begins.
 
-    Raises ConfigError for traces without their library. The lifespan raises ConfigError where options cannot be meant,
-    or the model's pickle may not be opened; a log that is away is waited for.
+    Parameters
+    ----------
+    board : what it shares with other workers; None where there are none
+    admin_port : the port that `settings.admin_port` became
+
+    Raises
+    ------
+    ConfigError : a key is none. The lifespan raises it, too: options cannot be meant, or the model's pickle may not be
+        opened. A log that is away is waited for.
     """
+    keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
-    counters, bodies = Metrics(watcher, connection), Bodies(settings)
+    counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
     freshness = Freshness(watcher, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
+    explainer = Explainer(watcher, settings)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     appender = Appender(connection, freshness, traces, stream, settings)
@@ -56,7 +99,7 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
             yield
         finally:
             await freshness.close()
-            closing = (predictor.close, watcher.close, connection.close, traces.close)
+            closing = (predictor.close, explainer.close, watcher.close, connection.close, traces.close)
             await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
@@ -68,17 +111,32 @@ def make_app(stream: StreamSettings, settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
     )
     errors.add_handlers(app)
-    app.include_router(predict.router(predictor, bodies, settings))
-    app.include_router(feedback.router(appender, bodies, settings))
-    app.include_router(model.router(watcher, connection))
-    app.include_router(open_inference.router(inference, _version()))
-    app.include_router(mlflow.router(predictor, watcher, bodies, settings, _version()))
-    app.include_router(metrics.router(counters))
-    types = [each for part in (predict, feedback, model, open_inference, mlflow) for each in part.TYPES]
+    access = Access(app)
+    access.include(Role.PREDICT, predict.router(predictor, bodies, settings))
+    access.include(Role.LABEL, feedback.router(appender, bodies, settings))
+    access.include(Role.PREDICT, explain.router(explainer, bodies))
+    access.include(Role.PREDICT, model.router(watcher, connection))
+    access.include(Role.PREDICT, history.router(stream.data, watcher))
+    access.include(Role.LABEL, review.router(stream.data, watcher))  # it shows texts
+    access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
+    access.include(Role.ADMIN, snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
+    access.include(Role.OPEN, model.health(watcher, connection))
+    access.include(Role.PREDICT, open_inference.router(inference, _version()), open_paths=open_inference.OPEN_PATHS)
+    access.include(
+        Role.PREDICT, mlflow.router(predictor, watcher, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
+    )
+    access.include(Role.PREDICT, metrics.router(counters), private=True)
+    app.include_router(page.router())  # it holds no data
+    parts = (predict, explain, feedback, model, history, review, snapshots, open_inference, mlflow)
+    types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
-    routes = frozenset([*app.openapi()["paths"], "/docs", "/openapi.json"])
-    app.add_middleware(CountRequests, metrics=counters, routes=routes)
-    return app
+    access.check()
+    return Api(app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters)
+
+
+def _rate(settings: ApiSettings, board: Board | None) -> Rate:
+    table, secret = (board.rates, board.secret) if board else (memoryview(bytearray(TABLE_BYTES)), token_bytes(32))
+    return Rate(settings.rate_limit or PER_S, table, secret)
 
 
 def _version() -> str:

@@ -5,21 +5,19 @@ for each thing that can be wrong with it. The content type is not looked at (`cu
 encoding is refused, since a few bytes could unpack to any number.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from api.errors import ApiError
 from api.settings import ApiSettings
 
 # Bodies being read or answered hold at most this many times max_body_bytes of memory.
 MAX_HELD_BODIES: Final = 16
-# A client that sends slowly, or stops, gives back what it holds after this long.
-RECEIVE_S: Final = 30.0
 _SEE_DOCS: Final = "See /docs for the body's shape, with an example."
 _T = TypeVar("_T")
 
@@ -32,49 +30,55 @@ class Bodies:
         self._max_held = MAX_HELD_BODIES * settings.max_body_bytes
         self._held = 0
 
-    @asynccontextmanager
-    async def read(self, request: Request, decoder: "msgspec.json.Decoder[_T]") -> AsyncIterator[_T]:
-        """Give a request's body, decoded; its bytes count as held until the block ends.
+    def read(self, request: Request, decoder: "msgspec.json.Decoder[_T]") -> "_Reading[_T]":
+        """Give a request's body, decoded; `async with` counts its bytes as held until the block ends.
 
         Raises
         ------
-        ApiError : 408 too slow, 413 too long, 415 compressed, 422 not what it must be, 503 too much is held already.
+        ApiError : 413 too long, 415 compressed, 422 not what it must be, 503 too much is held already.
         """
-        async with self.receive(request) as content:
-            yield decode(content, decoder)
+        return _Reading(self, request, partial(decode, decoder=decoder))
 
-    @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[bytearray]:
+    def receive(self, request: Request) -> "_Reading[bytes]":
         """Give a request's body as it came; see `read`, which this is but for the decoding."""
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in {"", "identity"}:
-            raise ApiError(
-                415, "content-encoding", f"content encoding {encoding!r} is not taken", "Send the body uncompressed."
-            )
-        self._check_length(int(request.headers.get("content-length", 0)))
-        content = bytearray()
-        try:
-            await self._receive(request, content)
-            yield content
-        finally:
-            self._held -= len(content)
+        return _Reading(self, request, bytes)
 
-    async def _receive(self, request: Request, content: bytearray) -> None:
-        try:
-            async with asyncio.timeout(RECEIVE_S):
-                async for chunk in request.stream():
-                    content += chunk
-                    self._held += len(chunk)
-                    self._check_length(len(content))
-                    self._check_held()
-        except TimeoutError:
+    async def take(self, request: Request, reading: "_Reading[Any]") -> bytes:
+        """Return a body. How long that may take is for the connection to say (protocol.py)."""
+        self.check_head(request.scope.get("head") or dict(request.scope["headers"]))
+        content = await self._next(request, reading)
+        if not reading.more:
+            return content
+        whole = bytearray(content)  # no list of parts: a client may send them a byte at a time
+        while reading.more:
+            whole += await self._next(request, reading)
+        return bytes(whole)
+
+    def check_head(self, head: Mapping[bytes, bytes]) -> None:
+        """Raise ApiError for a head that tells of a body that is not taken."""
+        encoding = head.get(b"content-encoding")
+        if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+            name = encoding[:100].decode("latin-1")
             raise ApiError(
-                408,
-                "too-slow",
-                f"the body did not come within {RECEIVE_S:g} s",
-                "Send it again, in smaller requests.",
-                {"Connection": "close"},
-            ) from None
+                415, "content-encoding", f"content encoding {name!r} is not taken", "Send the body uncompressed."
+            )
+        self._check_length(int(head.get(b"content-length", 0)))
+
+    async def _next(self, request: Request, reading: "_Reading[Any]") -> bytes:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        content: bytes = message.get("body", b"")
+        reading.more = message.get("more_body", False)
+        reading.held += len(content)
+        self._held += len(content)
+        self._check_length(reading.held)
+        self._check_held()
+        return content
+
+    def release(self, n_bytes: int) -> None:
+        """Take bytes for no longer held."""
+        self._held -= n_bytes
 
     def _check_length(self, n_bytes: int) -> None:
         if n_bytes > self._max_bytes:
@@ -96,7 +100,25 @@ class Bodies:
             )
 
 
-def decode(content: bytes | bytearray, decoder: "msgspec.json.Decoder[_T]") -> _T:
+class _Reading(Generic[_T]):
+    """A body while it is read and used."""
+
+    def __init__(self, bodies: Bodies, request: Request, made: Callable[[bytes], _T]) -> None:
+        self._bodies, self._request, self._made = bodies, request, made
+        self.held, self.more = 0, True
+
+    async def __aenter__(self) -> _T:
+        try:
+            return self._made(await self._bodies.take(self._request, self))
+        except BaseException:
+            self._bodies.release(self.held)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._bodies.release(self.held)
+
+
+def decode(content: bytes, decoder: "msgspec.json.Decoder[_T]") -> _T:
     """Decode a body. Raises ApiError (422) for every input that is not what the decoder takes."""
     try:
         content.decode("utf-8")  # msgspec does not look inside the fields that it skips

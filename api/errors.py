@@ -13,6 +13,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from stream.errors import DriftlineError
 
@@ -46,11 +47,30 @@ class ApiError(DriftlineError):
 
 
 encode: Final = msgspec.json.Encoder().encode
+_TYPE: Final = (b"content-type", b"application/json")
+
+
+class Json(Response):
+    """JSON that is encoded already. What Starlette's own does for any header and charset costs half a prediction."""
+
+    body: bytes
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [_TYPE, (b"content-length", b"%d" % len(body))]
+        if headers is not None:
+            self.raw_headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return anything that msgspec encodes as an answer."""
-    return Response(encode(content), status, headers, "application/json")
+    return Json(encode(content), status, headers)
+
+
+def refusal(error: "ApiError") -> Response:
+    """Return the answer that an error is."""
+    return json_response(error.error, error.status, error.headers)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -63,15 +83,15 @@ def add_handlers(app: FastAPI) -> None:
 
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return json_response(error.error, error.status, error.headers)
+    return refusal(error)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:
-        detail = ErrorDetail("not-found", f"there is nothing at {path}", _SEE_DOCS)
-    elif error.status_code == 405:
+        return refusal(not_found(path))
+    if error.status_code == 405:
         detail = ErrorDetail("method-not-allowed", f"{path} does not answer {request.method}", _SEE_DOCS)
     else:
         detail = ErrorDetail("refused", str(error.detail), _SEE_DOCS)
@@ -83,8 +103,29 @@ async def _forget(_: Request, __: Exception) -> Response:
     return Response(status_code=400)
 
 
+def not_found(path: str) -> ApiError:
+    """Return the error for a path where nothing is, or nothing for this port."""
+    return ApiError(404, "not-found", f"there is nothing at {path}", _SEE_DOCS)
+
+
+def too_long(seconds: float) -> ApiError:
+    """Return the error for a request that took its time."""
+    return ApiError(
+        503,
+        "timeout",
+        f"there was no answer within {seconds:g} s (request_timeout_s)",
+        "Try again shortly, with fewer items in a request.",
+        {"Retry-After": "1"},
+    )
+
+
 async def _fail(request: Request, error: Exception) -> Response:
-    _LOG.error("%s %s failed: %r", request.method, request.scope["path"], error)
+    return fault(request.scope, error)
+
+
+def fault(scope: Scope, error: Exception) -> Response:
+    """Tell the log of an error that nobody expected; return the answer to whoever met it."""
+    _LOG.error("%s %s failed", scope["method"], scope["path"][:200], exc_info=error)
     detail = ErrorDetail(
         "internal", "this request met a fault in Driftline", "Report it with the traceback in the API's log."
     )

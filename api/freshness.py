@@ -83,6 +83,8 @@ class Freshness:
         """
         if self._learned(asked):
             return
+        if self._watcher.pinned_to is not None:
+            raise self._too_late(asked)  # it never will
         if self._n_waiting >= MAX_WAITING:
             raise ApiError(
                 503, "busy", f"{MAX_WAITING} requests wait for a label already", "Try again.", {"Retry-After": "1"}
@@ -107,6 +109,11 @@ class Freshness:
 
     def _too_late(self, asked: Sequence[FeedbackOffset]) -> ApiError:
         offsets = self._offsets()
+        pinned_to = self._watcher.pinned_to
+        if pinned_to is not None:
+            message = f"the served model is pinned to {pinned_to}, which has not learned that label"
+            action = "DELETE /snapshots/active has the latest served again."
+            return ApiError(409, "pinned", message, action)
         behind = next(each for each in asked if offsets.get(_name(each), 0) <= each.offset)
         return ApiError(
             409,

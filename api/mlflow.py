@@ -54,6 +54,7 @@ class Pong(msgspec.Struct, frozen=True):
 
 
 TYPES: Final = (Invocation, Predictions, Pong)
+OPEN_PATHS: Final = ("/ping", "/health", "/version")  # no key is asked for
 _DECODER: Final = msgspec.json.Decoder(Invocation)
 _FORMS: Final = ("inputs", "instances", "dataframe_split", "dataframe_records")
 _EXAMPLES: Final = {

@@ -17,6 +17,7 @@ from api.errors import ErrorDetail, json_response
 from api.watcher import Served, Watcher
 from learner.alarms import Alarms
 from learner.checkpoint import Offsets
+from learner.gate import GateReport
 from learner.losses import Losses
 from learner.status import Status
 
@@ -64,6 +65,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answers now, and the learner behind it. What is not known yet is null."""
 
     version: str | None
+    pinned_to: str | None  # the version that was chosen to answer in the latest's place; see GET /snapshots
     model: str | None
     labels: list[str]
     age_seconds: float | None  # since it was published
@@ -80,20 +82,26 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     corrected: int = 0
     retracted: int = 0
     expired: int = 0
+    clock_jumps: int = 0  # timestamps too far from the log's clock to count
+    over_quota: int = 0  # labels refused because their source sent too many
+    unwritten: int = 0  # predictions too large for the log even without scores
     pending: int = 0  # messages that wait for a label now
     waiting: int = 0  # labels that wait for a message now
     accuracy: float | None  # of predictions as served
     progressive: Progressive | None
     drift: Alarms | None  # when the log loss of predictions as served changed, over all labels and for single ones
     losses: Losses | None  # records that the log no longer had when they were to be learned
+    gate: GateReport | None  # whether the newest model is served, and by which losses that is judged
+    over_quota_by_source: dict[str, int]
     lag: Offsets | None
     learner: Learner | None
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process answers. What the learner does is said beside it: to start the API anew would not mend that."""
 
     status: str = "alive"
+    learner: str | None = None  # its state, or `silent` where it says nothing any more; null where there was none yet
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -115,7 +123,7 @@ TYPES: Final = (ModelAnswer, Alive, Ready, NotReady)
 
 
 def router(watcher: Watcher, connection: Connection) -> APIRouter:
-    """Return GET /model, GET /healthz and GET /readyz."""
+    """Return GET /model."""
     routes = APIRouter(tags=["operate"])
 
     @routes.get(
@@ -126,13 +134,20 @@ def router(watcher: Watcher, connection: Connection) -> APIRouter:
     async def model() -> Response:
         return json_response(describe(watcher, connection))
 
+    return routes
+
+
+def health(watcher: Watcher, connection: Connection) -> APIRouter:
+    """Return GET /healthz and GET /readyz."""
+    routes = APIRouter(tags=["operate"])
+
     @routes.get(
         "/healthz",
         summary="Whether the process is alive",
         responses=openapi.answers(200, "It is.", openapi.ref("Alive")),
     )
     async def healthz() -> Response:
-        return json_response(Alive())
+        return json_response(Alive(learner=_learner_state(watcher.status)))
 
     @routes.get(
         "/readyz",
@@ -157,6 +172,7 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
     progressive = _progressive(status.progress) if status else None
     return ModelAnswer(
         version=info.version if info else None,
+        pinned_to=watcher.pinned_to,
         model=info.model if info else status.model if status else None,
         labels=info.labels if info else [],
         age_seconds=_since(info.published_at, now) if info else None,
@@ -167,6 +183,8 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         progressive=progressive,
         drift=status.drift if status else None,
         losses=status.losses if status else None,
+        gate=status.gate if status else None,
+        over_quota_by_source=status.over_quota if status else {},
         lag=connection.lag(status.positions if status else {}),
         learner=_learner(status) if status else None,
     )
@@ -227,14 +245,25 @@ def _warnings(watcher: Watcher) -> list[str]:
         warnings.append(f"learner: not at work ({_condition(status)}); predictions are answered, nothing is learned")
     elif status is not None and status.state == "waiting":
         warnings.append(f"learner: it waits ({status.detail}); predictions are answered, nothing is learned")
+    if watcher.pinned_to is not None:
+        warnings.append(f"model: pinned to {watcher.pinned_to}; what is learned since is not served")
     if _answers(watcher.served) and watcher.snapshot_problem is not None:
         warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
+    if status is not None and status.gate.state == "shut":
+        warnings.append(f"model: the newest is held back, the one before is served ({status.gate.why})")
     if watcher.status_problem is not None:
         warnings.append(f"learner: {watcher.status_problem}")
     return warnings
 
 
+def _learner_state(status: Status | None) -> str | None:
+    if status is None:
+        return None
+    at_work = status.state in {"recovering", "running", "waiting"}
+    return "silent" if at_work and not status.alive else status.state
+
+
 def _condition(status: Status) -> str:
-    if status.state in {"paused", "stopped", "failed"}:
+    if status.state in {"paused", "stalled", "stopped", "failed"}:
         return f"{status.state}: {status.detail}" if status.detail else status.state
     return f"{status.state}, but silent for {status.age_s:.0f} s"

@@ -121,6 +121,8 @@ class ModelPrepared(msgspec.Struct, frozen=True):
 
 
 TYPES: Final = (InferRequest, InferAnswer, ServerMetadata, ModelMetadata, Live, Prepared, ModelPrepared)
+_READY: Final = ("/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}/ready")
+OPEN_PATHS: Final = ("/v2/health/live", "/v2/health/ready", *_READY)  # no key is asked for
 _INPUT: Final = TensorMetadata("text", "BYTES", [-1])
 _OUTPUTS: Final = (
     TensorMetadata("label", "BYTES", [-1]),

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
 from api.errors import Error
+from api.security import SCHEMES
 from api.settings import ApiSettings
 
 Document = dict[str, Any]
@@ -20,7 +21,7 @@ Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
 _ERRORS: Final = {
     408: "The body did not come in time.",
-    409: "The served model has not learned a label in time (min_feedback_offset).",
+    409: "The served model has not learned a label in time, or is pinned (min_feedback_offset).",
     413: "The body, or a record made of it, is too large.",
     415: "The body has a content encoding.",
     422: "The body is not what it must be.",
@@ -65,6 +66,11 @@ def refusals() -> dict[int | str, Any]:
     return {status: {"description": text, "content": content(ref("Error"))} for status, text in _ERRORS.items()}
 
 
+def refused_parameter() -> dict[int | str, Any]:
+    """Return the part of an operation that describes what a wrong parameter gets."""
+    return {422: {"description": "A parameter is not what it must be.", "content": content(ref("Error"))}}
+
+
 def one_or_many(name: str, settings: ApiSettings) -> Document:
     """Return the schema of one object of a type, or a list of them."""
     many = {"type": "array", "items": ref(name), "minItems": 1, "maxItems": settings.max_items}
@@ -78,6 +84,8 @@ def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None
         text = schema.get("properties", {}).get("text", {})
         for form in (text, *text.get("anyOf", ())):
             if form.get("type") == "string":
-                form["maxLength"] = settings.max_text_chars
+                form["maxLength"] = min(form.get("maxLength", settings.max_text_chars), settings.max_text_chars)
     document = app.openapi()
-    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update(schemas)
+    components["securitySchemes"] = SCHEMES

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import itemgetter
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -19,17 +20,21 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from api import openapi
-from api.body import Bodies
-from api.errors import ApiError, json_response
+from api.body import Bodies, decode
+from api.errors import ApiError, json_response, too_long
 from api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
 from api.metrics import Metrics
+from api.origin import Head
 from api.settings import ApiSettings
-from api.watcher import Watcher
+from api.watcher import Served, Watcher
+from learner.classifier import Scores
 from learner.snapshot import Model, SnapshotInfo
 
 # About a millisecond of the event loop.
 QUICK_CHARS: Final = 16_384
 QUICK_SCORES: Final = 2_048
+
+FEW_SCORES: Final = 32
 
 _T = TypeVar("_T")
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
@@ -67,11 +72,12 @@ _EXAMPLE: Final = PredictAnswer(
     [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], "5f0c2a91-5574", 0.08, {"0": 5574}
 )
 TYPES: Final = (PredictAnswer, FeedbackOffset)
+_share: Final = itemgetter(1)
 _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 
 
 class Predictor:
-    """Answers requests for predictions."""
+    """Answers requests for predictions. On the event loop only."""
 
     def __init__(self, watcher: Watcher, freshness: Freshness, metrics: Metrics, settings: ApiSettings) -> None:
         self._watcher, self._freshness, self._metrics, self._settings = watcher, freshness, metrics, settings
@@ -89,6 +95,13 @@ class Predictor:
             await self._freshness.wait(least if isinstance(least, list) else [least])
         return _answer(*await self.predict(texts))
 
+    def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
+        """Do what `answer` does, where nothing has to be waited for; else return None. Raises ApiError as it does."""
+        texts = _texts(asked, self._settings)
+        if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
+            return None
+        return _answer(*self._counted(_predict(served.quick, texts, self._settings.max_scores)))
+
     async def predict(self, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
         """Return what the served model is, and what it says of texts that are within their limits.
 
@@ -96,9 +109,7 @@ class Predictor:
         ------
         ApiError : 503 nothing was learned yet.
         """
-        info, predictions = await self._ask(texts, partial(_predict, max_scores=self._settings.max_scores))
-        self._metrics.count_predictions([prediction.label for prediction in predictions])
-        return info, predictions
+        return self._counted(await self._ask(texts, partial(_predict, max_scores=self._settings.max_scores)))
 
     async def score(self, texts: Sequence[str]) -> tuple[SnapshotInfo, NDArray[np.float64]]:
         """Return what the served model is, and its scores of texts: float64 [n_texts, n_labels], in its labels' order.
@@ -112,6 +123,17 @@ class Predictor:
         return info, rows
 
     async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T]) -> _T:
+        served = self._served()
+        if _is_quick(texts, served):
+            return question(served.quick, texts)
+        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question, served.bulk, texts)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                return await answer
+        except TimeoutError:
+            raise too_long(self._settings.request_timeout_s) from None
+
+    def _served(self) -> Served:
         served = self._watcher.served
         if served is None or not served.info.labels:
             raise ApiError(
@@ -121,13 +143,35 @@ class Predictor:
                 "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
                 {"Retry-After": "1"},
             )
-        if len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS:
-            return question(served.quick, texts)
-        return await asyncio.get_running_loop().run_in_executor(self._bulk_thread, question, served.bulk, texts)
+        return served
+
+    def _counted(
+        self, answered: tuple[SnapshotInfo, list[PredictedLabel]]
+    ) -> tuple[SnapshotInfo, list[PredictedLabel]]:
+        self._metrics.count_predictions([prediction.label for prediction in answered[1]])
+        return answered
 
     def close(self) -> None:
         """Wait for the thread's last request."""
         self._bulk_thread.shutdown(wait=True, cancel_futures=True)
+
+
+class Predict:
+    """POST /predict."""
+
+    def __init__(self, predictor: Predictor, bodies: Bodies) -> None:
+        self._predictor, self._bodies = predictor, bodies
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request."""
+        async with self._bodies.read(request, _DECODER) as asked:
+            return json_response(await self._predictor.answer(asked))
+
+    def at_once(self, head: Head, body: bytes) -> Response | None:
+        """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""
+        self._bodies.check_head(head)
+        answer = self._predictor.at_once(decode(body, _DECODER))
+        return None if answer is None else json_response(answer)
 
 
 def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRouter:
@@ -146,8 +190,11 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
         "after a label": {"text": "win a prize now", "min_feedback_offset": {"partition": 0, "offset": 17}},
     }
 
-    @routes.post(
+    routes.add_api_route(
         "/predict",
+        Predict(predictor, bodies),
+        methods=["POST"],
+        name="predict",
         summary="Classify one text, or many",
         responses=openapi.answers(
             200, "A prediction for each text.", openapi.ref("PredictAnswer"), {"one": msgspec.to_builtins(_EXAMPLE)}
@@ -155,10 +202,6 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
         | openapi.refusals(),
         openapi_extra=openapi.body(schema, examples),
     )
-    async def predict(request: Request) -> Response:
-        async with bodies.read(request, _DECODER) as asked:
-            return json_response(await predictor.answer(asked))
-
     return routes
 
 
@@ -199,13 +242,20 @@ def check_texts(
     return texts
 
 
+def _is_quick(texts: Sequence[str], served: Served) -> bool:
+    return len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS
+
+
 def _refuse(code: str, message: str) -> ApiError:
     return ApiError(422, code, message, "See /docs for the body's shape, with an example.")
 
 
 def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[SnapshotInfo, list[PredictedLabel]]:
     """Score texts as learner/machine.py writes predictions: rounded, best first, equal ones in the labels' order."""
-    info, rows = _score(model, texts)
+    info, scores = model.predict_proba_many(texts)
+    if scores.size <= FEW_SCORES:
+        return info, [_few(info.labels, row, max_scores) for row in scores.tolist()]
+    rows = _rounded(scores)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :max_scores]
     values = rows[np.arange(len(rows))[:, np.newaxis], best].tolist()
     labels = info.labels
@@ -215,9 +265,20 @@ def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[Snaps
     ]
 
 
+def _few(labels: Sequence[str], row: Sequence[float], max_scores: int) -> PredictedLabel:
+    """Do what `_predict` does, for a few scores: NumPy would take its time to begin. `round` is to even, as there."""
+    best = sorted(zip(labels, [round(score * 1e6) / 1e6 for score in row], strict=True), key=_share, reverse=True)
+    shares = dict(best[:max_scores])
+    return PredictedLabel(*best[0], shares)
+
+
 def _score(model: Model, texts: Sequence[str]) -> tuple[SnapshotInfo, NDArray[np.float64]]:
     info, scores = model.predict_proba_many(texts)
-    return info, scores.astype(np.float64).round(6)
+    return info, _rounded(scores)
+
+
+def _rounded(scores: Scores) -> NDArray[np.float64]:
+    return scores.astype(np.float64).round(6)
 
 
 def _answer(info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:

@@ -3,35 +3,45 @@
 uvicorn on one event loop. The address is taken before anything else is started, so a port in use is said at once; the
 app's lifespan stands around the server, so that what it refuses reaches the caller as the error that it is.
 
-    1. take the address
+    1. take the addresses; refuse one that other machines reach while nobody needs a key
     2. open the log, load the model        (the app's lifespan)
     3. accept requests; tell `on_ready`
     4. SIGINT, SIGTERM or `stop`: accept nothing new, finish what was begun, for STOP_S at most
     5. give back the log
+
+With several workers 2 to 5 are those of each (workers.py).
 """
 
 import asyncio
+import contextlib
+import ctypes
+import gc
+import ipaddress
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final, NamedTuple
 
 import uvicorn
-from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.app import make_app
-from api.errors import Error, ErrorDetail, encode
+from api import keys
+from api.app import Api, make_app
+from api.board import Board
+from api.protocol import limited
 from api.settings import ApiSettings
 from stream.errors import ConfigError
 from stream.settings import StreamSettings
 
 STOP_S: Final = 3
 BACKLOG: Final = 2048
-MAX_HEAD_BYTES: Final = 64 << 10
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+M_MMAP_THRESHOLD: Final = -3  # malloc.h
+LARGE_BYTES: Final = 1 << 20
+LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Started(NamedTuple):
@@ -50,43 +60,87 @@ def serve(stream: StreamSettings, settings: ApiSettings, *, on_ready: Callable[[
 
     Raises
     ------
-    ConfigError : the address cannot be listened on, or the log's options cannot be meant.
+    ConfigError : an address cannot be listened on, or may not without keys, or the log's options cannot be meant.
     """
-    with _listen(settings.host, settings.port) as listener:  # 1
-        app = make_app(stream, settings)
-        config = _configure(app, settings)
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(app, _Server(config, listener, on_ready)))
+    _allow_connections()
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(_listen(settings.host, settings.port))]  # 1
+        if settings.admin_port is not None:
+            listeners.append(stack.enter_context(_listen(settings.admin_host, settings.admin_port)))
+        _check_reach(listeners, stream, settings)
+        if settings.workers == 1:
+            run(stream, settings, listeners, on_ready=on_ready)
+        else:
+            from api.workers import supervise  # noqa: PLC0415  (it imports this)
+
+            supervise(stream, settings, listeners, on_ready=on_ready)
 
 
-async def _run(app: FastAPI, server: "_Server") -> None:
-    async with app.router.lifespan_context(app):  # 2, 5
-        await server.serve([server.listener])  # 3, 4
+def run(
+    stream: StreamSettings,
+    settings: ApiSettings,
+    listeners: Sequence[socket.socket],
+    *,
+    board: Board | None = None,
+    on_ready: Callable[[Started], None] | None = None,
+    hears: bool = True,
+) -> None:
+    """Do 2 to 5 in this process. The first listener is that of the port, the second that of the admin port.
+
+    With `hears` signals end it; else only `Started.stop` does.
+    """
+    _give_memory_back()
+    admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
+    api = make_app(stream, settings, board=board, admin_port=admin_port)
+    config = _configure(api, settings)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_run(api, _Server(config, listeners, api, on_ready, hears)))
+
+
+async def _run(api: Api, server: "_Server") -> None:
+    async with api.app.router.lifespan_context(api.app):  # 2, 5
+        if threading.current_thread() is threading.main_thread():  # else this process has other things to do
+            gc.collect()
+            gc.freeze()  # what was imported stays: looking through it would hold up requests for tens of milliseconds
+        await server.serve(list(server.listeners))  # 3, 4
 
 
 class _Server(uvicorn.Server):
     """uvicorn's, except that a signal ends `serve` by its return, so that what stands around it can be closed."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[Started], None] | None
+        self,
+        config: uvicorn.Config,
+        listeners: Sequence[socket.socket],
+        api: Api,
+        on_ready: Callable[[Started], None] | None,
+        hears: bool,
     ) -> None:
         super().__init__(config)
-        self.listener, self._on_ready = listener, on_ready
+        self.listeners, self._api, self._on_ready, self._hears = listeners, api, on_ready, hears
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._on_ready is not None:
-            self._on_ready(Started(_url(self.listener), self.stop))
+            self._on_ready(Started(url_of(self.listeners[0]), self.stop))
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_TICKS == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                connection.look(now)  # type: ignore[union-attr]
+            self._api.metrics.share()
+        return await super().on_tick(counter)
 
     def stop(self) -> None:
         self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
+        if not self._hears or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
         finally:
@@ -94,50 +148,50 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, except that a head has a limit (its parser takes any), and that its refusals have the API's shape."""
-
-    _in_head = False
-    _head_bytes = 0
-
-    def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        went_on = self._in_head  # what a head begins with may come behind a body, so it does not count
-        super().data_received(data)
-        if went_on and self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response(f"The request's head is longer than {MAX_HEAD_BYTES} bytes.")
-
-    def send_400_response(self, msg: str) -> None:
-        content = encode(Error(ErrorDetail("bad-request", msg, "Send a request as HTTP/1.1 has it (RFC 9112).")))
-        head = f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + content)
-        self.transport.close()
-
-
-def _configure(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
+def _configure(api: Api, settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=_Protocol,
+        api.gate,
+        http=limited(settings.max_connections, settings.receive_timeout_s),
         ws="none",
         lifespan="off",
         interface="asgi3",
-        log_config=_logging(settings),
-        access_log=settings.access_log,
+        log_config=None,  # logs.py
+        access_log=False,  # gate.py
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
     )
+
+
+def _allow_connections() -> None:
+    """Take as many open files as this process may have: many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _give_memory_back() -> None:
+    """Let a large array's memory go when the array does.
+
+    glibc keeps more and more of it, the larger those were that it was given: 50 MB a worker, after a model was mapped.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such thing
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def _check_reach(listeners: Sequence[socket.socket], stream: StreamSettings, settings: ApiSettings) -> None:
+    """Refuse to be reached by other machines while nobody needs a key."""
+    addresses = [listener.getsockname()[0] for listener in listeners]
+    far = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    if not far or settings.open:
+        return
+    path = keys.path_of(stream, settings)
+    if not keys.Keys(path, settings.api_keys).needed():
+        raise ConfigError(
+            f"host: {far[0]} can be reached from other machines, and there are no API keys in {path}: make one with "
+            "`driftline keys add NAME --role admin`, listen on 127.0.0.1, or say --open where whoever reaches it may "
+            "do all"
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -151,24 +205,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """Return the address that a listener is asked at."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _logging(settings: ApiSettings) -> dict[str, Any]:
-    """Return what uvicorn is to say: its errors, and a line for each request where that was asked for."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"short": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "short"}},
-        "loggers": {
-            "uvicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False},
-            "uvicorn.access": {
-                "level": "INFO" if settings.access_log else "ERROR",
-                "handlers": ["stderr"],
-                "propagate": False,
-            },
-        },
-    }

@@ -1,5 +1,7 @@
 """Where does the API listen, and how much does it take? (See stream/settings.py for how options become flags.)"""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from stream.settings import Settings
@@ -10,10 +12,44 @@ class ApiSettings(Settings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 is every one.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+    admin_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="A port of its own for the docs, the metrics and what needs the role admin; there everything is "
+        "answered, on --port they are not.",
+    )
+    admin_host: str = Field("127.0.0.1", min_length=1, description="Address that the admin port is on.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that answer; they share the model's memory.")
+    open: bool = Field(
+        False, description="Listen to other machines although there are no API keys: whoever reaches it may do all."
+    )
+    keys_file: Path | None = Field(None, description="File of the API keys. Default: api-keys in the data directory.")
+    api_keys: list[str] = Field([], description="Lines as in that file, of more keys.")
+    rate_limit: float | None = Field(
+        None,
+        gt=0,
+        description="Requests a second that one key, or one address without a key, may make. Default: 1000 where keys "
+        "are asked for, else any number.",
+    )
+    cors_origin: list[str] = Field([], description="Origin whose pages may use the API, as https://example.org.")
+    allowed_host: list[str] = Field(
+        [], description="Name with a dot by which the API may be asked where no key is (else: addresses, localhost)."
+    )
     max_items: int = Field(1000, ge=1, le=100_000, description="Texts, messages or labels in one request, at most.")
     max_text_chars: int = Field(100_000, ge=1, le=1 << 24, description="Characters in one text, at most.")
     max_body_bytes: int = Field(8 << 20, ge=1 << 10, le=1 << 30, description="Bytes in a request's body, at most.")
     max_scores: int = Field(100, ge=1, description="Labels in the scores of a prediction, the best ones.")
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Connections of one worker; beyond that, who has kept it waiting longest is closed.",
+    )
+    receive_timeout_s: float = Field(
+        10.0, gt=0, description="A client whose request, or who reads its answer, takes longer is closed."
+    )
+    request_timeout_s: float = Field(30.0, gt=0, description="A request that takes longer is answered with 503.")
     append_timeout_s: float = Field(
         10.0, gt=0, description="A record that is not durable after this long is answered with 503."
     )

@@ -4,7 +4,8 @@ A published model changes under whoever asks it (learner/snapshot.py), so a labe
 looks into the data directory for newer files, after a start of the learner or a change of a model's size, for what
 stands beside the model, and for the learner's status; everyone else reads attributes, each replaced whole by one
 assignment. A file is mapped and its model asked once before it is put there, so no request waits for that. Nothing in
-the data directory is changed. What the last look could not read stays as it was before.
+the data directory is changed. What the last look could not read stays as it was before. Where somebody rolled back to
+a version, that one is served (learner/chosen.py).
 """
 
 import logging
@@ -14,7 +15,9 @@ from typing import Final
 
 import msgspec
 
-from learner.snapshot import Follower, Model, Snapshot, SnapshotInfo
+from learner.chosen import Chosen
+from learner.lock import last_epoch
+from learner.snapshot import Model, Snapshot, SnapshotInfo
 from learner.status import Status, read_status
 from stream.errors import ConfigError
 
@@ -34,6 +37,7 @@ class Served(msgspec.Struct, frozen=True):
     info: SnapshotInfo  # at the thread's last look; an answer has its own
     quick: Model  # on the event loop only
     bulk: Model  # in Predictor's thread only
+    snapshot: Snapshot  # for those who need a model of their own
     changed_at: float  # seconds since 1970, when this version was first seen published
 
 
@@ -44,9 +48,10 @@ class Watcher:
         self.served: Served | None = None
         self.status: Status | None = None
         self.snapshot_problem: str | None = None
+        self.pinned_to: str | None = None  # the version that is served in the latest's place
         self.status_problem: str | None = None
         self._data, self._allow_pickle = data, allow_pickle
-        self._follower = Follower(data / "snapshots", allow_pickle=allow_pickle)
+        self._chosen = Chosen(data, allow_pickle=allow_pickle)
         self._newest: Snapshot | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot-watcher", daemon=True)
@@ -73,7 +78,7 @@ class Watcher:
 
     def _look_for_snapshot(self, *, starting: bool = False) -> None:
         try:
-            newest = self._follower.look()
+            newest = self._chosen.look()
             if newest is not None:
                 self._serve(newest)
         except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, the model before goes on answering)
@@ -84,7 +89,7 @@ class Watcher:
                 _LOG.error("%s", problem)
             self.snapshot_problem = problem
             return
-        self.snapshot_problem = None
+        self.pinned_to, self.snapshot_problem = self._chosen.pinned_to, self._chosen.problem
 
     def _serve(self, newest: Snapshot) -> None:
         known, info = self.served, newest.info()
@@ -96,12 +101,15 @@ class Watcher:
             models = known.quick, known.bulk
         same = known is not None and known.info.version == info.version
         changed_at = known.changed_at if known is not None and same else info.published_at
-        self.served = Served(info, *models, changed_at)
+        self.served = Served(info, *models, newest, changed_at)
         self._newest = newest
 
     def _look_for_status(self) -> None:
         try:
-            self.status = read_status(self._data) or self.status
+            found = read_status(self._data)
+            # One of a lower epoch was put there by a learner that was overtaken and did not know it yet.
+            if found is not None and found.epoch >= last_epoch(self._data):
+                self.status = found
             self.status_problem = None
         except Exception as error:  # noqa: BLE001, RUF100  (damaged, not readable: it is shown, and read again)
             self.status_problem = str(error)

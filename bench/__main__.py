@@ -5,7 +5,8 @@
 3. Measure speed (speed.py).
 4. Write tables and pictures.
 
-With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py).
+With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py); with
+`--trees ROWS` only `tree` beside River's, and its memory (trees.py).
 """
 
 import shlex
@@ -19,9 +20,10 @@ import typer
 from bench.pipeline import measure_pipelines
 from bench.plots import plot_quality, plot_speed
 from bench.quality import PEERS, Launcher, Quality, measure
-from bench.report import write_pipelines, write_report
+from bench.report import write_pipelines, write_report, write_trees
 from bench.speed import Speed, measure_speed
 from bench.streams import DRIFTS, Stream, make_stream, read_stream
+from bench.trees import measure_tree_memory, measure_trees
 from learner.models import REGISTRY, make_classifier
 from stream.errors import ConfigError, DriftlineError
 
@@ -76,6 +78,10 @@ def main(
             min=0, help="measure only the path from the log to the model, by so many messages and their labels"
         ),
     ] = 0,
+    trees: Annotated[
+        int, typer.Option(min=0, help="measure only `tree` beside River's, on so many rows, and its memory")
+    ] = 0,
+    memory_texts: Annotated[int, typer.Option(min=1, help="after how many texts the memory of `tree` is read")] = 10**6,
     kafka: Annotated[
         str | None, typer.Option(help="brokers for --pipeline; else one is started, as for the tests")
     ] = None,
@@ -91,6 +97,15 @@ def main(
             write_pipelines(path, _command(None), measured)
             typer.echo(path.read_text(encoding="utf-8"))
             return
+        launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds)
+        if trees:
+            found = [read_stream(file, trees) for file in files] if files else [make_stream("steady", trees)]
+            path = report or out / "TREES.md"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            measured_trees = measure_trees(launcher, found, trees, repetitions, typer.echo)
+            write_trees(path, _command(files), measured_trees, measure_tree_memory(memory_texts))
+            typer.echo(path.read_text(encoding="utf-8"))
+            return
         known_streams = QUICK_STREAMS if quick and streams is None else tuple(DRIFTS)
         known_peers = QUICK_PEERS if quick and peers is None else PEERS
         our_names = models.split(",") if models else list(REGISTRY)
@@ -104,7 +119,6 @@ def main(
             found = [make_stream(name, rows) for name in _chosen(streams, known_streams, "stream")]
         if len({stream.name for stream in found}) < len(found):
             raise ConfigError("two files have the same name, and each name is one picture")
-        launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds)
         out.mkdir(parents=True, exist_ok=True)
         rounds = [
             [_quality(stream, our_names, peer_names, launcher, late, out) for stream in found]

@@ -41,6 +41,10 @@ GAP_S: Final = 0.25  # between two labels, at most
 PACE_S: Final = 0.02  # between two requests for a prediction, and between two looks for a label
 CHUNK: Final = 100  # messages appended at once
 TEXTS: Final = 2000
+HEADING: Final = (
+    "| model | learning | label shows, ms p50 / p99 | predict, ms p50 / p99 | labels/s | pause, ms median / worst "
+    "| checkpoint, s | API's own MB |\n|---|---|---|---|---|---|---|---|"
+)
 
 
 class Phase(NamedTuple):
@@ -62,19 +66,25 @@ def main(
     checkpoint_interval_s: Annotated[float, typer.Option(min=0.1)] = 5.0,
 ) -> None:
     """Measure how soon labels show."""
-    phases = {"idle": None, f"{rate:,.0f}/s": (rate, backlog), "full speed": (float("inf"), backlog)}
-    typer.echo(
-        "| model | learning | label shows, ms p50 / p99 | predict, ms p50 / p99 | labels/s | pause, ms median / worst "
-        "| checkpoint, s | API's own MB |\n|---|---|---|---|---|---|---|---|"
-    )
+    typer.echo(HEADING)
     for model in models or MODELS:
-        with _running(model, checkpoint_interval_s) as (stream, http, pid):
-            for name, flood in phases.items():
-                with _flooding(stream, str(http.base_url), flood):
-                    typer.echo(_row(model, _measure(name, stream, http, labels), _own_bytes(pid)))
+        for phase, own_bytes in measure_model(model, labels, rate, backlog, checkpoint_interval_s):
+            typer.echo(row(model, phase, own_bytes))
 
 
-def _row(model: str, phase: Phase, own_bytes: int) -> str:
+def measure_model(
+    model: str, labels: int, rate: float = 2000, backlog: int = 1000, checkpoint_interval_s: float = 5.0
+) -> Iterator[tuple[Phase, int]]:
+    """Give each phase as it ends, and the API's own memory then."""
+    phases = {"idle": None, f"{rate:,.0f}/s": (rate, backlog), "full speed": (float("inf"), backlog)}
+    with _running(model, checkpoint_interval_s) as (stream, http, pid):
+        for name, flood in phases.items():
+            with _flooding(stream, str(http.base_url), flood):
+                yield _measure(name, stream, http, labels), _own_bytes(pid)
+
+
+def row(model: str, phase: Phase, own_bytes: int) -> str:
+    """Return a row of the table."""
     shown, predict = (np.percentile(values, [50, 99]) for values in (phase.shown_ms, phase.predict_ms))
     pauses = f"{np.median(phase.pauses_ms):.0f} / {max(phase.pauses_ms):.0f}" if phase.pauses_ms else "-"
     whole = f"{np.median(phase.checkpoints_s):.2f}" if phase.checkpoints_s else "-"

@@ -15,6 +15,8 @@ from typing import Final
 from bench.pipeline import MODEL, N_CHARS, WAYS, Pipeline
 from bench.quality import Quality, Run, Score
 from bench.speed import WHAT, Speed
+from bench.trees import BATCH, RIVER, WORDS, TreeMemory, Trees
+from learner.tree import MIB
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
@@ -51,10 +53,34 @@ def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> 
     head = ["log", "partitions", "records", "", "records/s", "of the bare client", "processor, microseconds a record"]
     head.append("its last tenth beside the first")
     text = (
-        f"    {command}\n\n{_cpu()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters and as "
-        f"many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
+        f"    {command}\n\n{cpu_name()}, {os.cpu_count()} cores, broker included. Messages of {N_CHARS} characters "
+        f"and as many labels, `{MODEL}`; medians of {len(pipelines[0].runs[WAYS[0]])} runs that took turns."
     )
     path.write_text(f"{text}\n\n{_table(head, rows)}\n", encoding="utf-8")
+
+
+def write_trees(path: Path, command: str, trees: Sequence[Trees], memory: TreeMemory) -> None:
+    """Write how fast the trees are, and what ours takes."""
+    rows = []
+    for found in trees:
+        cells = [found.stream, f"{found.rows:,}", f"{found.mean_length:,.0f}"]
+        if found.why_not:
+            rows.append([*cells, f"skipped: {found.why_not}", "", "", "", ""])
+            continue
+        cells.append(f"{found.rate(RIVER):,.0f}")
+        for system in (WORDS, "tree"):
+            cells += [f"{found.rate(system):,.0f}", f"**{found.times(system):,.0f}**"]
+        rows.append(cells)
+    head = ["stream", "rows", "characters a text", RIVER, WORDS, "times River's", "tree", "times River's"]
+    repetitions = max((len(rates) for found in trees for rates in found.rates.values()), default=0)
+    text = (
+        f"    {command}\n\n{cpu_name()}, one core. Texts predicted and learned in a second of processor time, medians "
+        f"of {repetitions} runs that took turns on the same rows. `{RIVER}` and `{WORDS}` have words, `tree` has pairs "
+        f"and character n-grams too.\n\n{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word "
+        f"is new, `tree` takes {memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first "
+        f"{BATCH:,} its process has grown by {memory.grown / MIB:.1f} MiB."
+    )
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _link(report: Path, pictures: Path | None, name: str) -> str:
@@ -84,7 +110,7 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
     lines = [
         "# Measured",
         f"    {command}",
-        f"{_cpu()}, {os.cpu_count()} cores, of which each system used one; {platform.system()}, "
+        f"{cpu_name()}, {os.cpu_count()} cores, of which each system used one; {platform.system()}, "
         f"Python {platform.python_version()}. Versions: {', '.join(f'{k} {v}' for k, v in sorted(versions.items()))}.",
         "Each row is predicted, then learned. Log loss is over the rows whose label had been learned before: "
         "scikit-learn and Vowpal Wabbit are told all labels in advance and foresee the others, no one else can. "
@@ -97,7 +123,8 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
     return "\n\n".join(lines)
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return the processor's name."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text(errors="replace").splitlines():
             if line.startswith("model name"):

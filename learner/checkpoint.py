@@ -7,7 +7,7 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
     checkpoints/000000000042/     named after the last batch in it
         model.safetensors         the classifier's arrays
         progress.safetensors      the metrics' arrays
-        drift.safetensors         the drift alarms' windows
+        drift.safetensors         the drift alarms' windows, and the publish gate's
         window-0.msgpack ...      one for each partition of the messages
         manifest.json             Manifest
         SHA256SUMS
@@ -15,8 +15,9 @@ the learner's state back byte for byte. No pickle: safetensors, msgpack and JSON
 
 import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,15 +29,18 @@ from learner.alarms import Alarms
 from learner.classifier import State
 from learner.durable import Parts
 from learner.losses import Losses
+from learner.rebuilt import Rebuilt
 from learner.settings import Rules
 from stream.errors import StateError
 from stream.limits import JoinCounts
+from stream.log import TopicPartition
+from stream.quota import Quotas
 
 FORMAT: Final = 2
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
-_TYPES: Final = {
+TYPES: Final = {
     np.dtype(code).str: name
     for name, code in {
         "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
@@ -44,7 +48,25 @@ _TYPES: Final = {
     }.items()
 }  # fmt: skip
 
+_T = TypeVar("_T")
 Offsets = dict[str, dict[str, int]]  # topic, partition's number as text (JSON has no other keys), offset
+
+
+def by_topic(offsets: Mapping[TopicPartition, _T]) -> dict[str, dict[str, _T]]:
+    """Return offsets, or what else each partition has, as JSON has them."""
+    found: dict[str, dict[str, _T]] = {}
+    for partition, offset in offsets.items():
+        found.setdefault(partition.topic, {})[str(partition.partition)] = offset
+    return found
+
+
+def by_partition(offsets: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition, _T]:
+    """Return what `by_topic` was given."""
+    return {
+        TopicPartition(topic, int(number)): offset
+        for topic, of_topic in offsets.items()
+        for number, offset in of_topic.items()
+    }
 
 
 class Counts(msgspec.Struct):
@@ -56,6 +78,15 @@ class Counts(msgspec.Struct):
     updates: int = 0  # labels_learned, and what was learned of expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
+    clock_jumps: int = 0  # timestamps too far from the log's clock to count
+    over_quota: int = 0  # labels beyond their source's quota; rejected, too
+    unwritten: int = 0  # predictions too large for the log even without scores
+    rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
+
+    def reject(self, error: str) -> None:
+        """Count a record that goes to the dead-letter topic."""
+        self.rejected += 1
+        self.rejected_by[error] = self.rejected_by.get(error, 0) + 1
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -70,7 +101,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     rules: Rules
     labels: list[str]
     positions: Offsets  # the next offset of each partition
-    clocks: Offsets  # the highest timestamp taken of each partition, ms
+    clocks: Offsets  # of each partition behind the last record taken, ms
     counts: Counts
     join_counts: JoinCounts
     alarms: Alarms
@@ -78,6 +109,10 @@ class Manifest(msgspec.Struct, kw_only=True):
     identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
+    rebuilt: Rebuilt | None = None  # how the model was built anew last
+    ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
+    clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
+    quotas: Quotas = msgspec.field(default_factory=Quotas)
 
 
 class Checkpoint(msgspec.Struct):
@@ -100,19 +135,32 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted((path for path in root.glob("[0-9]*") if path.is_dir()), reverse=True)
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint and return where it lies, once it is durable. Nothing large is copied."""
-    files: dict[str, Parts] = {
+def save_checkpoint(
+    root: Path, checkpoint: Checkpoint, name: str | None = None, check: Callable[[], None] = lambda: None
+) -> Path:
+    """Write a checkpoint and return where it lies, once it is durable. Nothing large is copied.
+
+    `check` is called when all is written, before it counts. One of the same batch that a learner wrote while it was
+    overtaken is set aside.
+    """
+    files = state_files(checkpoint)
+    files["manifest.json"] = [msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1)]
+    sums = "".join(f"{sha256(parts)}  {name}\n" for name, parts in sorted(files.items()))
+    path, epoch = root / name if name else path_of(root, checkpoint.manifest.batch), checkpoint.manifest.epoch
+    if name is None and path.exists() and (found := load_checkpoint(path).manifest.epoch) < epoch:
+        durable.rename(path, f"overtaken-{path.name}-{found}")
+    durable.write_directory(path, files | {"SHA256SUMS": [sums.encode()]}, mark=f"-{epoch:08d}", check=check)
+    return path
+
+
+def state_files(checkpoint: Checkpoint) -> dict[str, Parts]:
+    """Return the files of a checkpoint but for its manifest: the same state gives the same bytes."""
+    return {
         "model.safetensors": lay_out(checkpoint.model),
         "progress.safetensors": lay_out(checkpoint.progress),
         "drift.safetensors": lay_out(checkpoint.drift),
         **{f"window-{number}.msgpack": window for number, window in enumerate(checkpoint.windows)},
-        "manifest.json": [msgspec.json.format(msgspec.json.encode(checkpoint.manifest), indent=1)],
     }
-    sums = "".join(f"{_sha256(parts)}  {name}\n" for name, parts in sorted(files.items()))
-    path = path_of(root, checkpoint.manifest.batch)
-    durable.write_directory(path, files | {"SHA256SUMS": [sums.encode()]})
-    return path
 
 
 def lay_out(state: State) -> Parts:
@@ -123,14 +171,15 @@ def lay_out(state: State) -> Parts:
     end = 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        header[name] = {"dtype": _TYPES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
+        header[name] = {"dtype": TYPES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
     encoded = msgspec.json.encode(header)
     encoded += b" " * (-len(encoded) % 8)
     flat = (np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values())
     return [len(encoded).to_bytes(8, "little"), encoded, *flat]
 
 
-def _sha256(parts: Parts) -> str:
+def sha256(parts: Parts) -> str:
+    """Return the SHA-256 of a file's content, as SHA256SUMS has it."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -145,9 +194,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     StateError : a file is missing or not what SHA256SUMS says, or another version of Driftline wrote it.
     """
     try:
-        sums = _read_sums(path)
+        sums = read_sums(path)
         manifest = msgspec.json.decode(_read(path, "manifest.json", sums), type=Manifest)
-        if manifest.batch != int(path.name):
+        if path.name.isdigit() and manifest.batch != int(path.name):
             raise ValueError(f"it is of batch {manifest.batch}")
         return Checkpoint(
             manifest,
@@ -156,6 +205,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
             safetensors.numpy.load(_read(path, "drift.safetensors", sums)),
             [[_read(path, f"window-{number}.msgpack", sums)] for number in range(manifest.rules.partitions)],
         )
+    except _DAMAGES as error:
+        raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read what a checkpoint says of itself, not what it holds. Raises StateError."""
+    try:
+        return msgspec.json.decode(_read(path, "manifest.json", read_sums(path)), type=Manifest)
     except _DAMAGES as error:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
 
@@ -194,7 +251,8 @@ def prune(root: Path) -> int:
     return int(paths[:KEPT][-1].name)
 
 
-def _read_sums(path: Path) -> dict[str, str]:
+def read_sums(path: Path) -> dict[str, str]:
+    """Return the SHA-256 that each file of a checkpoint must have. Raises OSError where it cannot be read."""
     lines = [line.partition("  ") for line in (path / "SHA256SUMS").read_text().splitlines()]
     return {name: expected for expected, _, name in lines}
 
@@ -209,7 +267,7 @@ def _read(path: Path, name: str, sums: dict[str, str]) -> bytes:
 def _refuse_unknown_format(path: Path) -> None:
     """Raise where the checkpoint is whole and of another format: a damaged one must not look like a newer one."""
     try:
-        found = msgspec.json.decode(_read(path, "manifest.json", _read_sums(path)))["format"]
+        found = msgspec.json.decode(_read(path, "manifest.json", read_sums(path)))["format"]
     except _DAMAGES:
         return  # that is said by whoever reads it whole
     if found != FORMAT:

@@ -23,6 +23,8 @@ from stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
 State = dict[str, NDArray[Any]]
+_NO_TARGET: NDArray[np.int32] = np.full(1, -1, np.int32)  # of one text, and its weight; only read
+_NO_WEIGHT: NDArray[np.float32] = np.ones(1, np.float32)
 
 
 class TooManyLabels(DriftlineError):
@@ -164,6 +166,8 @@ class Classifier(ABC):
 
     def predict_proba_many(self, texts: Sequence[str]) -> Scores:
         """Return the scores of texts; changes nothing."""
+        if len(texts) == 1:
+            return self.score_and_learn(texts, _NO_TARGET, _NO_WEIGHT)
         return self.score_and_learn(texts, np.full(len(texts), -1, np.int32), np.ones(len(texts), np.float32))
 
     def predict_many(self, texts: Sequence[str]) -> list[str | None]:

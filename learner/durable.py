@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from stream.errors import DiskFull, SyncFailed
+from stream.errors import DiskFull, StateError, SyncFailed
 
 TEMPORARY: Final = ".writing-"
 # EFBIG: a limit on the size of files, which may be raised like a quota.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 # Synced so often while a large file is written: another file's sync may have to wait for what is not on the disk yet.
 SYNC_BYTES: Final = 4 << 20
 
@@ -36,8 +37,20 @@ def make_directory(directory: Path) -> None:
         sync_directory(made.parent)
 
 
-def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
+def write_directory(
+    directory: Path,
+    files: Mapping[str, Parts],
+    links: Mapping[str, Path] | None = None,
+    mark: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Make a directory with these files appear at once, or not at all.
+
+    Parameters
+    ----------
+    links : files that are durable already, by the name under which they are to stand in it, too
+    mark : stands in its name until it is whole, so that no other process writes into it
+    check : called when all is written, before the directory appears; what it raises prevents that
 
     Raises
     ------
@@ -48,7 +61,7 @@ def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
     if directory.exists():
         raise FileExistsError(f"{directory} is there already")
     make_directory(directory.parent)
-    partial = directory.with_name(TEMPORARY + directory.name)
+    partial = directory.with_name(TEMPORARY + directory.name + mark)
     remove(partial)  # left by a process that was killed
     try:
         with explained(directory):
@@ -57,9 +70,12 @@ def write_directory(directory: Path, files: Mapping[str, Parts]) -> None:
                 with (partial / name).open("xb", buffering=0) as file:
                     _write_parts(file, parts, partial / name)
                     _sync(file.fileno(), partial / name)
+            for name, source in (links or {}).items():
+                _link(source, partial / name)
             sync_directory(partial)
+            check()
             partial.rename(directory)
-    except (OSError, DiskFull):
+    except (OSError, StateError):
         remove(partial)
         raise
     sync_directory(directory.parent)
@@ -118,8 +134,8 @@ def rewrite(file: BinaryIO, content: bytes, path: Path) -> None:
     """Put something small in an open file's place; after a power cut it may be torn."""
     with explained(path):
         file.seek(0)
-        file.truncate()
         _write_all(file, content)
+        file.truncate()
     _sync(file.fileno(), path)
 
 
@@ -144,16 +160,16 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, mark: str = "") -> None:
     """Put new content in a file's place at once, for readers in other processes.
 
-    Not durable: for what can be made again.
+    Not durable: for what can be made again. `mark`: as in `write_directory`.
 
     Raises
     ------
     DiskFull : there is no room; the content before is still there.
     """
-    partial = path.with_name(TEMPORARY + path.name)
+    partial = path.with_name(TEMPORARY + path.name + mark)
     try:
         with explained(path), partial.open("wb", buffering=0) as file:
             _write_all(file, content)
@@ -180,7 +196,11 @@ def remove(path: Path) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Delete what processes that were killed left half-written."""
+    """Delete what processes that were killed left half-written or half-deleted.
+
+    That they have this name, and no other any more, is made durable first.
+    """
+    sync_directory(directory)
     for path in directory.glob(TEMPORARY + "*"):
         remove(path)
 
@@ -207,6 +227,18 @@ def _write_parts(file: BinaryIO, parts: Parts, path: Path) -> None:
             if unsynced >= SYNC_BYTES:
                 _sync(file.fileno(), path, os.fdatasync)
                 unsynced = 0
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file that will not change a second name; a copy where the file system has no such thing."""
+    try:
+        path.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with path.open("xb", buffering=0) as file:
+            _write_parts(file, [source.read_bytes()], path)
+            _sync(file.fileno(), path)
 
 
 def _write_all(file: BinaryIO, content: bytes | memoryview) -> None:

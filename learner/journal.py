@@ -5,7 +5,7 @@ before anything that follows from its batch is seen outside. The log has the rec
 tail (the machine went down while an entry was written) is left out: nobody had seen anything of its batch. An entry
 that does not hold and has others behind it was damaged later: that is refused.
 
-    file   = magic, entry*
+    file   = magic, entry*                 DRIFTLINE-JOURNAL-1 had no numbers of records
     entry  = length uint32, crc32 uint32 of the body (little endian), body
     body   = msgpack; the first entry is Head, the others Applied
 """
@@ -24,7 +24,8 @@ from stream.errors import StateError
 from stream.log import TopicPartition
 from stream.merge import Span
 
-MAGIC: Final = b"DRIFTLINE-JOURNAL-1\n"
+MAGIC: Final = b"DRIFTLINE-JOURNAL-2\n"
+READABLE: Final = (MAGIC, b"DRIFTLINE-JOURNAL-1\n")
 MAX_ENTRY_BYTES: Final = 1 << 24
 SEARCHED: Final = 1 << 16  # bytes behind a torn entry in which there must be no whole one
 _FRAME: Final = struct.Struct("<II")
@@ -40,12 +41,21 @@ class Head(msgspec.Struct, array_like=True):
     partitions: list[TopicPartition]
 
 
+class _Span(msgspec.Struct, array_like=True):
+    """A span, as it is written."""
+
+    partition: _Natural  # its number
+    start: _Natural
+    end: _Natural
+    records: _Natural | None = None
+
+
 class _Entry(msgspec.Struct, array_like=True):
     """One batch, as it is written."""
 
     batch: int
     delivered: int  # the last batch up to which all output is durable in the log
-    spans: list[tuple[_Natural, _Natural, _Natural]]  # the partition's number, start, end
+    spans: list[_Span]
 
 
 class Journal:
@@ -58,7 +68,7 @@ class Journal:
 
     def append(self, batch: int, delivered: int, spans: Sequence[Span]) -> None:
         """Write a batch down and return once it is durable. Raises DiskFull: then nothing was written."""
-        numbered = [(self._numbers[span.partition], span.start, span.end) for span in spans]
+        numbered = [_Span(self._numbers[span.partition], span.start, span.end, span.records) for span in spans]
         self._file.append(self._frame(_Entry(batch, delivered, numbered)))
 
     def close(self) -> None:
@@ -77,7 +87,13 @@ def path_of(root: Path, checkpoint: int, epoch: int) -> Path:
 
 def last_epoch(root: Path) -> int:
     """Return the highest epoch that wrote a journal, 0 where none did."""
-    return max((int(path.stem.partition("-")[2]) for path in root.glob("[0-9]*.journal")), default=0)
+    return max((_place(path)[1] for path in root.glob("[0-9]*.journal")), default=0)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Return the checkpoint and the epoch of a journal, by its name."""
+    checkpoint, _, epoch = path.stem.partition("-")
+    return int(checkpoint), int(epoch)
 
 
 def settle(root: Path) -> None:
@@ -99,14 +115,19 @@ class Applied(NamedTuple):
 def read_since(root: Path, batch: int) -> list[Applied]:
     """Return the batches that were applied after a checkpoint, in their order.
 
+    A learner's first journal begins where it took over. What the journals of those before it have beyond that was
+    written by one that was overtaken and did not know it yet: nobody saw anything of it, and it is left out.
+
     Raises
     ------
     StateError : a journal is missing or damaged.
     """
     found: list[Applied] = []
-    for path in sorted(root.glob("[0-9]*.journal")):
-        if int(path.name.partition("-")[0]) >= batch:
-            found += read_journal(path)
+    places = {path: _place(path) for path in sorted(root.glob("[0-9]*.journal"))}
+    for path, (checkpoint, epoch) in places.items():
+        if checkpoint >= batch:
+            last = min((start for start, later in places.values() if later > epoch), default=None)
+            found += [applied for applied in read_journal(path) if last is None or applied.batch <= last]
     for expected, applied in enumerate(found, start=batch + 1):
         if applied.batch != expected:
             raise StateError(f"{root}: batch {expected} is missing, {applied.batch} follows; a journal is missing")
@@ -116,7 +137,7 @@ def read_since(root: Path, batch: int) -> list[Applied]:
 def prune(root: Path, batch: int) -> None:
     """Delete the journals that end before a checkpoint."""
     for path in root.glob("[0-9]*.journal"):
-        if int(path.name.partition("-")[0]) < batch:
+        if _place(path)[0] < batch:
             durable.remove(path)
 
 
@@ -128,7 +149,7 @@ def read_journal(path: Path) -> list[Applied]:
     StateError : this is no journal, one of another format, or a damaged one.
     """
     content = path.read_bytes()
-    if not content.startswith(MAGIC):
+    if not content.startswith(READABLE):
         raise StateError(f"{path} is not a journal of this version of Driftline (it begins with {content[:20]!r})")
     bodies = _bodies(content)
     try:
@@ -143,7 +164,7 @@ def read_journal(path: Path) -> list[Applied]:
 
 
 def _applied(head: Head, entry: _Entry) -> Applied:
-    spans = [Span(head.partitions[number], start, end) for number, start, end in entry.spans]
+    spans = [Span(head.partitions[span.partition], span.start, span.end, span.records) for span in entry.spans]
     return Applied(entry.batch, entry.delivered, spans, head.rules)
 
 

@@ -1,5 +1,27 @@
 """With what are the learner's kernels compiled? With the stream's: stream/kernels.py."""
 
-from stream.kernels import copy, kernel, prefetch
+from stream.kernels import (
+    AT_ONCE,
+    copy,
+    count_bits,
+    eight_bytes,
+    first_bit,
+    in_range,
+    inlined,
+    kernel,
+    prefetch,
+    same,
+)
 
-__all__ = ["copy", "kernel", "prefetch"]
+__all__ = [
+    "AT_ONCE",
+    "copy",
+    "count_bits",
+    "eight_bytes",
+    "first_bit",
+    "in_range",
+    "inlined",
+    "kernel",
+    "prefetch",
+    "same",
+]

@@ -17,13 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.classifier import Classifier, Scores, State, options_set, spec_of
-from learner.experts import LANES, MAX_REPEATS, N_LABELS, REFUSED, ask_for, learn_label, place, softmax, to_gradients
-from learner.kernels import copy, kernel
+from learner.experts import (
+    LANES,
+    MAX_REPEATS,
+    N_LABELS,
+    REFUSED,
+    adagrad,
+    ask_for,
+    learn_label,
+    place,
+    softmax,
+    to_gradients,
+)
+from learner.kernels import copy, inlined, kernel
 from learner.parts import Hashed, Part, linear_part
 from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
+ONE, TWO, THREE, FOUR = map(np.uint64, (1, 2, 3, 4))  # indices without sign are not looked at for < 0
 FIRST_SUM: Final = np.float32(1e-5)  # keeps the first step of a weight finite when its gradient is tiny
 
 
@@ -76,9 +88,9 @@ class Linear(Classifier):
         )
         self._buffers = text_buffers(self.settings)
         self._rows: NDArray[np.float32] = np.empty((2, self.max_labels), np.float32)
-        places = self.settings.max_features + 1 + LANES
+        places = self.settings.max_features + 1 + 2 * LANES
         self._bases: NDArray[np.int64] = np.empty((2, places), np.int64)
-        self._planes: NDArray[np.float32] = np.zeros((3, places), np.float32)
+        self._planes: NDArray[np.float32] = np.zeros((9, places), np.float32)
 
     @property
     def n_refused(self) -> int:
@@ -154,6 +166,47 @@ def score(slots, bases, values, n, n_labels, out):  # type: ignore[no-untyped-de
             out[label] += row[2 * label] * x
 
 
+@inlined
+def score_two(slots, bases, values, n, rows):  # type: ignore[no-untyped-def]
+    """Return the scores of two labels, and leave the row of each feature, and zeros, in `rows`: [4 * n + LANES].
+
+    Four sums each take every fourth feature, and are added up at last: one alone has to wait for each step.
+    """
+    for i in range(n):
+        at, to = TWO * np.uint64(bases[i]), FOUR * np.uint64(i)
+        w, s, other_w, other_s = slots[at], slots[at + ONE], slots[at + TWO], slots[at + THREE]
+        rows[to], rows[to + ONE], rows[to + TWO], rows[to + THREE] = w, s, other_w, other_s
+    for lane in range(LANES):
+        rows[np.uint64(4 * n + lane)] = 0
+    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    e, f, g, h = a, b, c, d
+    for i in range(0, n, 4):
+        four, x = rows[4 * i : 4 * i + 16], values[i : i + 4]
+        a, b, c, d = a + four[0] * x[0], b + four[4] * x[1], c + four[8] * x[2], d + four[12] * x[3]
+        e, f, g, h = e + four[2] * x[0], f + four[6] * x[1], g + four[10] * x[2], h + four[14] * x[3]
+    return (a + b) + (c + d), (e + f) + (g + h)
+
+
+@inlined
+def learn_two(slots, bases, values, n, p, rate, part, kept, rows, gradients):  # type: ignore[no-untyped-def]
+    """Take an AdaGrad step of both labels' weights of every feature, whose rows `score_two` has left in `rows`.
+
+    All steps are from what stood there before; where the rows of two features meet the later one's values count.
+    """
+    first, second = p[0], p[1]
+    for i in range(n):
+        to = TWO * np.uint64(i)
+        gradients[to], gradients[to + ONE] = first * values[i], second * values[i]
+    step = rate * part
+    for i in range((2 * n + LANES - 1) // LANES * LANES):
+        at = TWO * np.uint64(i)
+        rows[at], rows[at + ONE] = adagrad(rows[at], rows[at + ONE] * kept, gradients[i], step, part, FIRST_SUM)
+    for i in range(n):
+        to, at = TWO * np.uint64(bases[i]), FOUR * np.uint64(i)
+        w, s, other_w, other_s = rows[at], rows[at + ONE], rows[at + TWO], rows[at + THREE]
+        slots[to], slots[to + ONE], slots[to + TWO], slots[to + THREE] = w, s, other_w, other_s
+
+
 @kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
@@ -170,7 +223,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     slots : float32 [2 * 2**bits], weight and decayed sum of squared gradients; changed
     known : uint8 [max_labels], 1 for a label that was learned; changed
     counters : int64 [2], one past the last known label; texts refused; changed
-    rows, bases, planes : float32 [2, max_labels], int64 [2, features], float32 [3, features], overwritten
+    rows, bases, planes : float32 [2, max_labels], int64 [2, features], float32 [9, features], overwritten
     scores : float32 [n_texts, labels], changed: the probabilities
 
     Notes
@@ -186,6 +239,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     rate, chars_value, kept = arguments
     z, p = rows[0], rows[1]
     values, work = planes[0], (planes[1], planes[2])
+    two, gradients = planes[3:7].reshape(-1), planes[7:].reshape(-1)  # of two labels
     max_labels = known.shape[0]
     one = np.float32(1)
     n_texts = targets.shape[0]
@@ -218,7 +272,10 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             target = np.int32(-1)
             n_scored = n_labels
         for repeat in range(MAX_REPEATS + 1):
-            score(slots, places, values, n, n_scored, z)
+            if n_scored == 2:
+                z[0], z[1] = score_two(slots, places, values, n, two)
+            else:
+                score(slots, places, values, n, n_scored, z)
             finite = True
             is_new = target >= 0 and known[target] == 0
             if repeat == 0:
@@ -240,12 +297,15 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if not to_gradients(p, target, n_scored):
                 break
             part = min(weight_left, one)
-            for label in range(n_scored):
-                if p[label] != 0:
-                    offsets = (2 * label, 2 * label + 1)
-                    learn_label(
-                        (slots, slots), 2, offsets, places, values, n, p[label], rate, part, kept, FIRST_SUM, work
-                    )
+            if n_scored == 2:
+                learn_two(slots, places, values, n, p, rate, part, kept, two, gradients)
+            else:
+                for label in range(n_scored):
+                    if p[label] != 0:
+                        offsets = (2 * label, 2 * label + 1)
+                        learn_label(
+                            (slots, slots), 2, offsets, places, values, n, p[label], rate, part, kept, FIRST_SUM, work
+                        )
             weight_left -= part
             if weight_left <= 0:
                 break

@@ -2,53 +2,143 @@
 
 An exclusive lock on a file, held until the process ends, and a number, the epoch, that rises with each start. What a
 learner writes carries its epoch, so that readers can tell the newest from one that was overtaken.
+
+A learner that stands still (stopped, or on a machine that cannot be reached) keeps its lock. `take_over` puts another
+file in the place of the locked one, with a higher epoch. Whoever finds another line there than its own was overtaken:
+it looks before each thing that it writes (`check`), and ends. What it had decided to write before, and wrote after, is
+one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint of
+what came before the takeover, records that the other sends too, with the same content. Proved by
+tests/faults/test_fencing.py.
 """
 
 import fcntl
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 from learner import durable
-from stream.errors import StateError
+from stream.errors import Overtaken, StateError
 
 FILE: Final = "learner.lock"
+NEXT: Final = "learner.lock.next"  # the file that a takeover puts in its place
+LINE_BYTES: Final = 200
+
+
+@contextmanager
+def alone(path: Path, refusal: str = "") -> Iterator[None]:
+    """Hold the lock on a file, which is made if it is not there; wait for it, or raise StateError with `refusal`."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError:
+            raise StateError(refusal) from None
+        yield
 
 
 class Lock:
-    """The right to change a data directory.
+    """The right to change a data directory. `check` may be called by any thread.
 
     Raises
     ------
-    StateError : another learner has it.
+    StateError : another learner has it, and it is not to be taken.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, take_over: bool = False) -> None:
         durable.make_directory(data)
         self._path = data / FILE
-        self._file = self._path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read(200).decode(errors="replace").strip()
-            self._file.close()
+        self._line: bytes | None = None
+        file = _locked(self._path)
+        if file is None and take_over:
+            file = self._overtake(data / NEXT)
+        if file is None:
             raise StateError(
-                f"another learner is at work on {data} ({holder or 'it has just started'}); "
-                "stop it first, or give this one a --data directory of its own"
-            ) from None
+                f"another learner is at work on {data} ({_said(self._path) or 'it has just started'}); stop it first, "
+                "or give this one a --data directory of its own; where it stands still for good, --take-over ends it"
+            )
+        self._file = file
 
     def announce(self, epoch: int) -> None:
-        """Write down who holds the lock. It may be torn by a power cut: the journals' names have their epochs, too."""
-        durable.rewrite(self._file, f"process {os.getpid()}, epoch {epoch}\n".encode(), self._path)
+        """Write down who holds the lock. It may be torn by a power cut: the journals' names have their epochs, too.
+
+        Raises
+        ------
+        Overtaken : another learner has it by now.
+        """
+        self.check()
+        self._line = _line(epoch)
+        durable.rewrite(self._file, self._line, self._path)
         durable.sync_directory(self._path.parent)
 
     def last_epoch(self) -> int:
         """Return the epoch that was announced last, 0 where none was or the file is torn."""
-        self._file.seek(0)
-        words = self._file.read(200).split()
-        return int(words[-1]) if words and words[-1].isdigit() else 0
+        return last_epoch(self._path.parent)
+
+    def check(self) -> None:
+        """Return while nobody else has announced himself. Costs some microseconds.
+
+        Raises
+        ------
+        Overtaken : another learner has the directory: nothing may be written any more.
+        """
+        if self._line is not None and (found := _said(self._path)) != self._line.decode().strip():
+            raise Overtaken(
+                f"{self._path.parent} was taken over by another learner ({found or 'the lock is gone'}); this one "
+                f"({self._line.decode().strip()}) wrote nothing since, and ends"
+            )
 
     def close(self) -> None:
         """Let another learner have it."""
         self._file.close()
+
+    def _overtake(self, following: Path) -> BinaryIO | None:
+        """Put another file in the place of the one that is locked; None: somebody else is doing that just now."""
+        file = _locked(following)
+        if file is None:
+            return None
+        self._line = _line(1 + self.last_epoch())
+        durable.rewrite(file, self._line, following)
+        following.replace(self._path)
+        durable.sync_directory(self._path.parent)
+        return file
+
+
+def last_epoch(data: Path) -> int:
+    """Return the epoch of the learner that has a data directory, or had it last; 0 where that is not known."""
+    words = _said(data / FILE).split()
+    return int(words[-1]) if words and words[-1].isdecimal() and words[-1].isascii() else 0
+
+
+def _locked(path: Path) -> BinaryIO | None:
+    """Return a file, locked, that still has its name; None where another process has locked it."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return cast(BinaryIO, file)
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        file.close()  # it was replaced between the two
+
+
+def _line(epoch: int) -> bytes:
+    """Return what a holder says of itself; as long as any other, so that a reader never sees parts of two."""
+    host = socket.gethostname()[:100]
+    return f"process {os.getpid()} on {host}, epoch {epoch}".ljust(LINE_BYTES - 1).encode() + b"\n"
+
+
+def _said(path: Path) -> str:
+    try:
+        file = os.open(path, os.O_RDONLY)  # anew each time: so a network file system asks its server
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(file, LINE_BYTES).decode(errors="replace").strip()
+    finally:
+        os.close(file)

@@ -12,6 +12,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
        waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
        checkpoints and journals go                               (learner/saver.py)
 
+    Before each of 5, 6 and 7 it looks whether another learner has taken over (learner/lock.py): then it ends.
+
     Beside it a thread looks at the log every few seconds (learner/watch.py). Where records are lost, a topic was made
     again or partitions were added, the learner recovers anew from what is durable, or ends and says what is lost.
 
@@ -22,11 +24,14 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     b. its journals' spans from the log, applied in their order
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
+
+    A model that was built anew beside it takes the place of this one at a batch's border (learner/rebuild.py, 4).
 """
 
 import copy
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -34,32 +39,52 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, pair, progress
+from learner import drift, durable, gate, pair, progress, rebuild
 from learner import journal as journals
 from learner.alarms import Alarm
-from learner.checkpoint import Checkpoint, Manifest, Offsets
+from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from learner.classifier import Classifier
 from learner.committer import Committer
+from learner.intake import Intake
 from learner.journal import Applied, Head, Journal
 from learner.lock import Lock
 from learner.losses import Losses
 from learner.machine import Machine, Plan
-from learner.models import build, make_classifier, warm_up
+from learner.models import make_classifier, warm_up
 from learner.outbox import Outbox
-from learner.positions import Standing, Stock, compare, reached
+from learner.positions import Shortfall, Standing, Stock, compare, reached
+from learner.progress import RECENT_LABELS
+from learner.rebuild import Builder
+from learner.rebuilt import Rebuilt
+from learner.restore import clocks_of, describe, marks, restore
+from learner.review import Reviewer
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
+from learner.versions import Recent, Versions
 from learner.watch import Watch
+from learner.watchdog import Watchdog
 from stream import join
-from stream.errors import ConfigError, DiskFull, LogError, LogUnavailable, OffsetsLost, StateError, TopicMismatch
+from stream.clock import Clock
+from stream.errors import (
+    ConfigError,
+    DiskFull,
+    LogError,
+    LogUnavailable,
+    NotFinite,
+    OffsetsLost,
+    Overtaken,
+    StateError,
+    TooManyDeadLetters,
+    TopicMismatch,
+)
 from stream.log import Log, TopicPartition, TopicState, Watermarks
 from stream.merge import Merger
 from stream.settings import StreamSettings
@@ -69,13 +94,16 @@ START_S: Final = 10.0  # how long brokers may take to elect leaders
 STATUS_INTERVAL_S: Final = 0.5
 # Publishing takes at most this share of the loop's processor time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.1
+HELD_BACK_S: Final = 1.0  # until a model that is not served is looked at again
 LOGGED_ALARMS: Final = 5  # of a batch
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
 PUT_OFF_S: Final = 1.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
+REBUILT_S: Final = 0.5  # how often a model that was built anew is looked for
 _LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Learner:
@@ -86,6 +114,7 @@ class Learner:
     Raises
     ------
     StateError : another learner has the directory, or it cannot be read.
+    Overtaken : another learner has taken it over; from any method.
     RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
@@ -93,22 +122,32 @@ class Learner:
         self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
-        self._lock = Lock(stream.data)
-        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why))
+        self._lock = Lock(stream.data, take_over=settings.take_over)
+        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), self._lock.check)
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
-        self._saver = Saver(self._checkpoints, self._journals)
+        self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
+        self._versions = Versions(stream.data)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
         self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
-        self._next_checkpoint = self._next_snapshot = self._next_status = 0.0
+        self._next_checkpoint = self._next_snapshot = self._next_status = self._next_rebuilt = 0.0
         self._published: tuple[str, dict[str, int]] | None = None
+        self._quarantine = ""  # why the newest model is not served
         self._committer = Committer(log, settings.group)
         self._watch = Watch(log, stream.topics)
         self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
         self._losses = Losses()
+        self._rebuilt: Rebuilt | None = None
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
+        self._state: State = "recovering"  # as it was reported last
+        self.shown: Status | None = None  # the last status, for any thread
+        self._showing = threading.Lock()
+        self._watchdog = Watchdog(settings.stall_after_s, self._lag, self._tell_stalled)
+        self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
+        self._refusal: TooManyDeadLetters | None = None  # why nothing is taken until a person has looked
+        self._reviewer: Reviewer | None = None
         self._worker = ThreadPoolExecutor(1, "learner")
         self._flight: tuple[Plan, Future[None]] | None = None  # the batch that is being learned
 
@@ -121,13 +160,17 @@ class Learner:
         ----------
         on_replay : called with the batches replayed so far, and with how many there are
         """
+        self._watchdog.beat(self._batch, "recovering")
         drift.warm_up()
         join.warm_up()
         progress.warm_up()
+        gate.warm_up()
         pair.warm_up()
+        self._lock.check()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory)
+        durable.remove_partial(self._stream.data)
         durable.sync_directory(self._checkpoints)
         journals.settle(self._journals)
         self._log.create_topics(self._stream.topics)
@@ -137,12 +180,15 @@ class Learner:
         self._epoch = 1 + max(self._lock.last_epoch(), journals.last_epoch(self._journals), known)
         self._lock.announce(self._epoch)
         self._publisher = Publisher(self._stream.data / "snapshots", self._epoch)
+        if self._reviewer is None:
+            self._reviewer = Reviewer(self._stream.data, self._settings.label_requests_per_hour, self._epoch)
         if newest is None:
             self._begin()
         else:
             self._check_topics(newest)
             checkpoints.set_aside_newer(self._checkpoints, newest.manifest.batch, self._epoch)
             self._recover(newest, on_replay)
+        self._look_for_rebuilt()
         if self._machine.counts.updates:
             self._publish()
         else:
@@ -173,7 +219,7 @@ class Learner:
         warm_up(classifier.config()["classifier"])
         self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
         self._known = self._describe()
-        self._open({partition: mark.low for partition, mark in _marks(self._known).items()}, {})
+        self._open({partition: mark.low for partition, mark in marks(self._known).items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
         self._checkpoint_now()
 
@@ -183,22 +229,14 @@ class Learner:
         todo = journals.read_since(self._journals, self._batch)
         stock = self._take_stock(manifest, todo)
         replayed = [stock.clip(applied) for applied in todo]
-        config = manifest.config
-        warm_up(config["classifier"])
-        classifier = build(config["classifier"], config, allow_pickle=self._stream.allow_pickle)
         # Versions that were published stand for models that this replay does not give again: others need other names.
         lineage = manifest.lineage if replayed == todo else uuid.uuid4().hex[:8]
-        machine = self._machine = Machine(manifest.rules, classifier, lineage)
-        machine.classifier.load_state(newest.model, manifest.labels)
-        machine.progress.load_state(newest.progress)
-        machine.drift.load_state(newest.drift)
-        machine.counts, machine.alarms = manifest.counts, manifest.alarms
-        machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in newest.windows])
-        self._open(stock.positions, _partitions(manifest.clocks))
-        self._replay(replayed, on_replay)
+        machine = self._machine = restore(newest, lineage, allow_pickle=self._stream.allow_pickle)
+        self._open(stock.positions, clocks_of(manifest), Clock(*manifest.clock))
+        self._replay(replayed, stock, on_replay)
         self._check_unchanged()
-        machine.obey(self._rules())
-        self._losses = manifest.losses
+        self._obey(self._rules())
+        self._losses, self._rebuilt = manifest.losses, manifest.rebuilt
         if stock.losses or stock.added:
             self._record(stock)
         if self._batch > self._checkpoint_batch:
@@ -216,9 +254,9 @@ class Learner:
         ------
         RecordsLost : something is gone, and that was not accepted.
         """
-        held = _partitions(manifest.positions)
+        held = by_partition(manifest.positions)
         self._known = self._describe()
-        standing = Standing(held, reached(held, todo), _partitions(manifest.ends), manifest.identities)
+        standing = Standing(held, reached(held, todo), by_partition(manifest.ends), manifest.identities)
         stock = compare(standing, self._known)
         if not self._settings.accept_loss:
             stock.refuse()
@@ -266,47 +304,75 @@ class Learner:
         if any(state.identity != self._known[topic].identity for topic, state in now.items()):
             raise LogUnavailable("a topic was made again during the recovery; start again")
 
-    def _replay(self, todo: list[Applied], on_replay: Callable[[int, int], None] | None) -> None:
+    def _replay(self, todo: list[Applied], stock: Stock, on_replay: Callable[[int, int], None] | None) -> None:
+        """Apply batches again. What is found to be missing is added to the stock's losses.
+
+        Raises
+        ------
+        RecordsLost : that was not accepted. Nothing that comes of it was sent; all of it is counted first.
+        """
+        short = Shortfall()
         # All before a checkpoint is delivered once that is on the disk; its journal began before that.
         delivered = max([self._batch, *(applied.delivered for applied in todo)])
         self._outbox = Outbox(self._log, delivered)
         for applied in todo:
             if applied.rules != self._machine.rules:
-                self._machine.obey(applied.rules)
-            outputs = self._machine.apply(self._merger.take_spans(applied.spans)) if applied.spans else {}
+                self._obey(applied.rules)
+            batch = self._merger.take_spans(applied.spans)
+            if short.add(applied.spans, batch.spans):
+                self._machine.lineage = uuid.uuid4().hex[:8]  # as where spans are left out
+            if short.losses() and not self._settings.accept_loss:
+                continue
+            outputs = self._machine.apply(batch) if len(batch) else {}
             self._batch = applied.batch
             if applied.batch > delivered:
                 while self._outbox.full:
                     self._outbox.wait(POLL_S)
                     self._report_wait("recovering")
                 self._outbox.send(applied.batch, outputs)
-                _log_alarms(self._machine.raised if applied.spans else [])
+                _log_alarms(self._machine.raised if len(batch) else [])
             if on_replay is not None:
                 on_replay(applied.batch - self._checkpoint_batch, len(todo))
             if time.monotonic() >= self._next_status:
                 self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
+        stock.losses.extend(short.losses())
+        if not self._settings.accept_loss:
+            stock.refuse()
 
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
 
-    def _open(self, positions: Mapping[TopicPartition, int], clocks: Mapping[TopicPartition, int]) -> None:
+    def _open(
+        self,
+        positions: Mapping[TopicPartition, int],
+        clocks: Mapping[TopicPartition, Clock],
+        clock: Clock = Clock(),  # noqa: B008
+    ) -> None:
+        self._refusal = None  # where it begins anew there may be other records
         self._readers = [
             self._log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
             for topic in self._stream.topics[:2]
         ]
-        self._merger = Merger(self._readers, positions, clocks)
+        self._merger = Merger(self._readers, positions, clocks, self._machine.rules.max_clock_jump_ms, clock)
+
+    def _obey(self, rules: Rules) -> None:
+        """Go by these rules from the next batch on."""
+        self._machine.obey(rules)
+        self._merger.obey(rules.max_clock_jump_ms)
 
     # Running.
 
     def run(self, stop: Callable[[], bool], until: Mapping[TopicPartition, Watermarks] | None = None) -> None:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
-        while not stop() and not (until is not None and self._reached(until)):
+        while not stop() and not (until is not None and (self._reached(until) or self._refusal)):
             self.step()
         self._land()
         if not self._save():
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
         if not self._halted:
             self._publish()
+        if until is not None and self._refusal is not None:
+            raise self._refusal
         self._report("stopped")
 
     def step(self, timeout_s: float = POLL_S) -> int:
@@ -316,12 +382,18 @@ class Learner:
         this thread and in the order of the batches: nothing is visible of a batch before 5, and nothing is published,
         saved or reported between two halves of one. 0 while the log has to be waited for.
         """
+        self._watchdog.beat(self._batch, self._state)
         try:
             self._look_at_log()
-            if self._doubt is None and not self._outbox.full:
+            if time.monotonic() >= self._next_rebuilt:
+                self._look_for_rebuilt()
+            if self._doubt is None and self._refusal is None and not self._outbox.full:
                 return self._step(timeout_s)
             self._land()
-            if self._doubt is None:
+            if self._refusal is not None:
+                self._room.wait_for(self._saver.look)
+                self._show(time.monotonic())
+            if self._doubt is None and self._refusal is None:
                 self._outbox.wait(timeout_s)
             else:
                 time.sleep(timeout_s)
@@ -364,7 +436,7 @@ class Learner:
     def _stay_above(self, log: Mapping[str, TopicState]) -> None:
         """Have a checkpoint written where a replay would need records that the log no longer has."""
         positions = self._merger.positions
-        for partition, mark in _marks(log).items():
+        for partition, mark in marks(log).items():
             saved = self._saver.positions[partition]
             if saved < mark.low and saved < positions[partition] and not self._saver.busy:
                 if self._batch == self._checkpoint_batch:
@@ -377,7 +449,7 @@ class Learner:
             self._outbox.flush(FLUSH_S)
         self._halted = True
         self._saver.close()
-        self._saver = Saver(self._checkpoints, self._journals)
+        self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._journal.close()
         self._publisher.close()
         for reader in self._readers:
@@ -390,9 +462,48 @@ class Learner:
         else:
             self._doubt, self._halted = None, False
 
+    def _look_for_rebuilt(self) -> None:
+        """Take over a model that was built anew, where there is one, at this batch's border; see learner/rebuild.py."""
+        self._next_rebuilt = time.monotonic() + REBUILT_S
+        path = rebuild.find(self._stream.data)
+        if path is None or self._doubt is not None:
+            return
+        self._land()
+        if not self._save():  # a
+            return
+        try:
+            if checkpoints.load_manifest(path).lineage == self._machine.lineage:  # it took over before a crash
+                rebuild.clear(self._stream.data)
+                return
+            builder = rebuild.caught_up(path, self._log, self._merger.positions, allow_pickle=self._stream.allow_pickle)
+            self._check_unchanged()
+        except LogUnavailable as error:
+            _LOG.warning("a model that was built anew has to wait: %s", error)
+            self._next_rebuilt = time.monotonic() + 10 * REBUILT_S
+            return
+        except (ConfigError, LogError, StateError) as error:
+            _LOG.error("a model that was built anew is not taken over: %s", error)
+            rebuild.refuse(self._stream.data, str(error))
+            return
+        self._take_over(builder)  # c
+        rebuild.clear(self._stream.data)  # d
+
+    def _take_over(self, builder: Builder) -> None:
+        """Go on with another model, of the same records, from here."""
+        self._saver.close()
+        self._saver = Saver(self._checkpoints, self._journals)  # its copies have the old model's arrays
+        self._machine = builder.machine
+        self._obey(self._rules())
+        self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
+        self._pass_batch()
+        self._rebuilt = builder.rebuilt(self._batch)
+        self._checkpoint_now()
+        self._next_snapshot = 0.0
+        _LOG.warning("a model that was built anew took over: %s", self._rebuilt)
+
     def _standing(self) -> Standing:
         positions = self._merger.positions
-        ends = {partition: mark.high for partition, mark in _marks(self._known).items()}
+        ends = {partition: mark.high for partition, mark in marks(self._known).items()}
         return Standing(positions, positions, ends, {topic: state.identity for topic, state in self._known.items()})
 
     def _save(self) -> bool:
@@ -436,7 +547,10 @@ class Learner:
         # While one is being learned there is nothing to wait for: what it has to say must not come late.
         batch = self._merger.take(self._settings.batch_records, 0.0 if self._flight else timeout_s)  # 1
         if len(batch):
-            plan = self._machine.plan(batch, self._await_learned)  # 2, 3, 4
+            try:
+                plan = self._machine.plan(batch, self._await_learned, self._intake.admit)  # 2, 3, 4
+            except TooManyDeadLetters as error:
+                return self._refuse(error)
             self._land()
             self._batch += 1
             self._flight = plan, self._worker.submit(self._machine.learn, plan)
@@ -455,6 +569,16 @@ class Learner:
             self._show(now)
         return len(batch)
 
+    def _refuse(self, error: TooManyDeadLetters) -> int:
+        """Leave a batch where it is, and take nothing more."""
+        self._merger.put_back()
+        self._land()
+        self._refusal = error
+        _LOG.error("%s", error)
+        self._publish()
+        self._report("paused", str(error))
+        return 0
+
     def _await_learned(self) -> None:
         if self._flight is not None:
             self._flight[1].result()
@@ -466,7 +590,11 @@ class Learner:
         plan, learned = self._flight
         self._flight = None
         learned.result()
-        self._outbox.send(self._batch, self._machine.finish(plan))  # 6
+        outputs = self._machine.finish(plan)
+        self._lock.check()
+        self._outbox.send(self._batch, outputs)  # 6
+        if self._reviewer is not None:
+            self._reviewer.see(self._machine, plan)
         _log_alarms(self._machine.raised)
 
     def _show(self, now: float) -> None:
@@ -477,21 +605,28 @@ class Learner:
         self._report_wait("running")
 
     def fail(self, detail: str) -> None:
-        """Say why the learner ends, to whoever looks at the status."""
+        """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""
+        self._lock.check()
         with suppress(OSError, StateError):  # a full disk is what it may be about
             if hasattr(self, "_merger"):
                 self._report("failed", detail)
             elif (last := read_status(self._stream.data)) is not None:
                 last.state, last.detail, last.at, last.pid = "failed", detail, time.time(), os.getpid()
+                last.epoch = max(last.epoch, self._lock.last_epoch())
                 write_status(self._stream.data, last)
 
     def close(self) -> None:
         """Give back everything; the log stays open."""
         self._worker.shutdown()
         self._watch.close()
+        self._watchdog.close()
         self._saver.close()
         self._committer.close(COMMIT_S)
-        owned = (getattr(self, name, None) for name in ("_publisher", "_journal"))
+        owned = [getattr(self, name, None) for name in ("_publisher", "_journal", "_reviewer")]
+        try:
+            self._lock.check()
+        except Overtaken:
+            owned = owned[1:]  # what it published does not count any more
         for resource in (*owned, *getattr(self, "_readers", ()), self._lock):
             if resource is not None:
                 resource.close()
@@ -507,9 +642,12 @@ class Learner:
 
     def _publish(self) -> None:
         machine = self._machine
-        offsets = _by_topic(self._merger.positions)[self._stream.topics.feedback]
+        offsets = by_topic(self._merger.positions)[self._stream.topics.feedback]
         wanted = (machine.version, offsets)
         if wanted == self._published or not machine.counts.updates:
+            return
+        if machine.gate.shut:
+            self._hold_back(machine.gate.report().why)
             return
         started, used = time.monotonic(), time.thread_time()
         info = SnapshotInfo(
@@ -522,50 +660,58 @@ class Learner:
             feedback_offsets=offsets,
             published_at=time.time(),
         )
-        self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
+        try:
+            self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
+        except NotFinite as error:
+            self._hold_back(str(error))
+            return
         self._published = wanted
+        if self._quarantine:
+            _LOG.warning("the newest model is served again")
+            self._quarantine = ""
         now, used = time.monotonic(), time.thread_time() - used
         # The lesser cost of two: one that began a file says nothing about the next.
         cost, self._publish_cpu_s = min(self._publish_cpu_s, used), used
         self._snapshot_s = now - started
         self._next_snapshot = now + max(self._settings.publish_interval_s, cost / PUBLISH_SHARE)
 
+    def _hold_back(self, why: str) -> None:
+        """Leave in its place what was published before."""
+        if not self._quarantine:
+            _LOG.error("the newest model is not served, the one before is: %s", why)
+        self._quarantine = why
+        self._next_snapshot = time.monotonic() + max(HELD_BACK_S, self._settings.publish_interval_s)
+
     def _checkpoint(self) -> None:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
         started = time.monotonic()
         machine, positions = self._machine, self._merger.positions
-        manifest = Manifest(
-            batch=self._batch,
-            epoch=self._epoch,
-            lineage=machine.lineage,
-            model=machine.classifier.spec,
-            config=machine.classifier.config(),
-            rules=machine.rules,
-            labels=list(machine.classifier.labels),
-            positions=_by_topic(positions),
-            clocks=_by_topic(self._merger.clocks),
-            counts=copy.copy(machine.counts),
-            join_counts=copy.copy(machine.join.counts),
-            alarms=copy.deepcopy(machine.alarms),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            identities={topic: state.identity for topic, state in self._known.items()},
-            ends=_by_topic({partition: mark.high for partition, mark in _marks(self._known).items()}),
-            losses=copy.deepcopy(self._losses),
+        manifest = describe(
+            machine, self._batch, self._epoch, positions, self._merger.clocks, self._merger.clock, self._known
         )
+        manifest.losses, manifest.rebuilt = copy.deepcopy(self._losses), self._rebuilt
         model = self._saver.copy(machine.classifier.state())
-        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state(), [])
+        state = Checkpoint(manifest, model, machine.progress.state(), machine.drift.state() | machine.gate.state(), [])
         windows = machine.join.freeze()
         self._checkpoint_batch = self._batch
         self._begin_journal()
-        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, self._batch))
+        progress = machine.progress
+        recent = Recent(min(progress.labels, RECENT_LABELS), progress.recent_accuracy, progress.recent_log_loss)
+        self._saver.start(state, windows, positions, self._outbox, partial(self._saved, manifest, recent))
         now = time.monotonic()
         self._pause_s = now - started
         self._next_checkpoint = now + self._settings.checkpoint_interval_s
 
-    def _saved(self, batch: int, positions: Mapping[TopicPartition, int]) -> None:
-        """Tell whoever wants to know; in the saver's thread."""
+    def _saved(self, manifest: Manifest, recent: Recent, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell whoever wants to know, and keep the model; in the saver's thread."""
+        batch, settings = manifest.batch, self._settings
         if batch:
             self._committer.tell(positions)
+        path = checkpoints.path_of(self._checkpoints, batch)
+        try:
+            self._versions.keep(path, manifest, recent, settings.keep_snapshots, settings.keep_snapshots_bytes)
+        except DiskFull as error:
+            _LOG.warning("the model of checkpoint %d is not kept to be served again: %s", batch, error)
         _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 
     def _begin_journal(self) -> None:
@@ -592,28 +738,62 @@ class Learner:
             join=machine.join.counts,
             pending=machine.join.pending,
             waiting=machine.join.waiting,
-            positions=_by_topic(self._merger.positions),
+            positions=by_topic(self._merger.positions),
             progress=machine.progress.summary(machine.classifier.labels),
             drift=machine.alarms,
             losses=self._losses,
+            rebuilt=self._rebuilt,
             checkpoint=self._saver.batch,
             batch=self._batch,
             window_bytes=machine.join.n_bytes,
             checkpoint_seconds=self._saver.seconds,
             checkpoint_pause_seconds=self._pause_s,
             snapshot_seconds=self._snapshot_s,
+            gate=machine.gate.report(self._quarantine),
+            over_quota=dict(machine.quotas.refused),
+            stalls=self._watchdog.stalls,
         )
 
     def _report(self, state: State, detail: str = "") -> None:
-        with suppress(DiskFull):  # what must be written down will wait for room
-            write_status(self._stream.data, self.status(state, detail))
+        self._lock.check()
+        self._state = state
+        self._watchdog.beat(self._batch, state)
+        if state == "running" and self._watchdog.problem:
+            state, detail = "stalled", self._watchdog.problem
+        with self._showing, suppress(DiskFull):  # what must be written down will wait for room
+            self.shown = self.status(state, detail)
+            write_status(self._stream.data, self.shown)
+        if self._reviewer is not None and not self._halted and state != "recovering":
+            self._reviewer.report(self._machine, self._lag())
         self._next_status = time.monotonic() + STATUS_INTERVAL_S
+
+    def _lag(self) -> int:
+        """Return how many records wait, as far as the last look at the log saw. Any thread."""
+        positions = self._merger.positions
+        return sum(max(0, mark.high - positions[partition]) for partition, mark in marks(self._known).items())
+
+    def _tell_stalled(self, why: str) -> None:
+        """Say it in the loop's place, in the watchdog's thread. The loop may hang in the status itself: then not."""
+        if self.shown is None or not self._showing.acquire(timeout=1.0):
+            return
+        try:
+            changed = {"state": "stalled", "detail": why, "at": time.time(), "stalls": self._watchdog.stalls}
+            self.shown = msgspec.structs.replace(self.shown, **changed)
+            with suppress(DiskFull, Overtaken, OSError):
+                self._lock.check()
+                write_status(self._stream.data, self.shown)
+        finally:
+            self._showing.release()
 
     def _report_wait(self, state: State) -> None:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""
         if time.monotonic() >= self._next_status:
             problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
-            self._report("waiting" if problem else state, problem)
+            if not problem and self._refusal is not None:
+                state, problem = "paused", str(self._refusal)
+            elif problem:
+                state = "waiting"
+            self._report(state, problem)
 
 
 def _log_alarms(alarms: list[Alarm]) -> None:
@@ -622,22 +802,3 @@ def _log_alarms(alarms: list[Alarm]) -> None:
         _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
     if len(alarms) > LOGGED_ALARMS:
         _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED_ALARMS)
-
-
-def _marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
-    return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}
-
-
-def _by_topic(offsets: Mapping[TopicPartition, int]) -> Offsets:
-    found: Offsets = {}
-    for partition, offset in offsets.items():
-        found.setdefault(partition.topic, {})[str(partition.partition)] = offset
-    return found
-
-
-def _partitions(offsets: Offsets) -> dict[TopicPartition, int]:
-    return {
-        TopicPartition(topic, int(number)): offset
-        for topic, of_topic in offsets.items()
-        for number, offset in of_topic.items()
-    }

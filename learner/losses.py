@@ -11,13 +11,14 @@ import msgspec
 
 RECENT_LOSSES: Final = 20
 
-Why = Literal["retention", "truncated", "recreated", "deleted"]
+Why = Literal["retention", "truncated", "recreated", "deleted", "compacted"]
 
 _BECAUSE: Final[dict[Why, str]] = {
     "retention": "dropped by retention or deleted before they were learned",
     "truncated": "the log ends before the last position: it was truncated, or put back from a copy",
     "recreated": "the topic was deleted and made again",
     "deleted": "the topic was deleted",
+    "compacted": "compaction took them, or somebody deleted them, after they were learned and before a checkpoint",
 }
 
 
@@ -27,7 +28,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     start: int
-    end: int  # behind the last one; where `why` is not retention, as far as it was ever seen
+    end: int  # behind the last one; of a topic truncated, deleted or made again, as far as it was ever seen
     lost: int  # how many of them the model does not hold
     why: Why
     batch: int = 0  # in which it was accepted
@@ -38,6 +39,11 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
         where = f"{self.topic}[{self.partition}]"
         if self.start == self.end:
             return f"{where}: no record is known to be lost, but {_BECAUSE[self.why]}"
+        if self.why == "compacted":
+            return (
+                f"{where}: {self.lost:,} {'record' if self.lost == 1 else 'records'} lost among offsets {self.start} "
+                f"to {self.end - 1} ({_BECAUSE[self.why]})"
+            )
         held = self.end - self.start - self.lost
         also = f"; the model holds {held:,} of these {self.end - self.start:,}" if held else ""
         return (

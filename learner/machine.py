@@ -15,9 +15,11 @@ counts and the labels' names, `learn` the classifier's arrays, and neither what 
 concerns both, so `plan` calls `before_new_label` first, which has to return with nothing being learned.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from functools import cached_property
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,22 +29,24 @@ from learner.alarms import Alarm, Alarms
 from learner.checkpoint import Counts
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.drift import Drift, Shift
+from learner.gate import Gate
 from learner.progress import Progress
 from learner.settings import Rules
 from stream.batch import Decoded, decode_batch
+from stream.clock import LAST_TIMESTAMP_MS
+from stream.errors import BadRecord
+from stream.fit import fit_prediction, fit_rejected
 from stream.join import Join, Labels, Stop, Window
 from stream.log import Chunk, NewRecord, Record
 from stream.merge import Batch
 from stream.plain import ASK_FIRST, DONE, EVICTION, NO_EXPIRY, NO_ROOM, Names
-from stream.records import Feedback, Message, Prediction, Rejected, encode, encode_lines, reject
+from stream.quota import Quota, Quotas, bounded
+from stream.records import Feedback, Message, Prediction, Rejected, encode_lines, reject
 from stream.steps import Steps
-from stream.store import TIME_MS, recall, remember
+from stream.store import N_SCORES, SCORED, STATE, TIME_MS, recall, remember
 
 Outputs = Mapping[str, list[NewRecord]]  # by topic
 Ints = NDArray[np.int64]
-
-# What a producer may give for a time is any 64-bit number; a date ends with the year 9999.
-LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
 
 
 class Plan:
@@ -58,6 +62,16 @@ class Plan:
         self.updates = updates  # before the batch
         self.scores: Scores = np.empty((0, 0), np.float32)
 
+    @cached_property
+    def steps_scored(self) -> Ints:
+        """The messages' steps, once all is planned."""
+        return np.flatnonzero(self.steps.targets < 0)
+
+    @cached_property
+    def steps_served(self) -> Ints:
+        """The steps whose label is to be compared with what was served, once all is planned."""
+        return np.flatnonzero(self.steps.served)
+
     def n_labels(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many labels the model knew at these steps."""
         first, known = zip(*self.growth, strict=True)
@@ -70,6 +84,7 @@ class Machine:
     Attributes
     ----------
     raised : the drift alarms of the last batch
+    delays_ms : int64, from message to label, of the labels of the last batch that were scored
     """
 
     def __init__(self, rules: Rules, classifier: Classifier, lineage: str) -> None:
@@ -79,10 +94,13 @@ class Machine:
         self._names = Names()
         self.progress = Progress(classifier.max_labels)
         self.drift = Drift(classifier.max_labels)
+        self.gate = Gate(classifier.max_labels)
         self.alarms = Alarms()
         self.raised: list[Alarm] = []
+        self.delays_ms: Ints = np.empty(0, np.int64)
         self.obey(rules)
         self.counts = Counts()
+        self.quotas = Quotas()
 
     def obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""
@@ -102,9 +120,21 @@ class Machine:
 
     # 1. Decode, find what belongs together.
 
-    def plan(self, batch: Batch, before_new_label: Callable[[], None] = lambda: None) -> Plan:
-        """Take a batch's records in, all but what needs scores."""
+    def plan(
+        self,
+        batch: Batch,
+        before_new_label: Callable[[], None] = lambda: None,
+        admit: Callable[[Batch, Sequence[Any]], None] = lambda _, __: None,
+    ) -> Plan:
+        """Take a batch's records in, all but what needs scores. Nothing has changed where `admit` raises.
+
+        `admit` gets what was decoded alone, by its place in the chunks, and None for the others.
+        """
         records = self._decode(batch) if len(batch) else None
+        if records is not None:
+            admit(batch, records.by_place())
+            if self.rules.source_quota is not None:
+                self._refuse_floods(self.rules.source_quota, records)
         plan = Plan(batch, records, self.counts.updates, len(self.classifier.labels))
         self._before_new_label = before_new_label
         if records is not None:
@@ -115,14 +145,29 @@ class Machine:
             plan.rows = steps.rows.copy()
             store.pending.append(plan.rows)
             plan.texts = steps.texts(store)
-        n_learned = int((plan.steps.targets >= 0).sum())
-        self.counts.messages_seen += len(plan.steps) - n_learned
-        self.counts.updates += n_learned
-        self.counts.rejected += len(plan.rejected)
+        n_scored = len(plan.steps_scored)
+        self.counts.clock_jumps += batch.disbelieved
+        self.counts.messages_seen += n_scored
+        self.counts.updates += len(plan.steps) - n_scored
+        for rejected in plan.rejected:
+            self.counts.reject(rejected.error)
         return plan
 
     def _decode(self, batch: Batch) -> Decoded:
         return decode_batch(batch, self._has_messages, self.rules.max_record_bytes, LAST_TIMESTAMP_MS)
+
+    def _refuse_floods(self, quota: Quota, records: Decoded) -> None:
+        """Put a reason in the place of each label beyond its source's quota."""
+        for place in records.may_be_labels().tolist():
+            index = int(records.order[place])
+            record = records.found.get(index)  # a scanned label has no source
+            if index in records.found and type(record) is not Feedback:
+                continue
+            source = record.source if record is not None else None
+            if not self.quotas.admit(source, int(records.times_ms[place]), quota):
+                detail = f"source {bounded(source)!r} sent more labels than its quota allows"
+                records.replace(index, BadRecord("over-quota", detail))
+                self.counts.over_quota += 1
 
     def _has_messages(self, chunk: Chunk) -> bool:
         return chunk.partition.topic == self.rules.topics.messages
@@ -246,7 +291,7 @@ class Machine:
 
     def finish(self, plan: Plan) -> Outputs:
         """Take in what the classifier said and return what is to be sent, by topic."""
-        steps = np.flatnonzero(plan.steps.targets < 0)
+        steps = plan.steps_scored
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
         store = self.join.store
         remember(store.rows, store.scores, plan.rows[steps], scores, n_labels)
@@ -255,7 +300,7 @@ class Machine:
         topics = self.rules.topics
         return {
             topics.predictions: self._predictions(plan, steps, scores, n_labels) if self.rules.predictions else [],
-            topics.dead_letter: [_dead_letter(rejected) for rejected in plan.rejected],
+            topics.dead_letter: [self._dead_letter(rejected) for rejected in plan.rejected],
         }
 
     def _measure(self, plan: Plan) -> None:
@@ -263,8 +308,8 @@ class Machine:
 
         Not for corrections, which would count twice, nor where a label brought the text and nothing had been served.
         """
-        self.raised = []
-        steps = np.flatnonzero(plan.steps.served)
+        self.raised, self.delays_ms = [], self.delays_ms[:0]
+        steps = plan.steps_served
         if not len(steps):
             return
         store, rows = self.join.store, plan.rows[steps]
@@ -274,7 +319,11 @@ class Machine:
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
         delay_ms = plan.steps.times_ms[steps] - store.rows[rows, TIME_MS]
         p_truth = scores[np.arange(len(steps)), truth]
-        self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), np.maximum(delay_ms, 0))
+        self.delays_ms = np.maximum(delay_ms, 0)
+        self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), self.delays_ms)
+        known = np.where(store.rows[rows, STATE] & SCORED, store.rows[rows, N_SCORES], 0)
+        margin = self.rules.publish_margin
+        self.gate.add(truth, scores, known, math.inf if margin is None else margin)
         for which, shift in self.drift.add(predicted, truth, p_truth):
             alarm = self._alarm(shift, plan.batch[int(plan.steps.places[steps[which]])])
             self.alarms.add(alarm)
@@ -323,8 +372,22 @@ class Machine:
             map(self._version, updates.tolist()),
             _timestamps(plan.records, places, times_ms),
         )
-        encoded = encode_lines(predictions).split(b"\n")  # JSON has no line break of its own
-        return list(map(NewRecord, keys, encoded, times_ms))
+        encoded = encode_lines(predictions).split(b"\n")[:-1]  # JSON has no line break of its own
+        if max(map(len, encoded)) <= self.rules.max_record_bytes:
+            return list(map(NewRecord, keys, encoded, times_ms))
+        return self._fitting(keys, encoded, times_ms)
+
+    def _fitting(self, keys: list[bytes], encoded: list[bytes], times_ms: Sequence[int]) -> list[NewRecord]:
+        """Return those of the predictions that the log takes, cut where they have to be."""
+        limit = self.rules.max_record_bytes
+        values = [value if len(value) <= limit else fit_prediction(value, limit) for value in encoded]
+        self.counts.unwritten += values.count(None)
+        columns = zip(keys, values, times_ms, strict=True)
+        return [NewRecord(key, value, time_ms) for key, value, time_ms in columns if value is not None]
+
+    def _dead_letter(self, rejected: Rejected) -> NewRecord:
+        key = f"{rejected.topic}-{rejected.partition}-{rejected.offset}"
+        return NewRecord(key.encode(), fit_rejected(rejected, self.rules.max_record_bytes))
 
     def _version(self, updates: int) -> str:
         return f"{self.lineage}-{updates}"
@@ -343,7 +406,3 @@ def _timestamps(records: Decoded, places: Sequence[int], times_ms: Sequence[int]
 
 def _reject(record: Record, error: str, detail: str) -> Rejected:
     return reject(*record.partition, record.offset, record.value or b"", error, detail)
-
-
-def _dead_letter(rejected: Rejected) -> NewRecord:
-    return NewRecord(f"{rejected.topic}-{rejected.partition}-{rejected.offset}".encode(), encode(rejected))

@@ -1,27 +1,44 @@
 """How do several experts become one prediction?
 
 Logistic mixing, as in PAQ (Mattern 2012): the probability of a label is proportional to the product of the experts'
-probabilities, each to the power of its weight, and a factor of the label's own; weights and factors are learned online
-by the gradient of the log loss. An expert's weight is the sum of a shared one and of one for each context, so that a
-context that was seldom seen stays with what is good everywhere. Contexts: the length of the text, and the label that
-the experts are for on the whole.
+probabilities, each to the power of its weight, and a factor of the label's own. An expert's weight is the sum of a
+shared one and of one for each context, so that a context that was seldom seen stays with what is good everywhere.
+Contexts: the length of the text, and the label that the experts are for on the whole.
+
+Weights are learned online by a Kalman filter, factors by the gradient of the log loss. The filter knows how uncertain
+the weights are, and together, not one by one: experts are much alike, so that their differences are what is to be
+weighed. So it learns fast while little is known, and steadily later; by the gradient alone the log loss was 5 % more.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from learner.experts import LEAST
 from learner.kernels import kernel
 
 N_LENGTHS: Final = 12  # log2 of a text's words, the last one for all that are longer
-FIRST_RATE: Final = 0.05  # divided by the root of the number of steps ...
-LEAST_RATE: Final = 0.006  # ... down to this one, so that the mixer never stops following
-CONTEXT_RATE: Final = 0.2  # of a context's weights, beside the shared ones
+FIRST_VARIANCE: Final = 0.03  # of an expert's shared weight ...
+CONTEXT_VARIANCE: Final = 0.005  # ... and of what a context adds to it
+WIDENING: Final = 1e-3  # of what is known at a step, up to the first variances, so that the mixer never stops following
 FACTOR_RATE: Final = 0.001  # of a label's own factor
-MAX_GRADIENT: Final = np.float32(4)  # of an expert's weight: a single surprise must not undo what many texts taught
+LEAST_SURPRISE: Final = np.float32(1e-4)  # 1 - p of a label: under it there is nothing to be learned
+LEAST_SLOPE: Final = np.float32(0.3)  # for p in p(1 - p): a surprise that shows no curve would undo everything
+MAX_INPUT: Final = 6.0  # of an expert's certainty: a single surprise must not undo what many texts taught
 LEAST_LOG: Final = np.float32(-15)  # an expert's certainty has a limit, or a single error could undo its weight
+
+
+def first_weights(max_labels: int, weights: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weights and covariances of a mixer that has learned nothing: shared, of lengths, of labels favoured."""
+    n_rows, n_experts = 1 + N_LENGTHS + max_labels, len(weights)
+    first = np.zeros((n_rows, n_experts))
+    first[0] = weights
+    variances = np.full(n_rows, CONTEXT_VARIANCE)
+    variances[0] = FIRST_VARIANCE
+    return first, variances[:, np.newaxis, np.newaxis] * np.eye(n_experts)
 
 
 @kernel
@@ -74,8 +91,7 @@ def mix(logs, known, n_labels, weights, factors, contexts, out):  # type: ignore
     Parameters
     ----------
     logs : float32 [experts, n_labels or more], log probabilities
-    weights : float64 [1 + N_LENGTHS + max_labels, experts + 1]: shared, of lengths, of labels favoured; the last
-        column counts steps
+    weights : float64 [1 + N_LENGTHS + max_labels, experts]: shared, of lengths, of labels favoured
     factors : float64 [max_labels], the logarithms
     out : float32 [n_labels]
     """
@@ -100,21 +116,60 @@ def mix(logs, known, n_labels, weights, factors, contexts, out):  # type: ignore
 
 
 @kernel
-def learn_weights(logs, known, p, target, part, n_labels, weights, factors, contexts):  # type: ignore[no-untyped-def]
-    """Learn a label that was known: a step along the gradient of the log loss of p, which `mix` had given."""
-    n_experts = logs.shape[0]
-    rates = (1.0, CONTEXT_RATE, CONTEXT_RATE)
-    rows = (0, contexts[0], contexts[1])
-    for place in range(3):
-        weights[rows[place], n_experts] += part
-    for expert in range(n_experts):
-        gradient = -np.float32(logs[expert, target])
-        for label in range(n_labels):
-            gradient += p[label] * logs[expert, label]
-        gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
-        for place in range(3):
-            row = weights[rows[place]]
-            row[expert] -= part * rates[place] * max(FIRST_RATE / math.sqrt(row[n_experts] + 1), LEAST_RATE) * gradient
+def learn_weights(  # type: ignore[no-untyped-def]
+    logs, known, p, target, part, n_labels, weights, covariances, factors, contexts, work
+):
+    """Learn a label that was known: a step of the Kalman filter on the log loss of p, which `mix` had given.
+
+    Parameters
+    ----------
+    logs, weights, factors : as in `mix`; weights and factors are changed
+    covariances : float64 [as many as weights, experts, experts], changed
+    part : of a step
+    work : float64 [1 + 3, experts], overwritten
+
+    Notes
+    -----
+    The odds of the label against all others change with an expert's weight by its input: by how much its log
+    probability of the label is above the others', averaged by p. So the label has the likelihood of a logistic
+    regression on the inputs, of precision p(1 - p) x x' (Laplace). The weight of an input is a sum of three, whose
+    variances add up. O(experts * labels + experts**2).
+    """
     for label in range(n_labels):
         if known[label]:
             factors[label] -= part * FACTOR_RATE * (p[label] - (label == target))
+    surprise = np.float32(1) - p[target]
+    if surprise < LEAST_SURPRISE:
+        return
+    n_experts = logs.shape[0]
+    rows = (0, contexts[0], contexts[1])
+    inputs = work[3]
+    for expert in range(n_experts):
+        others = np.float32(0)
+        for label in range(n_labels):
+            others += p[label] * logs[expert, label]
+        others = (others - p[target] * logs[expert, target]) / surprise
+        inputs[expert] = min(max(logs[expert, target] - others, -MAX_INPUT), MAX_INPUT)
+    precision = part * max(p[target], LEAST_SLOPE) * surprise
+    variance = 0.0
+    for place in range(3):
+        covariance, moves = covariances[rows[place]], work[place]
+        for expert in range(n_experts):
+            total = 0.0
+            for other in range(n_experts):
+                total += covariance[expert, other] * inputs[other]
+            moves[expert] = total
+            variance += total * inputs[expert]
+    gain = 1 / (1 + precision * variance)
+    step, shrunk = part * surprise * gain, precision * gain
+    for place in range(3):
+        row, covariance, moves = weights[rows[place]], covariances[rows[place]], work[place]
+        spread = 0.0
+        for expert in range(n_experts):
+            row[expert] += step * moves[expert]
+            spread += covariance[expert, expert]
+        first = FIRST_VARIANCE if place == 0 else CONTEXT_VARIANCE
+        grown = 1 + part * WIDENING if spread < n_experts * first else 1.0
+        for expert in range(n_experts):
+            for other in range(n_experts):
+                covariance[expert, other] = covariance[expert, other] * grown - shrunk * (moves[expert] * moves[other])

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from learner import durable
 from learner.classifier import State
 from learner.kernels import kernel
-from stream.errors import DiskFull, StateError
+from stream.errors import DiskFull, NotFinite, StateError
 
 MAGIC: Final = b"DRIFTLINE-PAIR-1"
 MAX_HEAD_BYTES: Final = 1 << 16
@@ -44,6 +44,15 @@ ACTIVE, CLOSED, FIRST_HALF = 0, 8, 16  # places of words; one to a cache line
 SEQUENCE, LENGTH, HALF_WORDS = 0, 1, 8
 _FRAME: Final = struct.Struct("<II")
 _PAGE: Final = 4096
+
+# By the type of an array: the bits that all are set in what is not finite, in words in which it is compared. An array,
+# because a number of an unsigned type would be taken for a signed one.
+EXPONENTS: Final[dict[str, NDArray[Any]]] = {
+    "": np.zeros(1, np.uint8),
+    "<f2": np.array([0x7C00], np.uint16),
+    "<f4": np.array([0x7F800000], np.uint32),
+    "<f8": np.array([0x7FF0000000000000], np.uint64),
+}
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.int64]
@@ -85,7 +94,9 @@ def warm_up() -> None:
     """Compile the kernels, or load them compiled, so that no label waits for that."""
     words = np.zeros(1, np.int64)
     store(words, 0, load(words, 0))
-    copy_changed(np.zeros(1, np.uint8), np.zeros(1, np.uint8))
+    load_active(np.zeros(_PAGE // 8, np.int64))
+    for exponent in EXPONENTS.values():
+        copy_changed(np.zeros(1, exponent.dtype), np.zeros(1, exponent.dtype), exponent)
 
 
 class Writer:
@@ -100,6 +111,7 @@ class Writer:
     Raises
     ------
     DiskFull : all the room is taken at once, since a mapped page without any would end the process.
+    NotFinite : a number is none.
     """
 
     def __init__(self, path: Path, state: State, info: bytes, halves: int = 2) -> None:
@@ -120,25 +132,42 @@ class Writer:
         whole = np.frombuffer(self._map, np.uint8)
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(halves)]
-        for half in reversed(range(halves)):
-            self._write(half, state, info)
+        try:
+            for half in reversed(range(halves)):
+                self._write(half, state, info)
+        except NotFinite:
+            durable.remove(self._partial)
+            raise
 
     def appear(self) -> None:
         """Get the name by which readers find it."""
         self._partial.rename(self.path)
 
     def write(self, state: State, info: bytes) -> int:
-        """Make the other half equal to this, then active; `head.holds` must be true. Returns the blocks changed."""
+        """Make the other half equal to this, then active; `head.holds` must be true. Returns the blocks changed.
+
+        Raises
+        ------
+        NotFinite : a number that changed is none; the active half stays what it was.
+        """
         return self._write(1 - int(load(self._words, ACTIVE)), state, info)
 
     def _write(self, half: int, state: State, info: bytes) -> int:
         place, into = FIRST_HALF + half * HALF_WORDS, self._halves[half]
         sequence = load(self._words, place + SEQUENCE)
         store(self._words, place + SEQUENCE, sequence + 1)
-        changed = sum(copy_changed(_flat(array), into.flat[name]) for name, array in state.items())
+        changed, broken = 0, ""
+        for name, array in state.items():
+            exponent = EXPONENTS.get(array.dtype.str, EXPONENTS[""])
+            half_words = into.flat[name].view(exponent.dtype)
+            n_changed, n_broken = copy_changed(_flat(array, exponent), half_words, exponent)
+            changed += n_changed
+            broken = name if n_broken else broken
         into.info[: len(info)] = np.frombuffer(info, np.uint8)
         self._words[place + LENGTH] = len(info)
         store(self._words, place + SEQUENCE, sequence + 2)
+        if broken:
+            raise NotFinite(f"the model's array {broken!r} holds a number that is not finite")
         store(self._words, ACTIVE, half)
         return int(changed)
 
@@ -164,7 +193,7 @@ class Reader:
             if found != size:
                 raise StateError(f"snapshot {path} cannot be read: it must have {size} bytes, but has {found}")
             mapped = mmap.mmap(file.fileno(), size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        whole = np.asarray(_Unguarded(mapped))
+        whole = np.asarray(Unguarded(mapped))
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(self.head.halves)]
         if self.head.boot != _boot_id() and not load(self._words, CLOSED):
@@ -176,8 +205,7 @@ class Reader:
 
     def active(self) -> tuple[int, int]:
         """Return the half that is whole, and its sequence. For `unchanged`."""
-        half = int(load(self._words, ACTIVE))
-        return half, int(load(self._words, FIRST_HALF + half * HALF_WORDS + SEQUENCE))
+        return load_active(self._words)  # type: ignore[no-any-return]
 
     def unchanged(self, half: int, sequence: int) -> bool:
         """Tell whether all that was read of a half since `active` gave it belongs together."""
@@ -208,7 +236,7 @@ class _Half:
             self.arrays[name] = self.flat[name].view(dtype).reshape(place.shape)
 
 
-class _Unguarded:
+class Unguarded:
     """Bytes that are mapped for reading only, as an array that claims to be writable.
 
     A kernel is compiled once, for arrays that it may write to, and refuses others, even where it would only read them.
@@ -246,8 +274,10 @@ def _paged(n_bytes: int) -> int:
     return -(-n_bytes // _PAGE) * _PAGE
 
 
-def _flat(array: NDArray[Any]) -> Bytes:
-    return np.require(array, requirements=["C", "W"]).reshape(-1).view(np.uint8)  # writable: as the kernel was compiled
+def _flat(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    return (
+        np.require(array, requirements=["C", "W"]).reshape(-1).view(like.dtype)
+    )  # writable: as the kernel is compiled
 
 
 def _boot_id() -> str:
@@ -280,6 +310,13 @@ def load(words, place):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def load_active(words):  # type: ignore[no-untyped-def]
+    """Return which half is active, and then its sequence."""
+    half = load(words, ACTIVE)
+    return half, load(words, FIRST_HALF + half * HALF_WORDS + SEQUENCE)
+
+
+@kernel
 def store(words, place, value):  # type: ignore[no-untyped-def]
     """Set a word once all that stands before is visible, and before all that stands behind is."""
     fence()
@@ -288,16 +325,29 @@ def store(words, place, value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def copy_changed(live, half):  # type: ignore[no-untyped-def]
-    """Make bytes equal, writing only blocks that differ: pages that nobody writes to cost nothing. Returns how many."""
-    changed = 0
-    for start in range(0, live.shape[0], BLOCK):
-        source, target = live[start : start + BLOCK], half[start : start + BLOCK]
-        differs = np.uint8(0)
+def copy_changed(live, half, exponent):  # type: ignore[no-untyped-def]
+    """Make words equal, writing only blocks that differ: pages that nobody writes to cost nothing.
+
+    A block with a word that has all bits of the exponent is left as it was, so that it differs the next time, too.
+    Returns how many were changed, and how many left.
+    """
+    changed = left = 0
+    length = BLOCK // live.itemsize
+    for start in range(0, live.shape[0], length):
+        source, target = live[start : start + length], half[start : start + length]
+        differs = source[0] ^ source[0]
         for i in range(source.shape[0]):
             differs |= source[i] ^ target[i]
-        if differs:
+        if not differs:
+            continue
+        finite = True
+        if exponent[0]:
             for i in range(source.shape[0]):
-                target[i] = source[i]
-            changed += 1
-    return changed
+                finite &= (source[i] & exponent[0]) != exponent[0]
+        if not finite:
+            left += 1
+            continue
+        for i in range(source.shape[0]):
+            target[i] = source[i]
+        changed += 1
+    return changed, left

@@ -87,27 +87,28 @@ def weighted(parts: Sequence[tuple[float, Part]]) -> Part:
     return Part(constant, rows)
 
 
-def first_slots(features: NDArray[np.uint32], slots: int, max_labels: int) -> NDArray[np.int64]:
-    """Return where features' slots begin, as `place` does."""
-    return ((features.astype(np.uint64) * np.uint64(slots - 2 * max_labels)) >> HALF).astype(np.int64)
+def first_slots(features: NDArray[np.uint32], slots: int, max_labels: int, apart: int) -> NDArray[np.int64]:
+    """Return where features' slots begin, as `place` does; they are multiples of `apart`."""
+    bases = ((features.astype(np.uint64) * np.uint64(slots - 2 * max_labels)) >> HALF).astype(np.int64)
+    return bases // apart * apart
 
 
 def linear_part(
-    weights: NDArray[np.float32], max_labels: int, hashed: Hashed, bias: float, values: Row, n: int
+    weights: NDArray[np.float32], max_labels: int, hashed: Hashed, bias: float, values: Row, n: int, apart: int = 1
 ) -> Part:
     """Take the scores of n labels by a linear model apart: weights of a table as `place` lays it out, times values."""
     labels = np.arange(n)
-    bases = first_slots(hashed.features, len(weights), max_labels)
+    bases = first_slots(hashed.features, len(weights), max_labels, apart)
 
     def rows(at: slice) -> Rows:
         found: Rows = weights[bases[at, None] + labels].astype(np.float64) * values[at, None]
         return found
 
-    return Part(weights[len(weights) - max_labels + labels].astype(np.float64) * bias, rows)
+    return Part(weights[(len(weights) - max_labels) // apart * apart + labels].astype(np.float64) * bias, rows)
 
 
 def bayes_part(
-    counted: Counted, max_labels: int, hashed: Hashed, of: NDArray[np.bool_], only_seen: bool, n: int
+    counted: Counted, max_labels: int, hashed: Hashed, of: NDArray[np.bool_], only_seen: bool, n: int, apart: int = 1
 ) -> Part:
     """Take the scores of n labels by naive Bayes apart.
 
@@ -118,7 +119,7 @@ def bayes_part(
     """
     counts, totals, overall, column, distinct, alpha, flatten, complement = counted
     labels = np.arange(n)
-    bases = first_slots(hashed.features, len(counts), max_labels)
+    bases = first_slots(hashed.features, len(counts), max_labels, apart)
     scale = float(overall[SCALE])
     smooth = alpha * scale * max(float(overall[distinct]), 1.0)
     own = totals[:n, column]

@@ -8,6 +8,7 @@ What follows from a loss that was accepted:
 - `retention`: the records below the low watermark are gone; from there on everything is taken.
 - `truncated`: what lay at and behind the high watermark is gone; from there on everything is taken.
 - `recreated`, `deleted`: all of the topic is gone, also what the journal would replay; the new one is taken whole.
+- `compacted`: only the replay finds this, by its spans' numbers of records; what is left of them is taken.
 
 What the journal names and the log no longer has is left out of the replay; the rest is replayed in its order. So the
 state is always the checkpoint's and exactly those records that are not in the list of losses.
@@ -58,8 +59,10 @@ class Stock(NamedTuple):
         for span in spans:
             low, high = self.gone.get(span.partition, (span.start, span.end))
             start, end = max(span.start, low), min(span.end, high)
-            if start < end:
-                yield Span(span.partition, start, end)
+            if (start, end) == (span.start, span.end):
+                yield span
+            elif start < end:
+                yield Span(span.partition, start, end, end - start if is_whole(span) else None)
 
     def refuse(self) -> None:
         """Raise RecordsLost where anything was lost, with what to do about it."""
@@ -68,6 +71,37 @@ class Stock(NamedTuple):
                 "; ".join(map(str, self.losses))
                 + ". Put the records back from a copy of the log, or go on without them with --accept-loss"
             )
+
+
+class Shortfall:
+    """What a replay finds less of than the journal says that there was."""
+
+    def __init__(self) -> None:
+        self._found: dict[TopicPartition, tuple[int, int, int]] = {}  # start, end, records
+
+    def add(self, wanted: Iterable[Span], found: Iterable[Span]) -> bool:
+        """Compare a batch's spans with what was found of them; tell whether anything is missing."""
+        counts = {span.partition: span.records or 0 for span in found}
+        short = False
+        for span in wanted:
+            lost = 0 if span.records is None else span.records - counts.get(span.partition, 0)
+            if lost > 0:
+                start, _, before = self._found.get(span.partition, (span.start, 0, 0))
+                self._found[span.partition] = start, span.end, before + lost
+                short = True
+        return short
+
+    def losses(self) -> list[Loss]:
+        """Return a loss for each partition: its range goes from the first span with a record missing to the last."""
+        return [
+            Loss(topic=topic, partition=number, start=start, end=end, lost=lost, why="compacted")
+            for (topic, number), (start, end, lost) in sorted(self._found.items())
+        ]
+
+
+def is_whole(span: Span) -> bool:
+    """Tell whether each of a span's offsets was a record."""
+    return span.records == span.end - span.start
 
 
 def reached(positions: Mapping[TopicPartition, int], todo: Iterable[Applied]) -> dict[TopicPartition, int]:

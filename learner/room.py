@@ -30,28 +30,41 @@ class Room:
     data : the directory
     stopped : whether to give up waiting
     report : called with the reason each time that there still is no room
+    check : raises where nothing may be written any more; called before each write
     """
 
-    def __init__(self, data: Path, stopped: Callable[[], bool], report: Callable[[str], None]) -> None:
-        self._reserve, self._stopped, self._report = data / FILE, stopped, report
+    def __init__(
+        self,
+        data: Path,
+        stopped: Callable[[], bool],
+        report: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._reserve, self._stopped, self._report, self._check = data / FILE, stopped, report, check
         with suppress(DiskFull):
             self._keep_reserve()
 
     def wait_for(self, write: Callable[[], _T]) -> _T:
-        """Call `write` until there is room for it, and return what it gave.
+        """Call `write` until there is room for it, and return what it gave. It is never repeated once it was done.
 
         Raises
         ------
         DiskFull : there is none, and it is time to stop.
         """
+        done, waited = self._until_done(write)
+        if waited:
+            with suppress(DiskFull):  # it is time to stop
+                self._until_done(self._keep_reserve)  # what was given up for this write must not be used by others
+                _LOG.warning("there is room on the disk again; going on")
+        return done
+
+    def _until_done(self, write: Callable[[], _T]) -> tuple[_T, bool]:
+        """Do that; tell also whether it had to wait."""
         waited = False
         while True:
             try:
-                done = write()
-                if waited:
-                    self._keep_reserve()
-                    _LOG.warning("there is room on the disk again; going on")
-                return done
+                self._check()
+                return write(), waited
             except DiskFull as error:
                 if self._stopped():
                     raise

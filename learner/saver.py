@@ -7,7 +7,7 @@ one thread does the rest, one checkpoint at a time:
     2. wait until all that was sent out of its batches is durable in the log, as recovery from it would not send that
        again, and until it is confirmed that its records came from the topics that are known (watch.py)
     3. write the files, fsync, rename: from here on it counts
-    4. commit offsets, for lag tools
+    4. commit offsets, for lag tools; keep the model, to be served again (versions.py)
     5. drop old checkpoints, and journals that end before the oldest
 
 Until 3 is done recovery goes from the checkpoint before, through its journal and the new one. A disk that is full is
@@ -42,6 +42,7 @@ class Saver:
     Parameters
     ----------
     root, journal_root : where checkpoints and journals lie
+    check : raises where this learner was overtaken; called by the thread before anything counts or goes
 
     Attributes
     ----------
@@ -49,8 +50,8 @@ class Saver:
     seconds : how long that took, from the copy to the last fsync
     """
 
-    def __init__(self, root: Path, journal_root: Path) -> None:
-        self._root, self._journal_root = root, journal_root
+    def __init__(self, root: Path, journal_root: Path, check: Callable[[], None] = lambda: None) -> None:
+        self._root, self._journal_root, self._check = root, journal_root, check
         self._copies: State = {}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[float] | None = None
@@ -154,13 +155,14 @@ class Saver:
         self._ready.wait()  # 2
         while not self._abandoned.is_set():
             try:
-                checkpoints.save_checkpoint(self._root, checkpoint)  # 3
+                checkpoints.save_checkpoint(self._root, checkpoint, check=self._check)  # 3
             except DiskFull as error:
                 self._full = error
                 self._abandoned.wait(RETRY_S)
                 continue
             self._full = None
             seconds = time.monotonic() - started
+            self._check()
             commit()  # 4
             journals.prune(self._journal_root, checkpoints.prune(self._root))  # 5
             return seconds

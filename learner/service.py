@@ -1,27 +1,36 @@
 """How does the learner run as a process of its own?
 
-It opens the log, recovers, and goes on until a signal, the end of the log where that was asked for, or the death of the
-process that started it. What ends it otherwise stands in the status, for the API and for people.
+It opens the log (a Kafka that is away is waited for), recovers, and goes on until a signal, the end of the log where
+that was asked for, or the death of the process that started it. What ends it otherwise stands in the status, for the
+API and for people.
 """
 
 import gc
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
+from learner import rebuild
+from learner.health import Health
+from learner.lock import Lock
 from learner.loop import Learner
-from learner.settings import LearnerSettings
-from learner.status import Status
-from stream.errors import DriftlineError, StateError
+from learner.settings import DEFAULT_MODEL, LearnerSettings
+from learner.status import State, Status, blank_status, read_status, write_status
+from stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
+from stream.flags import build_settings
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)
 PARENT_CHECK_S: Final = 1.0
+LOOK_S: Final = 0.2
+RETRY_S: Final = 1.0
 # Records make no cycles, and the default of 700 has Python look through all of a batch several times.
 GC_THRESHOLD: Final = 50_000
 
@@ -55,21 +64,93 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
-    with _stop_signals() as stopped, closing(open_log(stream)) as log, _disk_errors_explained(stream):
-        learner = Learner(stream, settings, log, stopped)
+    with _Signals() as signals, _disk_errors_explained(stream), ExitStack() as opened:
         try:
-            learner.start(on_replay)
+            with signals.ending_at_once():
+                log, learner = _start(stream, settings, signals.stopped, on_replay, opened)
+        except _StoppedAtOnceError:
+            return _say(stream, settings, "stopped", "before it had started")
+        try:
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
             if on_start is not None:
                 on_start(learner.status("running"))
-            _run(learner, log, stream, stopped, stop_at_end, on_advance)
+            _run(learner, log, stream, signals.stopped, stop_at_end, on_advance)
+        except DiskFull as error:
+            if not signals.stopped():
+                learner.fail(str(error))
+                raise
+            _LOG.warning("%s; no checkpoint was written at the end, the journal has what came after", error)
         except (DriftlineError, OSError) as error:
             learner.fail(str(error))
             raise
-        finally:
-            learner.close()
         return learner.status("stopped")
+
+
+def take_over(stream: StreamSettings, log: Log) -> None:
+    """Return once a model that was built anew (learner/rebuild.py) took over: in the learner at work, else here.
+
+    Raises
+    ------
+    StateError : it was refused, and why.
+    """
+    while rebuild.find(stream.data) is not None:
+        try:
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+        except StateError:
+            time.sleep(LOOK_S)  # the one that has the lock will
+            continue
+        with closing(learner):
+            learner.start()
+            learner.run(lambda: True)
+    if (why := rebuild.refusal(stream.data)) is not None:
+        raise StateError(f"the new model was refused, and the one before is at work: {why}")
+
+
+def _start(
+    stream: StreamSettings,
+    settings: LearnerSettings,
+    stopped: Callable[[], bool],
+    on_replay: Callable[[int, int], None] | None,
+    opened: ExitStack,
+) -> tuple[Log, Learner]:
+    """Return a log and a learner that has started, closed with `opened`. A Kafka that is away is waited for.
+
+    Until it has started, a signal ends it at once: nothing that is done by then could be lost.
+    """
+    while True:
+        with ExitStack() as trying:
+            learner: Learner | None = None
+            try:
+                log = trying.enter_context(closing(open_log(stream)))
+                learner = trying.enter_context(closing(Learner(stream, settings, log, stopped)))
+                if settings.health_port is not None:
+                    shown = partial(getattr, learner, "shown")
+                    trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
+                learner.start(on_replay)
+                opened.push(trying.pop_all())
+                return log, learner
+            except (DriftlineError, OSError) as error:
+                waits = isinstance(error, LogUnavailable) and not isinstance(error, LogDenied)
+                if not waits or not stream.log_url.startswith("kafka:"):
+                    if learner is not None:
+                        learner.fail(str(error))
+                    raise
+                why = str(error)
+        _LOG.warning("%s; waiting for it", why)
+        _say(stream, settings, "waiting", why)
+        time.sleep(RETRY_S)
+
+
+def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str) -> Status:
+    """Write and return the status of a learner that has not started: all else is what the last one said."""
+    with closing(Lock(stream.data, take_over=settings.take_over)) as lock:
+        status = read_status(stream.data) or blank_status(settings.model or DEFAULT_MODEL)
+        status.state, status.detail, status.at, status.pid = state, detail, time.time(), os.getpid()
+        status.epoch = max(status.epoch, lock.last_epoch())
+        with suppress(DiskFull):
+            write_status(stream.data, status)
+        return status
 
 
 @contextmanager
@@ -101,26 +182,43 @@ def _run(
     learner.run(stop, marks if stop_at_end else None)
 
 
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Tell whether SIGTERM or SIGINT came, or the parent process is gone."""
-    came: list[int] = []
-    handlers = {
-        name: signal.signal(name, lambda number, _: came.append(number)) for name in (signal.SIGTERM, signal.SIGINT)
-    }
-    parent, next_look = multiprocessing.parent_process(), 0.0
+class _StoppedAtOnceError(BaseException):
+    """A signal came before the learner had started."""
 
-    def stopped() -> bool:
-        nonlocal next_look
-        if parent is not None and (now := time.monotonic()) >= next_look:
-            next_look = now + PARENT_CHECK_S
-            if not parent.is_alive():
+
+class _Signals:
+    """Notes SIGTERM and SIGINT, and the end of the parent process. A context; in the main thread."""
+
+    def __enter__(self) -> "_Signals":
+        self._came = self._at_once = False
+        self._parent, self._next_look = multiprocessing.parent_process(), 0.0
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        self._came = True
+        if self._at_once:
+            self._at_once = False  # what is given back then must not be cut off
+            raise _StoppedAtOnceError
+
+    @contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """Raise _StoppedAtOnceError where a signal comes, whatever is waited for."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def stopped(self) -> bool:
+        """Tell whether a signal came, or the parent process is gone."""
+        if self._parent is not None and (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + PARENT_CHECK_S
+            if not self._parent.is_alive():
                 _LOG.warning("the process that started this learner is gone; stopping")
-                came.append(0)
-        return bool(came)
-
-    try:
-        yield stopped
-    finally:
-        for name, handler in handlers.items():
-            signal.signal(name, handler)
+                self._came = True
+        return self._came

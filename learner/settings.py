@@ -1,11 +1,13 @@
 """How does the learner learn, remember and publish? (See stream/settings.py for how options become flags.)"""
 
+import math
 from typing import Final
 
 import msgspec
 from pydantic import Field
 
 from stream.limits import Limits
+from stream.quota import PATTERN, Quota
 from stream.records import Topics
 from stream.settings import Settings, StreamSettings
 
@@ -22,6 +24,10 @@ class Rules(msgspec.Struct, frozen=True):
     expire_as: str | None
     predictions: bool
     predictions_scores: int
+    # What a journal of before does not have: no limit.
+    max_clock_jump_ms: int | None = None
+    source_quota: Quota | None = None
+    publish_margin: float | None = None
 
 
 class LearnerSettings(Settings):
@@ -44,17 +50,64 @@ class LearnerSettings(Settings):
     batch_records: int = Field(4096, ge=1, le=1 << 16, description="Records applied at once, at most.")
     publish_interval_s: float = Field(0.05, ge=0.0, description="A snapshot is published at most this often.")
     checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
+    keep_snapshots: int = Field(
+        8, ge=0, description="Models of the past that can be served again, at most, beside those that are pinned."
+    )
+    keep_snapshots_bytes: int = Field(4 << 30, ge=0, description="Their bytes, at most.")
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
+    max_clock_jump_hours: float = Field(
+        24.0,
+        gt=0,
+        description="A record's timestamp further than this from the log's clock, ahead or behind, does not "
+        "count, unless a hundred records more than others are as far ahead. inf: all count.",
+    )
+    source_quota: str | None = Field(
+        None,
+        pattern=PATTERN,
+        description="Labels that one source may send in so much of the log's time, such as 1000/min; what is more goes "
+        "to the dead-letter topic. Labels without a source count as one. Default: no limit.",
+    )
+    publish_margin: float = Field(
+        1.5,
+        gt=0,
+        description="Publish nothing while the loss as served of the last 200 labels is worse by this much than it was "
+        "before, and than what predicting the classes' frequencies gives; in nats. inf: always publish.",
+    )
+    dead_letter_limit: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Where a larger share of the last 1,000 records cannot be read, take nothing more in and say so; "
+        "1: send all of them to the dead-letter topic.",
+    )
     predictions_scores: int = Field(10, ge=1, le=100, description="Labels in a written prediction, the best ones.")
+    label_requests_per_hour: float = Field(
+        60.0, ge=0.0, le=1e6, description="Messages chosen for GET /label-requests, about so many; 0: none."
+    )
     accept_loss: bool = Field(
         False,
         description="Go on where the log no longer has all records since the checkpoint, from the first that is there. "
         "What was lost is counted, and kept in the checkpoint.",
     )
+    take_over: bool = Field(
+        False,
+        description="Take the data directory from a learner that stands still: stopped, or on a machine that cannot "
+        "be reached. It will write nothing any more, and end once it goes on.",
+    )
+    stall_after_s: float = Field(
+        30.0, gt=0, description="Where records wait and none is taken for so long, say that the learner is stalled."
+    )
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="Answer GET /healthz and GET /metrics of the learner itself on this port."
+    )
+    health_host: str = Field(
+        "127.0.0.1", min_length=1, description="The address for --health-port; 0.0.0.0 is every one."
+    )
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:
         """Return the rules that follow from the options, for a log with so many partitions."""
+        jump_ms = self.max_clock_jump_hours * 3_600_000
         return Rules(
             topics=stream.topics,
             partitions=partitions,
@@ -63,4 +116,7 @@ class LearnerSettings(Settings):
             expire_as=self.expire_as,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
+            max_clock_jump_ms=None if jump_ms == math.inf else int(jump_ms),
+            source_quota=Quota.parse(self.source_quota) if self.source_quota else None,
+            publish_margin=None if self.publish_margin == math.inf else self.publish_margin,
         )

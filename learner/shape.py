@@ -12,7 +12,7 @@ import numpy as np
 
 from learner.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
 from learner.kernels import kernel
-from learner.text import MULTIPLIER, finish
+from learner.text import MULTIPLIER, code_points, finish
 
 CASED_SEED: Final = np.uint64(0x082EFA98EC4E6C89)  # the digits of pi, after text.py's
 SHAPE_SEED: Final = np.uint64(0x452821E638D01377)
@@ -71,12 +71,13 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
     n : how many there are
     """
     words, places = buffers[0], buffers[1]
+    points, size = code_points(codes, start, stop, buffers)
     n = 0
     n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_signs, n_lines, n_far, n_spaces = 0, 0, 0, 0, 0, 0, 0, 0, 0
     h = CASED_SEED
     length, upper = 0, 0  # of the word under way, and how much of it is in capitals
-    for i in range(start, stop + 1):
-        code = codes[i] if i < stop else np.uint32(LINE)
+    for i in range(size + 1):
+        code = points[i] if i < size else np.uint32(LINE)
         entry = table[code]
         kind = entry >> CLASS_SHIFT
         if kind == WORD:
@@ -106,7 +107,7 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
         out[n] = finish((SHAPE_SEED ^ np.uint64(N_AMOUNTS)) * MULTIPLIER ^ np.uint64(words[0]))
         out[n + 1] = finish((SHAPE_SEED ^ np.uint64(N_AMOUNTS + 1)) * MULTIPLIER ^ np.uint64(words[n_words - 1]))
         n += N_ENDS
-    size = max(stop - start, 1)
+    size = max(size, 1)
     share = 8 * n_capital // max(n_tokens, 1)
     amounts = (
         step_of(size),

@@ -13,7 +13,10 @@ import msgspec
 from learner import durable
 from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
+from learner.gate import GateReport
 from learner.losses import Losses
+from learner.progress import Progress
+from learner.rebuilt import Rebuilt
 from stream.errors import StateError
 from stream.limits import JoinCounts
 
@@ -21,8 +24,9 @@ FILE: Final = "status.json"
 STALE_S: Final = 15.0
 
 
-# waiting: at work, but the log does not answer. paused: the disk is full.
-State = Literal["recovering", "running", "waiting", "paused", "stopped", "failed"]
+# waiting: at work, but the log does not answer. paused: the disk is full, or too much of what comes cannot be read.
+# stalled: it should be at work, and nothing moves.
+State = Literal["recovering", "running", "waiting", "paused", "stalled", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -44,12 +48,16 @@ class Status(msgspec.Struct, kw_only=True):
     progress: dict[str, Any]
     drift: Alarms = msgspec.field(default_factory=Alarms)
     losses: Losses = msgspec.field(default_factory=Losses)
+    rebuilt: Rebuilt | None = None
     checkpoint: int = 0  # batch of the newest checkpoint on the disk
     batch: int = 0
     window_bytes: int = 0
     checkpoint_seconds: float = 0.0  # how long the last one took, while the loop went on
     checkpoint_pause_seconds: float = 0.0  # how long the loop stood still for it
     snapshot_seconds: float = 0.0
+    gate: GateReport = GateReport()
+    over_quota: dict[str, int] = {}  # labels refused, by source
+    stalls: int = 0  # since the process began
 
     @property
     def age_s(self) -> float:
@@ -62,9 +70,28 @@ class Status(msgspec.Struct, kw_only=True):
         return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S
 
 
+def blank_status(model: str) -> Status:
+    """Return the status of a learner that has done nothing yet."""
+    return Status(
+        state="waiting",
+        at=time.time(),
+        pid=0,
+        epoch=0,
+        model=model,
+        version="",
+        labels=[],
+        counts=Counts(),
+        join=JoinCounts(),
+        pending=0,
+        waiting=0,
+        positions={},
+        progress=Progress().summary(),
+    )
+
+
 def write_status(data: Path, status: Status) -> None:
     """Put the status in place. Raises DiskFull: then the one before is still there."""
-    durable.replace(data / FILE, msgspec.json.encode(status))
+    durable.replace(data / FILE, msgspec.json.encode(status), f"-{status.epoch:08d}")
 
 
 def read_status(data: Path) -> Status | None:

@@ -4,17 +4,19 @@ Text to hashed features of 32 bits: its tokens, pairs of adjacent tokens, and ch
 character classes (characters.py) never depend on the platform, the Python or the run: they are part of the checkpoint
 format. Time and memory are linear in the text's length and bounded by the settings.
 
-The hash of a run of folded code points, in 64-bit arithmetic without sign (FNV-1a's loop; a multiplier and an end of
-murmur3's kind, since a bare product has no good low bits):
+Hashes are in 64-bit arithmetic without sign (FNV-1a's loop; a multiplier and an end of murmur3's kind, since a bare
+product has no good low bits). Of a token's folded UTF-8, eight bytes at a time, the first one lowest, then zeros:
 
-    h = seed of the kind;  for each code point c:  h = (h ^ c) * MULTIPLIER;  then  finish(h), 32 bits
+    h = WORD_SEED;  for each eight bytes c:  h = (mixed(h) ^ c) * MULTIPLIER, the first time h itself;  then  finish(h)
 
-A pair is finish((PAIR_SEED ^ first) * MULTIPLIER ^ second) of its tokens' hashes: order counts.
+of an n-gram: h = CHARS_SEED;  for each code point c:  h = (h ^ c) * MULTIPLIER;  then  finish(h)
+
+of a pair: finish((PAIR_SEED ^ first) * MULTIPLIER ^ second) of its tokens' hashes: order counts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -27,14 +29,15 @@ from learner.characters import (
     CLASS_SHIFT,
     FOLD_MASK,
     IGNORED,
+    N_CODEPOINTS,
     SPACE,
     SYMBOL,
     WORD,
     load_table,
 )
-from learner.kernels import copy, kernel
+from learner.kernels import AT_ONCE, count_bits, eight_bytes, first_bit, in_range, inlined, kernel, same
 from stream.errors import ConfigError
-from stream.texts import Texts
+from stream.texts import PADDING, Texts
 
 WORD_SEED: Final = np.uint64(0x243F6A8885A308D3)  # the digits of pi
 PAIR_SEED: Final = np.uint64(0x13198A2E03707344)
@@ -46,17 +49,25 @@ HALF: Final = np.uint64(32)
 MAX_RUN: Final = 3  # "!!!!!" is the token "!!!"
 BOUNDARY: Final = 0  # between words in the folded text; NUL itself is a space, so it cannot occur there
 
-
-FIRST: Final = 3  # place of a text's first code point in the buffers, spaces before it
+FIRST: Final = 3  # place of a text's first byte or code point in the buffers, spaces before it
 WHOLE: Final = 64  # loops over places run to a multiple of this: what is left of a vectorised loop is slow
 BLOCK: Final = 256  # places whose n-grams are hashed at once: what that needs stays in the nearest cache
-N_ASCII: Final = np.uint32(128)
-BLANK, QUOTE, DIGITS, LETTERS, UNDERSCORE, DELETE = map(np.uint32, b" '0a_\x7f")
-IN_SPACE, IN_WORD, UNSPACED, LEFT_OUT = map(np.uint32, (0, 1, 1 << 30, 1 << 31))  # keys of places; a symbol's: its code
-LOWER, N_LETTERS, N_DIGITS = map(np.uint32, (32, 26, 10))  # LOWER is the bit that makes a letter small
-PADDING: Final = "\0" * (WHOLE + 3)
+GROUP: Final = 16  # characters copied, and places of bits written, at once
+FEW: Final = 64  # features that are compared each with each; of more a table finds the repeats
+MANY: Final = 2048  # from here on that table is small rather than empty, so that it stays in the cache
+N_ASCII: Final = np.uint8(128)
+BLANK, QUOTE, DIGITS, LETTERS, UNDERSCORE, DELETE = map(np.uint8, b" '0a_\x7f")
+ALONE, N_DIGITS, N_LETTERS, N_BLANKS = map(np.uint8, (1, 10, 26, 33))
+LOWER: Final = np.uint8(32)  # the bit that makes a letter small
+IN_SPACE, IN_WORD, UNSPACED = map(np.uint32, (0, 1, 1 << 30))  # keys of places; a symbol's: its code
 THREE: Final = np.uint64(3)
-ONE: Final = np.uint64(1)  # indices without sign need no look at whether they count from the end
+ONE, TWO, LAST_BIT, BYTE, EIGHT = map(np.uint64, (1, 2, 63, 8, 8))  # indices without sign are not looked at for < 0
+EVERY: Final = np.uint64(2**64 - 1)
+IS_SPACE, IS_WORD, IS_CHARACTER, IS_SYMBOL, IS_APOSTROPHE, IS_IGNORED = map(
+    np.uint32, (SPACE, WORD, CHARACTER, SYMBOL, APOSTROPHE, IGNORED)
+)  # of one type: numba compares a number without sign with one that has one as floats
+SHIFT, FOLDED = np.uint32(CLASS_SHIFT), np.uint32(FOLD_MASK)
+LAST_POINT: Final = N_CODEPOINTS - 1
 
 Buffers = tuple[NDArray[Any], ...]
 
@@ -82,11 +93,12 @@ class TextSettings:
             if not 1 <= getattr(self, name) <= 1 << 24:
                 raise ConfigError(f"{name}={getattr(self, name)}: it must be 1 to {1 << 24}")
 
-    @property
-    def kernel_arguments(self) -> tuple[int, int, int, int]:
-        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest (0: none), features."""
+    @cached_property
+    def kernel_arguments(self) -> tuple[int, int, int, int, int]:
+        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest or 0, and limits."""
         wanted = sum(1 << length for length in self.lengths)
-        return int(self.pairs), wanted, self.lengths[-1] if self.chars else 0, self.max_features
+        longest = self.lengths[-1] if self.chars else 0
+        return int(self.pairs), wanted, longest, self.max_features, self.max_chars
 
     @property
     def lengths(self) -> range:
@@ -102,23 +114,6 @@ def character_table() -> NDArray[np.uint32]:
     return table
 
 
-def codepoints(texts: Sequence[str], max_chars: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Return the code points of all texts, each cut at max_chars, and where each text's begin (n_texts + 1).
-
-    PADDING follows: loops read past the end.
-    """
-    if isinstance(texts, Texts):
-        return texts.codepoints(max_chars, len(PADDING))
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    if len(texts) and lengths.max() > max_chars:
-        texts = [text[:max_chars] for text in texts]
-        np.minimum(lengths, max_chars, out=lengths)
-    starts = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    # surrogatepass: JSON can say "\ud800", and no text may stop the stream.
-    return np.frombuffer("".join((*texts, PADDING)).encode("utf-32-le", "surrogatepass"), np.uint32), starts
-
-
 def kernel_inputs(
     texts: Sequence[str],
     targets: NDArray[np.int32],
@@ -127,10 +122,10 @@ def kernel_inputs(
     buffers: Buffers,
 ) -> tuple[Any, ...]:
     """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
-    codes, starts = codepoints(texts, settings.max_chars)
+    ready = Texts.of(texts)
     return (
-        codes,
-        starts,
+        ready.codes,
+        ready.starts,
         np.ascontiguousarray(targets, np.int32),
         np.ascontiguousarray(weights, np.float32),
         character_table(),
@@ -145,13 +140,16 @@ def text_buffers(settings: TextSettings) -> Buffers:
     while free < 8 * settings.max_features:
         free *= 2
     n_lengths = len(settings.lengths)
+    n_words = max(min(settings.max_chars, settings.max_features), FEW)  # as many pairs may be hashed, and cut then
     places = settings.max_chars + FIRST + 1 + WHOLE
     return (
-        np.empty(settings.max_features + BLOCK * n_lengths, np.uint32),
+        np.empty(max(n_words, settings.max_features) + n_words + BLOCK * n_lengths, np.uint32),
         np.empty(free, np.uint32),  # distinct features
-        *np.zeros((2, places), np.uint32),  # folded code points, and keys
-        np.zeros(2 * settings.max_chars + 1 + settings.chars_max + WHOLE, np.uint32),  # the same between boundaries
-        np.empty(max(places, BLOCK), np.uint64),  # unfinished hashes
+        np.zeros(4 * settings.max_chars + FIRST + 3 * WHOLE, np.uint8),  # folded UTF-8
+        *np.zeros((2, settings.max_chars + 1 + 2 * GROUP), np.int32),  # where in it each token begins, and ends
+        *np.zeros((3, places), np.uint32),  # code points, folded ones, and keys: of what is not ASCII
+        np.zeros(2 * settings.max_chars + 1 + settings.chars_max + WHOLE, np.uint32),  # folded ones between boundaries
+        np.empty(BLOCK, np.uint64),  # unfinished hashes of n-grams
         np.empty((n_lengths, BLOCK), np.uint32),
         *np.empty((2, BLOCK), np.uint8),
     )
@@ -159,22 +157,27 @@ def text_buffers(settings: TextSettings) -> Buffers:
 
 def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Return the features of texts, uint32, and where each text's begin, int64 [n_texts + 1]."""
-    codes, starts = codepoints(texts, settings.max_chars)
+    ready = Texts.of(texts)
     buffers = text_buffers(settings)
     arguments = settings.kernel_arguments
     found = []
-    for start, stop in pairwise(starts):
-        _, _, n = hash_text(codes, start, stop, character_table(), arguments, buffers)
+    for start, stop in pairwise(ready.starts):
+        _, _, n = hash_text(ready.codes, start, stop, character_table(), arguments, buffers)
         found.append(buffers[0][:n].copy())
     ends = np.cumsum([0, *map(len, found)], dtype=np.int64)
     return np.concatenate(found) if found else np.empty(0, np.uint32), ends
 
 
 @kernel
+def mixed(h):  # type: ignore[no-untyped-def]
+    """Return a hash whose low bits depend on its high ones."""
+    return h ^ (h >> HALF)
+
+
+@kernel
 def finish(h):  # type: ignore[no-untyped-def]
     """Return the 32 bits of a hash that is complete."""
-    h = (h ^ (h >> HALF)) * FINISHER
-    return np.uint32(h >> HALF)
+    return np.uint32((mixed(h) * FINISHER) >> HALF)
 
 
 @kernel
@@ -184,125 +187,191 @@ def whole(n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def is_ascii(text, n):  # type: ignore[no-untyped-def]
-    """Tell whether `read_ascii` can read a text: vectorised."""
-    together = np.uint32(0)
-    for i in range(whole(n)):
-        together |= text[i] if i < n else np.uint32(0)
-    return together < N_ASCII
-
-
-@kernel
-def is_word(code):  # type: ignore[no-untyped-def]
-    """Tell whether a folded code point under 128 is part of a word wherever it stands."""
-    return (code - LETTERS < N_LETTERS) | (code - DIGITS < N_DIGITS) | (code == UNDERSCORE)
-
-
-@kernel
-def read_ascii(text, n, folded, keys):  # type: ignore[no-untyped-def]
-    """Do what `read_codes` does for code points under 128: vectorised, but for leaving out what runs past MAX_RUN."""
+def fold_ascii(text, n, folded):  # type: ignore[no-untyped-def]
+    """Write n bytes with small letters from FIRST on, and BOUNDARY. Returns whether all were ASCII: vectorised."""
+    others = np.uint64(0)
+    for place in range(0, n, AT_ONCE):
+        others |= in_range(text, place, N_ASCII, N_ASCII) & first_bits(n - place)
     for i in range(whole(n)):
         code = text[i]
-        folded[FIRST + i] = code | (LOWER if (code | LOWER) - LETTERS < N_LETTERS else np.uint32(0))
+        small = np.uint8(code | LOWER)
+        folded[FIRST + i] = small if np.uint8(small - LETTERS) < N_LETTERS else code
     folded[FIRST + n] = BOUNDARY
-    codes, keys_here = folded[FIRST:], keys[FIRST:]
-    first, second, before, after = folded[FIRST - 3 :], folded[FIRST - 2 :], folded[FIRST - 1 :], folded[FIRST + 1 :]
-    some = False
-    for i in range(n):
-        code = codes[i]
-        inside = (code == QUOTE) & is_word(before[i]) & is_word(after[i])
-        space = (code <= BLANK) | (code == DELETE)
-        word = is_word(code) | inside
-        full = (code == before[i]) & (code == second[i]) & (code == first[i]) & (not (word | space))
-        keys_here[i] = LEFT_OUT if full else IN_WORD if word else IN_SPACE if space else code
-        some |= full
-    end = np.uint64(FIRST + n)
-    if some:
-        end = np.uint64(FIRST)
-        for i in range(n):
-            key = keys_here[i]
-            folded[end] = codes[i]
-            keys[end] = key
-            end += np.uint64(key != LEFT_OUT)
+    return others == np.uint64(0)
+
+
+@kernel
+def first_bits(n):  # type: ignore[no-untyped-def]
+    """Return a number of n bits, all of them where there are not so many."""
+    return EVERY if n >= AT_ONCE else (ONE << np.uint64(n)) - ONE
+
+
+@kernel
+def write_places(bits, at, n, out):  # type: ignore[no-untyped-def]
+    """Append the place, from `at` on, of every bit. Returns how many there are then. Writes past them."""
+    end = n + np.int64(count_bits(bits))
+    for begin in range(n, end, GROUP):
+        for i in range(GROUP):
+            out[np.uint64(begin + i)] = at + np.int64(first_bit(bits))
+            bits &= bits - ONE
     return end
 
 
 @kernel
-def read_codes(text, n, table, folded, keys):  # type: ignore[no-untyped-def]
+def list_ascii(folded, n, begins, ends):  # type: ignore[no-untyped-def]
+    """Write where each token of a text of `fold_ascii` begins and ends. Returns how many there are.
+
+    A bit for each of 64 places says what stands there, and a shift what stood before: no branch that nothing could
+    predict. `word`, `run` and `kept` end as they were for the places before.
+    """
+    word, run, kept = np.uint64(0), np.uint64(0), np.uint64(0)
+    n_begins, n_ends = 0, 0
+    for place in range(0, n + 1, AT_ONCE):
+        at = FIRST + place
+        valid = first_bits(n - place)
+        word_before, run_before, kept_before = word >> LAST_BIT, run, kept >> LAST_BIT
+        word = in_range(folded, at, LETTERS, N_LETTERS) | in_range(folded, at, DIGITS, N_DIGITS)
+        word |= in_range(folded, at, UNDERSCORE, ALONE)
+        after = folded[at + AT_ONCE]
+        word_after = np.uint64(
+            (np.uint8(after - LETTERS) < N_LETTERS) | (np.uint8(after - DIGITS) < N_DIGITS) | (after == UNDERSCORE)
+        )
+        word &= valid
+        word_after &= np.uint64(n - place > AT_ONCE)
+        quote = in_range(folded, at, QUOTE, ALONE)
+        word |= quote & (word << ONE | word_before) & (word >> ONE | word_after << LAST_BIT)
+        space = in_range(folded, at, np.uint8(0), N_BLANKS) | in_range(folded, at, DELETE, ALONE)
+        run = same(folded, at, at - 1) & ~(word | space)
+        full = run & (run << ONE | run_before >> LAST_BIT) & (run << TWO | run_before >> (LAST_BIT - ONE))  # MAX_RUN
+        kept = ~(space | full) & valid
+        goes_on = kept & (run | (word & (word << ONE | word_before)))
+        n_begins = write_places(kept & ~goes_on, at, n_begins, begins)
+        n_ends = write_places((kept << ONE | kept_before) & ~goes_on, at, n_ends, ends)
+    return n_begins
+
+
+@kernel
+def rest_of(byte):  # type: ignore[no-untyped-def]
+    """Return the bits that a byte adds to a code point that began before it."""
+    return np.int64(byte) & 63
+
+
+@kernel
+def decode(codes, start, stop, most, points):  # type: ignore[no-untyped-def]
+    """Write the code points of UTF-8, `most` at most. Returns how many. What is no UTF-8 gives some code point."""
+    n = 0
+    i = start
+    while i < stop and n < most:
+        first = np.int64(codes[i])
+        second, third, last = rest_of(codes[i + 1]), rest_of(codes[i + 2]), rest_of(codes[i + 3])
+        if first < N_ASCII:
+            point = first
+            i += 1
+        elif first < 0xE0:
+            point = (first & 31) << 6 | second
+            i += 2
+        elif first < 0xF0:
+            point = (first & 15) << 12 | second << 6 | third
+            i += 3
+        else:
+            point = (first & 7) << 18 | second << 12 | third << 6 | last
+            i += 4
+        points[n] = min(point, LAST_POINT)
+        n += 1
+    return n
+
+
+@kernel
+def code_points(codes, start, stop, buffers):  # type: ignore[no-untyped-def]
+    """Return the code points of a text, in a buffer, cut as `hash_text` cuts it; and how many there are."""
+    points = buffers[5]
+    most = points.shape[0] - (FIRST + 1 + WHOLE)
+    return points, decode(codes, start, stop, most, points)
+
+
+@kernel
+def read_codes(points, n, table, folded, keys):  # type: ignore[no-untyped-def]
     """Write from FIRST on what each code point is folded to, and a key that a token's places share. Returns the end.
 
     Left out are ignored code points, and symbols past MAX_RUN. An apostrophe is part of a word or a symbol from here
     on. Places are spaces before (from the start, as 0) and after the text.
     """
-    if is_ascii(text, n):
-        end = read_ascii(text, n, folded, keys)
-    else:
-        end = np.uint64(FIRST)
-        for i in range(n):
-            entry = table[text[i]]
-            kind = entry >> CLASS_SHIFT
-            code = entry & FOLD_MASK
-            before = keys[end - ONE]
-            if kind == APOSTROPHE:
-                inside = before == IN_WORD and i + 1 < n and table[text[i + 1]] >> CLASS_SHIFT == WORD
-                kind = np.uint32(WORD) if inside else np.uint32(SYMBOL)
-            key = code
-            if kind == WORD:
-                key = IN_WORD
-            elif kind == SPACE:
-                key = IN_SPACE
-            elif kind == CHARACTER:
-                key = UNSPACED | np.uint32(end & ONE)  # another one than the next's
-            full = (kind == SYMBOL) & (before == key) & (keys[end - ONE - ONE] == key) & (keys[end - THREE] == key)
-            folded[end] = code
-            keys[end] = key
-            end += np.uint64((kind != IGNORED) & (not full))
+    end = np.uint64(FIRST)
+    for i in range(n):
+        entry = table[points[i]]
+        kind = np.uint32(entry >> SHIFT)
+        code = np.uint32(entry & FOLDED)
+        before = keys[end - ONE]
+        if kind == IS_APOSTROPHE:
+            inside = before == IN_WORD and i + 1 < n and np.uint32(table[points[i + 1]] >> SHIFT) == IS_WORD
+            kind = IS_WORD if inside else IS_SYMBOL
+        key = code
+        if kind == IS_WORD:
+            key = IN_WORD
+        elif kind == IS_SPACE:
+            key = IN_SPACE
+        elif kind == IS_CHARACTER:
+            key = np.uint32(UNSPACED | np.uint32(end & ONE))  # another one than the next's
+        full = (kind == IS_SYMBOL) & (before == key) & (keys[end - ONE - ONE] == key) & (keys[end - THREE] == key)
+        folded[end] = code
+        keys[end] = key
+        end += np.uint64((kind != IS_IGNORED) & (not full))
     keys[end] = IN_SPACE
     return np.int64(end)
 
 
 @kernel
-def go_on(h, before, here, code):  # type: ignore[no-untyped-def]
-    """Return the hash after one more code point of a token, or after its first: told by the keys of both places."""
-    return ((h if here == before else WORD_SEED) ^ np.uint64(code)) * MULTIPLIER
+def list_tokens(points, keys, end, folded, begins, ends):  # type: ignore[no-untyped-def]
+    """Write the UTF-8 of the tokens of `read_codes`, and where each begins and ends. Returns how many there are."""
+    n, at = 0, FIRST
+    for i in range(FIRST, end):
+        key, code = keys[i], np.int64(points[i])
+        if key == IN_SPACE:
+            continue
+        if key != keys[i - 1]:
+            begins[n] = at
+        if code < N_ASCII:
+            folded[at] = code
+        else:
+            n_more = 1 + int(code >= 0x800) + int(code >= 0x10000)
+            folded[at] = (0x7F80 >> n_more) & 0xFF | code >> 6 * n_more
+            for _ in range(n_more):
+                n_more -= 1
+                at += 1
+                folded[at] = 0x80 | code >> 6 * n_more & 63
+        at += 1
+        if key != keys[i + 1]:
+            ends[n] = at
+            n += 1
+    return n
 
 
 @kernel
-def ends(here, after):  # type: ignore[no-untyped-def]
-    """Return 1 if a token ends at a place, by its key and the next one's, else 0."""
-    return np.uint64((here != IN_SPACE) & (here != after))
+def go_on(h, folded, at, length):  # type: ignore[no-untyped-def]
+    """Return the hash after the next eight bytes, or as many as there are, one at least."""
+    kept = EVERY >> (EIGHT * (BYTE - min(max(length, ONE), BYTE)))
+    return (h ^ (eight_bytes(folded, at) & kept)) * MULTIPLIER
 
 
 @kernel
-def hash_tokens(folded, keys, end, hashes):  # type: ignore[no-untyped-def]
-    """Write the unfinished hash of each token. Returns how many there are.
+def hash_tokens(folded, begins, ends, n, out):  # type: ignore[no-untyped-def]
+    """Write the hashes of n tokens, and after them those of n - 1 pairs: what a pair needs is at hand.
 
-    The hash of a place is kept where a token ends and overwritten elsewhere: no branch that nothing could predict. Two
-    halves of the text take turns, because a step has to wait for the one before.
+    Sixteen bytes without a branch: few words are longer.
     """
-    middle = (FIRST + end) // 2
-    while keys[middle] == keys[middle - 1] and middle > FIRST:
-        middle -= 1
-    length = middle - FIRST
-    later = hashes[length:]
-    n, n_later = np.uint64(0), np.uint64(0)
-    h, h_later = WORD_SEED, WORD_SEED
-    codes, codes_later = folded[FIRST:], folded[middle:]
-    before, here, after = keys[FIRST - 1 :], keys[FIRST:], keys[FIRST + 1 :]
-    before_later, here_later, after_later = keys[middle - 1 :], keys[middle:], keys[middle + 1 :]
-    for i in range(length):
-        h = go_on(h, before[i], here[i], codes[i])
-        hashes[n] = h
-        n += ends(here[i], after[i])
-        h_later = go_on(h_later, before_later[i], here_later[i], codes_later[i])
-        later[n_later] = h_later
-        n_later += ends(here_later[i], after_later[i])
-    for i in range(length, end - middle):
-        h_later = go_on(h_later, before_later[i], here_later[i], codes_later[i])
-        later[n_later] = h_later
-        n_later += ends(here_later[i], after_later[i])
-    copy(later[: np.int64(n_later)], hashes[np.int64(n) :])
-    return np.int64(n + n_later)
+    before = np.uint64(0)
+    for i in range(n):
+        at = begins[i]
+        length = np.uint64(ends[i] - at)
+        h = go_on(WORD_SEED, folded, at, length)
+        second = go_on(mixed(h), folded, at + 8, length - BYTE)
+        h = second if length > BYTE else h
+        for more in range(16, np.int64(length), 8):
+            h = go_on(mixed(h), folded, at + more, length - np.uint64(more))
+        token = np.uint64(finish(h))
+        out[np.uint64(n + max(i - 1, 0))] = finish((PAIR_SEED ^ before) * MULTIPLIER ^ token)  # the first is none
+        out[i] = token
+        before = token
 
 
 @kernel
@@ -321,6 +390,22 @@ def spread_tokens(folded, keys, end, spread):  # type: ignore[no-untyped-def]
         spread[n] = codes[i]
         n += np.uint64(here[i] != IN_SPACE)
     return np.int64(n)
+
+
+@kernel
+def spread_ascii(folded, begins, ends, n_tokens, spread):  # type: ignore[no-untyped-def]
+    """Do what `spread_tokens` does for the tokens of `list_ascii`, GROUP characters at a time; write past the end."""
+    spread[0] = BOUNDARY
+    n = np.int64(1)
+    for i in range(n_tokens):
+        at, end = begins[i], ends[i]
+        for begin in range(0, end - at, GROUP):
+            codes, to = folded[at + begin :][:GROUP], spread[n + begin :][:GROUP]
+            for lane in range(GROUP):
+                to[lane] = codes[lane]
+        n += end - at + 1
+        spread[n - 1] = BOUNDARY
+    return n
 
 
 @kernel
@@ -383,14 +468,35 @@ def drop_repeats(out, begin, end, n, size, distinct):  # type: ignore[no-untyped
 
 
 @kernel
+def drop_few(out, n_words, n_plain, n):  # type: ignore[no-untyped-def]
+    """Drop the repeats of fewer than FEW features, each compared with all before it. Returns where each kind ends."""
+    repeated = np.uint64(0)
+    for i in range(FEW):
+        out[i] = max(out[i], np.uint32(1))  # as in `drop_repeats`
+    for i in range(1, n):
+        earlier = (ONE << np.uint64(i)) - ONE
+        is_repeated = in_range(out, 0, out[i], np.uint32(ALONE)) & earlier != np.uint64(0)
+        repeated |= np.uint64(is_repeated) << np.uint64(i)
+    if repeated == np.uint64(0):
+        return n_words, n_plain, n
+    kept = np.uint64(0)
+    for i in range(n):
+        out[kept] = out[i]
+        kept += np.uint64(1) - (repeated >> np.uint64(i) & ONE)
+    n_words -= np.int64(count_bits(repeated & ((ONE << np.uint64(n_words)) - ONE)))
+    n_plain -= np.int64(count_bits(repeated & ((ONE << np.uint64(n_plain)) - ONE)))
+    return n_words, n_plain, np.int64(kept)
+
+
+@inlined
 def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no-untyped-def]
     """Write the features of one text, each once.
 
     Parameters
     ----------
-    codes : uint32 [n], code points; the text is codes[start:stop]
+    codes : uint8 [n], UTF-8 of several texts and PADDING, as in `Texts`; the text is codes[start:stop]
     table : uint32 [0x110000], from `character_table`
-    arguments : (int, int, int, int), `TextSettings.kernel_arguments`
+    arguments : (int, int, int, int, int), `TextSettings.kernel_arguments`
     buffers : from `text_buffers`; the first gets the features, the others are overwritten
 
     Returns
@@ -399,8 +505,8 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     Notes
     -----
-    1. Tokens. A word is a run of word characters, a symbol's token the run of it up to MAX_RUN; an unspaced script's
-       character is a token.
+    1. Tokens of the first max_chars characters. A word is a run of word characters, a symbol's token the run of it up
+       to MAX_RUN; an unspaced script's character is a token.
     2. Pairs of adjacent tokens.
     3. Character n-grams of what is between two BOUNDARIES, these included.
     4. Repeats are dropped: how often a word stands in a text says little about its label, and in long texts it drowns
@@ -408,32 +514,38 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     O(stop - start). Bit-exact: part of the checkpoint format.
     """
-    pairs, wanted, longest, room = arguments
-    out, distinct, folded, keys, spread, hashes, grams, alive, lengths = buffers
+    pairs, wanted, longest, room, max_chars = arguments
+    out, distinct, folded, begins, ends, points, smalls, keys, spread, hashes, grams, alive, lengths = buffers
 
     # 1
-    end = read_codes(codes[start : stop + len(PADDING)], stop - start, table, folded, keys)
-    n_words = min(hash_tokens(folded, keys, end, hashes), room)
-    for i in range(n_words):
-        out[i] = finish(hashes[i])
+    size, end = min(stop - start, max_chars), 0
+    is_ascii = fold_ascii(codes[start : start + size + PADDING], size, folded)
+    if is_ascii:
+        n_tokens = list_ascii(folded, size, begins, ends)
+    else:
+        n_points = decode(codes, start, stop, max_chars, points)
+        end = read_codes(points, n_points, table, smalls, keys)
+        n_tokens = list_tokens(smalls, keys, end, folded, begins, ends)
+    n_words = min(n_tokens, room)
+    hash_tokens(folded, begins, ends, n_words, out)
 
     # 2
-    n_pairs = max(min(n_words - 1, room - n_words), 0) if pairs else 0
-    first, second, made = out[:n_pairs], out[1:], out[n_words:]
-    for i in range(n_pairs):
-        h = (PAIR_SEED ^ np.uint64(first[i])) * MULTIPLIER
-        made[i] = finish(h ^ np.uint64(second[i]))
-    n_plain = n_words + n_pairs
+    n_plain = n_words + max(min(n_words - 1, room - n_words), 0) * pairs
 
     # 3
     n = n_plain
     if longest > 0 and n < room:
-        n_spread = spread_tokens(folded, keys, end, spread)
+        if is_ascii:
+            n_spread = spread_ascii(folded, begins, ends, n_tokens, spread)
+        else:
+            n_spread = spread_tokens(smalls, keys, end, spread)
         n = hash_ngrams(spread, n_spread, wanted, longest, room, n, out, (hashes, grams, alive, lengths))
 
     # 4
-    size = 64
-    while size < 8 * n:
+    if n < FEW:
+        return drop_few(out, n_words, n_plain, n)
+    size = FEW
+    while size < (8 if n < MANY else 2) * n:
         size *= 2
     distinct[:size] = 0
     n_words_end = drop_repeats(out, 0, n_words, 0, size, distinct)

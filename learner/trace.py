@@ -26,7 +26,6 @@ from learner.text import (
     WORD_SEED,
     TextSettings,
     character_table,
-    codepoints,
 )
 
 KINDS: Final = ("word", "pair", "chars", "case", "first", "last", "amount")
@@ -65,7 +64,7 @@ def trace(text: str, settings: TextSettings) -> list[Feature]:
         else:
             stretches.append(token)
     del tokens[room:]
-    words = [_hash(token.codes, int(WORD_SEED)) for token in tokens]
+    words = [_hash_word(token.codes) for token in tokens]
     features: dict[int, Feature] = {}
     for token, word in zip(tokens, words, strict=True):
         _add(features, word, "word", token.codes, (token.starts[0], token.stops[-1]))
@@ -103,8 +102,7 @@ def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> l
 
 
 def _codes(text: str, settings: TextSettings) -> NDArray[np.uint32]:
-    codes, starts = codepoints([text], settings.max_chars)
-    return codes[: starts[-1]]
+    return np.array([ord(character) for character in text[: settings.max_chars]], np.uint32)
 
 
 def _runs(kinds: list[int]) -> Iterator[Span]:
@@ -211,6 +209,14 @@ def _add(features: dict[int, Feature], h: int, kind: str, codes: list[int], span
 def _shown(code: int) -> str:
     """Return a code point as text that can be encoded."""
     return " " if code == BOUNDARY else "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
+
+
+def _hash_word(codes: list[int]) -> int:
+    folded = "".join(map(chr, codes)).encode("utf-8", "surrogatepass")
+    h = int(WORD_SEED)
+    for at in range(0, len(folded), 8):
+        h = ((h ^ (h >> 32) * (at > 0)) ^ int.from_bytes(folded[at : at + 8], "little")) * int(MULTIPLIER) & MASK
+    return _finish(h)
 
 
 def _hash(codes: list[int], seed: int) -> int:

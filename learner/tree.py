@@ -19,7 +19,7 @@ from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.experts import LANES
 from learner.explain import Step
 from learner.parts import Hashed, Part
-from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
+from learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
 from learner.text import TextSettings, kernel_inputs, text_buffers
 from learner.trace import Feature
 from learner.tree_kernel import score_and_learn
@@ -227,9 +227,9 @@ class Tree(Classifier):
             self._options,
             self._memory,
             self._work,
+            self._sketch,
             scores,
         )
-        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.kernels import copy, kernel
+from learner.kernels import copy, inlined, kernel
 from learner.text import HALF
 from learner.tree_layout import (
     ABSENT,
@@ -305,7 +305,7 @@ def drop_alternate(memory, node):  # type: ignore[no-untyped-def]
     memory.values[node, DUELS], memory.values[node, AHEAD] = 0, 0
 
 
-@kernel
+@inlined
 def watch(memory, leaf, error):  # type: ignore[no-untyped-def]
     """Follow the errors of all branches that a text came through; where they have risen, let an alternate grow.
 

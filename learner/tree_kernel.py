@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 
 from learner.experts import MAX_REPEATS, softmax
-from learner.kernels import copy, kernel
+from learner.kernels import copy, inlined, kernel
 from learner.linear import fill_values, score
+from learner.sketch import is_due, note
 from learner.text import HALF, hash_text
 from learner.tree_growth import (
     drop_alternate,
@@ -51,7 +52,7 @@ MAX_DUELS: Final = 3000.0  # undecided until then: no better
 DUEL_DELTA: Final = 0.01
 
 
-@kernel
+@inlined
 def next_node(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     """Return the child of an inner node that a text goes to."""
     feature = memory.features[node]
@@ -61,7 +62,7 @@ def next_node(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     return memory.links[node, ABSENT]
 
 
-@kernel
+@inlined
 def leaf_of(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     """Return the leaf under a node that a text belongs to."""
     while memory.links[node, PRESENT] > 0:
@@ -69,15 +70,21 @@ def leaf_of(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     return node
 
 
-@kernel
-def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weight, loss):  # type: ignore[no-untyped-def]
-    """Let the alternate of the first node on a text's way that has one score and learn it too; keep the better."""
-    links, values = memory.links, memory.values
+@inlined
+def challenged(memory, words, n_local):  # type: ignore[no-untyped-def]
+    """Return the first node on a text's way that has an alternate, or -1."""
     node = 0
-    while links[node, ALTERNATE] == 0:
-        if links[node, PRESENT] == 0:
-            return
+    while memory.links[node, ALTERNATE] == 0:
+        if memory.links[node, PRESENT] == 0:
+            return -1
         node = next_node(memory, words, n_local, node)
+    return node
+
+
+@kernel
+def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weight, loss, node):  # type: ignore[no-untyped-def]
+    """Let the alternate of a node score and learn a text too; keep the better."""
+    links, values = memory.links, memory.values
     leaf = leaf_of(memory, words, n_local, links[node, ALTERNATE])
     score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf)
     other = min(-math.log(work.rows[chosen(memory, leaf, options.leaf), target]), MAX_LOSS)
@@ -94,7 +101,9 @@ def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weig
 
 
 @kernel
-def score_and_learn(codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, scores):  # type: ignore[no-untyped-def]  # noqa: PLR0915
+def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+    codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, sketch, scores
+):
     """Score each text, then learn it: test-then-train in one pass.
 
     Parameters
@@ -103,6 +112,7 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
     targets : int32 [n_texts], label or -1
     weights : float32 [n_texts], above 0
     memory : Memory, changed
+    sketch : Sketch, changed
     scores : float32 [n_texts, labels], changed: the probabilities
 
     Notes
@@ -158,6 +168,8 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
             copy(rows[chosen(memory, leaf, options.leaf), :n_labels], scores[text])
         if target < 0:
             continue
+        if is_due(sketch):
+            note(features, n - 1, sketch)
 
         # 4
         counters[N_TEXTS] += 1
@@ -166,7 +178,9 @@ def score_and_learn(codes, starts, targets, weights, table, text_arguments, buff
         if options.drift and not is_new:
             error = 0.0 if scores[text].argmax() == target else 1.0
             watch(memory, leaf, error)
-            duel(memory, work, options, features, n_local, n_tokens, n_labels, target, weight, loss)
+            node = challenged(memory, features, n_local)
+            if node >= 0:
+                duel(memory, work, options, features, n_local, n_tokens, n_labels, target, weight, loss, node)
         if not is_new:
             step = options.mix_rate * min(weight, np.float32(1))
             learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)

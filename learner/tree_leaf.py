@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from learner.experts import MIN_GRADIENT, learn_label, softmax, to_gradients
-from learner.kernels import kernel
+from learner.kernels import inlined, kernel
 from learner.linear import FIRST_SUM, score
 from learner.tree_growth import (
     PROMISE_SPAN,
@@ -71,7 +71,7 @@ MAX_MIX_GRADIENT: Final = 2.0
 MAX_MIX: Final = 4.0  # no weight runs away
 
 
-@kernel
+@inlined
 def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
     """Write the shared naive Bayes scores, in natural logarithms: prior, then n tokens.
 
@@ -99,7 +99,7 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
                 products[label] = 1
 
 
-@kernel
+@inlined
 def mix(rows, inputs, weights, known, n_labels, predictor):  # type: ignore[no-untyped-def]
     """Write the scores and probabilities of a mixture: the weighted sum of scores (logistic mixing, as in PAQ)."""
     mixed = rows[SCORES + predictor]
@@ -111,7 +111,7 @@ def mix(rows, inputs, weights, known, n_labels, predictor):  # type: ignore[no-u
     softmax(mixed, known, n_labels, rows[predictor])
 
 
-@kernel
+@inlined
 def score_shared(memory, work, n_tokens, n_labels):  # type: ignore[no-untyped-def]
     """Write scores and probabilities of the shared naive Bayes and mixture; those of the linear model are there.
 
@@ -130,7 +130,7 @@ def score_shared(memory, work, n_tokens, n_labels):  # type: ignore[no-untyped-d
     mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX)
 
 
-@kernel
+@inlined
 def score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf):  # type: ignore[no-untyped-def]
     """Write scores and probabilities of a leaf's own predictors; those of the shared ones are there.
 
@@ -191,13 +191,13 @@ def score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf):  # type:
     mix(rows, LEAF_INPUTS, memory.values[leaf, MIX:], known, n_labels, LEAF_MIX)
 
 
-@kernel
+@inlined
 def n_predictors(memory, leaf):  # type: ignore[no-untyped-def]
     """Return how many predictors a leaf has: the root and closed leaves have nothing that is not shared."""
     return N_PREDICTORS if leaf > 0 and memory.links[leaf, BLOCK] > 0 else LEAF_BAYES
 
 
-@kernel
+@inlined
 def chosen(memory, leaf, asked):  # type: ignore[no-untyped-def]
     """Return the predictor that a leaf uses: that of least recent loss, or the one that is asked for."""
     n = n_predictors(memory, leaf)
@@ -210,7 +210,7 @@ def chosen(memory, leaf, asked):  # type: ignore[no-untyped-def]
     return best
 
 
-@kernel
+@inlined
 def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, target, weight):  # type: ignore[no-untyped-def]
     """Move a leaf's own linear weights by the gradient of its loss, over the shared scores.
 
@@ -234,7 +234,7 @@ def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, tar
                 entries[place, SQUARES] = past + square
 
 
-@kernel
+@inlined
 def learn_mix(rows, inputs, weights, known, n_labels, predictor, target, step):  # type: ignore[no-untyped-def]
     """Move the weights of a mixture by the gradient of its log loss."""
     for i, row in enumerate(inputs):
@@ -246,7 +246,7 @@ def learn_mix(rows, inputs, weights, known, n_labels, predictor, target, step): 
         weights[i] = min(max(weights[i] - step * gradient, -MAX_MIX), MAX_MIX)
 
 
-@kernel
+@inlined
 def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, is_new):  # type: ignore[no-untyped-def]
     """Learn a text at its leaf: losses, counts, corrections; then split it or reopen it, where that is due."""
     links, values = memory.links, memory.values
@@ -286,7 +286,7 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
         try_split(memory, work, options, leaf, n_labels)
 
 
-@kernel
+@inlined
 def learn_linear(memory, work, options, n, n_labels, target, weight):  # type: ignore[no-untyped-def]
     """Learn a text in the shared linear model, as `linear` does. Returns whether its scores stayed finite."""
     z, p, slots = work.rows[SCORES + LINEAR], work.rows[SCRATCH], memory.slots.reshape(-1)
@@ -325,7 +325,7 @@ def rescale(memory):  # type: ignore[no-untyped-def]
     memory.unit[0] /= MAX_UNIT
 
 
-@kernel
+@inlined
 def learn_bayes(memory, work, options, n_tokens, target, weight):  # type: ignore[no-untyped-def]
     """Count a text in the shared naive Bayes. Earlier ones count less, since each adds a little more than the last."""
     amount = weight * memory.unit[0]

@@ -56,6 +56,21 @@ class Decoded(NamedTuple):
             return Message(key, content)
         return Feedback(key, content, own)
 
+    def by_place(self) -> list[Any]:
+        """Return what was decoded one by one, by its place in the chunks; None for what was not."""
+        listed: list[Any] = [None] * len(self.kinds)
+        for index, record in self.found.items():
+            listed[index] = record
+        return listed
+
+    def may_be_labels(self) -> Ints:
+        """Return the places in the batch of all but the messages."""
+        return np.flatnonzero(self.kinds[self.order] != MESSAGE)
+
+    def replace(self, index: int, record: Any) -> None:
+        """Put something else in the place of a record of the chunks, to be looked at alone."""
+        self.found[index], self.kinds[index] = record, OTHER
+
     def key(self, place: int) -> bytes:
         """Return the id of a message, or of a label's message."""
         start, size = self.fields[self.order[place], [KEY, KEY + SIZE]].tolist()

@@ -4,12 +4,16 @@
     ├── ConfigError          an option cannot be meant as it stands
     ├── LogError             the log did not do what was asked
     │   ├── LogUnavailable   it may later: try again
+    │   │   └── LogDenied    not before someone mends the user, the password or the rights
     │   ├── OffsetsLost      records that were to be read are gone
     │   ├── RecordsLost      the same, counted: what to do about it is for a person to say
     │   └── TopicMismatch    a topic is not laid out as it must be
     ├── StateError           the data directory cannot be used as it stands
+    │   ├── Overtaken        another learner has taken over the directory: nothing may be written any more
     │   ├── DiskFull         there is no room: nothing was written, the same call may succeed later
+    │   ├── NotFinite        a model holds numbers that are none: it must not be served
     │   └── SyncFailed       the disk did not confirm a write: the process must end
+    ├── TooManyDeadLetters   most of what comes cannot be read: a person has to look
     └── BadRecord            one record cannot be read; it becomes a Rejected
 
 A message says what was wrong, where (topic, partition, offset, file, option) and what to do next.
@@ -17,7 +21,9 @@ A message says what was wrong, where (topic, partition, offset, file, option) an
 
 
 class DriftlineError(Exception):
-    """Anything that Driftline refuses; the command line prints it without a traceback."""
+    """Anything that Driftline refuses; the command line prints it without a traceback, and ends with `exit_code`."""
+
+    exit_code = 1
 
 
 class ConfigError(DriftlineError):
@@ -30,6 +36,10 @@ class LogError(DriftlineError):
 
 class LogUnavailable(LogError):
     """The log cannot be reached or written just now; the same call may succeed later."""
+
+
+class LogDenied(LogUnavailable):
+    """The brokers refuse this user, password or right; waiting does not mend that."""
 
 
 class OffsetsLost(LogError):
@@ -56,12 +66,26 @@ class StateError(DriftlineError):
     """The data directory is in use, damaged, or of another format."""
 
 
+class Overtaken(StateError):
+    """Another learner has taken over the data directory: this process must write nothing any more, and end."""
+
+    exit_code = 3
+
+
 class DiskFull(StateError):
     """There is no room for a file. What was there before is whole; the same call may succeed later."""
 
 
+class NotFinite(StateError):
+    """A model has gone wrong: a number in it is infinite or none. What was published before is served on."""
+
+
 class SyncFailed(StateError):
     """An fsync failed. Nobody knows what is on the disk now, and a second try would not tell: the process must end."""
+
+
+class TooManyDeadLetters(DriftlineError):
+    """Too large a share of the records cannot be read. None of them was taken; the message says what they are."""
 
 
 class BadRecord(DriftlineError):

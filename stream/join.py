@@ -69,7 +69,6 @@ from stream.store import (
     SCORED,
     SCORES_AT,
     STATE,
-    TEXT_CHARS,
     TEXT_SIZE,
     TIME_MS,
     WEIGHT,
@@ -403,7 +402,7 @@ class Window:
 
     def _append(self, key: str, text: str, timestamp_ms: int, n_scores: int, n_bytes: int, *, came: bool) -> Entry:
         state = LIVE | (CAME if came else 0)
-        values = {TIME_MS: timestamp_ms, TEXT_CHARS: len(text), WEIGHT: n_bytes, WINDOW: self.number, STATE: state}
+        values = {TIME_MS: timestamp_ms, WEIGHT: n_bytes, WINDOW: self.number, STATE: state}
         row = self.store.append(key.encode(), text.encode(), n_scores, values)
         link(self.store.rows, self._join.columns, row)
         return Entry(self.store, row)
@@ -662,7 +661,7 @@ def warm_up() -> None:
     join.configure(1, Limits(1, 1 << 20, 1))
     names.update(["a"], join.store.seeds)
     join.take(records, 0, names, 1, NO_EXPIRY, steps)
-    steps.texts(join.store).codepoints(1, 0)
+    steps.texts(join.store)
     remember(join.store.rows, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
     recall(join.store.rows, join.store.scores, steps.rows, np.zeros((2, 1), np.float32))
     join.make_room(1 << 16, 0, 0)

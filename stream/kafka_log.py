@@ -21,7 +21,7 @@ import confluent_kafka as ck
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from stream.errors import ConfigError, LogError, LogUnavailable, TopicMismatch
+from stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, TopicMismatch
 from stream.kafka_reader import READER, READER_FIXED, KafkaReader
 from stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from stream.settings import StreamSettings
@@ -316,9 +316,7 @@ class KafkaLog(Log):
         elif code in {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG}:
             refusal = LogError(where)
         elif code in _DENIED:
-            refusal = LogUnavailable(
-                f"{where}; check the user, the password and the rights in the address or kafka_config"
-            )
+            refusal = LogDenied(f"{where}; check the user, the password and the rights in the address or kafka_config")
         elif cause.fatal():
             refusal = LogUnavailable(f"{where}; a new producer takes over, try again")
         else:

@@ -1,20 +1,22 @@
 """In which order are the records of several partitions taken?
 
-By time: each partition has a clock, the highest timestamp read from it so far, and a record's key is that clock as it
-passes. Records are taken by (key, lane, offset), never past a partition that has more records which have not arrived
-yet. So the order is the same wherever the reading is cut into batches, and a batch's order can be had again from its
-spans alone: that is what the journal holds.
+By time: each partition has a clock (clock.py), in short the highest timestamp read from it so far, and a record's key
+is that clock as it passes. Records are taken by (key, lane, offset), never past a partition that has more records which
+have not arrived yet. So the order is the same wherever the reading is cut into batches, and a batch's order can be had
+again from its spans alone: that is what the journal holds. In this order all records pass one more clock, which says
+what time each counts as.
 """
 
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.clock import Clock, advance, believed
 from stream.column import Column
 from stream.errors import OffsetsLost
 from stream.log import Chunk, Reader, Record, TopicPartition
@@ -22,6 +24,8 @@ from stream.log import Chunk, Reader, Record, TopicPartition
 # A partition that runs ahead of the others is held back beyond this much, and taken up again below a quarter of it.
 MAX_LANE_RECORDS: Final = 1 << 16
 MAX_LANE_BYTES: Final = 32 << 20
+# A batch ends here at the latest, but has one record: thousands of large ones would not fit into memory.
+MAX_BATCH_BYTES: Final = 32 << 20
 # How long a partition that should have more records and gives none holds up the others; then its broker counts as away.
 PATIENCE_S: Final = 5.0
 # While nothing comes, each reader in turn is waited on for this long.
@@ -29,11 +33,15 @@ SLICE_S: Final = 0.005
 
 
 class Span(NamedTuple):
-    """The records of one partition from `start` up to, not including, `end`."""
+    """The records of one partition from `start` up to, not including, `end`.
+
+    `records` is how many these are: fewer than offsets, where transactions or compaction took some. None: not known.
+    """
 
     partition: TopicPartition
     start: int
     end: int
+    records: int | None = None
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -44,11 +52,13 @@ class Batch(msgspec.Struct, gc=False):
     chunks : of one partition each
     order : int64 [n], each record's place in the chunks as they follow one another
     spans : which records these are
+    disbelieved : how many timestamps do not count; the clock stands there in their place
     """
 
     chunks: list[Chunk]
     order: NDArray[np.int64]
     spans: list[Span]
+    disbelieved: int = 0
 
     def __len__(self) -> int:
         """Return how many records these are."""
@@ -70,11 +80,12 @@ NOTHING: Final = Batch([], np.empty(0, np.int64), [])
 class _Lane:
     """One partition's records that were read and not yet taken, with their keys."""
 
-    def __init__(self, partition: TopicPartition, reader: Reader, position: int, clock: int) -> None:
+    def __init__(self, partition: TopicPartition, reader: Reader, position: int, clock: Clock) -> None:
         self.partition, self.reader = partition, reader
         self.position = position  # of the next record to take
-        self.clock = clock  # the highest timestamp read
-        self.taken_clock = clock  # the highest timestamp taken
+        self.clock = clock  # behind what was read
+        self.taken_clock = clock  # behind what was taken
+        self.max_jump_ms: int | None = None
         self.records = Chunk.empty(partition)
         self.keys = np.empty(0, np.int64)
         self.n_bytes = 0
@@ -82,20 +93,31 @@ class _Lane:
         self._silent_since: float | None = None
 
     def put(self, records: Chunk) -> None:
-        keys = np.maximum.accumulate(np.maximum(records.timestamps_ms, self.clock))
+        keys, self.clock = advance(self.clock, records.timestamps_ms, self.max_jump_ms)
         self.records, self.keys = (
             (self.records + records, np.concatenate([self.keys, keys])) if len(self.keys) else (records, keys)
         )
-        self.clock = int(keys[-1])
         self.n_bytes += _size(records)
 
     def pop(self, count: int) -> Chunk:
         taken, self.records = self.records.part(0, count), self.records.part(count)
-        self.taken_clock = int(self.keys[count - 1])
+        _, self.taken_clock = advance(self.taken_clock, taken.timestamps_ms, self.max_jump_ms)
         self.keys = self.keys[count:]
         self.n_bytes -= _size(taken)
         self.position = int(taken.offsets[-1]) + 1
         return taken
+
+    def obey(self, max_jump_ms: int | None) -> None:
+        self.max_jump_ms, self.clock = max_jump_ms, self.taken_clock
+        if len(self.keys):
+            self.keys, self.clock = advance(self.clock, self.records.timestamps_ms, max_jump_ms)
+
+    def mark(self) -> tuple[Any, ...]:
+        """Return what `pop` changes; nothing in it is changed in place."""
+        return self.position, self.taken_clock, self.records, self.keys, self.n_bytes
+
+    def go_back(self, mark: tuple[Any, ...]) -> None:
+        self.position, self.taken_clock, self.records, self.keys, self.n_bytes = mark
 
     def hold_back(self) -> None:
         full = max(len(self.keys) / MAX_LANE_RECORDS, self.n_bytes / MAX_LANE_BYTES)
@@ -110,13 +132,13 @@ class _Lane:
     def at_end(self) -> bool:
         return not len(self.keys) and self.reader.at_end(self.partition)
 
-    def is_waited_for(self, now: float) -> bool:
+    def is_waited_for(self, now: float, patience_s: float) -> bool:
         """Whether older records than those of the other lanes may still come."""
         if len(self.keys) or self.reader.at_end(self.partition):
             self._silent_since = None
             return not self.reader.at_end(self.partition)
         self._silent_since = self._silent_since or now
-        return now - self._silent_since < PATIENCE_S
+        return now - self._silent_since < patience_s
 
 
 class Merger:
@@ -126,22 +148,38 @@ class Merger:
     ----------
     readers : one for each topic, so that a topic of small records cannot starve one of large records
     positions : the next offset of each partition that the readers read
-    clocks : int [ms], the highest timestamp taken before, for each partition that had one
+    clocks : behind the last record that was taken before, for each partition that had one
+    max_jump_ms : how far a record may move a clock; None: as far as it says
+    clock : of all partitions, behind the last record that was taken before; an attribute, too
+    patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
     """
 
     def __init__(
         self,
         readers: Sequence[Reader],
         positions: Mapping[TopicPartition, int],
-        clocks: Mapping[TopicPartition, int],
+        clocks: Mapping[TopicPartition, Clock],
+        max_jump_ms: int | None = None,
+        clock: Clock = Clock(),  # noqa: B008
+        patience_s: float | None = None,
     ) -> None:
         self._readers = readers
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         of_reader = sorted((partition, reader) for reader in readers for partition in reader.partitions)
         self._lanes = [
-            _Lane(partition, reader, positions[partition], clocks.get(partition, 0))
+            _Lane(partition, reader, positions[partition], clocks.get(partition, Clock()))
             for partition, reader in sorted(of_reader, key=lambda pair: _lane_order(pair[0]))
         ]
         self._by_partition = {lane.partition: lane for lane in self._lanes}
+        self.clock = clock
+        self._before: tuple[list[tuple[Any, ...]], Clock] = [], clock  # the last batch was taken
+        self.obey(max_jump_ms)
+
+    def obey(self, max_jump_ms: int | None) -> None:
+        """Go by this limit from the next record on that is taken."""
+        self._max_jump_ms = max_jump_ms
+        for lane in self._lanes:
+            lane.obey(max_jump_ms)
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -152,8 +190,8 @@ class Merger:
         }
 
     @property
-    def clocks(self) -> dict[TopicPartition, int]:
-        """The highest timestamp taken from each partition, ms."""
+    def clocks(self) -> dict[TopicPartition, Clock]:
+        """Each partition's clock behind the last record that was taken."""
         return {lane.partition: lane.taken_clock for lane in self._lanes}
 
     @property
@@ -169,27 +207,40 @@ class Merger:
             if (left := deadline - time.monotonic()) <= 0:
                 return NOTHING
             self._fill(max_records, min(SLICE_S, left))
-        return self._pop(counts, max_records)
+        return self._pop(counts, max_records, MAX_BATCH_BYTES)
+
+    def put_back(self) -> None:
+        """Undo the last `take`: its records are the next ones again."""
+        marks, self.clock = self._before
+        for lane, mark in zip(self._lanes, marks, strict=True):
+            lane.go_back(mark)
 
     def take_spans(self, spans: Iterable[Span]) -> Batch:
-        """Return exactly the records of these spans, in the order in which `take` gave them.
+        """Return the records of these spans, in the order in which `take` gave them.
+
+        Some may be missing inside a span: it is for the caller to compare its `records` with what was found.
 
         Raises
         ------
-        OffsetsLost : the log no longer has them.
+        OffsetsLost : the log begins behind one of them, or ends before.
         """
         counts: dict[int, int] = {}
-        for span in spans:
+        wanted = list(spans)
+        for span in wanted:
             lane = self._by_partition[span.partition]
             while not len(lane.keys) or lane.records.offsets[-1] < span.end - 1:
                 if lane.reader.at_end(span.partition):
                     end = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
+                    if lane.reader.end(span.partition) >= span.end:
+                        break  # what is missing is its last records
                     raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
                 self._fill(MAX_LANE_RECORDS, SLICE_S)
             counts[self._lanes.index(lane)] = int(np.searchsorted(lane.records.offsets, span.end))
-        if not counts:
-            return self._pop({}, 0)
-        return self._pop(counts, sum(counts.values()))
+        batch = self._pop(counts, sum(counts.values())) if any(counts.values()) else NOTHING
+        for span in wanted:
+            lane = self._by_partition[span.partition]
+            lane.position = max(lane.position, span.end)
+        return batch
 
     def _fill(self, max_records: int, wait_s: float) -> None:
         for reader in self._readers:
@@ -203,7 +254,11 @@ class Merger:
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
         now = time.monotonic()
-        waited_for = [(lane.clock, rank) for rank, lane in enumerate(self._lanes) if lane.is_waited_for(now)]
+        waited_for = [
+            (lane.clock.now_ms, rank)
+            for rank, lane in enumerate(self._lanes)
+            if lane.is_waited_for(now, self._patience_s)
+        ]
         limit, limit_rank = min(waited_for, default=(math.inf, 0))
         counts = {}
         for rank, lane in enumerate(self._lanes):
@@ -214,28 +269,51 @@ class Merger:
                 counts[rank] = count
         return counts
 
-    def _pop(self, counts: Mapping[int, int], max_records: int) -> Batch:
+    def _pop(self, counts: Mapping[int, int], max_records: int, max_bytes: float = math.inf) -> Batch:
         counts = {rank: min(counts[rank], max_records) for rank in sorted(counts)}
         ranks = list(counts)
         keys = np.concatenate([self._lanes[rank].keys[: counts[rank]] for rank in ranks])
         # Lanes stand in their order, so a stable sort by key alone is a sort by (key, lane, offset).
         order = np.argsort(keys, kind="stable")[:max_records]
+        if sum(self._lanes[rank].n_bytes for rank in ranks) > max_bytes:
+            sizes = np.concatenate([_sizes(self._lanes[rank].records.part(0, counts[rank])) for rank in ranks])
+            order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), max_bytes, side="right")))]
         of_lane = np.repeat(ranks, list(counts.values()))
         taken = np.bincount(of_lane[order], minlength=len(self._lanes)).tolist()
         # Of each lane the first records were taken: places among those are places among all, less what was left before.
         left = np.cumsum([0, *(counts.get(rank, 0) - count for rank, count in enumerate(taken))])
+        self._before = [lane.mark() for lane in self._lanes], self.clock
         chunks, spans = [], []
         for lane, count in zip(self._lanes, taken, strict=True):
             if count:
                 start = lane.position
                 chunks.append(lane.pop(count))
-                spans.append(Span(lane.partition, start, lane.position))
-        return Batch(chunks, order - left[of_lane[order]], spans)
+                spans.append(Span(lane.partition, start, lane.position, count))
+        order -= left[of_lane[order]]
+        chunks, disbelieved = self._date(chunks, order)
+        return Batch(chunks, order, spans, disbelieved)
+
+    def _date(self, chunks: list[Chunk], order: NDArray[np.int64]) -> tuple[list[Chunk], int]:
+        """Return chunks with the times that count, and how many of these are not the records' own."""
+        if self._max_jump_ms is None or not chunks:
+            return chunks, 0
+        times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])
+        keys, self.clock = advance(self.clock, times_ms[order], self._max_jump_ms)
+        times_ms[order], disbelieved = believed(times_ms[order], keys, self._max_jump_ms)
+        if disbelieved:
+            parts = np.split(times_ms, np.cumsum([len(chunk) for chunk in chunks])[:-1])
+            replace = msgspec.structs.replace
+            chunks = [replace(chunk, timestamps_ms=part) for chunk, part in zip(chunks, parts, strict=True)]
+        return chunks, disbelieved
 
 
 def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:
     """Messages before labels, where both have the same time: a label cannot be older than its message."""
     return partition.topic.endswith("feedback"), partition.topic, partition.partition
+
+
+def _sizes(records: Chunk) -> NDArray[np.int64]:
+    return np.diff(Column.of(records.values).starts)
 
 
 def _size(records: Chunk) -> int:

@@ -34,7 +34,6 @@ from stream.store import (
     SCORES_AT,
     STATE,
     STATE_SHIFT,
-    TEXT_CHARS,
     TEXT_SIZE,
     TIME_MS,
     WEIGHT,
@@ -54,8 +53,8 @@ FIRST, LAST, COUNT, CLOCK_MS, N_BYTES, UNLABELLED, EARLY_DUE_MS = range(7)
 N_WINDOW: Final = 7
 # Columns of a step: the text's row and where it stands; its label's column or -1; the record's place in the batch and
 # its time; whether it is to be compared with what was served.
-ROW, TEXT_AT, TEXT_BYTES, N_CHARS, TARGET, PLACE, STEP_MS, SERVED = range(8)
-N_STEP: Final = 8
+ROW, TEXT_AT, TEXT_BYTES, TARGET, PLACE, STEP_MS, SERVED = range(7)
+N_STEP: Final = 7
 # What `take` counts, and why it stopped: at a record that Python takes, or that there is no room for; or when it had
 # taken one, and WHERE has a window that Python has to evict from.
 N_STEPS, DUPLICATES, REPEATED, CORRECTED, EXPIRED, LABELS_SEEN, LABELS_LEARNED, WHY, WHERE = range(9)
@@ -119,8 +118,8 @@ def add_step(steps, counters, rows, row, target, place, time_ms, served):  # typ
     """Append a step with a row's text."""
     step = steps[counters[N_STEPS]]
     step[ROW], step[TEXT_AT] = row, rows[row, AT] + rows[row, ID_SIZE]
-    step[TEXT_BYTES], step[N_CHARS] = rows[row, TEXT_SIZE], rows[row, TEXT_CHARS]
-    step[TARGET], step[PLACE], step[STEP_MS], step[SERVED] = target, place, time_ms, served
+    step[TEXT_BYTES], step[TARGET] = rows[row, TEXT_SIZE], target
+    step[PLACE], step[STEP_MS], step[SERVED] = place, time_ms, served
     counters[N_STEPS] += 1
 
 
@@ -147,7 +146,7 @@ def append_row(rows, kept, used, windows, w, n_scores, data, field, h, time_ms):
     copy(data[field[KEY] : field[KEY] + key_size], kept[at:])
     copy(data[field[CONTENT] : field[CONTENT] + text_size], kept[at + key_size :])
     to = rows[row]
-    to[AT], to[ID_SIZE], to[TEXT_SIZE], to[TEXT_CHARS] = at, key_size, text_size, field[CONTENT + CHARS]
+    to[AT], to[ID_SIZE], to[TEXT_SIZE] = at, key_size, text_size
     to[TIME_MS], to[WINDOW], to[NEXT], to[STATE] = time_ms, w, -1, h << STATE_SHIFT | LIVE | CAME
     to[WEIGHT] = ENTRY_BYTES + 4 * n_scores + 4 * (field[KEY + CHARS] + field[CONTENT + CHARS])
     to[LABEL_AT], to[LABEL_SIZE], to[IDS_AT], to[IDS_SIZE], to[N_IDS] = 0, -1, 0, 0, 0

@@ -474,6 +474,10 @@ class SqliteReader(Reader):
         """Tell whether the last read found no more records there. False until that was seen."""
         return partition in self._ended
 
+    def end(self, partition: TopicPartition) -> int:
+        """Return the position of a partition that is `at_end`: behind offsets whose records were taken out."""
+        return self._positions[partition]
+
     def pause(self, partition: TopicPartition) -> None:
         """Leave a partition out of `read` until it is resumed. Its position stays."""
         self._paused.add(partition)
@@ -533,12 +537,13 @@ class SqliteReader(Reader):
             while size < max_bytes and (more := cursor.fetchmany(self._rows)):
                 rows += more
                 size += sum([len(row[3]) for row in more if row[3]])
+        # Behind offsets that have no record any more, too: nothing would ever pass those.
+        self._positions[partition] = rows[-1][0] + 1 if size >= max_bytes else start + share
         if rows:
             offsets, timestamps, keys, values, headers = zip(*rows, strict=True)
             decoded = [pairs and _decode_headers(pairs) for pairs in headers] if any(headers) else None
             times = np.array(timestamps, np.int64)
             chunks.append(Chunk(partition, np.array(offsets, np.int64), times, list(keys), list(values), decoded))
-            self._positions[partition] = offsets[-1] + 1
         return size
 
 

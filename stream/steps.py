@@ -6,8 +6,8 @@ Its steps, column by column: a kernel writes them (stream/plain.py), and what is
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.plain import N_CHARS, N_STEP, PLACE, ROW, SERVED, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
-from stream.store import AT, ID_SIZE, TEXT_CHARS, TEXT_SIZE, Store
+from stream.plain import N_STEP, PLACE, ROW, SERVED, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
+from stream.store import AT, ID_SIZE, TEXT_SIZE, Store
 from stream.texts import Texts
 
 Ints = NDArray[np.int64]
@@ -51,15 +51,15 @@ class Steps:
     ) -> None:
         """Add a step with a row's text; `served`: its label is to be compared with what was served."""
         self.ensure(self.n + 1)
-        at, key_size, size, chars = store.rows[row, [AT, ID_SIZE, TEXT_SIZE, TEXT_CHARS]].tolist()
-        columns = [ROW, TEXT_AT, TEXT_BYTES, N_CHARS, TARGET, PLACE, STEP_MS, SERVED]
-        self.table[self.n, columns] = row, at + key_size, size, chars, target, place, time_ms, served
+        at, key_size, size = store.rows[row, [AT, ID_SIZE, TEXT_SIZE]].tolist()
+        columns = [ROW, TEXT_AT, TEXT_BYTES, TARGET, PLACE, STEP_MS, SERVED]
+        self.table[self.n, columns] = row, at + key_size, size, target, place, time_ms, served
         self.weights[self.n] = weight
         self.n += 1
 
     def texts(self, store: Store) -> Texts:
         """Return the texts, once all steps are there."""
-        return Texts(store.kept, self.starts, self.sizes, self.chars)
+        return Texts.gathered(store.kept, self._column(TEXT_AT), self._column(TEXT_BYTES))
 
     def _column(self, column: int) -> Ints:
         return np.ascontiguousarray(self.table[: self.n, column])
@@ -68,21 +68,6 @@ class Steps:
     def rows(self) -> Ints:
         """Each text's row in the window's store."""
         return self._column(ROW)
-
-    @property
-    def starts(self) -> Ints:
-        """Where each text stands."""
-        return self._column(TEXT_AT)
-
-    @property
-    def sizes(self) -> Ints:
-        """Its bytes."""
-        return self._column(TEXT_BYTES)
-
-    @property
-    def chars(self) -> Ints:
-        """Its characters."""
-        return self._column(N_CHARS)
 
     @property
     def targets(self) -> NDArray[np.int32]:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from stream.kernels import are_equal, copy, kernel
 
 # Columns of a row: where its id begins, behind which its text stands; sizes are bytes. 0 or -1 marks what is not there.
-AT, ID_SIZE, TEXT_SIZE, TEXT_CHARS, TIME_MS, WEIGHT, WINDOW, NEXT, STATE = range(9)
-LABEL_AT, LABEL_SIZE, IDS_AT, IDS_SIZE, N_IDS, SCORES_AT, N_SCORES = range(9, 16)
-N_COLUMNS: Final = 16
+AT, ID_SIZE, TEXT_SIZE, TIME_MS, WEIGHT, WINDOW, NEXT, STATE = range(8)
+LABEL_AT, LABEL_SIZE, IDS_AT, IDS_SIZE, N_IDS, SCORES_AT, N_SCORES = range(8, 15)
+N_COLUMNS: Final = 15
 LIVE, CAME, SCORED = 1, 2, 4  # bits of STATE; above them stands the id's hash
 STATE_SHIFT: Final = 8
 LEAST: Final = 1 << 10  # rows

@@ -1,67 +1,86 @@
-"""How are many texts handed on without a string for each? As bytes, decoded where someone asks for one."""
+"""How do texts get to the kernels?
+
+As bytes: the UTF-8 of all texts of a batch, one after another, and where each begins. So what came as UTF-8 (a record's
+value, a request's body) goes in without ever being a `str`, and ASCII is read 64 characters at a time.
+"""
 
 from collections.abc import Sequence
+from typing import Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import kernel
+from stream.kernels import copy, kernel
 
-Ints = NDArray[np.int64]
+PADDING: Final = 160  # bytes behind the last text: kernels read past a text's end, and look at none of it
 
 
 class Texts(Sequence[str]):
-    """Texts in UTF-8 in one array. Whoever has it may read it in any thread: nothing in it changes.
+    """A batch of texts as the kernels read them, and a sequence of strings to whoever has no kernel.
 
-    Parameters
+    Attributes
     ----------
-    data : uint8
-    starts, sizes, chars : int64 [n], where each text begins, its bytes and its characters
+    codes : uint8 [starts[n] + PADDING or more], UTF-8. Bytes that are no UTF-8 give features of no meaning, no more;
+        what stands behind the last text is not looked at.
+    starts : int64 [n + 1], where each text begins; it ends where the next one begins
     """
 
-    __slots__ = ("_chars", "_data", "_sizes", "_starts")
+    def __init__(self, codes: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
+        if len(starts) == 0 or starts[0] < 0 or (starts[1:] < starts[:-1]).any() or starts[-1] + PADDING > len(codes):
+            raise ValueError(
+                "`starts` must rise, from 0 or more, and leave PADDING bytes of `codes` behind the last text"
+            )
+        self.codes, self.starts = codes, starts
 
-    def __init__(self, data: NDArray[np.uint8], starts: Ints, sizes: Ints, chars: Ints) -> None:
-        self._data, self._starts, self._sizes, self._chars = data, starts, sizes, chars
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Texts":
+        """Return texts as they are, or encode strings.
+
+        Half of a surrogate pair, which JSON can spell and UTF-8 refuses, gets the three bytes that it would have.
+        """
+        if isinstance(texts, Texts):
+            return texts
+        joined = "".join((*texts, "\0" * PADDING))
+        if joined.isascii():
+            parts: Sequence[str] | Sequence[bytes] = texts
+            codes = joined.encode()
+        else:
+            parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+            codes = b"".join((*parts, bytes(PADDING)))
+        starts = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=starts[1:])
+        made = cls.__new__(cls)
+        made.codes, made.starts = np.frombuffer(codes, np.uint8), starts
+        return made
+
+    @classmethod
+    def gathered(cls, data: NDArray[np.uint8], places: NDArray[np.int64], sizes: NDArray[np.int64]) -> "Texts":
+        """Return texts that lie in UTF-8 at these places of an array, in any order, with these bytes each."""
+        starts = np.zeros(len(places) + 1, np.int64)
+        np.cumsum(sizes, out=starts[1:])
+        codes = np.empty(starts[-1] + PADDING, np.uint8)
+        gather(data, places, starts, codes)
+        codes.flags.writeable = False  # as those of strings: the kernels are compiled for such
+        return cls(codes, starts)
 
     def __len__(self) -> int:
-        """Return how many texts these are."""
-        return len(self._starts)
+        return len(self.starts) - 1
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        """Return one text, or some of them."""
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
-            return Texts(self._data, self._starts[index], self._sizes[index], self._chars[index])
-        start = self._starts[index]
-        return self._data[start : start + self._sizes[index]].tobytes().decode()
-
-    def codepoints(self, max_chars: int, padding: int) -> tuple[NDArray[np.uint32], Ints]:
-        """Return the code points of all texts, each cut at max_chars, and where each text's begin; zeros follow."""
-        starts = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(np.minimum(self._chars, max_chars), out=starts[1:])
-        codes = np.empty(starts[-1] + padding, np.uint32)
-        decode_texts(self._data, self._starts, starts, codes)
-        codes.flags.writeable = False
-        return codes, starts
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return self.codes[self.starts[at] : self.starts[at + 1]].tobytes().decode("utf-8", "surrogatepass")
 
 
 @kernel
-def decode_texts(data, places, starts, codes):  # type: ignore[no-untyped-def]
-    """Write the code points of texts that are known to be UTF-8."""
+def gather(data, places, starts, codes):  # type: ignore[no-untyped-def]
+    """Copy the bytes of texts behind one another, and zeros behind the last."""
     for text in range(places.shape[0]):
-        at = places[text]
-        to, end = starts[text], starts[text + 1]
-        while to < end:
-            first = np.uint32(data[at])
-            if first < 0x80:
-                codes[to] = first
-                at += 1
-            else:
-                more = 1 if first < 0xE0 else 2 if first < 0xF0 else 3
-                code = first & np.uint32(0x3F >> more)
-                for i in range(more):
-                    code = (code << np.uint32(6)) | np.uint32(data[at + 1 + i] & np.uint8(0x3F))
-                codes[to] = code
-                at += 1 + more
-            to += 1
+        size = starts[text + 1] - starts[text]
+        copy(data[places[text] : places[text] + size], codes[starts[text] :])
     codes[starts[-1] :] = 0

@@ -33,6 +33,16 @@ def hash_codes(codes: Sequence[int], seed: int) -> int:
     return finish(h)
 
 
+def hash_word(word: str) -> int:
+    folded = word.encode("utf-8", "surrogatepass")
+    h = WORDS
+    for at in range(0, len(folded), 8):
+        if at:
+            h ^= h >> 32
+        h = (h ^ int.from_bytes(folded[at : at + 8], "little")) * MULTIPLIER & MASK
+    return finish(h)
+
+
 def hash_pair(first: int, second: int) -> int:
     return finish(((PAIRS ^ first) * MULTIPLIER & MASK) ^ second)
 
@@ -68,7 +78,7 @@ def tokens(text: str) -> list[tuple[int, str]]:
 def features(text: str, settings: TextSettings) -> list[int]:
     """Return a text's features in order, each once."""
     found = tokens(text[: settings.max_chars])
-    words = [hash_codes([ord(c) for c in token], WORDS) for kind, token in found if kind != SPACE]
+    words = [hash_word(token) for kind, token in found if kind != SPACE]
     pairs = [hash_pair(*pair) for pair in pairwise(words)] if settings.pairs else []
     if settings.pairs:  # pairs are of the words there was room for
         words = words[: settings.max_features]
@@ -167,13 +177,19 @@ class OracleLinear:
             gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
             if part <= 0 or not gradients:
                 break
-            for k, g in gradients.items():  # a label's steps are all from what stood there before
+            # Of two labels both, else each by itself: all steps are from what stood there before.
+            labels = sorted(self.known | {target})
+            for some in [labels] if max(labels) == 1 else [[k] for k in labels]:
                 weights, sums = {}, {}
                 for base, x in values:
-                    past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
-                    step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
-                    weights[base + k] = self.weights.get(base + k, 0.0) - step
-                    sums[base + k] = past + part * (g * x) ** 2
+                    for k in some:
+                        g = gradients.get(k)
+                        if g is None:
+                            continue
+                        past = self.sums.get(base + k, 0.0) * (1 - self.settings.decay)
+                        step = self.settings.rate * part * g * x / math.sqrt(past + (g * x) ** 2 + 1e-5)
+                        weights[base + k] = self.weights.get(base + k, 0.0) - step
+                        sums[base + k] = past + part * (g * x) ** 2
                 self.weights |= weights
                 self.sums |= sums
             weight -= part
@@ -231,36 +247,44 @@ class OracleBayes:
 
 
 class OracleMixer:
-    """The mixer, one weight at a time, in 64-bit floats."""
+    """The mixer, with matrices, in 64-bit floats."""
 
     def __init__(self, n_experts: int) -> None:
         self.n_experts = n_experts
-        self.weights: dict[tuple[str, int], list[float]] = {}
-        self.steps: dict[tuple[str, int], float] = {}
+        self.weights: dict[tuple[str, int], np.ndarray] = {}
+        self.covariances: dict[tuple[str, int], np.ndarray] = {}
         self.factors: dict[int, float] = {}
 
     def sets(self, logs: dict[int, list[float]], n_words: int) -> list[tuple[str, int]]:
         # In 32 bits, as the kernel adds them up: two labels that differ by less are equally good there.
         totals = {label: float(np.cumsum(row, dtype=np.float32)[-1]) for label, row in logs.items()}
         favoured = max(logs, key=lambda label: (totals[label], -label))
-        return [("shared", 0), ("length", min(n_words.bit_length(), 11)), ("favoured", favoured)]
+        chosen = [("shared", 0), ("length", min(n_words.bit_length(), 11)), ("favoured", favoured)]
+        for which in chosen:
+            is_shared = which[0] == "shared"
+            self.weights.setdefault(which, np.full(self.n_experts, 2.0 / self.n_experts if is_shared else 0.0))
+            self.covariances.setdefault(which, np.eye(self.n_experts) * (0.03 if is_shared else 0.005))
+        return chosen
 
     def mix(self, logs: dict[int, list[float]], n_words: int) -> dict[int, float]:
-        scores = {label: self.factors.get(label, 0.0) for label in logs}
-        for kind, which in self.sets(logs, n_words):
-            first = 2.0 / self.n_experts if kind == "shared" else 0.0
-            weights = self.weights.setdefault((kind, which), [first] * self.n_experts)
-            for label, row in logs.items():
-                scores[label] += sum(weight * log for weight, log in zip(weights, row, strict=True))
-        return softmax(scores)
+        weights = sum(self.weights[which] for which in self.sets(logs, n_words))
+        return softmax({label: self.factors.get(label, 0.0) + float(weights @ row) for label, row in logs.items()})
 
     def learn(self, logs: dict[int, list[float]], n_words: int, target: int, part: float) -> None:
         p = self.mix(logs, n_words)
-        for chosen in self.sets(logs, n_words):
-            self.steps[chosen] = steps = self.steps.get(chosen, 0.0) + part
-            rate = part * max(0.05 / math.sqrt(steps + 1), 0.006) * (1 if chosen[0] == "shared" else 0.2)
-            for expert in range(self.n_experts):
-                gradient = sum(p[label] * row[expert] for label, row in logs.items()) - logs[target][expert]
-                self.weights[chosen][expert] -= rate * min(max(gradient, -4), 4)
         for label in logs:
             self.factors[label] = self.factors.get(label, 0.0) - part * 0.001 * (p[label] - (label == target))
+        if p[target] > 1 - 1e-4:
+            return
+        chosen = self.sets(logs, n_words)
+        others = sum((p[k] * np.array(row) for k, row in logs.items() if k != target), np.zeros(self.n_experts))
+        x = np.clip(logs[target] - others / (1 - p[target]), -6, 6)
+        precision = part * max(p[target], 0.3) * (1 - p[target])
+        gain = 1 / (1 + precision * x @ sum(self.covariances[which] for which in chosen) @ x)
+        for which in chosen:
+            covariance = self.covariances[which]
+            moves = covariance @ x
+            self.weights[which] = self.weights[which] + part * (1 - p[target]) * gain * moves
+            wide = np.trace(covariance) >= self.n_experts * (0.03 if which[0] == "shared" else 0.005)
+            covariance = covariance * (1 if wide else 1 + part * 1e-3) - precision * gain * np.outer(moves, moves)
+            self.covariances[which] = covariance

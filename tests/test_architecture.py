@@ -1,6 +1,9 @@
 """Imports run one way: api -> learner -> stream, and the command line on top; the bench stands beside the API."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +42,7 @@ def test_every_file_says_which_question_it_answers(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), "a module opens with what it is for"
 
 
-RECOVERY = ["checkpoint", "journal", "lock", "loop", "outbox", "service", "status"]
+RECOVERY = ["checkpoint", "journal", "lock", "loop", "outbox", "rebuild", "service", "status", "versions"]
 WRITES = {"fsync", "fdatasync", "rename", "write", "write_bytes", "write_text", "truncate", "unlink", "rmtree"}
 
 
@@ -50,3 +53,19 @@ def test_what_must_last_is_written_by_one_module(name: str) -> None:
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     own = [call.attr for call in calls if isinstance(call, ast.Attribute) and ast.unparse(call.value) != "durable"]
     assert not WRITES & set(own)
+
+
+def test_a_start_imports_nothing_that_it_does_not_need() -> None:
+    """The learner and the API are ready soon: plots and the libraries of foreign models wait until one is asked for."""
+    code = (
+        "import sys, api.app, api.server, learner.loop, learner.service\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} & {'matplotlib', 'river', 'sklearn', 'pandas'})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    assert ended.stdout.split() == []

@@ -15,8 +15,9 @@ import pytest
 from bench.peers.ours import Ours
 from bench.peers.protocol import Answers, Peer, Rows, read_rows, run, write_rows
 from bench.quality import Launcher, Quality, Run
-from bench.report import write_report
+from bench.report import write_report, write_trees
 from bench.streams import Stream, cut_to_length, make_stream, read_stream
+from bench.trees import SYSTEMS, measure_tree_memory, measure_trees
 from learner.evaluate import evaluate
 from learner.models import make_classifier
 from stream.errors import ConfigError
@@ -99,9 +100,12 @@ class Recorder(Peer):
         super().__init__(2)
         self.batch, self.asked = batch, ""
 
-    def predict(self, examples: Sequence[str], truths: Sequence[int]) -> Answers:
+    def predict(self, examples: Sequence[str], _truths: Sequence[int]) -> int:
         self.asked += "".join(f"?{text}" for text in examples)
-        return self.nothing_known(len(truths))
+        return len(examples)
+
+    def answers(self, scores: int, _truths: Sequence[int]) -> Answers:
+        return self.nothing_known(scores)
 
     def learn(self, examples: Sequence[str], _truths: Sequence[int]) -> None:
         self.asked += "".join(f"!{text}" for text in examples)
@@ -218,6 +222,20 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
     file.write_text("text,label\na,\n")
     with pytest.raises(ConfigError, match="no row has a label"):
         read_stream(file, 10)
+
+
+def test_trees_are_measured_on_the_same_rows(tmp_path: Path) -> None:
+    (found,) = measure_trees(Launcher(seconds=20), [make_stream("steady", 120)], 100, 1)
+    assert (found.rows, found.why_not) == (100, "")
+    assert all(found.rate(system) > 0 for system in SYSTEMS)
+    memory = measure_tree_memory(2500)
+    assert memory.texts == 2500
+    assert memory.taken <= memory.limit
+    write_trees(tmp_path / "T.md", "python -m bench --trees 100", [found], memory)
+    assert (
+        f"| steady | 100 | {found.mean_length:,.0f} | {found.rate('river-tree'):,.0f} |"
+        in (tmp_path / "T.md").read_text()
+    )
 
 
 # -- the command --

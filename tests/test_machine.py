@@ -61,9 +61,10 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
-    arrays |= {f"d{name}": each for name, each in machine.drift.state().items()}
+    arrays |= {f"d{name}": each for name, each in (machine.drift.state() | machine.gate.state()).items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
+    state += [machine.quotas]
     return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
 
 
@@ -131,7 +132,7 @@ def test_whatever_cannot_be_read_is_a_dead_letter_and_changes_nothing_else() -> 
     assert dead[-1].error == "too-large"
     assert dead[-1].value_sha256 == sha256(stream.records[-1].value or b"").hexdigest()
     assert len(dead[-1].value_start) == 200
-    after.counts.rejected = 0
+    after.counts.rejected, after.counts.rejected_by = 0, {}
     assert digest(after) == digest(before)
 
 
@@ -242,6 +243,7 @@ def test_alarms_do_not_depend_on_the_cuts(cuts: list[int]) -> None:
     one, other = machine(), machine()
     assert run(one, stream.records) == run(other, stream.records, cuts)
     assert one.alarms.alarms > 3
+    assert one.gate.report().times == 1
     assert digest(one) == digest(other)
 
 
@@ -347,9 +349,15 @@ LIMITS: list[dict[str, object]] = [
     st.integers(1, 3),
     st.sampled_from(LIMITS),
     st.sampled_from([None, None, "ham"]),
+    st.sampled_from([{}, {}, {"source_quota": "7/s"}]),
 )
 def test_what_the_kernel_takes_comes_out_as_one_by_one(
-    events: list[Event], cuts: list[int], n_partitions: int, limits: dict[str, object], expire_as: str | None
+    events: list[Event],
+    cuts: list[int],
+    n_partitions: int,
+    limits: dict[str, object],
+    expire_as: str | None,
+    quota: dict[str, object],
 ) -> None:
     records = mixed(events, n_partitions)
     if "window_bytes" in limits:
@@ -357,11 +365,11 @@ def test_what_the_kernel_takes_comes_out_as_one_by_one(
             record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "LEAST", 4)  # so that rows move
-        one = machine(n_partitions, expire_as=expire_as, **limits)
+        one = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])
         patch.setattr(store, "LEAST", 1 << 10)
         patch.setattr(Machine, "_take_plain", leave_to_python)
-        other = machine(n_partitions, expire_as=expire_as, **limits)
+        other = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         assert sent == run(other, records)
     assert digest(one) == digest(other)
 

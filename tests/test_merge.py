@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stream import merge
 from stream.errors import OffsetsLost
 from stream.log import Chunk, Reader, Record, TopicPartition
-from stream.merge import Batch, Merger
+from stream.merge import Batch, Merger, Span
 from tests.data import chunks_of
 
 LANES = [TopicPartition("messages", 0), TopicPartition("messages", 1), TopicPartition("feedback", 0)]
@@ -125,7 +125,7 @@ def test_gaps_in_the_offsets_belong_to_the_span_before() -> None:
     batch = source.take(3, 0.0)
     assert [(span.start, span.end) for span in batch.spans] == [(0, 8)]
     assert list(merger(found).take_spans(batch.spans)) == list(batch) == found[:3]
-    assert source.take(3, 0.0).spans[0][1:] == (8, 10)
+    assert source.take(3, 0.0).spans[0][1:] == (8, 10, 1), "one record, and a gap before it"
 
 
 def test_spans_that_the_log_no_longer_has_are_an_error() -> None:
@@ -160,3 +160,14 @@ def test_a_partition_whose_broker_is_away_does_not_hold_up_the_others_for_ever()
     here = ScriptedReader(LANES[:2], records([[1, 2], [3], []])[0])
     source = Merger([here, Away(LANES[2:], [])], dict.fromkeys(LANES, 0), {})
     assert len(source.take(10, 10.0)) == 2
+
+
+def test_a_span_says_how_many_records_it_has_and_what_is_left_of_it_is_taken() -> None:
+    found = [Record(LANES[0], offset, offset, None, b"x") for offset in range(5)]
+    batch = merger(found).take(5, 0.0)
+    assert batch.spans == [Span(LANES[0], 0, 5, 5)]
+    again = merger([found[0], found[2], found[4]])
+    left = again.take_spans(batch.spans)
+    assert [record.offset for record in left] == [0, 2, 4]
+    assert [span.records for span in left.spans] == [3]
+    assert again.positions[LANES[0]] == 5

@@ -113,16 +113,17 @@ def test_a_label_keeps_what_a_scan_does_not_read() -> None:
     assert decoded([msgspec.json.encode(feedback)], messages=False) == [feedback]
 
 
-@given(st.lists(TEXT, max_size=8), st.integers(1, 100))
-def test_texts_give_the_code_points_of_strings(texts: list[str], max_chars: int) -> None:
-    raw = [text.encode() for text in texts]
+@given(st.lists(st.tuples(TEXT, st.booleans()), max_size=8))
+def test_gathered_texts_are_those_of_strings(texts: list[tuple[str, bool]]) -> None:
+    raw = [text.encode() for text, _ in texts]
     sizes = np.array(list(map(len, raw)), np.int64)
-    chars = np.array(list(map(len, texts)), np.int64)
-    held = Texts(np.frombuffer(b"".join(raw), np.uint8), np.cumsum(sizes) - sizes, sizes, chars)
-    codes, starts = held.codepoints(max_chars, 3)
-    assert list(held) == texts
-    assert codes.tolist() == [ord(each) for text in texts for each in text[:max_chars]] + [0, 0, 0]
-    assert np.diff(starts).tolist() == [min(len(text), max_chars) for text in texts]
+    places = np.cumsum(sizes) - sizes
+    wanted = [index for index, (_, is_wanted) in reversed(list(enumerate(texts))) if is_wanted]
+    held = Texts.gathered(np.frombuffer(b"".join(raw), np.uint8), places[wanted], sizes[wanted])
+    expected = Texts.of([texts[index][0] for index in wanted])
+    assert list(held) == list(expected)
+    assert held.starts.tolist() == expected.starts.tolist()
+    assert held.codes.tolist() == expected.codes.tolist()
 
 
 @given(st.lists(st.lists(st.none() | st.binary(max_size=5), max_size=6), min_size=1, max_size=4), st.integers(0, 9))

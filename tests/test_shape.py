@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from learner.blend import BlendSettings
 from learner.models import make_classifier
 from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape, step_of
-from learner.text import character_table, codepoints, hash_text, text_buffers
+from learner.text import character_table, hash_text, text_buffers
+from stream.texts import Texts
 from tests import oracles
 
 SETTINGS = BlendSettings()
@@ -18,9 +19,9 @@ SETTINGS = BlendSettings()
 
 def shape(text: str, settings: BlendSettings = SETTINGS) -> tuple[list[int], list[int], list[int]]:
     """Return the features of words with capitals, of the text's ends, and of amounts."""
-    codes, starts = codepoints([text], settings.max_chars)
+    ready = Texts.of([text])
     buffers = text_buffers(settings)
-    arguments = (codes, starts[0], starts[1], character_table())
+    arguments = (ready.codes, ready.starts[0], ready.starts[1], character_table())
     n_words, _, _ = hash_text(*arguments, settings.kernel_arguments, buffers)
     out = np.zeros(MAX_SHAPE, np.uint32)
     features = out[: hash_shape(*arguments, buffers, n_words, out)].tolist()

@@ -12,7 +12,7 @@ import pytest
 
 from learner.classifier import Classifier
 from learner.models import REGISTRY, make_classifier
-from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, list_snapshots
+from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, _seal, list_snapshots
 from stream.errors import StateError
 from tests.waiting import wait_until
 
@@ -283,13 +283,18 @@ def test_a_follower_takes_a_directory_that_was_replaced(tmp_path: Path) -> None:
 def test_damaged_info_and_any_other_format_are_refused(tmp_path: Path) -> None:
     path = publish(tmp_path, taught())
     content = path.read_bytes()
+    start = content.index(b'{"format"')
+    info = content[start : content.index(b"\0", start)]
     for old, new, message in (
         (b'"format":2', b'"format":7', "has format 7"),
         (b'"format":2', b'"format"=2', "cannot be read"),
         (b'"labels":["spam"', b'"labels":[12,  "', "cannot be read"),
         (b'"labels":["spam",', b'"labels":[       ', "1 labels fit neither"),
     ):
-        assert old in content
-        path.write_bytes(content.replace(old, new))
+        assert old in info
+        path.write_bytes(content.replace(_seal(info), _seal(info.replace(old, new))))
         with pytest.raises(StateError, match=message):
+            Snapshot(path)
+        path.write_bytes(content.replace(old, new))
+        with pytest.raises(StateError, match="what stands beside the model is damaged"):
             Snapshot(path)

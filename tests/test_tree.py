@@ -262,7 +262,7 @@ def test_too_little_memory_is_refused() -> None:
 def test_leaves_are_closed_where_memory_ends_and_the_tree_goes_on() -> None:
     texts, labels = turning(20_000)
     wide = tree(grace_period=50, delta=0.01, tau=1.0, memory_mb=16.0)
-    narrow = tree(grace_period=50, delta=0.01, tau=1.0, memory_mb=2.64)
+    narrow = tree(grace_period=50, delta=0.01, tau=1.0, memory_mb=2.74)
     assert narrow.settings.n_blocks < 6
     accuracy = [right(model, texts, labels)[10_000:].mean() for model in (wide, narrow)]
     assert len(leaves(wide)) > len(leaves(narrow)) > 1
@@ -291,7 +291,7 @@ def test_a_branch_that_became_worse_is_replaced() -> None:
 
 
 def test_branches_come_and_go_and_all_stays_in_order() -> None:
-    model = tree(grace_period=30, delta=0.05, tau=1.0, memory_mb=2.69)
+    model = tree(grace_period=30, delta=0.05, tau=1.0, memory_mb=2.79)
     for seed in range(6):
         texts, labels = turning(3000, seed)
         if seed % 2:
@@ -304,7 +304,7 @@ def test_branches_come_and_go_and_all_stays_in_order() -> None:
 def test_a_stream_that_does_not_change_raises_few_alarms() -> None:
     model = tree()
     model.learn_many(*turning(20_000))
-    assert memory_of(model).counters[N_ALARMS] <= 3
+    assert memory_of(model).counters[N_ALARMS] <= 5
 
 
 # Files.

@@ -32,14 +32,18 @@ class MultiflowPeer(Peer):
         """Hash the texts; see Peer."""
         return list(self.hashing.transform(texts).toarray())
 
-    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
+    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Any:
         """See Peer."""
         if not self.fitted:
-            return self.nothing_known(len(truths))
-        features = np.asarray(examples)
+            return None
         try:
-            scores = self.model.predict_proba(features)
+            return self.model.predict_proba(np.asarray(examples))
         except ValueError:  # a leaf's naive Bayes gave what is no number, and its sum is refused
+            return None
+
+    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
+        """See Peer."""
+        if scores is None:
             return self.nothing_known(len(truths))
         scores = np.where(np.isfinite(scores), scores, 0.0)
         return self.from_scores([dict(enumerate(row)) for row in scores], truths)

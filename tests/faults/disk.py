@@ -19,10 +19,10 @@ Tree = dict[str, bytes | None]  # a path and the content of the file; None for a
 class Op(NamedTuple):
     """One operation.
 
-    kind : make, makedir, write, cut, move, drop, sync, or seen (the outside saw something; no operation on the disk)
+    kind : make, makedir, link, write, cut, move, drop, sync, or seen (the outside saw something; nothing on the disk)
     data : of a write, at `number`; of what was seen
     number : of a write its place, of a cut the new length
-    to : of a move
+    to : of a move or a link
     since : of a sync, which operations it covers: those before this one of the list; None for all
     """
 
@@ -74,6 +74,8 @@ class Inode:
                 names[Path(op.to).name] = inode
             elif op.kind == "drop":
                 names.pop(name, None)
+            elif op.kind == "link" and inode is not None:
+                names[Path(op.to).name] = inode
             else:
                 names[name] = inode
         return names
@@ -109,7 +111,8 @@ class Disk:
             self.find(op.path).change(Change(at, op, None))
         else:
             made = Inode(op.kind == "makedir") if op.kind in {"make", "makedir"} else self.find(op.path)
-            self.find(str(Path(op.path).parent)).change(Change(at, op, made))
+            changed = op.to if op.kind == "link" else op.path
+            self.find(str(Path(changed).parent)).change(Change(at, op, made))
 
     def find(self, path: str) -> Inode:
         """Return what a path means to running processes."""

@@ -12,6 +12,7 @@ from learner import journal as journals
 from learner.lock import Lock
 from learner.snapshot import Follower
 from learner.status import read_status
+from learner.versions import Versions
 from stream.errors import StateError
 from tests.faults.disk import Disk, Op
 
@@ -79,6 +80,8 @@ class History:
         except StateError as error:
             assert "is not a status" in str(error)
         Follower(data / "snapshots").look()
+        for kept in Versions(data).kept():
+            assert kept.sha256
 
     def _content(self, path: str) -> bytes:
         inode = self.disk.find(path)

@@ -24,7 +24,7 @@ from stream.sqlite_log import SqliteLog
 from tests.faults.disk import Op
 
 PREDICTION: Final = re.compile(rb'"message_id":"m(\d+)"')
-NAMING: Final = ("rename", "replace", "mkdir", "unlink", "remove", "rmdir")  # functions of os that change names
+NAMING: Final = ("rename", "replace", "mkdir", "unlink", "remove", "rmdir", "link")  # functions of os that change names
 EVENTS: Final = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"})
 
 
@@ -138,6 +138,7 @@ def _differences(before: dict[str, _Seen], now: dict[str, _Seen]) -> list[Op]:
     """Return the operations that lead from one look to the next; between two there is at most one on names."""
     ops: list[Op] = []
     gone = {seen.inode: name for name, seen in before.items() if name not in now}
+    there = {seen.inode: name for name, seen in before.items() if name in now and seen.content is not None}
     moved: dict[str, str] = {}
     for name, seen in sorted(now.items()):
         parent = next((old for old, new in moved.items() if name.startswith(f"{new}/")), None)
@@ -148,6 +149,9 @@ def _differences(before: dict[str, _Seen], now: dict[str, _Seen]) -> list[Op]:
                 moved[source] = name
                 ops.append(Op("move", source, to=name))
                 known = before[source]
+            elif seen.inode in there:
+                ops.append(Op("link", there[seen.inode], to=name))
+                known = before[there[seen.inode]]
             else:
                 ops.append(Op("makedir" if seen.content is None else "make", name))
                 known = None

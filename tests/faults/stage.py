@@ -59,7 +59,7 @@ class Stage:
 
     def learner(self, log: Log | None = None, **options: Any) -> Learner:
         """Return a learner that has not started."""
-        settings = LearnerSettings(model=MODEL, **{"checkpoint_interval_s": 1e6, **options})
+        settings = LearnerSettings(**{"model": MODEL, "checkpoint_interval_s": 1e6, **options})
         return Learner(self.stream, settings, log or self.log)
 
     @contextlib.contextmanager
@@ -71,6 +71,10 @@ class Stage:
             yield learner
         finally:
             learner.close()
+
+    def checkpoints(self) -> list[int]:
+        """Return the batches of those that are kept, oldest first."""
+        return sorted(int(path.name) for path in list_checkpoints(self.stream.data / "checkpoints"))
 
     def newest(self) -> Checkpoint:
         return load_checkpoint(list_checkpoints(self.stream.data / "checkpoints")[0])
@@ -96,6 +100,14 @@ class SqliteStage(Stage):
     def truncate(self, topic: str, offset: int, partition: int = 0) -> None:
         """Put an older copy in place, as it were."""
         self._change(topic, partition, "offset >= ?", "high", offset)
+
+    def take_out(self, topic: str, offsets: Iterable[int], partition: int = 0) -> None:
+        """Delete records from the middle, as compaction does."""
+        path = sqlite_path(self.stream.log_url)
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as db, db:
+            sql = "SELECT id FROM partitions WHERE topic = ? AND partition = ?"
+            (table,) = db.execute(sql, (topic, partition)).fetchone()
+            db.executemany(f"DELETE FROM records_{table} WHERE offset = ?", [(offset,) for offset in offsets])
 
     def add_partitions(self, n: int) -> None:
         with contextlib.closing(open_log(self.stream.model_copy(update={"partitions": n}))) as other:

@@ -117,6 +117,9 @@ class _Parser:
         if call.startswith("rename"):
             assert paths[1] is not None, arguments
             self._do(Op("move", paths[0], to=paths[1]))
+        elif call.startswith("link"):
+            assert paths[1] is not None, arguments
+            self._do(Op("link", paths[0], to=paths[1]))
         elif call.startswith("mkdir"):
             self._do(Op("makedir", paths[0]))
         elif call.startswith(("unlink", "rmdir")):

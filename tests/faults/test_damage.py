@@ -5,6 +5,7 @@
 
 import resource
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -27,11 +28,14 @@ from stream.errors import DriftlineError, StateError
 from stream.log import open_log
 from stream.settings import StreamSettings
 from tests.faults.scene import MODEL, TORTURE, learn_to_end, make_scene
+from tests.faults.tally import tally
 
 BITS = range(8) if TORTURE else (0,)
 SMALL = 2000  # bytes of which every one is tried in any case
 STRIDE = 1 if TORTURE else 61
+LARGE = 100_000
 MEMORY = 256 << 20
+TRIED = Counter[str]()
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def little_memory() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def learned(module_memory: Path) -> Path:
+def learned(module_memory: Path) -> Iterator[Path]:
     """Give a data directory with several checkpoints, journals and snapshots."""
     scene = make_scene(module_memory)
     stream, log = scene.stream, open_log(scene.stream)
@@ -67,7 +71,8 @@ def learned(module_memory: Path) -> Path:
     finally:
         learner.close()
         log.close()
-    return stream.data
+    yield stream.data
+    tally("a byte of what is on the disk flipped, or a file cut", "make torture ONLY=test_damage", TRIED.total())
 
 
 @pytest.fixture
@@ -92,9 +97,9 @@ def places(whole: bytes) -> range:
 
 
 def flips(whole: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give a file's bytes with a bit of each byte flipped, and where."""
+    """Give a file's bytes with a bit of each byte flipped, and where; in a large file one of each byte's bits."""
     for place in places(whole):
-        for bit in BITS:
+        for bit in BITS if len(whole) < LARGE else [place % 8]:
             yield place, whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
 
 
@@ -109,6 +114,7 @@ def each_damage(file: Path, damages: Callable[[bytes], Iterator[tuple[int, bytes
     whole = file.read_bytes()
     for place, damaged in damages(whole):
         file.write_bytes(damaged)
+        TRIED[file.suffix] += 1
         yield place
     file.write_bytes(whole)
 

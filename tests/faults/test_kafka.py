@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import confluent_kafka as ck
+import httpx
 import pytest
 from broker import Broker, ContainerBroker, end_broker
 
@@ -31,6 +32,7 @@ from stream.settings import StreamSettings
 from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
 from tests.faults.scene import TORTURE
+from tests.faults.serving import api
 from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, learned, message, oracle, steps
 from tests.waiting import wait_until
 
@@ -284,6 +286,50 @@ def test_sigterm_while_the_broker_is_away(
     with stage.learning() as learner:
         finish(learner)
     check(stage, tmp_path, 300)
+
+
+def test_a_learner_and_an_api_that_start_while_the_broker_is_away(
+    stage: KafkaStage, broker: Broker, tmp_path: Path
+) -> None:
+    """They wait, and say so; a signal ends the learner in time; once the broker is there they go on by themselves."""
+    stage.append(range(100))
+    settings, ended_in = LearnerSettings(model=MODEL), []
+
+    def waiting() -> bool:
+        return status(stage)["state"] == "waiting" and "check that the brokers run" in status(stage)["detail"]
+
+    def stop() -> None:
+        wait_until(waiting, 30, "it says that it waits")
+        ended_in.append(-time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def mend(client: httpx.Client) -> None:
+        wait_until(waiting, 30, "it says that it waits")
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert "the log" in answer.text or "kafka" in answer.text
+        assert client.post("/feedback", json={"message_id": "m", "label": "a"}).status_code == 503
+        broker.start()
+
+    with ThreadPoolExecutor(1) as pool:
+        broker.stop()
+        try:
+            stopping = pool.submit(stop)
+            learn(stage.stream, settings)
+            ended_in.append(time.monotonic())
+            stopping.result()
+            assert sum(ended_in) < 10
+            assert status(stage)["state"] == "stopped"
+            (stage.stream.data / "status.json").unlink()
+            with api(stage.stream) as client:
+                mending = pool.submit(mend, client)
+                learn(stage.stream, settings, stop_at_end=True)
+                mending.result()
+                wait_until(lambda: client.get("/readyz").is_success, 30, "the API is ready")
+        finally:
+            if not answers(stage):
+                broker.start()
+    check(stage, tmp_path, 100)
 
 
 @pytest.mark.usefixtures("often")

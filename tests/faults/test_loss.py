@@ -22,7 +22,8 @@ from learner.status import read_status
 from stream.errors import LogError, RecordsLost
 from stream.log import TopicPartition, open_log
 from stream.settings import StreamSettings
-from tests.faults.stage import KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps
+from tests.faults.stage import START_MS, KafkaStage, SqliteStage, Stage, finish, label, learned, oracle, steps
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -325,3 +326,66 @@ class TestSqlite:
             finish(learner)
         assert stage.model() == oracle(tmp_path, range(20), range(30, 40))
         assert losses(stage)["feedback", 0] == (20, 30, 10, "retention")
+
+    def test_records_taken_out_of_the_middle_before_a_replay(self, stage: SqliteStage, tmp_path: Path) -> None:
+        messages, feedback = stage.stream.topics[:2]
+        stage.append(range(40))
+        with stage.learning(batch_records=10) as learner:
+            steps(learner, learned(learner, 40))
+        lineage = stage.newest().manifest.lineage
+        stage.take_out(messages, [7])
+        stage.take_out(feedback, [7, 19, 20, 39])
+        predictions = stage.log.watermarks(["predictions"])
+        refused(
+            stage,
+            f"{messages}[0]: 1 record lost among offsets 5 to 9",
+            f"{feedback}[0]: 4 records lost among offsets 5 to 39",
+            "compaction took them",
+        )
+        assert stage.log.watermarks(["predictions"]) == predictions, "nothing was sent of what could not be replayed"
+        learn(stage, accept_loss=True)
+        assert stage.model() == oracle(tmp_path, range(7), range(8, 19), range(21, 39))
+        assert losses(stage) == {("messages", 0): (5, 10, 1, "compacted"), ("feedback", 0): (5, 40, 4, "compacted")}
+        assert stage.newest().manifest.lineage != lineage, "versions that were served stood for other models"
+        stage.append(range(40, 50))
+        assert learn(stage).status("stopped").losses.losses == 2
+        assert stage.newest().manifest.counts.labels_seen == 46
+
+    def test_records_taken_out_before_they_were_read_stop_nothing(self, stage: SqliteStage) -> None:
+        stage.append(range(10))
+        stage.take_out(stage.stream.topics.feedback, range(8, 10))
+        stage.take_out(stage.stream.topics.messages, range(10))
+        learner = learn(stage)
+        assert set(learner.positions.values()) == {10}
+        assert stage.newest().manifest.counts.labels_seen == 8
+
+
+def test_kafka_compacts_a_topic_between_a_checkpoint_and_its_replay(kafka: str, tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{kafka}", prefix=f"{uuid4().hex}.")
+    with contextlib.closing(KafkaStage(stream, kafka)) as stage:
+        feedback = stage.stream.topics.feedback
+        stage.delete([feedback])
+        often = {"segment.ms": "100", "min.cleanable.dirty.ratio": "0.001", "max.compaction.lag.ms": "100"}
+        stage.make([feedback], **{"cleanup.policy": "compact"}, **often)
+        stage.append(range(40))
+        with stage.learning(batch_records=10) as learner:
+            steps(learner, learned(learner, 40))
+        for number in (7, 8, 21):  # the same keys again, so long after that the broker begins another segment
+            newer = label(number)._replace(timestamp_ms=START_MS + 10_000 + number * 1000)
+            stage.log.append(feedback, [newer])
+        wait_until(lambda: offsets_of(stage, feedback).isdisjoint({7, 8}), 90, "the broker compacts the topic")
+        gone = len(set(range(40)) - offsets_of(stage, feedback))
+        refused(stage, f"{feedback}[0]: {gone} records lost among offsets 5 to ", "compaction took them")
+        learn(stage, accept_loss=True)
+        assert stage.newest().manifest.losses.records == gone
+        assert stage.newest().manifest.counts.labels_learned == 40, "the newer ones are there"
+
+
+def offsets_of(stage: Stage, topic: str) -> set[int]:
+    """Return which records a partition has."""
+    partition = TopicPartition(topic, 0)
+    with contextlib.closing(stage.log.reader({partition: 0})) as reader:
+        found: set[int] = set()
+        while not reader.at_end(partition):
+            found.update(record.offset for record in reader.read(1000, 0.1))
+        return found

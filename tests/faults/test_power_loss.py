@@ -21,6 +21,7 @@ from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
 from tests.faults.scene import TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene
+from tests.faults.tally import tally
 
 POINTS = None if TORTURE else 60  # operations before which the power is cut; None for all
 JOURNAL = "data/journal"
@@ -95,7 +96,7 @@ def test_every_state_after_a_power_cut_keeps_what_was_seen(recorded: tuple[Scene
         shutil.rmtree(root)
     assert found["the newest checkpoint"] > 50
     assert found["the one before"] > 0
-    print(f"{found.total()} states after a power cut: {dict(found)}")
+    tally("states after a power cut, read", "make torture ONLY=test_power_loss", found.total(), **found)
 
 
 def test_a_learner_that_starts_from_such_a_state_gets_to_the_same_bytes(
@@ -109,6 +110,7 @@ def test_a_learner_that_starts_from_such_a_state_gets_to_the_same_bytes(
         lay_out(tree, root)
         assert learn_to_end(scene.at(root)) == expected
         shutil.rmtree(root)
+    tally("states after a power cut, gone on from", "make torture ONLY=test_power_loss", number + 1)
 
 
 def drawn(trees: Iterator[Tree], count: int, rng: random.Random) -> list[Tree]:

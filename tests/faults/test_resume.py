@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from learner.models import build
 from learner.settings import LearnerSettings
 from stream.log import open_log
 from tests.faults.scene import TORTURE, Scene, make_scene
+from tests.faults.tally import tally
 from tests.golden.make import GOLDEN
 from tests.test_classifiers import CLASSIFIERS, FOREIGN
 
@@ -55,7 +57,7 @@ def learn(scene: Scene, spec: str, data: Path, batch: int, stops: list[tuple[int
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_going_on_from_what_was_saved_gives_the_same_bytes(spec: str, scene: Scene, memory: Path) -> None:
-    expected = learn(scene, spec, memory / "straight", 64, [])
+    expected, resumed = learn(scene, spec, memory / "straight", 64, []), Counter[str]()
 
     @settings(max_examples=60 if TORTURE else 1, suppress_health_check=list(HealthCheck))
     @given(
@@ -65,8 +67,11 @@ def test_going_on_from_what_was_saved_gives_the_same_bytes(spec: str, scene: Sce
         data = memory / "stopped"
         shutil.rmtree(data, ignore_errors=True)
         assert learn(scene, spec, data, batch, stops) == expected
+        resumed[spec] += len(stops)
 
     check()
+    what = "saved or killed at a random batch, loaded, gone on, every classifier"
+    tally(what, "make torture ONLY=test_resume", resumed.total())
 
 
 GOLDENS = sorted(GOLDEN.glob("format-*"))

@@ -1,0 +1,61 @@
+// How is the API asked? With the tab's key where there is one; every error has the API's one shape.
+
+const KEY = "driftline-key";
+let onRefused = () => {};
+
+export class ApiError extends Error {
+  constructor(status, { code = "unreachable", message = "the API does not answer", action = "" } = {}) {
+    super(message);
+    Object.assign(this, { status, code, action });
+  }
+}
+
+export function whenKeyIsRefused(callback) {
+  onRefused = callback;
+}
+
+export const key = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
+};
+
+async function ask(method, path, body) {
+  const headers = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+  let response;
+  let content = null;
+  try {
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
+    const text = await response.text();
+    content = text ? JSON.parse(text) : null;
+  } catch (error) {
+    throw new ApiError(response?.status ?? 0);
+  }
+  if (response.ok) return content;
+  const error = new ApiError(response.status, content?.error);
+  if (response.status === 401) onRefused(error);
+  throw error;
+}
+
+export const get = (path) => ask("GET", path);
+export const post = (path, body) => ask("POST", path, body);
+export const remove = (path) => ask("DELETE", path);
+
+/** An id that nobody else makes; crypto.randomUUID is there only in secure contexts. */
+export function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Send a label, and return once the served model has learned it, with what it now says of the text. */
+export async function teach(feedback, text) {
+  const sent = await post("/feedback", { id: newId(), source: "page", ...feedback });
+  return { sent, learned: learned(sent, text) };
+}
+
+/** Return what the model says once it has learned a label; null where that takes too long. */
+async function learned({ partition, offset }, text) {
+  try {
+    return (await post("/predict", { text, min_feedback_offset: { partition, offset } })).predictions[0];
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,60 @@
+// Is the learner at work, and what are the numbers of this moment?
+
+import { $, el, fill, setText } from "./dom.js";
+import { count, duration, rate, share } from "./format.js";
+
+const SAYS = {
+  recovering: "recovering", running: "learning", waiting: "waiting for the log", paused: "paused", stalled: "stalled", stopped: "stopped", failed: "failed",
+};
+
+export function showState(model) {
+  const learner = model.learner;
+  const alive = learner?.alive ?? false;
+  let text = "no learner has run yet";
+  if (learner) {
+    text = alive ? SAYS[learner.state] : learner.state === "running" ? "the learner is gone" : SAYS[learner.state];
+    if (learner.detail) text += `: ${learner.detail}`;
+  }
+  if (model.model) text += ` · ${model.model}`;
+  setText($("state-text"), text);
+  $("state-dot").className = `dot ${alive && learner.state === "running" ? "good" : "bad"}`;
+}
+
+export function showLost() {
+  setText($("state-text"), "no answer from the API; trying again …");
+  $("state-dot").className = "dot bad";
+}
+
+export function showTiles(model, history) {
+  const progress = model.progressive;
+  const known = progress && progress.recent.labels > 0;
+  const lag = model.lag ? Object.values(model.lag).flatMap(Object.values).reduce((a, b) => a + b, 0) : null;
+  const [delay, delayUnit] = duration(lastMean(history?.label_delay_seconds, 20));
+  const [age, ageUnit] = duration(model.unchanged_seconds);
+  fill($("tiles"),
+    tile("Accuracy", known ? share(progress.recent.accuracy) : "–", "", known ? `${share(progress.accuracy)} over all` : "no label met a prediction"),
+    tile("Log loss", known ? share(progress.recent.log_loss) : "–", "", known ? `${share(progress.log_loss)} over all` : ""),
+    tile("Messages", rate(lastMean(history?.messages_per_second, 10)), "/s", `${count(model.messages_seen)} seen`),
+    tile("Labels", rate(lastMean(history?.labels_per_second, 10)), "/s", `${count(model.labels_learned)} learned`),
+    tile("Lag", lag === null ? "–" : count(lag), "", `${count(model.pending)} wait for a label`),
+    tile("Label delay", delay, delayUnit, "mean, of late"),
+    tile("Model changed", age, ageUnit ? `${ageUnit} ago` : "", model.version ? `version ${model.version}` : "none yet"));
+}
+
+function tile(name, value, unit, more) {
+  return el("div", { class: "tile" },
+    el("dt", {}, name), el("dd", {}, value, unit ? el("small", {}, ` ${unit}`) : null), el("dd", { class: "more", title: more }, more));
+}
+
+/** The mean of a series' last seconds, as each point counts. */
+function lastMean(series, n) {
+  if (!series) return null;
+  let weight = 0;
+  let total = 0;
+  for (let i = Math.max(0, series.mean.length - n); i < series.mean.length; i++) {
+    if (series.mean[i] === null) continue;
+    weight += series.weight[i];
+    total += series.weight[i] * series.mean[i];
+  }
+  return weight ? total / weight : null;
+}

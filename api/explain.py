@@ -1,0 +1,166 @@
+"""Why does the model say so of a text?
+
+POST /explain. An explanation is plain Python and takes as long as some thousand predictions, so it is made in a thread
+of its own, by a model of its own (the tables are shared), from texts of a bounded length; few may wait for it.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from msgspec import Meta
+
+from api import openapi
+from api.body import Bodies
+from api.errors import ApiError, json_response
+from api.settings import ApiSettings
+from api.watcher import Watcher
+from learner.explain import Explanation, FeatureShare, Step, UnknownLabel
+from learner.snapshot import Model, Snapshot, SnapshotInfo
+
+MAX_CHARS: Final = 10_000
+MAX_FEATURES: Final = 200
+MAX_LABELS: Final = 10
+MAX_WAITING: Final = 8
+_SEE_DOCS: Final = "See /docs for the body's shape, with an example."
+
+_Label = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=openapi.NO_NUL)]
+
+
+class ExplainRequest(msgspec.Struct, frozen=True):
+    """A text, and what is to be said of it."""
+
+    text: Annotated[str, Meta(max_length=MAX_CHARS, extra_json_schema=openapi.NO_NUL)]
+    features: Annotated[int, Meta(ge=0, le=MAX_FEATURES)] = 20  # words and n-grams to list, those that say most
+    labels: Annotated[list[_Label], Meta(min_length=1, max_length=MAX_LABELS)] | None = None  # null: the three best
+
+
+class ExplainAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a text was scored as it was.
+
+    Shares are in natural logarithms, over the mean of all labels: e to the power of the difference of two labels'
+    shares is the factor by which a feature turned the odds between them. With `bias` and `rest` they add up.
+    Spans are [first character, one past the last], counted in Unicode code points, not in UTF-16 units.
+    """
+
+    label: str | None
+    score: float
+    scores: dict[str, float]  # of the best labels
+    method: str
+    bias: dict[str, float]
+    rest: dict[str, float]
+    features: list[FeatureShare]
+    n_features: int
+    path: list[Step]
+    model_version: str
+
+
+_EXAMPLE: Final = ExplainAnswer(
+    label="spam",
+    score=0.93,
+    scores={"spam": 0.93, "ham": 0.07},
+    method="sum",
+    bias={"spam": -0.4, "ham": 0.4},
+    rest={"spam": 0.1, "ham": -0.1},
+    features=[
+        FeatureShare(
+            kind="word", text="prize", spans=[(6, 11)], shares={"spam": 1.6, "ham": -1.6}, known=True, shared=False
+        )
+    ],
+    n_features=12,
+    path=[],
+    model_version="5f0c2a91-5574",
+)
+TYPES: Final = (ExplainRequest, ExplainAnswer)
+_DECODER: Final = msgspec.json.Decoder(ExplainRequest)
+
+
+class Explainer:
+    """Answers requests for explanations, one at a time."""
+
+    def __init__(self, watcher: Watcher, settings: ApiSettings) -> None:
+        self._watcher, self._settings = watcher, settings
+        self._thread = ThreadPoolExecutor(1, "explain")
+        self._waiting = 0
+        self._opened: tuple[Snapshot, Model] | None = None  # in the thread only
+
+    async def answer(self, asked: ExplainRequest) -> ExplainAnswer:
+        """Return an explanation.
+
+        Raises
+        ------
+        ApiError : 422 a text or label cannot be explained, 503 nothing was learned yet, or too many wait.
+        """
+        if "\0" in asked.text:
+            raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", _SEE_DOCS)
+        served = self._watcher.served
+        if served is None or not served.info.labels:
+            raise ApiError(
+                503,
+                "no-model",
+                "there is no model yet: nothing was learned, or no learner runs",
+                "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
+                {"Retry-After": "1"},
+            )
+        if self._waiting >= MAX_WAITING:
+            raise ApiError(
+                503, "busy", f"{self._waiting} explanations are being made", "Try again shortly.", {"Retry-After": "1"}
+            )
+        self._waiting += 1
+        try:
+            info, explanation = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._explain, served.snapshot, asked
+            )
+        except UnknownLabel as error:
+            raise ApiError(422, "unknown-label", str(error), "GET /model lists the labels that are known.") from None
+        finally:
+            self._waiting -= 1
+        return _answer(info, explanation, self._settings.max_scores)
+
+    def close(self) -> None:
+        """Wait for the thread's last explanation."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _explain(self, snapshot: Snapshot, asked: ExplainRequest) -> tuple[SnapshotInfo, Explanation]:
+        if self._opened is None or self._opened[0] is not snapshot:
+            self._opened = snapshot, snapshot.another_model()
+        return self._opened[1].explain_one(asked.text, asked.labels, asked.features)
+
+
+def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
+    """Return POST /explain."""
+    routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
+    examples = {"one": {"text": "win a prize now", "features": 5}}
+
+    @routes.post(
+        "/explain",
+        summary="The words and n-grams of a text that speak for each label",
+        responses=openapi.answers(
+            200, "The explanation.", openapi.ref("ExplainAnswer"), {"one": msgspec.to_builtins(_EXAMPLE)}
+        )
+        | openapi.refusals(),
+        openapi_extra=openapi.body(openapi.ref("ExplainRequest"), examples),
+    )
+    async def explain(request: Request) -> Response:
+        async with bodies.read(request, _DECODER) as asked:
+            return json_response(await explainer.answer(asked))
+
+    return routes
+
+
+def _answer(info: SnapshotInfo, explanation: Explanation, max_scores: int) -> ExplainAnswer:
+    best = sorted(explanation.scores.items(), key=lambda item: -item[1])[:max_scores]
+    return ExplainAnswer(
+        label=explanation.label,
+        score=round(best[0][1], 6) if best else 0.0,
+        scores={label: round(score, 6) for label, score in best},
+        method=explanation.method,
+        bias=explanation.bias,
+        rest=explanation.rest,
+        features=explanation.features,
+        n_features=explanation.n_features,
+        path=explanation.path,
+        model_version=info.version,
+    )

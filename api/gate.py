@@ -1,0 +1,261 @@
+"""May this request come in, and which way does it go?
+
+What stands before everything else, at every request, in this order:
+
+    1. find the operation, by method and path, as the router would
+    2. refuse what a page of another origin sent (origin.py)
+    3. who asks: a key, or none (keys.py)? Is its role enough, and has it asked too often (rate.py)?
+    4. answer: a `BareRoute` at once, everything else through FastAPI
+    5. count; write a line, where that was asked for
+
+FastAPI's own way (middleware, router, dependencies) costs several times what a prediction does. So a route that takes
+the request as it is (`openapi.BareRoute`) is called from here: the same function that /docs describes.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import errors
+from api.errors import ApiError, fault, refusal
+from api.keys import Key, Keys, Role
+from api.metrics import OTHER, Metrics
+from api.openapi import BareRoute
+from api.origin import Head, Origins
+from api.rate import Rate, address_of
+from api.security import Access, Rule
+from api.settings import ApiSettings
+
+DOCS: Final = ("/docs", "/openapi.json", "/static-offline-docs")
+GONE: Final = 499  # counted for a client that left before it was answered
+ONCE: Final = (b"host", b"authorization", b"x-api-key", b"origin", b"content-length", b"content-encoding")
+AT_ONCE_DIGITS: Final = 4  # of a body's length: what is longer may have to wait for a thread
+MAX_REMEMBERED: Final = 4096  # callers whose place in the table of rates is
+MAX_SHOWN: Final = 200  # characters of a path
+_ACCESS: Final = logging.getLogger("driftline.access")
+
+
+class _Operation(NamedTuple):
+    """What is asked for: an operation of the API, or something else (a file, a page, nothing)."""
+
+    name: str
+    role: Role
+    private: bool
+    direct: Callable[[Request], Awaitable[Response]] | None
+    at_once: Callable[[Head, bytes], Response | None] | None
+
+
+class Gate:
+    """The app that the server runs, around FastAPI's. On the event loop only.
+
+    Parameters
+    ----------
+    admin_port : what is private is answered there only; None where there is no such port
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        keys: Keys,
+        rate: Rate,
+        metrics: Metrics,
+        settings: ApiSettings,
+        admin_port: int | None,
+    ) -> None:
+        self._app, self._keys, self._rate, self._metrics = app, keys, rate, metrics
+        self._settings, self._admin_port = settings, admin_port
+        self._origins = Origins(settings.cors_origin, settings.allowed_host)
+        self._exact = {(rule.method, rule.route.path): _operation(rule) for rule in access.rules}
+        self._patterns = [(rule, _operation(rule)) for rule in access.rules if "{" in rule.route.path]
+        self._names = {rule.route.path for rule in access.rules} | set(DOCS)
+        self._place_of_address = lru_cache(MAX_REMEMBERED)(lambda host: rate.place(address_of(host)))
+        self._place_of_key = lru_cache(MAX_REMEMBERED)(lambda key: rate.place(key.digest))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started, status = time.perf_counter(), GONE
+        operation = self._find(scope)  # 1
+        head = scope["head"] = dict(scope["headers"])
+        try:
+            try:
+                if "admitted" not in scope:
+                    self._admit(scope, head, operation)  # 2, 3
+                if operation.direct is None:  # 4
+                    status = await self._through_fastapi(scope, receive, send, head)
+                    return
+                response = await operation.direct(Request(scope, receive))
+            except ApiError as error:
+                response = refusal(error)
+            except ClientDisconnect:
+                return
+            except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it has an answer)
+                response = fault(scope, error)
+            status = response.status_code
+            if b"origin" in head:
+                response.raw_headers += self._origins.shared(head)
+            await response(scope, receive, send)
+        finally:
+            self._count(scope, operation, status, time.perf_counter() - started)  # 5
+
+    def may_answer_at_once(self, scope: Scope) -> bool:
+        """Tell whether a request, of which only the head is there, is worth asking `at_once` about."""
+        operation = self._exact.get((scope["method"], scope["path"]))
+        if operation is None or operation.at_once is None:
+            return False
+        head = scope["head"] = dict(scope["headers"])
+        length = head.get(b"content-length")
+        return length is not None and len(length) <= AT_ONCE_DIGITS
+
+    def at_once(self, scope: Scope, body: bytes) -> Response | None:
+        """Answer a request whose body is there and small, if nothing has to be waited for.
+
+        A task, and ASGI's messages to and from it, cost as much again as all that is done here. Where this returns
+        None, nothing was done that `__call__` would do again.
+        """
+        operation = self._exact[scope["method"], scope["path"]]
+        started, head = time.perf_counter(), scope["head"]
+        try:
+            self._admit(scope, head, operation)
+            response = operation.at_once(head, body) if operation.at_once else None
+            if response is None:
+                scope["admitted"] = True
+                return None
+        except ApiError as error:
+            response = refusal(error)
+        except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it has an answer)
+            response = fault(scope, error)
+        if b"origin" in head:
+            response.raw_headers += self._origins.shared(head)
+        self._count(scope, operation, response.status_code, time.perf_counter() - started)
+        return response
+
+    def _find(self, scope: Scope) -> _Operation:
+        method, path = scope["method"], scope["path"]
+        found = self._exact.get((method, path))
+        if found is not None:
+            return found
+        for rule, operation in self._patterns:
+            if method == rule.method and rule.route.path_regex.match(path):
+                return operation
+        return _Operation(path if path in self._names else OTHER, Role.OPEN, path.startswith(DOCS), None, None)
+
+    def _admit(self, scope: Scope, head: Head, operation: _Operation) -> None:
+        """Raise ApiError for a request that may not come in; note whose it is."""
+        _check_head(scope, head)
+        if operation.private and self._admin_port not in (None, scope["server"][1]):
+            raise errors.not_found(scope["path"])
+        self._origins.check_origin(head)
+        if not self._keys.needed():
+            self._origins.check_host(head)
+            if operation.role > Role.OPEN and self._settings.rate_limit is not None:
+                self._take_token(self._place_of_address(_host(scope)))
+        elif operation.role > Role.OPEN:
+            key = scope["key"] = self._identify(scope, head)
+            self._take_token(self._place_of_key(key))
+            if key.role < operation.role:
+                raise ApiError(
+                    403,
+                    "role",
+                    f"the key {key.name!r} may {key.role.name.lower()}, and this needs {operation.role.name.lower()}",
+                    "Use a key of that role; `driftline keys add NAME --role ...` makes one.",
+                )
+
+    def _identify(self, scope: Scope, head: Head) -> Key:
+        """Return the key of a request. One without costs its address a token, so that trying is no use."""
+        scheme, _, sent = head.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            sent = head.get(b"x-api-key", b"")
+        sent = sent.strip()
+        key = self._keys.find(sent)
+        if key is not None:
+            return key
+        self._take_token(self._place_of_address(_host(scope)))
+        raise ApiError(
+            401,
+            "unknown-key" if sent else "no-key",
+            "there is no such API key" if sent else "this needs an API key",
+            "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`; `driftline keys add NAME --role ROLE` makes one.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+    def _take_token(self, place: int) -> None:
+        wait_s = self._rate.wait_s(place)
+        if wait_s:
+            raise ApiError(
+                429,
+                "too-many-requests",
+                "more requests came than --rate-limit lets one key, or one address without a key, make",
+                f"Wait {wait_s:.3g} s, and send several items in one request.",
+                {"Retry-After": str(math.ceil(wait_s))},
+            )
+
+    async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send, head: Head) -> int:
+        """Let FastAPI answer; return the status. Raises ApiError where it does not in time."""
+        preflight = self._origins.preflight(scope["method"], head)
+        if preflight is not None:
+            await preflight(scope, receive, send)
+            return preflight.status_code
+        status = 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *self._origins.shared(head)]
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                await self._app(scope, receive, watch)
+        except TimeoutError:
+            if status == 0:
+                raise errors.too_long(self._settings.request_timeout_s) from None
+        except Exception:  # FastAPI has told of it and answered before it let it go on
+            if status == 0:
+                raise
+        return status or GONE
+
+    def _count(self, scope: Scope, operation: _Operation, status: int, seconds: float) -> None:
+        self._metrics.count_request(operation.name, status, seconds)
+        if self._settings.access_log:
+            key: Key | None = scope.get("key")
+            fields = {"method": scope["method"], "path": scope["path"][:MAX_SHOWN], "status": status}
+            fields |= {"seconds": round(seconds, 6), "client": _host(scope), "key": key.name if key else None}
+            _ACCESS.info("request", extra={"fields": fields})
+
+
+def _operation(rule: Rule) -> _Operation:
+    direct = rule.route.endpoint if isinstance(rule.route, BareRoute) and "{" not in rule.route.path else None
+    return _Operation(rule.route.path, rule.role, rule.private, direct, getattr(direct, "at_once", None))
+
+
+def _host(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope["client"] else ""
+
+
+def _check_head(scope: Scope, head: Head) -> None:
+    """Refuse a head that could mean two things, or asks for what is not there (RFC 9112, sections 3.2, 6.1)."""
+    what = None
+    if len(head) < len(scope["headers"]):
+        names = [name for name, _ in scope["headers"]]
+        twice = [name.decode() for name in ONCE if names.count(name) > 1]
+        what = f"the header {twice[0]} stands there twice" if twice else None
+    if b"host" not in head and scope["http_version"] != "1.0":
+        what = "there is no Host header"
+    if b"upgrade" in head:
+        what = "the connection cannot become one of another protocol"
+    if b"transfer-encoding" in head and head[b"transfer-encoding"].strip().lower() != b"chunked":
+        what = "the only transfer coding that is taken is chunked"
+    if what is not None:
+        raise ApiError(
+            400, "bad-request", what, "Send a request as HTTP/1.1 has it (RFC 9112).", {"Connection": "close"}
+        )

@@ -1,0 +1,94 @@
+"""What does a person see at `/`?
+
+The page's own files, from `dashboard/`, and uPlot's, which a Python package carries (its code is never imported, and
+their hashes are pinned). All are read once, at the start. The headers let the page load and reach nothing but its own
+origin, run nothing that is not one of these files, and make no markup of a text.
+"""
+
+import hashlib
+from collections.abc import Callable, Coroutine
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+
+_ROOT: Final = Path(__file__).with_name("dashboard")
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# uPlot 1.6.31, the files that its author released (MIT).
+UPLOT_PACKAGE: Final = "youplot"
+UPLOT: Final = {
+    "uplot.js": (
+        "youplot/vendor/uplot.iife.min.js",
+        "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2",
+    ),
+    "uplot.css": (
+        "youplot/vendor/uplot.min.css",
+        "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    ),
+}
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+    "require-trusted-types-for 'script'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-cache",
+}
+
+
+class _File(NamedTuple):
+    content: bytes
+    headers: dict[str, str]
+
+
+def router() -> APIRouter:
+    """Return GET / and GET /dashboard/..., which are not part of the API's description."""
+    routes = APIRouter(include_in_schema=False)
+    for path, file in _files().items():
+        routes.add_api_route(path, _answer(file), methods=["GET", "HEAD"])
+    return routes
+
+
+def _answer(file: _File) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def answer(request: Request) -> Response:
+        if request.headers.get("if-none-match") == file.headers["ETag"]:
+            return Response(status_code=304, headers=file.headers)
+        return Response(file.content, headers=file.headers)
+
+    return answer
+
+
+def _files() -> dict[str, _File]:
+    found = {f"/dashboard/{path.name}": _file(path) for path in sorted(_ROOT.iterdir()) if path.suffix in _TYPES}
+    found["/"] = found.pop("/dashboard/index.html")
+    # Without the package, or with another version of it, the page has no charts; all else works.
+    for name, (place, digest) in UPLOT.items():
+        path = _installed(place)
+        if path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            found[f"/dashboard/{name}"] = _file(path)
+    return found
+
+
+def _installed(place: str) -> Path | None:
+    """Return where a file of uPlot's package lies."""
+    try:
+        path = Path(str(distribution(UPLOT_PACKAGE).locate_file(place)))
+    except ModuleNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def _file(path: Path) -> _File:
+    content = path.read_bytes()
+    etag = '"' + hashlib.sha256(content).hexdigest()[:32] + '"'
+    return _File(content, HEADERS | {"Content-Type": _TYPES[path.suffix], "ETag": etag})

@@ -1,0 +1,24 @@
+"""What does every worker of the API need, that they can share?
+
+Imported once by the process that workers are forked from (workers.py): modules, and the compiled kernels of the model
+that MODEL names, lie in memory once, until somebody writes to their pages. So nothing here starts a thread, and what is
+there is not looked through again.
+"""
+
+import gc
+import os
+from typing import Final
+
+import api.server  # noqa: F401
+import learner.pair
+import stream.kafka_log
+import stream.sqlite_log  # noqa: F401
+from learner.models import warm_up
+
+MODEL: Final = "DRIFTLINE_PRELOADED_MODEL"
+
+if MODEL in os.environ:
+    learner.pair.warm_up()
+    warm_up(os.environ[MODEL])
+    gc.collect()
+    gc.freeze()

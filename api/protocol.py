@@ -1,0 +1,195 @@
+"""What does a connection let a client do?
+
+uvicorn's protocol over httptools (which refuses a request that could be read as two; h11 took a smuggled one), with
+what it leaves out:
+
+- A head has a limit; its parser takes any.
+- A client that owes something (a head, the rest of a body) or does not read its answer is closed in time. One look a
+  second over all connections does that: a timer for each request would cost as much as its prediction.
+- Connections have a limit. Beyond it, that client goes that has kept the API waiting longest; a request that is being
+  answered is never given up for another one.
+- What is refused here has the API's shape, too.
+"""
+
+import asyncio
+import time
+from typing import Any, Final
+
+from fastapi import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from api.errors import Error, ErrorDetail, encode
+
+MAX_HEAD_BYTES: Final = 64 << 10
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. The limits are set by `limited`."""
+
+    max_connections = 1000
+    receive_timeout_s = 10.0
+
+    _in_head = False
+    _head_bytes = 0
+    _owes_since = 0.0  # from when on the client is waited for, if it is
+    _is_broken = False  # what came last is no HTTP
+    _full_since: float | None = None  # from when on it has not read what was sent
+
+    _running: RequestResponseCycle | None = None  # the request that the last task is about
+    _at_once: RequestResponseCycle | None = None  # a request whose body is still to come, and that no task has
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, in place of another one where there are too many."""
+        if len(self.connections) >= self.max_connections and not self._make_room():
+            self.transport = transport
+            self._refuse(503, "busy", "too many requests are being answered", "Try again shortly.")
+            return
+        super().connection_made(transport)
+        self._owes_since = time.monotonic()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        if self.flow is None:  # it was not taken
+            return
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def _make_room(self) -> bool:
+        waited_for = [each for each in self.connections if isinstance(each, Protocol) and each.is_waited_for()]
+        if not waited_for:
+            return False
+        longest = min(waited_for, key=lambda each: each._owes_since)
+        longest.transport.abort()
+        self.connections.discard(longest)
+        return True
+
+    def is_waited_for(self) -> bool:
+        """Tell whether the client has to send something before anything more can happen."""
+        cycle = self.cycle
+        return not self.flow.read_paused and (cycle is None or cycle.response_complete or cycle.more_body)
+
+    def look(self, now: float) -> None:
+        """Close the connection where the client has taken too long. About once a second."""
+        if self._full_since is not None and now - self._full_since > self.receive_timeout_s:
+            self.transport.abort()
+            return
+        if not self.is_waited_for():
+            return
+        waited_s = now - self._owes_since
+        if self._head_bytes == 0 and waited_s > min(self.timeout_keep_alive, self.receive_timeout_s):
+            self.transport.close()
+        elif waited_s > self.receive_timeout_s:
+            if self.cycle is not None and self.cycle.response_started and self.cycle.more_body:
+                self.transport.close()
+            else:
+                text = f"the request did not come within {self.receive_timeout_s:g} s"
+                self._refuse(408, "too-slow", text, "Send it again, in smaller requests.")
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        self._full_since = time.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has read on."""
+        self._full_since = None
+        super().resume_writing()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head, self._head_bytes = True, 1
+        self._owes_since = time.monotonic()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin to answer a request; what can be answered at once needs no task, and waits for its body."""
+        waits = cycle.more_body and not cycle.waiting_for_100_continue and not self.flow.write_paused
+        if waits and app is self.app and app.may_answer_at_once(cycle.scope):
+            self._at_once = cycle
+        else:
+            self._start_task(cycle, app)
+
+    def _start_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_message_complete(self) -> None:
+        """A body is whole."""
+        super().on_message_complete()
+        cycle, self._at_once = self._at_once, None
+        if cycle is None:
+            return
+        response = self.app.at_once(cycle.scope, bytes(cycle.body))
+        if response is None:
+            self._start_task(cycle, self.app)
+        else:
+            self._write(cycle, response)
+
+    def _write(self, cycle: RequestResponseCycle, response: Response) -> None:
+        """Do what ASGI's two messages of an answer do."""
+        lines = [STATUS_LINE[response.status_code]]
+        for name, value in self.server_state.default_headers + response.raw_headers:
+            lines += name, b": ", value, b"\r\n"
+        lines += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", bytes(response.body))
+        self.transport.write(b"".join(lines))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is on its way: go on with the next request, which is there already or waited for.
+
+        uvicorn's own sets a timer here and takes it back at the next request; `look` does without.
+        """
+        self._owes_since = time.monotonic()
+        if not self._in_head:
+            self._head_bytes = 0
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._is_broken:
+            self.transport.close()
+        self.flow.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        went_on = self._in_head  # what a head begins with may come behind a body, so it does not count
+        super().data_received(data)
+        if went_on and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                text = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
+                self._refuse(431, "head-too-large", text, "Send fewer and shorter headers, and a shorter path.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, once what came before it is answered: a client must not take this for that answer."""
+        cycle = self.cycle
+        if self.pipeline or (cycle is not None and not cycle.response_complete and not cycle.more_body):
+            self._is_broken = True
+            self.flow.pause_reading()
+            return
+        self._refuse(400, "bad-request", msg, "Send a request as HTTP/1.1 has it (RFC 9112).")
+
+    def _refuse(self, status: int, code: str, message: str, action: str) -> None:
+        content = encode(Error(ErrorDetail(code, message, action)))
+        head = f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head.encode() + content)
+        self.transport.close()
+
+
+def limited(max_connections: int, receive_timeout_s: float) -> type[Protocol]:
+    """Return the protocol with these limits; uvicorn makes an object of it for each connection."""
+    limits: dict[str, Any] = {"max_connections": max_connections, "receive_timeout_s": receive_timeout_s}
+    return type("LimitedProtocol", (Protocol,), limits)

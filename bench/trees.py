@@ -1,0 +1,95 @@
+"""How fast is `tree` beside River's Hoeffding tree, and does its memory stay within its limit?
+
+The same first rows of each stream, predicted and learned, on one core and in the same run, taking turns. River's tree
+has words, as its documentation has them for text; ours has the same words, and once more what it has by default: pairs
+and character n-grams too. Rows are few, because River's tree gets through some hundreds a second.
+"""
+
+import resource
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from bench.quality import Launcher
+from bench.speed import first_rows
+from bench.streams import Stream, make_stream
+from learner.tree import MIB, Tree
+
+RIVER: Final = "river-tree"
+WORDS: Final = "tree?chars=0&pairs=0"
+SYSTEMS: Final = (RIVER, WORDS, "tree")
+MADE_TEXTS: Final = 20_000  # learned again and again, each time with words that are new
+BATCH: Final = 1000
+
+
+class Trees(NamedTuple):
+    """What was measured on one stream: texts a second, one a repetition."""
+
+    stream: str
+    rows: int
+    mean_length: float
+    rates: dict[str, list[float]]
+    why_not: str
+
+    def rate(self, system: str) -> float:
+        """The median of the repetitions; 0 where there are none."""
+        return median(self.rates[system]) if self.rates[system] else 0.0
+
+    def times(self, system: str) -> float:
+        """How many times as fast as River's a tree is."""
+        return self.rate(system) / self.rate(RIVER) if self.rate(RIVER) else 0.0
+
+
+class TreeMemory(NamedTuple):
+    """What a tree takes after so many texts: bytes of its arrays, their limit, and how much the process has grown."""
+
+    texts: int
+    taken: int
+    limit: int
+    grown: int
+
+
+def measure_trees(
+    launcher: Launcher,
+    streams: Sequence[Stream],
+    n_rows: int,
+    repetitions: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Trees]:
+    """Measure the trees on the first rows of each stream, or on those that River's gets through in its time."""
+    return [_measure(launcher, first_rows(stream, n_rows), repetitions, say) for stream in streams]
+
+
+def _measure(launcher: Launcher, stream: Stream, repetitions: int, say: Callable[[str], None]) -> Trees:
+    rates: dict[str, list[float]] = {system: [] for system in SYSTEMS}
+    why_not = ""
+    for repetition in range(repetitions):
+        for system in SYSTEMS:
+            run = launcher.run(system, stream, 0, is_ours=system != RIVER)
+            if not run.done:
+                why_not = run.why_not
+                continue
+            rates[system].append(run.rows_per_second)
+            stream = first_rows(stream, run.done)
+            say(f"{stream.name:>16} {repetition + 1}/{repetitions} {system:<22} {run.rows_per_second:>10,.0f} /s")
+    texts = stream.rows.texts
+    return Trees(stream.name, len(texts), sum(map(len, texts)) / max(len(texts), 1), rates, why_not)
+
+
+def measure_tree_memory(n_texts: int) -> TreeMemory:
+    """Let a tree learn so many made texts, whose words never cease to be new, and look what it takes."""
+    rows = make_stream("sudden", min(n_texts, MADE_TEXTS)).rows
+    tree = Tree()
+    targets = np.array([tree.label_index(str(label)) for label in rows.labels], np.int32)
+    weights = np.ones(BATCH, np.float32)
+    before = learned = 0
+    while learned < n_texts:
+        begin = learned % len(rows.texts)
+        texts = [f"{text} word{learned}" for text in rows.texts[begin : begin + min(BATCH, n_texts - learned)]]
+        tree.score_and_learn(texts, targets[begin : begin + len(texts)], weights[: len(texts)])
+        learned += len(texts)
+        before = before or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return TreeMemory(learned, tree.n_bytes, int(tree.settings.memory_mb * MIB), 1024 * (after - before))

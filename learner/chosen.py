@@ -1,0 +1,56 @@
+"""Which model is to be served: the latest, or one that somebody rolled back to?
+
+The latest, unless a choice was made (versions.py). A chosen one that cannot be served is reported once, and the latest
+is served.
+"""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from learner.snapshot import Follower, Snapshot
+from learner.versions import Versions
+from stream.errors import ConfigError, StateError
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Chosen:
+    """What is to be served of a data directory, as that changes. One thread.
+
+    Attributes
+    ----------
+    pinned_to : the version that is served in the latest's place, or None
+    problem : why the one that was chosen is not served, or None
+    """
+
+    def __init__(self, data: Path, *, allow_pickle: bool = False) -> None:
+        self._follower = Follower(data / "snapshots", allow_pickle=allow_pickle)
+        self._versions, self._allow_pickle = Versions(data), allow_pickle
+        self._choice = ""
+        self._snapshot: Snapshot | None = None
+        self.pinned_to: str | None = None
+        self.problem: str | None = None
+
+    def look(self) -> Snapshot | None:
+        """Return what is to be served, the same object while it is the same file; None while there is nothing.
+
+        Raises ConfigError for a pickle that may not be opened.
+        """
+        choice = self._versions.choice()
+        if choice != self._choice:
+            self._choice = choice
+            self._choose()
+        return self._snapshot or self._follower.look()
+
+    def _choose(self) -> None:
+        version = self._versions.active().version
+        self._snapshot = self.pinned_to = self.problem = None
+        if version is None:
+            return
+        try:
+            self._snapshot = self._versions.open(version, allow_pickle=self._allow_pickle)
+            self.pinned_to = version
+        except (StateError, ConfigError) as error:
+            self.problem = f"version {version}, which was chosen, cannot be served ({error}); the latest is"
+            _LOG.error("%s", self.problem)

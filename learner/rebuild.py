@@ -1,0 +1,378 @@
+"""How is a model built anew from the log, beside the one that is at work?
+
+What is replayed is the log itself, from its first record or from what retention left, in the order of time, without the
+labels that omit.py leaves out. Nothing of it is sent anywhere. The new state is put down as a checkpoint in a directory
+of its own, and the loop, which alone may change anything else, takes it over:
+
+    1. collect the retractions, up to the log's end as it is now
+    2. replay up to where the learner was when it was asked, then up to where it is now, and so on, until that is near
+    3. put the state down in `rebuild/staged`, whole or not at all
+    4. a learner that runs sees it within a second, one that starts does so first; where none runs, this process is one:
+       a. at a batch's border it makes a checkpoint of the old state
+       b. the new state catches up to that same place, on the log's records
+       c. it takes the place of the old one, in a batch without records, and a checkpoint is written: its rename is the
+          one stroke
+       d. `rebuild/` goes
+
+Before c is done recovery gives the old state, and `rebuild/staged` is taken over again; behind it, the new one. What
+the old state had applied the new one has too, and both go on at the same positions: nothing is lost, nothing is
+learned twice. What cannot be taken over is refused with its reason (`rebuild/refused`); the learner goes on as it was.
+"""
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from learner import checkpoint as checkpoints
+from learner import durable
+from learner import journal as journals
+from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
+from learner.lock import alone
+from learner.machine import Machine
+from learner.models import build, make_classifier, warm_up
+from learner.omit import Omit, Retractions, select
+from learner.positions import reached
+from learner.rebuilt import LeftOut, Rebuilt
+from learner.restore import clocks_of, copied, describe, marks, restore
+from stream.bounded import Bounded
+from stream.clock import Clock
+from stream.errors import ConfigError, LogUnavailable, StateError
+from stream.log import Log, TopicPartition, TopicState
+from stream.merge import Batch, Merger
+
+DIRECTORY: Final = "rebuild"
+STAGED: Final = "staged"
+REFUSED: Final = "refused"
+RETRACTIONS: Final = "retractions.db"
+LOCK: Final = "rebuild.lock"
+BATCH_RECORDS: Final = 4096
+NEAR: Final = 2 * BATCH_RECORDS  # records that a learner may take over at once: a fraction of a second
+MAX_STRETCHES: Final = 20
+SILENT_S: Final = 60.0  # without a record that must be there
+TRIES: Final = 5  # to read what a running learner is just replacing
+
+Positions = Mapping[TopicPartition, int]
+Progress = Callable[[int, int], None]  # records, of how many
+
+
+class Builder:
+    """A model that is being built. One thread.
+
+    Parameters
+    ----------
+    machine : changed
+    rebuilt : what was built so far
+    positions, clocks : of the machine
+    retractions : kept by the caller
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        machine: Machine,
+        rebuilt: Rebuilt,
+        positions: Positions,
+        clocks: Mapping[TopicPartition, Clock],
+        clock: Clock,
+        retractions: Retractions,
+    ) -> None:
+        self.machine, self.positions, self.clocks, self.clock = machine, dict(positions), dict(clocks), clock
+        self._log, self._rebuilt, self._borders = log, rebuilt, list(rebuilt.borders)
+        rules = rebuilt.rules
+        self._omit = Omit(rules.topics.feedback, rebuilt.left_out, retractions, rules.max_record_bytes)
+        self._until_ms = rebuilt.left_out.until_ms
+
+    def advance(self, ends: Positions, on_records: Callable[[int], None] = lambda _: None) -> None:
+        """Apply the records up to these positions, none of which may lie before the machine's own.
+
+        Raises
+        ------
+        OffsetsLost : the log dropped some of them meanwhile.
+        LogUnavailable : it gives none of them.
+        """
+        starts = {partition: self.positions.get(partition, 0) for partition in ends}
+        if starts == ends:
+            return
+        n_partitions = sum(partition.topic == self._rebuilt.rules.topics.messages for partition in ends)
+        if n_partitions > self.machine.rules.partitions:
+            self.machine.obey(msgspec.structs.replace(self.machine.rules, partitions=n_partitions))
+        readers = [
+            Bounded(self._log.reader({p: at for p, at in starts.items() if p.topic == topic}), starts, ends)
+            for topic in self._rebuilt.rules.topics[:2]
+        ]
+        # Whichever broker is slow, the order stays: a state that was built anew has to come out the same again.
+        merger = Merger(
+            readers, starts, self.clocks, self._rebuilt.rules.max_clock_jump_ms, self.clock, patience_s=math.inf
+        )
+        came = time.monotonic()
+        try:
+            while not merger.at_end:
+                batch = merger.take(BATCH_RECORDS, 0.1)
+                if len(batch):
+                    came = time.monotonic()
+                    for part in self._parts(self._omit(batch)):
+                        self.machine.apply(part)
+                    on_records(len(batch))
+                elif time.monotonic() - came > SILENT_S:
+                    raise LogUnavailable(f"the log gave no record for {SILENT_S:g} s, and there must be more")
+        finally:
+            for reader in readers:
+                reader.close()
+        self.positions, self.clocks, self.clock = dict(ends), self.clocks | merger.clocks, merger.clock
+        self._borders.append(by_topic(ends))
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """Give a batch in one part, or in two: from `until` on nothing is learned of messages that leave, either."""
+        if self._until_ms is None or self.machine.rules.expire_as is None:
+            if len(batch):
+                yield batch
+            return
+        times = np.concatenate([np.empty(0, np.int64), *(chunk.timestamps_ms for chunk in batch.chunks)])[batch.order]
+        late = np.maximum.accumulate(times > self._until_ms)
+        for part in (~late, late):
+            if part.any():
+                if part is late:
+                    self.machine.obey(msgspec.structs.replace(self.machine.rules, expire_as=None))
+                yield select(batch, part)
+
+    def rebuilt(self, batch: int) -> Rebuilt:
+        """Return what was built, which takes its place in a batch."""
+        before = self._rebuilt
+        return msgspec.structs.replace(
+            before,
+            batch=batch,
+            borders=self._borders,
+            retracted=before.retracted + self._omit.retracted,
+            excluded=before.excluded + self._omit.excluded,
+        )
+
+
+def begin(
+    log: Log,
+    manifest: Manifest,
+    left_out: LeftOut,
+    model: str | None,
+    state: Mapping[str, TopicState],
+    allow_pickle: bool,
+) -> tuple[Machine, Rebuilt]:
+    """Return an empty machine by a checkpoint's rules, and what is known before anything was read."""
+    config = manifest.config
+    classifier = (
+        make_classifier(model, allow_pickle=allow_pickle)
+        if model
+        else build(config["classifier"], config, allow_pickle=allow_pickle)
+    )
+    warm_up(classifier.config()["classifier"])
+    lineage, bounds = uuid.uuid4().hex[:8], marks(state)
+    rules = msgspec.structs.replace(
+        manifest.rules, predictions=False, partitions=log.partition_count(manifest.rules.topics.messages)
+    )
+    rebuilt = Rebuilt(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        lineage=lineage,
+        left_out=left_out,
+        rules=rules,
+        starts=by_topic({partition: mark.low for partition, mark in bounds.items()}),
+        looked=by_topic({partition: mark.high for partition, mark in bounds.items()}),
+        missing={topic: sum(mark.low for mark in state[topic].watermarks.values()) for topic in rules.topics[:2]},
+    )
+    return Machine(rules, classifier, lineage), rebuilt
+
+
+def collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_records: Callable[[int], None]) -> None:
+    """Collect the retractions of a building."""
+    topic, starts, ends = rebuilt.rules.topics.feedback, by_partition(rebuilt.starts), by_partition(rebuilt.looked)
+    retractions.collect(
+        log,
+        {partition: at for partition, at in starts.items() if partition.topic == topic},
+        {partition: at for partition, at in ends.items() if partition.topic == topic},
+        rebuilt.left_out,
+        rebuilt.rules.max_record_bytes,
+        on_records,
+    )
+
+
+def stage(
+    data: Path,
+    log: Log,
+    left_out: LeftOut,
+    model: str | None = None,
+    *,
+    into: Path | None = None,
+    allow_pickle: bool = False,
+    on_look: Progress = lambda *_: None,
+    on_records: Progress = lambda *_: None,
+) -> Rebuilt:
+    """Build a model, and put it down where a learner takes it over.
+
+    Parameters
+    ----------
+    model : its specification; None: as that of the newest checkpoint
+    into : a new data directory, to be learned on from where the model ends; None: take the place of `data`'s own
+
+    Raises
+    ------
+    ConfigError : nothing was learned there yet; `into` holds something; the model cannot be meant.
+    StateError : another one is being built.
+    LogError : the log cannot be read, or has changed meanwhile.
+    """
+    if into is not None and checkpoints.list_checkpoints(into / "checkpoints"):
+        raise ConfigError(f"into: {into} holds a model already; name a directory that is new")
+    applied(data)
+    with alone(data / LOCK, f"another model is being built in {data}; wait for it, or stop it"):
+        root = data / DIRECTORY
+        durable.remove(root)
+        durable.make_directory(root)
+        manifest, _ = applied(data)
+        topics = manifest.rules.topics[:2]
+        state = log.describe(topics)
+        if len(state) < len(topics):
+            raise ConfigError(f"log: it has no {' or '.join(topic for topic in topics if topic not in state)}")
+        machine, rebuilt = begin(log, manifest, left_out, model, state, allow_pickle)
+        with closing(Retractions(root / RETRACTIONS)) as retractions:
+            _collect(log, rebuilt, retractions, on_look)  # 1
+            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), {}, Clock(), retractions)
+            manifest = _approach(data, builder, on_records)  # 2
+            rebuilt = builder.rebuilt(0)
+        now = log.describe(topics)
+        if any(now[topic].identity != state[topic].identity for topic in topics):
+            raise LogUnavailable("a topic was made again meanwhile; start again")
+        made = describe(machine, manifest.batch, manifest.epoch, builder.positions, builder.clocks, builder.clock, now)
+        made.losses, made.rebuilt = manifest.losses, rebuilt
+        if into is None:
+            checkpoints.save_checkpoint(root, copied(machine, made), STAGED)  # 3
+        else:
+            checkpoints.save_checkpoint(into / "checkpoints", copied(machine, made))
+            durable.remove(root)
+    return rebuilt
+
+
+def _collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_look: Progress) -> None:
+    topic, done = rebuilt.rules.topics.feedback, 0
+    total = sum(rebuilt.looked[topic].values()) - sum(rebuilt.starts[topic].values())
+
+    def looked(n: int) -> None:
+        nonlocal done
+        done += n
+        on_look(done, total)
+
+    collect(log, rebuilt, retractions, looked)
+
+
+def _approach(data: Path, builder: Builder, on_records: Progress) -> Manifest:
+    """Build up to where the learner is, or near; return the newest manifest of that moment."""
+    done = 0
+
+    def built(n: int) -> None:
+        nonlocal done
+        done += n
+        on_records(done, total)
+
+    for _ in range(MAX_STRETCHES):
+        manifest, goal = applied(data)
+        # What a learner had before the log's first record now is not there to be read.
+        ends = {partition: max(at, builder.positions.get(partition, 0)) for partition, at in goal.items()}
+        left = sum(ends.values()) - sum(builder.positions.get(partition, 0) for partition in ends)
+        total = done + left
+        builder.advance(ends, built)
+        if left <= NEAR:
+            break
+    return manifest
+
+
+def applied(data: Path) -> tuple[Manifest, dict[TopicPartition, int]]:
+    """Return the newest checkpoint's manifest, and the positions that the journals behind it reach.
+
+    Raises
+    ------
+    ConfigError : nothing was learned there yet.
+    StateError : it cannot be read.
+    """
+    for attempt in range(TRIES):
+        paths = checkpoints.list_checkpoints(data / "checkpoints")
+        if not paths:
+            raise ConfigError(f"{data} holds no checkpoint: no learner has run there yet")
+        try:
+            manifest = checkpoints.load_manifest(paths[0])
+            todo = journals.read_since(data / "journal", manifest.batch)
+            return manifest, reached(by_partition(manifest.positions), todo)
+        except (StateError, OSError):
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(0.1)  # a learner wrote a newer one just then
+    raise AssertionError("unreachable")
+
+
+# For the loop.
+
+
+def find(data: Path) -> Path | None:
+    """Return where a state lies that is to be taken over, None where there is none."""
+    path = data / DIRECTORY / STAGED
+    return path if path.is_dir() else None
+
+
+def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool = False) -> Builder:
+    """Return a state that was put down, built on up to a learner's positions.
+
+    Raises
+    ------
+    StateError : it is damaged.
+    ConfigError : the model is of another library, and that was not allowed.
+    LogUnavailable : not yet: the learner, or the log, is not as far as the state is.
+    LogError : it cannot be built on.
+    """
+    found: Checkpoint = checkpoints.load_checkpoint(path)
+    manifest = found.manifest
+    if manifest.rebuilt is None:
+        raise StateError(f"{path} does not say how it was built")
+    before, clocks = by_partition(manifest.positions), clocks_of(manifest)
+    if any(positions.get(partition, 0) < at for partition, at in before.items()):
+        raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
+    with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
+        machine = restore(found, allow_pickle=allow_pickle)
+        builder = Builder(log, machine, manifest.rebuilt, before, clocks, Clock(*manifest.clock), retractions)
+        builder.advance(positions)
+    return builder
+
+
+def clear(data: Path) -> None:
+    """Take away what was taken over."""
+    durable.remove(data / DIRECTORY)
+
+
+def refuse(data: Path, why: str) -> None:
+    """Take away what cannot be taken over, and leave the reason."""
+    root = data / DIRECTORY
+    durable.replace(root / REFUSED, why.encode())
+    durable.remove(root / STAGED)
+
+
+def refusal(data: Path) -> str | None:
+    """Return why the last one was refused, None where it was not."""
+    try:
+        return (data / DIRECTORY / REFUSED).read_text("utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
+    """Build the same model again, up to where it took over (learner/verify.py)."""
+    classifier = build(last.config["classifier"], last.config, allow_pickle=allow_pickle)
+    warm_up(last.config["classifier"])
+    machine = Machine(rebuilt.rules, classifier, rebuilt.lineage)
+    again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)
+    with closing(Retractions("")) as retractions:
+        collect(log, rebuilt, retractions, lambda _: None)
+        builder = Builder(log, machine, again, by_partition(rebuilt.starts), {}, Clock(), retractions)
+        for border in rebuilt.borders:
+            builder.advance(by_partition(border))
+    return builder

@@ -1,0 +1,55 @@
+"""From what was the model built anew?
+
+Plain data: it stands in the manifests of all checkpoints that grew from it, and in the status, as it is. It has all
+that is needed to build the same model again (learner/verify.py).
+"""
+
+import msgspec
+
+from learner.settings import Rules
+
+Offsets = dict[str, dict[str, int]]  # as in a checkpoint
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Which labels a model is built without, beside those that were retracted."""
+
+    until_ms: int | None = None  # those whose records are younger
+    sources: list[str] = []
+    ids: list[str] = []  # of the feedback, or of its message
+    labels: list[str] = []
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        parts = [
+            *(f"source={source}" for source in self.sources),
+            *(f"id={each}" for each in self.ids),
+            *(f"label={label}" for label in self.labels),
+            *([] if self.until_ms is None else [f"after {self.until_ms} ms"]),
+        ]
+        return ", ".join(parts)
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """One building anew."""
+
+    at: str
+    lineage: str  # of the models that grew from it
+    left_out: LeftOut
+    rules: Rules  # by which the records up to the last border were applied
+    batch: int = 0  # in which it took the place of the model before
+    starts: Offsets = {}  # from where it read
+    looked: Offsets = {}  # up to where it looked for retractions
+    borders: list[Offsets] = []  # up to where it read, a stretch at a time: within one all is in the order of time
+    missing: dict[str, int] = {}  # records by topic that the log no longer had
+    retracted: int = 0  # labels left out because they were taken back
+    excluded: int = 0  # and because of `left_out`
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        missing = sum(self.missing.values())
+        return (
+            f"at {self.at} from the log without {self.retracted:,} labels that were retracted"
+            + (f" and {self.excluded:,} that were left out ({self.left_out})" if str(self.left_out) else "")
+            + (f"; {missing:,} records were no longer in the log" if missing else "")
+        )

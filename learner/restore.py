@@ -1,0 +1,92 @@
+"""How does a checkpoint become a machine, and a machine a checkpoint's manifest?
+
+What both the loop and everything that replays beside it must do in the same way.
+"""
+
+import copy
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
+from learner.machine import Machine
+from learner.models import build, warm_up
+from stream.clock import Clock
+from stream.log import TopicPartition, TopicState, Watermarks
+
+
+def restore(checkpoint: Checkpoint, lineage: str | None = None, *, allow_pickle: bool = False) -> Machine:
+    """Return a machine in the state of a checkpoint, which it may keep parts of.
+
+    Parameters
+    ----------
+    lineage : of its models from now on; None: the checkpoint's
+
+    Raises
+    ------
+    ConfigError : the model is of another library, and that was not allowed.
+    StateError : the state does not fit together.
+    """
+    manifest = checkpoint.manifest
+    warm_up(manifest.config["classifier"])
+    classifier = build(manifest.config["classifier"], manifest.config, allow_pickle=allow_pickle)
+    machine = Machine(manifest.rules, classifier, lineage or manifest.lineage)
+    machine.classifier.load_state(checkpoint.model, manifest.labels)
+    machine.progress.load_state(checkpoint.progress)
+    machine.drift.load_state(checkpoint.drift)
+    machine.gate.load_state(checkpoint.drift)
+    machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
+    machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in checkpoint.windows])
+    return machine
+
+
+def describe(
+    machine: Machine,
+    batch: int,
+    epoch: int,
+    positions: Mapping[TopicPartition, int],
+    clocks: Mapping[TopicPartition, Clock],
+    clock: Clock,
+    log: Mapping[str, TopicState],
+) -> Manifest:
+    """Return the manifest of a machine after a batch; what of it may change is copied."""
+    return Manifest(
+        batch=batch,
+        epoch=epoch,
+        lineage=machine.lineage,
+        model=machine.classifier.spec,
+        config=machine.classifier.config(),
+        rules=machine.rules,
+        labels=list(machine.classifier.labels),
+        positions=by_topic(positions),
+        clocks=by_topic({partition: clock.now_ms for partition, clock in clocks.items()}),
+        counts=copy.deepcopy(machine.counts),
+        join_counts=copy.copy(machine.join.counts),
+        alarms=copy.deepcopy(machine.alarms),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        identities={topic: state.identity for topic, state in log.items()},
+        ends=by_topic({partition: mark.high for partition, mark in marks(log).items()}),
+        ahead=by_topic({partition: clock[1:] for partition, clock in clocks.items() if clock.votes}),
+        clock=clock,
+        quotas=machine.quotas.copy(),
+    )
+
+
+def clocks_of(manifest: Manifest) -> dict[TopicPartition, Clock]:
+    """Return the partitions' clocks."""
+    ahead = by_partition(manifest.ahead)
+    return {
+        partition: Clock(now_ms, *ahead.get(partition, (0, 0)))
+        for partition, now_ms in by_partition(manifest.clocks).items()
+    }
+
+
+def copied(machine: Machine, manifest: Manifest) -> Checkpoint:
+    """Return a machine's state as a checkpoint; the model's arrays are its own."""
+    windows = [list(window.encode()) for window in machine.join.freeze()]
+    drift = machine.drift.state() | machine.gate.state()
+    return Checkpoint(manifest, machine.classifier.state(), machine.progress.state(), drift, windows)
+
+
+def marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:
+    """Return the watermarks of all partitions."""
+    return {TopicPartition(topic, p): mark for topic, state in log.items() for p, mark in state.watermarks.items()}

@@ -1,0 +1,293 @@
+"""Does the log still give the state that a checkpoint holds?
+
+A replay from an earlier checkpoint along the journals, by the rules that stand in them, must give every file of the
+later one with the same SHA-256. Only reads, and takes no lock, so it works beside a running learner:
+
+    1. read the earlier checkpoint, the later one and the journals between them
+    2. leave out what was lost by then, as the recovery that accepted that did (learner/positions.py)
+    3. see that the log has all the rest; what it dropped since, no replay can give
+    4. replay
+    5. compare, file by file, and name the arrays that differ
+
+What keeps a state from being proved is told apart from a state that is proved to be another one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from learner import checkpoint as checkpoints
+from learner import journal as journals
+from learner import rebuild
+from learner.checkpoint import Checkpoint
+from learner.classifier import State
+from learner.journal import Applied
+from learner.losses import Loss
+from learner.machine import Machine
+from learner.positions import Shortfall
+from learner.restore import clocks_of, copied, describe, marks, restore
+from stream.clock import Clock
+from stream.errors import DriftlineError, OffsetsLost, StateError
+from stream.log import Log, TopicPartition
+from stream.merge import Merger, Span
+
+# Of a manifest, what a replay gives; the rest says when and by whom it was written.
+REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
+_ANEW: Final = "the model was built anew between them, and so it was here"
+Progress = Callable[[int, int], None]  # batches replayed, of how many
+
+
+class Verdict(NamedTuple):
+    """What came of one comparison.
+
+    same : proved. differs : the later one is not what the earlier one and the log give. damaged : one of the two is not
+    what its SHA256SUMS say. unknown : cannot be told, for want of what the details name. gone : a running learner
+    dropped one of the two meanwhile.
+    """
+
+    earlier: int
+    later: int
+    outcome: Literal["same", "differs", "damaged", "unknown", "gone"]
+    details: list[str]
+    batches: int = 0
+    records: int = 0
+
+
+class Unverifiable(DriftlineError):
+    """Something that the replay needs is not there."""
+
+
+class _Loaded(NamedTuple):
+    checkpoint: Checkpoint
+    sums: dict[str, str]
+
+
+def pairs(root: Path, first: int | None = None, last: int | None = None) -> list[tuple[int, int]]:
+    """Return which checkpoints to compare: neighbours; where both ends are given, these two.
+
+    Raises
+    ------
+    StateError : there is no such checkpoint, or only one.
+    """
+    kept = sorted(int(path.name) for path in checkpoints.list_checkpoints(root))
+    for batch in (first, last):
+        if batch is not None and batch not in kept:
+            raise StateError(f"{root} has no checkpoint {batch}; it has {', '.join(map(str, kept)) or 'none'}")
+    if first is not None and last is not None:
+        if first >= last:
+            raise StateError(f"checkpoint {first} is not before checkpoint {last}")
+        return [(first, last)]
+    found = [
+        pair for pair in pairwise(kept) if (first is None or pair[0] >= first) and (last is None or pair[1] == last)
+    ]
+    if not found:
+        raise StateError(f"{root} has {len(kept)} checkpoints, and none to compare with one before; two are needed")
+    return found
+
+
+def verify(
+    data: Path, log: Log, earlier: int, later: int, *, allow_pickle: bool = False, on_batch: Progress = lambda *_: None
+) -> Verdict:
+    """Replay from one checkpoint to another, and compare.
+
+    Raises
+    ------
+    LogError : the log cannot be reached.
+    ConfigError : the model is of another library, and that was not allowed.
+    """
+    root = data / "checkpoints"
+    try:
+        first, last = _load(root, earlier), _load(root, later)  # 1
+    except FileNotFoundError as error:
+        return Verdict(earlier, later, "gone", [f"checkpoint {error} was dropped meanwhile: there are newer ones"])
+    except StateError as error:
+        return Verdict(earlier, later, "damaged", [str(error)])
+    try:
+        todo = _between(data / "journal", first.checkpoint, last.checkpoint)  # 2
+        _check_log(log, todo, last.checkpoint)  # 3
+        start = _start(log, first.checkpoint, last.checkpoint, allow_pickle)
+        machine, clocks, records = _replay(log, start, last.checkpoint, todo, on_batch)  # 4
+    except Unverifiable as error:
+        return Verdict(earlier, later, "unknown", [str(error)])
+    except OffsetsLost as error:
+        return Verdict(earlier, later, "unknown", [f"while it was being read: {error}"])
+    details = list(_differences(machine, clocks, last))  # 5
+    if not details and start.batch > earlier:
+        return Verdict(earlier, later, "same", [_ANEW], len(todo), records)
+    return Verdict(earlier, later, "differs" if details else "same", details, len(todo), records)
+
+
+def _load(root: Path, batch: int) -> _Loaded:
+    """Read a checkpoint. Raises FileNotFoundError with its number where it is gone, StateError where it is damaged."""
+    path = checkpoints.path_of(root, batch)
+    try:
+        return _Loaded(checkpoints.load_checkpoint(path), checkpoints.read_sums(path))
+    except (StateError, OSError):
+        if not path.exists():
+            raise FileNotFoundError(batch) from None
+        raise
+
+
+def _between(root: Path, first: Checkpoint, last: Checkpoint) -> list[Applied]:
+    """Return the batches after one checkpoint up to another, without what was lost by then. Raises Unverifiable."""
+    rebuilt = last.manifest.rebuilt
+    start, end = max(first.manifest.batch, rebuilt.batch if rebuilt else 0), last.manifest.batch
+    try:
+        found = [applied for applied in journals.read_since(root, start) if applied.batch <= end]
+    except (StateError, FileNotFoundError) as error:
+        raise Unverifiable(f"the journal cannot be read: {error}") from None
+    if len(found) < end - start:
+        raise Unverifiable(f"{root}: the journal ends at batch {start + len(found)}; a journal is missing")
+    kept, losses = last.manifest.losses, [loss for loss in last.manifest.losses.recent if loss.batch > start]
+    if kept.losses - first.manifest.losses.losses > len(losses):
+        raise Unverifiable("more losses were accepted between them than the checkpoint has ranges of")
+    return [applied._replace(spans=list(_without(applied, losses))) for applied in found]
+
+
+def _without(applied: Applied, losses: Sequence[Loss]) -> Iterator[Span]:
+    """Give a batch's spans without what was lost before it was replayed. Raises Unverifiable."""
+    for span in applied.spans:
+        start, end = span.start, span.end
+        for loss in losses:
+            if TopicPartition(loss.topic, loss.partition) != span.partition or loss.batch <= applied.batch:
+                continue
+            if loss.why == "compacted":
+                continue  # some of them: the replay counts
+            held = loss.end - loss.lost  # from here on nothing was in the state; before it, what cannot be read again
+            if max(start, loss.start) < min(end, held):
+                raise Unverifiable(f"what batch {applied.batch} applied is gone: {loss}")
+            if held <= start < loss.end:
+                start = min(loss.end, end)
+            elif start < held < end:
+                end = held
+        if start < end:
+            yield span if (start, end) == span[1:3] else Span(span.partition, start, end)
+
+
+def _check_log(log: Log, todo: Sequence[Applied], last: Checkpoint) -> None:
+    """Raises Unverifiable where the log has not all that the batches name."""
+    topics = last.manifest.rules.topics[:2]
+    state = log.describe(topics)
+    for topic in topics:
+        known, now = last.manifest.identities.get(topic), state.get(topic)
+        if now is None or (None not in (known, now.identity) and known != now.identity):
+            raise Unverifiable(f"the log has no {topic} any more, or another one: it was deleted after the checkpoint")
+    gone: dict[TopicPartition, tuple[int, int]] = {}
+    bounds = marks(state)
+    for span in (span for applied in todo for span in applied.spans):
+        mark = bounds.get(span.partition)
+        if mark is None or span.end > mark.high:
+            raise Unverifiable(f"{span.partition}: the log ends before offset {span.end}; it was truncated or replaced")
+        if span.start < mark.low:
+            gone[span.partition] = min(gone.get(span.partition, span[1:3])[0], span.start), min(span.end, mark.low)
+    if gone:
+        which = "; ".join(
+            f"{p}: {end - start:,} records, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
+        )
+        raise Unverifiable(f"the log dropped records that the replay needs: {which}")
+
+
+class _Start(NamedTuple):
+    """What a replay starts from."""
+
+    batch: int
+    machine: Machine
+    clocks: dict[TopicPartition, Clock]
+    clock: Clock
+
+
+def _start(log: Log, first: Checkpoint, last: Checkpoint, allow_pickle: bool) -> _Start:
+    """Return the earlier checkpoint's state, or that of a model built anew since, built once more."""
+    rebuilt = last.manifest.rebuilt
+    if rebuilt is None or rebuilt.batch <= first.manifest.batch:
+        machine = restore(first, allow_pickle=allow_pickle)
+        return _Start(first.manifest.batch, machine, clocks_of(first.manifest), Clock(*first.manifest.clock))
+    built = rebuild.repeat(log, rebuilt, last.manifest, allow_pickle)
+    return _Start(rebuilt.batch, built.machine, built.clocks, built.clock)
+
+
+def _replay(
+    log: Log, start: _Start, last: Checkpoint, todo: Sequence[Applied], on_batch: Progress
+) -> tuple[Machine, dict[TopicPartition, Clock], int]:
+    """Return the machine after the last batch, its partitions' clocks, and how many records it took."""
+    first, machine, clocks, clock = start
+    lost = [loss for loss in last.manifest.losses.recent if loss.batch > first]
+    positions = _starts(todo)
+    topics = last.manifest.rules.topics[:2]
+    readers = [log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
+    merger, short, records = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock), Shortfall(), 0
+    try:
+        for number, applied in enumerate(todo, 1):
+            if applied.rules != machine.rules:
+                machine.obey(applied.rules)
+                merger.obey(applied.rules.max_clock_jump_ms)
+            batch = merger.take_spans(applied.spans)
+            short.add(applied.spans, batch.spans)
+            if len(batch):
+                machine.apply(batch)
+                records += len(batch)
+            on_batch(number, len(todo))
+    finally:
+        for reader in readers:
+            reader.close()
+    _check_shortfall(short.losses(), [loss for loss in lost if loss.why == "compacted"])
+    machine.obey(last.manifest.rules)
+    return machine, clocks | merger.clocks, records
+
+
+def _starts(todo: Sequence[Applied]) -> dict[TopicPartition, int]:
+    """Return where each partition's first span begins. Raises Unverifiable where one goes back."""
+    starts: dict[TopicPartition, int] = {}
+    ends: dict[TopicPartition, int] = {}
+    for span in (span for applied in todo for span in applied.spans):
+        if span.start < ends.get(span.partition, 0):
+            raise Unverifiable(f"{span.partition}: offset {span.start} was applied twice; the topic was another one")
+        starts.setdefault(span.partition, span.start)
+        ends[span.partition] = span.end
+    return starts
+
+
+def _check_shortfall(found: Sequence[Loss], accepted: Sequence[Loss]) -> None:
+    """Raises Unverifiable where more is missing inside the spans than what was accepted as a loss by then."""
+    for loss in found:
+        before = sum(each.lost for each in accepted if (each.topic, each.partition) == (loss.topic, loss.partition))
+        if loss.lost != before:
+            raise Unverifiable(f"the log no longer has all that the replay needs: {loss}")
+
+
+def _differences(machine: Machine, clocks: Mapping[TopicPartition, Clock], last: _Loaded) -> Iterator[str]:
+    """Say what of the replayed state is not as in the checkpoint."""
+    manifest = last.checkpoint.manifest
+    replayed = copied(machine, describe(machine, manifest.batch, manifest.epoch, {}, clocks, Clock(), {}))
+    for name, parts in checkpoints.state_files(replayed).items():
+        if checkpoints.sha256(parts) != last.sums.get(name):
+            yield f"{name}{_arrays(name, replayed, last.checkpoint)}"
+    yield from (
+        f"manifest.json: {field}" for field in REPLAYED if getattr(replayed.manifest, field) != getattr(manifest, field)
+    )
+    if any(clocks.get(partition, Clock()) != clock for partition, clock in clocks_of(manifest).items()):
+        yield "manifest.json: clocks"
+
+
+def _arrays(name: str, replayed: Checkpoint, held: Checkpoint) -> str:
+    """Name the arrays of a file that differ, and in how many elements."""
+    kind = name.removesuffix(".safetensors")
+    if kind == name:
+        return ""
+    ours: State = getattr(replayed, kind)
+    theirs: State = getattr(held, kind)
+    found = []
+    for array in sorted(ours.keys() | theirs.keys()):
+        one, other = ours.get(array), theirs.get(array)
+        if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+            found.append(f"{array} (another layout)")
+        elif n := int(np.count_nonzero(_bytes(one) != _bytes(other))):
+            found.append(f"{array} ({n:,} of {one.nbytes:,} bytes)")
+    return f": {', '.join(found)}"
+
+
+def _bytes(array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -1,0 +1,206 @@
+"""What is tried on the API that no good client sends: each as the bytes on the wire.
+
+`tests/test_bad_inputs.py` sends them all to a running API and compares what each got with docs/bad-inputs.md.
+"""
+
+import gzip
+import json
+import zlib
+from typing import Final, NamedTuple
+
+MAX_BODY_BYTES: Final = 1 << 16  # of the API that they are sent to
+MAX_TEXT_CHARS: Final = 1000
+
+
+class Bad(NamedTuple):
+    """Something to send. After it the client waits for an answer, unless it is done with sending."""
+
+    what: str
+    sent: bytes
+    ends: bool = False  # the client closes its side
+
+
+def request(
+    body: bytes = b"", method: bytes = b"POST", path: bytes = b"/predict", head: bytes = b"", version: bytes = b"1.1"
+) -> bytes:
+    """Return a request that is well formed but for what is given."""
+    length = b"Content-Length: %d\r\n" % len(body) if body or method == b"POST" else b""
+    return method + b" " + path + b" HTTP/" + version + b"\r\nHost: localhost\r\n" + length + head + b"\r\n" + body
+
+
+def chunked(chunks: bytes, head: bytes = b"Transfer-Encoding: chunked\r\n") -> bytes:
+    """Return a request whose body is these bytes, in whatever chunks they say."""
+    return b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n" + chunks
+
+
+def _raw(*lines: bytes) -> bytes:
+    return b"\r\n".join(lines)
+
+
+_GOOD: Final = b'{"text": "win a prize"}'
+_SMUGGLED: Final = b"GET /model HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+HTTP: Final = [
+    Bad("no HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 64),
+    Bad("an HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    Bad("HTTP/0.9", b"GET /model\r\n\r\n"),
+    Bad("HTTP/3.7", request(method=b"GET", path=b"/model", version=b"3.7")),
+    Bad("a method that is none", request(method=b"FROB", path=b"/model")),
+    Bad("a method in small letters", request(method=b"get", path=b"/model")),
+    Bad("only line feeds", b"GET /model HTTP/1.1\nHost: localhost\n\n"),
+    Bad("no Host", b"GET /model HTTP/1.1\r\n\r\n"),
+    Bad("two Hosts", _raw(b"GET /model HTTP/1.1", b"Host: localhost", b"Host: evil.example", b"", b"")),
+    Bad("the Host of another site", _raw(b"GET /model HTTP/1.1", b"Host: evil.example", b"", b"")),
+    Bad("a Host of 10,000 characters", _raw(b"GET /model HTTP/1.1", b"Host: " + b"a." * 5000, b"", b"")),
+    Bad("an Origin of another site", request(_GOOD, head=b"Origin: https://evil.example\r\n")),
+    Bad("the Origin null", request(_GOOD, head=b"Origin: null\r\n")),
+    Bad("a space before the colon", _raw(b"GET /model HTTP/1.1", b"Host : localhost", b"", b"")),
+    Bad("a header that goes on in the next line", request(_GOOD, head=b"X: a\r\n b\r\n")),
+    Bad("a header with a NUL", request(_GOOD, head=b"X: a\x00b\r\n")),
+    Bad("a header with a lone carriage return", request(_GOOD, head=b"X: a\rb\r\n")),
+    Bad("a header without a name", request(_GOOD, head=b": a\r\n")),
+    Bad("a header of raw Latin-1", request(_GOOD, head=b"X: \xe4\xff\r\n")),
+    Bad("10,000 headers", request(_GOOD, head=b"X: y\r\n" * 10_000)),
+    Bad("a head of 1 MiB", request(_GOOD, head=b"X: " + b"y" * (1 << 20) + b"\r\n")),
+    Bad("a path of 1 MiB", request(method=b"GET", path=b"/" + b"a" * (1 << 20))),
+    Bad("a path that is no UTF-8", request(method=b"GET", path=b"/%ff%fe%80")),
+    Bad("a path with a NUL", request(method=b"GET", path=b"/model%00")),
+    Bad("a path with a lone surrogate", request(method=b"GET", path=b"/%ed%a0%80")),
+    Bad("a path out of the tree", request(method=b"GET", path=b"/static-offline-docs/../../../etc/passwd")),
+    Bad("the same, escaped", request(method=b"GET", path=b"/static-offline-docs/..%2f..%2f..%2fetc%2fpasswd")),
+    Bad("a whole URL of another host", request(method=b"GET", path=b"http://evil.example/model")),
+    Bad("CONNECT", _raw(b"CONNECT evil.example:443 HTTP/1.1", b"Host: evil.example:443", b"", b"")),
+    Bad("TRACE", request(method=b"TRACE", path=b"/model")),
+    Bad("a query of 10,000 parts", request(method=b"GET", path=b"/model?" + b"a=1&" * 10_000)),
+    Bad("an upgrade to WebSocket", request(_GOOD, head=b"Connection: Upgrade\r\nUpgrade: websocket\r\n")),
+    Bad("an upgrade to HTTP/2", request(_GOOD, head=b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n")),
+    Bad("an expectation that is none", request(_GOOD, head=b"Expect: a-miracle\r\n")),
+    Bad("HTTP/1.0 without a Host", b"POST /predict HTTP/1.0\r\nContent-Length: 23\r\n\r\n" + _GOOD),
+    Bad("HTTP/1.0 in chunks", chunked(b"17\r\n" + _GOOD + b"\r\n0\r\n\r\n").replace(b"/1.1", b"/1.0")),
+]
+
+LENGTHS: Final = [
+    Bad(
+        "a length and chunks (smuggling)",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+    ),
+    Bad(
+        "chunks and a length (smuggling)",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
+    ),
+    Bad(
+        "chunked that is not the last coding",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: chunked, identity\r\n"),
+    ),
+    Bad("chunked with a tab", chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding:\tchunked\x0b\r\n")),
+    Bad(
+        "chunked twice",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+    ),
+    Bad("a coding that is none", chunked(b"0\r\n\r\n", b"Transfer-Encoding: xchunked\r\n")),
+    Bad("gzip as transfer coding", chunked(b"0\r\n\r\n", b"Transfer-Encoding: gzip, chunked\r\n")),
+    Bad("two lengths", chunked(_GOOD, b"Content-Length: 23\r\nContent-Length: 5\r\n")),
+    Bad("the same length twice", chunked(_GOOD, b"Content-Length: 23\r\nContent-Length: 23\r\n")),
+    Bad("a list of lengths", chunked(_GOOD, b"Content-Length: 23, 23\r\n")),
+    Bad("a negative length", chunked(b"", b"Content-Length: -1\r\n")),
+    Bad("a length with a plus", chunked(_GOOD, b"Content-Length: +23\r\n")),
+    Bad("a length of letters", chunked(b"", b"Content-Length: many\r\n")),
+    Bad("a length of 2**64", chunked(b"", b"Content-Length: 18446744073709551616\r\n")),
+    Bad("a length of 2**63", chunked(b"", b"Content-Length: 9223372036854775808\r\n")),
+    Bad("a length over the limit", chunked(b"", b"Content-Length: %d\r\n" % (MAX_BODY_BYTES + 1))),
+    Bad(
+        "more than the limit in chunks",
+        chunked(b"8000\r\n" + b" " * 0x8000 + b"\r\n8001\r\n" + b" " * 0x8001 + b"\r\n0\r\n\r\n"),
+    ),
+    Bad("a chunk of 2**64", chunked(b"10000000000000000\r\n")),
+    Bad("a chunk of negative size", chunked(b"-1\r\n\r\n")),
+    Bad("a chunk whose size is none", chunked(b"zz\r\n\r\n")),
+    Bad("a chunk longer than it says", chunked(b"2\r\n{}garbage\r\n0\r\n\r\n")),
+    Bad("a chunk with an extension of 100 kB", chunked(b"17;a=" + b"b" * 100_000 + b"\r\n" + _GOOD + b"\r\n0\r\n\r\n")),
+    Bad("a body in chunks of one byte", chunked(b"".join(b"1\r\n%c\r\n" % byte for byte in _GOOD) + b"0\r\n\r\n")),
+    Bad("10,000 trailers", chunked(b"0\r\n" + b"X: y\r\n" * 10_000 + b"\r\n")),
+    Bad("half a body, then the end", chunked(b'{"text"', b"Content-Length: 23\r\n"), ends=True),
+    Bad("half a head, then the end", b"POST /predict HT", ends=True),
+    Bad("a good request, then garbage", request(_GOOD) + b"\x00\x01garbage\r\n\r\n"),
+    Bad("a body behind a GET", request(_SMUGGLED, method=b"GET", path=b"/healthz")),
+]
+
+BODIES: Final = [
+    (what, body, b"")
+    for what, body in {
+        "nothing": b"",
+        "a space": b" ",
+        "null": b"null",
+        "a number": b"1e999",
+        "a number of 10,000 digits": b'{"text": ' + b"9" * 10_000 + b"}",
+        "NaN": b'{"text": NaN}',
+        "Infinity": b'{"text": -Infinity}',
+        "NaN in what is skipped": b'{"text": "a", "x": NaN}',
+        "a lone surrogate": b'{"text": "\\ud800"}',
+        "surrogates the wrong way round": b'{"text": "\\udc00\\ud800"}',
+        "a surrogate in UTF-8": b'{"text": "\xed\xa0\x80"}',
+        "bytes that are no UTF-8": b'{"text": "\xff\xfe"}',
+        "overlong UTF-8": b'{"text": "\xc0\xaf"}',
+        "UTF-16": '{"text": "a"}'.encode("utf-16"),
+        "UTF-32": '{"text": "a"}'.encode("utf-32"),
+        "a byte order mark": b'\xef\xbb\xbf{"text": "a"}',
+        "Latin-1": '{"text": "ä"}'.encode("latin-1"),
+        "a raw NUL": b'{"text": "a\x00b"}',
+        "an escaped NUL": b'{"text": "a\\u0000b"}',
+        "a raw line feed in a string": b'{"text": "a\nb"}',
+        "an escape that is none": b'{"text": "\\x41"}',
+        "a string that does not end": b'{"text": "a',
+        "single quotes": b"{'text': 'a'}",
+        "a comma too many": b'{"text": "a",}',
+        "a comment": b'{"text": "a" /* no */}',
+        "two documents": b'{"text": "a"}{"text": "b"}',
+        "the same key twice": b'{"text": 1, "text": "a"}',
+        "the same key twice, the other way": b'{"text": "a", "text": 1}',
+        "text and texts": b'{"text": "a", "texts": ["b"]}',
+        "neither": b"{}",
+        "a list where an object must be": b'["a"]',
+        "a number where text must be": b'{"text": 1}',
+        "no texts": b'{"texts": []}',
+        "1,001 texts": json.dumps({"texts": [""] * 1001}).encode(),
+        "null among the texts": b'{"texts": ["a", null]}',
+        "a text over the limit": json.dumps({"text": "a" * (MAX_TEXT_CHARS + 1)}).encode(),
+        "30,000 lists in each other": b'{"x": ' + b"[" * 30_000 + b"]" * 30_000 + b', "text": "a"}',
+        "10,000 objects in each other": b'{"x":' * 10_000 + b"1" + b"}" * 10_000,
+        "a key of 60,000 characters": b'{"' + b"a" * 60_000 + b'": 1}',
+        "__proto__ and constructor": b'{"__proto__": {"x": 1}, "constructor": 1, "text": "a"}',
+        "a form": b"text=win+a+prize",
+        "XML": b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>',
+        "a pickle": b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00\x8c\x01a\x94.",
+    }.items()
+] + [
+    ("gzip", gzip.compress(_GOOD), b"Content-Encoding: gzip\r\n"),
+    ("a gzip bomb", gzip.compress(b" " * (40 << 20)), b"Content-Encoding: gzip\r\n"),
+    ("deflate", zlib.compress(_GOOD), b"Content-Encoding: deflate\r\n"),
+    ("two content encodings", _GOOD, b"Content-Encoding: br, gzip\r\n"),
+    ("gzip that does not say so", gzip.compress(_GOOD), b""),
+    ("another content type", _GOOD, b"Content-Type: image/png\r\n"),
+    ("a charset that it has not", _GOOD, b"Content-Type: application/json; charset=utf-16\r\n"),
+]
+
+APPENDS: Final = {
+    "/messages": {
+        "no text": {"id": "m"},
+        "an empty id": {"id": "", "text": "a"},
+        "an id of 513 characters": {"id": "m" * 513, "text": "a"},
+        "an id with a NUL": {"id": "m\0", "text": "a"},
+        "a time that is none": {"text": "a", "ts": "2026-02-30T00:00:00Z"},
+        "a time in the year 10000": {"text": "a", "ts": "10000-01-01T00:00:00Z"},
+        "metadata 33 deep": {"text": "a", "metadata": {"a": json.loads("[" * 33 + "]" * 33)}},
+        "metadata that is a list": {"text": "a", "metadata": [1]},
+    },
+    "/feedback": {
+        "no label": {"message_id": "m"},
+        "an empty label": {"message_id": "m", "label": ""},
+        "a label of 257 characters": {"message_id": "m", "label": "a" * 257},
+        "a label that is a list": {"message_id": "m", "label": ["a"]},
+        "a weight of 0": {"message_id": "m", "label": "a", "weight": 0},
+        "a weight of -1": {"message_id": "m", "label": "a", "weight": -1},
+        "a weight of 1e308": {"message_id": "m", "label": "a", "weight": 1e308},
+        "an operation that is none": {"message_id": "m", "label": "a", "op": "drop table"},
+    },
+}

@@ -1,0 +1,198 @@
+"""Processes of the command line that start at once, and stop where they are told to.
+
+`python -m tests.faults.nursery MODEL` imports everything and loads the kernels, then forks a process for each order, a
+line of JSON on its standard input. The children are real processes of the real command line: only what every start
+would do again is done before. They end with the nursery, and it with whoever started it.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tests.data import ROOT
+
+PR_SET_PDEATHSIG: Final = 1
+# What the command line imports where it needs it.
+LOADED: Final = (
+    *("driftline", "learner.service", "api.server", "stream.kafka_log", "stream.sqlite_log"),
+    *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.points"),
+)
+
+
+class Stop(NamedTuple):
+    """Where a process stops itself: at a step of points.py, the nth time, by a signal."""
+
+    point: str
+    nth: int
+    signal: int = signal.SIGKILL
+
+
+class Child:
+    """A process of a nursery."""
+
+    def __init__(self, nursery: "Nursery", pid: int, output: Path) -> None:
+        self.pid, self._nursery, self._output = pid, nursery, output
+        self._descriptor = os.pidfd_open(pid)
+        self.code: int | None = None
+
+    def send(self, number: int) -> None:
+        """Send a signal; one that has ended does not mind."""
+        if self.code is None:
+            os.kill(self.pid, number)
+
+    def running(self) -> bool:
+        """Tell whether it has not ended."""
+        return self.code is None and not select.select([self._descriptor], [], [], 0)[0]
+
+    def stopped(self) -> bool:
+        """Tell whether it stands still."""
+        with contextlib.suppress(FileNotFoundError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Return its exit code, as subprocess has them."""
+        if self.code is None:
+            if not select.select([self._descriptor], [], [], timeout_s)[0]:
+                raise TimeoutError(f"process {self.pid} goes on after {timeout_s:g} s: {self.said}")
+            self.code = os.waitstatus_to_exitcode(self._nursery.order(reap=self.pid)["status"])
+            os.close(self._descriptor)
+        return self.code
+
+    @property
+    def said(self) -> str:
+        """What it has printed."""
+        return self._output.read_text(errors="replace")
+
+
+class Nursery:
+    """Starts processes. One thread."""
+
+    def __init__(self, model: str, directory: Path) -> None:
+        self._directory, self._count = directory, 0
+        directory.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.nursery", model],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "500", "NO_COLOR": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self._children: list[Child] = []
+
+    def start(self, *arguments: str, stop: Stop | None = None) -> Child:
+        """Start the command line with these arguments."""
+        self._count += 1
+        output = self._directory / f"{self._count}.txt"
+        output.touch()
+        child = Child(self, self.order(start=arguments, stop=stop, output=str(output))["pid"], output)
+        self._children = [each for each in self._children if each.code is None] + [child]
+        return child
+
+    def order(self, **order: Any) -> Any:
+        """Give an order and return what is answered."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps(order), file=self._process.stdin)
+        line = self._process.stdout.readline()
+        assert line, "the nursery has ended"
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End everything."""
+        for child in self._children:
+            if child.code is None:
+                child.send(signal.SIGKILL)
+                child.wait()
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(30)
+        assert self._process.stdout
+        self._process.stdout.close()
+
+
+def main() -> None:
+    """Fork as ordered."""
+    _load(sys.argv[1])
+    gc.freeze()
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "reap" in order:
+            answer = {"status": os.waitpid(order["reap"], 0)[1]}
+        else:
+            parent = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                _run(order, parent)
+            answer = {"pid": pid}
+        print(json.dumps(answer), flush=True)
+
+
+def _load(model: str) -> None:
+    """Do what no process under test needs to do again. Starts no thread: a child would not have it."""
+    for name in LOADED:
+        importlib.import_module(name)
+    from learner import drift, models, pair  # noqa: PLC0415
+
+    models.warm_up(models.make_classifier(model).config()["classifier"])
+    drift.warm_up()
+    pair.warm_up()
+
+
+def _run(order: dict[str, Any], parent: int) -> None:
+    """Be a process of the command line, from here on to its end."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    descriptor = os.open(order["output"], os.O_WRONLY | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (descriptor, 1), (descriptor, 2)):
+        os.dup2(source, target)
+    code = 1
+    try:
+        import driftline  # noqa: PLC0415
+        from tests.faults import points  # noqa: PLC0415
+
+        if order["stop"]:
+            points.stop_at(*order["stop"])
+        sys.argv = ["driftline", *order["start"]]
+        driftline.main()
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    except BaseException:
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait_until_stopped(child: Child, timeout_s: float = 30.0) -> bool:
+    """Return True once a process stands still, False where it has ended before that."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if child.stopped():
+            return True
+        if not child.running():
+            return False
+        time.sleep(0.002)
+    raise TimeoutError(f"process {child.pid} neither stands still nor ends")
+
+
+if __name__ == "__main__":
+    main()

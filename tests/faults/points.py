@@ -1,0 +1,129 @@
+"""At which steps can a process be stopped, and how?
+
+The steps are those of learner/loop.py, learner/saver.py and the recovery, with their numbers there. Nothing in the
+program knows of them: a process under test (nursery.py) has one function replaced by one that stops at a given call.
+"""
+
+import importlib
+import inspect
+import itertools
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+
+class Point(NamedTuple):
+    """A place before or after a function; `when` says which of its calls count, by their arguments.
+
+    `first` is done before the process is stopped.
+    """
+
+    where: str  # module:attribute
+    after: bool = False
+    when: Callable[..., bool] = lambda *_, **__: True
+    first: Callable[..., object] = lambda *_, **__: None
+
+
+def _journal(_: object, path: Path, *__: object) -> bool:
+    return path.suffix == ".journal" and path.parent.name == "journal"
+
+
+def _torn(file: Any, content: Any) -> None:
+    file.write(memoryview(content).cast("B")[: len(content) // 2])
+
+
+def _in(folder: str) -> Callable[..., bool]:
+    return lambda path, *_: path.parent.name == folder
+
+
+POINTS: Final = {
+    "1 a batch was taken": Point("stream.merge:Merger.take", after=True),
+    "3 it was planned": Point("learner.machine:Machine.plan", after=True),
+    "4 before it is learned": Point("learner.machine:Machine.learn"),
+    "4 it was learned": Point("learner.machine:Machine.learn", after=True),
+    "5 before its entry": Point("learner.journal:Journal.append"),
+    "5 half of its entry is written": Point(
+        "learner.durable:_write_all", when=lambda file, _: str(file.name).endswith(".journal"), first=_torn
+    ),
+    "5 before its entry is synced": Point("learner.durable:_sync", when=_journal),
+    "5 its entry is durable": Point("learner.journal:Journal.append", after=True),
+    "6 before its predictions": Point("learner.outbox:Outbox.send"),
+    "6 its predictions are sent": Point("learner.outbox:Outbox.send", after=True),
+    "6 in the middle of a publish": Point("learner.pair:copy_changed"),
+    "6 before a snapshot has its name": Point("learner.pair:Writer.appear"),
+    "6 a snapshot was published": Point("learner.snapshot:Publisher.publish", after=True),
+    "6 before the status": Point("learner.loop:write_status"),
+    "7.i the state was copied": Point("learner.saver:Saver.copy", after=True),
+    "7.i before the new journal": Point("learner.journal:Journal.__init__"),
+    "7.i the new journal is there": Point("learner.journal:Journal.__init__", after=True),
+    "7.ii before the windows are encoded": Point("learner.saver:Saver._save"),
+    "7.iii before one of the files": Point("learner.durable:_write_parts"),
+    "7.iii before the rename": Point(
+        "learner.durable:sync_directory", after=True, when=lambda path: path.parent.name == "checkpoints"
+    ),
+    "7.iii before the rename is synced": Point(
+        "learner.durable:sync_directory", when=lambda path: path.name == "checkpoints"
+    ),
+    "7.iii the checkpoint is durable": Point("learner.checkpoint:save_checkpoint", after=True),
+    "7.iv before offsets are committed": Point("learner.committer:Committer.tell"),
+    "7.v before old checkpoints go": Point("learner.checkpoint:prune"),
+    "7.v a checkpoint has lost its name": Point("learner.durable:rename", after=True, when=_in("checkpoints")),
+    "7.v before old journals go": Point("learner.journal:prune"),
+    "7.v old journals are gone": Point("learner.journal:prune", after=True),
+    "a before the epoch is announced": Point("learner.lock:Lock.announce"),
+    "a the epoch is announced": Point("learner.lock:Lock.announce", after=True),
+    "a before journals are settled": Point("learner.journal:settle"),
+    "a a checkpoint was loaded": Point("learner.checkpoint:load_newest", after=True),
+    "b before a batch is applied again": Point("learner.machine:Machine.apply"),
+    "c all is applied and sent again": Point("learner.loop:Learner._replay", after=True),
+    "d before the checkpoint": Point("learner.loop:Learner._checkpoint_now"),
+    "d after the checkpoint": Point("learner.loop:Learner._checkpoint_now", after=True),
+}
+API_POINTS: Final = {
+    "before a label is appended": Point("api.connection:Connection.append"),
+    "a label was appended, nobody was told": Point("api.connection:Connection.append", after=True),
+}
+
+
+def stop_at(name: str, nth: int, number: int) -> None:
+    """Have this process send itself a signal at the nth time that it gets to a point."""
+    point = (POINTS | API_POINTS)[name]
+    owner, attribute, function = find(point)
+    calls = itertools.count(1)
+
+    def reached(*arguments: Any, **options: Any) -> None:
+        if point.when(*arguments, **options) and next(calls) == nth:
+            point.first(*arguments, **options)
+            os.kill(os.getpid(), number)
+
+    @wraps(function)
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        if not point.after:
+            reached(*arguments, **options)
+        done = function(*arguments, **options)
+        if point.after:
+            reached(*arguments, **options)
+        return done
+
+    @wraps(function)
+    async def stopping_later(*arguments: Any, **options: Any) -> Any:
+        if not point.after:
+            reached(*arguments, **options)
+        done = await function(*arguments, **options)
+        if point.after:
+            reached(*arguments, **options)
+        return done
+
+    setattr(owner, attribute, stopping_later if inspect.iscoroutinefunction(function) else stopping)
+
+
+def find(point: Point) -> tuple[Any, str, Any]:
+    """Return whose attribute it is, its name, and the function."""
+    module, _, path = point.where.partition(":")
+    *parents, attribute = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for name in parents:
+        owner = getattr(owner, name)
+    return owner, attribute, getattr(owner, attribute)

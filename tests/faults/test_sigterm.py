@@ -1,0 +1,62 @@
+"""SIGTERM: the batch is finished, a checkpoint written, exit code 0, all within ten seconds; at full speed, by default.
+
+While the broker is away: test_kafka.py. While the disk is full: test_disk_faults.py.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from learner.checkpoint import list_checkpoints, load_checkpoint
+from learner.status import read_status
+from stream.log import NewRecord, open_log
+from stream.records import Feedback, encode
+from stream.settings import StreamSettings
+from tests.data import ROOT
+from tests.faults.scene import TORTURE
+from tests.faults.tally import tally
+from tests.waiting import wait_until
+
+TIMES = 20 if TORTURE else 1
+N_LABELS = 400_000 if TORTURE else 60_000
+CHUNK = 10_000
+
+
+def label(number: int) -> NewRecord:
+    """Return a label with its text."""
+    feedback = Feedback(f"m{number}", "ab"[number % 2], text=f"text {number} of words {number % 97}")
+    return NewRecord(feedback.message_id.encode(), encode(feedback))
+
+
+def test_at_full_speed(tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path / "data")
+    with contextlib.closing(open_log(stream)) as log:
+        log.create_topics(stream.topics)
+        for first in range(0, N_LABELS, CHUNK):
+            log.append(stream.topics.feedback, list(map(label, range(first, first + CHUNK))))
+    learned, slowest = 0, 0.0
+    for _ in range(TIMES):
+        command = [sys.executable, "-m", "driftline", "learn", "--data", str(stream.data)]
+        with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+
+            def goes_on(process: subprocess.Popen[bytes] = process, before: int = learned) -> bool:
+                status = read_status(stream.data)
+                return bool(status and status.pid == process.pid and status.counts.labels_learned > before)
+
+            wait_until(goes_on, 60, "it is at full speed")
+            started = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+            slowest = max(slowest, time.monotonic() - started)
+        status = read_status(stream.data)
+        assert status is not None
+        assert status.state == "stopped"
+        manifest = load_checkpoint(list_checkpoints(stream.data / "checkpoints")[0]).manifest
+        assert manifest.batch == status.batch
+        learned = manifest.counts.labels_learned
+    assert learned < N_LABELS, "it was at the end already"
+    tally("SIGTERM at full speed, `blend`", "make torture ONLY=test_sigterm", TIMES, slowest_s=round(slowest, 1))

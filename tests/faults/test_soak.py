@@ -1,0 +1,176 @@
+"""At full speed for an hour: memory, open files, threads and disk stay what they are once it is warm.
+
+A learner and an API, processes of their own, on the embedded log, with small limits so that each is reached early: the
+window is full, the log drops records, checkpoints and journals go. Labels are posted and predictions asked for all the
+while. `make torture` takes an hour, `make test` a few seconds; DRIFTLINE_SOAK_S says otherwise.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+
+from learner.status import Status, read_status
+from stream.log import Log, NewRecord, open_log
+from stream.records import Feedback, Message, encode
+from stream.settings import StreamSettings
+from tests.data import ROOT
+from tests.faults.scene import TORTURE
+from tests.faults.serving import api
+from tests.faults.tally import tally
+from tests.waiting import wait_until
+
+SOAK_S: Final = float(os.environ.get("DRIFTLINE_SOAK_S") or (3600 if TORTURE else 6))
+LONG: Final = SOAK_S >= 300  # below that the slope is mostly noise
+WARM: Final = 0.25  # of the time
+BACKLOG: Final = 150_000  # records that wait to be learned, so that it is never at the end
+CHUNK: Final = 5000
+GROWTH_BYTES: Final = 24 << 20  # of a process, once it is warm
+MORE: Final = 4  # open files and threads that may come and go
+OPTIONS: Final = ("--window-messages", "50000", "--checkpoint-interval-s", "2", "--retention-bytes", str(96 << 20))
+
+
+class Sample(NamedTuple):
+    """What two processes and their directory weigh at a moment."""
+
+    at_s: float
+    learner_bytes: int
+    api_bytes: int
+    files: int
+    threads: int
+    disk_bytes: int
+    learned: int
+
+
+def resident(pid: int) -> int:
+    """Return a process's resident memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def sample(started: float, pids: Sequence[int], data: Path, status: Status) -> Sample:
+    files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    threads = sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
+    disk = 0
+    for folder, _, names in os.walk(data):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # it goes just now
+                disk += Path(folder, name).stat().st_blocks * 512
+    at, learned = time.monotonic() - started, status.counts.labels_learned
+    return Sample(at, resident(pids[0]), resident(pids[1]), files, threads, disk, learned)
+
+
+def records(count: Iterator[int]) -> tuple[list[NewRecord], list[NewRecord]]:
+    """Return the next messages and their labels."""
+    numbers = list(itertools.islice(count, CHUNK))
+    texts = [f"word{n % 7919} and word{n % 104729} of text {n % 1009} about {n % 3}" for n in numbers]
+    messages = [NewRecord(b"%d" % n, encode(Message(str(n), text))) for n, text in zip(numbers, texts, strict=True)]
+    return messages, [NewRecord(b"%d" % n, encode(Feedback(str(n), "abc"[n % 3]))) for n in numbers]
+
+
+def feed(log: Log, stream: StreamSettings, status: Status, count: Iterator[int]) -> bool:
+    """Append more where little waits; tell whether that was so."""
+    highs = sum(mark.high for mark in log.watermarks(stream.topics[:2]).values())
+    if highs - sum(sum(each.values()) for each in status.positions.values()) > BACKLOG:
+        return False
+    messages, labels = records(count)
+    log.append(stream.topics.messages, messages)
+    log.append(stream.topics.feedback, labels)
+    return True
+
+
+def ask(client: httpx.Client, number: int) -> None:
+    """Use the API as clients do."""
+    asked = client.post("/predict", json={"text": f"word{number} of a text"})
+    label = {"message_id": f"posted-{number}", "label": "a", "text": f"posted {number}"}
+    told = client.post("/feedback", json=label)
+    assert {asked.status_code, told.status_code} <= {200, 202, 503}  # 503: not in time, on an overloaded machine
+
+
+def ready(stream: StreamSettings, log: Log, client: httpx.Client) -> None:
+    """Return once a first label was learned and is served."""
+    log.append(stream.topics.feedback, [NewRecord(b"first", encode(Feedback("first", "a", text="the first")))])
+    wait_until(lambda: client.post("/predict", json={"text": "a"}).is_success, 60, "a first label is served")
+
+
+def soak(stream: StreamSettings, log: Log, client: httpx.Client, pids: Sequence[int]) -> list[Sample]:
+    """Go on for the time, and look now and then."""
+    found: list[Sample] = []
+    started, count = time.monotonic(), itertools.count()
+    while (now := time.monotonic() - started) < SOAK_S:
+        status = read_status(stream.data)
+        assert status is not None
+        assert status.state in {"running", "waiting"}, status.detail  # it waits where the machine is overloaded
+        if not feed(log, stream, status, count):
+            time.sleep(0.05)
+        with contextlib.suppress(httpx.TransportError):  # a connection that was kept and then closed
+            ask(client, next(count))
+        if not found or now - found[-1].at_s > SOAK_S / 240:
+            found.append(sample(started, pids, stream.data, status))
+    return found
+
+
+def growth(warm: list[Sample], of: str) -> float:
+    """Return how many bytes more the line through the samples has at its end than at its start."""
+    times = np.array([each.at_s for each in warm])
+    slope = np.polyfit(times, [getattr(each, of) for each in warm], 1)[0]
+    return float(slope * (times[-1] - times[0]))
+
+
+def figures(warm: list[Sample]) -> dict[str, float]:
+    """Return what is to be told."""
+    hours, first, last = (warm[-1].at_s - warm[0].at_s) / 3600, warm[0], warm[-1]
+    return {
+        "minutes": round(SOAK_S / 60, 1),
+        "labels": last.learned,
+        "labels_per_s": round((last.learned - first.learned) / (3600 * hours)),
+        "learner_mb": round(last.learner_bytes / 1e6),
+        "learner_mb_per_hour": round(growth(warm, "learner_bytes") / 1e6 / hours, 1),
+        "api_mb": round(last.api_bytes / 1e6),
+        "api_mb_per_hour": round(growth(warm, "api_bytes") / 1e6 / hours, 1),
+        "open_files_most": max(each.files for each in warm),
+        "threads_most": max(each.threads for each in warm),
+        "disk_mb_most": round(max(each.disk_bytes for each in warm) / 1e6),
+    }
+
+
+@pytest.mark.timeout(SOAK_S + 240)
+def test_nothing_grows(tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path / "data", retention_bytes=96 << 20)
+    command = [sys.executable, "-m", "driftline", "learn", "--data", str(stream.data), *OPTIONS]
+    served: list[int] = []
+    with (
+        contextlib.closing(open_log(stream)) as log,
+        subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as learner,
+        api(stream, served) as client,
+    ):
+        log.create_topics(stream.topics)
+        wait_until(lambda: (status := read_status(stream.data)) and status.state == "running", 120, "it runs")
+        try:
+            ready(stream, log, client)
+            found = soak(stream, log, client, (learner.pid, *served))
+            learner.send_signal(signal.SIGTERM)
+            assert learner.wait(10) == 0
+        finally:
+            learner.kill()
+    cold = [each for each in found if each.at_s < WARM * SOAK_S]
+    warm = found[len(cold) :]
+    told = figures(warm)
+    print(told)
+    assert warm[-1].learned > cold[-1].learned
+    for each in ("files", "threads"):
+        assert max(getattr(s, each) for s in warm) <= max(getattr(s, each) for s in cold) + MORE, told
+    if LONG:
+        assert growth(warm, "learner_bytes") < GROWTH_BYTES, told
+        assert growth(warm, "api_bytes") < GROWTH_BYTES, told
+        assert growth(warm, "disk_bytes") < GROWTH_BYTES, told
+        tally("minutes at full speed, soaked", "make torture ONLY=test_soak", round(SOAK_S / 60), **told)
