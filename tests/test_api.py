@@ -95,7 +95,9 @@ class Place:
             "model": SPEC,
             "version": "lineage-4",
             "labels": ["spam", "ham"],
-            "counts": Counts(messages_seen=11, labels_seen=8, labels_learned=4, rejected=3),
+            "counts": Counts(
+                messages_seen=11, labels_seen=8, labels_learned=4, rejected=3, rejected_by={"not-json": 3}
+            ),
             "join": JoinCounts(duplicates=1, corrected=2, expired=5, orphaned=6),
             "pending": 9,
             "waiting": 2,
