@@ -327,14 +327,10 @@ class _Appended(msgspec.Struct):
     appended: list[Sent]
 
 
-class _Detail(msgspec.Struct):
-    code: str
-    message: str
-    action: str = ""
-
-
 class _Error(msgspec.Struct):
-    error: _Detail
+    code: str
+    error: str
+    action: str = ""
 
 
 def _predictions(content: bytes) -> list[Prediction]:
@@ -373,9 +369,9 @@ def _result(call: _Call[_T], outcome: httpx.Response | httpx.HTTPError) -> _T:
     try:
         if outcome.is_success:
             return call.parse(outcome.content)
-        detail = msgspec.json.decode(outcome.content, type=_Error).error
+        detail = msgspec.json.decode(outcome.content, type=_Error)
     except ValueError:
         raise Refused(
             outcome.status_code, "unknown-answer", f"{outcome.url} does not answer as Driftline does", ""
         ) from None
-    raise Refused(outcome.status_code, detail.code, detail.message, detail.action)
+    raise Refused(outcome.status_code, detail.code, detail.error, detail.action)

@@ -1,6 +1,6 @@
 """What does the API answer when it does not do what was asked?
 
-One shape for every refusal, whoever found it: {"error": {"code", "message", "action"}}. The code is for programs and
+One shape for every refusal, whoever found it: {"error", "code", "action"}. The code is for programs and
 stays; the message says what was wrong and where; the action says what to do next. Codes of bad records are those of
 stream/records.py.
 """
@@ -21,18 +21,12 @@ _LOG: Final = logging.getLogger(__name__)
 _SEE_DOCS: Final = "See /docs for what can be asked, and how."
 
 
-class ErrorDetail(msgspec.Struct, frozen=True):
-    """Why a request was refused."""
+class Error(msgspec.Struct, frozen=True):
+    """The body of every answer that is not a success. Its message is called `error`, as other protocols have it."""
 
     code: str
-    message: str
+    message: str = msgspec.field(name="error")
     action: str
-
-
-class Error(msgspec.Struct, frozen=True):
-    """The body of every answer that is not a success."""
-
-    error: ErrorDetail
 
 
 class ApiError(DriftlineError):
@@ -43,7 +37,7 @@ class ApiError(DriftlineError):
     ) -> None:
         super().__init__(message)
         self.status, self.headers = status, headers
-        self.error = Error(ErrorDetail(code, message, action))
+        self.error = Error(code, message, action)
 
 
 encode: Final = msgspec.json.Encoder().encode
@@ -92,10 +86,10 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return refusal(not_found(path))
     if error.status_code == 405:
-        detail = ErrorDetail("method-not-allowed", f"{path} does not answer {request.method}", _SEE_DOCS)
+        detail = Error("method-not-allowed", f"{path} does not answer {request.method}", _SEE_DOCS)
     else:
-        detail = ErrorDetail("refused", str(error.detail), _SEE_DOCS)
-    return json_response(Error(detail), error.status_code, error.headers)
+        detail = Error("refused", str(error.detail), _SEE_DOCS)
+    return json_response(detail, error.status_code, error.headers)
 
 
 async def _forget(_: Request, __: Exception) -> Response:
@@ -126,7 +120,7 @@ async def _fail(request: Request, error: Exception) -> Response:
 def fault(scope: Scope, error: Exception) -> Response:
     """Tell the log of an error that nobody expected; return the answer to whoever met it."""
     _LOG.error("%s %s failed", scope["method"], scope["path"][:200], exc_info=error)
-    detail = ErrorDetail(
+    detail = Error(
         "internal", "this request met a fault in Driftline", "Report it with the traceback in the API's log."
     )
-    return json_response(Error(detail), 500)
+    return json_response(detail, 500)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Response
 
 from api import openapi
 from api.connection import Connection
-from api.errors import ErrorDetail, json_response
+from api.errors import Error, json_response
 from api.watcher import Served, Watcher
 from learner.alarms import Alarms
 from learner.checkpoint import Offsets
@@ -111,10 +111,9 @@ class Ready(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
-class NotReady(msgspec.Struct, frozen=True):
+class NotReady(Error, frozen=True):
     """Something is missing: every reason."""
 
-    error: ErrorDetail
     reasons: list[str]
     warnings: list[str]
 
@@ -159,8 +158,8 @@ def health(watcher: Watcher, connection: Connection) -> APIRouter:
         reasons, warnings = _reasons(watcher, connection), _warnings(watcher)
         if not reasons:
             return json_response(Ready("ready", warnings))
-        error = ErrorDetail("not-ready", "; ".join(reasons), "Mend what the reasons name; it becomes ready by itself.")
-        return json_response(NotReady(error, reasons, warnings), 503)
+        action = "Mend what the reasons name; it becomes ready by itself."
+        return json_response(NotReady("not-ready", "; ".join(reasons), action, reasons, warnings), 503)
 
     return routes
 

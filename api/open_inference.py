@@ -3,7 +3,7 @@
 A text is an element of one BYTES tensor. Out come `label` BYTES [n], `score` FP64 [n], and, in the order of `labels`
 BYTES [k], `scores` FP64 [n, k]; which of them can be asked for. Tensors may come in as JSON or as raw bytes behind it
 (the protocol's binary tensor data extension); they go out as JSON. A version is that of the served model: it changes
-as it learns, so to name one is to refuse any other. Errors have the API's one shape.
+as it learns, so to name one is to refuse any other. Errors have the API's one shape; `error` is a text in both.
 
 Source: the protocol's "required API" and its extension for binary data.
 """

@@ -18,7 +18,7 @@ from typing import Any, Final
 from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from api.errors import Error, ErrorDetail, encode
+from api.errors import Error, encode
 
 MAX_HEAD_BYTES: Final = 64 << 10
 
@@ -183,7 +183,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(400, "bad-request", msg, "Send a request as HTTP/1.1 has it (RFC 9112).")
 
     def _refuse(self, status: int, code: str, message: str, action: str) -> None:
-        content = encode(Error(ErrorDetail(code, message, action)))
+        content = encode(Error(code, message, action))
         head = f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head.encode() + content)
         self.transport.close()

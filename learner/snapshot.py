@@ -81,7 +81,7 @@ class Publisher:
         ------
         DiskFull : there is no room for a new file; what was published before is served on.
         """
-        state, encoded = _served(classifier), _seal(msgspec.json.encode(info))
+        state, encoded = _served(classifier), seal(msgspec.json.encode(info))
         if self._writer is not None and classifier.tables and self._writer.head.holds(state, encoded):
             self._writer.write(state, encoded)
         else:
@@ -292,7 +292,7 @@ def read_info(path: Path, reader: Reader) -> SnapshotInfo:
     raise StateError(f"snapshot {path}: no half of it is whole")
 
 
-def _seal(encoded: bytes) -> bytes:
+def seal(encoded: bytes) -> bytes:
     """Put a checksum before the info: what is built by it runs. The arrays have none, twenty times a second."""
     return zlib.crc32(encoded).to_bytes(CHECKSUM_BYTES, "little") + encoded
 
@@ -300,7 +300,7 @@ def _seal(encoded: bytes) -> bytes:
 def _decode(path: Path, sealed: bytes) -> SnapshotInfo:
     encoded = sealed[CHECKSUM_BYTES:]
     try:
-        if _seal(encoded) != sealed:
+        if seal(encoded) != sealed:
             raise ValueError("what stands beside the model is damaged")
         info = msgspec.json.decode(encoded, type=SnapshotInfo)
     except (ValueError, TypeError) as error:

@@ -33,7 +33,7 @@ from learner import durable
 from learner.checkpoint import Manifest, Offsets
 from learner.fixed import FixedReader
 from learner.lock import alone
-from learner.snapshot import Snapshot, SnapshotInfo
+from learner.snapshot import Snapshot, SnapshotInfo, seal
 from stream.errors import StateError
 
 FORMAT: Final = 1
@@ -152,7 +152,7 @@ class Versions:
         ConfigError : the model is of another library, and that was not allowed.
         """
         kept, path = self.get(version), self._path(version) / MODEL
-        reader = FixedReader(path, kept.sha256, msgspec.json.encode(kept.info()))
+        reader = FixedReader(path, kept.sha256, seal(msgspec.json.encode(kept.info())))
         return Snapshot(path, allow_pickle=allow_pickle, reader=reader)
 
     # What the learner does.

@@ -3,6 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -154,7 +155,7 @@ class OracleLinear:
     def values(self, text: str) -> list[tuple[int, float]]:
         """Return the first slot of each feature, and its value."""
         slots, labels = 2**self.settings.bits, self.settings.max_labels
-        plain = set(features(text, LinearSettings(**{**vars(self.settings), "chars": False})))
+        plain = set(features(text, replace(self.settings, chars=False)))
         found = [(slots - labels, 1.0)]
         for feature in features(text, self.settings):
             base = feature * (slots - 2 * labels) >> 32

@@ -73,8 +73,8 @@ def described(answer: bytes) -> str:
     assert status < 500, answer[:500]
     if status < 400:
         return str(status)
-    error = json.loads(body)["error"]
-    assert set(error) == {"code", "message", "action"}
+    error = json.loads(body)
+    assert set(error) == {"error", "code", "action"}
     assert all(isinstance(part, str) and part for part in error.values())
     return f"{status} `{error['code']}`"
 

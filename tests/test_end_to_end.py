@@ -205,6 +205,7 @@ def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: Stream
     assert len({(each.topic, each.partition, each.offset) for each in dead}) == 10_000
     assert model_digest(stream) == before
     counts = read_status(stream)["counts"]
+    assert sum(counts.pop("rejected_by").values()) == 10_000
     assert counts == {
         "messages_seen": 0,
         "labels_seen": 1,

@@ -132,6 +132,7 @@ def test_whatever_cannot_be_read_is_a_dead_letter_and_changes_nothing_else() -> 
     assert dead[-1].error == "too-large"
     assert dead[-1].value_sha256 == sha256(stream.records[-1].value or b"").hexdigest()
     assert len(dead[-1].value_start) == 200
+    assert sum(after.counts.rejected_by.values()) == 1001
     after.counts.rejected, after.counts.rejected_by = 0, {}
     assert digest(after) == digest(before)
 

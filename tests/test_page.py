@@ -237,7 +237,7 @@ class TestQueue:
         assert page.locator("#try-text").input_value() == "1 2 s u"
 
     def test_a_label_that_the_api_refuses_is_told(self, tab: Tab) -> None:
-        error = {"error": {"code": "log-unavailable", "message": "the log is away", "action": "Try again."}}
+        error = {"error": "the log is away", "code": "log-unavailable", "action": "Try again."}
         tab.expected = "503"
         tab.page.route("**/feedback", lambda route: route.fulfill(status=503, body=json.dumps(error)))
         page = tab.open()
@@ -391,7 +391,7 @@ class TestKey:
     def test_it_is_asked_for_and_sent(self, tab: Tab) -> None:
         sent: list[str | None] = []
         tab.expected = "401"
-        error = {"error": {"code": "no-key", "message": "this needs an API key", "action": "Send one."}}
+        error = {"error": "this needs an API key", "code": "no-key", "action": "Send one."}
 
         def guard(route: Route) -> None:
             sent.append(route.request.headers.get("authorization"))

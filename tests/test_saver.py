@@ -148,12 +148,12 @@ class Slow:
         self.called, self.open = threading.Event(), threading.Event()
         self.error: Exception | None = None
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         self.called.set()
         assert self.open.wait(30)
         if self.error is not None:
             raise self.error
-        return self._function(*arguments)
+        return self._function(*arguments, **options)
 
 
 @pytest.fixture

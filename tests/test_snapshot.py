@@ -12,7 +12,7 @@ import pytest
 
 from learner.classifier import Classifier
 from learner.models import REGISTRY, make_classifier
-from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, _seal, list_snapshots
+from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, list_snapshots, seal
 from stream.errors import StateError
 from tests.waiting import wait_until
 
@@ -292,7 +292,7 @@ def test_damaged_info_and_any_other_format_are_refused(tmp_path: Path) -> None:
         (b'"labels":["spam",', b'"labels":[       ', "1 labels fit neither"),
     ):
         assert old in info
-        path.write_bytes(content.replace(_seal(info), _seal(info.replace(old, new))))
+        path.write_bytes(content.replace(seal(info), seal(info.replace(old, new))))
         with pytest.raises(StateError, match=message):
             Snapshot(path)
         path.write_bytes(content.replace(old, new))

@@ -4,8 +4,8 @@ const KEY = "driftline-key";
 let onRefused = () => {};
 
 export class ApiError extends Error {
-  constructor(status, { code = "unreachable", message = "the API does not answer", action = "" } = {}) {
-    super(message);
+  constructor(status, { code = "unreachable", error = "the API does not answer", action = "" } = {}) {
+    super(error);
     Object.assign(this, { status, code, action });
   }
 }
@@ -31,7 +31,7 @@ async function ask(method, path, body) {
     throw new ApiError(response?.status ?? 0);
   }
   if (response.ok) return content;
-  const error = new ApiError(response.status, content?.error);
+  const error = new ApiError(response.status, content ?? undefined);
   if (response.status === 401) onRefused(error);
   throw error;
 }

@@ -34,9 +34,9 @@ function show(answer) {
       el("td", { class: "number" }, share(loss)), el("td", {}, each.pinned ? `kept${each.name ? `: ${each.name}` : ""}` : ""),
       el("td", { class: "number" }, button(each.version, active)));
   });
-  const head = ["Version", "Made", "Labels", "Accuracy", "Log loss", "", ""].map((name) => el("th", { scope: "col" }, name));
+  const head = ["Version", "Made", "Labels", "Accuracy", "Log loss", "Kept", "Served"].map((name) => el("th", { scope: "col" }, name));
   fill($("snapshots-table"), rows.length
-    ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "snapshots-title" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)))
+    ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of snapshots" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)))
     : el("p", { class: "empty" }, "None is kept yet. `driftline snapshots` makes one."));
 }
 
