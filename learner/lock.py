@@ -6,7 +6,8 @@ learner writes carries its epoch, so that readers can tell the newest from one t
 A learner that stands still (stopped, or on a machine that cannot be reached) keeps its lock. `take_over` puts another
 file in the place of the locked one, with a higher epoch. Whoever finds another line there than its own was overtaken:
 it looks before each thing that it writes (`check`), and ends. What it had decided to write before, and wrote after, is
-one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint of
+one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint (or its
+model, kept) of
 what came before the takeover, records that the other sends too, with the same content. Proved by
 tests/faults/test_fencing.py.
 """
@@ -14,6 +15,7 @@ tests/faults/test_fencing.py.
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,16 +27,29 @@ from stream.errors import Overtaken, StateError
 FILE: Final = "learner.lock"
 NEXT: Final = "learner.lock.next"  # the file that a takeover puts in its place
 LINE_BYTES: Final = 200
+TRY_S: Final = 0.02
 
 
 @contextmanager
-def alone(path: Path, refusal: str = "") -> Iterator[None]:
-    """Hold the lock on a file, which is made if it is not there; wait for it, or raise StateError with `refusal`."""
+def alone(path: Path, refusal: str, timeout_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock on a file, which is made if it is not there.
+
+    It is waited for a while only: a process that stands still may have it, and no other may have to stand still for it.
+
+    Raises
+    ------
+    StateError : another process has it; with `refusal`.
+    """
+    deadline = time.monotonic() + timeout_s
     with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
-        except BlockingIOError:
-            raise StateError(refusal) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StateError(refusal) from None
+            time.sleep(TRY_S)
         yield
 
 

@@ -709,8 +709,9 @@ class Learner:
             self._committer.tell(positions)
         path = checkpoints.path_of(self._checkpoints, batch)
         try:
-            self._versions.keep(path, manifest, recent, settings.keep_snapshots, settings.keep_snapshots_bytes)
-        except DiskFull as error:
+            number, n_bytes = settings.keep_snapshots, settings.keep_snapshots_bytes
+            self._versions.keep(path, manifest, recent, number, n_bytes, self._lock.check)
+        except StateError as error:  # a full disk, or who has the lock stands still
             _LOG.warning("the model of checkpoint %d is not kept to be served again: %s", batch, error)
         _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 

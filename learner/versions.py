@@ -21,6 +21,7 @@ Rolling back changes what is served, not what is learned: the learner goes on fr
 Before 2 what was served is served on, behind it the other, in every process on every look (chosen.py).
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ FORMAT: Final = 1
 KEPT: Final = "kept"
 ACTIVE: Final = "active-"
 PINNED: Final = ".pinned"
+LOCK_S: Final = 2.0
 MODEL: Final = "model.safetensors"
 _DAMAGES: Final = (OSError, ValueError, TypeError, RecursionError)
 
@@ -157,19 +159,29 @@ class Versions:
 
     # What the learner does.
 
-    def keep(self, checkpoint: Path, manifest: Manifest, recent: Recent, number: int, n_bytes: int) -> None:
+    def keep(
+        self,
+        checkpoint: Path,
+        manifest: Manifest,
+        recent: Recent,
+        number: int,
+        n_bytes: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Keep a checkpoint's model, and drop what is too much then.
 
         Parameters
         ----------
         number, n_bytes : of those that are neither pinned nor served, at most
+        check : called before each change; what it raises prevents that
 
         Raises
         ------
-        DiskFull : nothing was kept.
+        DiskFull, StateError : nothing was kept; another process has the lock.
         """
         version = f"{manifest.lineage}-{manifest.counts.updates}"
         with self._alone():
+            check()
             durable.remove_partial(self._kept)
             if number and manifest.counts.updates and not self._path(version).exists():
                 model = checkpoint / MODEL
@@ -190,14 +202,17 @@ class Versions:
                     sha256=checkpoints.read_sums(checkpoint)[MODEL],
                 )
                 described = msgspec.json.format(msgspec.json.encode(kept), indent=1)
-                durable.write_directory(self._path(version), {"manifest.json": [described]}, {MODEL: model})
-            self._drop(number, n_bytes)
+                durable.write_directory(
+                    self._path(version), {"manifest.json": [described]}, {MODEL: model}, check=check
+                )
+            self._drop(number, n_bytes, check)
 
-    def _drop(self, number: int, n_bytes: int) -> None:
+    def _drop(self, number: int, n_bytes: int, check: Callable[[], None]) -> None:
         held = self.pins().keys() | {self.active().version}
         free = [kept for kept in self.kept() if kept.version not in held]
         while free and (len(free) > number or sum(kept.n_bytes for kept in free) > n_bytes):
             dropped = free.pop(least_needed([datetime.fromisoformat(kept.created_at).timestamp() for kept in free]))
+            check()
             durable.remove(self._path(dropped.version))
 
     # What people do.
@@ -278,7 +293,8 @@ class Versions:
 
     def _alone(self) -> AbstractContextManager[None]:
         durable.make_directory(self._kept)
-        return alone(self._kept / "lock")
+        refusal = f"another process has held {self._kept / 'lock'} for {LOCK_S:g} s: see which it is"
+        return alone(self._kept / "lock", refusal, LOCK_S)
 
 
 def least_needed(times: list[float]) -> int:
