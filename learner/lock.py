@@ -6,9 +6,8 @@ learner writes carries its epoch, so that readers can tell the newest from one t
 A learner that stands still (stopped, or on a machine that cannot be reached) keeps its lock. `take_over` puts another
 file in the place of the locked one, with a higher epoch. Whoever finds another line there than its own was overtaken:
 it looks before each thing that it writes (`check`), and ends. What it had decided to write before, and wrote after, is
-one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint (or its
-model, kept) of
-what came before the takeover, records that the other sends too, with the same content. Proved by
+one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint of
+what came before the takeover, or its model, kept; records that the other sends too, with the same content. Proved by
 tests/faults/test_fencing.py.
 """
 
