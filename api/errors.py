@@ -102,6 +102,17 @@ def not_found(path: str) -> ApiError:
     return ApiError(404, "not-found", f"there is nothing at {path}", _SEE_DOCS)
 
 
+def no_model() -> ApiError:
+    """Return the error for whoever asks a model that nobody has taught yet."""
+    return ApiError(
+        503,
+        "no-model",
+        "there is no model yet: nothing was learned, or no learner runs",
+        "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
+        {"Retry-After": "1"},
+    )
+
+
 def too_long(seconds: float) -> ApiError:
     """Return the error for a request that took its time."""
     return ApiError(

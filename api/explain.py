@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from api import openapi
 from api.body import Bodies
-from api.errors import ApiError, json_response
+from api.errors import ApiError, json_response, no_model
 from api.settings import ApiSettings
 from api.watcher import Watcher
 from learner.explain import Explanation, FeatureShare, Step, UnknownLabel
@@ -97,13 +97,7 @@ class Explainer:
             raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", _SEE_DOCS)
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise ApiError(
-                503,
-                "no-model",
-                "there is no model yet: nothing was learned, or no learner runs",
-                "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
-                {"Retry-After": "1"},
-            )
+            raise no_model()
         if self._waiting >= MAX_WAITING:
             raise ApiError(
                 503, "busy", f"{self._waiting} explanations are being made", "Try again shortly.", {"Retry-After": "1"}

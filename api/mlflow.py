@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 
 from api import openapi
 from api.body import Bodies
-from api.errors import ApiError, json_response
+from api.errors import ApiError, json_response, no_model
 from api.predict import PredictedLabel, Predictor, check_texts
 from api.settings import ApiSettings
 from api.watcher import Watcher
@@ -86,13 +86,7 @@ def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: Api
     async def ping() -> Response:
         served = watcher.served
         if served is None or not served.info.labels:
-            raise ApiError(
-                503,
-                "no-model",
-                "there is no model yet: nothing was learned, or no learner runs",
-                "GET /readyz says what is missing.",
-                {"Retry-After": "1"},
-            )
+            raise no_model()
         return json_response(Pong())
 
     for path in ("/ping", "/health"):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from api import openapi
 from api.body import Bodies, decode
-from api.errors import ApiError, json_response
+from api.errors import ApiError, json_response, no_model
 from api.predict import Predictor, check_texts
 from api.settings import ApiSettings
 from api.watcher import Watcher
@@ -153,7 +153,7 @@ class OpenInference:
             raise ApiError(404, "not-found", f"there is no model {name!r}", f"The model here is {self.name!r}.")
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise _not_ready()
+            raise no_model()
         self._check_version(version, served.quick.info())
         return served.quick.info()
 
@@ -332,16 +332,6 @@ def _outputs(labels: Sequence[str], rows: NDArray[np.float64]) -> dict[str, Outp
         "scores": OutputTensor("scores", "FP64", [n, k], rows.ravel().tolist()),
         "labels": OutputTensor("labels", "BYTES", [k], list(labels)),
     }
-
-
-def _not_ready() -> ApiError:
-    return ApiError(
-        503,
-        "no-model",
-        "there is no model yet: nothing was learned, or no learner runs",
-        "Run the learner, POST a message and its label; GET /readyz says what is missing.",
-        {"Retry-After": "1"},
-    )
 
 
 def _refuse(code: str, message: str, action: str = "See /docs for the body's shape, with an example.") -> ApiError:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from api import openapi
 from api.body import Bodies, decode
-from api.errors import ApiError, json_response, too_long
+from api.errors import ApiError, json_response, no_model, too_long
 from api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
 from api.metrics import Metrics
 from api.origin import Head
@@ -136,13 +136,7 @@ class Predictor:
     def _served(self) -> Served:
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise ApiError(
-                503,
-                "no-model",
-                "there is no model yet: nothing was learned, or no learner runs",
-                "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
-                {"Retry-After": "1"},
-            )
+            raise no_model()
         return served
 
     def _counted(
