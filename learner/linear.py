@@ -20,22 +20,23 @@ from learner.classifier import Classifier, Scores, State, options_set, spec_of
 from learner.experts import (
     LANES,
     MAX_REPEATS,
+    MOST_LINES,
     N_LABELS,
     REFUSED,
     adagrad,
-    ask_for,
     learn_label,
     place,
     softmax,
     to_gradients,
 )
-from learner.kernels import copy, inlined, kernel
+from learner.kernels import copy, inlined, kernel, prefetch
 from learner.parts import Hashed, Part, linear_part
 from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
 ONE, TWO, THREE, FOUR = map(np.uint64, (1, 2, 3, 4))  # indices without sign are not looked at for < 0
+LINE: Final = 16  # numbers in a line of the cache
 FIRST_SUM: Final = np.float32(1e-5)  # keeps the first step of a weight finite when its gradient is tiny
 
 
@@ -137,6 +138,21 @@ class Linear(Classifier):
         scale = 1 / math.sqrt(1 + hashed.n_plain + (n - hashed.n_plain) * chars_value**2)
         values = hashed.values(scale, scale * chars_value)
         return linear_part(self._slots[:, 0], self.max_labels, hashed, scale, values, int(self._counters[N_LABELS]))
+
+
+@inlined
+def ask_for_slots(slots, bases, n, n_labels):  # type: ignore[no-untyped-def]
+    """Let the slots of features come from the memory while something else is done.
+
+    Slots that begin near the end of a cache line lie in one line more than their size tells, so the last is asked for.
+    """
+    size = 2 * max(n_labels, 1)
+    n_lines = (size + LINE - 1) // LINE
+    for i in range(min(n, MOST_LINES // n_lines)):
+        at = 2 * bases[i]
+        for begin in range(at, at + size, LINE):
+            prefetch(slots, begin)
+        prefetch(slots, at + size - 1)
 
 
 @kernel
@@ -253,7 +269,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             place(buffers[0], next_n, slots.shape[0] // 2, max_labels, next_bases)
             next_plain += 1
             next_n += 1
-            ask_for(slots, next_bases, next_n, 2, counters[N_LABELS])
+            ask_for_slots(slots, next_bases, next_n, counters[N_LABELS])
         if turn == 0:
             continue
         text = turn - 1
