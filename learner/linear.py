@@ -111,9 +111,9 @@ class Linear(Classifier):
             self._rows,
             self._bases,
             self._planes,
+            self._sketch,
             scores,
         )
-        note_texts(*inputs, self._sketch)
         return scores
 
     def config(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def learn_two(slots, bases, values, n, p, rate, part, kept, rows, gradients):  #
 @kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, arguments,
-    slots, known, counters, rows, bases, planes, scores,
+    slots, known, counters, rows, bases, planes, sketch, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -240,6 +240,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     known : uint8 [max_labels], 1 for a label that was learned; changed
     counters : int64 [2], one past the last known label; texts refused; changed
     rows, bases, planes : float32 [2, max_labels], int64 [2, features], float32 [9, features], overwritten
+    sketch : Sketch, changed
     scores : float32 [n_texts, labels], changed: the probabilities
 
     Notes
@@ -325,3 +326,4 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             weight_left -= part
             if weight_left <= 0:
                 break
+    note_texts(codes, starts, targets, weights, table, text_arguments, buffers, sketch)
