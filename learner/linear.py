@@ -183,17 +183,23 @@ def score(slots, bases, values, n, n_labels, out):  # type: ignore[no-untyped-de
 
 
 @inlined
-def score_two(slots, bases, values, n, rows):  # type: ignore[no-untyped-def]
-    """Return the scores of two labels, and leave the row of each feature, and zeros, in `rows`: [4 * n + LANES].
-
-    Four sums each take every fourth feature, and are added up at last: one alone has to wait for each step.
-    """
+def take_rows(slots, bases, n, rows):  # type: ignore[no-untyped-def]
+    """Write the row of two labels of each feature, and zeros, to `rows`: [4 * n + LANES]."""
     for i in range(n):
         at, to = TWO * np.uint64(bases[i]), FOUR * np.uint64(i)
         w, s, other_w, other_s = slots[at], slots[at + ONE], slots[at + TWO], slots[at + THREE]
         rows[to], rows[to + ONE], rows[to + TWO], rows[to + THREE] = w, s, other_w, other_s
     for lane in range(LANES):
         rows[np.uint64(4 * n + lane)] = 0
+
+
+@inlined
+def score_two(slots, bases, values, n, rows):  # type: ignore[no-untyped-def]
+    """Return the scores of two labels, and leave the features' rows in `rows`, as `take_rows` does.
+
+    Four sums each take every fourth feature, and are added up at last: one alone has to wait for each step.
+    """
+    take_rows(slots, bases, n, rows)
     a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
     e, f, g, h = a, b, c, d
     for i in range(0, n, 4):

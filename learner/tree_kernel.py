@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from learner.experts import MAX_REPEATS, softmax
-from learner.kernels import copy, inlined, kernel
+from learner.kernels import copy, inlined, kernel, prefetch
 from learner.linear import fill_values, score
 from learner.sketch import is_due, note
 from learner.text import HALF, hash_text
@@ -37,12 +37,14 @@ from learner.tree_layout import (
 )
 from learner.tree_leaf import (
     MAX_LOSS,
+    at_once,
     chosen,
     learn_bayes,
     learn_leaf,
     learn_linear,
     learn_mix,
     score_leaf,
+    score_rows,
     score_shared,
 )
 
@@ -130,6 +132,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     span = np.uint64(slots.shape[0] - 2 * max_labels)
     token_span = np.uint64(memory.frequencies.shape[0] - max_labels)
     features = buffers[0]
+    two = buffers[1].view(np.float32)  # it is free once a text is hashed
     for text in range(targets.shape[0]):
         # 1
         n_words, n_tokens, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
@@ -137,6 +140,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             work.bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
         for i in range(n_tokens):
             work.tokens[i] = np.int64((np.uint64(features[i]) * token_span) >> HALF)
+            prefetch(memory.frequencies, work.tokens[i])
         work.bases[0] = slots.shape[0] - max_labels
         n_plain = n_tokens + 1
         n += 1
@@ -153,7 +157,10 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         n_scored = max(n_labels, target + 1)
         is_new = target >= 0 and known[target] == 0
         leaf = leaf_of(memory, features, n_local, 0)
-        score(flat, work.bases, values, n, n_scored, rows[SCORES + LINEAR])
+        if n_scored == 2 and at_once(two, n):
+            rows[SCORES + LINEAR, 0], rows[SCORES + LINEAR, 1] = score_rows(flat, work.bases, values, n, two)
+        else:
+            score(flat, work.bases, values, n, n_scored, rows[SCORES + LINEAR])
         if n_labels > 0:
             finite = softmax(rows[SCORES + LINEAR], known, n_labels, rows[LINEAR])
             if not finite:
@@ -186,7 +193,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)
         known[target] = 1
         counters[N_LABELS] = n_scored
-        if learn_linear(memory, work, options, n, n_scored, target, weight):
+        if learn_linear(memory, work, options, n, n_scored, target, weight, two):
             learn_bayes(memory, work, options, n_tokens, target, weight)
         else:
             counters[REFUSED] += 1

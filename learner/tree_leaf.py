@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from learner.experts import MIN_GRADIENT, learn_label, softmax, to_gradients
+from learner.experts import LANES, MIN_GRADIENT, learn_label, softmax, to_gradients
 from learner.kernels import inlined, kernel
-from learner.linear import FIRST_SUM, score
+from learner.linear import FIRST_SUM, learn_two, score, take_rows
 from learner.tree_growth import (
     PROMISE_SPAN,
     take_block,
@@ -69,6 +69,7 @@ MAX_UNIT: Final = 1e6  # then all counts are divided by it
 FORGOTTEN: Final = np.float32(1e-3)  # of an example
 MAX_MIX_GRADIENT: Final = 2.0
 MAX_MIX: Final = 4.0  # no weight runs away
+MOST_AT_ONCE: Final = 1024  # features whose rows hardly ever overlap
 
 
 @inlined
@@ -287,10 +288,35 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
 
 
 @inlined
-def learn_linear(memory, work, options, n, n_labels, target, weight):  # type: ignore[no-untyped-def]
-    """Learn a text in the shared linear model, as `linear` does. Returns whether its scores stayed finite."""
+def at_once(two, n):  # type: ignore[no-untyped-def]
+    """Return whether two labels of n features are learned at once, in some work space.
+
+    Where rows overlap one of two steps is lost then, as in `linear`: of long texts that would be felt.
+    """
+    return n <= MOST_AT_ONCE and 6 * (n + LANES) <= two.shape[0]
+
+
+@inlined
+def score_rows(slots, bases, values, n, two):  # type: ignore[no-untyped-def]
+    """Return what `score` returns of two labels, and leave the features' rows in `two`, as `take_rows` does."""
+    take_rows(slots, bases, n, two)
+    first, second = np.float32(0), np.float32(0)
+    for i in range(n):
+        row = two[4 * i : 4 * i + 4]
+        first += row[0] * values[i]
+        second += row[2] * values[i]
+    return first, second
+
+
+@inlined
+def learn_linear(memory, work, options, n, n_labels, target, weight, two):  # type: ignore[no-untyped-def]
+    """Learn a text in the shared linear model, as `linear` does. Returns whether its scores stayed finite.
+
+    `two` holds the rows of two labels, as `score_rows` has left them, if they are learned at once.
+    """
     z, p, slots = work.rows[SCORES + LINEAR], work.rows[SCRATCH], memory.slots.reshape(-1)
     values, scratch = work.planes[0], (work.planes[1], work.planes[2])
+    are_two = n_labels == 2 and at_once(two, n)
     one, left = np.float32(1), weight
     while left > 0:
         if not softmax(z, memory.known, n_labels, p):
@@ -298,14 +324,20 @@ def learn_linear(memory, work, options, n, n_labels, target, weight):  # type: i
         if not to_gradients(p, target, n_labels):
             break
         share = min(left, one)
-        for label in range(n_labels):
-            if p[label] != 0:
-                learn_label(
-                    (slots, slots), 2, (2 * label, 2 * label + 1), work.bases, values, n,
-                    p[label], options.rate, share, options.kept, FIRST_SUM, scratch,
-                )  # fmt: skip
+        if are_two:
+            gradients = two[4 * (n + LANES) :]
+            learn_two(slots, work.bases, values, n, p, options.rate, share, options.kept, two, gradients)
+        else:
+            for label in range(n_labels):
+                if p[label] != 0:
+                    learn_label(
+                        (slots, slots), 2, (2 * label, 2 * label + 1), work.bases, values, n,
+                        p[label], options.rate, share, options.kept, FIRST_SUM, scratch,
+                    )  # fmt: skip
         left -= share
-        if left > 0:
+        if left > 0 and are_two:
+            z[0], z[1] = score_rows(slots, work.bases, values, n, two)
+        elif left > 0:
             score(slots, work.bases, values, n, n_labels, z)
     return True
 
