@@ -44,7 +44,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, gate, pair, progress, rebuild
+from learner import durable, rebuild, warm
 from learner import journal as journals
 from learner.alarms import Alarm
 from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
@@ -71,7 +71,6 @@ from learner.status import State, Status, read_status, write_status
 from learner.versions import Recent, Versions
 from learner.watch import Watch
 from learner.watchdog import Watchdog
-from stream import join
 from stream.clock import Clock
 from stream.errors import (
     ConfigError,
@@ -161,11 +160,7 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         self._watchdog.beat(self._batch, "recovering")
-        drift.warm_up()
-        join.warm_up()
-        progress.warm_up()
-        gate.warm_up()
-        pair.warm_up()
+        warm.warm_up()
         self._lock.check()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)

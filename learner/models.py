@@ -132,9 +132,3 @@ def warm_up(name: str) -> None:
         entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
     finally:
         notice.cancel()
-
-
-if __name__ == "__main__":
-    join.warm_up()
-    for each in REGISTRY:
-        warm_up(each)
