@@ -19,7 +19,6 @@ from learner.classifier import Classifier
 from learner.foreign import LIBRARIES, check_allowed, is_foreign
 from learner.linear import Linear, LinearSettings
 from learner.tree import Tree, TreeSettings
-from stream import join
 from stream.errors import ConfigError
 
 

@@ -22,7 +22,9 @@ from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
 from tests import chromium
+from tests.faults.stage import SqliteStage
 from tests.test_api import Place, running
+from tests.test_snapshots_api import learn
 from tests.waiting import wait_until
 
 SCHEMES = ["light", "dark"]
@@ -440,7 +442,7 @@ class TestKey:
             expect(page.locator("#queue-body")).to_contain_text("may predict, and this needs label")
             expect(page.locator("#recent-list")).to_contain_text("may predict, and this needs label")
         else:
-            expect(page.locator("#teach-note")).to_contain_text("The model now says spam")
+            expect(page.locator("#teach-note")).to_contain_text("Sent; not learned yet")
             expect(page.locator("#queue-body")).not_to_contain_text("this needs")
 
         expect(page.locator("#snapshots-table tbody tr")).to_have_count(1)
@@ -649,13 +651,12 @@ class Guarded(NamedTuple):
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    place = Place(tmp_path)
-    place.publish()
-    place.report()
     made = {role: keys.new_key(role.name.lower(), role) for role in keys.Role if role}
-    keys.save(place.stream.data / keys.FILE, [key for _, key in made.values()])
-    with running(place.stream, max_wait_s=0.2) as url:
-        yield Guarded(url, {role: secret for role, (secret, _) in made.items()})
+    with closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        learn(stage, 10)  # and there is a snapshot; no learner is at work any more
+        keys.save(stage.stream.data / keys.FILE, [key for _, key in made.values()])
+        with running(stage.stream, max_wait_s=0.2) as url:
+            yield Guarded(url, {role: secret for role, (secret, _) in made.items()})
 
 
 def _renewed(page: Page, reached: list[str]) -> list[int]:
