@@ -101,24 +101,22 @@ class Entry:
         at = self._get(SCORES_AT)
         return self._store.scores[at : at + self._get(N_SCORES)].tobytes()
 
-    def come(self, n_scores: int) -> None:
+    def come(self, score_bytes: int) -> None:
         """Note that the message itself came, and make room for its scores."""
         self._store.now[self.row] |= CAME
-        self._store.reserve(self.row, n_scores)
-
-    def grow(self, n_bytes: int) -> None:
-        """Note that it weighs more."""
-        self._store.note(self.row, {GROWN: self._noted(GROWN) + n_bytes})
+        self._store.reserve(self.row, score_bytes // 4)
+        self._store.note(self.row, {GROWN: self._noted(GROWN) + score_bytes})
 
     def set_label(self, label: str) -> None:
         """Note the label that is learned."""
         raw = label.encode()
         self._store.note(self.row, {LABEL_AT: self._store.keep(raw), LABEL_SIZE: len(raw)})
 
-    def set_feedback_ids(self, ids: tuple[str, ...]) -> None:
-        """Note the ids of labels."""
+    def set_feedback_ids(self, ids: tuple[str, ...], grown: int = 0) -> None:
+        """Note the ids of labels, and by how many bytes it weighs more."""
         raw = b"".join(map(_pack, ids))
-        self._store.note(self.row, {IDS_AT: self._store.keep(raw), IDS_SIZE: len(raw), N_IDS: len(ids)})
+        grown += self._noted(GROWN)
+        self._store.note(self.row, {IDS_AT: self._store.keep(raw), IDS_SIZE: len(raw), N_IDS: len(ids), GROWN: grown})
 
     def set_scores(self, scores: bytes) -> None:
         """Keep what was served: as many float32 as there is room for."""

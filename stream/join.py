@@ -135,8 +135,8 @@ class Window:
             self._pass(timestamp_ms)
             return None, ()
         else:
-            entry.come(score_bytes // 4)
-            self._grow(entry, score_bytes)
+            entry.come(score_bytes)
+            self._add(N_BYTES, score_bytes)
         self._pass(timestamp_ms)
         return entry, self._settle_early(key, entry) if self.early else ()
 
@@ -216,10 +216,6 @@ class Window:
         link(self.store.rows, self._join.columns, row)
         return Entry(self.store, row)
 
-    def _grow(self, entry: Entry, n_bytes: int) -> None:
-        entry.grow(n_bytes)
-        self._add(N_BYTES, n_bytes)
-
     def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> Labels:
         known = entry.label
         counts = self._join.counts
@@ -228,8 +224,9 @@ class Window:
             if feedback.id in ids:
                 counts.repeated += 1
                 return ()
-            entry.set_feedback_ids((*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id))
-            self._grow(entry, FEEDBACK_BYTES + 4 * len(feedback.id))
+            grown = FEEDBACK_BYTES + 4 * len(feedback.id)
+            entry.set_feedback_ids((*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id), grown)
+            self._add(N_BYTES, grown)
         if known is None:
             self._add(UNLABELLED, -1)
         elif known == feedback.label:
