@@ -8,7 +8,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     4. find each label's message, score what was served, learn
     5. append the batch's spans to the journal, durably
     6. only then let the outside see it: predictions, dead letters, drift alarms, a snapshot, the status
-    7. now and then a checkpoint: the state is copied and a new journal begins; then a thread, while the loop goes on,
+    7. now and then a checkpoint: the state is copied and a new journal begun; then a thread, while the loop goes on,
        waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
        checkpoints and journals go                               (learner/saver.py)
 
@@ -21,7 +21,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     a. the newest checkpoint whose checksums hold, or a first, empty one; what lies there is made durable first, since
        who wrote it may have been killed before its fsync; what the log no longer has of what came after is counted,
        and has to be accepted (learner/positions.py)
-    b. its journals' spans from the log, applied in their order
+    b. its journals' spans from the log, applied in their order (learner/recovery.py, c too)
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
 

@@ -253,7 +253,8 @@ class Store:
 
     def note(self, row: int, values: dict[int, int]) -> None:
         """Change columns of a row's note."""
-        self.ensure(1, 0, 0)
+        if self.used[NOTES] == len(self.notes):
+            self.notes = _longer(self.notes, 2 * len(self.notes))
         note = add_note(self.now, self.notes, self.used, row)
         for column, value in values.items():
             self.notes[note, column] = value
