@@ -10,6 +10,7 @@ COPY pyproject.toml README.md LICENSE driftline.py /src/
 COPY stream /src/stream
 COPY learner /src/learner
 COPY api /src/api
+COPY cli /src/cli
 RUN /opt/driftline/bin/pip install --no-deps --no-build-isolation /src \
     && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.models \
     && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.drift
