@@ -1,9 +1,11 @@
-"""What several test files share: compiled kernels, and a real Kafka."""
+"""What several test files share: compiled kernels, a real Kafka, and an empty log of each kind."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import hypothesis
 import pytest
@@ -15,6 +17,8 @@ from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
 from learner.models import warm_up
 from learner.settings import DEFAULT_MODEL
+from stream.settings import StreamSettings
+from tests.faults.stage import KafkaStage, SqliteStage, Stage
 
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
 # looked for on the machines of those who can look at what they find.
@@ -68,3 +72,17 @@ def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
     broker = start_or_skip(tmp_path / "kafka")
     yield broker
     end_broker(broker)
+
+
+@pytest.fixture(params=["sqlite", "kafka"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Give an empty log of one partition."""
+    stage: Stage
+    if request.param == "sqlite":
+        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
+    else:
+        broker = request.getfixturevalue("kafka")
+        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
+        stage = KafkaStage(stream, broker)
+    with contextlib.closing(stage):
+        yield stage
