@@ -21,7 +21,7 @@ from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
 from tests import chromium
-from tests.test_api import Place, running
+from tests.place import Place, running
 from tests.waiting import wait_until
 
 SCHEMES = ["light", "dark"]
