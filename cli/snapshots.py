@@ -104,14 +104,15 @@ def _list(versions: "Versions", as_json: bool) -> None:
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("version", "created", "model", "labels learned", "accuracy", "log loss", ""):
-        table.add_column(heading, justify="right" if heading in {"labels learned", "accuracy", "log loss"} else "left")
+        numeric = heading in {"labels learned", "accuracy", "log loss"}
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for each in found:
         recent = each["recent"]
         marks = ["[bold]served[/bold]"] * each["active"] + [f"pinned {escape(each['name'])}".strip()] * each["pinned"]
         scores = (f"{recent['accuracy']:.4f}", f"{recent['log_loss']:.4f}") if recent["labels"] else ("", "")
         model, learned = escape(each["model"]), f"{each['labels_learned']:,}"
         table.add_row(each["version"], each["created_at"], model, learned, *scores, ", ".join(marks))
-    console.print(table)
+    console.print(table, soft_wrap=False)
     console.print("Accuracy and log loss: of predictions as served, over the last 1,000 labels then.", style="dim")
     console.print(f"Served: {'pinned to ' + active if active else 'the latest'}.")
 
@@ -126,4 +127,4 @@ def _show(versions: "Versions", version: str, as_json: bool) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for field, value in found.items():
         table.add_row(field, escape(str(value)))
-    terminal().print(table)
+    terminal().print(table, soft_wrap=False)
