@@ -6,11 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner import models
-from learner.bayes import count_and_score
-from learner.blend import blend_and_learn
 from learner.experts import MAX_REPEATS
-from learner.linear import Linear, LinearSettings, score_and_learn
+from learner.linear import Linear, LinearSettings
 from tests.test_classifiers import CLASSIFIERS, assert_probabilities, content, make_classifier, rows, run, taught
 
 
@@ -57,14 +54,3 @@ def test_a_weight_that_is_none_is_refused(weight: float) -> None:
     assert classifier.n_refused == 1
     assert classifier.predict_proba_one("a") == {"x": 0.0}
     assert not classifier.state()["slots"].any()
-
-
-def test_there_is_one_compiled_kernel() -> None:
-    models.warm_up("linear")
-    for spec in ("linear", *CLASSIFIERS):
-        classifier = make_classifier(spec)
-        run(classifier, [])
-        taught(classifier)
-        classifier.predict_many(["a"])
-    for kernel in (score_and_learn, count_and_score, blend_and_learn):
-        assert len(kernel.signatures) == 1
