@@ -13,6 +13,7 @@ COPY pyproject.toml README.md LICENSE driftline.py /src/
 COPY stream /src/stream
 COPY learner /src/learner
 COPY api /src/api
+COPY cli /src/cli
 RUN python3 -m venv --without-pip /opt/driftline \
     && python3 -m pip --python /opt/driftline/bin/python install --no-index --find-links /wheels /src \
     && find /opt/driftline -type d -name tests -prune -exec rm -r {} + \

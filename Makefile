@@ -12,14 +12,19 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test torture lint bench pictures lock clean
+.PHONY: run test kernels torture lint bench pictures lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
 	$(BIN)/driftline up
 
-test: lint
-	$(BIN)/python -m pytest
+# Two files at a time, in their order: the long ones come first. The kernels are compiled while the linters read.
+test: .venv/test.done
+	@$(MAKE) --no-print-directory -j 2 lint kernels
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+kernels: .venv/run.done
+	$(BIN)/python -m learner.warm
 
 torture: .venv/test.done
 	@rm -f torture.jsonl

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import keys
 from api.client import Client, Label
 from stream.settings import StreamSettings
-from tests.test_api import running
+from tests.place import running
 from tests.test_client import learning
 from tests.test_end_to_end import free_port
 from tests.waiting import wait_until

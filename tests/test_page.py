@@ -23,7 +23,7 @@ from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
 from tests import chromium
 from tests.faults.stage import SqliteStage
-from tests.test_api import Place, running
+from tests.place import Place, running
 from tests.test_snapshots_api import learn
 from tests.waiting import wait_until
 
