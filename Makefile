@@ -12,14 +12,19 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test torture lint bench pictures lock clean
+.PHONY: run test kernels torture lint bench pictures lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
 	$(BIN)/driftline up
 
-test: lint
-	$(BIN)/python -m pytest
+# Two files at a time, in their order: the long ones come first. The kernels are compiled while the linters read.
+test: .venv/test.done
+	@$(MAKE) --no-print-directory -j 2 lint kernels
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+kernels: .venv/run.done
+	$(BIN)/python -m learner.warm
 
 torture: .venv/test.done
 	@rm -f torture.jsonl
@@ -68,8 +73,8 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group build --output-file requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --output-file requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:
 	rm -rf .venv .venv-bench .venv-bench38 .pytest_cache .mypy_cache .ruff_cache .hypothesis

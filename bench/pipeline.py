@@ -23,7 +23,6 @@ import confluent_kafka as ck
 
 from bench.streams import cut_to_length, make_stream
 from learner import service
-from learner.service import Advance
 from learner.settings import LearnerSettings
 from learner.status import Status
 from stream import kafka_log
@@ -195,8 +194,8 @@ def learn(stream: StreamSettings, n_records: int, *, predictions: bool) -> Run:
         nonlocal start, cpu
         start, cpu = time.monotonic(), time.process_time()
 
-    def advanced(advance: Advance) -> None:
-        while len(ends) <= 10 and 10 * advance.done >= advance.total * len(ends):
+    def advanced(done: int, total: int) -> None:
+        while len(ends) <= 10 and 10 * done >= total * len(ends):
             ends.append(time.process_time())
 
     options: dict[str, Any] = {"model": MODEL, "predictions": predictions}

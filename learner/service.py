@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from learner import rebuild
 from learner.health import Health
@@ -35,13 +35,6 @@ RETRY_S: Final = 1.0
 GC_THRESHOLD: Final = 50_000
 
 
-class Advance(NamedTuple):
-    """How far a learner is: records applied, and how many there were to apply when it started."""
-
-    done: int
-    total: int
-
-
 def learn(
     stream: StreamSettings,
     settings: LearnerSettings,
@@ -49,7 +42,7 @@ def learn(
     stop_at_end: bool = False,
     on_replay: Callable[[int, int], None] | None = None,
     on_start: Callable[[Status], None] | None = None,
-    on_advance: Callable[[Advance], None] | None = None,
+    on_advance: Callable[[int, int], None] | None = None,
 ) -> Status:
     """Learn until told to stop; return the last status.
 
@@ -58,7 +51,7 @@ def learn(
     stop_at_end : end when all that was in the log at the start is learned
     on_replay : called while it recovers, with the batches replayed so far and how many there are
     on_start : called once recovery is over
-    on_advance : called between batches
+    on_advance : called between batches, with the records applied so far and how many there were at the start
 
     Raises
     ------
@@ -168,7 +161,7 @@ def _run(
     stream: StreamSettings,
     stopped: Callable[[], bool],
     stop_at_end: bool,
-    on_advance: Callable[[Advance], None] | None,
+    on_advance: Callable[[int, int], None] | None,
 ) -> None:
     marks = log.watermarks(stream.topics[:2])
     before = learner.positions
@@ -176,7 +169,7 @@ def _run(
 
     def stop() -> bool:
         if on_advance is not None:
-            on_advance(Advance(sum(learner.positions.values()) - sum(before.values()), total))
+            on_advance(sum(learner.positions.values()) - sum(before.values()), total)
         return stopped()
 
     learner.run(stop, marks if stop_at_end else None)

@@ -1,10 +1,14 @@
-"""What several test files share: compiled kernels, and a real Kafka."""
+"""What several test files share: compiled kernels, a real Kafka, an empty log of each kind, and an API."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import httpx
 import hypothesis
 import pytest
 
@@ -15,6 +19,10 @@ from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
 from learner.models import warm_up
 from learner.settings import DEFAULT_MODEL
+from stream.log import Log, open_log
+from stream.settings import StreamSettings
+from tests.faults.stage import KafkaStage, SqliteStage, Stage
+from tests.place import Api, Place, running
 
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
 # looked for on the machines of those who can look at what they find.
@@ -68,3 +76,60 @@ def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
     broker = start_or_skip(tmp_path / "kafka")
     yield broker
     end_broker(broker)
+
+
+@pytest.fixture(params=["sqlite", "kafka"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Give an empty log of one partition."""
+    stage: Stage
+    if request.param == "sqlite":
+        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
+    else:
+        broker = request.getfixturevalue("kafka")
+        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
+        stage = KafkaStage(stream, broker)
+    with contextlib.closing(stage):
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Give an API that has a model; the tests of a file share it."""
+    place = Place(tmp_path_factory.mktemp("api"), partitions=2)
+    place.publish()
+    place.report()
+    # What schemathesis asks for may wait for labels that never come.
+    with running(place.stream, max_wait_s=0.05) as url, httpx.Client(base_url=url, timeout=30) as http:
+        yield Api(place, url, http)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Give a place of this test's own."""
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Give a prefix that no other test's topics have."""
+    return f"t{uuid4().hex[:12]}."
+
+
+@pytest.fixture
+def topic(prefix: str) -> str:
+    """Give the name of this test's topic."""
+    return prefix + "messages"
+
+
+@pytest.fixture
+def opened(prefix: str) -> Iterator[Callable[..., Log]]:
+    """Open logs that are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def opener(url: str, **options: Any) -> Log:
+            settings = StreamSettings(log=url, prefix=prefix, **options)
+            log = open_log(settings)
+            stack.callback(log.close)
+            return log
+
+        yield opener

@@ -31,7 +31,7 @@ from api.settings import ApiSettings
 from learner.snapshot import list_snapshots
 from stream.errors import ConfigError
 from stream.settings import StreamSettings
-from tests.test_api import TEXTS, Place, address, exchange, get, post, read_all, refusal, running
+from tests.place import TEXTS, Place, address, exchange, get, post, read_all, refusal, running
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent

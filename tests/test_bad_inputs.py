@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.bad_inputs import APPENDS, BODIES, HTTP, LENGTHS, MAX_BODY_BYTES, MAX_TEXT_CHARS, Bad, request
-from tests.test_api import Place, address, get, running
+from tests.place import Place, address, get, running
 
 DOCS = Path(__file__).parent.parent / "docs" / "bad-inputs.md"
 QUIET_S = 0.1  # after an answer nothing more is waited for

@@ -1,14 +1,12 @@
 """One set of checks over every learner: a new classifier is added to CLASSIFIERS and gets them all."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,19 +14,15 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
 
-from learner import mixer, models
-from learner.bayes import Bayes, BayesSettings, count_and_score
-from learner.blend import BlendSettings, blend_and_learn
+from learner import models
+from learner.bayes import count_and_score
+from learner.blend import blend_and_learn
 from learner.classifier import Classifier, Scores, TooManyLabels
-from learner.experts import MAX_REPEATS
-from learner.linear import Linear, LinearSettings, score_and_learn
-from learner.models import REGISTRY
-from learner.text import TextSettings
-from stream.errors import ConfigError, StateError
+from learner.linear import score_and_learn
+from stream.errors import StateError
 
 make_classifier = partial(models.make_classifier, allow_pickle=True)
 build = partial(models.build, allow_pickle=True)
-
 # Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.
 FOREIGN = [
     "river:naive_bayes.MultinomialNB?text.bits=12&max_labels=5",
@@ -46,7 +40,6 @@ CLASSIFIERS = [
     "blend?bits=18&max_labels=600",
     "blend?bits=18&max_labels=600&chars=0",
 ]
-
 WORDS = [
     *("free", "money", "now", "meeting", "at", "noon", "please", "call", "win", "prize", "lunch", "report"),
     *("字漢", "ไทย", "👍", "!!!", "don't"),
@@ -68,9 +61,7 @@ HOSTILE = [
     " ".join(str(i) for i in range(50_000)),
     "%s %n {0} ${x} <script>",
 ]
-
 ours = pytest.mark.parametrize("spec", CLASSIFIERS, indirect=True)
-
 texts = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
 rows = st.lists(
     st.tuples(texts, st.sampled_from(["a", "b", "c", None]), st.sampled_from([0.25, 1.0, 1.0, 2.5, 1e6])), max_size=30
@@ -349,17 +340,23 @@ def test_as_good_as_scikit_learn_on_a_generated_stream(spec: str) -> None:
     scores = run(classifier, [(text, label, 1.0) for text, label in zip(batch, labels, strict=True)])
     targets = np.array([classifier.labels.index(label) for label in labels])
     ours = (scores.argmax(axis=1) == targets)[50:].mean()
-    vectors = HashingVectorizer(n_features=2**18, ngram_range=(1, 2)).transform(batch)
+    assert 0.75 < ours < 0.999
+    # Without n-grams a little behind, where nearly all pairs are noise; another seed moves it by half a point.
+    assert ours > accuracy_of_scikit_learn() - 0.015
+
+
+@cache
+def accuracy_of_scikit_learn() -> float:
+    batch, labels = generated(3000, 5)
+    vectors, targets = HashingVectorizer(n_features=2**18, ngram_range=(1, 2)).transform(batch), np.array(labels)
     model = SGDClassifier(loss="log_loss", random_state=0)
     right = 0
     for start in range(0, 3000, 50):
         part = slice(start, start + 50)
         if start:
-            right += (model.predict(vectors[part]) == targets[part]).sum()
-        model.partial_fit(vectors[part], targets[part], classes=range(5))
-    assert 0.75 < ours < 0.999
-    # Without n-grams a little behind, where nearly all pairs are noise; another seed moves it by half a point.
-    assert ours > right / 2950 - 0.015
+            right += int((model.predict(vectors[part]) == targets[part]).sum())
+        model.partial_fit(vectors[part], targets[part], classes=np.unique(targets))
+    return right / 2950
 
 
 @ours
@@ -372,134 +369,12 @@ def test_a_turned_concept_is_learned_anew(classifier: Classifier) -> None:
     assert np.mean([p == label for p, label in zip(predicted, turned[7500:], strict=True)]) > 0.85
 
 
-# Specifications.
-
-
 def test_a_classifier_is_built_again_from_its_config_and_its_spec(spec: str, classifier: Classifier) -> None:
     config = json.loads(json.dumps(classifier.config()))
     again = build(config["classifier"], config)
     assert again.config() == classifier.config()
     assert again.spec == classifier.spec == make_classifier(classifier.spec).spec
     assert content(taught(again)) == content(taught(classifier)) == content(taught(make_classifier(spec)))
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("", "linear"),
-        ("nothing", "there are .*linear"),
-        ("linear?colour=red", "bits.*rate"),
-        ("linear?bits", "setting=value"),
-        ("linear?bits=", "whole number"),
-        ("linear?bits=20&bits=21", "twice"),
-        ("linear?bits=2.5", "whole number"),
-        ("linear?bits=99", "8 to 30"),
-        ("linear?bits=8&max_labels=65", "64"),
-        ("linear?rate=nan", "a number"),
-        ("linear?rate=inf", "a number"),
-        ("linear?rate=0", "above 0"),
-        ("linear?rate=fast", "a number"),
-        ("linear?decay=1", "under 1"),
-        ("linear?chars_weight=0", "above 0"),
-        ("linear?chars=maybe", "1 or 0"),
-        ("linear?chars_min=9", "in this order"),
-        ("linear?max_chars=0", "1 to"),
-        ("bayes?alpha=0", "0.001 to 10"),
-        ("bayes?flatten=2", "0 to 1"),
-        ("bayes?half_life=1", "10 to"),
-        ("bayes?bits=7", "8 to 30"),
-        ("blend?bits=8&max_labels=17", "16"),
-        ("blend?half_life=-1", "10 to"),
-        ("blend?chars_step=0", "1 to 16"),
-    ],
-)
-def test_a_spec_that_cannot_be_meant(spec: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_classifier(spec)
-
-
-@pytest.mark.parametrize("settings", [{"bits": 20.0}, {"bits": True}, {"chars": 2}, {"rate": None}])
-def test_a_config_of_other_types_is_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
-        build("linear", settings)
-
-
-def test_every_name_makes_a_classifier() -> None:
-    for name in REGISTRY:
-        assert make_classifier(name).spec == name
-
-
-# The linear classifier, beside a plain version of it.
-
-
-def test_the_defaults_are_part_of_the_format() -> None:
-    """A checkpoint names only what differs from these: to change one is to change the format's version."""
-    assert dataclasses.asdict(LinearSettings()) == {
-        "pairs": True,
-        "chars": True,
-        "chars_min": 3,
-        "chars_max": 5,
-        "max_chars": 8192,
-        "max_features": 32768,
-        "bits": 22,
-        "rate": 0.5,
-        "chars_weight": 0.4,
-        "decay": 1e-4,
-        "max_labels": 1000,
-    }
-
-
-def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
-    text = dataclasses.asdict(TextSettings())
-    bayes = {"bits": 22, "alpha": 0.1, "flatten": 0.7, "half_life": 5000.0, "complement": False, "max_labels": 1000}
-    assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
-    blend = {"chars_min": 2, "chars_max": 4, "chars_step": 2, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
-    assert dataclasses.asdict(BlendSettings()) == {**text, **blend}
-
-
-@settings(deadline=None, max_examples=60)
-@given(rows, st.booleans(), st.integers(8, 12))
-def test_linear_equals_the_plain_version(batch: list[tuple[str, str | None, float]], chars: bool, bits: int) -> None:
-    options = LinearSettings(bits=bits, max_labels=20, chars=chars, decay=0.01)
-    fast, plain = Linear(options), oracles.OracleLinear(options)
-    for text, label, weight in batch:
-        target = -1 if label is None else fast.label_index(label)
-        scores = run(fast, [(text, label, weight)])[0]
-        expected = plain.score_and_learn(text, target, min(weight, MAX_REPEATS + 1))
-        np.testing.assert_allclose(scores, [expected.get(k, 0) for k in range(len(scores))], atol=2e-3)
-    slots = fast.state()["slots"]
-    assert set(np.flatnonzero(slots[:, 1])) <= set(plain.sums)
-    np.testing.assert_allclose(slots[list(plain.sums), 1], list(plain.sums.values()), rtol=2e-2, atol=1e-4)
-
-
-def test_weight_two_is_twice() -> None:
-    once, twice = taught(make_classifier(CLASSIFIERS[0])), taught(make_classifier(CLASSIFIERS[0]))
-    once.learn_one("quite new", "label0", 2.0)
-    twice.learn_many(["quite new"] * 2, ["label0"] * 2)
-    twice.state()["sketch_texts"][0] -= 1  # which counts texts, whatever their weight
-    assert content(once) == content(twice)
-
-
-@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
-def test_a_score_that_is_not_finite_is_refused_and_counted(damage: float) -> None:
-    classifier = Linear(LinearSettings(bits=12, max_labels=10))
-    classifier.learn_many(["a", "b"], ["x", "y"])
-    classifier.state()["slots"][:, 0] = damage
-    before = classifier.state()["slots"].tobytes()
-    assert_probabilities(classifier.predict_proba_many(["a", "c"]))
-    assert classifier.n_refused == 0
-    classifier.learn_many(["a", "c"], ["x", "y"])
-    assert classifier.n_refused == 2
-    assert classifier.state()["slots"].tobytes() == before
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
-def test_a_weight_that_is_none_is_refused(weight: float) -> None:
-    classifier = Linear(LinearSettings(bits=12, max_labels=10))
-    classifier.learn_one("a", "x", weight)
-    assert classifier.n_refused == 1
-    assert classifier.predict_proba_one("a") == {"x": 0.0}
-    assert not classifier.state()["slots"].any()
 
 
 def test_there_is_one_compiled_kernel() -> None:
@@ -511,105 +386,3 @@ def test_there_is_one_compiled_kernel() -> None:
         classifier.predict_many(["a"])
     for kernel in (score_and_learn, count_and_score, blend_and_learn):
         assert len(kernel.signatures) == 1
-
-
-# Naive Bayes and the blend, beside plain versions of them.
-
-
-@settings(deadline=None, max_examples=60)
-@given(rows, st.booleans(), st.integers(8, 12), st.sampled_from([0.0, 10.0, 1000.0]), st.booleans())
-def test_bayes_equals_the_plain_version(
-    batch: list[tuple[str, str | None, float]], chars: bool, bits: int, half_life: float, complement: bool
-) -> None:
-    options = BayesSettings(bits=bits, max_labels=16, chars=chars, half_life=half_life, complement=complement)
-    fast, plain = Bayes(options), oracles.OracleBayes(options)
-    for text, label, weight in batch * 3:
-        target = -1 if label is None else fast.label_index(label)
-        scores = run(fast, [(text, label, weight)])[0]
-        expected = plain.score_and_learn(text, target, min(weight, MAX_REPEATS))
-        np.testing.assert_allclose(scores, [expected.get(k, 0) for k in range(len(scores))], atol=1e-3)
-
-
-def test_counts_that_were_divided_go_on() -> None:
-    """A half-life of 10 labels divides every 200; nothing that is remembered changes by it."""
-    options = BayesSettings(bits=12, max_labels=16, half_life=10.0)
-    fast, plain = Bayes(options), oracles.OracleBayes(options)
-    batch, labels = generated(500)
-    for text, label in zip(batch, labels, strict=True):
-        target = fast.label_index(label)
-        scores = run(fast, [(text, label, 1.0)])[0]
-        expected = plain.score_and_learn(text, target, 1.0)
-        np.testing.assert_allclose(scores, [expected.get(k, 0) for k in range(len(scores))], atol=1e-3)
-    assert 1 <= fast.state()["overall"][0] < 1e6
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32), st.integers(1, 7), st.integers(1, 60))
-def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) -> None:
-    rng = np.random.default_rng(seed)
-    n_experts = int(rng.integers(1, 8))
-    weights, covariances = mixer.first_weights(n_labels, [2 / n_experts] * n_experts)
-    factors, p, work = np.zeros(n_labels), np.zeros(n_labels, np.float32), np.empty((4, n_experts))
-    plain = oracles.OracleMixer(n_experts)
-    for _ in range(n):
-        known = (rng.random(n_labels) < 0.8).astype(np.uint8)
-        target, n_words, part = int(rng.integers(n_labels)), int(rng.integers(5000)), float(rng.uniform(0.1, 1))
-        known[target] = 1
-        logs = np.zeros((n_experts, n_labels), np.float32)
-        for expert in range(n_experts):
-            scores = rng.normal(0, 10, n_labels)
-            assert mixer.log_softmax(scores, known, n_labels, logs[expert], p)
-        contexts = mixer.choose_contexts(logs, n_words, known, n_labels)
-        mixer.mix(logs, known, n_labels, weights, factors, contexts, p)
-        columns = {label: logs[:, label].tolist() for label in range(n_labels) if known[label]}
-        expected = plain.mix(columns, n_words)
-        np.testing.assert_allclose(p, [expected.get(k, 0) for k in range(n_labels)], atol=1e-3)
-        mixer.learn_weights(logs, known, p, target, part, n_labels, weights, covariances, factors, contexts, work)
-        plain.learn(columns, n_words, target, part)
-
-
-@pytest.mark.parametrize(("name", "array"), [("bayes", "counts"), ("blend", "grams")])
-@pytest.mark.parametrize("damage", [np.nan, np.inf])
-@pytest.mark.parametrize("labels", [["x", "y"], ["x", "y", "z"]])
-def test_damaged_counts_are_refused_and_harm_nothing_else(
-    name: str, array: str, damage: float, labels: list[str]
-) -> None:
-    classifier = make_classifier(f"{name}?bits=12&max_labels=10")
-    classifier.learn_many(["a", "b", "c"][: len(labels)], labels)
-    counts = classifier.state()[array]
-    counts.reshape(len(counts), -1)[:, -1] = damage
-    before = content(classifier)
-    assert_probabilities(classifier.predict_proba_many(["a", "c"]))
-    assert content(classifier) == before
-    classifier.learn_many(["a", "c"], ["x", "y"])
-    assert classifier.state()["counters"][1] == 2
-
-
-def test_the_blend_is_better_than_its_parts_on_a_generated_stream() -> None:
-    """Topics shift slowly: what a word says changes every 4,000 texts for a third of the words."""
-    batch, labels = drifting(12_000)
-    right = {}
-    for spec in ("blend?bits=20", "linear?bits=20", "bayes?bits=20"):
-        classifier = make_classifier(spec)
-        scores = run(classifier, [(text, label, 1.0) for text, label in zip(batch, labels, strict=True)])
-        targets = np.array([classifier.labels.index(label) for label in labels])
-        right[spec] = (scores.argmax(axis=1) == targets).mean()
-    best, *others = right.values()
-    assert best > max(others), right
-
-
-def drifting(n: int, n_labels: int = 4, seed: int = 11) -> tuple[list[str], list[str]]:
-    """Return texts of 10 words; a word means one label at a time, and a third of them change it now and then."""
-    rng = np.random.default_rng(seed)
-    owners = rng.integers(0, n_labels, 600)
-    batch, labels = [], []
-    for number in range(n):
-        if number % 4000 == 3999:
-            changed = rng.random(600) < 1 / 3
-            owners[changed] = rng.integers(0, n_labels, changed.sum())
-        label = int(rng.integers(n_labels))
-        own = rng.choice(np.flatnonzero(owners == label), 3)
-        common = rng.integers(0, 600, 7)
-        batch.append(" ".join(f"w{word}" for word in rng.permutation(np.concatenate([own, common]))))
-        labels.append(f"label{label}")
-    return batch, labels

@@ -20,7 +20,7 @@ from learner.settings import LearnerSettings
 from stream.errors import ConfigError
 from stream.log import open_log
 from stream.settings import StreamSettings
-from tests.test_api import Place, post, read_all, refusal, running
+from tests.place import Place, post, read_all, refusal, running
 from tests.waiting import wait_until
 
 SPAM, HAM = "win a free prize now", "see you at lunch today"

@@ -22,7 +22,7 @@ from stream.files import Row
 from stream.log import open_log
 from stream.records import decode_feedback, decode_message
 from stream.settings import StreamSettings
-from tests.test_api import read_all
+from tests.place import read_all
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent

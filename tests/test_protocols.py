@@ -11,7 +11,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
-from tests.test_api import MAX_TEXT_CHARS, TEXTS, Api, Place, refusal, running
+from tests.place import MAX_TEXT_CHARS, TEXTS, Api, Place, refusal, running
 
 INFER = "/v2/models/driftline/infer"
 

@@ -4,17 +4,12 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from driftline import app
 from learner import rebuild
 from learner.rebuild import stage as build
 from learner.rebuilt import LeftOut
@@ -26,47 +21,18 @@ from stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.killed import killed_at
 from tests.faults.scene import TORTURE
-from tests.faults.stage import MODEL, START_MS, KafkaStage, SqliteStage, Stage, finish, learned, oracle, steps, text
+from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
 from tests.waiting import wait_until
 
 STRIDE = 1 if TORTURE else 3  # from one kill to the next, in changes of the disk
 
 
-@pytest.fixture(params=["sqlite", "kafka"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Give an empty log of one partition."""
-    stage: Stage
-    if request.param == "sqlite":
-        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
-    else:
-        broker = request.getfixturevalue("kafka")
-        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
-        stage = KafkaStage(stream, broker)
-    with contextlib.closing(stage):
-        yield stage
-
-
-def learn(stage: Stage, **options: Any) -> None:
-    """Learn to the end of the log, and write a checkpoint."""
-    with stage.learning(**options) as learner:
-        learner.run(lambda: False, stage.log.watermarks(stage.stream.topics[:2]))
-
-
-def arguments(stage: Stage, *more: str) -> list[str]:
-    stream = stage.stream
-    return ["--data", str(stream.data), "--log", stream.log_url, "--prefix", stream.prefix, *more]
-
-
-def command(stage: Stage, name: str, *more: str) -> Result:
-    return CliRunner(env={"COLUMNS": "300"}).invoke(app, [name, *arguments(stage, *more)])
-
-
 def rebuilt(stage: Stage, *more: str) -> str:
     """Build anew through the command line, prove what it gave, and return what it said."""
-    done = command(stage, "rebuild", *more)
+    done = stage.command("rebuild", *more)
     assert done.exit_code == 0, (done.output, done.exception)
     assert not (stage.stream.data / "rebuild").exists()
-    proved = command(stage, "verify", "--to", str(stage.checkpoints()[-1]))
+    proved = stage.command("verify", "--to", str(stage.checkpoints()[-1]))
     assert proved.exit_code == 0, proved.output
     assert "the model was built anew between them" in proved.stdout
     return done.stdout
@@ -82,18 +48,18 @@ def test_without_anything_left_out_it_is_the_model_of_a_fresh_learner(stage: Sta
     stage.add_partitions(3)
     for part in (range(30), range(30, 70)):
         stage.append(part)
-        learn(stage, batch_records=7)
+        stage.learn(batch_records=7)
     before, data = stage.newest().manifest, stage.stream.data
     assert "without 0 labels that were retracted" in rebuilt(stage)
     after, model = stage.newest().manifest, stage.model()
     assert after.positions == before.positions
     assert after.lineage != before.lineage
     stage.stream = stage.stream.model_copy(update={"data": tmp_path / "fresh"})
-    learn(stage, batch_records=50)
+    stage.learn(batch_records=50)
     assert stage.model() == model
     stage.stream = stage.stream.model_copy(update={"data": data})
     stage.append(range(70, 80))
-    learn(stage)
+    stage.learn()
     assert stage.newest().manifest.counts.labels_seen == 80
     assert stage.newest().manifest.lineage == after.lineage
 
@@ -105,11 +71,11 @@ def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path
     give(stage, 50, "a", op="retract")
     give(stage, 51, "a", op="retract")  # before its label: takes nothing out
     stage.append([51])
-    learn(stage)
+    stage.learn()
     assert stage.model() != oracle(tmp_path, range(20), [51])
     assert "without 1 labels that were retracted" in rebuilt(stage)
     assert stage.model() == oracle(tmp_path, range(20), [51])
-    found = command(stage, "status")
+    found = stage.command("status")
     assert "rebuilt" in found.stdout
     assert "1 labels that were retracted" in found.stdout
 
@@ -121,26 +87,26 @@ def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_
     give(stage, 52, "a", id="f1")
     give(stage, 53, "c")
     stage.append(range(10, 20))
-    learn(stage)
+    stage.learn()
     said = rebuilt(stage, "--exclude", "source=bot", "--exclude", "id=f1", "--exclude", "label=c", "--exclude", "id=7")
     assert "0 labels that were retracted and 4 that were left out (source=bot, id=f1, id=7, label=c)" in said
     assert stage.model() == oracle(tmp_path, range(7), range(8, 20))
     give(stage, 60, "b", source="bot")
-    learn(stage)
+    stage.learn()
     assert stage.newest().manifest.counts.labels_learned == 20
-    assert command(stage, "verify").exit_code == 0
+    assert stage.command("verify").exit_code == 0
 
 
 def test_until_a_time_it_is_the_model_of_then_and_learning_goes_on_from_now(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(40))
-    learn(stage)
+    stage.learn()
     moment = datetime.fromtimestamp((START_MS + 2 * 19 + 1) / 1000, UTC).isoformat()
     assert "and 20 that were left out" in rebuilt(stage, "--until", moment)
     assert stage.model() == oracle(tmp_path, range(20))
     assert stage.newest().manifest.counts.messages_seen == 40, "later messages may still be labelled"
     feedback = Feedback("30", "a")
     stage.log.append(stage.stream.topics.feedback, [NewRecord(b"30", encode(feedback), START_MS + 1000)])
-    learn(stage)
+    stage.learn()
     assert stage.newest().manifest.counts.labels_learned == 21
 
 
@@ -152,7 +118,7 @@ def test_messages_that_leave_after_that_time_are_not_learned_either(tmp_path: Pa
             stage.log.append(
                 "messages", [NewRecord(b"%d" % number, b'{"id":"n%d","text":"x y"}' % number, START_MS + 2 * number)]
             )
-        learn(stage, **rules)
+        stage.learn(**rules)
         assert stage.newest().manifest.counts.updates > 20
         rebuilt(stage, "--until", datetime.fromtimestamp((START_MS + 2 * 19 + 1) / 1000, UTC).isoformat())
         assert stage.newest().manifest.counts.updates == 20
@@ -161,7 +127,7 @@ def test_messages_that_leave_after_that_time_are_not_learned_either(tmp_path: Pa
 
 def test_another_model(stage: Stage) -> None:
     stage.append(range(30))
-    learn(stage)
+    stage.learn()
     said = rebuilt(stage, "--model", "bayes?bits=10&max_labels=4")
     assert "Start the learner with --model 'bayes?bits=10&max_labels=4' from now on, or without" in said
     assert stage.newest().manifest.config["classifier"] == "bayes"
@@ -170,7 +136,7 @@ def test_another_model(stage: Stage) -> None:
 
 def test_what_retention_dropped_is_counted(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
-    learn(stage)
+    stage.learn()
     for topic in stage.stream.topics[:2]:
         stage.drop_below(topic, 10)
     said = rebuilt(stage)
@@ -180,17 +146,17 @@ def test_what_retention_dropped_is_counted(stage: Stage, tmp_path: Path) -> None
 
 def test_into_another_directory(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
-    learn(stage)
+    stage.learn()
     before = stage.model()
     other = tmp_path / "other"
-    said = command(stage, "rebuild", "--into", str(other), "--exclude", "id=3").stdout
+    said = stage.command("rebuild", "--into", str(other), "--exclude", "id=3").stdout
     assert f"Learn on with it: driftline learn --data {other}" in said
     assert stage.model() == before
     stage.append(range(30, 40))
     stage.stream = stage.stream.model_copy(update={"data": other})
-    learn(stage)
+    stage.learn()
     assert stage.model() == oracle(tmp_path, range(3), range(4, 40))
-    again = command(stage, "rebuild", "--into", str(other))
+    again = stage.command("rebuild", "--into", str(other))
     assert "holds a model already" in str(again.exception)
 
 
@@ -214,7 +180,7 @@ def test_a_learner_at_work_takes_it_over_between_two_batches(stage: Stage, tmp_p
     assert sum(mark.high for mark in predictions.values()) == 70, "nothing was sent twice"
     assert stage.model() == oracle(tmp_path, range(3), range(4, 70))
     assert stage.newest().manifest.counts.labels_seen == 69
-    assert command(stage, "verify").exit_code == 0
+    assert stage.command("verify").exit_code == 0
 
 
 def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path) -> None:
@@ -237,7 +203,7 @@ def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path)
 def test_records_dropped_while_it_is_built_end_it(tmp_path: Path) -> None:
     with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
         stage.append(range(30))
-        learn(stage)
+        stage.learn()
         before = stage.model()
 
         def drop(done: int, total: int) -> None:
@@ -257,18 +223,18 @@ def test_options_that_cannot_be_meant(tmp_path: Path) -> None:
             (["--until", "tomorrow"], "write a time as 2026-01-31T12:00:00+01:00"),
             ([], "no learner has run there yet"),
         ):
-            assert why in str(command(stage, "rebuild", *more).exception)
+            assert why in str(stage.command("rebuild", *more).exception)
 
 
 def asked(stage: Stage, name: str, *more: str) -> None:
-    done = command(stage, name, *more)
+    done = stage.command(name, *more)
     assert done.exit_code == 0, done.exception
 
 
 def test_killed_before_any_change_of_the_disk_the_old_state_stays_or_the_new_one_is_there(tmp_path: Path) -> None:
     with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
         stage.append(range(40))
-        learn(stage)
+        stage.learn()
         old, new = stage.model(), oracle(tmp_path, range(3), range(4, 40))
         seen, turn = set(), 0
         stage.log.close()
@@ -284,15 +250,15 @@ def test_killed_before_any_change_of_the_disk_the_old_state_stays_or_the_new_one
         assert stage.model() == new
         stage.log = open_log(stage.stream)
         stage.append(range(40, 50))
-        learn(stage)
+        stage.learn()
         assert stage.model() == oracle(tmp_path, range(3), range(4, 50))
-        assert command(stage, "verify").exit_code in {0, 2}
+        assert stage.command("verify").exit_code in {0, 2}
 
 
 def test_a_learner_killed_while_it_takes_over_has_the_old_state_or_the_new_one(tmp_path: Path) -> None:
     with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
         stage.append(range(40))
-        learn(stage)
+        stage.learn()
         new = oracle(tmp_path, range(3), range(4, 45))
         build(stage.stream.data, stage.log, LeftOut(ids=["3"]))
         stage.append(range(40, 45))
@@ -310,7 +276,7 @@ def test_a_learner_killed_while_it_takes_over_has_the_old_state_or_the_new_one(t
 
 def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
-    program = [sys.executable, "-m", "driftline", "learn", "--model", MODEL, *arguments(stage)]
+    program = [sys.executable, "-m", "driftline", "learn", "--model", MODEL, *stage.flags()]
     with subprocess.Popen(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         try:
             wait_until(lambda: seen_by(stage) == 30, 60, "it learns")

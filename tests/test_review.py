@@ -24,7 +24,7 @@ from learner.settings import LearnerSettings
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, Prediction, decode_prediction, encode
 from stream.settings import StreamSettings
-from tests.test_api import Place, refusal, running
+from tests.place import Place, refusal, running
 
 MODEL = "linear?bits=14"
 WORDS = {"spam": ["prize", "winner", "cash", "claim"], "ham": ["lunch", "meeting", "home", "later"]}

@@ -13,7 +13,7 @@ import pytest
 from learner.versions import Versions
 from stream.settings import StreamSettings
 from tests.faults.stage import SqliteStage, finish, learned, steps, text
-from tests.test_api import refusal, running
+from tests.place import refusal, running
 from tests.waiting import wait_until
 
 

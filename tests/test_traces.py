@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from stream.settings import StreamSettings
-from tests.test_api import Place, running
+from tests.place import Place, running
 from tests.test_client import learning
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

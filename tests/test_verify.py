@@ -2,13 +2,10 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from driftline import app
@@ -17,23 +14,9 @@ from learner.verify import verify
 from stream.log import NewRecord
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
-from tests.faults.stage import KafkaStage, SqliteStage, Stage, finish, learned, steps
+from tests.faults.stage import SqliteStage, Stage, finish, learned, steps
 
 OFTEN = {"checkpoint_interval_s": 1e-6, "batch_records": 10}
-
-
-@pytest.fixture(params=["sqlite", "kafka"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Give an empty log of one partition."""
-    stage: Stage
-    if request.param == "sqlite":
-        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
-    else:
-        broker = request.getfixturevalue("kafka")
-        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
-        stage = KafkaStage(stream, broker)
-    with contextlib.closing(stage):
-        yield stage
 
 
 def learn(stage: Stage, n: int, **options: Any) -> None:
@@ -41,11 +24,6 @@ def learn(stage: Stage, n: int, **options: Any) -> None:
     with stage.learning(**options) as learner:
         steps(learner, learned(learner, n))
         finish(learner)
-
-
-def command(stage: Stage, *arguments: str) -> Result:
-    places = ["--data", str(stage.stream.data), "--log", stage.stream.log_url, "--prefix", stage.stream.prefix]
-    return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["verify", *places, *arguments])
 
 
 def three_checkpoints(stage: Stage) -> list[int]:
@@ -65,17 +43,17 @@ def test_every_neighbour_is_proved_across_restarts_options_and_crashes(stage: St
     learn(stage, 63, window_messages=30, expire_as="b")
     stage.append(range(70, 90))
     learn(stage, 83, predictions=False)
-    found = command(stage)
+    found = stage.command("verify")
     assert found.exit_code == 0, found.output
     a, b, c = stage.checkpoints()
     assert [line.split(":")[:2] for line in found.stdout.splitlines()] == [
         [f"checkpoint {a} to {b}", " the same"],
         [f"checkpoint {b} to {c}", " the same"],
     ]
-    across = command(stage, "--from", str(a), "--to", str(c))
+    across = stage.command("verify", "--from", str(a), "--to", str(c))
     assert across.exit_code == 0, across.output
     assert f"checkpoint {a} to {c}: the same: {c - a} batches" in across.stdout
-    assert command(stage, "--from", str(b)).stdout.count("the same") == 1
+    assert stage.command("verify", "--from", str(b)).stdout.count("the same") == 1
 
 
 def flip(path: Path, file: str) -> None:
@@ -92,7 +70,7 @@ def flip(path: Path, file: str) -> None:
 def test_a_flipped_bit_behind_valid_checksums_is_found(stage: Stage, file: str) -> None:
     a, b, c = three_checkpoints(stage)
     flip(path_of(stage.stream.data / "checkpoints", c), file)
-    found = command(stage)
+    found = stage.command("verify")
     assert found.exit_code == 1, found.output
     assert f"checkpoint {a} to {b}: the same" in found.stdout
     assert f"checkpoint {b} to {c}: differs: {file}" in found.stdout
@@ -102,7 +80,7 @@ def test_a_flipped_bit_behind_valid_checksums_is_found(stage: Stage, file: str) 
     path = path_of(stage.stream.data / "checkpoints", c)
     path.rename(path.with_name(f"moved-{c}"))  # as it says
     learn(stage, 60)
-    again = command(stage)
+    again = stage.command("verify")
     assert again.exit_code == 0, again.output
 
 
@@ -110,7 +88,7 @@ def test_a_damaged_checkpoint_is_named(stage: Stage) -> None:
     _, _, c = three_checkpoints(stage)
     model = path_of(stage.stream.data / "checkpoints", c) / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
-    found = command(stage)
+    found = stage.command("verify")
     assert found.exit_code == 1
     assert "damaged" in found.stdout
     assert "model.safetensors does not have the SHA-256" in found.stdout
@@ -120,18 +98,20 @@ def test_what_cannot_be_verified_is_said(stage: Stage) -> None:
     a, b, c = three_checkpoints(stage)
     feedback = stage.stream.topics.feedback
     stage.drop_below(feedback, 30)
-    found = command(stage)
+    found = stage.command("verify")
     assert found.exit_code == 2, found.output
     assert f"checkpoint {a} to {b}: cannot be verified: the log dropped records" in found.stdout
     assert f"{feedback}[0]: 10 records, offsets 20 to 29" in found.stdout
     assert f"checkpoint {b} to {c}: the same" in found.stdout
     for journal in (stage.stream.data / "journal").glob(f"{b:012d}-*.journal"):
         journal.unlink()
-    found = command(stage, "--from", str(b))
+    found = stage.command("verify", "--from", str(b))
     assert found.exit_code == 2
     assert "a journal is missing" in found.stdout
     for number in (a, b):
-        assert command(stage, "--from", str(a + 1), "--to", str(number)).exit_code == 2, "there is none of that number"
+        assert stage.command("verify", "--from", str(a + 1), "--to", str(number)).exit_code == 2, (
+            "there is none of that number"
+        )
 
 
 def test_losses_that_were_accepted_and_partitions_that_were_added(stage: Stage) -> None:
@@ -147,7 +127,7 @@ def test_losses_that_were_accepted_and_partitions_that_were_added(stage: Stage) 
     stage.add_partitions(3)
     stage.append(range(50, 80))
     learn(stage, 73)
-    found = command(stage)
+    found = stage.command("verify")
     assert found.exit_code == 0, found.output
     assert len(stage.newest().manifest.losses.recent) == 2
     assert len(stage.newest().windows) == 3
@@ -157,7 +137,7 @@ def test_records_taken_out_of_the_middle(tmp_path: Path) -> None:
     with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
         three_checkpoints(stage)
         stage.take_out("feedback", [25, 33])
-        found = command(stage)
+        found = stage.command("verify")
         assert found.exit_code == 2
         assert "feedback[0]: 2 records lost among offsets 2" in found.stdout
         assert found.stdout.count("the same") == 1
@@ -173,10 +153,10 @@ def test_records_taken_out_of_the_middle_and_accepted(tmp_path: Path) -> None:
         stage.take_out("feedback", [25, 33])
         learn(stage, 38, accept_loss=True)
         assert stage.newest().manifest.losses.records == 2
-        found = command(stage)
+        found = stage.command("verify")
         assert found.exit_code == 0, found.output
         stage.take_out("feedback", [27])
-        found = command(stage)
+        found = stage.command("verify")
         assert found.exit_code == 2
         assert "feedback[0]: 3 records lost among" in found.stdout
 
@@ -196,7 +176,7 @@ def test_beside_a_learner_that_drops_checkpoints_meanwhile(stage: Stage) -> None
         verdicts.append(verify(stage.stream.data, stage.log, a, b))
         finish(learner)
     assert [verdict.outcome for verdict in verdicts] == ["same", "gone"], verdicts
-    assert command(stage).exit_code == 0
+    assert stage.command("verify").exit_code == 0
 
 
 def test_a_log_or_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -205,7 +185,7 @@ def test_a_log_or_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> N
         with stage.learning() as learner:
             finish(learner)
         stage.log.append("feedback", [NewRecord(b"x", encode(Feedback("x", "a", text="y")))])
-        only_one = command(stage)
+        only_one = stage.command("verify")
         assert only_one.exit_code == 2
         nowhere = CliRunner().invoke(app, ["verify", "--data", str(tmp_path / "none")])
         assert nowhere.exit_code == 2

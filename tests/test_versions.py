@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from driftline import app
 from learner.checkpoint import path_of
 from learner.chosen import Chosen
 from learner.models import REGISTRY
@@ -40,12 +37,8 @@ def learn(stage: SqliteStage, *stops: int, **options: Any) -> list[str]:
     return [kept.version for kept in reversed(Versions(stage.stream.data).kept())]
 
 
-def command(stage: SqliteStage, *arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["snapshots", *arguments, "--data", str(stage.stream.data)])
-
-
 def asked(stage: SqliteStage, *arguments: str) -> None:
-    done = command(stage, *arguments)
+    done = stage.command("snapshots", *arguments)
     assert done.exit_code == 0, done.exception
 
 
@@ -83,14 +76,14 @@ def test_it_answers_as_the_model_did_then(stage: SqliteStage, name: str) -> None
 
 def test_their_number_and_bytes_are_bounded_and_pinned_and_served_ones_stay(stage: SqliteStage) -> None:
     first, second = learn(stage, 10, 20)
-    assert command(stage, "pin", first, "--name", "before the sale").exit_code == 0
-    assert command(stage, "rollback", second).exit_code == 0
+    assert stage.command("snapshots", "pin", first, "--name", "before the sale").exit_code == 0
+    assert stage.command("snapshots", "rollback", second).exit_code == 0
     versions = learn(stage, 30, 40, 50, 60, 70, keep_snapshots=2)
     assert versions[:2] == [first, second]
     assert len(versions) == 4
     assert [version.partition("-")[2] for version in versions[2:]] == ["30", "70"]
-    assert command(stage, "latest").exit_code == 0
-    assert command(stage, "unpin", first).exit_code == 0
+    assert stage.command("snapshots", "latest").exit_code == 0
+    assert stage.command("snapshots", "unpin", first).exit_code == 0
     left = learn(stage, 80, keep_snapshots=2)
     assert len(left) == 2
     one = Versions(stage.stream.data).kept()[0].n_bytes
@@ -118,10 +111,10 @@ def test_a_choice_holds_until_it_is_taken_back(stage: SqliteStage) -> None:
     chosen = Chosen(stage.stream.data)
     assert version_of(chosen) == third
     for version in (first, second, first):
-        said = command(stage, "rollback", version)
+        said = stage.command("snapshots", "rollback", version)
         assert f"Version {version}" in said.stdout
         assert (version_of(chosen), chosen.pinned_to) == (version, version)
-    assert f"pinned to {first}" in command(stage).stdout
+    assert f"pinned to {first}" in stage.command("snapshots").stdout
     stage.append(range(30, 40))
     with stage.learning() as learner:  # it starts, learns and publishes; the choice stays
         steps(learner, learned(learner, 40))
@@ -129,9 +122,9 @@ def test_a_choice_holds_until_it_is_taken_back(stage: SqliteStage) -> None:
         latest = learner.status("running").version
     assert version_of(chosen) == first
     assert version_of(Chosen(stage.stream.data)) == first, "after a restart, too"
-    status = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["status", "--data", str(stage.stream.data)])
+    status = stage.command("status")
     assert f"pinned to {first}" in status.stdout
-    assert json.loads(command(stage, "latest", "--json").stdout) == {"pinned_to": None}
+    assert json.loads(stage.command("snapshots", "latest", "--json").stdout) == {"pinned_to": None}
     assert (version_of(chosen), chosen.pinned_to) == (latest, None)
     assert len([path for path in (stage.stream.data / "snapshots").iterdir() if path.name.startswith("active-")]) == 1
 
@@ -150,15 +143,15 @@ def test_what_is_damaged_or_missing_is_refused_and_the_latest_is_served(stage: S
     for damage in (content[:-1], content[:100] + bytes([content[100] ^ 1]) + content[101:], b""):
         model.unlink()  # the checkpoint's stays whole
         model.write_bytes(damage)
-        refused = command(stage, "rollback", first)
+        refused = stage.command("snapshots", "rollback", first)
         assert isinstance(refused.exception, StateError)
         assert "is damaged" in str(refused.exception)
-    assert "no snapshot of version 'none-1' is kept" in str(command(stage, "rollback", "none-1").exception)
+    assert "no snapshot of version 'none-1' is kept" in str(stage.command("snapshots", "rollback", "none-1").exception)
     for odd in ("../checkpoints", "", ".", "a/b", "x" * 300):
-        assert "is no version" in str(command(stage, "show", odd).exception)
+        assert "is no version" in str(stage.command("snapshots", "show", odd).exception)
     chosen = Chosen(stage.stream.data)
     assert version_of(chosen) == third
-    assert command(stage, "rollback", second).exit_code == 0
+    assert stage.command("snapshots", "rollback", second).exit_code == 0
     (kept / second / "model.safetensors").unlink()
     assert (version_of(chosen), chosen.pinned_to) == (third, None)
     assert chosen.problem is not None
@@ -169,21 +162,21 @@ def test_what_is_damaged_or_missing_is_refused_and_the_latest_is_served(stage: S
 
 def test_list_and_show_as_json(stage: SqliteStage) -> None:
     first, second = learn(stage, 10, 20)
-    command(stage, "pin", first, "--name", "good")
-    found = json.loads(command(stage, "--json").stdout)
+    stage.command("snapshots", "pin", first, "--name", "good")
+    found = json.loads(stage.command("snapshots", "--json").stdout)
     assert found["pinned_to"] is None
     assert [(each["version"], each["pinned"], each["name"]) for each in found["snapshots"]] == [
         (second, False, ""),
         (first, True, "good"),
     ]
-    shown = json.loads(command(stage, "show", first, "--json").stdout)
+    shown = json.loads(stage.command("snapshots", "show", first, "--json").stdout)
     assert shown == found["snapshots"][1]
-    listed = command(stage).stdout
+    listed = stage.command("snapshots").stdout
     assert "pinned good" in listed
     assert "Served: the latest." in listed
-    assert "sha256" in command(stage, "show", first).stdout
-    assert "is pinned already" in str(command(stage, "pin", first).exception)
-    assert "name a version" in str(command(stage, "pin").exception)
+    assert "sha256" in stage.command("snapshots", "show", first).stdout
+    assert "is pinned already" in str(stage.command("snapshots", "pin", first).exception)
+    assert "name a version" in str(stage.command("snapshots", "pin").exception)
 
 
 def test_killed_before_any_change_of_the_disk_a_choice_is_the_old_or_the_new_one(stage: SqliteStage) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 
 import confluent_kafka as ck
 import safetensors.numpy
+from click.testing import Result
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from typer.testing import CliRunner
 
+from driftline import app
 from learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from learner.loop import Learner
 from learner.settings import LearnerSettings
@@ -71,6 +74,20 @@ class Stage:
             yield learner
         finally:
             learner.close()
+
+    def learn(self, **options: Any) -> Learner:
+        """Learn to the end of the log, write a checkpoint, and return the learner, closed."""
+        with self.learning(**options) as learner:
+            learner.run(lambda: False, self.log.watermarks(self.stream.topics[:2]))
+        return learner
+
+    def flags(self, *more: str) -> list[str]:
+        """Return a command's flags that name this log and this data directory, and more."""
+        return ["--data", str(self.stream.data), "--log", self.stream.log_url, "--prefix", self.stream.prefix, *more]
+
+    def command(self, name: str, *more: str) -> Result:
+        """Run a command of the command line here."""
+        return CliRunner(env={"COLUMNS": "300"}).invoke(app, [name, *self.flags(*more)])
 
     def checkpoints(self) -> list[int]:
         """Return the batches of those that are kept, oldest first."""
@@ -196,7 +213,6 @@ def oracle(tmp_path: Path, *parts: Iterable[int]) -> bytes:
     stage = SqliteStage(StreamSettings(data=data))
     for part in parts:
         stage.append(part)
-    with stage.learning() as learner:
-        learner.run(lambda: False, stage.log.watermarks(stage.stream.topics[:2]))
+    stage.learn()
     stage.close()
     return stage.model()

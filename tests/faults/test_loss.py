@@ -7,13 +7,10 @@ never disturbed and got exactly the records that are left.
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from typer.testing import CliRunner
 
-from driftline import app
 from learner import watch
 from learner.checkpoint import list_checkpoints
 from learner.loop import Learner
@@ -30,27 +27,6 @@ from tests.waiting import wait_until
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_S", 0.2)
     monkeypatch.setattr(watch, "MISSING_S", 0.1)
-
-
-@pytest.fixture(params=["sqlite", "kafka"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Give an empty log of one partition."""
-    stage: Stage
-    if request.param == "sqlite":
-        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
-    else:
-        broker = request.getfixturevalue("kafka")
-        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
-        stage = KafkaStage(stream, broker)
-    with contextlib.closing(stage):
-        yield stage
-
-
-def learn(stage: Stage, **options: Any) -> Learner:
-    """Learn to the end, write a checkpoint, and return the learner, closed."""
-    with stage.learning(**options) as learner:
-        learner.run(lambda: False, stage.log.watermarks(stage.stream.topics[:2]))
-    return learner
 
 
 def refused(stage: Stage, *reasons: str) -> None:
@@ -74,7 +50,7 @@ def losses(stage: Stage) -> dict[tuple[str, int], tuple[int, int, int, str]]:
 def test_records_dropped_before_they_were_learned(stage: Stage, tmp_path: Path) -> None:
     messages, feedback = stage.stream.topics[:2]
     stage.append(range(20))
-    learn(stage)
+    stage.learn()
     stage.append(range(20, 60))
     stage.drop_below(messages, 30)
     stage.drop_below(feedback, 45)
@@ -85,13 +61,13 @@ def test_records_dropped_before_they_were_learned(stage: Stage, tmp_path: Path) 
         "dropped by retention",
     )
     lineage = stage.newest().manifest.lineage
-    learner = learn(stage, accept_loss=True)
+    learner = stage.learn(accept_loss=True)
     assert stage.model() == oracle(tmp_path, range(20), range(45, 60))
     expected = {("messages", 0): (20, 30, 10, "retention"), ("feedback", 0): (20, 45, 25, "retention")}
     assert losses(stage) == expected
     assert learner.status("stopped").losses.by_topic == {messages: 10, feedback: 25}
     assert stage.newest().manifest.lineage == lineage, "no version stands for two models"
-    assert learn(stage).status("stopped").losses.losses == 2, "it was accepted once, and is not lost again"
+    assert stage.learn().status("stopped").losses.losses == 2, "it was accepted once, and is not lost again"
 
 
 def test_records_dropped_that_the_journal_would_replay(stage: Stage, tmp_path: Path) -> None:
@@ -104,7 +80,7 @@ def test_records_dropped_that_the_journal_would_replay(stage: Stage, tmp_path: P
         stage.drop_below(topic, 15)
     refused(stage, f"{feedback}[0]: 15 records lost, offsets 0 to 14 are gone")
     stage.append(range(40, 50))
-    learn(stage, accept_loss=True)
+    stage.learn(accept_loss=True)
     assert stage.model() == oracle(tmp_path, range(15, 50))
     assert losses(stage) == {
         ("messages", 0): (0, 15, 15, "retention"),
@@ -129,7 +105,7 @@ def test_a_crash_while_a_loss_is_accepted(stage: Stage, tmp_path: Path, monkeypa
         with pytest.raises(LogError, match="crashed"), stage.learning(accept_loss=True):
             pass
     refused(stage, "15 records lost")
-    learn(stage, accept_loss=True)
+    stage.learn(accept_loss=True)
     assert stage.model() == oracle(tmp_path, range(15, 40))
     assert stage.newest().manifest.losses.records == 30
 
@@ -144,7 +120,7 @@ def test_what_is_dropped_below_the_position_is_no_loss(stage: Stage, tmp_path: P
         steps(learner, lambda: stage.newest().manifest.counts.labels_learned == 40)
         stage.append(range(40, 50))
         steps(learner, learned(learner, 50))
-    learn(stage)
+    stage.learn()
     assert stage.model() == oracle(tmp_path, range(50))
     assert stage.newest().manifest.losses.losses == 0
 
@@ -153,7 +129,7 @@ def test_topics_deleted_and_made_again(stage: Stage, tmp_path: Path) -> None:
     """With more records than before, so that no offset gives it away."""
     messages, feedback = stage.stream.topics[:2]
     stage.append(range(40))
-    learn(stage)
+    stage.learn()
     stage.append(range(40, 45))
     with stage.learning(batch_records=2) as learner:
         steps(learner, learned(learner, 45))
@@ -164,21 +140,21 @@ def test_topics_deleted_and_made_again(stage: Stage, tmp_path: Path) -> None:
         f"{messages}[0]: 5 records lost, offsets 40 to 44 are gone (the topic was deleted and made again)",
         f"{feedback}[0]: 5 records lost",
     )
-    learn(stage, accept_loss=True)
+    stage.learn(accept_loss=True)
     assert stage.model() == oracle(tmp_path, range(40), range(100, 200))
     assert losses(stage) == {
         ("messages", 0): (40, 45, 5, "recreated"),
         ("feedback", 0): (40, 45, 5, "recreated"),
     }
     stage.append(range(200, 210))
-    learn(stage)
+    stage.learn()
     assert stage.newest().manifest.losses.losses == 2
 
 
 def test_fewer_partitions_are_refused(stage: Stage) -> None:
     stage.add_partitions(3)
     stage.append(range(10))
-    learn(stage)
+    stage.learn()
     stage.recreate(partitions=2)  # type: ignore[attr-defined]
     for options in ({}, {"accept_loss": True}):
         with pytest.raises(RecordsLost, match="has 2 partitions, it had 3"), stage.learning(**options):
@@ -194,7 +170,7 @@ def test_partitions_added_before_a_start(stage: Stage, tmp_path: Path) -> None:
     assert len(stage.log.describe(stage.stream.topics)[stage.stream.topics.feedback].watermarks) == 3
     with stage.learning(batch_records=7) as learner:  # crashes in the middle
         steps(learner, learned(learner, 50))
-    learn(stage)
+    stage.learn()
     assert stage.model() == oracle(tmp_path, range(80))
     assert len(stage.newest().windows) == stage.newest().manifest.rules.partitions == 3
     assert stage.newest().manifest.losses.losses == 0
@@ -221,7 +197,7 @@ def test_partitions_added_while_it_runs(stage: Stage, tmp_path: Path) -> None:
 def test_a_partition_that_was_added_and_has_lost_records(stage: Stage) -> None:
     """It begins at 0, not where it begins by now."""
     stage.append(range(5))
-    learn(stage)
+    stage.learn()
     stage.add_partitions(2)
     with contextlib.closing(open_log(stage.stream)) as fresh:  # which knows both partitions from the start
         stage.append(range(5, 60), fresh)
@@ -250,25 +226,23 @@ class TestSqlite:
 
     def test_the_command_line_says_what_to_do(self, stage: SqliteStage) -> None:
         stage.append(range(10))
-        learn(stage)
+        stage.learn()
         stage.append(range(10, 30))
         stage.drop_below(stage.stream.topics.feedback, 25)
-        arguments = ["learn", "--stop-at-end", "--data", str(stage.stream.data), "--log", stage.stream.log_url]
-        runner = CliRunner(env={"COLUMNS": "300"})
-        refusal = runner.invoke(app, arguments)
+        refusal = stage.command("learn", "--stop-at-end")
         assert isinstance(refusal.exception, RecordsLost)
         assert "feedback[0]: 15 records lost, offsets 10 to 24 are gone" in str(refusal.exception)
         found = read_status(stage.stream.data)
         assert found is not None
         assert (found.state, found.detail) == ("failed", str(refusal.exception))
-        accepted = runner.invoke(app, [*arguments, "--accept-loss"])
+        accepted = stage.command("learn", "--stop-at-end", "--accept-loss")
         assert accepted.exit_code == 0, accepted.output
         assert "15 records that the log no longer had; last feedback[0]: 15 records lost" in accepted.stdout
 
     def test_an_older_copy_was_put_back(self, stage: SqliteStage, tmp_path: Path) -> None:
         messages, feedback = stage.stream.topics[:2]
         stage.append(range(30))
-        learn(stage)
+        stage.learn()
         stage.append(range(30, 40))
         with stage.learning(batch_records=2) as learner:
             steps(learner, learned(learner, 40))
@@ -343,19 +317,19 @@ class TestSqlite:
             "compaction took them",
         )
         assert stage.log.watermarks(["predictions"]) == predictions, "nothing was sent of what could not be replayed"
-        learn(stage, accept_loss=True)
+        stage.learn(accept_loss=True)
         assert stage.model() == oracle(tmp_path, range(7), range(8, 19), range(21, 39))
         assert losses(stage) == {("messages", 0): (5, 10, 1, "compacted"), ("feedback", 0): (5, 40, 4, "compacted")}
         assert stage.newest().manifest.lineage != lineage, "versions that were served stood for other models"
         stage.append(range(40, 50))
-        assert learn(stage).status("stopped").losses.losses == 2
+        assert stage.learn().status("stopped").losses.losses == 2
         assert stage.newest().manifest.counts.labels_seen == 46
 
     def test_records_taken_out_before_they_were_read_stop_nothing(self, stage: SqliteStage) -> None:
         stage.append(range(10))
         stage.take_out(stage.stream.topics.feedback, range(8, 10))
         stage.take_out(stage.stream.topics.messages, range(10))
-        learner = learn(stage)
+        learner = stage.learn()
         assert set(learner.positions.values()) == {10}
         assert stage.newest().manifest.counts.labels_seen == 8
 
@@ -376,7 +350,7 @@ def test_kafka_compacts_a_topic_between_a_checkpoint_and_its_replay(kafka: str, 
         wait_until(lambda: offsets_of(stage, feedback).isdisjoint({7, 8}), 90, "the broker compacts the topic")
         gone = len(set(range(40)) - offsets_of(stage, feedback))
         refused(stage, f"{feedback}[0]: {gone} records lost among offsets 5 to ", "compaction took them")
-        learn(stage, accept_loss=True)
+        stage.learn(accept_loss=True)
         assert stage.newest().manifest.losses.records == gone
         assert stage.newest().manifest.counts.labels_learned == 40, "the newer ones are there"
 

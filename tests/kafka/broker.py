@@ -5,6 +5,7 @@ machine's Java (its jars resolved by Maven into jars/, once). Why the earlier on
 """
 
 import contextlib
+import fcntl
 import gc
 import os
 import re
@@ -309,9 +310,13 @@ def java() -> str:
 
 def jars() -> Path:
     """Return the directory of Kafka's jars, resolved by Maven where they are not there yet."""
-    pom = HERE / "pom.xml"
-    wanted = pom.read_bytes()
-    stamp = JARS / "pom.xml"
+    with (HERE / "pom.xml").open("rb") as pom:
+        fcntl.flock(pom, fcntl.LOCK_EX)  # of several test runs one resolves them, and none has them taken away
+        return _resolved(pom.read())
+
+
+def _resolved(wanted: bytes) -> Path:
+    pom, stamp = HERE / "pom.xml", JARS / "pom.xml"
     if stamp.exists() and stamp.read_bytes() == wanted:
         return JARS
     maven = shutil.which("mvn")
@@ -325,8 +330,7 @@ def jars() -> Path:
             raise NoKafka(f"Maven could not get Kafka's jars: {(done.stdout + done.stderr)[-500:]}")
         (fresh / "pom.xml").write_bytes(wanted)
         shutil.rmtree(JARS, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another test run was faster
-            fresh.rename(JARS)
+        fresh.rename(JARS)
     return JARS
 
 

@@ -1,0 +1,64 @@
+"""How are the API's keys kept? `driftline keys`: add, list, remove."""
+
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from api.settings import ApiSettings
+from cli.terminal import terminal
+from stream.errors import ConfigError
+from stream.flags import with_settings
+from stream.settings import StreamSettings
+
+app = typer.Typer(help="API keys: add, list, remove. A running API heeds them within a second.")
+
+
+@app.command("add")
+@with_settings
+def add(
+    name: Annotated[str, typer.Argument(help="Whose key it is; shows in log lines.")],
+    stream: StreamSettings,
+    api: ApiSettings,
+    role: Annotated[
+        Literal["predict", "label", "admin"],
+        typer.Option(help="predict asks; label also posts messages and labels; admin also changes what is served."),
+    ],
+) -> None:
+    """Make a key and print it, once: only its SHA-256 is kept."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    if any(key.name == name for key in known):
+        raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
+    secret, key = keys.new_key(name, keys.Role[role.upper()])
+    keys.save(path, [*known, key])
+    print(secret)
+    terminal(stderr=True).print(f"Kept in {escape(str(path))}: {key}")
+
+
+@app.command("list")
+@with_settings
+def list_all(stream: StreamSettings, api: ApiSettings) -> None:
+    """Print the keys as they are kept: SHA-256, role, name."""
+    from api import keys
+
+    for key in keys.read(keys.path_of(stream, api)):
+        print(key)
+
+
+@app.command("remove")
+@with_settings
+def remove(
+    name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings
+) -> None:
+    """Let a key no longer count."""
+    from api import keys
+
+    path = keys.path_of(stream, api)
+    known = keys.read(path)
+    left = [key for key in known if key.name != name]
+    if len(left) == len(known):
+        raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
+    keys.save(path, left)

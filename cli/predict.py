@@ -1,0 +1,74 @@
+"""Which label does a text get? `driftline predict`: by the data directory's snapshot, or by a running API."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from cli.terminal import terminal
+from stream.errors import ConfigError
+from stream.flags import with_settings
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from learner.snapshot import Snapshot
+
+
+@with_settings
+def predict(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="The texts to classify.")],
+    stream: StreamSettings,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Ask the API at this address.", show_default="offline, with the data directory's snapshot"),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="DRIFTLINE_KEY", help="API key for --url.", show_default="none")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
+    predictions = _ask(url, texts, key) if url else _predict_offline(stream, texts)
+    if as_json:
+        for prediction in predictions:
+            print(json.dumps(prediction, ensure_ascii=False))
+        return
+    console = terminal()
+    for text, prediction in zip(texts, predictions, strict=True):
+        console.print(f"[bold]{escape(prediction['label'])}[/bold]  {prediction['score']:.4f}  {escape(text)}")
+
+
+def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
+    from api.client import Client
+
+    with Client(url, key=key, timeout_s=10.0, tries=1) as client:
+        return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
+
+
+def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
+    snapshot = newest_snapshot(stream, "a running API with --url http://127.0.0.1:8000")
+    info, scores = snapshot.model.predict_proba_many(texts)
+    labels = info.labels
+    return [
+        {
+            "text": text,
+            "label": labels[int(row.argmax())],
+            "score": float(row.max()),
+            "scores": dict(zip(labels, row.tolist(), strict=True)),
+        }
+        for text, row in zip(texts, scores, strict=True)
+    ]
+
+
+def newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":
+    """Return the model that is served. Raises ConfigError, with what to do `instead`, where there is none."""
+    from learner.chosen import Chosen
+
+    snapshot = Chosen(stream.data, allow_pickle=stream.allow_pickle).look()
+    if snapshot is None:
+        raise ConfigError(
+            f"{stream.data} holds no snapshot: nothing was learned there yet. Name another --data, or {instead}"
+        )
+    return snapshot

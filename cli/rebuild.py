@@ -1,0 +1,119 @@
+"""How is the model built anew from the log? `driftline rebuild`."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from cli.terminal import bars, log_to_terminal, terminal
+from stream.errors import ConfigError
+from stream.flags import with_settings
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from learner.rebuilt import LeftOut
+    from stream.log import Log
+
+
+@contextmanager
+def log_to_read(stream: StreamSettings) -> "Iterator[Log]":
+    """Open a log that is there, without making one and without dropping what is old: that is for its owners to do."""
+    from stream.log import open_log
+    from stream.sqlite_file import sqlite_path
+
+    if stream.log_url.startswith("sqlite:") and not sqlite_path(stream.log_url).exists():
+        raise ConfigError(f"log: there is no file {sqlite_path(stream.log_url)}; name the learner's with --log")
+    never = {"retention_hours": 1e9, "retention_bytes": 1 << 62}
+    with closing(open_log(stream.model_copy(update=never))) as log:
+        yield log
+
+
+@with_settings
+def rebuild(
+    stream: StreamSettings,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Leave out labels whose records are younger: 2026-01-31, 2026-01-31T12:00+01:00 (or UTC).",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT=NAME",
+            help="Leave out labels by source=NAME, id=NAME (of the label or of its message) or label=NAME; "
+            "may be given several times.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="<str>", help="The new model's specification.", show_default="as it is")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="<path>", help="Leave the learner alone, and make a new data directory of it."),
+    ] = None,
+) -> None:
+    """Build the model anew from the log, without labels that were retracted, and put it in the old one's place.
+
+    The learner goes on meanwhile; when the new model has caught up with it, it takes over between two batches, at one
+    stroke. It begins with the log's first record, or what retention left. What is left out is left out of the past:
+    labels that come after the swap are learned, whoever sends them. With --until the model becomes what it was at that
+    time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
+    itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
+    """
+    from learner.rebuild import stage
+    from learner.service import take_over
+
+    left_out, console = _left_out(until, exclude or []), terminal()
+    log_to_terminal(logging.ERROR)
+    with log_to_read(stream) as log:
+        with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
+            rebuilt = stage(
+                stream.data,
+                log,
+                left_out,
+                model,
+                into=into,
+                allow_pickle=stream.allow_pickle,
+                on_look=looked,
+                on_records=replayed,
+            )
+        if into is None:
+            take_over(stream, log)
+    console.print(escape(f"Built {rebuilt}."))
+    for topic, n in rebuilt.missing.items():
+        if n:
+            console.print(escape(f"{topic}: {n:,} records were no longer in the log."), style="yellow")
+    if into is not None:
+        console.print(escape(f"Learn on with it: driftline learn --data {into} --log {stream.log_url}"))
+    else:
+        console.print(f"It took over as {rebuilt.lineage}; `driftline verify` proves it.")
+        if model is not None:
+            console.print(escape(f"Start the learner with --model {model!r} from now on, or without --model."))
+
+
+def _left_out(until: str | None, exclude: list[str]) -> "LeftOut":
+    from learner.rebuilt import LeftOut
+
+    names: dict[str, list[str]] = {"source": [], "id": [], "label": []}
+    for each in exclude:
+        kind, equals, name = each.partition("=")
+        if not equals or kind not in names or not name:
+            raise ConfigError(f"--exclude {each}: write source=NAME, id=NAME or label=NAME")
+        names[kind].append(name)
+    until_ms = None
+    if until is not None:
+        try:
+            time = datetime.fromisoformat(until)
+        except ValueError:
+            raise ConfigError(
+                f"--until {until}: write a time as 2026-01-31T12:00:00+01:00; without +01:00 it is UTC"
+            ) from None
+        until_ms = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    return LeftOut(until_ms=until_ms, sources=names["source"], ids=names["id"], labels=names["label"])

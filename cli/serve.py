@@ -1,0 +1,46 @@
+"""How does the API run alone? `driftline serve`, and what is shown once it is there."""
+
+import json
+
+from rich.markup import escape
+
+from api.settings import ApiSettings
+from cli.terminal import terminal
+from stream.flags import with_settings
+from stream.settings import StreamSettings
+
+
+@with_settings
+def serve(stream: StreamSettings, api: ApiSettings) -> None:
+    """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
+    from api.logs import to_stderr as log_to_stderr
+    from api.server import serve as serve_api
+
+    log_to_stderr()
+    serve_api(stream, api, on_ready=lambda started: print_banner(started.url, stream))
+
+
+def print_banner(url: str, stream: StreamSettings) -> None:
+    """Show where the API is, and what to do first."""
+    url = url.replace("0.0.0.0", "localhost")
+    post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
+    feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
+    terminal().print(
+        f"""
+[bold]Driftline is up[/bold] at [bold]{url}[/bold]  (open it in a browser; Ctrl-C stops it)
+
+Teach it a label, then ask it:
+  {post.format("feedback")} {_quoted(feedback)}
+  {post.format("predict")} {_quoted(json.dumps({"text": "Call now for your prize"}))}
+
+Or send a labelled file from a second shell:
+  driftline send FILE --label-delay 100
+
+API and its reference: {url}/docs    State of the model: {url}/model
+Log: {escape(stream.log_url)}    Data: {escape(str(stream.data.resolve()))}
+"""
+    )
+
+
+def _quoted(text: str) -> str:
+    return escape("'" + text + "'")

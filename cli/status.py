@@ -1,0 +1,87 @@
+"""What is the learner doing? `driftline status`; `driftline learn` ends with the same."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from cli.terminal import terminal
+from stream.errors import ConfigError
+from stream.flags import with_settings
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from learner.status import Status
+
+
+@with_settings
+def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
+    from learner.status import read_status
+    from learner.versions import Versions
+
+    found = read_status(stream.data)
+    if found is None:
+        raise ConfigError(
+            f"no learner has run on {stream.data} yet; start one with `driftline up`, or name another --data"
+        )
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_status(found, Versions(stream.data).active().version)
+    if not found.alive:
+        raise typer.Exit(1)
+
+
+def print_status(status: "Status", pinned_to: str | None = None) -> None:
+    """Print a status, a line a subject."""
+    from rich.table import Table
+
+    progress, counts, join = status.progress, status.counts, status.join
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    shown = "gone" if status.state in {"running", "waiting"} and not status.alive else status.state
+    rows: dict[str, str] = {
+        "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
+        "model": f"{status.model}, version {status.version}, {len(status.labels)} labels",
+        "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
+        f"{join.expired:,} left without one",
+        "labels": f"{counts.labels_learned:,} learned, {join.corrected:,} corrections, {join.repeated:,} repeated, "
+        f"{status.waiting:,} waiting for a message, {join.orphaned:,} orphaned",
+        "rejected": f"{counts.rejected:,}",
+        "accuracy": f"{progress['accuracy']:.4f} as served, {progress['recent']['accuracy']:.4f} "
+        f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}, "
+        f"calibration error {progress['calibration_error']:.3f}"
+        if progress["labels"]
+        else "no label has met a prediction yet",
+        "drift": _describe_drift(status),
+    }
+    if counts.clock_jumps or counts.unwritten:
+        rows["odd"] = (
+            f"{counts.clock_jumps:,} timestamps too far off to count, "
+            f"{counts.unwritten:,} predictions too large to send"
+        )
+    if status.over_quota:
+        most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]
+        rows["over quota"] = f"{counts.over_quota:,}; most of " + ", ".join(f"{name} ({n:,})" for name, n in most)
+    if status.gate.state == "shut":
+        rows["held back"] = status.gate.why
+    if status.losses.losses:
+        rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
+    if pinned_to is not None:
+        rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
+    if status.rebuilt is not None:
+        rows["rebuilt"] = str(status.rebuilt)
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    terminal().print(table, soft_wrap=False)
+
+
+def _describe_drift(status: "Status") -> str:
+    overall = status.drift.overall
+    line = f"got worse {overall.worse:,} times, better {overall.better:,} times"
+    worse = [alarm for alarm in status.drift.recent if alarm.change == "worse" and alarm.label is None]
+    if worse:
+        last = worse[-1]
+        line += f"; worse last at label {last.at_label:,}: log loss {last.loss_before:.3f}, then {last.loss_after:.3f}"
+    return line

@@ -1,0 +1,50 @@
+"""How do the commands speak to the terminal? Results to standard output; errors, bars and hints to standard error."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+def terminal(*, stderr: bool = False) -> "Console":
+    """Return what prints. It breaks no line, so that a path can be copied; tables say otherwise."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_error(*lines: str) -> None:
+    """Print what went wrong, in red, on standard error."""
+    console = terminal(stderr=True)
+    for line in lines:
+        console.print(f"driftline: {line}", style="red", markup=False)
+
+
+def log_to_terminal(level: int = logging.WARNING) -> None:
+    """Show what the parts log from a level on, one line each, on standard error."""
+    logging.basicConfig(level=level, format="driftline: %(message)s")
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # a line at each attempt; what matters is said once
+
+
+@contextmanager
+def bars(*what: str) -> Iterator[list[Callable[[int, int], None]]]:
+    """Show bars on standard error, where that is a terminal, while something is left; give what moves each.
+
+    What moves one takes how much is done, and of how much.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = terminal(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks = [bar.add_task(each, total=None, visible=False) for each in what]
+        yield [partial(_move, bar, task) for task in tasks]
+
+
+def _move(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total, visible=done < total)

@@ -1,0 +1,98 @@
+"""How does everything start on one machine? `driftline up`: the log, a learner, the API and, with --demo, a stream."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.settings import ApiSettings
+from cli.learn import run_process
+from cli.serve import print_banner
+from cli.terminal import print_error, terminal
+from learner.settings import LearnerSettings
+from stream.errors import DriftlineError
+from stream.flags import with_settings
+from stream.settings import StreamSettings
+
+
+@with_settings
+def up(
+    stream: StreamSettings,
+    learner: LearnerSettings,
+    api: ApiSettings,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Send a generated stream of messages with late labels; its wording drifts.")
+    ] = False,
+) -> None:
+    """Start everything on this machine: the log, a learner, and the API. Ctrl-C stops it.
+
+    Without --log the log is one file in the data directory, and nothing else is needed. With --demo that directory is
+    driftline-demo, unless another is named.
+    """
+    import multiprocessing.connection
+
+    from api.logs import to_stderr as log_to_stderr
+    from api.server import Started
+    from api.server import serve as serve_api
+    from learner.foreign import check_allowed
+
+    if demo:
+        stream, learner = _of_demo(stream, learner)
+    check_allowed(learner.model or "", stream.allow_pickle)
+    log_to_stderr()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=run_process, args=(stream, learner), name="driftline-learner")
+    process.start()
+
+    def stop_with_learner(api: Started) -> None:
+        multiprocessing.connection.wait([process.sentinel])
+        api.stop()
+
+    stopping = threading.Event()
+    sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
+
+    def ready(api: Started) -> None:
+        print_banner(api.url, stream)
+        if demo:
+            sender.start()
+        threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
+
+    try:
+        serve_api(stream, api, on_ready=ready)
+    finally:
+        stopping.set()
+        if sender.ident is not None:
+            sender.join()
+        while process.is_alive():  # again: it hears signals only once it has begun, and until it has ended
+            process.terminate()
+            process.join(1.0)
+    if process.exitcode:
+        raise DriftlineError(f"the learner ended with exit code {process.exitcode}; the lines above say why")
+    terminal().print(f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there.")
+
+
+def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSettings, LearnerSettings]:
+    """Return the options with the demo's own defaults, where nothing was said."""
+    if "data" not in stream.model_fields_set:
+        stream = stream.model_copy(update={"data": Path("driftline-demo")})
+    if "label_requests_per_hour" not in learner.model_fields_set:
+        learner = learner.model_copy(update={"label_requests_per_hour": 600.0})
+    return stream, learner
+
+
+def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
+    from contextlib import closing
+
+    from learner.status import read_status
+    from stream.demo import send_demo
+    from stream.log import open_log
+
+    try:
+        while not stopping.wait(0.2) and not ((status := read_status(stream.data)) and status.alive):
+            pass  # nothing is sent before the learner is there, so that what is shown begins without a heap
+        with closing(open_log(stream)) as log:
+            send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
+    except DriftlineError as error:
+        print_error(f"the demo's stream has ended: {error}")

@@ -1,0 +1,87 @@
+"""Does a specification give the classifier that it names, or say what is wrong with it?"""
+
+import dataclasses
+
+import pytest
+
+from learner.bayes import BayesSettings
+from learner.blend import BlendSettings
+from learner.linear import LinearSettings
+from learner.models import REGISTRY
+from learner.text import TextSettings
+from stream.errors import ConfigError
+from tests.test_classifiers import (
+    build,
+    make_classifier,
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "linear"),
+        ("nothing", "there are .*linear"),
+        ("linear?colour=red", "bits.*rate"),
+        ("linear?bits", "setting=value"),
+        ("linear?bits=", "whole number"),
+        ("linear?bits=20&bits=21", "twice"),
+        ("linear?bits=2.5", "whole number"),
+        ("linear?bits=99", "8 to 30"),
+        ("linear?bits=8&max_labels=65", "64"),
+        ("linear?rate=nan", "a number"),
+        ("linear?rate=inf", "a number"),
+        ("linear?rate=0", "above 0"),
+        ("linear?rate=fast", "a number"),
+        ("linear?decay=1", "under 1"),
+        ("linear?chars_weight=0", "above 0"),
+        ("linear?chars=maybe", "1 or 0"),
+        ("linear?chars_min=9", "in this order"),
+        ("linear?max_chars=0", "1 to"),
+        ("bayes?alpha=0", "0.001 to 10"),
+        ("bayes?flatten=2", "0 to 1"),
+        ("bayes?half_life=1", "10 to"),
+        ("bayes?bits=7", "8 to 30"),
+        ("blend?bits=8&max_labels=17", "16"),
+        ("blend?half_life=-1", "10 to"),
+        ("blend?chars_step=0", "1 to 16"),
+    ],
+)
+def test_a_spec_that_cannot_be_meant(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_classifier(spec)
+
+
+@pytest.mark.parametrize("settings", [{"bits": 20.0}, {"bits": True}, {"chars": 2}, {"rate": None}])
+def test_a_config_of_other_types_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        build("linear", settings)
+
+
+def test_every_name_makes_a_classifier() -> None:
+    for name in REGISTRY:
+        assert make_classifier(name).spec == name
+
+
+def test_the_defaults_are_part_of_the_format() -> None:
+    """A checkpoint names only what differs from these: to change one is to change the format's version."""
+    assert dataclasses.asdict(LinearSettings()) == {
+        "pairs": True,
+        "chars": True,
+        "chars_min": 3,
+        "chars_max": 5,
+        "max_chars": 8192,
+        "max_features": 32768,
+        "bits": 22,
+        "rate": 0.5,
+        "chars_weight": 0.4,
+        "decay": 1e-4,
+        "max_labels": 1000,
+    }
+
+
+def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
+    text = dataclasses.asdict(TextSettings())
+    bayes = {"bits": 22, "alpha": 0.1, "flatten": 0.7, "half_life": 5000.0, "complement": False, "max_labels": 1000}
+    assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
+    blend = {"chars_min": 2, "chars_max": 4, "chars_step": 2, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
+    assert dataclasses.asdict(BlendSettings()) == {**text, **blend}
