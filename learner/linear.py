@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
 from learner.experts import (
     LANES,
     MAX_REPEATS,
@@ -32,7 +32,7 @@ from learner.experts import (
 from learner.kernels import copy, inlined, kernel
 from learner.parts import Hashed, Part, linear_part
 from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
-from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from learner.text import N_INPUTS, TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
 ONE, TWO, THREE, FOUR = map(np.uint64, (1, 2, 3, 4))  # indices without sign are not looked at for < 0
@@ -100,9 +100,17 @@ class Linear(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
-        score_and_learn(
-            *inputs,
+        kernel, arguments = self.call(texts, targets, weights, scores)
+        kernel(*arguments)
+        note_texts(*arguments[:N_INPUTS], self._sketch)
+        return scores
+
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call:
+        """Return the kernel and its arguments; see `Classifier`."""
+        return score_and_learn, (
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             self._arguments,
             self._slots.reshape(-1),
             self._known,
@@ -112,8 +120,6 @@ class Linear(Classifier):
             self._planes,
             scores,
         )
-        note_texts(*inputs, self._sketch)
-        return scores
 
     def config(self) -> dict[str, Any]:
         """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""

@@ -114,6 +114,9 @@ def character_table() -> NDArray[np.uint32]:
     return table
 
 
+N_INPUTS: Final = 7
+
+
 def kernel_inputs(
     texts: Sequence[str],
     targets: NDArray[np.int32],
@@ -121,7 +124,7 @@ def kernel_inputs(
     settings: TextSettings,
     buffers: Buffers,
 ) -> tuple[Any, ...]:
-    """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
+    """Return the N_INPUTS that every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
     ready = Texts.of(texts)
     return (
         ready.codes,
