@@ -98,7 +98,7 @@ class Place:
             "counts": Counts(
                 messages_seen=11, labels_seen=8, labels_learned=4, rejected=3, rejected_by={"not-json": 3}
             ),
-            "join": JoinCounts(duplicates=1, corrected=2, expired=5, orphaned=6),
+            "join": JoinCounts(duplicates=1, corrected=2, expired=5, orphaned=6, orphaned_by={"age": 4}),
             "pending": 9,
             "waiting": 2,
             "positions": {"messages": {"0": 1}, "feedback": {"0": 0}},
@@ -655,6 +655,9 @@ class TestRoutes:
             assert str(api.http.post(path, json=example["value"]).status_code) in operation["responses"]
 
 
+REASONS = ("age", "number", "bytes", "unknown")
+
+
 class TestOperate:
     def test_model(self, api: Api) -> None:
         api.place.report()
@@ -737,6 +740,9 @@ class TestOperate:
         api.http.post("/predict", json={"texts": ["prize", "lunch", "lunch"]})
         api.http.post("/predict", content=b"")
         api.http.get("/nothing/at/all")
+        api.http.get("/snapshots")
+        api.http.get("/snapshots/none")
+        api.http.put("/snapshots/none")
         after = samples(api)
 
         def grown(name: str, **labels: str) -> float:
@@ -746,6 +752,9 @@ class TestOperate:
         assert grown("driftline_http_requests_total", route="/predict", code="200") == 1
         assert grown("driftline_http_requests_total", route="/predict", code="422") == 1
         assert grown("driftline_http_requests_total", route="(other)", code="404") == 1
+        assert grown("driftline_http_requests_total", route="/snapshots", code="200") == 1
+        assert grown("driftline_http_requests_total", route="/snapshots/{version}", code="404") == 1
+        assert grown("driftline_http_requests_total", route="/snapshots/{version}", code="405") == 1
         assert grown("driftline_http_request_seconds_count", route="/predict") == 2
         assert grown("driftline_texts_predicted_total") == 3
         assert grown("driftline_predictions_total", label="ham") == 2
@@ -758,6 +767,8 @@ class TestOperate:
             )
         }  # fmt: skip
         assert after["driftline_messages_seen_total", frozenset()] == 11
+        orphaned = {reason: after["driftline_orphaned_total", frozenset({("reason", reason)})] for reason in REASONS}
+        assert orphaned == {"age": 4, "number": 0, "bytes": 0, "unknown": 2}
         assert ("driftline_lag_records", frozenset({("topic", "messages"), ("partition", "1")})) in after
 
     def test_metrics_by_label_are_bounded(self, place: Place) -> None:
