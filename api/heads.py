@@ -5,9 +5,8 @@ A client sends the same head again and again, byte for byte but for the body's l
 longer than a prediction. Only heads of requests that were answered at once are kept, each with the length of its body.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-
-from starlette.types import Scope
 
 MAX_HEADS: Final = 512
 MAX_HEAD_BYTES: Final = 1024
@@ -34,7 +33,7 @@ class Heads:
         known = self._known.get(data[:end])
         return (known, data[end:]) if known is not None and end + known.body_bytes == len(data) else None
 
-    def note(self, data: bytes, body_bytes: int, scope: Scope) -> None:
+    def note(self, data: bytes, body_bytes: int, scope: Mapping[str, Any]) -> None:
         """Keep the head of a request, which is the first in `data`, if there is nothing else in it."""
         end = data.find(END) + len(END)
         if end + body_bytes != len(data) or end > MAX_HEAD_BYTES:

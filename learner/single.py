@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import numba
 import numpy as np
+from numba._dispatcher import compute_fingerprint
 
 from learner.classifier import Classifier
 from stream.texts import PADDING, Texts
 
+_ENTRIES: Final[dict[tuple[Any, bytes], Any]] = {}  # a few for each kind of classifier
 MAX_BYTES: Final = 1 << 16  # of a text in UTF-8; only what a text needs of it is ever touched
 
 
@@ -24,11 +26,12 @@ class Single:
         room, starts = np.zeros(MAX_BYTES + PADDING, np.uint8), np.zeros(2, np.int64)
         codes = room.view()
         codes.flags.writeable = False  # the kernels are compiled for such
-        self._room, self._starts = memoryview(room), memoryview(starts)
+        self._room, self._starts = room.data, starts.data
         self._scores = np.zeros((1, len(classifier.labels)), np.float32)
         target, weight = np.full(1, -1, np.int32), np.ones(1, np.float32)
         call = classifier.call(Texts(codes, starts), target, weight, self._scores)
-        self._kernel, self._arguments = (None, ()) if call is None else (_entry(*call), call[1])
+        self._kernel: Any = None if call is None else _entry(*call)
+        self._arguments: tuple[Any, ...] = () if call is None else call[1]
 
     def __call__(self, text: str) -> list[float]:
         """Return the score of each label."""
@@ -45,6 +48,10 @@ class Single:
 
 def _entry(kernel: Any, arguments: tuple[Any, ...]) -> Any:
     """Return what a kernel calls for arguments of these types: to find it takes as long as to score a short text."""
-    kernel(*arguments)
-    compiled = kernel.overloads.get(tuple(map(numba.typeof, arguments)))
-    return kernel if compiled is None else compiled.entry_point
+    key = kernel, compute_fingerprint(arguments)
+    entry = _ENTRIES.get(key)
+    if entry is None:
+        kernel(*arguments)
+        compiled = kernel.overloads.get(tuple(map(numba.typeof, arguments)))  # this takes a millisecond
+        entry = _ENTRIES[key] = kernel if compiled is None else compiled.entry_point
+    return entry

@@ -114,7 +114,7 @@ def character_table() -> NDArray[np.uint32]:
     return table
 
 
-N_INPUTS: Final = 7
+N_INPUTS: Final = 7  # of `kernel_inputs`
 
 
 def kernel_inputs(
@@ -124,7 +124,7 @@ def kernel_inputs(
     settings: TextSettings,
     buffers: Buffers,
 ) -> tuple[Any, ...]:
-    """Return the N_INPUTS that every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
+    """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
     ready = Texts.of(texts)
     return (
         ready.codes,

@@ -4,7 +4,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-
 # Why a label left without its message: it had waited as long as one may, or too many did, or they weighed too much.
 ORPHANED_BY: Final = ("age", "number", "bytes")
 

@@ -33,7 +33,8 @@ REQUESTS = {
     "as long as what waits": request(b'{"text": "%s"}' % (b"x" * (len(WAITS.partition(b"\r\n\r\n")[2]) - 12))),
     "no text": request(b'{"text": 123456789012}'),
     "nothing": request(b""),
-    "chunks": b'POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n17\r\n{"text": "win a prize"}\r\n0\r\n\r\n',
+    "chunks": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'17\r\n{"text": "win a prize"}\r\n0\r\n\r\n',
     "another path": request(b"", method=b"GET", path=b"/healthz"),
     "a line before": b"\r\n" + GOOD,
     "compressed": request(b'{"text": "win a prize"}', b"Content-Encoding: gzip"),
