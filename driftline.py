@@ -9,7 +9,6 @@ over; 130 Ctrl-C.
 
 import json
 import logging
-import os
 import sys
 import time
 import tomllib
@@ -278,7 +277,6 @@ def _learn_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     from api.logs import to_stderr as log_to_stderr
     from learner.service import learn as run_learner
 
-    os.nice(settings.nice)
     for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
         signal.signal(number, signal.SIG_IGN)
     log_to_stderr()

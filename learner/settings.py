@@ -103,13 +103,6 @@ class LearnerSettings(Settings):
     health_host: str = Field(
         "127.0.0.1", min_length=1, description="The address for --health-port; 0.0.0.0 is every one."
     )
-    nice: int = Field(
-        10,
-        ge=0,
-        le=19,
-        description="How far the learner of `driftline up` stands back behind the API where both want the processor: "
-        "its niceness. 0: not at all.",
-    )
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:

@@ -1,8 +1,11 @@
 """A request whose head came before is answered as if it had been parsed, however it comes; over a real server."""
 
 import json
+import os
+import platform
 import re
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from api.heads import MAX_HEAD_BYTES, MAX_HEADS, Heads
 from api.keys import FILE, Role, save
+from api.slice import SCHED_SETATTR, ask_for_short_slices
 from tests.test_access import add_key
 from tests.test_api import Place, address, running
 
@@ -147,3 +151,13 @@ def test_a_request_that_waits_costs_one_token(tmp_path: Path) -> None:
     with running(place.stream, rate_limit=1) as url:
         plain = [httpx.post(f"{url}/predict", json={"text": "a"}).status_code for _ in range(60)]
     assert abs(burst + 1 - plain.index(429)) <= 2
+
+
+def test_short_slices_are_asked_for_and_change_nothing_else() -> None:
+    before = os.sched_getscheduler(0), os.nice(0)
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(ask_for_short_slices()))  # it ends, and this one's stay
+    thread.start()
+    thread.join()
+    assert found == [platform.machine() in SCHED_SETATTR and platform.system() == "Linux"]
+    assert (os.sched_getscheduler(0), os.nice(0)) == before
