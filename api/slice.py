@@ -1,8 +1,8 @@
 """How soon does the event loop run once a request is there?
 
-Linux lets a program that runs go on to the end of its slice, about 3 ms, before one that wakes, unless the other's slice
-is shorter: it asks for less at once and gets it sooner (EEVDF, from 6.12 on). Its share of the processor stays the same.
-Where a learner takes all that is left of two cores, this takes a fifth to a third off the API's p99 (bench/freshness.py).
+Linux lets a program that runs go on to the end of its slice, about 3 ms, before one that wakes, unless the other's
+slice is shorter: that one asks for less at once and gets it sooner (EEVDF, from 6.12 on). Its share of the processor
+stays the same. A learner at full speed, a client and the API on two cores have p99 rise less so (bench/freshness.py).
 """
 
 import contextlib
@@ -36,5 +36,5 @@ def ask_for_short_slices() -> bool:
     with contextlib.suppress(OSError, AttributeError):  # another system has no such things
         if number is not None and platform.system() == "Linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
             wanted = _Attributes(ctypes.sizeof(_Attributes), os.SCHED_OTHER, 0, os.nice(0), 0, SLICE_NS, 0, 0)
-            return ctypes.CDLL(None).syscall(number, 0, ctypes.byref(wanted), 0) == 0
+            return bool(ctypes.CDLL(None).syscall(number, 0, ctypes.byref(wanted), 0) == 0)
     return False
