@@ -143,10 +143,13 @@ class Gate:
         found = self._exact.get((method, path))
         if found is not None:
             return found
+        name = path if path in self._names else OTHER
         for rule, operation in self._patterns:
-            if method == rule.method and rule.route.path_regex.match(path):
-                return operation
-        return _Operation(path if path in self._names else OTHER, Role.OPEN, path.startswith(DOCS), None, None)
+            if rule.route.path_regex.match(path):
+                if method == rule.method:
+                    return operation
+                name = operation.name  # it does not answer this method
+        return _Operation(name, Role.OPEN, path.startswith(DOCS), None, None)
 
     def _admit(self, scope: Scope, head: Head, operation: _Operation) -> None:
         """Raise ApiError for a request that may not come in; note whose it is."""

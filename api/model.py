@@ -76,6 +76,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     labels_seen: int = 0
     labels_learned: int = 0
     orphaned: int = 0
+    orphaned_by: dict[str, int] = {}  # the same, by the limit that they met while they waited for their message
     rejected: int = 0
     duplicates: int = 0
     repeated: int = 0
@@ -193,7 +194,7 @@ def _since(then: float, now: float) -> float:
     return round(max(0.0, now - then), 3)
 
 
-def _counts(status: Status) -> dict[str, int]:
+def _counts(status: Status) -> dict[str, Any]:
     known = msgspec.structs.asdict(status.counts) | msgspec.structs.asdict(status.join)
     known |= {"pending": status.pending, "waiting": status.waiting}
     return {name: value for name, value in known.items() if name in ModelAnswer.__struct_fields__}

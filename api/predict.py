@@ -100,7 +100,12 @@ class Predictor:
         texts = _texts(asked, self._settings)
         if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
             return None
-        return _answer(*self._counted(_predict(served.quick, texts, self._settings.max_scores)))
+        if len(texts) == 1 and len(served.info.labels) <= FEW_SCORES:
+            info, row = served.quick.predict_proba_one(texts[0])
+            answered = info, [_few(info.labels, row, self._settings.max_scores)]
+        else:
+            answered = _predict(served.quick, texts, self._settings.max_scores)
+        return _answer(*self._counted(answered))
 
     async def predict(self, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
         """Return what the served model is, and what it says of texts that are within their limits.

@@ -9,6 +9,8 @@ what it leaves out:
 - Connections have a limit. Beyond it, that client goes that has kept the API waiting longest; a request that is being
   answered is never given up for another one.
 - What is refused here has the API's shape, too.
+- A request whose head came before (heads.py) is answered without the parser, if it came whole and nothing has to be
+  waited for.
 """
 
 import asyncio
@@ -16,9 +18,11 @@ import time
 from typing import Any, Final
 
 from fastapi import Response
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import Error, encode
+from api.heads import Heads
 
 MAX_HEAD_BYTES: Final = 64 << 10
 
@@ -28,6 +32,9 @@ class Protocol(HttpToolsProtocol):
 
     max_connections = 1000
     receive_timeout_s = 10.0
+    heads = Heads()
+
+    _is_between = True  # all that came was parsed, and is whole requests
 
     _in_head = False
     _head_bytes = 0
@@ -37,6 +44,8 @@ class Protocol(HttpToolsProtocol):
 
     _running: RequestResponseCycle | None = None  # the request that the last task is about
     _at_once: RequestResponseCycle | None = None  # a request whose body is still to come, and that no task has
+    _answered: RequestResponseCycle | None = None  # the last one that was answered so
+    _admitted: Scope | None = None  # what the gate has noted of the next one, which it let in, and which has to wait
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, in place of another one where there are too many."""
@@ -101,7 +110,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_head, self._head_bytes = True, 1
+        self._is_between, self._in_head, self._head_bytes = False, True, 1
         self._owes_since = time.monotonic()
         super().on_message_begin()
 
@@ -112,6 +121,11 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin to answer a request; what can be answered at once needs no task, and waits for its body."""
+        if self._admitted is not None:
+            cycle.scope.update(self._admitted)  # type: ignore[typeddict-item]
+            self._admitted = None
+            self._start_task(cycle, app)
+            return
         waits = cycle.more_body and not cycle.waiting_for_100_continue and not self.flow.write_paused
         if waits and app is self.app and app.may_answer_at_once(cycle.scope):
             self._at_once = cycle
@@ -125,6 +139,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A body is whole."""
         super().on_message_complete()
+        self._is_between = not self.parser.should_upgrade()
         cycle, self._at_once = self._at_once, None
         if cycle is None:
             return
@@ -132,17 +147,35 @@ class Protocol(HttpToolsProtocol):
         if response is None:
             self._start_task(cycle, self.app)
         else:
-            self._write(cycle, response)
+            self._answered = cycle
+            cycle.response_started = cycle.response_complete = True
+            self._write(response, cycle.keep_alive)
 
-    def _write(self, cycle: RequestResponseCycle, response: Response) -> None:
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer a request whose head came before; return whether that was done."""
+        cycle = self.cycle
+        if self.flow.write_paused or not (cycle is None or cycle.response_complete):
+            return False
+        found = self.heads.find(data)
+        if found is None:
+            return False
+        known, body = found
+        scope = {**known.scope, "client": self.client, "server": self.server}
+        response = self.app.at_once(scope, body)
+        if response is None:
+            self._admitted = {name: scope[name] for name in ("admitted", "key") if name in scope}
+            return False
+        self._write(response, keep_alive=True)
+        return True
+
+    def _write(self, response: Response, keep_alive: bool) -> None:
         """Do what ASGI's two messages of an answer do."""
         lines = [STATUS_LINE[response.status_code]]
         for name, value in self.server_state.default_headers + response.raw_headers:
             lines += name, b": ", value, b"\r\n"
-        lines += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", bytes(response.body))
+        lines += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", bytes(response.body))
         self.transport.write(b"".join(lines))
-        cycle.response_started = cycle.response_complete = True
-        if not cycle.keep_alive:
+        if not keep_alive:
             self.transport.close()
         self.on_response_complete()
 
@@ -165,9 +198,15 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        went_on = self._in_head  # what a head begins with may come behind a body, so it does not count
+        was_between, went_on = self._is_between, self._in_head
+        if was_between and self._answer_known(data):
+            return
         super().data_received(data)
-        if went_on and self._in_head:
+        if self._answered is not None:
+            answered, self._answered = self._answered, None
+            if was_between and self._is_between and answered.keep_alive:
+                self.heads.note(data, len(answered.body), answered.scope)
+        if went_on and self._in_head:  # what a head begins with may come behind a body, so it does not count
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 text = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
@@ -175,6 +214,7 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, once what came before it is answered: a client must not take this for that answer."""
+        self._is_between = False
         cycle = self.cycle
         if self.pipeline or (cycle is not None and not cycle.response_complete and not cycle.more_body):
             self._is_broken = True
@@ -192,4 +232,4 @@ class Protocol(HttpToolsProtocol):
 def limited(max_connections: int, receive_timeout_s: float) -> type[Protocol]:
     """Return the protocol with these limits; uvicorn makes an object of it for each connection."""
     limits: dict[str, Any] = {"max_connections": max_connections, "receive_timeout_s": receive_timeout_s}
-    return type("LimitedProtocol", (Protocol,), limits)
+    return type("LimitedProtocol", (Protocol,), limits | {"heads": Heads()})

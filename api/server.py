@@ -33,6 +33,7 @@ from api.app import Api, make_app
 from api.board import Board
 from api.protocol import limited
 from api.settings import ApiSettings
+from api.slice import ask_for_short_slices
 from stream.errors import ConfigError
 from stream.settings import StreamSettings
 
@@ -90,6 +91,7 @@ def run(
     With `hears` signals end it; else only `Started.stop` does.
     """
     _give_memory_back()
+    ask_for_short_slices()
     admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
     api = make_app(stream, settings, board=board, admin_port=admin_port)
     config = _configure(api, settings)

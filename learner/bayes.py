@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
 from learner.experts import (
     DISTINCT_FEATURES,
     DOCUMENTS,
@@ -39,7 +39,7 @@ from learner.experts import (
 from learner.kernels import kernel
 from learner.parts import Counted, Hashed, Part, bayes_part
 from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
-from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from learner.text import N_INPUTS, TextSettings, hash_text, kernel_inputs, text_buffers
 from stream.errors import ConfigError
 
 
@@ -121,9 +121,17 @@ class Bayes(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
-        count_and_score(
-            *inputs,
+        kernel, arguments = self.call(texts, targets, weights, scores)
+        kernel(*arguments)
+        note_texts(*arguments[:N_INPUTS], self._sketch)
+        return scores
+
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call:
+        """Return the kernel and its arguments; see `Classifier`."""
+        return count_and_score, (
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             self._arguments,
             self._counts,
             self._totals,
@@ -134,8 +142,6 @@ class Bayes(Classifier):
             self._bases,
             scores,
         )
-        note_texts(*inputs, self._sketch)
-        return scores
 
     def config(self) -> dict[str, Any]:
         """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""

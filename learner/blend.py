@@ -49,7 +49,7 @@ from learner.blend_rows import (
     score_linear,
     to_large_gradients,
 )
-from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
 from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, ask_for
 from learner.kernels import kernel
 from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix
@@ -146,8 +146,16 @@ class Blend(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        kernel, arguments = self.call(texts, targets, weights, scores)
+        kernel(*arguments)
+        return scores
+
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call:
+        """Return the kernel and its arguments; see `Classifier`."""
         state = self._state
-        blend_and_learn(
+        return blend_and_learn, (
             *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             growth(self.settings.half_life),
             (state["grams"].reshape(-1), state["terms"].reshape(-1)),
@@ -161,7 +169,6 @@ class Blend(Classifier):
             self._work,
             scores,
         )
-        return scores
 
     def config(self) -> dict[str, Any]:
         """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""

@@ -8,7 +8,7 @@ and test-then-train costs one pass. River's names are made of it below.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
 State = dict[str, NDArray[Any]]
+Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a kernel, and its arguments
 _NO_TARGET: NDArray[np.int32] = np.full(1, -1, np.int32)  # of one text, and its weight; only read
 _NO_WEIGHT: NDArray[np.float32] = np.ones(1, np.float32)
 
@@ -74,6 +75,16 @@ class Classifier(ABC):
         scores : float32 [n, len(self.labels)], from before the text's own label was learned. A label that was not
             known at that moment has 0; a row is all 0 while none was.
         """
+
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call | None:
+        """Return the kernel and the arguments by which `score_and_learn` scores texts; None where there is no kernel.
+
+        They hold until the next `load_state`, whatever is written into the texts and scores in between.
+        """
+        del texts, targets, weights, scores
+        return None
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

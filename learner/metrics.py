@@ -15,6 +15,7 @@ from learner.alarms import Alarms
 from learner.checkpoint import Counts
 from learner.progress import DELAY_EDGES_MS
 from learner.status import Status
+from stream.limits import ORPHANED_BY, JoinCounts
 
 
 def of_learner(status: Status) -> Iterator[Metric]:
@@ -29,7 +30,6 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "corrected": (join.corrected, "Labels that replaced another one."),
         "retracted": (join.retracted, "Labels taken back."),
         "expired": (join.expired, "Messages that left without a label."),
-        "orphaned": (join.orphaned, "Labels that left without their message."),
         "clock_jumps": (counts.clock_jumps, "Timestamps too far from the log's clock to count."),
         "unwritten_predictions": (counts.unwritten, "Predictions too large for the log even without scores."),
         "quarantines": (status.gate.times, "How often the publish gate was shut."),
@@ -39,6 +39,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
         yield CounterMetricFamily(f"driftline_{name}", text, value)
     yield _alarms(status.drift)
     yield _rejected(counts)
+    yield _orphaned(join)
     yield _over_quota(status.over_quota)
     yield gauge("pending", "Messages that wait for a label.", status.pending)
     yield gauge("waiting", "Labels that wait for a message.", status.waiting)
@@ -73,6 +74,18 @@ def _rejected(counts: Counts) -> CounterMetricFamily:
         "driftline_rejected", "Records that went to the dead-letter topic, by what was wrong.", labels=("reason",)
     )
     for reason, number in counts.rejected_by.items():
+        family.add_metric((reason,), number)
+    return family
+
+
+def _orphaned(join: JoinCounts) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "driftline_orphaned",
+        "Labels that left without their message, by the limit that they met while they waited for it.",
+        labels=("reason",),
+    )
+    untold = join.orphaned - sum(join.orphaned_by.values())  # before reasons were counted
+    for reason, number in {**dict.fromkeys(ORPHANED_BY, 0), **join.orphaned_by, "unknown": untold}.items():
         family.add_metric((reason,), number)
     return family
 

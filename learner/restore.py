@@ -60,7 +60,7 @@ def describe(
         positions=by_topic(positions),
         clocks=by_topic({partition: clock.now_ms for partition, clock in clocks.items()}),
         counts=copy.deepcopy(machine.counts),
-        join_counts=copy.copy(machine.join.counts),
+        join_counts=copy.deepcopy(machine.join.counts),
         alarms=copy.deepcopy(machine.alarms),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identities={topic: state.identity for topic, state in log.items()},

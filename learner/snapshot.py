@@ -27,6 +27,7 @@ from learner.classifier import Classifier, Scores, State
 from learner.explain import Explanation
 from learner.models import build
 from learner.pair import Reader, Writer
+from learner.single import Single
 from stream.errors import StateError
 
 FORMAT: Final = 2
@@ -153,12 +154,25 @@ class Model:
         # Not zeros_like, which writes the zeros: memory that nobody touches is none.
         self._steps: State = {name: np.zeros(array.shape, array.dtype) for name, array in own.items() if name in steps}
         self._loaded: tuple[int, int] | None = None
+        self._single: Single | None = None  # of what is loaded
         self._info = info
         self._beside = _Beside(path, reader)
 
     def info(self) -> SnapshotInfo:
         """Return what stands beside the version that is there now, the same object for the same one."""
         return self._beside.look()
+
+    def predict_proba_one(self, text: str) -> tuple[SnapshotInfo, list[float]]:
+        """Return the score of each label, by one version of the model, and which. See `_ask`."""
+        half, sequence = self._reader.active()
+        if self._single is not None and (half, sequence) == self._loaded:
+            row = self._single(text)
+            if self._reader.unchanged(half, sequence):
+                return self._info, row
+        info, scores = self.predict_proba_many([text])
+        if self._single is None and self._loaded is not None:
+            self._single = Single(self._classifier)
+        return info, scores[0].tolist()
 
     def predict_proba_many(self, texts: Sequence[str]) -> tuple[SnapshotInfo, Scores]:
         """Return the scores of texts, all by one version of the model, and which. See `_ask`."""
@@ -220,7 +234,7 @@ class Model:
         encoded = self._reader.info(half)
         if not self._reader.unchanged(half, sequence):
             raise StateError(f"snapshot {self._path} changed while it was read")
-        self._info = _decode(self._path, encoded)
+        self._info, self._single = _decode(self._path, encoded), None
         self._classifier.load_state(state | self._steps, self._info.labels)
 
 

@@ -114,6 +114,9 @@ def character_table() -> NDArray[np.uint32]:
     return table
 
 
+N_INPUTS: Final = 7  # of `kernel_inputs`
+
+
 def kernel_inputs(
     texts: Sequence[str],
     targets: NDArray[np.int32],

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
 from learner.experts import LANES
 from learner.explain import Step
 from learner.parts import Hashed, Part
@@ -221,16 +221,22 @@ class Tree(Classifier):
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        inputs = kernel_inputs(texts, targets, weights, self.settings, self._buffers)
-        score_and_learn(
-            *inputs,
+        kernel, arguments = self.call(texts, targets, weights, scores)
+        kernel(*arguments)
+        return scores
+
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call:
+        """Return the kernel and its arguments; see `Classifier`."""
+        return score_and_learn, (
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
             self._options,
             self._memory,
             self._work,
             self._sketch,
             scores,
         )
-        return scores
 
     def config(self) -> dict[str, Any]:
         """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""

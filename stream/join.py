@@ -283,13 +283,17 @@ class Window:
         limits, early = self._join.limits.share(EARLY_SHARE), self.early
         while early:
             key, waiting = next(iter(early.items()))
-            young = waiting[0].timestamp_ms >= self.clock_ms - limits.age_ms
-            if young and len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
+            if waiting[0].timestamp_ms < self.clock_ms - limits.age_ms:
+                reason = "age"
+            elif len(early) > limits.messages:
+                reason = "number"
+            elif self.early_bytes > limits.n_bytes:
+                reason = "bytes"
+            else:
                 return
             self._drop_early(key)
-            for each in waiting:
-                self._join.counts.orphaned += 1
-                yield each.orphan
+            self._join.counts.orphan(reason, len(waiting))
+            yield from (each.orphan for each in waiting)
 
 
 def _early_bytes(waiting: Sequence[Early]) -> int:

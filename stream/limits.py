@@ -1,8 +1,11 @@
 """What may wait for its label, and what became of what waited? Only numbers: whoever shows them needs nothing else."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
+
+# Why a label left without its message: it had waited as long as one may, or too many did, or they weighed too much.
+ORPHANED_BY: Final = ("age", "number", "bytes")
 
 
 class Limits(NamedTuple):
@@ -27,3 +30,9 @@ class JoinCounts(msgspec.Struct, array_like=True):
     early: int = 0
     expired: int = 0  # messages that left without a label
     orphaned: int = 0  # labels that left without their message
+    orphaned_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same, by the limit that they met
+
+    def orphan(self, reason: str, labels: int) -> None:
+        """Count labels that leave without their message."""
+        self.orphaned += labels
+        self.orphaned_by[reason] = self.orphaned_by.get(reason, 0) + labels

@@ -81,7 +81,7 @@ class Place:
             "counts": Counts(
                 messages_seen=11, labels_seen=8, labels_learned=4, rejected=3, rejected_by={"not-json": 3}
             ),
-            "join": JoinCounts(duplicates=1, corrected=2, expired=5, orphaned=6),
+            "join": JoinCounts(duplicates=1, corrected=2, expired=5, orphaned=6, orphaned_by={"age": 4}),
             "pending": 9,
             "waiting": 2,
             "positions": {"messages": {"0": 1}, "feedback": {"0": 0}},

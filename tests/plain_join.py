@@ -217,15 +217,18 @@ class Window:
     def _evict_early(self) -> Iterator[Rejected]:
         limits, early = self._early_limits, self.early
         while early:
-            if len(early) <= limits.messages and self.early_bytes <= limits.n_bytes:
-                oldest = next(iter(early.values()))
-                if oldest[0].timestamp_ms >= self.clock_ms - limits.age_ms:
-                    return
+            too_old = next(iter(early.values()))[0].timestamp_ms < self.clock_ms - limits.age_ms
+            too_many, too_large = len(early) > limits.messages, self.early_bytes > limits.n_bytes
+            if not (too_old or too_many or too_large):
+                return
+            reason = "age" if too_old else "number" if too_many else "bytes"
             key, waiting = early.popitem(last=False)
             del self.homes[key]
             self.early_bytes -= _early_bytes(waiting)
             for each in waiting:
                 self._counts.orphaned += 1
+                self._counts.orphaned_by.setdefault(reason, 0)
+                self._counts.orphaned_by[reason] += 1
                 yield each.orphan
 
 

@@ -19,6 +19,7 @@ from learner.bayes import count_and_score
 from learner.blend import blend_and_learn
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.linear import score_and_learn
+from learner.single import Single
 from stream.errors import StateError
 
 make_classifier = partial(models.make_classifier, allow_pickle=True)
@@ -186,6 +187,24 @@ def test_hostile_texts_are_learned_and_harm_nothing(classifier: Classifier) -> N
         assert np.isfinite(array).all()
     batch, labels = generated(300, seed=9)
     assert np.mean([p == label for p, label in zip(classifier.predict_many(batch), labels, strict=True)]) > 0.75
+
+
+def test_one_text_is_scored_as_in_a_batch(classifier: Classifier) -> None:
+    """By a call made ready once, whatever was asked before, and whatever is learned in between."""
+    assert Single(classifier)("anything") == []
+    taught(classifier)
+    single = Single(classifier)
+    batch = [*HOSTILE, *generated(40, seed=9)[0], "", "own1x1"] if classifier.spec in CLASSIFIERS else WORDS
+    for text in (*batch, *reversed(batch)):
+        assert single(text) == classifier.predict_proba_many([text])[0].tolist()
+    before = content(classifier)
+    taught(classifier, 50)
+    single(batch[0])
+    assert single(batch[-1]) == classifier.predict_proba_many([batch[-1]])[0].tolist()
+    assert content(classifier) != before
+    after = content(classifier)
+    single(batch[0])
+    assert content(classifier) == after
 
 
 def test_same_input_same_bytes(spec: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import saved, store
-from stream.join import ENTRY_BYTES, Join, Labels, Limits, Window
+from stream.join import ENTRY_BYTES, Join, JoinCounts, Labels, Limits, Window
 from stream.records import Feedback, Message, Rejected
 from tests import plain_join
 
@@ -172,6 +172,24 @@ class TestLimits:
         table.message("n", at=1101)
         assert [orphan.offset for orphan in table.orphans] == [1000]
         assert (table.join.counts.orphaned, table.join.waiting) == (1, 0)
+
+    @pytest.mark.parametrize(
+        ("limits", "reason"),
+        [
+            (Limits(1000, 1 << 24, 100), "age"),
+            (Limits(8, 1 << 24, 100_000), "number"),
+            (Limits(1000, 16 * ENTRY_BYTES, 100_000), "bytes"),
+        ],
+    )
+    def test_orphans_are_counted_by_the_limit_that_they_met(self, limits: Limits, reason: str) -> None:
+        table = Table(limits)
+        for number in range(10):
+            table.label(f"m{number}", "spam", at=1000 + 50 * number)
+        counts = table.join.counts
+        assert counts.orphaned == len(table.orphans) > 0
+        assert counts.orphaned_by == {reason: counts.orphaned}
+        old = msgspec.json.decode(b"[0,0,0,0,0,0,6]", type=JoinCounts)  # of a checkpoint from before there were reasons
+        assert (old.orphaned, old.orphaned_by) == (6, {})
 
     def test_a_flood_of_orphans_does_not_push_the_messages_out(self) -> None:
         table = Table(Limits(100, 1 << 24, 1_000_000))

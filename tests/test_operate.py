@@ -11,6 +11,8 @@ from learner.models import make_classifier
 from tests.place import SPEC, Api, Place, get, post, refusal, running
 from tests.waiting import wait_until
 
+REASONS = ("age", "number", "bytes", "unknown")
+
 
 class TestOperate:
     def test_model(self, api: Api) -> None:
@@ -94,6 +96,9 @@ class TestOperate:
         api.http.post("/predict", json={"texts": ["prize", "lunch", "lunch"]})
         api.http.post("/predict", content=b"")
         api.http.get("/nothing/at/all")
+        api.http.get("/snapshots")
+        api.http.get("/snapshots/none")
+        api.http.put("/snapshots/none")
         after = samples(api)
 
         def grown(name: str, **labels: str) -> float:
@@ -103,6 +108,9 @@ class TestOperate:
         assert grown("driftline_http_requests_total", route="/predict", code="200") == 1
         assert grown("driftline_http_requests_total", route="/predict", code="422") == 1
         assert grown("driftline_http_requests_total", route="(other)", code="404") == 1
+        assert grown("driftline_http_requests_total", route="/snapshots", code="200") == 1
+        assert grown("driftline_http_requests_total", route="/snapshots/{version}", code="404") == 1
+        assert grown("driftline_http_requests_total", route="/snapshots/{version}", code="405") == 1
         assert grown("driftline_http_request_seconds_count", route="/predict") == 2
         assert grown("driftline_texts_predicted_total") == 3
         assert grown("driftline_predictions_total", label="ham") == 2
@@ -115,6 +123,8 @@ class TestOperate:
             )
         }  # fmt: skip
         assert after["driftline_messages_seen_total", frozenset()] == 11
+        orphaned = {reason: after["driftline_orphaned_total", frozenset({("reason", reason)})] for reason in REASONS}
+        assert orphaned == {"age": 4, "number": 0, "bytes": 0, "unknown": 2}
         assert ("driftline_lag_records", frozenset({("topic", "messages"), ("partition", "1")})) in after
 
     def test_metrics_by_label_are_bounded(self, place: Place) -> None:

@@ -66,6 +66,8 @@ def test_it_is_the_same_model_and_becomes_the_next(tmp_path: Path, name: str) ->
             assert info.version == f"v-{number - 1}"
             assert info.labels == classifier.labels
             np.testing.assert_array_equal(scores, classifier.predict_proba_many(TEXTS))
+            for text, row in zip(TEXTS * 2, [*scores.tolist(), *scores.tolist()], strict=True):
+                assert model.predict_proba_one(text) == (info, row)
         classifier.learn_one(f"text {number}", f"label {number % 5}")
         assert publisher.publish(classifier, info_of(classifier, f"v-{number}")) == path
 
@@ -171,7 +173,7 @@ def read_versions(root: Path, ready: Any, found: "SimpleQueue[Any]") -> None:
     expected = []
     for number in range(VERSIONS):
         classifier.learn_one(*lesson(number))
-        expected.append((list(classifier.labels), classifier.predict_proba_many(TEXTS).tobytes()))
+        expected.append((list(classifier.labels), classifier.predict_proba_many(TEXTS)))
     snapshot = Follower(root).look()
     assert snapshot is not None
     ready.wait(60)
@@ -181,7 +183,13 @@ def read_versions(root: Path, ready: Any, found: "SimpleQueue[Any]") -> None:
         info, scores = snapshot.model.predict_proba_many(TEXTS)
         number = int(info.version)
         asked += 1
-        torn += (info.labels, scores.tobytes()) != expected[number]
+        labels, right = expected[number]
+        torn += info.labels != labels or scores.tobytes() != right.tobytes()
+        for place, text in enumerate(TEXTS):
+            one, row = snapshot.model.predict_proba_one(text)
+            labels, right = expected[int(one.version)]
+            torn += one.labels != labels or row != right[place].tolist()
+            number = int(one.version)
         if not seen or number != seen[-1]:
             seen.append(number)
     found.put((seen, torn, asked))

@@ -1,0 +1,163 @@
+"""A request whose head came before is answered as if it had been parsed, however it comes; over a real server."""
+
+import json
+import os
+import platform
+import re
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.heads import MAX_HEAD_BYTES, MAX_HEADS, Heads
+from api.keys import FILE, Role, save
+from api.slice import SCHED_SETATTR, ask_for_short_slices
+from tests.test_access import add_key
+from tests.test_api import Place, address, running
+
+
+def request(body: bytes, *more: bytes, method: bytes = b"POST", path: bytes = b"/predict") -> bytes:
+    lines = [b"%s %s HTTP/1.1" % (method, path), b"Host: a", b"Content-Length: %d" % len(body), *more]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+GOOD = request(b'{"text": "win a prize"}')
+WAITS = request(b'{"text": "win a prize", "min_feedback_offset": {"partition": 0, "offset": 0}}')
+REQUESTS = {
+    "good": GOOD,
+    "another text": request(b'{"text": "lunch at two"}'),
+    "another head": request(b'{"text": "win a prize"}', b"X: y"),
+    "waits": WAITS,
+    "as long as what waits": request(b'{"text": "%s"}' % (b"x" * (len(WAITS.partition(b"\r\n\r\n")[2]) - 12))),
+    "no text": request(b'{"text": 123456789012}'),
+    "nothing": request(b""),
+    "chunks": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'17\r\n{"text": "win a prize"}\r\n0\r\n\r\n',
+    "another path": request(b"", method=b"GET", path=b"/healthz"),
+    "a line before": b"\r\n" + GOOD,
+    "compressed": request(b'{"text": "win a prize"}', b"Content-Encoding: gzip"),
+    "no host": GOOD.replace(b"Host", b"Hots"),
+}
+TEXTS = {"good": "spam", "another text": "ham", "another head": "spam", "waits": "spam", "a line before": "spam"}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    place = Place(tmp_path_factory.mktemp("heads"))
+    place.publish()
+    with running(place.stream) as url:
+        yield url
+
+
+def answers(url: str, parts: Sequence[bytes], n: int) -> list[tuple[int, Any]]:
+    """Send parts, each on its own, until there are n answers; return their statuses and bodies, without times."""
+    found: list[tuple[int, Any]] = []
+    with socket.create_connection(address(url), timeout=20) as raw, raw.makefile("rb") as stream:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            raw.sendall(part)
+        while len(found) < n:
+            status = int(stream.readline().split()[1])
+            head = b"".join(iter(stream.readline, b"\r\n")).lower()
+            body = json.loads(stream.read(int(re.search(rb"content-length: (\d+)", head)[1])))  # type: ignore[index]
+            body.pop("model_age_seconds", None)
+            found.append((status, body))
+            if b"connection: close" in head:
+                break
+    return found
+
+
+def alone(url: str, name: str) -> tuple[int, Any]:
+    """Return what a request is answered by a way that no head goes: byte by byte it is never whole."""
+    content = REQUESTS[name]
+    return answers(url, [content[:20], content[20:]], 1)[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(sorted(set(REQUESTS) - {"no host"})), min_size=1, max_size=8),
+    cuts=st.lists(st.integers(1, 400), max_size=12),
+    apart=st.booleans(),
+)
+def test_whatever_came_before_and_wherever_it_is_cut(url: str, names: list[str], cuts: list[int], apart: bool) -> None:
+    """Each alone, all in one packet, or cut anywhere: the same answers, in their order."""
+    parts = [REQUESTS[name] for name in names]
+    if not apart:
+        whole, parts = b"".join(parts), []
+        for cut in cuts:
+            parts, whole = [*parts, whole[:cut]], whole[cut:]
+        parts.append(whole)
+    found = answers(url, parts, len(names))
+    assert found == [alone(url, name) for name in names]
+    for name, (status, body) in zip(names, found, strict=True):
+        if name in TEXTS:
+            assert (status, body["predictions"][0]["label"]) == (200, TEXTS[name])
+
+
+def test_a_head_is_found_again_and_a_longer_body_is_not_its_own() -> None:
+    heads = Heads()
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/predict", "headers": [], "head": {}}
+    body = GOOD.partition(b"\r\n\r\n")[2]
+    heads.note(GOOD, len(body), {**scope, "client": ("a", 1), "key": "secret"})
+    known, found = heads.find(GOOD) or pytest.fail("it is not known")
+    assert (found, known.body_bytes, known.scope) == (body, len(body), scope)
+    for other in (GOOD[:-1], GOOD + b" ", GOOD + GOOD, GOOD[: -len(body)], b"\r\n" + GOOD, b"", GOOD.lower()):
+        assert heads.find(other) is None
+
+
+def test_what_is_kept_is_bounded() -> None:
+    heads = Heads()
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/predict", "headers": [], "head": {}}
+    for number in range(3 * MAX_HEADS):
+        heads.note(request(b"{}", b"X: %d" % number), 2, scope)
+    heads.note(request(b"{}", b"X: " + b"y" * MAX_HEAD_BYTES), 2, scope)
+    heads.note(GOOD + GOOD, 2, scope)
+    assert [heads.find(request(b"{}", b"X: %d" % number)) is not None for number in range(3 * MAX_HEADS)] == [
+        *[False] * (2 * MAX_HEADS),
+        *[True] * MAX_HEADS,
+    ]
+    assert heads.find(request(b"{}", b"X: " + b"y" * MAX_HEAD_BYTES)) is None
+
+
+def test_a_key_that_was_taken_back_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.keys.LOOK_S", -1.0)
+    place = Place(tmp_path)
+    place.publish()
+    sent = [f"{name}: {value}".encode() for name, value in add_key(place, Role.PREDICT).items()]
+    with running(place.stream) as url:
+        content = request(b'{"text": "win a prize"}', *sent)
+        assert [status for status, _ in answers(url, [content] * 3, 3)] == [200] * 3
+        save(place.stream.data / FILE, [])
+        add_key(place, Role.PREDICT, "another")
+        assert answers(url, [content], 1)[0][0] == 401
+
+
+def test_a_request_that_waits_costs_one_token(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.publish()
+    same = REQUESTS["as long as what waits"]
+    with running(place.stream, rate_limit=1) as url:
+        answers(url, [same], 1)  # its head is known
+        found = [status for status, _ in answers(url, [WAITS] * 60, 60)]
+        burst = found.index(429)
+    place = Place(tmp_path / "other")
+    place.publish()
+    with running(place.stream, rate_limit=1) as url:
+        plain = [httpx.post(f"{url}/predict", json={"text": "a"}).status_code for _ in range(60)]
+    assert abs(burst + 1 - plain.index(429)) <= 2
+
+
+def test_short_slices_are_asked_for_and_change_nothing_else() -> None:
+    before = os.sched_getscheduler(0), os.nice(0)
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(ask_for_short_slices()))  # it ends, and this one's stay
+    thread.start()
+    thread.join()
+    assert found == [platform.machine() in SCHED_SETATTR and platform.system() == "Linux"]
+    assert (os.sched_getscheduler(0), os.nice(0)) == before
