@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from click.testing import Result
@@ -17,7 +16,7 @@ from learner.verify import verify
 from stream.log import NewRecord
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
-from tests.faults.stage import KafkaStage, SqliteStage, Stage, finish, learned, steps
+from tests.faults.stage import SqliteStage, Stage, finish, learned, open_stage, steps
 
 OFTEN = {"checkpoint_interval_s": 1e-6, "batch_records": 10}
 
@@ -25,14 +24,7 @@ OFTEN = {"checkpoint_interval_s": 1e-6, "batch_records": 10}
 @pytest.fixture(params=["sqlite", "kafka"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Give an empty log of one partition."""
-    stage: Stage
-    if request.param == "sqlite":
-        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
-    else:
-        broker = request.getfixturevalue("kafka")
-        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
-        stage = KafkaStage(stream, broker)
-    with contextlib.closing(stage):
+    with open_stage(request, tmp_path) as stage:
         yield stage
 
 
@@ -76,6 +68,24 @@ def test_every_neighbour_is_proved_across_restarts_options_and_crashes(stage: St
     assert across.exit_code == 0, across.output
     assert f"checkpoint {a} to {c}: the same: {c - a} batches" in across.stdout
     assert command(stage, "--from", str(b)).stdout.count("the same") == 1
+
+
+def test_a_model_of_another_library_is_proved_where_pickles_are_allowed(tmp_path: Path) -> None:
+    model = "river:naive_bayes.MultinomialNB?max_labels=4"
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data", allow_pickle=True))) as stage:
+        for n in (20, 40, 60):
+            stage.append(range(n - 20, n))
+            learn(stage, n, batch_records=7, model=model)
+        found = command(stage)
+        assert found.exit_code == 2
+        assert "--allow-pickle" in found.stdout
+        found = command(stage, "--allow-pickle")
+        assert found.exit_code == 0, found.output
+        assert found.stdout.count("the same") == 2
+        flip(path_of(stage.stream.data / "checkpoints", stage.checkpoints()[-1]), "progress.safetensors")
+        found = command(stage, "--allow-pickle")
+        assert found.exit_code == 1, found.output
+        assert "differs: progress.safetensors" in found.stdout
 
 
 def flip(path: Path, file: str) -> None:
