@@ -78,7 +78,7 @@ def test_a_model_of_another_library_is_proved_where_pickles_are_allowed(tmp_path
             learn(stage, n, batch_records=7, model=model)
         found = command(stage)
         assert found.exit_code == 2
-        assert "--allow-pickle" in found.stdout
+        assert "--allow-pickle" in found.output
         found = command(stage, "--allow-pickle")
         assert found.exit_code == 0, found.output
         assert found.stdout.count("the same") == 2

@@ -20,11 +20,12 @@ from learner.snapshot import SUFFIX
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
-from tests.faults.scene import TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene, times
+from tests.faults.scene import SCALE, TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene, times
 from tests.faults.tally import tally
 
 COMMAND = "make torture ONLY=test_power_loss"
-POINTS = None if TORTURE else 60  # operations before which the power is cut; None for all
+ALL = TORTURE and SCALE >= 1  # operations: the power is cut before each of them
+POINTS = times(600, 60)  # else before so many
 JOURNAL = "data/journal"
 DURABLE = (CHECKPOINTS, JOURNAL)
 SAMPLES = 4 if TORTURE else 2
@@ -32,7 +33,11 @@ RUNS = times(200, 12)  # states from which a whole learner is started
 KILLS = [3, 9, 14] if TORTURE else [9, 6]
 
 RECORDERS = [
-    pytest.param(by_hooks, id="hooks"),
+    pytest.param(
+        by_hooks,
+        id="hooks",
+        marks=pytest.mark.skipif(strace.is_there() and not TORTURE, reason="strace records it as well, and more"),
+    ),
     pytest.param(
         by_strace,
         id="strace",
@@ -52,7 +57,7 @@ def recorded(request: pytest.FixtureRequest, module_memory: Path) -> tuple[Scene
 def places(ops: list[Op], rng: random.Random) -> set[int]:
     """Return the operations before which the power is cut."""
     changes = [number for number, op in enumerate(ops) if op.kind != "seen"]
-    if POINTS is not None:  # behind a rename is where it is told which generation counts
+    if not ALL:  # behind a rename is where it is told which generation counts
         renamed = [n for n in changes if ops[n - 1].kind == "move" and ops[n - 1].to.startswith(DURABLE)]
         changes = rng.sample(changes, min(POINTS, len(changes))) + renamed[:: max(1, len(renamed) // POINTS * 2)]
     return set(changes)

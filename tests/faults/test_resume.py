@@ -59,7 +59,7 @@ def learn(scene: Scene, spec: str, data: Path, batch: int, stops: list[tuple[int
 def test_going_on_from_what_was_saved_gives_the_same_bytes(spec: str, scene: Scene, memory: Path) -> None:
     expected, resumed = learn(scene, spec, memory / "straight", 64, []), Counter[str]()
 
-    @settings(max_examples=times(30, 1), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=times(60, 1), suppress_health_check=list(HealthCheck))
     @given(
         batch=st.integers(3, 90), stops=st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=4)
     )
