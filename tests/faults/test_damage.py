@@ -27,12 +27,12 @@ from learner.status import read_status
 from stream.errors import DriftlineError, StateError
 from stream.log import open_log
 from stream.settings import StreamSettings
-from tests.faults.scene import MODEL, TORTURE, learn_to_end, make_scene
+from tests.faults.scene import ALL, MODEL, TORTURE, learn_to_end, make_scene
 from tests.faults.tally import tally
 
 BITS = range(8) if TORTURE else (0,)
 SMALL = 2000  # bytes of which every one is tried in any case
-STRIDE = 1 if TORTURE else 61
+STRIDE = 1 if ALL else 61
 LARGE = 100_000
 MEMORY = 256 << 20
 TRIED = Counter[str]()

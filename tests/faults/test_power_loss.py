@@ -20,12 +20,11 @@ from learner.snapshot import SUFFIX
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
-from tests.faults.scene import SCALE, TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene, times
+from tests.faults.scene import ALL, TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene, times
 from tests.faults.tally import tally
 
 COMMAND = "make torture ONLY=test_power_loss"
-ALL = TORTURE and SCALE >= 1  # operations: the power is cut before each of them
-POINTS = times(600, 60)  # else before so many
+POINTS = times(600, 60)  # operations before which the power is cut, where it is not all
 JOURNAL = "data/journal"
 DURABLE = (CHECKPOINTS, JOURNAL)
 SAMPLES = 4 if TORTURE else 2
