@@ -37,7 +37,7 @@ from tests.test_snapshot import info_of, publish, taught
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_fencing"
-AT_RANDOM = {"sqlite": times(200, 5), "kafka": times(20, 1)}
+AT_RANDOM = {"sqlite": times(200, 4), "kafka": times(20, 1)}
 EACH = {"sqlite": times(4, 1), "kafka": times(1, 0)}
 # Behind the look at the lock, and before what it is for.
 BETWEEN = [name for name in POINTS if name[0] in "4567bd" and name != "5 half of its entry is written"]

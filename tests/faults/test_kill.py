@@ -38,8 +38,8 @@ from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_kill"
 EACH = {"sqlite": times(50, 1), "kafka": times(4, 0)}  # kills at each step
-AT_RANDOM = {"sqlite": times(300, 12), "kafka": times(60, 3)}
-LIVE = {"sqlite": times(150, 8), "kafka": times(30, 0)}  # kills of the API, the learner or both
+AT_RANDOM = {"sqlite": times(300, 8), "kafka": times(60, 2)}
+LIVE = {"sqlite": times(150, 5), "kafka": times(30, 0)}  # kills of the API, the learner or both
 NTH = {"7.iii before one of the files": 6, "6 in the middle of a publish": 9, "b before a batch is applied again": 3}
 
 

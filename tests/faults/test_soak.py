@@ -31,7 +31,7 @@ from tests.faults.serving import api
 from tests.faults.tally import tally
 from tests.waiting import wait_until
 
-SOAK_S: Final = float(os.environ.get("DRIFTLINE_SOAK_S") or (3600 if TORTURE else 6))
+SOAK_S: Final = float(os.environ.get("DRIFTLINE_SOAK_S") or (3600 if TORTURE else 4))
 CURVE: Final = os.environ.get("DRIFTLINE_SOAK_CURVE")
 LONG: Final = SOAK_S >= 300  # below that the slope is mostly noise
 WARM: Final = 0.25  # of the time
