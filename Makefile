@@ -1,7 +1,8 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
 #   make test     linters, types and all tests
-#   make torture  the long form of the fault tests, some hours, and a table of what was tried; ONLY=test_kill for one file
+#   make torture  the long form of the fault tests, over two hours with the soak, and a table of what was tried;
+#                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
@@ -9,6 +10,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
@@ -27,9 +29,10 @@ kernels: .venv/run.done
 	$(BIN)/python -m learner.warm
 
 torture: .venv/test.done
-	@rm -f torture.jsonl
-	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=torture.jsonl $(BIN)/python -m pytest tests/faults --timeout=0 -rA $(if $(ONLY),-k $(ONLY))
-	@$(BIN)/python -m tests.faults.tally torture.jsonl
+	@rm -f $(TALLY)
+	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=$(TALLY) DRIFTLINE_SOAK_CURVE=soak.csv \
+		$(BIN)/python -m pytest tests/faults --timeout=0 -ra $(if $(ONLY),-k "$(ONLY)"); \
+		code=$$?; $(BIN)/python -m tests.faults.tally $(TALLY); exit $$code
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ What is replayed is the log itself, from its first record or from what retention
 labels that omit.py leaves out. Nothing of it is sent anywhere. The new state is put down as a checkpoint in a directory
 of its own, and the loop, which alone may change anything else, takes it over:
 
-    1. collect the retractions, up to the log's end as it is now
+    1. collect the retractions, up to the log's end as it is now; one that comes later counts the next time
     2. replay up to where the learner was when it was asked, then up to where it is now, and so on, until that is near
     3. put the state down in `rebuild/staged`, whole or not at all
     4. a learner that runs sees it within a second, one that starts does so first; where none runs, this process is one:

@@ -21,7 +21,7 @@ from learner.models import warm_up
 from learner.settings import DEFAULT_MODEL
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
-from tests.faults.stage import KafkaStage, SqliteStage, Stage
+from tests.faults.stage import Stage, open_stage
 from tests.place import Api, Place, running
 
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
@@ -81,14 +81,7 @@ def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
 @pytest.fixture(params=["sqlite", "kafka"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Give an empty log of one partition."""
-    stage: Stage
-    if request.param == "sqlite":
-        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
-    else:
-        broker = request.getfixturevalue("kafka")
-        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
-        stage = KafkaStage(stream, broker)
-    with contextlib.closing(stage):
+    with open_stage(request, tmp_path) as stage:
         yield stage
 
 

@@ -1,6 +1,7 @@
 """A model built anew is that of a log without what was left out; it takes over at one stroke, whatever is killed."""
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -15,16 +16,12 @@ from learner.rebuild import stage as build
 from learner.rebuilt import LeftOut
 from learner.status import read_status
 from stream.errors import OffsetsLost
-from stream.log import NewRecord, open_log
+from stream.log import NewRecord
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
 from tests.data import ROOT
-from tests.faults.killed import killed_at
-from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
 from tests.waiting import wait_until
-
-STRIDE = 1 if TORTURE else 3  # from one kill to the next, in changes of the disk
 
 
 def rebuilt(stage: Stage, *more: str) -> str:
@@ -134,6 +131,56 @@ def test_another_model(stage: Stage) -> None:
     assert stage.newest().manifest.counts.labels_learned == 30
 
 
+FOREIGN = [
+    "river:naive_bayes.MultinomialNB?max_labels=4",
+    "sklearn:linear_model.SGDClassifier?loss=log_loss&max_labels=4",
+]
+
+
+@pytest.mark.parametrize("model", FOREIGN)
+def test_a_model_of_another_library(tmp_path: Path, model: str) -> None:
+    """Built and proved where pickles are allowed; refused where they are not, and nothing has changed."""
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data", allow_pickle=True))) as stage:
+        stage.append(range(30))
+        stage.learn(model=model)
+        allowed, before = stage.stream, stage.model()
+        stage.stream = allowed.model_copy(update={"allow_pickle": False})
+        assert "--allow-pickle" in str(stage.command("rebuild", "--exclude", "id=3").exception)
+        assert stage.model() == before
+        stage.stream = allowed
+        assert "and 1 that were left out (id=3)" in rebuilt(stage, "--exclude", "id=3")
+        assert stage.model() == oracle(tmp_path, range(3), range(4, 30), model=model)
+        stage.append(range(30, 40))
+        stage.learn(model=model)
+        assert stage.model() == oracle(tmp_path, range(3), range(4, 40), model=model)
+
+
+def test_from_our_model_to_one_of_another_library_and_back(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data", allow_pickle=True))) as stage:
+        stage.append(range(30))
+        stage.learn()
+        before = stage.model()
+        rebuilt(stage, "--model", FOREIGN[0])
+        assert stage.model() == oracle(tmp_path, range(30), model=FOREIGN[0])
+        rebuilt(stage, "--model", MODEL)
+        assert stage.model() == before
+
+
+def test_a_retraction_that_comes_after_the_look_for_them_counts_the_next_time(tmp_path: Path) -> None:
+    """As any that comes after a model was built: the label stays in it until then, and `verify` knows."""
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        stage.append(range(20))
+        stage.learn()
+        late = itertools.chain([lambda: give(stage, 3, "b", op="retract")], itertools.repeat(lambda: None))
+        build(stage.stream.data, stage.log, LeftOut(), on_records=lambda *_: next(late)())
+        stage.learn()
+        assert stage.model() == oracle(tmp_path, range(20))
+        assert stage.newest().manifest.rebuilt is not None
+        assert stage.command("verify", "--to", str(stage.checkpoints()[-1])).exit_code == 0
+        assert "without 1 labels that were retracted" in rebuilt(stage)
+        assert stage.model() == oracle(tmp_path, range(3), range(4, 20))
+
+
 def test_what_retention_dropped_is_counted(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
     stage.learn()
@@ -224,54 +271,6 @@ def test_options_that_cannot_be_meant(tmp_path: Path) -> None:
             ([], "no learner has run there yet"),
         ):
             assert why in str(stage.command("rebuild", *more).exception)
-
-
-def asked(stage: Stage, name: str, *more: str) -> None:
-    done = stage.command(name, *more)
-    assert done.exit_code == 0, done.exception
-
-
-def test_killed_before_any_change_of_the_disk_the_old_state_stays_or_the_new_one_is_there(tmp_path: Path) -> None:
-    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
-        stage.append(range(40))
-        stage.learn()
-        old, new = stage.model(), oracle(tmp_path, range(3), range(4, 40))
-        seen, turn = set(), 0
-        stage.log.close()
-        while killed_at(turn * STRIDE, stage.stream.data, lambda: asked(stage, "rebuild", "--exclude", "id=3")):
-            turn += 1
-            seen.add(stage.model() == new)
-            assert stage.model() in {old, new}
-            if turn % 4 == 0:
-                asked(stage, "learn", "--stop-at-end")  # what was put down whole is taken over; else nothing changes
-                assert stage.model() in {old, new}
-        assert turn * STRIDE > 30
-        assert seen == {True, False}
-        assert stage.model() == new
-        stage.log = open_log(stage.stream)
-        stage.append(range(40, 50))
-        stage.learn()
-        assert stage.model() == oracle(tmp_path, range(3), range(4, 50))
-        assert stage.command("verify").exit_code in {0, 2}
-
-
-def test_a_learner_killed_while_it_takes_over_has_the_old_state_or_the_new_one(tmp_path: Path) -> None:
-    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
-        stage.append(range(40))
-        stage.learn()
-        new = oracle(tmp_path, range(3), range(4, 45))
-        build(stage.stream.data, stage.log, LeftOut(ids=["3"]))
-        stage.append(range(40, 45))
-        stage.log.close()
-        turn, seen = 0, set()
-        while killed_at(turn * STRIDE, stage.stream.data, lambda: asked(stage, "learn", "--stop-at-end")):
-            turn += 1
-            seen.add(stage.newest().manifest.rebuilt is not None)
-        assert turn * STRIDE > 20
-        assert seen == {True, False}
-        assert stage.model() == new
-        assert stage.newest().manifest.counts.labels_seen == 44
-        assert not (stage.stream.data / "rebuild").exists()
 
 
 def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -> None:

@@ -56,6 +56,26 @@ def test_every_neighbour_is_proved_across_restarts_options_and_crashes(stage: St
     assert stage.command("verify", "--from", str(b)).stdout.count("the same") == 1
 
 
+def test_a_model_of_another_library_is_proved_where_pickles_are_allowed(tmp_path: Path) -> None:
+    model = "river:naive_bayes.MultinomialNB?max_labels=4"
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data", allow_pickle=True))) as stage:
+        for n in (20, 40, 60):
+            stage.append(range(n - 20, n))
+            learn(stage, n, batch_records=7, model=model)
+        allowed, stage.stream = stage.stream, stage.stream.model_copy(update={"allow_pickle": False})
+        found = stage.command("verify")
+        assert found.exit_code == 2
+        assert "--allow-pickle" in found.output
+        stage.stream = allowed
+        found = stage.command("verify")
+        assert found.exit_code == 0, found.output
+        assert found.stdout.count("the same") == 2
+        flip(path_of(stage.stream.data / "checkpoints", stage.checkpoints()[-1]), "progress.safetensors")
+        found = stage.command("verify")
+        assert found.exit_code == 1, found.output
+        assert "differs: progress.safetensors" in found.stdout
+
+
 def flip(path: Path, file: str) -> None:
     """Flip a bit of a checkpoint's file, and let its checksums say that all is well."""
     content = bytearray((path / file).read_bytes())

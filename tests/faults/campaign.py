@@ -23,6 +23,7 @@ from tests.faults.tally import tally
 
 MODEL = "linear?bits=12&chars=0&max_labels=4"
 N_LABELS = 400 if TORTURE else 150
+LOGS = {"sqlite": "embedded log", "kafka": "Kafka"}  # as the table names them
 INTERVALS = ("0.005", "0.05", "60")  # between checkpoints: some have to replay, some to let old ones go
 
 
@@ -104,7 +105,7 @@ class Campaign:
 
     def __init__(self, course: Course, nursery: Nursery, rng: random.Random, what: str, command: str) -> None:
         self._course, self._nursery, self._rng = course, nursery, rng
-        self._what = f"{what}, {course.name}", command
+        self._what = f"{what}, {LOGS[course.name]}", command
         self._trials = self._kills = 0
         self._begin()
 

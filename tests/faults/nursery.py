@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG: Final = 1
 # What the command line imports where it needs it.
 LOADED: Final = (
     *("driftline", "learner.service", "api.server", "stream.kafka_log", "stream.sqlite_log"),
-    *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.points"),
+    *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.killed", "tests.faults.points"),
 )
 
 
@@ -92,12 +92,18 @@ class Nursery:
         )
         self._children: list[Child] = []
 
-    def start(self, *arguments: str, stop: Stop | None = None) -> Child:
-        """Start the command line with these arguments."""
+    def start(self, *arguments: str, stop: Stop | None = None, change: tuple[int, str] | None = None) -> Child:
+        """Start the command line with these arguments.
+
+        Parameters
+        ----------
+        stop : where it stops itself
+        change : before which change of which directory it kills itself, see killed.py
+        """
         self._count += 1
         output = self._directory / f"{self._count}.txt"
         output.touch()
-        child = Child(self, self.order(start=arguments, stop=stop, output=str(output))["pid"], output)
+        child = Child(self, self.order(start=arguments, stop=stop, change=change, output=str(output))["pid"], output)
         self._children = [each for each in self._children if each.code is None] + [child]
         return child
 
@@ -163,10 +169,12 @@ def _run(order: dict[str, Any], parent: int) -> None:
     code = 1
     try:
         import driftline  # noqa: PLC0415
-        from tests.faults import points  # noqa: PLC0415
+        from tests.faults import killed, points  # noqa: PLC0415
 
         if order["stop"]:
             points.stop_at(*order["stop"])
+        if order["change"]:
+            killed.stop_before_change(*order["change"])
         sys.argv = ["driftline", *order["start"]]
         driftline.main()
         code = 0

@@ -6,11 +6,13 @@ A learner that is closed without `finish` is one that crashed: the journal is du
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import confluent_kafka as ck
+import pytest
 import safetensors.numpy
 from click.testing import Result
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
@@ -83,7 +85,9 @@ class Stage:
 
     def flags(self, *more: str) -> list[str]:
         """Return a command's flags that name this log and this data directory, and more."""
-        return ["--data", str(self.stream.data), "--log", self.stream.log_url, "--prefix", self.stream.prefix, *more]
+        stream = self.stream
+        names = ["--data", str(stream.data), "--log", stream.log_url, "--prefix", stream.prefix]
+        return [*names, *(["--allow-pickle"] if stream.allow_pickle else []), *more]
 
     def command(self, name: str, *more: str) -> Result:
         """Run a command of the command line here."""
@@ -189,6 +193,20 @@ class KafkaStage(Stage):
         self.make(topics, partitions)
 
 
+@contextlib.contextmanager
+def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Give an empty log of one partition, the one that a fixture's parameter names, sqlite or kafka."""
+    stage: Stage
+    if request.param == "sqlite":
+        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
+    else:
+        broker = request.getfixturevalue("kafka")
+        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
+        stage = KafkaStage(stream, broker)
+    with contextlib.closing(stage):
+        yield stage
+
+
 def steps(learner: Learner, until: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Drive a learner until a condition holds."""
     deadline = time.monotonic() + timeout_s
@@ -207,12 +225,12 @@ def finish(learner: Learner) -> None:
     learner.run(lambda: True)
 
 
-def oracle(tmp_path: Path, *parts: Iterable[int]) -> bytes:
+def oracle(tmp_path: Path, *parts: Iterable[int], model: str = MODEL) -> bytes:
     """Return the model of an undisturbed learner that got exactly these messages and labels."""
     data = tmp_path / f"oracle-{time.monotonic_ns()}"
-    stage = SqliteStage(StreamSettings(data=data))
+    stage = SqliteStage(StreamSettings(data=data, allow_pickle=model != MODEL))
     for part in parts:
         stage.append(part)
-    stage.learn()
+    stage.learn(model=model)
     stage.close()
     return stage.model()

@@ -1,17 +1,24 @@
-"""What was tried, how often, and what was lost? `python -m tests.faults.tally FILE` makes the README's table of it.
+"""What was tried, how often, and what was lost? `python -m tests.faults.tally FILES` makes the README's table of it.
 
 A test that counts calls `tally`; where DRIFTLINE_TALLY names a file (`make torture` does) a line of JSON goes there.
-Counts of the same thing are added up, whatever log they are of.
+Counts of the same thing are added up.
 """
 
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+HEAD = "| what was tried | how often | lost, learned twice, or other bytes | command |"
 
 
-def tally(what: str, command: str, times: int, lost: int = 0, **more: object) -> None:
-    """Count what was tried: `times`, of which `lost` lost or doubled something, or let something through."""
+def tally(what: str, command: str, times: int, lost: int = 0, **more: float | str) -> None:
+    """Count what was tried: `times`, of which `lost` lost or doubled something, or let something through.
+
+    Further numbers are added up too, but for those whose names end in `_s` or `_most`: of these the highest is told.
+    """
     line = json.dumps({"what": what, "command": command, "times": times, "lost": lost, **more})
     print(line)
     if path := os.environ.get("DRIFTLINE_TALLY"):
@@ -19,18 +26,31 @@ def tally(what: str, command: str, times: int, lost: int = 0, **more: object) ->
             print(line, file=file)
 
 
-def table(lines: list[str]) -> str:
-    """Return the counts as a table in Markdown, in the order in which they first came."""
-    times: dict[tuple[str, str], int] = {}
-    lost: dict[tuple[str, str], int] = {}
+def table(lines: Iterable[str]) -> str:
+    """Return the counts as a table in Markdown, in the order in which they came, and below it what else is known."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
-        found = json.loads(line)
-        key = found["what"], found["command"]
-        times[key] = times.get(key, 0) + found["times"]
-        lost[key] = lost.get(key, 0) + found["lost"]
-    rows = [f"| {what} | {times[what, command]:,} | {lost[what, command]} | `{command}` |" for what, command in times]
-    return "\n".join(["| what was tried | how often | lost | command |", "|---|---|---|---|", *rows])
+        new = json.loads(line)
+        known = found.setdefault((new.pop("what"), new.pop("command")), {})
+        for name, value in new.items():
+            known[name] = _together(name, known[name], value) if name in known else value
+    rows = [
+        f"| {what} | {each.pop('times'):,} | {each.pop('lost')} | `{command}` |"
+        for (what, command), each in found.items()
+    ]
+    notes = [
+        f"{what}: {', '.join(f'{name} {value}' for name, value in each.items())}"
+        for (what, _), each in found.items()
+        if each
+    ]
+    return "\n".join([HEAD, "|---|---|---|---|", *rows, *([""] if notes else []), *notes])
+
+
+def _together(name: str, one: Any, other: Any) -> Any:
+    if isinstance(one, str):
+        return other
+    return max(one, other) if name.endswith(("_s", "_most")) else one + other
 
 
 if __name__ == "__main__":
-    print(table(Path(sys.argv[1]).read_text().splitlines()))
+    print(table(line for path in sys.argv[1:] for line in Path(path).read_text().splitlines()))

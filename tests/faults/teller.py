@@ -60,17 +60,19 @@ def read(acknowledged: Path) -> dict[str, str]:
 
 def append(stream: StreamSettings, count: int, note: Note) -> None:
     """Append messages and their labels to a log."""
+    now_ms = time.time_ns() // 1_000_000  # Kafka's retention goes by the records' own times
     with contextlib.closing(open_log(stream)) as log:
         log.create_topics(stream.topics)
         for number in range(count + LATE):
+            at_ms = now_ms + 10 * number
             if number < count:
                 message = Message(f"m{number}", text(number))
-                log.append(stream.topics.messages, [NewRecord(message.id.encode(), encode(message), 10 * number + 1)])
+                log.append(stream.topics.messages, [NewRecord(message.id.encode(), encode(message), at_ms + 1)])
             if number >= LATE:
                 known = number - LATE
                 feedback = Feedback(f"m{known}", label(known))
                 log.append(
-                    stream.topics.feedback, [NewRecord(feedback.message_id.encode(), encode(feedback), 10 * number + 5)]
+                    stream.topics.feedback, [NewRecord(feedback.message_id.encode(), encode(feedback), at_ms + 5)]
                 )
                 note(f"m{known}", label(known))
 

@@ -21,11 +21,11 @@ from stream.errors import StateError
 from stream.join import Join, JoinCounts
 from stream.log import TopicPartition
 from stream.settings import StreamSettings
-from tests.faults.scene import TORTURE
+from tests.faults.scene import FUZZED
 from tests.test_checkpoint import make
 
 fuzz = settings(
-    max_examples=20_000 if TORTURE else 100,
+    max_examples=FUZZED,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 numbers = st.one_of(st.integers(-3, 3), st.integers(-(1 << 63), (1 << 64) - 1))

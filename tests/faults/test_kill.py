@@ -18,6 +18,7 @@ from tests.data import ROOT
 from tests.faults import teller
 from tests.faults.campaign import (
     INTERVALS,
+    LOGS,
     N_LABELS,
     Campaign,
     Course,
@@ -30,15 +31,15 @@ from tests.faults.campaign import (
 )
 from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.points import API_POINTS, POINTS, find
-from tests.faults.scene import TORTURE
+from tests.faults.scene import times
 from tests.faults.tally import tally
 from tests.test_end_to_end import free_port
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_kill"
-EACH = {"sqlite": 50 if TORTURE else 1, "kafka": 20 if TORTURE else 0}  # kills at each step
-AT_RANDOM = {"sqlite": 300 if TORTURE else 12, "kafka": 150 if TORTURE else 6}
-LIVE = {"sqlite": 300 if TORTURE else 8, "kafka": 60 if TORTURE else 0}  # kills of the API, the learner or both
+EACH = {"sqlite": times(50, 1), "kafka": times(4, 0)}  # kills at each step
+AT_RANDOM = {"sqlite": times(300, 8), "kafka": times(60, 2)}
+LIVE = {"sqlite": times(150, 5), "kafka": times(30, 0)}  # kills of the API, the learner or both
 NTH = {"7.iii before one of the files": 6, "6 in the middle of a publish": 9, "b before a batch is applied again": 3}
 
 
@@ -52,7 +53,11 @@ def test_killed_at_every_step(course: Course, nursery: Nursery) -> None:
     if not EACH[course.name]:
         pytest.skip("in `make torture` only")
     rng = random.Random(course.name)
-    campaign = Campaign(course, nursery, rng, f"kill -9 at each of {len(POINTS)} named steps", COMMAND)
+    what = (
+        f"kill -9 of the learner at each of {len(POINTS)} named steps of loop, checkpoint, publish and recovery, "
+        f"{EACH[course.name]} times at each"
+    )
+    campaign = Campaign(course, nursery, rng, what, COMMAND)
     for _ in range(EACH[course.name]):
         for name in rng.sample(list(POINTS), len(POINTS)):
             _kill_at(name, campaign, rng)
@@ -99,7 +104,7 @@ def test_the_api_and_the_learner_are_killed_while_labels_are_posted(
         url = filled.log_url if name == "kafka" else f"sqlite:///{base / 'log.db'}"
         stream = filled.model_copy(update={"data": base / "data", "log": url, "prefix": f"{uuid4().hex}."})
         done = _killed_live(Course(name, stream, {}, base), nursery, rng, LIVE[name] - kills)
-        tally(f"kill -9 of the API, the learner or both while labels are posted, {name}", COMMAND, done)
+        tally(f"kill -9 of the API, the learner or both while labels are posted, {LOGS[name]}", COMMAND, done)
         kills += done
 
 

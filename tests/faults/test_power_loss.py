@@ -20,18 +20,23 @@ from learner.snapshot import SUFFIX
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
-from tests.faults.scene import TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene
+from tests.faults.scene import ALL, TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene, times
 from tests.faults.tally import tally
 
-POINTS = None if TORTURE else 60  # operations before which the power is cut; None for all
+COMMAND = "make torture ONLY=test_power_loss"
+POINTS = times(600, 60)  # operations before which the power is cut, where it is not all
 JOURNAL = "data/journal"
 DURABLE = (CHECKPOINTS, JOURNAL)
 SAMPLES = 4 if TORTURE else 2
-RUNS = 200 if TORTURE else 12  # states from which a whole learner is started
+RUNS = times(200, 12)  # states from which a whole learner is started
 KILLS = [3, 9, 14] if TORTURE else [9, 6]
 
 RECORDERS = [
-    pytest.param(by_hooks, id="hooks"),
+    pytest.param(
+        by_hooks,
+        id="hooks",
+        marks=pytest.mark.skipif(strace.is_there() and not TORTURE, reason="strace records it as well, and more"),
+    ),
     pytest.param(
         by_strace,
         id="strace",
@@ -48,13 +53,18 @@ def recorded(request: pytest.FixtureRequest, module_memory: Path) -> tuple[Scene
     return scene, recorder(scene, KILLS)
 
 
-def states(ops: list[Op], rng: random.Random) -> Iterator[tuple[History, Tree]]:
-    """Give each different state that a power cut may leave, with what had been promised by then."""
+def places(ops: list[Op], rng: random.Random) -> set[int]:
+    """Return the operations before which the power is cut."""
     changes = [number for number, op in enumerate(ops) if op.kind != "seen"]
-    if POINTS is not None:  # behind a rename is where it is told which generation counts
+    if not ALL:  # behind a rename is where it is told which generation counts
         renamed = [n for n in changes if ops[n - 1].kind == "move" and ops[n - 1].to.startswith(DURABLE)]
         changes = rng.sample(changes, min(POINTS, len(changes))) + renamed[:: max(1, len(renamed) // POINTS * 2)]
-    chosen = set(changes)
+    return set(changes)
+
+
+def states(ops: list[Op], rng: random.Random) -> Iterator[tuple[History, Tree]]:
+    """Give each different state that a power cut may leave, with what had been promised by then."""
+    chosen = places(ops, rng)
     history, known = History(), set()
     for number, op in enumerate(ops):
         if number in chosen:
@@ -96,7 +106,9 @@ def test_every_state_after_a_power_cut_keeps_what_was_seen(recorded: tuple[Scene
         shutil.rmtree(root)
     assert found["the newest checkpoint"] > 50
     assert found["the one before"] > 0
-    tally("states after a power cut, read", "make torture ONLY=test_power_loss", found.total(), **found)
+    cuts = len(places(recorded[1], random.Random(1)))
+    what = "power cut before a system call of learner or recovery, unsynced writes dropped, torn, reordered"
+    tally(f"{what}: states read", COMMAND, found.total(), calls=cuts, **found)
 
 
 def test_a_learner_that_starts_from_such_a_state_gets_to_the_same_bytes(
@@ -110,7 +122,7 @@ def test_a_learner_that_starts_from_such_a_state_gets_to_the_same_bytes(
         lay_out(tree, root)
         assert learn_to_end(scene.at(root)) == expected
         shutil.rmtree(root)
-    tally("states after a power cut, gone on from", "make torture ONLY=test_power_loss", number + 1)
+    tally("the same: learners started from such a state, learned on to the end", COMMAND, number + 1)
 
 
 def drawn(trees: Iterator[Tree], count: int, rng: random.Random) -> list[Tree]:

@@ -16,7 +16,7 @@ from learner.loop import Learner
 from learner.models import build
 from learner.settings import LearnerSettings
 from stream.log import open_log
-from tests.faults.scene import TORTURE, Scene, make_scene
+from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally
 from tests.golden.make import GOLDEN
 from tests.test_classifiers import CLASSIFIERS, FOREIGN
@@ -59,7 +59,7 @@ def learn(scene: Scene, spec: str, data: Path, batch: int, stops: list[tuple[int
 def test_going_on_from_what_was_saved_gives_the_same_bytes(spec: str, scene: Scene, memory: Path) -> None:
     expected, resumed = learn(scene, spec, memory / "straight", 64, []), Counter[str]()
 
-    @settings(max_examples=60 if TORTURE else 1, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=times(60, 1), suppress_health_check=list(HealthCheck))
     @given(
         batch=st.integers(3, 90), stops=st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=4)
     )
@@ -70,7 +70,7 @@ def test_going_on_from_what_was_saved_gives_the_same_bytes(spec: str, scene: Sce
         resumed[spec] += len(stops)
 
     check()
-    what = "saved or killed at a random batch, loaded, gone on, every classifier"
+    what = f"saved or killed at a random batch, loaded, gone on, {len(SPECS)} classifiers"
     tally(what, "make torture ONLY=test_resume", resumed.total())
 
 
