@@ -45,6 +45,7 @@ from learner.blend_rows import (
     TERMS,
     WARY,
     WIDTH,
+    ask_for_third,
     learn_counts,
     learn_linear,
     learn_totals,
@@ -261,7 +262,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     Notes
     -----
-    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. Slots are those of
+    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. N-grams' slots are
+       asked for in thirds, one now, one after the scores, one after the step: more at once would be waited for. Slots are those of
        bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends. Values: 1, and
        less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
     2. Score: each expert, then the mixer, with the labels known by now.
@@ -281,6 +283,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     next_words, next_plain, next_n, next_shape = 0, 0, 0, 0
     for turn in range(n_texts + 1):
         # 1
+        if turn > 0:
+            ask_for_third(grams, all_gram_bases[(turn - 1) & 1], 1 + next_n + next_shape, 2, counters[N_LABELS])
         n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
         if turn < n_texts:
             start, stop = starts[turn], starts[turn + 1]
@@ -288,9 +292,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
             bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
             place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
-            n_terms = 1 + next_plain + next_shape
-            ask_for(terms, bases[1], n_terms, WIDTH, counters[N_LABELS])
-            ask_for(grams, bases[0], n_terms + next_n - next_plain, WIDTH, counters[N_LABELS])
+            ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[N_LABELS])
+            ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[N_LABELS])
             if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
                 note(buffers[0], next_n, sketch)
                 note(shape, next_shape, sketch)
@@ -324,6 +327,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                     grams, gram_bases, n_plain, ends, totals, overall, known, n_labels, rows, bits, logs, p
                 )
             finite = finite and bayes_finite
+            if turn < n_texts:
+                ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
             if finite:
                 contexts = choose_contexts(logs, n_words, known, n_labels)
                 mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])

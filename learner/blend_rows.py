@@ -25,6 +25,7 @@ from learner.experts import (
     WORDS,
     adagrad,
     add_rows,
+    ask_for,
     count_label,
     fetch,
     grow_scale,
@@ -81,6 +82,13 @@ def place_all(features, n_plain, n, shape, n_shape, tables, max_labels, bases): 
         gram_bases[i] &= -ROWS_APART
     for i in range(1 + n_plain + n_shape):
         term_bases[i] &= -ROWS_APART
+
+
+@kernel
+def ask_for_third(grams, bases, n, third, n_labels):  # type: ignore[no-untyped-def]
+    """Let the rows of a third of n features come from the memory: 0, 1 or 2."""
+    begin, end = n * third // 3, n * (third + 1) // 3
+    ask_for(grams, bases[begin:], end - begin, WIDTH, n_labels)
 
 
 @kernel
