@@ -46,6 +46,8 @@ from learner.blend_rows import (
     WARY,
     WIDTH,
     ask_for_third,
+    calm_down,
+    calmness,
     learn_counts,
     learn_linear,
     learn_totals,
@@ -199,6 +201,7 @@ class Blend(Classifier):
         n_labels = int(state["counters"][N_LABELS])
         contexts = choose_contexts(logs, hashed.n_words, known, n_labels)
         weights = state["weights"][[0, *contexts]].sum(axis=0)
+        weights[N_LINEAR:] *= calmness(hashed.n_words)
         parts = [
             limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
             for part in self._experts(hashed, n_labels)
@@ -266,7 +269,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
        asked for in thirds, one now, one after the scores, one after the step: more at once would be waited for. Slots are those of
        bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends. Values: 1, and
        less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
-    2. Score: each expert, then the mixer, with the labels known by now.
+    2. Score: each expert, then the mixer, with the labels known by now. Of long texts naive Bayes is less certain.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
        A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.
 
@@ -330,6 +333,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if turn < n_texts:
                 ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
             if finite:
+                calm_down(logs, n_words, n_labels)
                 contexts = choose_contexts(logs, n_words, known, n_labels)
                 mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])
             else:

@@ -55,6 +55,7 @@ FIRST_VARIANCE: Final = np.float32(4)
 ALPHA: Final = 0.03
 FLATTEN_TERMS: Final = 0.5
 FLATTEN_ALL: Final = 0.6
+LONG: Final = 100  # distinct words: on e-mails naive Bayes was too sure, though likelihoods are flattened
 
 EXPONENT: Final = np.int64(0x7FF) << np.int64(52)  # the bits of a float64's
 EXPONENT_SHIFT: Final = np.int64(52)
@@ -189,6 +190,22 @@ def score_bayes(grams, bases, n_plain, ends, totals, overall, known, n_labels, r
     bayes_scores(sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, n_labels, False, z)
     finite = log_softmax(z, known, n_labels, logs[BAYES_ALL], p[BAYES_ALL]) and finite
     return finite, n_plain - seen_terms, n - N_AMOUNTS - 1 - n_seen
+
+
+@kernel
+def calmness(n_words):  # type: ignore[no-untyped-def]
+    """Return what the certainty of naive Bayes is multiplied by, for a text of so many distinct words."""
+    return np.float32(math.sqrt(LONG / max(n_words, LONG)))
+
+
+@kernel
+def calm_down(logs, n_words, n_labels):  # type: ignore[no-untyped-def]
+    """Make the log probabilities of naive Bayes smaller where a text is long."""
+    share = calmness(n_words)
+    if share < 1:
+        for expert in (BAYES_TERMS, BAYES_ALL):
+            for label in range(n_labels):
+                logs[expert, label] *= share
 
 
 @kernel
