@@ -266,9 +266,9 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     Notes
     -----
     1. Hash the next text, and ask the memory for its slots; what follows is about the text before. N-grams' slots are
-       asked for in thirds, one now, one after the scores, one after the step: more at once would be waited for. Slots are those of
-       bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends. Values: 1, and
-       less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
+       asked for in thirds, one now, one after the scores, one after the step: more at once would be waited for. Slots
+       are those of bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends.
+       Values: 1, and less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
     2. Score: each expert, then the mixer, with the labels known by now. Of long texts naive Bayes is less certain.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
        A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.

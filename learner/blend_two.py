@@ -122,8 +122,8 @@ def score_linear_two(tables, bases, ends, values, known, planes, z, logs, p):  #
 
 
 @kernel
-def take_exponents(products, bits):  # type: ignore[no-untyped-def]
-    """Leave the products, of which `bits` are the bits, their mantissas. Returns the sum of their exponents."""
+def take_exponents(bits):  # type: ignore[no-untyped-def]
+    """Leave LANES products, whose bits are given, their mantissas. Returns the sum of their exponents."""
     total = np.int64(0)
     for lane in range(LANES):
         exponent = bits[lane] & EXPONENT
@@ -151,8 +151,8 @@ def multiply(planes, start, stop, inverse, rows, bits):  # type: ignore[no-untyp
                 factors[lane] *= 1.0 + counts[lane] * inverse
                 its[lane] *= 1.0 + others[lane] * inverse
                 seen[lane] += one if counts[lane] + others[lane] > zero else zero
-        exponents += take_exponents(rows[0], bits[0])
-        other += take_exponents(rows[1], bits[1])
+        exponents += take_exponents(bits[0])
+        other += take_exponents(bits[1])
     for edge in ((start, first), (last, stop)):
         for i in range(edge[0], edge[1]):
             lane = i & (LANES - 1)
@@ -160,7 +160,7 @@ def multiply(planes, start, stop, inverse, rows, bits):  # type: ignore[no-untyp
             factors[lane] *= 1.0 + count * inverse
             its[lane] *= 1.0 + its_count * inverse
             seen[lane] += one if count + its_count > zero else zero
-    return exponents + take_exponents(rows[0], bits[0]), other + take_exponents(rows[1], bits[1])
+    return exponents + take_exponents(bits[0]), other + take_exponents(bits[1])
 
 
 @kernel
