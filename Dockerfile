@@ -1,29 +1,35 @@
 # Two stages: the first installs the pinned dependencies and compiles the kernels, the second only has the result.
 # It runs as a user without rights, on a read-only root: /data is the volume, /tmp may be a tmpfs.
+#   docker run -p 127.0.0.1:8000:8000 -v driftline:/data driftline up --host 0.0.0.0 --open
+# As it comes it asks for API keys: make one in the same volume first, or say --open as here, where only this machine
+# reaches the port. README.md, "In a container", has both.
 
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/driftline
 COPY requirements.lock /src/
-RUN /opt/driftline/bin/pip install --require-hashes -r /src/requirements.lock
+# Every pinned wheel is taken, but installed is only what Driftline runs with: not what builds it, not what draws plots.
+RUN python3 -m pip download --require-hashes --dest /wheels -r /src/requirements.lock
 COPY pyproject.toml README.md LICENSE driftline.py /src/
 COPY stream /src/stream
 COPY learner /src/learner
 COPY api /src/api
-RUN /opt/driftline/bin/pip install --no-deps --no-build-isolation /src \
-    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.models \
-    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.drift
+RUN python3 -m venv --without-pip /opt/driftline \
+    && python3 -m pip --python /opt/driftline/bin/python install --no-index --find-links /wheels /src \
+    && find /opt/driftline -type d -name tests -prune -exec rm -r {} + \
+    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.warm
 
 FROM python:3.11-slim
 COPY --from=build /opt/driftline /opt/driftline
 COPY --from=build /opt/kernels /opt/kernels
-COPY deploy/entrypoint /opt/entrypoint
+COPY deploy/entrypoint deploy/health /opt/
 RUN useradd --system --uid 10001 --no-create-home driftline && mkdir /data && chown driftline /data
 USER driftline
 WORKDIR /data
 ENV PATH=/opt/driftline/bin:$PATH DRIFTLINE_DATA=/data NUMBA_CACHE_DIR=/tmp/kernels HOME=/tmp PYTHONUNBUFFERED=1
+# Asked by /opt/health, on the container's own loopback.
+ENV DRIFTLINE_HEALTH_PORT=8001
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/entrypoint", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/health"]
 ENTRYPOINT ["/opt/entrypoint"]
 CMD ["up", "--host", "0.0.0.0"]

@@ -68,8 +68,8 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group build --output-file requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --output-file requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:
 	rm -rf .venv .venv-bench .venv-bench38 .pytest_cache .mypy_cache .ruff_cache .hypothesis

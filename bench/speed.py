@@ -26,7 +26,7 @@ PEERS: Final = {
     "sklearn-sgd-100": 0.1,
     "sklearn-sgd-1": 0.02,
     "river-nb": 0.02,
-    "river-logreg": 0.02,
+    "river-logreg": 1.0,
 }
 WHAT: Final = {
     "linear?bits=20&chars=0": "ours: words and pairs, 2^20 slots",

@@ -3,11 +3,14 @@
 Plain data: it stands in the checkpoint's manifest, in the status and in GET /model as it is.
 """
 
+import logging
 from typing import Final, Literal
 
 import msgspec
 
 RECENT_ALARMS: Final = 20
+LOGGED: Final = 5  # of a batch
+_LOG: Final = logging.getLogger(__name__)
 
 Change = Literal["worse", "better"]
 
@@ -65,3 +68,11 @@ class Alarms(msgspec.Struct):
         changes = self.overall if alarm.label is None else self.by_label.setdefault(alarm.label, Changes())
         changes.add(alarm.change)
         self.recent = [*self.recent, alarm][-RECENT_ALARMS:]
+
+
+def log_alarms(alarms: list[Alarm]) -> None:
+    """Say a batch's alarms, not more lines than a reader takes in: who labels at random could fill a disk."""
+    for alarm in sorted(alarms, key=lambda alarm: alarm.change == "better")[:LOGGED]:
+        _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
+    if len(alarms) > LOGGED:
+        _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED)

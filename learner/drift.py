@@ -125,7 +125,3 @@ def _checked(state: State, most_rows: int) -> tuple[tuple[int, int], Windows]:
     if not adwin.sound(windows) or not -1 <= worse_at <= n_labels or n_labels < 0:
         raise StateError("drift: the windows' arrays contradict each other")
     return (n_labels, worse_at), windows
-
-
-if __name__ == "__main__":
-    warm_up()

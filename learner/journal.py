@@ -13,6 +13,8 @@ that does not hold and has others behind it was damaged later: that is refused.
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
@@ -20,7 +22,7 @@ import msgspec
 
 from learner import durable
 from learner.settings import Rules
-from stream.errors import StateError
+from stream.errors import DiskFull, StateError
 from stream.log import TopicPartition
 from stream.merge import Span
 
@@ -78,6 +80,60 @@ class Journal:
     def _frame(self, body: Head | _Entry) -> bytes:
         encoded = self._encode(body)
         return _FRAME.pack(len(encoded), zlib.crc32(encoded)) + encoded
+
+
+class Journals:
+    """A learner's journals, one after another. One thread.
+
+    A new one is made in a thread, since its syncs take as long as a batch; the next entry waits for it.
+
+    Parameters
+    ----------
+    root : where they lie
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._journal: Journal | None = None
+        self._begun: tuple[Head, Future[Journal]] | None = None
+
+    def begin(self, head: Head) -> None:
+        """Have the next one made: what is appended from now on goes into it."""
+        self._take_begun()
+        self._begun = head, self._thread.submit(Journal, path_of(self._root, head.checkpoint, head.epoch), head)
+
+    def append(self, batch: int, delivered: int, spans: Sequence[Span]) -> None:
+        """Write a batch down and return once it is durable. Raises DiskFull: then nothing was written."""
+        self._take_begun()
+        assert self._journal is not None, "begin comes first"
+        self._journal.append(batch, delivered, spans)
+
+    def look(self) -> None:
+        """See whether the next one is there. Raises what kept it from being made; DiskFull: look again."""
+        if self._begun is not None and self._begun[1].done():
+            self._take_begun()
+
+    def close(self) -> None:
+        """Close the file; one that could not be begun is left out."""
+        self._thread.shutdown()
+        with suppress(OSError, StateError):
+            self._take_begun()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _take_begun(self) -> None:
+        """Wait for the one that is being made. Raises DiskFull: then it is tried again the next time."""
+        if self._begun is None:
+            return
+        head, made = self._begun
+        if made.done() and isinstance(made.exception(), DiskFull):
+            made = self._thread.submit(Journal, path_of(self._root, head.checkpoint, head.epoch), head)
+            self._begun = head, made
+        journal = made.result()
+        if self._journal is not None:
+            self._journal.close()
+        self._journal, self._begun = journal, None
 
 
 def path_of(root: Path, checkpoint: int, epoch: int) -> Path:

@@ -8,7 +8,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     4. find each label's message, score what was served, learn
     5. append the batch's spans to the journal, durably
     6. only then let the outside see it: predictions, dead letters, drift alarms, a snapshot, the status
-    7. now and then a checkpoint: the state is copied and a new journal begins; then a thread, while the loop goes on,
+    7. now and then a checkpoint: the state is copied and a new journal begun; then a thread, while the loop goes on,
        waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
        checkpoints and journals go                               (learner/saver.py)
 
@@ -21,7 +21,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     a. the newest checkpoint whose checksums hold, or a first, empty one; what lies there is made durable first, since
        who wrote it may have been killed before its fsync; what the log no longer has of what came after is counted,
        and has to be accepted (learner/positions.py)
-    b. its journals' spans from the log, applied in their order
+    b. its journals' spans from the log, applied in their order (learner/recovery.py, c too)
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
 
@@ -31,9 +31,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
 import copy
 import logging
 import os
-import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -44,41 +42,38 @@ from typing import Final, TypeVar
 import msgspec
 
 from learner import checkpoint as checkpoints
-from learner import drift, durable, gate, pair, progress, rebuild
+from learner import durable, rebuild, recovery, warm
 from learner import journal as journals
-from learner.alarms import Alarm
-from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
+from learner.alarms import log_alarms
+from learner.checkpoint import Checkpoint, Manifest, by_topic
 from learner.classifier import Classifier
 from learner.committer import Committer
 from learner.intake import Intake
-from learner.journal import Applied, Head, Journal
+from learner.journal import Head, Journals
 from learner.lock import Lock
 from learner.losses import Losses
 from learner.machine import Machine, Plan
 from learner.models import make_classifier, warm_up
 from learner.outbox import Outbox
-from learner.positions import Shortfall, Standing, Stock, compare, reached
+from learner.positions import Standing, Stock, compare
 from learner.progress import RECENT_LABELS
+from learner.publishing import Publishing
 from learner.rebuild import Builder
 from learner.rebuilt import Rebuilt
+from learner.reporter import Reporter
 from learner.restore import clocks_of, describe, marks, restore
 from learner.review import Reviewer
 from learner.room import Room
 from learner.saver import Saver
 from learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
-from learner.snapshot import Publisher, SnapshotInfo
 from learner.status import State, Status, read_status, write_status
 from learner.versions import Recent, Versions
 from learner.watch import Watch
-from learner.watchdog import Watchdog
-from stream import join
 from stream.clock import Clock
 from stream.errors import (
     ConfigError,
-    DiskFull,
     LogError,
     LogUnavailable,
-    NotFinite,
     OffsetsLost,
     Overtaken,
     StateError,
@@ -90,12 +85,6 @@ from stream.merge import Merger
 from stream.settings import StreamSettings
 
 POLL_S: Final = 0.05
-START_S: Final = 10.0  # how long brokers may take to elect leaders
-STATUS_INTERVAL_S: Final = 0.5
-# Publishing takes at most this share of the loop's processor time, whatever the model's size.
-PUBLISH_SHARE: Final = 0.1
-HELD_BACK_S: Final = 1.0  # until a model that is not served is looked at again
-LOGGED_ALARMS: Final = 5  # of a batch
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
@@ -127,13 +116,12 @@ class Learner:
         self._checkpoints = stream.data / "checkpoints"
         self._journals = stream.data / "journal"
         self._batch = 0
+        self._journal = Journals(self._journals)
         self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._versions = Versions(stream.data)
         self._checkpoint_batch = 0  # of the newest one, which may be under way
-        self._pause_s = self._snapshot_s = self._publish_cpu_s = 0.0
-        self._next_checkpoint = self._next_snapshot = self._next_status = self._next_rebuilt = 0.0
-        self._published: tuple[str, dict[str, int]] | None = None
-        self._quarantine = ""  # why the newest model is not served
+        self._pause_s = 0.0
+        self._next_checkpoint = self._next_rebuilt = 0.0
         self._committer = Committer(log, settings.group)
         self._watch = Watch(log, stream.topics)
         self._known: Mapping[str, TopicState] = {}  # what the log was when it was looked at last
@@ -141,10 +129,7 @@ class Learner:
         self._rebuilt: Rebuilt | None = None
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._halted = False  # nothing is whole until it has recovered
-        self._state: State = "recovering"  # as it was reported last
-        self.shown: Status | None = None  # the last status, for any thread
-        self._showing = threading.Lock()
-        self._watchdog = Watchdog(settings.stall_after_s, self._lag, self._tell_stalled)
+        self._reporter = Reporter(stream.data, self.status, self._lag, settings.stall_after_s, self._lock.check)
         self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
         self._refusal: TooManyDeadLetters | None = None  # why nothing is taken until a person has looked
         self._reviewer: Reviewer | None = None
@@ -160,12 +145,8 @@ class Learner:
         ----------
         on_replay : called with the batches replayed so far, and with how many there are
         """
-        self._watchdog.beat(self._batch, "recovering")
-        drift.warm_up()
-        join.warm_up()
-        progress.warm_up()
-        gate.warm_up()
-        pair.warm_up()
+        self._reporter.beat(self._batch, "recovering")
+        warm.warm_up()
         self._lock.check()
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
@@ -179,7 +160,9 @@ class Learner:
         known = newest.manifest.epoch if newest else 0
         self._epoch = 1 + max(self._lock.last_epoch(), journals.last_epoch(self._journals), known)
         self._lock.announce(self._epoch)
-        self._publisher = Publisher(self._stream.data / "snapshots", self._epoch)
+        self._publishing = Publishing(
+            self._stream.data / "snapshots", self._epoch, self._settings.publish_interval_s, self._room
+        )
         if self._reviewer is None:
             self._reviewer = Reviewer(self._stream.data, self._settings.label_requests_per_hour, self._epoch)
         if newest is None:
@@ -192,7 +175,7 @@ class Learner:
         if self._machine.counts.updates:
             self._publish()
         else:
-            self._room.wait_for(lambda: self._publisher.prepare(self._machine.classifier))
+            self._publishing.prepare(self._machine.classifier)
         self._report("running")
 
     def _check_model(self, newest: Checkpoint | None) -> None:
@@ -217,7 +200,7 @@ class Learner:
     def _begin(self) -> None:
         classifier = self._make(self._settings.model or DEFAULT_MODEL)
         warm_up(classifier.config()["classifier"])
-        self._machine = Machine(self._rules(), classifier, lineage=uuid.uuid4().hex[:8])
+        self._machine = Machine(self._rules(), classifier, recovery.new_lineage())
         self._known = self._describe()
         self._open({partition: mark.low for partition, mark in marks(self._known).items()}, {})
         self._outbox = Outbox(self._log, delivered=0)
@@ -227,14 +210,34 @@ class Learner:
         manifest = newest.manifest
         self._batch = self._checkpoint_batch = self._saver.batch = manifest.batch
         todo = journals.read_since(self._journals, self._batch)
-        stock = self._take_stock(manifest, todo)
+        self._known = self._describe()
+        stock = recovery.take_stock(manifest, todo, self._known, accept_loss=self._settings.accept_loss)
         replayed = [stock.clip(applied) for applied in todo]
         # Versions that were published stand for models that this replay does not give again: others need other names.
-        lineage = manifest.lineage if replayed == todo else uuid.uuid4().hex[:8]
+        lineage = manifest.lineage if replayed == todo else recovery.new_lineage()
         machine = self._machine = restore(newest, lineage, allow_pickle=self._stream.allow_pickle)
         self._open(stock.positions, clocks_of(manifest), Clock(*manifest.clock))
-        self._replay(replayed, stock, on_replay)
-        self._check_unchanged()
+        # All before a checkpoint is delivered once that is on the disk; its journal began before that.
+        self._outbox = Outbox(self._log, max([self._batch, *(applied.delivered for applied in replayed)]))
+
+        def on_batch(batch: int) -> None:
+            self._batch = batch
+            if on_replay is not None:
+                on_replay(batch - manifest.batch, len(replayed))
+            if self._reporter.is_due(time.monotonic()):
+                self._report("recovering", f"batch {batch} of {replayed[-1].batch}")
+
+        recovery.replay(
+            replayed,
+            machine,
+            self._merger,
+            self._outbox,
+            stock,
+            accept_loss=self._settings.accept_loss,
+            on_batch=on_batch,
+            on_wait=lambda: self._report_wait("recovering"),
+        )
+        recovery.check_unchanged(self._log, self._known)
         self._obey(self._rules())
         self._losses, self._rebuilt = manifest.losses, manifest.rebuilt
         if stock.losses or stock.added:
@@ -246,21 +249,6 @@ class Learner:
             self._saver.copy(machine.classifier.state())
             self._saver.positions = self._merger.positions
             self._next_checkpoint = time.monotonic() + self._settings.checkpoint_interval_s
-
-    def _take_stock(self, manifest: Manifest, todo: list[Applied]) -> Stock:
-        """Compare the checkpoint, and the journal after it, with the log.
-
-        Raises
-        ------
-        RecordsLost : something is gone, and that was not accepted.
-        """
-        held = by_partition(manifest.positions)
-        self._known = self._describe()
-        standing = Standing(held, reached(held, todo), by_partition(manifest.ends), manifest.identities)
-        stock = compare(standing, self._known)
-        if not self._settings.accept_loss:
-            stock.refuse()
-        return stock
 
     def _record(self, stock: Stock) -> None:
         """Make what was lost and added a batch of its own, without records; a checkpoint follows."""
@@ -281,63 +269,7 @@ class Learner:
         self._outbox.send(self._batch, {})
 
     def _describe(self) -> Mapping[str, TopicState]:
-        """Return the topics as they are, once both are there and have a leader."""
-        topics = self._stream.topics[:2]
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                log = self._log.describe(topics)
-                if len(log) == len(topics):
-                    break
-                raise LogUnavailable(f"{' or '.join(topics)} was deleted just now; start again")
-            except LogUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_S)
-        if None in (state.identity for state in log.values()):
-            _LOG.warning("the log gives its topics no ids: that one was made again shows only where it is shorter")
-        return log
-
-    def _check_unchanged(self) -> None:
-        """Refuse what was replayed from a topic that was made again meanwhile."""
-        now = self._describe()
-        if any(state.identity != self._known[topic].identity for topic, state in now.items()):
-            raise LogUnavailable("a topic was made again during the recovery; start again")
-
-    def _replay(self, todo: list[Applied], stock: Stock, on_replay: Callable[[int, int], None] | None) -> None:
-        """Apply batches again. What is found to be missing is added to the stock's losses.
-
-        Raises
-        ------
-        RecordsLost : that was not accepted. Nothing that comes of it was sent; all of it is counted first.
-        """
-        short = Shortfall()
-        # All before a checkpoint is delivered once that is on the disk; its journal began before that.
-        delivered = max([self._batch, *(applied.delivered for applied in todo)])
-        self._outbox = Outbox(self._log, delivered)
-        for applied in todo:
-            if applied.rules != self._machine.rules:
-                self._obey(applied.rules)
-            batch = self._merger.take_spans(applied.spans)
-            if short.add(applied.spans, batch.spans):
-                self._machine.lineage = uuid.uuid4().hex[:8]  # as where spans are left out
-            if short.losses() and not self._settings.accept_loss:
-                continue
-            outputs = self._machine.apply(batch) if len(batch) else {}
-            self._batch = applied.batch
-            if applied.batch > delivered:
-                while self._outbox.full:
-                    self._outbox.wait(POLL_S)
-                    self._report_wait("recovering")
-                self._outbox.send(applied.batch, outputs)
-                _log_alarms(self._machine.raised if len(batch) else [])
-            if on_replay is not None:
-                on_replay(applied.batch - self._checkpoint_batch, len(todo))
-            if time.monotonic() >= self._next_status:
-                self._report("recovering", f"batch {applied.batch} of {todo[-1].batch}")
-        stock.losses.extend(short.losses())
-        if not self._settings.accept_loss:
-            stock.refuse()
+        return recovery.describe(self._log, self._stream.topics[:2])
 
     def _rules(self) -> Rules:
         return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
@@ -382,7 +314,7 @@ class Learner:
         this thread and in the order of the batches: nothing is visible of a batch before 5, and nothing is published,
         saved or reported between two halves of one. 0 while the log has to be waited for.
         """
-        self._watchdog.beat(self._batch, self._state)
+        self._reporter.beat(self._batch)
         try:
             self._look_at_log()
             if time.monotonic() >= self._next_rebuilt:
@@ -451,10 +383,10 @@ class Learner:
         self._saver.close()
         self._saver = Saver(self._checkpoints, self._journals, self._lock.check)
         self._journal.close()
-        self._publisher.close()
+        self._journal = Journals(self._journals)
+        self._publishing.close()
         for reader in self._readers:
             reader.close()
-        self._published = None
         try:
             self.start()
         except LogUnavailable as error:
@@ -476,7 +408,7 @@ class Learner:
                 rebuild.clear(self._stream.data)
                 return
             builder = rebuild.caught_up(path, self._log, self._merger.positions, allow_pickle=self._stream.allow_pickle)
-            self._check_unchanged()
+            recovery.check_unchanged(self._log, self._known)
         except LogUnavailable as error:
             _LOG.warning("a model that was built anew has to wait: %s", error)
             self._next_rebuilt = time.monotonic() + 10 * REBUILT_S
@@ -498,7 +430,7 @@ class Learner:
         self._pass_batch()
         self._rebuilt = builder.rebuilt(self._batch)
         self._checkpoint_now()
-        self._next_snapshot = 0.0
+        self._publishing.hurry()
         _LOG.warning("a model that was built anew took over: %s", self._rebuilt)
 
     def _standing(self) -> Standing:
@@ -559,12 +491,14 @@ class Learner:
         else:
             self._land()
         self._room.wait_for(self._saver.look)
+        self._room.wait_for(self._journal.look)
         now = time.monotonic()
         # Only labels and what is rejected of them give a new snapshot.
         learns = self._flight is None or any(
             span.partition.topic == self._stream.topics.feedback for span in batch.spans
         )
-        if now >= min(self._next_checkpoint, self._next_status) or (learns and now >= self._next_snapshot):
+        due = now >= self._next_checkpoint or self._reporter.is_due(now)
+        if due or (learns and self._publishing.is_due(now)):
             self._land()
             self._show(now)
         return len(batch)
@@ -595,10 +529,10 @@ class Learner:
         self._outbox.send(self._batch, outputs)  # 6
         if self._reviewer is not None:
             self._reviewer.see(self._machine, plan)
-        _log_alarms(self._machine.raised)
+        log_alarms(self._machine.raised)
 
     def _show(self, now: float) -> None:
-        if now >= self._next_snapshot:
+        if self._publishing.is_due(now):
             self._publish()
         if now >= self._next_checkpoint and self._batch > self._checkpoint_batch and not self._saver.busy:
             self._begin_checkpoint()  # 7
@@ -619,10 +553,11 @@ class Learner:
         """Give back everything; the log stays open."""
         self._worker.shutdown()
         self._watch.close()
-        self._watchdog.close()
+        self._reporter.close()
         self._saver.close()
+        self._journal.close()
         self._committer.close(COMMIT_S)
-        owned = [getattr(self, name, None) for name in ("_publisher", "_journal", "_reviewer")]
+        owned = [getattr(self, name, None) for name in ("_publishing", "_reviewer")]
         try:
             self._lock.check()
         except Overtaken:
@@ -641,46 +576,8 @@ class Learner:
         return self._merger.at_end or all(positions[partition] >= mark.high for partition, mark in until.items())
 
     def _publish(self) -> None:
-        machine = self._machine
         offsets = by_topic(self._merger.positions)[self._stream.topics.feedback]
-        wanted = (machine.version, offsets)
-        if wanted == self._published or not machine.counts.updates:
-            return
-        if machine.gate.shut:
-            self._hold_back(machine.gate.report().why)
-            return
-        started, used = time.monotonic(), time.thread_time()
-        info = SnapshotInfo(
-            version=machine.version,
-            epoch=self._epoch,
-            model=machine.classifier.spec,
-            config=machine.classifier.config(),
-            labels=machine.classifier.labels,
-            labels_learned=machine.counts.labels_learned,
-            feedback_offsets=offsets,
-            published_at=time.time(),
-        )
-        try:
-            self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
-        except NotFinite as error:
-            self._hold_back(str(error))
-            return
-        self._published = wanted
-        if self._quarantine:
-            _LOG.warning("the newest model is served again")
-            self._quarantine = ""
-        now, used = time.monotonic(), time.thread_time() - used
-        # The lesser cost of two: one that began a file says nothing about the next.
-        cost, self._publish_cpu_s = min(self._publish_cpu_s, used), used
-        self._snapshot_s = now - started
-        self._next_snapshot = now + max(self._settings.publish_interval_s, cost / PUBLISH_SHARE)
-
-    def _hold_back(self, why: str) -> None:
-        """Leave in its place what was published before."""
-        if not self._quarantine:
-            _LOG.error("the newest model is not served, the one before is: %s", why)
-        self._quarantine = why
-        self._next_snapshot = time.monotonic() + max(HELD_BACK_S, self._settings.publish_interval_s)
+        self._publishing.publish(self._machine, offsets)
 
     def _checkpoint(self) -> None:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
@@ -716,12 +613,8 @@ class Learner:
         _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self._pause_s)
 
     def _begin_journal(self) -> None:
-        path = journals.path_of(self._journals, self._batch, self._epoch)
-        old = getattr(self, "_journal", None)
         head = Head(self._batch, self._epoch, self._machine.rules, list(self._merger.positions))
-        self._journal = self._room.wait_for(lambda: Journal(path, head))
-        if old is not None:
-            old.close()
+        self._room.wait_for(lambda: self._journal.begin(head))
 
     def status(self, state: State, detail: str = "") -> Status:
         """Say what the learner is doing and has done."""
@@ -749,57 +642,33 @@ class Learner:
             window_bytes=machine.join.n_bytes,
             checkpoint_seconds=self._saver.seconds,
             checkpoint_pause_seconds=self._pause_s,
-            snapshot_seconds=self._snapshot_s,
-            gate=machine.gate.report(self._quarantine),
+            snapshot_seconds=self._publishing.seconds,
+            gate=machine.gate.report(self._publishing.quarantine),
             over_quota=dict(machine.quotas.refused),
-            stalls=self._watchdog.stalls,
+            stalls=self._reporter.stalls,
         )
 
+    @property
+    def shown(self) -> Status | None:
+        """The last status, for any thread."""
+        return self._reporter.shown
+
     def _report(self, state: State, detail: str = "") -> None:
-        self._lock.check()
-        self._state = state
-        self._watchdog.beat(self._batch, state)
-        if state == "running" and self._watchdog.problem:
-            state, detail = "stalled", self._watchdog.problem
-        with self._showing, suppress(DiskFull):  # what must be written down will wait for room
-            self.shown = self.status(state, detail)
-            write_status(self._stream.data, self.shown)
+        self._reporter.report(self._batch, state, detail)
         if self._reviewer is not None and not self._halted and state != "recovering":
             self._reviewer.report(self._machine, self._lag())
-        self._next_status = time.monotonic() + STATUS_INTERVAL_S
 
     def _lag(self) -> int:
         """Return how many records wait, as far as the last look at the log saw. Any thread."""
         positions = self._merger.positions
         return sum(max(0, mark.high - positions[partition]) for partition, mark in marks(self._known).items())
 
-    def _tell_stalled(self, why: str) -> None:
-        """Say it in the loop's place, in the watchdog's thread. The loop may hang in the status itself: then not."""
-        if self.shown is None or not self._showing.acquire(timeout=1.0):
-            return
-        try:
-            changed = {"state": "stalled", "detail": why, "at": time.time(), "stalls": self._watchdog.stalls}
-            self.shown = msgspec.structs.replace(self.shown, **changed)
-            with suppress(DiskFull, Overtaken, OSError):
-                self._lock.check()
-                write_status(self._stream.data, self.shown)
-        finally:
-            self._showing.release()
-
     def _report_wait(self, state: State) -> None:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""
-        if time.monotonic() >= self._next_status:
+        if self._reporter.is_due(time.monotonic()):
             problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
             if not problem and self._refusal is not None:
                 state, problem = "paused", str(self._refusal)
             elif problem:
                 state = "waiting"
             self._report(state, problem)
-
-
-def _log_alarms(alarms: list[Alarm]) -> None:
-    """Say a batch's alarms, not more lines than a reader takes in: who labels at random could fill a disk."""
-    for alarm in sorted(alarms, key=lambda alarm: alarm.change == "better")[:LOGGED_ALARMS]:
-        _LOG.log(logging.WARNING if alarm.change == "worse" else logging.INFO, "%s", alarm)
-    if len(alarms) > LOGGED_ALARMS:
-        _LOG.info("drift: %d more alarms in this batch; GET /model has the last", len(alarms) - LOGGED_ALARMS)

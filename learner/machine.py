@@ -43,7 +43,7 @@ from stream.plain import ASK_FIRST, DONE, EVICTION, NO_EXPIRY, NO_ROOM, Names
 from stream.quota import Quota, Quotas, bounded
 from stream.records import Feedback, Message, Prediction, Rejected, encode_lines, reject
 from stream.steps import Steps
-from stream.store import N_SCORES, SCORED, STATE, TIME_MS, recall, remember
+from stream.store import N_SCORES, SCORED, TIME_MS, recall, remember
 
 Outputs = Mapping[str, list[NewRecord]]  # by topic
 Ints = NDArray[np.int64]
@@ -294,7 +294,7 @@ class Machine:
         steps = plan.steps_scored
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
         store = self.join.store
-        remember(store.rows, store.scores, plan.rows[steps], scores, n_labels)
+        remember(store.rows, store.now, store.scores, plan.rows[steps], scores, n_labels)
         self._measure(plan)
         store.pending = [rows for rows in store.pending if rows is not plan.rows]
         topics = self.rules.topics
@@ -314,14 +314,14 @@ class Machine:
             return
         store, rows = self.join.store, plan.rows[steps]
         scores = np.empty((len(steps), len(self.classifier.labels)), np.float32)
-        recall(store.rows, store.scores, rows, scores)
+        recall(store.rows, store.now, store.scores, rows, scores)
         truth = plan.steps.targets[steps]
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
         delay_ms = plan.steps.times_ms[steps] - store.rows[rows, TIME_MS]
         p_truth = scores[np.arange(len(steps)), truth]
         self.delays_ms = np.maximum(delay_ms, 0)
         self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), self.delays_ms)
-        known = np.where(store.rows[rows, STATE] & SCORED, store.rows[rows, N_SCORES], 0)
+        known = np.where(store.now[rows] & SCORED, store.rows[rows, N_SCORES], 0)
         margin = self.rules.publish_margin
         self.gate.add(truth, scores, known, math.inf if margin is None else margin)
         for which, shift in self.drift.add(predicted, truth, p_truth):

@@ -19,7 +19,6 @@ from learner.classifier import Classifier
 from learner.foreign import LIBRARIES, check_allowed, is_foreign
 from learner.linear import Linear, LinearSettings
 from learner.tree import Tree, TreeSettings
-from stream import join
 from stream.errors import ConfigError
 
 
@@ -132,9 +131,3 @@ def warm_up(name: str) -> None:
         entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
     finally:
         notice.cancel()
-
-
-if __name__ == "__main__":
-    join.warm_up()
-    for each in REGISTRY:
-        warm_up(each)

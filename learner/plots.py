@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, PercentFormatter
-
 from learner.drift import Shift
 from learner.evaluate import Result
 from stream.errors import ConfigError
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
+except ModuleNotFoundError as error:
+    raise ConfigError(f"plot: {error}; `pip install 'driftline[plots]'` has what draws them") from None
 
 SUFFIXES: Final = (".png", ".svg")
 # Okabe and Ito (2008): told apart with every kind of colour blindness; line styles tell more than eight apart.

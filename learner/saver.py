@@ -3,7 +3,7 @@
 The loop copies what the next batch will change, which takes a few milliseconds, and goes on at once with a new journal;
 one thread does the rest, one checkpoint at a time:
 
-    1. encode the join windows, which the loop changes meanwhile (stream/join.py, Frozen)
+    1. encode the join windows, of which only a word a message was copied (stream/saved.py)
     2. wait until all that was sent out of its batches is durable in the log, as recovery from it would not send that
        again, and until it is confirmed that its records came from the topics that are known (watch.py)
     3. write the files, fsync, rename: from here on it counts
@@ -30,8 +30,8 @@ from learner.checkpoint import Checkpoint
 from learner.classifier import State
 from learner.outbox import Outbox
 from stream.errors import DiskFull
-from stream.join import Frozen
 from stream.log import TopicPartition
+from stream.saved import Frozen
 
 RETRY_S: Final = 0.5
 

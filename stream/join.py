@@ -10,21 +10,22 @@ nearly all records need, for many records at once.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from stream.batch import Decoded, decode_batch
+from stream.entry import Early, Entry, Label, Labels, Messages
 from stream.errors import StateError
 from stream.limits import JoinCounts, Limits
 from stream.log import Chunk, TopicPartition
 from stream.merge import Batch
-from stream.pack import LONGEST, pack_rows
 from stream.plain import (
     CLOCK_MS,
     CORRECTED,
+    COUNT,
     DUPLICATES,
     EARLY_DUE_MS,
     ENTRY_BYTES,
@@ -53,26 +54,17 @@ from stream.plain import (
     take,
 )
 from stream.records import Feedback, Message, Rejected
+from stream.saved import Frozen, Saved, decode
 from stream.steps import Steps
 from stream.store import (
-    AT,
     CAME,
-    ID_SIZE,
-    IDS_AT,
-    IDS_SIZE,
-    LABEL_AT,
-    LABEL_SIZE,
     LIVE,
     N_EARLY,
-    N_IDS,
-    N_SCORES,
-    SCORED,
-    SCORES_AT,
-    STATE,
-    TEXT_SIZE,
+    ROWS,
     TIME_MS,
     WEIGHT,
     WINDOW,
+    Arrays,
     Store,
     recall,
     remember,
@@ -85,186 +77,9 @@ MAX_IDS_PER_MESSAGE: Final = 64
 MAX_EARLY_PER_MESSAGE: Final = 16
 # Labels without a message get this part of the limits, so that a flood of them cannot push the messages out.
 EARLY_SHARE: Final = 0.25
-SLICE: Final = 4096  # entries encoded at once
 NEVER: Final = (1 << 63) - 1
 _MOST: Final = 1 << 61  # of any limit: sums of two stay in 64 bits
 _SCRATCH: Final = 256
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
-
-
-class Entry:
-    """A message in the window: its row, looked at field by field. Good until rows move, between two batches."""
-
-    __slots__ = ("_store", "row")
-
-    def __init__(self, store: Store, row: int) -> None:
-        self._store, self.row = store, row
-
-    def _get(self, column: int) -> int:
-        return int(self._store.rows[self.row, column])
-
-    @property
-    def key(self) -> str:
-        """The message's id."""
-        return self._store.read(self._get(AT), self._get(ID_SIZE)).decode()
-
-    @property
-    def text(self) -> str:
-        """The message's text."""
-        return self._store.read(self._get(AT) + self._get(ID_SIZE), self._get(TEXT_SIZE)).decode()
-
-    @property
-    def timestamp_ms(self) -> int:
-        """When it came, by the log's time."""
-        return self._get(TIME_MS)
-
-    @property
-    def window(self) -> int:
-        """Its window's number."""
-        return self._get(WINDOW)
-
-    @property
-    def n_bytes(self) -> int:
-        """What it weighs."""
-        return self._get(WEIGHT)
-
-    @property
-    def came(self) -> bool:
-        """False while only a label that carries the text itself came."""
-        return bool(self._get(STATE) & CAME)
-
-    @property
-    def label(self) -> str | None:
-        """The label learned last."""
-        size = self._get(LABEL_SIZE)
-        return None if size < 0 else self._store.read(self._get(LABEL_AT), size).decode()
-
-    @property
-    def feedback_ids(self) -> tuple[str, ...]:
-        """The ids of its labels that had one."""
-        return _unpack_ids(_array_head(self._get(N_IDS)) + self._store.read(self._get(IDS_AT), self._get(IDS_SIZE)))
-
-    @property
-    def scores(self) -> bytes | None:
-        """What was served: float32 [n_labels known then]."""
-        if not self._get(STATE) & SCORED:
-            return None
-        at = self._get(SCORES_AT)
-        return self._store.scores[at : at + self._get(N_SCORES)].tobytes()
-
-    def set_label(self, label: str) -> None:
-        """Note the label that is learned."""
-        raw = label.encode()
-        at = self._store.keep(raw)
-        self._store.rows[self.row, [LABEL_AT, LABEL_SIZE]] = at, len(raw)
-
-    def set_feedback_ids(self, ids: tuple[str, ...]) -> None:
-        """Note the ids of labels."""
-        raw = b"".join(map(_pack, ids))
-        at = self._store.keep(raw)
-        self._store.rows[self.row, [IDS_AT, IDS_SIZE, N_IDS]] = at, len(raw), len(ids)
-
-
-class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A label that waits for its message, and what goes to the dead-letter topic if that never comes."""
-
-    feedback: Feedback
-    timestamp_ms: int
-    orphan: Rejected
-
-
-class Label(msgspec.Struct, frozen=True, gc=False):
-    """A label to be learned now. `corrects` tells that another label of that message was learned before."""
-
-    entry: Entry
-    feedback: Feedback
-    timestamp_ms: int
-    corrects: bool
-    orphan: Rejected | None = None  # where it had to wait: what it is on the dead-letter topic
-
-
-Labels = tuple[Label, ...]
-
-
-class _Saved(msgspec.Struct, array_like=True):
-    """An entry as it stands in a checkpoint."""
-
-    text: str
-    timestamp_ms: int
-    n_bytes: int
-    came: bool
-    label: str | None
-    feedback_ids: tuple[str, ...]
-    scores: bytes | None
-    window: int
-
-
-class _WindowState(msgspec.Struct, array_like=True):
-    clock_ms: int
-    messages: list[tuple[str, _Saved]]
-    early: list[tuple[str, list[Early]]]
-
-
-class Messages(Mapping[str, Entry]):
-    """The messages of all windows, by id."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __getitem__(self, key: str) -> Entry:
-        """Return a message's entry."""
-        row = self._store.find(key.encode())
-        if row < 0:
-            raise KeyError(key)
-        return Entry(self._store, row)
-
-    def _rows(self) -> Ints:
-        return np.flatnonzero(self._store.rows[: self._store.used[0], STATE] & LIVE)
-
-    def __iter__(self) -> Iterator[str]:
-        """Give the ids in the order in which the messages came."""
-        return (Entry(self._store, row).key for row in self._rows().tolist())
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._rows())
-
-
-class Frozen:
-    """A window as it was at one moment, to be encoded by another thread while its own goes on.
-
-    Rows are copied. What they point to is never overwritten: texts and labels are only appended, scores were written
-    before.
-    """
-
-    def __init__(self, window: "Window") -> None:
-        store = window.store
-        rows = store.rows[: store.used[0]]
-        mine = (rows[:, STATE] & LIVE != 0) & (rows[:, WINDOW] == window.number)
-        self._rows = rows[mine]
-        self._kept, self._scores = store.kept, store.scores
-        self._early = [(key, list(waiting)) for key, waiting in window.early.items()]
-        self._clock_ms = window.clock_ms
-
-    def encode(self) -> Iterator[bytes]:
-        """Give the window's state in parts, once."""
-        yield b"\x93" + _pack(self._clock_ms) + _array_head(len(self._rows))
-        for start in range(0, len(self._rows), SLICE):
-            rows = self._rows[start : start + SLICE]
-            sizes = rows[:, [ID_SIZE, TEXT_SIZE, LABEL_SIZE, IDS_SIZE]].sum() + 4 * rows[:, N_SCORES].sum()
-            out = np.empty(sizes + LONGEST * len(rows), np.uint8)
-            n = pack_rows(rows, self._kept, self._scores.view(np.uint8), out)
-            yield out[:n].tobytes()
-        yield _pack(self._early)
-
-
-def _array_head(n: int) -> bytes:
-    """Return how an array of n begins in msgpack."""
-    if n < 1 << 4:
-        return bytes([0x90 | n])
-    return b"\xdc" + n.to_bytes(2, "big") if n < 1 << 16 else b"\xdd" + n.to_bytes(4, "big")
 
 
 class Window:
@@ -279,7 +94,7 @@ class Window:
     def __init__(self, join: "Join", number: int) -> None:
         self._join, self.number = join, number
         self.store, self.messages = join.store, join.messages
-        self.early: OrderedDict[str, list[Early]] = OrderedDict()
+        self.early: OrderedDict[str, tuple[Early, ...]] = OrderedDict()  # frozen ones hold the tuples
         self.early_bytes = 0
 
     def _get(self, column: int) -> int:
@@ -320,9 +135,8 @@ class Window:
             self._pass(timestamp_ms)
             return None, ()
         else:
-            self.store.rows[entry.row, STATE] |= CAME
-            self.store.reserve(entry.row, score_bytes // 4)
-            self._grow(entry, score_bytes)
+            entry.come(score_bytes)
+            self._add(N_BYTES, score_bytes)
         self._pass(timestamp_ms)
         return entry, self._settle_early(key, entry) if self.early else ()
 
@@ -353,18 +167,14 @@ class Window:
         expired = self._join.evict_messages(self.number)
         return expired, list(self._evict_early()) if self.early else []
 
-    def freeze(self) -> Frozen:
-        """Return everything as it is now."""
-        return Frozen(self)
-
-    def state(self) -> bytes:
-        """Return everything, as bytes that depend on nothing else."""
-        return b"".join(self.freeze().encode())
+    def freeze(self, arrays: Arrays) -> Frozen:
+        """Return everything as it is now; `arrays` are what the store has."""
+        return Frozen(self.number, self.clock_ms, arrays, self._get(COUNT), list(self.early.values()))
 
     def load_state(self, state: bytes) -> None:
-        """Take over what `state` gave; there has to be nothing yet."""
+        """Take over what a frozen one's parts are together; there has to be nothing yet."""
         try:
-            loaded = msgspec.msgpack.decode(state, type=_WindowState)
+            loaded = decode(state)
             self._join.columns[self.number, CLOCK_MS] = loaded.clock_ms
             for key, saved in loaded.messages:
                 self._restore(key, saved)
@@ -373,23 +183,23 @@ class Window:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
 
     def _restore_early(self, early: list[tuple[str, list[Early]]]) -> None:
-        self.early = OrderedDict(early)
-        if not all(self.early.values()) or not self._join.homes.keys().isdisjoint(self.early):
-            raise ValueError("labels that wait are none, or wait at two windows")
+        self.early = OrderedDict((key, tuple(waiting)) for key, waiting in early)
+        if any({each.feedback.message_id for each in waiting} != {key} for key, waiting in self.early.items()):
+            raise ValueError("labels that wait are none, or of other messages")
+        if not self._join.homes.keys().isdisjoint(self.early):
+            raise ValueError("labels wait at two windows")
         for key in self.early:
             self._join.wait_for(key, self)
         self.early_bytes = sum(map(_early_bytes, self.early.values()))
         self._see_early()
 
-    def _restore(self, key: str, saved: _Saved) -> None:
+    def _restore(self, key: str, saved: Saved) -> None:
         n_scores, rest = divmod(len(saved.scores or b""), 4)
         if key in self.messages or rest or not 0 <= saved.timestamp_ms < _MOST or not 0 <= saved.n_bytes < _MOST:
             raise ValueError(f"message {key!r} is there twice, or has a wrong time, size or scores")
         entry = self._append(key, saved.text, saved.timestamp_ms, n_scores, saved.n_bytes, came=saved.came)
         if saved.scores is not None:
-            at, rows = entry._get(SCORES_AT), self.store.rows
-            self.store.scores[at : at + n_scores] = np.frombuffer(saved.scores, np.float32)
-            rows[entry.row, STATE] |= SCORED
+            entry.set_scores(saved.scores)
         if saved.feedback_ids:
             entry.set_feedback_ids(saved.feedback_ids)
         if saved.label is not None:
@@ -401,15 +211,10 @@ class Window:
         return self._append(key, text, timestamp_ms, score_bytes // 4, n_bytes, came=came)
 
     def _append(self, key: str, text: str, timestamp_ms: int, n_scores: int, n_bytes: int, *, came: bool) -> Entry:
-        state = LIVE | (CAME if came else 0)
-        values = {TIME_MS: timestamp_ms, WEIGHT: n_bytes, WINDOW: self.number, STATE: state}
-        row = self.store.append(key.encode(), text.encode(), n_scores, values)
+        values = {TIME_MS: timestamp_ms, WEIGHT: n_bytes, WINDOW: self.number}
+        row = self.store.append(key.encode(), text.encode(), n_scores, values, LIVE | (CAME if came else 0))
         link(self.store.rows, self._join.columns, row)
         return Entry(self.store, row)
-
-    def _grow(self, entry: Entry, n_bytes: int) -> None:
-        self.store.rows[entry.row, WEIGHT] += n_bytes
-        self._add(N_BYTES, n_bytes)
 
     def _settle(self, entry: Entry, feedback: Feedback, timestamp_ms: int) -> Labels:
         known = entry.label
@@ -419,8 +224,9 @@ class Window:
             if feedback.id in ids:
                 counts.repeated += 1
                 return ()
-            entry.set_feedback_ids((*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id))
-            self._grow(entry, FEEDBACK_BYTES + 4 * len(feedback.id))
+            grown = FEEDBACK_BYTES + 4 * len(feedback.id)
+            entry.set_feedback_ids((*ids[1 - MAX_IDS_PER_MESSAGE :], feedback.id), grown)
+            self._add(N_BYTES, grown)
         if known is None:
             self._add(UNLABELLED, -1)
         elif known == feedback.label:
@@ -438,10 +244,10 @@ class Window:
             for label in self._settle(entry, each.feedback, each.timestamp_ms)
         )
 
-    def _drop_early(self, key: str) -> list[Early]:
+    def _drop_early(self, key: str) -> tuple[Early, ...]:
         waiting = self.early.pop(key, None)
         if waiting is None:
-            return []
+            return ()
         self._join.wait_no_more(key)
         self.early_bytes -= _early_bytes(waiting)
         self._see_early()
@@ -461,7 +267,7 @@ class Window:
     def _wait(self, early: Early) -> None:
         key = early.feedback.message_id
         if key not in self.early:
-            self.early[key] = []
+            self.early[key] = ()
             self._join.wait_for(key, self)
         waiting = self.early[key]
         known = any(early.feedback.id is not None and each.feedback.id == early.feedback.id for each in waiting)
@@ -469,7 +275,7 @@ class Window:
             self._join.counts.repeated += 1
             return
         self._join.counts.early += 1
-        waiting.append(early)
+        self.early[key] = (*waiting, early)
         self.early_bytes += _early_bytes([early])
         self._see_early()
 
@@ -542,11 +348,13 @@ class Join:
 
     def state(self) -> list[bytes]:
         """Return the windows' state."""
-        return [window.state() for window in self.windows]
+        return [b"".join(frozen.encode()) for frozen in self.freeze()]
 
     def freeze(self) -> list[Frozen]:
         """Return the windows as they are now."""
-        return [window.freeze() for window in self.windows]
+        oldest = self.columns[self.columns[:, COUNT] > 0, FIRST]
+        arrays = self.store.hold(int(oldest.min(initial=self.store.used[ROWS])))
+        return [window.freeze(arrays) for window in self.windows]
 
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""
@@ -572,7 +380,7 @@ class Join:
             hash_keys(records.columns, store.seeds, records.hashes)
         counters[:] = 0
         counters[N_STEPS] = steps.n
-        arrays = store.rows, store.kept, store.table, store.used, store.seeds, store.early
+        arrays = store.rows, store.now, store.notes, store.kept, store.table, store.used, store.seeds, store.early
         place = take(
             place,
             records.columns,
@@ -604,7 +412,8 @@ class Join:
         whole = False
         while not whole:
             counters[:] = 0
-            whole = evict(number, self.columns, self.room, store.rows, store.table, NO_EXPIRY + 1, steps, counters)
+            arrays = store.rows, store.now, store.notes, store.table
+            whole = evict(number, self.columns, self.room, *arrays, NO_EXPIRY + 1, steps, counters)
             self.counts.expired += int(counters[EXPIRED])
             expired += [Entry(store, row) for row in steps[: counters[N_STEPS], ROW].tolist()]
         return expired
@@ -662,9 +471,9 @@ def warm_up() -> None:
     names.update(["a"], join.store.seeds)
     join.take(records, 0, names, 1, NO_EXPIRY, steps)
     steps.texts(join.store)
-    remember(join.store.rows, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
-    recall(join.store.rows, join.store.scores, steps.rows, np.zeros((2, 1), np.float32))
+    remember(join.store.rows, join.store.now, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
+    recall(join.store.rows, join.store.now, join.store.scores, steps.rows, np.zeros((2, 1), np.float32))
     join.make_room(1 << 16, 0, 0)
     join.state()
+    join.messages["m"].set_label("a")
     join.evict_messages(0)
-    join.messages.get("m")

@@ -274,6 +274,16 @@ class Consumer:
         return found
 
 
+def warm_up() -> None:
+    """Compile the kernels, or load them compiled, so that no record waits for that."""
+    none = np.empty(0, np.int64)
+    keys, values = _room(none), _room(none)
+    low_int(0)
+    look(none, np.zeros(2, np.int64), np.empty((0, N_COLUMNS), np.int64))
+    gather(none, keys[0], keys[1], values[0], values[1])
+    destroy(none, 0)
+
+
 def _close(library: Any, client: int, queue: int, callbacks: Any) -> None:
     library.consumer_close(client)
     library.queue_destroy(queue)

@@ -8,16 +8,18 @@ from stream.kernels import kernel
 from stream.store import (
     AT,
     CAME,
+    GROWN,
     ID_SIZE,
     IDS_AT,
     IDS_SIZE,
     LABEL_AT,
     LABEL_SIZE,
+    LIVE,
     N_IDS,
     N_SCORES,
+    NOTE_SHIFT,
     SCORED,
     SCORES_AT,
-    STATE,
     TEXT_SIZE,
     TIME_MS,
     WEIGHT,
@@ -72,43 +74,58 @@ def pack_raw(out, at, kept, start, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def pack_rows(rows, kept, scores, out):  # type: ignore[no-untyped-def]
+def measure_rows(rows, now, notes, number):  # type: ignore[no-untyped-def]
+    """Return how many bytes `pack_rows` needs at most."""
+    n = np.int64(0)
+    for i in range(now.shape[0]):
+        row, note = rows[i], notes[now[i] >> NOTE_SHIFT]
+        if now[i] & LIVE and row[WINDOW] == number:
+            n += LONGEST + row[ID_SIZE] + row[TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[IDS_SIZE]
+            n += 4 * row[N_SCORES] if now[i] & SCORED else 0
+    return n
+
+
+@kernel
+def pack_rows(rows, now, notes, kept, scores, number, out):  # type: ignore[no-untyped-def]
     """Write pairs of an id and its entry: text, time, bytes, came, label, feedback ids, scores, window.
 
     Parameters
     ----------
-    rows, kept : of a Store
+    rows, now, notes, kept : of a Store
     scores : uint8, the bytes of its scores
-    out : uint8, changed; LONGEST for each row beside what it points to
+    number : of the window whose rows these are; others are left out
+    out : uint8, changed
 
     Returns
     -------
     n : int, how many bytes that took
     """
     at = np.int64(0)
-    for i in range(rows.shape[0]):
-        row = rows[i]
+    for i in range(now.shape[0]):
+        row, note = rows[i], notes[now[i] >> NOTE_SHIFT]
+        if now[i] & LIVE == 0 or row[WINDOW] != number:
+            continue
         out[at] = _ARRAY | 2
         at = pack_text(out, at + 1, kept, row[AT], row[ID_SIZE])
         out[at] = _ARRAY | 8
         at = pack_text(out, at + 1, kept, row[AT] + row[ID_SIZE], row[TEXT_SIZE])
         at = pack_int(out, at, row[TIME_MS])
-        at = pack_int(out, at, row[WEIGHT])
-        out[at] = _FALSE + (1 if row[STATE] & CAME else 0)
+        at = pack_int(out, at, row[WEIGHT] + note[GROWN])
+        out[at] = _FALSE + (1 if now[i] & CAME else 0)
         at += 1
-        if row[LABEL_SIZE] < 0:
+        if note[LABEL_SIZE] < 0:
             out[at] = _NIL
             at += 1
         else:
-            at = pack_text(out, at, kept, row[LABEL_AT], row[LABEL_SIZE])
-        if row[N_IDS] < 16:
-            out[at] = _ARRAY | row[N_IDS]
+            at = pack_text(out, at, kept, note[LABEL_AT], note[LABEL_SIZE])
+        if note[N_IDS] < 16:
+            out[at] = _ARRAY | note[N_IDS]
             at += 1
         else:
             out[at] = 0xDC
-            at = pack_big(out, at + 1, row[N_IDS], 2)
-        at = pack_raw(out, at, kept, row[IDS_AT], row[IDS_SIZE])
-        if row[STATE] & SCORED:
+            at = pack_big(out, at + 1, note[N_IDS], 2)
+        at = pack_raw(out, at, kept, note[IDS_AT], note[IDS_SIZE])
+        if now[i] & SCORED:
             size = 4 * row[N_SCORES]
             kind = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
             out[at] = _BINARY + kind
@@ -119,3 +136,10 @@ def pack_rows(rows, kept, scores, out):  # type: ignore[no-untyped-def]
             at += 1
         at = pack_int(out, at, row[WINDOW])
     return at
+
+
+def array_head(n: int) -> bytes:
+    """Return how an array of n begins in msgpack."""
+    if n < 1 << 4:
+        return bytes([0x90 | n])
+    return b"\xdc" + n.to_bytes(2, "big") if n < 1 << 16 else b"\xdd" + n.to_bytes(4, "big")

@@ -17,8 +17,11 @@ from stream.kernels import are_equal, copy, kernel, prefetch
 from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
 from stream.store import (
     AT,
+    BYTES,
     CAME,
     FREE,
+    GROWN,
+    HASH,
     HASH_SHIFT,
     ID_SIZE,
     IDS_AT,
@@ -30,14 +33,17 @@ from stream.store import (
     N_IDS,
     N_SCORES,
     NEXT,
+    NOTE_SHIFT,
+    NOTES,
     ROW_BITS,
+    ROWS,
+    SCORES,
     SCORES_AT,
-    STATE,
-    STATE_SHIFT,
     TEXT_SIZE,
     TIME_MS,
     WEIGHT,
     WINDOW,
+    add_note,
     find,
     hash_bytes,
     put,
@@ -89,27 +95,28 @@ def is_over(w, windows, limits, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def evict(w, windows, limits, rows, table, expire, steps, counters):  # type: ignore[no-untyped-def]
+def evict(w, windows, limits, rows, now, notes, table, expire, steps, counters):  # type: ignore[no-untyped-def]
     """Drop a window's oldest messages beyond the limits; tell whether there was room for the steps of those learned.
 
     `expire` : the column that a message without a label is learned as, or NO_EXPIRY
     """
     while is_over(w, windows, limits, rows):
         row = windows[w, FIRST]
-        if rows[row, LABEL_SIZE] < 0:
+        note = notes[now[row] >> NOTE_SHIFT]
+        if note[LABEL_SIZE] < 0:
             if expire != NO_EXPIRY:
                 if counters[N_STEPS] == steps.shape[0]:
                     return False
                 add_step(steps, counters, rows, row, expire, -1, 0, 0)
             windows[w, UNLABELLED] -= 1
             counters[EXPIRED] += 1
-        windows[w, N_BYTES] -= rows[row, WEIGHT]
+        windows[w, N_BYTES] -= rows[row, WEIGHT] + note[GROWN]
         windows[w, COUNT] -= 1
         windows[w, FIRST] = rows[row, NEXT]
         if windows[w, COUNT] == 0:
             windows[w, LAST] = -1
-        take_out(table, rows[row, STATE] >> STATE_SHIFT, row)
-        rows[row, STATE] &= ~LIVE
+        take_out(table, rows[row, HASH], row)
+        now[row] &= ~LIVE
     return True
 
 
@@ -139,21 +146,21 @@ def find_label(label_table, label_spans, names, seeds, data, at, size):  # type:
 
 
 @kernel
-def append_row(rows, kept, used, windows, w, n_scores, data, field, h, time_ms):  # type: ignore[no-untyped-def]
+def append_row(rows, now, kept, used, windows, w, n_scores, data, field, h, time_ms):  # type: ignore[no-untyped-def]
     """Append a message that came to a window."""
-    row, at = used[0], used[1]
+    row, at = used[ROWS], used[BYTES]
     key_size, text_size = field[KEY + SIZE], field[CONTENT + SIZE]
     copy(data[field[KEY] : field[KEY] + key_size], kept[at:])
     copy(data[field[CONTENT] : field[CONTENT] + text_size], kept[at + key_size :])
     to = rows[row]
     to[AT], to[ID_SIZE], to[TEXT_SIZE] = at, key_size, text_size
-    to[TIME_MS], to[WINDOW], to[NEXT], to[STATE] = time_ms, w, -1, h << STATE_SHIFT | LIVE | CAME
+    to[TIME_MS], to[WINDOW], to[NEXT], to[HASH] = time_ms, w, -1, h
     to[WEIGHT] = ENTRY_BYTES + 4 * n_scores + 4 * (field[KEY + CHARS] + field[CONTENT + CHARS])
-    to[LABEL_AT], to[LABEL_SIZE], to[IDS_AT], to[IDS_SIZE], to[N_IDS] = 0, -1, 0, 0, 0
-    to[SCORES_AT], to[N_SCORES] = used[2], n_scores
-    used[0] += 1
-    used[1] += key_size + text_size
-    used[2] += n_scores
+    to[SCORES_AT], to[N_SCORES] = used[SCORES], n_scores
+    now[row] = LIVE | CAME
+    used[ROWS] += 1
+    used[BYTES] += key_size + text_size
+    used[SCORES] += n_scores
     link(rows, windows, row)
     return row
 
@@ -205,7 +212,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     ----------
     records : (order, kinds, fields, weights, times_ms, partitions, data); times and partitions in the batch's order
     hashes : int64 [n], of the records' keys, in the batch's order
-    store : (rows, kept, table, used, seeds, early), of a Store; changed
+    store : (rows, now, notes, kept, table, used, seeds, early), of a Store; changed
     windows, limits : int64 [n_windows, N_WINDOW], changed; int64 [3], messages, bytes and age of each
     labels : (table, spans, names), of a Names
     width, expire : how many labels are known; the column for what leaves unlabelled, NO_EXPIRY or ASK_FIRST
@@ -213,7 +220,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     steps, weights, counters : int64 [room, N_STEP], float32 [room], int64 [N_COUNTERS], changed
     """
     order, kinds, fields, record_weights, times_ms, partitions, data = records
-    rows, kept, table, used, seeds, early = store
+    rows, now, notes, kept, table, used, seeds, early = store
     label_table, label_spans, names = labels
     for place in range(begin, order.shape[0]):
         record = order[place]
@@ -233,51 +240,55 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
         column = np.int64(-1)
         if kind == MESSAGE:
             waits = n_early > 0 and row < 0 and early[h & (N_EARLY - 1)] > 0
-            if waits or (row >= 0 and rows[row, STATE] & CAME == 0):
+            if waits or (row >= 0 and now[row] & CAME == 0):
                 return place
         else:
             column = find_label(label_table, label_spans, names, seeds, data, field[CONTENT], field[CONTENT + SIZE])
-            if column < 0 or (field[OWN] >= 0 and rows[row, IDS_SIZE] > 0):
+            if column < 0 or (field[OWN] >= 0 and notes[now[row] >> NOTE_SHIFT, IDS_SIZE] > 0):
                 return place
         counters[WHY] = NO_ROOM
         more = field[KEY + SIZE] + field[CONTENT + SIZE] + max(field[OWN + SIZE], 0) + 5
-        if counters[N_STEPS] == steps.shape[0] or used[0] == rows.shape[0]:
+        if counters[N_STEPS] == steps.shape[0] or used[ROWS] == rows.shape[0] or used[NOTES] == notes.shape[0]:
             return place
-        if used[1] + more > kept.shape[0] or used[2] + width > n_scores_room:
+        if used[BYTES] + more > kept.shape[0] or used[SCORES] + width > n_scores_room:
             return place
 
         if kind == MESSAGE:
             if row >= 0:
                 counters[DUPLICATES] += 1
             else:
-                row = append_row(rows, kept, used, windows, w, width, data, field, h, times_ms[place])
+                row = append_row(rows, now, kept, used, windows, w, width, data, field, h, times_ms[place])
                 put(table, h, row)
                 weights[counters[N_STEPS]] = 1
                 add_step(steps, counters, rows, row, -1, place, times_ms[place], 0)
         else:
             counters[LABELS_SEEN] += 1
+            note = now[row] >> NOTE_SHIFT
+            size, known = field[CONTENT + SIZE], notes[note, LABEL_SIZE]
+            same = known == size and are_equal(kept, notes[note, LABEL_AT], data, field[CONTENT], size)
+            if field[OWN] >= 0 or not same:
+                note = add_note(now, notes, used, row)
             if field[OWN] >= 0:
-                size, at = field[OWN + SIZE], used[1]
-                start = put_head(kept, at, size)
-                copy(data[field[OWN] : field[OWN] + size], kept[start:])
-                used[1] = start + size
-                rows[row, IDS_AT], rows[row, IDS_SIZE], rows[row, N_IDS] = at, start + size - at, 1
+                own_size, at = field[OWN + SIZE], used[BYTES]
+                start = put_head(kept, at, own_size)
+                copy(data[field[OWN] : field[OWN] + own_size], kept[start:])
+                used[BYTES] = start + own_size
+                notes[note, IDS_AT], notes[note, IDS_SIZE], notes[note, N_IDS] = at, start + own_size - at, 1
                 grown = FEEDBACK_BYTES + 4 * field[OWN + CHARS]
-                rows[row, WEIGHT] += grown
+                notes[note, GROWN] += grown
                 windows[w, N_BYTES] += grown
-            size, known = field[CONTENT + SIZE], rows[row, LABEL_SIZE]
-            if known == size and are_equal(kept, rows[row, LABEL_AT], data, field[CONTENT], size):
+            if same:
                 counters[REPEATED] += 1
             else:
                 if known < 0:
                     windows[w, UNLABELLED] -= 1
                 else:
                     counters[CORRECTED] += 1
-                copy(data[field[CONTENT] : field[CONTENT] + size], kept[used[1] :])
-                rows[row, LABEL_AT], rows[row, LABEL_SIZE] = used[1], size
-                used[1] += size
+                copy(data[field[CONTENT] : field[CONTENT] + size], kept[used[BYTES] :])
+                notes[note, LABEL_AT], notes[note, LABEL_SIZE] = used[BYTES], size
+                used[BYTES] += size
                 weights[counters[N_STEPS]] = record_weights[record]
-                served = np.int64(known < 0 and rows[row, STATE] & CAME != 0)
+                served = np.int64(known < 0 and now[row] & CAME != 0)
                 add_step(steps, counters, rows, row, column, place, times_ms[place], served)
                 counters[LABELS_LEARNED] += 1
         windows[w, CLOCK_MS] = clock_ms
@@ -285,7 +296,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             counters[WHY], counters[WHERE] = EVICTION, w
             return place + 1
         n = counters[N_STEPS]
-        whole = evict(w, windows, limits, rows, table, expire, steps, counters)
+        whole = evict(w, windows, limits, rows, now, notes, table, expire, steps, counters)
         for step in range(n, counters[N_STEPS]):
             weights[step] = 1
         if not whole:

@@ -1,10 +1,13 @@
 """How are the messages kept that wait for their labels? In arrays: one row each, and no object.
 
-A row's id and text stand in one array of bytes, beside them the label that it was given and the ids of the labels that
-said so, its scores in another. These two are only ever appended to; a row that leaves is dead, and when there is no
-room left, what lives is moved together, and what rows point to into new arrays. So who holds an old one can read on in
-it, in another thread too. A table of hashes finds rows by id; a hit is compared byte by byte. Its seeds are of this
-process, so that nobody can send ids that collide: no outcome depends on them.
+A row's id and text stand in one array of bytes, its scores in another. A row does not change; what becomes of it, the
+label that it was given and the ids of the labels that said so, is a note, and each change is another note behind the
+last. One word a row, `now`, says which note holds, and whether the row lives. All but these words (and NEXT) is only
+ever appended to; a row that leaves is dead, and when there is no room left, what lives is moved into new arrays. So who
+has a copy of the words and holds the arrays can read on in them, in another thread too (stream/saved.py).
+
+A table of hashes finds rows by id; a hit is compared byte by byte. Its seeds are of this process, so that nobody can
+send ids that collide: no outcome depends on them.
 """
 
 import os
@@ -16,12 +19,18 @@ from numpy.typing import NDArray
 
 from stream.kernels import are_equal, copy, kernel
 
-# Columns of a row: where its id begins, behind which its text stands; sizes are bytes. 0 or -1 marks what is not there.
-AT, ID_SIZE, TEXT_SIZE, TIME_MS, WEIGHT, WINDOW, NEXT, STATE = range(8)
-LABEL_AT, LABEL_SIZE, IDS_AT, IDS_SIZE, N_IDS, SCORES_AT, N_SCORES = range(8, 15)
-N_COLUMNS: Final = 15
-LIVE, CAME, SCORED = 1, 2, 4  # bits of STATE; above them stands the id's hash
-STATE_SHIFT: Final = 8
+# Columns of a row: where its id begins, behind which its text stands; sizes are bytes. The last two may change
+# until the row is SCORED.
+AT, ID_SIZE, TEXT_SIZE, TIME_MS, WEIGHT, WINDOW, NEXT, HASH, SCORES_AT, N_SCORES = range(10)
+N_COLUMNS: Final = 10
+# Columns of a note; 0 or -1 marks what is not there. GROWN: what it weighs beyond WEIGHT.
+LABEL_AT, LABEL_SIZE, IDS_AT, IDS_SIZE, N_IDS, GROWN = range(6)
+N_NOTE: Final = 6
+NO_NOTE: Final = (0, -1, 0, 0, 0, 0)  # the first note: of all rows that have none
+LIVE, CAME, SCORED = 1, 2, 4  # bits of a row's word; above them stands its note's number
+BITS: Final = LIVE | CAME | SCORED
+NOTE_SHIFT: Final = 3
+ROWS, BYTES, SCORES, NOTES = range(4)  # of what `used` counts
 LEAST: Final = 1 << 10  # rows
 N_EARLY: Final = 1 << 18
 # An entry of the table: 31 bits of the id's hash, 32 of its row's number.
@@ -32,6 +41,7 @@ SPARE: Final = 3  # arrays have room for so many times what lives, so that it is
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Arrays = tuple[Ints, Ints, Ints, Bytes, NDArray[np.float32]]  # rows, now, notes, kept, scores
 _HALF: Final = np.uint64(32)
 _BYTE: Final = np.uint64(8)
 _HASH_BITS: Final = np.uint64((1 << 31) - 1)
@@ -96,13 +106,25 @@ def take_out(table, h, row):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def weigh(rows, stays, need):  # type: ignore[no-untyped-def]
-    """Add up how many rows stay, their bytes and their scores."""
+def add_note(now, notes, used, row):  # type: ignore[no-untyped-def]
+    """Append a copy of a row's note, to be changed before anyone else looks; return its number."""
+    note = used[NOTES]
+    copy(notes[now[row] >> NOTE_SHIFT], notes[note])
+    now[row] = note << NOTE_SHIFT | now[row] & BITS
+    used[NOTES] += 1
+    return note
+
+
+@kernel
+def weigh(rows, now, notes, stays, need):  # type: ignore[no-untyped-def]
+    """Add up how many rows stay, their bytes, their scores and their notes."""
     for row in range(stays.shape[0]):
         if stays[row]:
-            need[0] += 1
-            need[1] += rows[row, ID_SIZE] + rows[row, TEXT_SIZE] + max(rows[row, LABEL_SIZE], 0) + rows[row, IDS_SIZE]
-            need[2] += rows[row, N_SCORES]
+            note = notes[now[row] >> NOTE_SHIFT]
+            need[ROWS] += 1
+            need[BYTES] += rows[row, ID_SIZE] + rows[row, TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[IDS_SIZE]
+            need[SCORES] += rows[row, N_SCORES]
+            need[NOTES] += 1
 
 
 @kernel
@@ -115,50 +137,59 @@ def move_bytes(rows, row, at, size, kept, to, end):  # type: ignore[no-untyped-d
 
 
 @kernel
-def move(rows, n_before, stays, new, table, kept, to_kept, scores, to_scores, used):  # type: ignore[no-untyped-def]
-    """Move rows that stay to the front, where they are, and what they point to into other arrays.
+def move(old, fresh, stays, places, used):  # type: ignore[no-untyped-def]
+    """Move rows that stay, and what belongs to them, into other arrays.
 
-    `new`, int64 [n_before], gets each row's new place, or -1.
+    Parameters
+    ----------
+    old, fresh : (rows, now, notes, kept, scores), of which `fresh` is changed; its first note is there
+    stays : bool [n_before]
+    places : int64 [n_before], gets each row's new place, or -1
+    used : changed
     """
-    n, n_bytes, n_scores = 0, 0, 0
-    for row in range(n_before):
-        new[row] = n if stays[row] else -1
+    rows, now, notes, kept, scores = old
+    to_rows, to_now, to_notes, to_kept, to_scores = fresh
+    n, n_bytes, n_scores, n_notes = 0, 0, 0, 1
+    for row in range(stays.shape[0]):
+        places[row] = n if stays[row] else -1
         if not stays[row]:
             continue
-        copy(rows[row], rows[n])
-        n_bytes = move_bytes(rows, n, AT, rows[n, ID_SIZE] + rows[n, TEXT_SIZE], kept, to_kept, n_bytes)
-        n_bytes = move_bytes(rows, n, LABEL_AT, rows[n, LABEL_SIZE], kept, to_kept, n_bytes)
-        n_bytes = move_bytes(rows, n, IDS_AT, rows[n, IDS_SIZE], kept, to_kept, n_bytes)
-        n_scores = move_bytes(rows, n, SCORES_AT, rows[n, N_SCORES], scores, to_scores, n_scores)
+        copy(rows[row], to_rows[n])
+        n_bytes = move_bytes(to_rows, n, AT, rows[row, ID_SIZE] + rows[row, TEXT_SIZE], kept, to_kept, n_bytes)
+        n_scores = move_bytes(to_rows, n, SCORES_AT, rows[row, N_SCORES], scores, to_scores, n_scores)
+        to_now[n] = now[row] & BITS
+        note = now[row] >> NOTE_SHIFT
+        if note > 0:
+            copy(notes[note], to_notes[n_notes])
+            n_bytes = move_bytes(to_notes, n_notes, LABEL_AT, notes[note, LABEL_SIZE], kept, to_kept, n_bytes)
+            n_bytes = move_bytes(to_notes, n_notes, IDS_AT, notes[note, IDS_SIZE], kept, to_kept, n_bytes)
+            to_now[n] |= n_notes << NOTE_SHIFT
+            n_notes += 1
         n += 1
     for row in range(n):
-        if rows[row, NEXT] >= 0:
-            rows[row, NEXT] = new[rows[row, NEXT]]
-    for place in range(table.shape[0]):
-        if table[place] != FREE:
-            row = table[place] & ROW_BITS
-            table[place] = (table[place] - row) | new[row]
-    used[0], used[1], used[2] = n, n_bytes, n_scores
+        if to_rows[row, NEXT] >= 0:
+            to_rows[row, NEXT] = places[to_rows[row, NEXT]]
+    used[ROWS], used[BYTES], used[SCORES], used[NOTES] = n, n_bytes, n_scores, n_notes
 
 
 @kernel
-def remember(rows, scores, which, found, widths):  # type: ignore[no-untyped-def]
+def remember(rows, now, scores, which, found, widths):  # type: ignore[no-untyped-def]
     """Keep scores with their rows, as many of each as there were labels."""
     for i in range(which.shape[0]):
         row = which[i]
         start = rows[row, SCORES_AT]
         for label in range(min(widths[i], rows[row, N_SCORES])):
             scores[start + label] = found[i, label]
-        rows[row, STATE] |= SCORED
+        now[row] |= SCORED
 
 
 @kernel
-def recall(rows, scores, which, found):  # type: ignore[no-untyped-def]
+def recall(rows, now, scores, which, found):  # type: ignore[no-untyped-def]
     """Write what was kept of each row, behind it zeros."""
     for i in range(which.shape[0]):
         row = which[i]
         start = rows[row, SCORES_AT]
-        n = rows[row, N_SCORES] if rows[row, STATE] & SCORED else 0
+        n = rows[row, N_SCORES] if now[row] & SCORED else 0
         for label in range(found.shape[1]):
             found[i, label] = scores[start + label] if label < n else np.float32(0)
 
@@ -169,9 +200,11 @@ class Store:
     Attributes
     ----------
     rows : int64 [room, N_COLUMNS]
+    now : int64 [room], for each row its note's number and LIVE, CAME, SCORED
+    notes : int64 [room, N_NOTE]
     kept : uint8, ids, texts, labels
     scores : float32
-    used : int64 [3], how much of these three is
+    used : int64 [4], how much is of rows, bytes, scores and notes
     heads : int64 [n_windows, ...], what a caller keeps for each window; its columns FIRST and LAST name rows
     pending : arrays of rows that someone will ask for; kept up when rows move
     """
@@ -184,11 +217,9 @@ class Store:
 
     def clear(self) -> None:
         """Drop everything."""
-        self.rows: Ints = np.zeros((LEAST, N_COLUMNS), np.int64)
-        self.kept: Bytes = np.zeros(64 * LEAST, np.uint8)
-        self.scores: NDArray[np.float32] = np.zeros(2 * LEAST, np.float32)
-        self.table: Ints = _table(LEAST)
-        self.used: Ints = np.zeros(3, np.int64)
+        self.rows, self.now, self.notes, self.kept, self.scores = _fresh(0, 0, 0, 0)
+        self.table: Ints = np.full(_table_size(LEAST), FREE, np.int64)
+        self.used: Ints = np.array([0, 0, 0, 1])
         self.early[:] = 0
 
     def find(self, key: bytes) -> int:
@@ -200,49 +231,70 @@ class Store:
         """Return the hash of an id."""
         return int(hash_bytes(data, 0, len(data), self.seeds))
 
-    def append(self, key: bytes, text: bytes, n_scores: int, values: dict[int, int]) -> int:
-        """Append a row with these values of columns, and return it."""
+    def append(self, key: bytes, text: bytes, n_scores: int, values: dict[int, int], bits: int) -> int:
+        """Append a row with these values of columns, and these bits of its word, and return it."""
         self.ensure(1, len(key) + len(text), n_scores)
-        row = int(self.used[0])
+        row = int(self.used[ROWS])
+        h = self.hash(np.frombuffer(key, np.uint8))
         self.rows[row] = 0
-        self.rows[row, [AT, ID_SIZE, TEXT_SIZE, LABEL_SIZE, NEXT]] = 0, len(key), len(text), -1, -1
-        for column, value in values.items():
+        for column, value in {ID_SIZE: len(key), TEXT_SIZE: len(text), NEXT: -1, HASH: h, **values}.items():
             self.rows[row, column] = value
         self.rows[row, AT] = self.keep(key + text)
+        self.now[row] = bits
         self.reserve(row, n_scores)
-        self.used[0] += 1
-        h = self.hash(np.frombuffer(key, np.uint8))
-        self.rows[row, STATE] |= h << STATE_SHIFT
+        self.used[ROWS] += 1
         put(self.table, h, row)
         return row
+
+    def note_of(self, row: int) -> Ints:
+        """Return the note that holds of a row; only to be read."""
+        note: Ints = self.notes[self.now[row] >> NOTE_SHIFT]
+        return note
+
+    def note(self, row: int, values: dict[int, int]) -> None:
+        """Change columns of a row's note."""
+        if self.used[NOTES] == len(self.notes):
+            self.notes = _longer(self.notes, 2 * len(self.notes))
+        note = add_note(self.now, self.notes, self.used, row)
+        for column, value in values.items():
+            self.notes[note, column] = value
 
     def keep(self, data: bytes) -> int:
         """Append bytes and return where they begin."""
         self.ensure(0, len(data), 0)
-        at = int(self.used[1])
+        at = int(self.used[BYTES])
         self.kept[at : at + len(data)] = np.frombuffer(data, np.uint8)
-        self.used[1] += len(data)
+        self.used[BYTES] += len(data)
         return at
 
     def reserve(self, row: int, n_scores: int) -> None:
-        """Make room for a row's scores."""
+        """Make room for the scores of a row that has none yet."""
         self.ensure(0, 0, n_scores)
-        self.rows[row, [SCORES_AT, N_SCORES]] = self.used[2], n_scores
-        self.used[2] += n_scores
+        self.rows[row, [SCORES_AT, N_SCORES]] = self.used[SCORES], n_scores
+        self.used[SCORES] += n_scores
+
+    def hold(self, first: int) -> Arrays:
+        """Return the arrays, rows and words from one row on, for another thread to read them as they are now."""
+        end = self.used[ROWS]
+        return self.rows[first:end], self.now[first:end].copy(), self.notes, self.kept, self.scores
 
     def read(self, at: int, size: int) -> bytes:
         """Return bytes that were kept."""
         return self.kept[at : at + size].tobytes()
 
     def ensure(self, n_rows: int, n_bytes: int, n_scores: int) -> None:
-        """Make room for so much more, with everything in its place."""
-        need = self.used + np.array((n_rows, n_bytes, n_scores))
-        if need[0] > len(self.rows):
-            self._resize(2 * int(need[0]))
-        if need[1] > len(self.kept):
-            self.kept = _longer(self.kept, 2 * int(need[1]))
-        if need[2] > len(self.scores):
-            self.scores = _longer(self.scores, 2 * int(need[2]))
+        """Make room for so much more, and for as many notes as rows, with everything in its place."""
+        need = self.used + np.array((n_rows, n_bytes, n_scores, n_rows))
+        if need[ROWS] > len(self.rows):
+            room = 2 * int(need[ROWS])
+            self.rows, self.now = _longer(self.rows, room), _longer(self.now, room)
+            self._enter()
+        if need[BYTES] > len(self.kept):
+            self.kept = _longer(self.kept, 2 * int(need[BYTES]))
+        if need[SCORES] > len(self.scores):
+            self.scores = _longer(self.scores, 2 * int(need[SCORES]))
+        if need[NOTES] > len(self.notes):
+            self.notes = _longer(self.notes, 2 * int(need[NOTES]))
 
     def make_room(self, n_rows: int, n_bytes: int, n_scores: int, heads: Sequence[Ints]) -> None:
         """The same, but rows may move: of those that are dead only the pending ones stay.
@@ -251,44 +303,55 @@ class Store:
         ----------
         heads : views of whatever names rows (-1: none), changed
         """
-        more = (n_rows, n_bytes, n_scores)
-        if np.all(self.used + more <= (len(self.rows), len(self.kept), len(self.scores))):
+        need = np.array((n_rows, n_bytes, n_scores, n_rows))
+        if np.all(self.used + need <= (len(self.rows), len(self.kept), len(self.scores), len(self.notes))):
             return
-        rows, n = self.rows, int(self.used[0])
-        stays = (rows[:n, STATE] & LIVE).astype(np.bool_)
+        n = int(self.used[ROWS])
+        stays = (self.now[:n] & LIVE).astype(np.bool_)
         for which in self.pending:
             stays[which[which >= 0]] = True
-        need = np.array(more)
-        weigh(rows, stays, need)
-        kept, scores = self.kept, self.scores
-        self.kept = np.empty(max(64 * LEAST, SPARE * need[1]), np.uint8)
-        self.scores = np.empty(max(2 * LEAST, SPARE * need[2]), np.float32)
-        new: Ints = np.empty(n, np.int64)
-        move(rows, n, stays, new, self.table, kept, self.kept, scores, self.scores, self.used)
+        weigh(self.rows, self.now, self.notes, stays, need)
+        places: Ints = np.empty(n, np.int64)
+        old, fresh = self._arrays(), _fresh(*(SPARE * need).tolist())
+        move(old, fresh, stays, places, self.used)
+        self.rows, self.now, self.notes, self.kept, self.scores = fresh
         for which in [*self.pending, *heads]:
             there = which >= 0
-            which[there] = new[which[there]]
-        room = max(LEAST, SPARE * int(need[0]))
-        if not need[0] <= len(rows) // 2 or len(rows) > 4 * room:
-            self._resize(room)
+            which[there] = places[which[there]]
+        self._enter()
 
-    def _resize(self, room: int) -> None:
-        self.rows = _longer(self.rows[: self.used[0]], room)
-        self.table = _table(room)
-        enter(self.table, self.rows, int(self.used[0]))
+    def _arrays(self) -> Arrays:
+        return self.rows, self.now, self.notes, self.kept, self.scores
+
+    def _enter(self) -> None:
+        """Enter all rows that live into a table that fits."""
+        size = _table_size(len(self.rows))
+        if size == len(self.table):
+            self.table.fill(FREE)
+        else:
+            self.table = np.full(size, FREE, np.int64)
+        enter(self.table, self.rows, self.now, int(self.used[ROWS]))
 
 
 @kernel
-def enter(table, rows, n):  # type: ignore[no-untyped-def]
+def enter(table, rows, now, n):  # type: ignore[no-untyped-def]
     """Enter all rows that live into an empty table."""
     for row in range(n):
-        if rows[row, STATE] & LIVE:
-            put(table, rows[row, STATE] >> STATE_SHIFT, row)
+        if now[row] & LIVE:
+            put(table, rows[row, HASH], row)
 
 
-def _table(n_rows: int) -> Ints:
-    """Return an empty table for so many rows, at most three quarters full."""
-    return np.full(1 << (4 * n_rows // 3).bit_length(), FREE, np.int64)
+def _fresh(n_rows: int, n_bytes: int, n_scores: int, n_notes: int) -> Arrays:
+    """Return rows, now, notes, kept and scores with room for so much; nothing is in them but the first note."""
+    n_rows, notes = max(LEAST, n_rows), np.empty((max(LEAST, n_notes), N_NOTE), np.int64)
+    notes[0] = NO_NOTE
+    kept, scores = np.empty(max(64 * LEAST, n_bytes), np.uint8), np.empty(max(2 * LEAST, n_scores), np.float32)
+    return np.empty((n_rows, N_COLUMNS), np.int64), np.empty(n_rows, np.int64), notes, kept, scores
+
+
+def _table_size(n_rows: int) -> int:
+    """Return how large a table for so many rows is: at most three quarters full."""
+    return 1 << (4 * n_rows // 3).bit_length()
 
 
 def _longer(array: NDArray[Any], room: int) -> NDArray[Any]:

@@ -251,6 +251,14 @@ def test_evaluate_refuses_what_has_no_labels(run: Run) -> None:
     assert run("evaluate", "-", "--plot", "a.gif", stdin="text\n").returncode == 1
 
 
+def test_a_plot_without_what_draws_it_is_refused_at_once(run: Run, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('No module named \\'matplotlib\\'')")
+    done = run("evaluate", str(rows), "--plot", "curve.svg")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'driftline[plots]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture
 def learned(tmp_path: Path) -> Path:
     """Return a data directory with a snapshot."""

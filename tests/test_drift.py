@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from river import drift
 
 from learner import adwin
-from learner.alarms import RECENT_ALARMS, Alarms
+from learner.alarms import RECENT_ALARMS, Alarms, log_alarms
 from learner.drift import MAX_LABELS, MAX_LOSS, Drift, Shift
-from learner.loop import Learner, _log_alarms
+from learner.loop import Learner
 from learner.settings import LearnerSettings
 from learner.status import read_status
 from stream.errors import StateError
@@ -342,6 +342,6 @@ def test_alarms_survive_a_kill_and_are_logged_once(tmp_path: Path, caplog: pytes
 
 def test_the_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    _log_alarms([alarm(number, change="better" if number < 10 else "worse") for number in range(20)])
+    log_alarms([alarm(number, change="better" if number < 10 else "worse") for number in range(20)])
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 5 + ["INFO"]
     assert "15 more alarms" in caplog.text

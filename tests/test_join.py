@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import join, store
+from stream import saved, store
 from stream.join import ENTRY_BYTES, Join, Labels, Limits, Window
 from stream.records import Feedback, Message, Rejected
 from tests import plain_join
@@ -287,7 +287,8 @@ def test_a_frozen_window_is_encoded_as_it_was_while_the_window_goes_on(
     expected = table.join.state()
     encoded = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join, "SLICE", 3)
+        patch.setattr(saved, "SLICE", 3)
+        patch.setattr(saved, "EARLY_SLICE", 2)
         patch.setattr(store, "LEAST", 4)
         for frozen in table.join.freeze():
             parts = []

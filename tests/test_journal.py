@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from learner import journal
-from learner.journal import MAGIC, Applied, Head, Journal, read_journal, read_since
+from learner.journal import MAGIC, Applied, Head, Journal, Journals, read_journal, read_since
 from learner.settings import LearnerSettings, Rules
-from stream.errors import StateError
+from stream.errors import DiskFull, StateError, SyncFailed
 from stream.log import TopicPartition
 from stream.merge import Span
 from stream.settings import StreamSettings
+from tests.waiting import wait_until
 
 LANES = [TopicPartition("messages", 0), TopicPartition("feedback", 0)]
 RULES = LearnerSettings().rules(StreamSettings(), 1)
@@ -96,3 +97,57 @@ def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
 def test_a_batch_keeps_the_rules_it_was_applied_by(tmp_path: Path) -> None:
     others = LearnerSettings(expire_as="ham", window_messages=5).rules(StreamSettings(), 2)
     assert read_journal(write(tmp_path, 0, 1, range(1, 2), others))[0].rules == others
+
+
+def test_one_journal_follows_another(tmp_path: Path) -> None:
+    journals = Journals(tmp_path)
+    for checkpoint in (0, 3, 6):
+        journals.begin(Head(checkpoint, 1, RULES, LANES))
+        for batch in range(checkpoint + 1, checkpoint + 4):
+            journals.append(batch, batch - 1, spans(batch))
+    journals.begin(Head(9, 1, RULES, LANES))
+    journals.close()
+    assert len(list(tmp_path.iterdir())) == 4
+    assert read_since(tmp_path, 0) == [applied(batch) for batch in range(1, 10)]
+
+
+def test_a_journal_for_which_there_is_no_room_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journals, room = Journals(tmp_path), []
+    make = Journal.__init__
+
+    def full(self: Journal, path: Path, head: Head) -> None:
+        if not room:
+            raise DiskFull("no room")
+        make(self, path, head)
+
+    journals.begin(Head(0, 1, RULES, LANES))
+    journals.append(1, 0, spans(1))
+    monkeypatch.setattr(Journal, "__init__", full)
+    journals.begin(Head(1, 1, RULES, LANES))
+    for _ in range(3):
+        with pytest.raises(DiskFull):
+            journals.append(2, 1, spans(2))
+    room.append(True)
+    wait_until(lambda: journals.look() is None)
+    journals.append(2, 1, spans(2))
+    journals.close()
+    assert read_since(tmp_path, 0) == [applied(1), applied(2)]
+
+
+def test_a_journal_that_fails_says_so_without_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SyncFailed("the disk is failing")
+
+    monkeypatch.setattr(Journal, "__init__", fail)
+    journals = Journals(tmp_path)
+    journals.begin(Head(0, 1, RULES, LANES))
+
+    def failed() -> bool:
+        try:
+            journals.look()
+        except SyncFailed:
+            return True
+        return False
+
+    wait_until(failed)
+    journals.close()

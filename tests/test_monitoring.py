@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from api import keys
 from api.client import Client, Label
 from stream.settings import StreamSettings
 from tests.test_api import running
@@ -28,9 +29,14 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("monitoring") / "data"
+
+
+@pytest.fixture(scope="module")
+def url(data: Path) -> Iterator[str]:
     """Give an API that has predicted, learned and refused something."""
-    stream = StreamSettings(data=tmp_path_factory.mktemp("monitoring") / "data")
+    stream = StreamSettings(data=data)
     with learning(stream), running(stream) as url, Client(url) as client:
         client.send_many(["win a prize", "see you at lunch"])
         sent = client.label_many([Label("m1", "spam", text="win a prize"), Label("m2", "ham", text="lunch")])
@@ -85,13 +91,14 @@ def test_promtool_takes_the_rules_and_their_stories() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, tmp_path: Path) -> None:
-    """A real Prometheus, with the configuration that ships but for the address."""
+def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, data: Path, tmp_path: Path) -> None:
+    """A real Prometheus, with the configuration that ships but for the address; from the middle on keys are needed."""
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     config["scrape_configs"][0]["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(FOLDER / "alerts.yml", tmp_path)
+    shutil.copy(FOLDER / "no-key", tmp_path / "key")
     port = free_port()
     command = [
         tool("prometheus"),
@@ -110,9 +117,9 @@ def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, tmp_path: Pat
             assert answer.is_success, (expression, answer.text)
             return list(answer.json()["data"]["result"])
 
-        def scraped() -> bool:
+        def scraped(up: int = 1) -> bool:
             try:  # it answers 503 while it starts
-                answer = http.get("/query", params={"query": 'up{job="driftline"} == 1'})
+                answer = http.get("/query", params={"query": f'up{{job="driftline"}} == {up}'})
             except httpx.TransportError:
                 return False
             return answer.is_success and bool(answer.json()["data"]["result"])
@@ -124,6 +131,11 @@ def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, tmp_path: Pat
             assert ask("sum(driftline_labels_learned_total)")[0]["value"][1] == "2"
             groups = http.get("/rules").json()["data"]["groups"]
             assert len(groups[0]["rules"]) == len(RULES)
+            secret, key = keys.new_key("prometheus", keys.Role.PREDICT)
+            keys.save(data / keys.FILE, [key])
+            wait_until(lambda: scraped(0), 30, "it is refused")
+            (tmp_path / "key").write_text(secret + "\n")
+            wait_until(scraped, 30, "it has a key")
         finally:
             process.terminate()
 
@@ -144,6 +156,7 @@ def test_what_compose_mounts_is_there() -> None:
     assert monitoring == {"prometheus", "grafana"}, "they come up only when they are asked for"
     for name in monitoring:
         mounted = [each.split(":")[0] for each in services[name]["volumes"] if each.startswith("./")]
+        mounted += re.findall(r"\$\{\w+:-(\./[^}]+)\}", " ".join(services[name]["volumes"]))
         assert mounted
         assert all((ROOT / path).exists() for path in mounted)
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])

@@ -14,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
+from api import keys
 from api.page import HEADERS, UPLOT
 from learner.loop import Learner
 from learner.settings import LearnerSettings
@@ -21,7 +22,9 @@ from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
 from tests import chromium
+from tests.faults.stage import SqliteStage
 from tests.test_api import Place, running
+from tests.test_snapshots_api import learn
 from tests.waiting import wait_until
 
 SCHEMES = ["light", "dark"]
@@ -415,6 +418,66 @@ class TestKey:
         page.get_by_role("button", name="Forget").click()
         expect(page.locator("#key-note")).to_contain_text("this needs an API key")
 
+    @pytest.mark.parametrize("role", [keys.Role.PREDICT, keys.Role.LABEL, keys.Role.ADMIN])
+    def test_each_role_may_do_what_it_may(self, browser: Browser, guarded: "Guarded", role: keys.Role) -> None:
+        tab = Tab(browser, guarded.url)
+        tab.expected = "40"  # 401 before the key was given, 403 for what the role may not
+        page = tab.page
+        page.goto(tab.url)
+        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
+        expect(page.locator("#tiles .tile")).to_have_count(0)
+        page.keyboard.type(guarded.secrets[role])
+        page.keyboard.press("Enter")
+        expect(page.locator("#tiles .tile")).to_have_count(7)
+        expect(page.locator("#key")).to_be_hidden()
+        assert page.evaluate("[localStorage.length, document.cookie, location.search]") == [0, "", ""]
+        assert not [url for url in tab.requests if guarded.secrets[role] in url]
+
+        page.locator("#try-text").fill("claim your cash prize")
+        expect(page.locator(".verdict button").first).to_be_visible()
+        page.locator("#teach-label").fill("spam")
+        page.locator("#teach").click()
+        if role < keys.Role.LABEL:
+            expect(page.locator("#teach-note")).to_contain_text("Not taken: the key 'predict' may predict")
+            expect(page.locator("#queue-body")).to_contain_text("may predict, and this needs label")
+            expect(page.locator("#recent-list")).to_contain_text("may predict, and this needs label")
+        else:
+            expect(page.locator("#teach-note")).to_contain_text("Sent; not learned yet")
+            expect(page.locator("#queue-body")).not_to_contain_text("this needs")
+
+        expect(page.locator("#snapshots-table tbody tr")).to_have_count(1)
+        if role < keys.Role.ADMIN:
+            page.locator("#snapshots-table button").click()
+            page.locator("#snapshots-table button").click()
+            expect(page.locator("#snapshots-note")).to_contain_text("and this needs admin")
+        else:
+            page.locator("#snapshots-table button").click()
+            page.locator("#snapshots-table button").click()
+            expect(page.locator("#snapshots-note")).to_contain_text("answers now")
+            page.locator("#latest").click()
+            expect(page.locator("#snapshots-note")).to_contain_text("The latest model answers again")
+
+        page.reload()
+        expect(page.locator("#tiles .tile")).to_have_count(7)  # the tab has the key still
+        tab.close()
+        other = Tab(browser, guarded.url)
+        other.expected = "401"
+        other.page.goto(other.url)
+        expect(other.page.locator("#key")).to_be_visible()  # and no other one has it
+        other.close()
+
+    def test_one_that_is_wrong_is_told_of(self, browser: Browser, guarded: "Guarded") -> None:
+        tab = Tab(browser, guarded.url)
+        tab.expected = "401"
+        page = tab.page
+        page.goto(tab.url)
+        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
+        page.keyboard.type("dlk_none")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-note")).to_contain_text("there is no such API key")
+        expect(page.locator("#key")).to_be_visible()
+        tab.close()
+
 
 class TestSafe:
     def test_no_text_is_ever_run(self, browser: Browser, tmp_path: Path) -> None:
@@ -577,6 +640,23 @@ def place_without_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with running(place.stream) as url:
         assert httpx.get(f"{url}/dashboard/uplot.js").status_code == 404
         yield url
+
+
+class Guarded(NamedTuple):
+    """An API that asks for keys, and one key of each role."""
+
+    url: str
+    secrets: dict[keys.Role, str]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    made = {role: keys.new_key(role.name.lower(), role) for role in keys.Role if role}
+    with closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        learn(stage, 10)  # and there is a snapshot; no learner is at work any more
+        keys.save(stage.stream.data / keys.FILE, [key for _, key in made.values()])
+        with running(stage.stream, max_wait_s=0.2) as url:
+            yield Guarded(url, {role: secret for role, (secret, _) in made.items()})
 
 
 def _renewed(page: Page, reached: list[str]) -> list[int]:

@@ -42,8 +42,8 @@ setText($("welcome-send"), `curl ${location.origin}/messages -d '{"id": "m1", "t
 const again = [
   poll(1, refreshModel, (error) => error.status === 401 || showLost()),
   poll(2, refreshHistory),
-  poll(2, recent.refresh),
-  poll(1.5, queue.refresh),
+  poll(2, recent.refresh, recent.showRefusal),
+  poll(1.5, queue.refresh, queue.showRefusal),
   poll(3, async () => showAlarms(await get("/drift"))),
   poll(3, async () => showLabels(await get("/labels"))),
   poll(4, snapshots.refresh),

@@ -11,6 +11,7 @@ const DONE = 500; // ids to remember
 let waiting = []; // requests, the current one first
 let labels = [];
 let perHour = null;
+let refusal = ""; // why this key may not see them
 const done = []; // {request, label, effect}, the newest last
 const gone = new Set(); // ids labelled or skipped here
 
@@ -36,6 +37,7 @@ export function setLabels(known) {
 export async function refresh() {
   const answer = await get("/label-requests?n=100");
   perHour = answer.per_hour;
+  refusal = "";
   const open = new Map(answer.requests.filter((each) => !gone.has(each.id)).map((each) => [each.id, each]));
   const current = waiting[0];
   const kept = waiting.filter((each, i) => open.has(each.id) || (i === 0 && done.at(-1)?.request !== each));
@@ -45,6 +47,16 @@ export async function refresh() {
   showNext();
   setText($("queue-count"), waiting.length ? `${count(waiting.length)} waiting` : "");
   showEstimate(answer.estimate);
+}
+
+/** Say so where the key's role is too small; other errors pass by themselves. */
+export function showRefusal(error) {
+  if (error.status !== 403) return;
+  refusal = `${error.message}. ${error.action}`;
+  waiting = [];
+  show();
+  showNext();
+  for (const id of ["queue-count", "estimate"]) setText($(id), "");
 }
 
 function showEstimate({ labels, accuracy, standard_error: error }) {
@@ -74,6 +86,7 @@ function show() {
 }
 
 function emptyText() {
+  if (refusal) return refusal;
   if (perHour === 0) return "Label requests are off. Start the learner with --label-requests-per-hour 60.";
   return "Nothing to label now. Messages that the model is unsure of show up here as they come in.";
 }

@@ -16,7 +16,7 @@ let which = "messages";
 export function start() {
   choice($("recent-which"), WHICH, which, (value) => {
     which = value;
-    refresh();
+    refresh().catch(showRefusal);
   });
 }
 
@@ -25,6 +25,11 @@ export async function refresh() {
   const mistaken = labelled.filter((each) => each.predicted !== null && each.predicted !== each.label);
   const seen = { messages, labelled, mistakes: mistaken }[which].slice(0, SHOWN);
   fill($("recent-list"), seen.length ? el("ul", { class: "seen" }, ...seen.map(row)) : el("p", { class: "empty" }, EMPTY[which]));
+}
+
+/** Say so where the key's role is too small; other errors pass by themselves. */
+export function showRefusal(error) {
+  if (error.status === 403) fill($("recent-list"), el("p", { class: "empty" }, `${error.message}. ${error.action}`));
 }
 
 function row(each) {

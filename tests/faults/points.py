@@ -54,7 +54,7 @@ POINTS: Final = {
     "6 in the middle of a publish": Point("learner.pair:copy_changed"),
     "6 before a snapshot has its name": Point("learner.pair:Writer.appear"),
     "6 a snapshot was published": Point("learner.snapshot:Publisher.publish", after=True),
-    "6 before the status": Point("learner.loop:write_status"),
+    "6 before the status": Point("learner.reporter:write_status"),
     "7.i the state was copied": Point("learner.saver:Saver.copy", after=True),
     "7.i before the new journal": Point("learner.journal:Journal.__init__"),
     "7.i the new journal is there": Point("learner.journal:Journal.__init__", after=True),
@@ -77,7 +77,7 @@ POINTS: Final = {
     "a before journals are settled": Point("learner.journal:settle"),
     "a a checkpoint was loaded": Point("learner.checkpoint:load_newest", after=True),
     "b before a batch is applied again": Point("learner.machine:Machine.apply"),
-    "c all is applied and sent again": Point("learner.loop:Learner._replay", after=True),
+    "c all is applied and sent again": Point("learner.recovery:replay", after=True),
     "d before the checkpoint": Point("learner.loop:Learner._checkpoint_now"),
     "d after the checkpoint": Point("learner.loop:Learner._checkpoint_now", after=True),
 }

@@ -1,0 +1,93 @@
+"""When does the learner say what it does, and who says it where its loop hangs?
+
+Twice a second the loop writes the status. Where it does not get on, the watchdog writes it in its place.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+import msgspec
+
+from learner.status import State, Status, write_status
+from learner.watchdog import Watchdog
+from stream.errors import DiskFull, Overtaken
+
+STATUS_INTERVAL_S: Final = 0.5
+
+
+class Reporter:
+    """Writes the status. Its methods are for the loop's thread.
+
+    Parameters
+    ----------
+    data : the data directory
+    status : gives what is to be said, of a state and a detail; for the loop's thread
+    lag : how many records wait; any thread
+    stall_after_s : without progress, while records wait
+    check : raises where this learner was overtaken
+
+    Attributes
+    ----------
+    shown : the last status, for any thread
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        status: Callable[[State, str], Status],
+        lag: Callable[[], int],
+        stall_after_s: float,
+        check: Callable[[], None],
+    ) -> None:
+        self._data, self._status, self._check = data, status, check
+        self._next = 0.0
+        self._state: State = "recovering"  # as it was reported last
+        self.shown: Status | None = None
+        self._showing = Lock()
+        self._watchdog = Watchdog(stall_after_s, lag, self._tell_stalled)
+
+    @property
+    def stalls(self) -> int:
+        """How often the loop stood still."""
+        return self._watchdog.stalls
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is time."""
+        return now >= self._next
+
+    def beat(self, batch: int, state: State | None = None) -> None:
+        """Note that the loop gets on; without a state in the one that was reported last."""
+        self._watchdog.beat(batch, state or self._state)
+
+    def report(self, batch: int, state: State, detail: str = "") -> None:
+        """Write the status. Raises Overtaken; a full disk is left alone: what must be written down waits for room."""
+        self._check()
+        self._state = state
+        self._watchdog.beat(batch, state)
+        if state == "running" and self._watchdog.problem:
+            state, detail = "stalled", self._watchdog.problem
+        with self._showing, suppress(DiskFull):
+            self.shown = self._status(state, detail)
+            write_status(self._data, self.shown)
+        self._next = time.monotonic() + STATUS_INTERVAL_S
+
+    def close(self) -> None:
+        """End the watchdog."""
+        self._watchdog.close()
+
+    def _tell_stalled(self, why: str) -> None:
+        """Say it in the loop's place, in the watchdog's thread. The loop may hang in the status itself: then not."""
+        if self.shown is None or not self._showing.acquire(timeout=1.0):
+            return
+        try:
+            changed = {"state": "stalled", "detail": why, "at": time.time(), "stalls": self._watchdog.stalls}
+            self.shown = msgspec.structs.replace(self.shown, **changed)
+            with suppress(DiskFull, Overtaken, OSError):
+                self._check()
+                write_status(self._data, self.shown)
+        finally:
+            self._showing.release()

@@ -1,0 +1,78 @@
+"""What does a window look like in a checkpoint, and how is it written while its own thread goes on?
+
+For that nothing is copied but a word for each row: what the words name is never changed (stream/store.py), so the rest
+is read where it is; where rows move meanwhile, they leave what is being read behind.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from stream.entry import Early
+from stream.pack import array_head, measure_rows, pack_rows
+from stream.store import Arrays
+
+SLICE: Final = 4096  # rows encoded at once, without the GIL
+EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, with it
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Saved(msgspec.Struct, array_like=True):
+    """An entry as it stands in a checkpoint."""
+
+    text: str
+    timestamp_ms: int
+    n_bytes: int
+    came: bool
+    label: str | None
+    feedback_ids: tuple[str, ...]
+    scores: bytes | None
+    window: int
+
+
+class WindowState(msgspec.Struct, array_like=True):
+    """A window as it stands in a checkpoint."""
+
+    clock_ms: int
+    messages: list[tuple[str, Saved]]
+    early: list[tuple[str, list[Early]]]
+
+
+class Frozen(NamedTuple):
+    """A window as it was at one moment, to be encoded by any thread.
+
+    Parameters
+    ----------
+    arrays : rows, words, notes, bytes and scores, of all windows (Store.hold)
+    n_rows : how many of the rows are this window's and live
+    early : the labels that waited, by message
+    """
+
+    number: int
+    clock_ms: int
+    arrays: Arrays
+    n_rows: int
+    early: list[tuple[Early, ...]]
+
+    def encode(self) -> Iterator[bytes]:
+        """Give the window's state in parts."""
+        rows, now, notes, kept, scores = self.arrays
+        yield b"\x93" + _pack(self.clock_ms) + array_head(self.n_rows)
+        for start in range(0, len(now), SLICE):
+            some, words = rows[start : start + SLICE], now[start : start + SLICE]
+            out = np.empty(measure_rows(some, words, notes, self.number), np.uint8)
+            n = pack_rows(some, words, notes, kept, scores.view(np.uint8), self.number, out)
+            yield out[:n].tobytes()
+        yield array_head(len(self.early))
+        for start in range(0, len(self.early), EARLY_SLICE):
+            yield b"".join(
+                _pack((waiting[0].feedback.message_id, waiting)) for waiting in self.early[start : start + EARLY_SLICE]
+            )
+
+
+def decode(state: bytes) -> WindowState:
+    """Return what `encode` gave in parts. Raises ValueError, RecursionError, OverflowError."""
+    return msgspec.msgpack.decode(state, type=WindowState)
