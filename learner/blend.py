@@ -37,20 +37,35 @@ from learner.blend_rows import (
     FIRST_VARIANCE,
     FLATTEN_ALL,
     FLATTEN_TERMS,
+    GRAMS,
     N_LINEAR,
+    PLAIN,
     ROWS_APART,
     SHAPE_VALUE,
     TERMS,
+    WARY,
     WIDTH,
-    learn_bayes,
+    ask_for_third,
+    calm_down,
+    calmness,
+    learn_counts,
     learn_linear,
+    learn_totals,
     place_all,
     score_bayes,
     score_linear,
     to_large_gradients,
 )
+from learner.blend_two import (
+    N_PLANES,
+    ask_for_steps,
+    learn_grams_two,
+    learn_terms_two,
+    score_bayes_two,
+    score_linear_two,
+)
 from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
-from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, ask_for
+from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, SCALE, ask_for
 from learner.kernels import kernel
 from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix
 from learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
@@ -134,7 +149,7 @@ class Blend(Classifier):
             rows[:2].view(np.int64),
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
             np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
-            np.zeros((4, places + LANES), np.float32),  # values of features, and what learns a label
+            np.zeros((N_PLANES, places + LANES), np.float32),  # values of features, and what stands in their rows
             np.empty((4, N_EXPERTS)),  # of the mixer
         )
 
@@ -193,6 +208,7 @@ class Blend(Classifier):
         n_labels = int(state["counters"][N_LABELS])
         contexts = choose_contexts(logs, hashed.n_words, known, n_labels)
         weights = state["weights"][[0, *contexts]].sum(axis=0)
+        weights[N_LINEAR:] *= calmness(hashed.n_words)
         parts = [
             limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
             for part in self._experts(hashed, n_labels)
@@ -256,10 +272,11 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     Notes
     -----
-    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. Slots are those of
-       bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends. Values: 1, and
-       less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
-    2. Score: each expert, then the mixer, with the labels known by now.
+    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. N-grams' slots are
+       asked for in thirds, one now, one after the scores, one after the step: more at once would be waited for. Slots
+       are those of bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends.
+       Values: 1, and less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
+    2. Score: each expert, then the mixer, with the labels known by now. Of long texts naive Bayes is less certain.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
        A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.
 
@@ -276,6 +293,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     next_words, next_plain, next_n, next_shape = 0, 0, 0, 0
     for turn in range(n_texts + 1):
         # 1
+        if turn > 0:
+            ask_for_third(grams, all_gram_bases[(turn - 1) & 1], 1 + next_n + next_shape, 2, counters[N_LABELS])
         n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
         if turn < n_texts:
             start, stop = starts[turn], starts[turn + 1]
@@ -283,9 +302,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
             bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
             place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
-            n_terms = 1 + next_plain + next_shape
-            ask_for(terms, bases[1], n_terms, WIDTH, counters[N_LABELS])
-            ask_for(grams, bases[0], n_terms + next_n - next_plain, WIDTH, counters[N_LABELS])
+            ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[N_LABELS])
+            ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[N_LABELS])
             if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
                 note(buffers[0], next_n, sketch)
                 note(shape, next_shape, sketch)
@@ -306,12 +324,23 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
         finite = True
         if n_labels > 0:
-            finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
-            bayes_finite, new_terms, new_features = score_bayes(
-                grams, gram_bases, n_plain, ends, totals, overall, known, n_labels, rows, bits, logs, p
-            )
+            if n_labels == 2:
+                finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)
+                if target >= 0:
+                    ask_for_steps(states, bases, ends, p, target)
+                bayes_finite, new_terms, new_features = score_bayes_two(
+                    planes, n_plain, ends, totals, overall, known, rows, bits, logs, p
+                )
+            else:
+                finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
+                bayes_finite, new_terms, new_features = score_bayes(
+                    grams, gram_bases, n_plain, ends, totals, overall, known, n_labels, rows, bits, logs, p
+                )
             finite = finite and bayes_finite
+            if turn < n_texts:
+                ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
             if finite:
+                calm_down(logs, n_words, n_labels)
                 contexts = choose_contexts(logs, n_words, known, n_labels)
                 mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])
             else:
@@ -336,20 +365,35 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             known[target] = 1
             n_labels = counters[N_LABELS] = max(n_labels, target + 1)
             fresh = True
+        amount = np.float32(min(weight_left, np.float32(MAX_REPEATS)) * overall[SCALE])
+        is_counted = False
         for repeat in range(MAX_REPEATS + 1):
-            if (fresh or repeat > 0) and not score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):
-                counters[REFUSED] += 1
-                break
+            if fresh or repeat > 0:
+                if n_labels == 2:
+                    finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)
+                else:
+                    finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
+                if not finite:
+                    counters[REFUSED] += 1
+                    break
             some = False
             for expert in range(N_LINEAR):
                 some = to_large_gradients(p[expert], target, n_labels) or some
             if not some:
                 break
             part = min(weight_left, one)
-            learn_linear(tables, states, bases, ends, values, p, part, n_labels, planes)
+            if n_labels != 2:
+                learn_linear(tables, states, bases, ends, values, p, part, n_labels, planes)
+            else:
+                if p[GRAMS, 0] != 0:
+                    counted = np.float32(0) if is_counted else amount
+                    learn_grams_two(tables, states, bases, ends, p[GRAMS, 0], part, target, counted, planes)
+                    is_counted = True
+                if p[PLAIN, 0] != 0 or p[WARY, 0] != 0:
+                    learn_terms_two(tables, states, bases, ends, p[PLAIN, 0], p[WARY, 0], part, planes)
             weight_left -= part
             if weight_left <= 0:
                 break
-        learn_bayes(
-            counts, gram_bases, n_plain, ends, new_terms, new_features, totals, overall, target, weights[text], grows
-        )
+        if not is_counted:
+            learn_counts(counts, gram_bases, ends, target, amount)
+        learn_totals(counts, n_plain, ends, new_terms, new_features, totals, overall, target, amount, grows)

@@ -5,8 +5,7 @@ words, pairs and shape two weights (`terms`). What stands in one row is one wait
 features shares a table; what steps go by lies apart. Rows begin at even slots: those of two labels are never cut by a
 cache line, and either have the same slots or none in common.
 
-Two labels are the common case. Their weights are each other's negatives, by the gradients' symmetry; so one is summed
-up and stepped, and the other written down. With a third label both are there, and go their own ways.
+What is here is for any number of labels; for two, the common case, blend_two.py does the same faster.
 """
 
 import math
@@ -21,12 +20,12 @@ from learner.experts import (
     DOCUMENTS,
     FEATURES,
     LANES,
-    MAX_REPEATS,
     PRODUCTS,
     SCALE,
     WORDS,
     adagrad,
     add_rows,
+    ask_for,
     count_label,
     fetch,
     grow_scale,
@@ -56,9 +55,8 @@ FIRST_VARIANCE: Final = np.float32(4)
 ALPHA: Final = 0.03
 FLATTEN_TERMS: Final = 0.5
 FLATTEN_ALL: Final = 0.6
+LONG: Final = 100  # distinct words: on e-mails naive Bayes was too sure, though likelihoods are flattened
 
-ONE: Final = np.uint64(1)
-THREE: Final = np.uint64(3)
 EXPONENT: Final = np.int64(0x7FF) << np.int64(52)  # the bits of a float64's
 EXPONENT_SHIFT: Final = np.int64(52)
 EXPONENT_BIAS: Final = np.int64(1023)
@@ -88,11 +86,10 @@ def place_all(features, n_plain, n, shape, n_shape, tables, max_labels, bases): 
 
 
 @kernel
-def add_two(table, column, bases, start, stop, value, total):  # type: ignore[no-untyped-def]
-    """Return total + the first label's values, times a value, of some features; the second's are the negatives."""
-    for i in range(start, stop):
-        total += table[np.uint64(WIDTH * bases[i] + column)] * value
-    return total
+def ask_for_third(grams, bases, n, third, n_labels):  # type: ignore[no-untyped-def]
+    """Let the rows of a third of n features come from the memory: 0, 1 or 2."""
+    begin, end = n * third // 3, n * (third + 1) // 3
+    ask_for(grams, bases[begin:], end - begin, WIDTH, n_labels)
 
 
 @kernel
@@ -105,44 +102,17 @@ def score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):  
     gram_sums, term_sums, z = sums
     gram_sums[: n_labels * WIDTH] = 0
     term_sums[: n_labels * WIDTH] = 0
-    if n_labels == 2:
-        total = add_two(grams, 0, gram_bases, 0, n_words, gram_value, np.float32(0))
-        total = add_two(grams, 0, gram_bases, n_words, n_amounts, SHAPE_VALUE, total)
-        total = add_two(grams, 0, gram_bases, n_amounts, n, chars_value, total)
-        gram_sums[0], gram_sums[WIDTH] = total, -total
-        for column in range(WIDTH):
-            total = add_two(terms, column, term_bases, 0, n_words, term_value, np.float32(0))
-            total = add_two(terms, column, term_bases, n_words, n_amounts, SHAPE_VALUE, total)
-            term_sums[column], term_sums[WIDTH + column] = total, -total
-    else:
-        add_rows(grams, WIDTH, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
-        add_rows(grams, WIDTH, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
-        add_rows(grams, WIDTH, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
-        add_rows(terms, WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
-        add_rows(terms, WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
+    add_rows(grams, WIDTH, gram_bases, 0, n_words, gram_value, n_labels, gram_sums)
+    add_rows(grams, WIDTH, gram_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, gram_sums)
+    add_rows(grams, WIDTH, gram_bases, n_amounts, n, chars_value, n_labels, gram_sums)
+    add_rows(terms, WIDTH, term_bases, 0, n_words, term_value, n_labels, term_sums)
+    add_rows(terms, WIDTH, term_bases, n_words, n_amounts, SHAPE_VALUE, n_labels, term_sums)
     finite = True
     for expert in range(N_LINEAR):
         for label in range(n_labels):
             z[label] = gram_sums[label * WIDTH] if expert == GRAMS else term_sums[label * WIDTH + expert - PLAIN]
         finite = log_softmax(z, known, n_labels, logs[expert], p[expert]) and finite
     return finite
-
-
-@kernel
-def multiply_two(table, bases, start, stop, inverse, logs):  # type: ignore[no-untyped-def]
-    """Do what `multiply_counts` and `add_logs` do together, for two labels: in registers."""
-    n_seen = 0
-    for first in range(start, stop, PRODUCTS):
-        one, other = 1.0, 1.0
-        for i in range(first, min(first + PRODUCTS, stop)):
-            row = np.uint64(WIDTH * bases[i])
-            count, its = table[row + ONE], table[row + THREE]
-            n_seen += (count > 0) | (its > 0)
-            one *= 1.0 + count * inverse
-            other *= 1.0 + its * inverse
-        logs[0] += math.log(one)
-        logs[1] += math.log(other)
-    return n_seen
 
 
 @kernel
@@ -208,12 +178,9 @@ def score_bayes(grams, bases, n_plain, ends, totals, overall, known, n_labels, r
     sums[:n_labels] = 0
     for which in range(3):
         start, stop = places[which]
-        if n_labels == 2:
-            n_seen += multiply_two(grams, bases, start, stop, inverse, sums)
-        else:
-            n_seen += multiply_counts(grams, bases, start, stop, inverse, n_labels, products, bits[0], bits[1])
-            if which != 1:
-                add_logs(products, bits[1], n_labels, sums)
+        n_seen += multiply_counts(grams, bases, start, stop, inverse, n_labels, products, bits[0], bits[1])
+        if which != 1:
+            add_logs(products, bits[1], n_labels, sums)
         if which == 0:
             seen_terms = n_seen
             bayes_scores(
@@ -223,6 +190,22 @@ def score_bayes(grams, bases, n_plain, ends, totals, overall, known, n_labels, r
     bayes_scores(sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, n_labels, False, z)
     finite = log_softmax(z, known, n_labels, logs[BAYES_ALL], p[BAYES_ALL]) and finite
     return finite, n_plain - seen_terms, n - N_AMOUNTS - 1 - n_seen
+
+
+@kernel
+def calmness(n_words):  # type: ignore[no-untyped-def]
+    """Return what the certainty of naive Bayes is multiplied by, for a text of so many distinct words."""
+    return np.float32(math.sqrt(LONG / max(n_words, LONG)))
+
+
+@kernel
+def calm_down(logs, n_words, n_labels):  # type: ignore[no-untyped-def]
+    """Make the log probabilities of naive Bayes smaller where a text is long."""
+    share = calmness(n_words)
+    if share < 1:
+        for expert in (BAYES_TERMS, BAYES_ALL):
+            for label in range(n_labels):
+                logs[expert, label] *= share
 
 
 @kernel
@@ -247,21 +230,10 @@ def fill_values(ends, plain, chars, values):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def put_two(weights, states, table, steps, width, column, bases, n):  # type: ignore[no-untyped-def]
-    """Write what the first label's step gave, for both labels: the second's weights are the negatives."""
-    for i in range(n):
-        place, past = np.uint64(WIDTH * bases[i] + column), np.uint64(width * bases[i] + column)
-        table[place] = weights[i]
-        table[place + np.uint64(WIDTH)] = -weights[i]
-        steps[past] = states[i]
-        steps[past + np.uint64(width)] = states[i]
-
-
-@kernel
 def learn_squares(  # type: ignore[no-untyped-def]
-    table, steps, width, column, label, bases, n, gradient, rate, least, part, two, planes
+    table, steps, width, column, label, bases, n, gradient, rate, least, part, planes
 ):
-    """Take an AdaGrad step of one label's weights, or of two labels', as `learn_label` in experts.py.
+    """Take an AdaGrad step of one label's weights, as `learn_label` in experts.py.
 
     Weights are in a column of the rows of `table`; sums of squares in those of `steps`, `width` a label.
     """
@@ -276,16 +248,13 @@ def learn_squares(  # type: ignore[no-untyped-def]
             block[lane], sums[lane] = adagrad(
                 block[lane], sums[lane] * KEPT, gradient * inputs[lane], step, part, least
             )
-    if two:
-        put_two(weights, squares, table, steps, width, column, bases, n)
-    else:
-        put_back(weights, table, WIDTH, WIDTH * label + column, bases, n)
-        put_back(squares, steps, width, width * label + column, bases, n)
+    put_back(weights, table, WIDTH, WIDTH * label + column, bases, n)
+    put_back(squares, steps, width, width * label + column, bases, n)
 
 
 @kernel
-def learn_variances(terms, states, label, bases, n, gradient, part, two, planes):  # type: ignore[no-untyped-def]
-    """A step of one label's weights that have variances, or of two labels'.
+def learn_variances(terms, states, label, bases, n, gradient, part, planes):  # type: ignore[no-untyped-def]
+    """A step of one label's weights that have variances.
 
     The precision grows by p(1 - p) x**2, and slowly forgets towards that of FIRST_VARIANCE.
     """
@@ -306,11 +275,8 @@ def learn_variances(terms, states, label, bases, n, gradient, part, two, planes)
         x, variance = values[i], variances[i]
         weights[i] -= step * x * variance
         variances[i] = variance / (KEPT + variance * (curve * x * x + forgotten))
-    if two:
-        put_two(weights, variances, terms, states, WIDTH, WARY - PLAIN, bases, n)
-    else:
-        put_back(weights, terms, WIDTH, at, bases, n)
-        put_back(variances, states, WIDTH, at, bases, n)
+    put_back(weights, terms, WIDTH, at, bases, n)
+    put_back(variances, states, WIDTH, at, bases, n)
 
 
 @kernel
@@ -320,38 +286,42 @@ def learn_linear(tables, states, bases, ends, values, gradients, part, n_labels,
     gram_squares, term_states = states
     gram_bases, term_bases = bases
     n_words, n_amounts, n = ends
-    two = n_labels == 2
     fill_values(ends, values[0], values[1], planes[0])
-    for label in range(1 if two else n_labels):
+    for label in range(n_labels):
         gradient = gradients[GRAMS, label]
         if gradient != 0:
             learn_squares(
-                grams, gram_squares, 1, 0, label, gram_bases, n, gradient, GRAMS_RATE, GRAMS_SUM, part, two, planes
+                grams, gram_squares, 1, 0, label, gram_bases, n, gradient, GRAMS_RATE, GRAMS_SUM, part, planes
             )
     planes[0, :n_words] = values[2]
-    for label in range(1 if two else n_labels):
+    for label in range(n_labels):
         gradient = gradients[PLAIN, label]
         if gradient != 0:
             learn_squares(
                 terms, term_states, WIDTH, 0, label, term_bases, n_amounts,
-                gradient, PLAIN_RATE, FIRST_SUM, part, two, planes,
+                gradient, PLAIN_RATE, FIRST_SUM, part, planes,
             )  # fmt: skip
         gradient = gradients[WARY, label]
         if gradient != 0:
-            learn_variances(terms, term_states, label, term_bases, n_amounts, gradient, part, two, planes)
+            learn_variances(terms, term_states, label, term_bases, n_amounts, gradient, part, planes)
 
 
 @kernel
-def learn_bayes(  # type: ignore[no-untyped-def]
-    counts, bases, n_plain, ends, new_terms, new_features, totals, overall, target, weight, grows
-):
-    """Count a label for both naive Bayes experts."""
+def learn_counts(counts, bases, ends, target, amount):  # type: ignore[no-untyped-def]
+    """Count an amount of a label with features: not the bias, not those of amounts."""
     n_words, n_amounts, n = ends
-    amount = np.float32(min(weight, np.float32(MAX_REPEATS)) * overall[SCALE])
-    overall[DISTINCT_TERMS] += new_terms
-    overall[DISTINCT_FEATURES] += new_features
     count_label(counts, bases, 1, n_words, target, amount)
     count_label(counts, bases, n_amounts, n, target, amount)
+
+
+@kernel
+def learn_totals(  # type: ignore[no-untyped-def]
+    counts, n_plain, ends, new_terms, new_features, totals, overall, target, amount, grows
+):
+    """Count an amount of a label for both naive Bayes experts: in the totals."""
+    n = ends[2]
+    overall[DISTINCT_TERMS] += new_terms
+    overall[DISTINCT_FEATURES] += new_features
     totals[target, DOCUMENTS] += amount
     totals[target, TERMS] += n_plain * amount
     totals[target, FEATURES] += (n - N_AMOUNTS - 1) * amount
