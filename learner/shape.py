@@ -11,8 +11,27 @@ from typing import Final
 import numpy as np
 
 from learner.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
-from learner.kernels import kernel
-from learner.text import MULTIPLIER, code_points, finish
+from learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel
+from learner.text import (
+    ALONE,
+    DELETE,
+    DIGITS,
+    LAST_BIT,
+    LETTERS,
+    LOWER,
+    MULTIPLIER,
+    N_BLANKS,
+    N_DIGITS,
+    N_LETTERS,
+    ONE,
+    UNDERSCORE,
+    code_points,
+    finish,
+    first_bits,
+    is_ascii,
+    max_chars_of,
+)
+from stream.texts import PADDING
 
 CASED_SEED: Final = np.uint64(0x082EFA98EC4E6C89)  # the digits of pi, after text.py's
 SHAPE_SEED: Final = np.uint64(0x452821E638D01377)
@@ -22,6 +41,7 @@ MAX_CASED: Final = 256  # words with capitals that are hashed; of a text all in 
 MAX_SHAPE: Final = MAX_CASED + N_ENDS + N_AMOUNTS
 MOST_WORDS: Final = 15  # that the share of capitals is told apart for
 LINE: Final = 10
+CAPITALS: Final = np.uint8(ord("A"))
 DIGIT_0, DIGIT_9, LAST_ASCII = 48, 57, 127
 
 
@@ -57,21 +77,61 @@ def keep_distinct(features, n, places):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignore[no-untyped-def]
-    """Write the features of one text's shape.
+def read_ascii(text, size, out):  # type: ignore[no-untyped-def]
+    """Do what `read_points` does for a text of ASCII: a bit for each of 64 places says what stands there.
 
-    Parameters
-    ----------
-    codes, start, stop, table : as in `hash_text`
-    buffers : as `hash_text` left them: the first begins with n_words distinct words. The second is overwritten
-    out : uint32 [MAX_SHAPE], changed: words with capitals, each once; the ends; at last N_AMOUNTS amounts
-
-    Returns
-    -------
-    n : how many there are
+    Only words with capitals are looked at one character at a time.
     """
-    words, places = buffers[0], buffers[1]
-    points, size = code_points(codes, start, stop, buffers)
+    n = 0
+    n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_words, n_lines, n_spaces = 0, 0, 0, 0, 0, 0, 1, 1
+    word_before, seen = np.uint64(0), 0  # whether a word goes on, and up to where capitals were looked at
+    for place in range(0, size, AT_ONCE):
+        valid = first_bits(size - place)
+        capitals = in_range(text, place, CAPITALS, N_LETTERS) & valid
+        digits = in_range(text, place, DIGITS, N_DIGITS) & valid
+        word = in_range(text, place, LETTERS, N_LETTERS) | in_range(text, place, UNDERSCORE, ALONE)
+        word = word & valid | capitals | digits
+        begins = word & ~(word << ONE | word_before)
+        word_before = word >> LAST_BIT
+        space = in_range(text, place, np.uint8(0), N_BLANKS) | in_range(text, place, DELETE, ALONE)
+        n_tokens += np.int64(count_bits(begins))
+        n_capital += np.int64(count_bits(begins & capitals))
+        n_upper += np.int64(count_bits(capitals))
+        n_digits += np.int64(count_bits(digits))
+        n_words += np.int64(count_bits(word))
+        n_spaces += np.int64(count_bits(space & valid))
+        n_lines += np.int64(count_bits(in_range(text, place, np.uint8(LINE), ALONE) & valid))
+        while capitals:
+            begin = place + np.int64(first_bit(capitals))
+            capitals &= capitals - ONE
+            if begin < seen:
+                continue
+            while begin > 0 and is_word(text[begin - 1]):
+                begin -= 1
+            h, end, upper = CASED_SEED, begin, 0
+            while end < size and is_word(text[end]):
+                h = (h ^ np.uint64(text[end])) * MULTIPLIER
+                upper += int(np.uint8(text[end] - CAPITALS) < N_LETTERS)
+                end += 1
+            n_upper_words += int(upper == end - begin and upper > 1)
+            if n < MAX_CASED:
+                out[n] = finish(h)
+                n += 1
+            seen = end
+    n_signs = size - n_words - (n_spaces - 1)
+    return n, (n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_signs, n_lines, 0, n_spaces)
+
+
+@kernel
+def is_word(byte):  # type: ignore[no-untyped-def]
+    """Return whether an ASCII character is of a word."""
+    small = np.uint8(byte | LOWER)
+    return np.uint8(small - LETTERS) < N_LETTERS or np.uint8(byte - DIGITS) < N_DIGITS or byte == UNDERSCORE
+
+
+@kernel
+def read_points(points, size, table, out):  # type: ignore[no-untyped-def]
+    """Write the hashes of words with capitals. Returns how many, and what else is counted in a text."""
     n = 0
     n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_signs, n_lines, n_far, n_spaces = 0, 0, 0, 0, 0, 0, 0, 0, 0
     h = CASED_SEED
@@ -102,6 +162,32 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
             else:
                 n_signs += int(kind != IGNORED)
         n_far += int(code > LAST_ASCII)
+    return n, (n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_signs, n_lines, n_far, n_spaces)
+
+
+@kernel
+def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignore[no-untyped-def]
+    """Write the features of one text's shape.
+
+    Parameters
+    ----------
+    codes, start, stop, table : as in `hash_text`
+    buffers : as `hash_text` left them: the first begins with n_words distinct words. The second is overwritten
+    out : uint32 [MAX_SHAPE], changed: words with capitals, each once; the ends; at last N_AMOUNTS amounts
+
+    Returns
+    -------
+    n : how many there are
+    """
+    words, places = buffers[0], buffers[1]
+    size = min(stop - start, max_chars_of(buffers))
+    text = codes[start : start + size + PADDING]
+    if is_ascii(text, size):
+        n, counts = read_ascii(text, size, out)
+    else:
+        points, size = code_points(codes, start, stop, buffers)
+        n, counts = read_points(points, size, table, out)
+    n_tokens, n_capital, n_upper_words, n_upper, n_digits, n_signs, n_lines, n_far, n_spaces = counts
     n = keep_distinct(out, n, places)
     if n_words:
         out[n] = finish((SHAPE_SEED ^ np.uint64(N_AMOUNTS)) * MULTIPLIER ^ np.uint64(words[0]))

@@ -190,17 +190,23 @@ def whole(n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fold_ascii(text, n, folded):  # type: ignore[no-untyped-def]
-    """Write n bytes with small letters from FIRST on, and BOUNDARY. Returns whether all were ASCII: vectorised."""
+def is_ascii(text, n):  # type: ignore[no-untyped-def]
+    """Return whether n bytes are all ASCII."""
     others = np.uint64(0)
     for place in range(0, n, AT_ONCE):
         others |= in_range(text, place, N_ASCII, N_ASCII) & first_bits(n - place)
+    return others == np.uint64(0)
+
+
+@kernel
+def fold_ascii(text, n, folded):  # type: ignore[no-untyped-def]
+    """Write n bytes with small letters from FIRST on, and BOUNDARY. Returns whether all were ASCII: vectorised."""
     for i in range(whole(n)):
         code = text[i]
         small = np.uint8(code | LOWER)
         folded[FIRST + i] = small if np.uint8(small - LETTERS) < N_LETTERS else code
     folded[FIRST + n] = BOUNDARY
-    return others == np.uint64(0)
+    return is_ascii(text, n)
 
 
 @kernel
@@ -285,11 +291,15 @@ def decode(codes, start, stop, most, points):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def max_chars_of(buffers):  # type: ignore[no-untyped-def]
+    """Return at how many characters a text is cut."""
+    return buffers[5].shape[0] - (FIRST + 1 + WHOLE)
+
+
+@kernel
 def code_points(codes, start, stop, buffers):  # type: ignore[no-untyped-def]
     """Return the code points of a text, in a buffer, cut as `hash_text` cuts it; and how many there are."""
-    points = buffers[5]
-    most = points.shape[0] - (FIRST + 1 + WHOLE)
-    return points, decode(codes, start, stop, most, points)
+    return buffers[5], decode(codes, start, stop, max_chars_of(buffers), buffers[5])
 
 
 @kernel
@@ -522,8 +532,8 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     # 1
     size, end = min(stop - start, max_chars), 0
-    is_ascii = fold_ascii(codes[start : start + size + PADDING], size, folded)
-    if is_ascii:
+    is_plain = fold_ascii(codes[start : start + size + PADDING], size, folded)
+    if is_plain:
         n_tokens = list_ascii(folded, size, begins, ends)
     else:
         n_points = decode(codes, start, stop, max_chars, points)
@@ -538,7 +548,7 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
     # 3
     n = n_plain
     if longest > 0 and n < room:
-        if is_ascii:
+        if is_plain:
             n_spread = spread_ascii(folded, begins, ends, n_tokens, spread)
         else:
             n_spread = spread_tokens(smalls, keys, end, spread)
