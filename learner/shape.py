@@ -85,7 +85,7 @@ def read_ascii(text, size, out):  # type: ignore[no-untyped-def]
     n = 0
     n_tokens = n_capital = n_upper_words = n_upper = n_digits = n_words = np.int64(0)
     n_lines = n_spaces = np.int64(1)  # a text ends like a line
-    word_before, seen = np.uint64(0), 0  # whether a word goes on, and up to where capitals were looked at
+    word_before, seen = np.uint64(0), np.int64(0)  # whether a word goes on, and up to where capitals were looked at
     for place in range(0, size, AT_ONCE):
         valid = first_bits(size - place)
         capitals = in_range(text, place, CAPITALS, N_LETTERS) & valid
