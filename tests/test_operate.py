@@ -150,7 +150,7 @@ def samples(api: Api) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 def test_a_fault_is_told_and_counted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.publish()
     with running(place.stream) as url:
-        monkeypatch.setattr("api.predict._predict", lambda *_: 1 / 0)
+        monkeypatch.setattr("api.predict._few", lambda *_: 1 / 0)
         assert refusal(post(f"{url}/predict", {"text": "a"}), 500)["code"] == "internal"
         assert 'driftline_http_requests_total{code="500",route="/predict"} 1.0' in get(f"{url}/metrics").text
         monkeypatch.undo()
