@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Final, NamedTuple
@@ -109,9 +110,16 @@ def _measure_singles(setting: Setting, rounds: int) -> tuple[dict[str, list[Run]
             except (OSError, RuntimeError) as error:
                 missing[name] = str(error)
                 typer.echo(f"left out: {name}: {error}")
-        for number in range(rounds):
-            for name, served in running.items():
+        for number, (name, served) in product(range(rounds), list(running.items())):
+            if name in missing:
+                continue
+            try:
                 run = _load(served, setting)
+            except RuntimeError as error:
+                missing[name] = str(error)
+                found.pop(name, None)
+                typer.echo(f"left out: {name}: {error}")
+            else:
                 found.setdefault(name, []).append(run)
                 typer.echo(
                     f"{number + 1}/{rounds} {name:<22} {run.rate:>9,.0f}/s  p50 {run.p50_ms:.2f} ms  "
@@ -150,6 +158,8 @@ def _load(served: Served, setting: Setting) -> Run:
     if bad := re.search(r"Non-2xx or 3xx responses: (\d+)", done):
         raise RuntimeError(f"{served.url}: {bad[1]} answers were errors")
     n = int(_found(r"(\d+) requests in", done))
+    if not n:
+        raise RuntimeError(f"{served.url}: no answer within {setting.seconds:g} s")
     times = [_milliseconds(_found(rf"{part}%\s+(\S+)", done)) for part in (50, 99)]
     return Run(float(_found(r"Requests/sec:\s+(\S+)", done)), times[0], times[1], (after - before) / n * 1e6)
 
