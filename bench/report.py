@@ -15,7 +15,7 @@ from typing import Final
 from bench.pipeline import MODEL, N_CHARS, WAYS, Pipeline
 from bench.quality import Quality, Run, Score
 from bench.speed import WHAT, Speed
-from bench.trees import BATCH, RIVER, WORDS, TreeMemory, Trees
+from bench.trees import BATCH, BESIDE, RIVERS, TreeMemory, Trees
 from learner.tree import MIB
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -65,20 +65,23 @@ def write_trees(path: Path, command: str, trees: Sequence[Trees], memory: TreeMe
     for found in trees:
         cells = [found.stream, f"{found.rows:,}", f"{found.mean_length:,.0f}"]
         if found.why_not:
-            rows.append([*cells, f"skipped: {found.why_not}", "", "", "", ""])
+            rows.append([*cells, f"skipped: {found.why_not}", *[""] * (len(RIVERS) - 1 + 2 * len(BESIDE))])
             continue
-        cells.append(f"{found.rate(RIVER):,.0f}")
-        for system in (WORDS, "tree"):
+        cells += [f"{found.rate(system):,.0f}" for system in RIVERS]
+        for system in BESIDE:
             cells += [f"{found.rate(system):,.0f}", f"**{found.times(system):,.0f}**"]
         rows.append(cells)
-    head = ["stream", "rows", "characters a text", RIVER, WORDS, "times River's", "tree", "times River's"]
+    head = ["stream", "rows", "characters a text", *RIVERS]
+    for system, river in BESIDE.items():
+        head += [system, f"times {river}"]
     repetitions = max((len(rates) for found in trees for rates in found.rates.values()), default=0)
     text = (
         f"    {command}\n\n{cpu_name()}, one core. Texts predicted and learned in a second of processor time, medians "
-        f"of {repetitions} runs that took turns on the same rows. `{RIVER}` and `{WORDS}` have words, `tree` has pairs "
-        f"and character n-grams too.\n\n{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word "
-        f"is new, `tree` takes {memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first "
-        f"{BATCH:,} its process has grown by {memory.grown / MIB:.1f} MiB."
+        f"of {repetitions} runs that took turns on the same rows. `river-tree` and `tree?chars=0&pairs=0` have words, "
+        "`river-tree-pairs` and `tree?chars=0` pairs too, `tree` character n-grams as well.\n\n"
+        f"{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word is new, `tree` takes "
+        f"{memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first {BATCH:,} its process has grown "
+        f"by {memory.grown / MIB:.1f} MiB."
     )
     path.write_text(f"{text}\n", encoding="utf-8")
 

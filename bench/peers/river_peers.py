@@ -57,5 +57,6 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "river-softmax": _pipeline(2, lambda _: linear_model.SoftmaxRegression()),
     "river-pa": _pipeline(2, lambda n: _all_labels(linear_model.PAClassifier(), n)),
     "river-tree": _pipeline(1, lambda _: tree.HoeffdingTreeClassifier()),
+    "river-tree-pairs": _pipeline(2, lambda _: tree.HoeffdingTreeClassifier()),
     "river-arf": _pipeline(1, lambda _: forest.ARFClassifier(seed=1)),
 }
