@@ -80,8 +80,8 @@ def write_trees(path: Path, command: str, trees: Sequence[Trees], memory: TreeMe
         f"of {repetitions} runs that took turns on the same rows. `river-tree` and `tree?chars=0&pairs=0` have words, "
         "`river-tree-pairs` and `tree?chars=0` pairs too, `tree` character n-grams as well.\n\n"
         f"{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word is new, `tree` takes "
-        f"{memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first {BATCH:,} its process has grown "
-        f"by {memory.grown / MIB:.1f} MiB."
+        f"{memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first {BATCH:,} its process has "
+        f"grown by {memory.grown / MIB:.1f} MiB."
     )
     path.write_text(f"{text}\n", encoding="utf-8")
 
