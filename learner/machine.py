@@ -372,7 +372,8 @@ class Machine:
             map(self._version, updates.tolist()),
             _timestamps(plan.records, places, times_ms),
         )
-        encoded = encode_lines(predictions).split(b"\n")[:-1]  # JSON has no line break of its own
+        # Of an iterator msgspec 0.22 keeps every item for good. JSON has no line break of its own.
+        encoded = encode_lines(list(predictions)).split(b"\n")[:-1]
         if max(map(len, encoded)) <= self.rules.max_record_bytes:
             return list(map(NewRecord, keys, encoded, times_ms))
         return self._fitting(keys, encoded, times_ms)

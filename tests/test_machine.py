@@ -1,6 +1,8 @@
 """What a batch changes depends on its records and on nothing else: not on where the stream is cut."""
 
+import gc
 import os
+import tracemalloc
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -395,3 +397,24 @@ def test_a_plain_batch_is_taken_in_by_the_kernel(monkeypatch: pytest.MonkeyPatch
     assert (learner.counts.messages_seen, learner.counts.labels_learned) == (2000, 1902)
     assert learner.join.counts.expired == 0
     assert len(learner.join.messages) == 300
+
+
+def test_a_batch_that_was_sent_leaves_nothing_in_memory() -> None:
+    """But what has a limit: here the window is full from the second batch on."""
+    learner = machine(window_messages=50, window_bytes=1 << 16)
+    stream = Stream()
+    for number in range(3000):
+        stream.message(f"m{number}", f"text {number % 100}")
+        stream.label(f"m{number}", "spam" if number % 2 else "ham")
+    run(learner, stream.records[:2000], range(0, 2000, 200))
+    tracemalloc.start()
+    try:
+        run(learner, stream.records[2000:4000], range(0, 2000, 200))
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        run(learner, stream.records[4000:], range(0, 2000, 200))
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50 * 1000  # 1,000 predictions; one of them takes 400 bytes
