@@ -118,12 +118,6 @@ class Entry:
         grown += self._noted(GROWN)
         self._store.note(self.row, {IDS_AT: self._store.keep(raw), IDS_SIZE: len(raw), N_IDS: len(ids), GROWN: grown})
 
-    def set_scores(self, scores: bytes) -> None:
-        """Keep what was served: as many float32 as there is room for."""
-        at = self._get(SCORES_AT)
-        self._store.scores[at : at + len(scores) // 4] = np.frombuffer(scores, np.float32)
-        self._store.now[self.row] |= SCORED
-
 
 class Messages(Mapping[str, Entry]):
     """The messages of all windows, by id."""

@@ -19,7 +19,7 @@ import numpy as np
 from stream.batch import Decoded, decode_batch
 from stream.entry import Early, Entry, Label, Labels, Messages
 from stream.errors import StateError
-from stream.limits import JoinCounts, Limits
+from stream.limits import MOST, JoinCounts, Limits
 from stream.log import Chunk, TopicPartition
 from stream.merge import Batch
 from stream.plain import (
@@ -54,7 +54,7 @@ from stream.plain import (
     take,
 )
 from stream.records import Feedback, Message, Rejected
-from stream.saved import Frozen, Saved, decode
+from stream.saved import Frozen, decode
 from stream.steps import Steps
 from stream.store import (
     CAME,
@@ -69,6 +69,7 @@ from stream.store import (
     recall,
     remember,
 )
+from stream.unpack import restore
 
 __all__ = ["ENTRY_BYTES", "Entry", "Frozen", "Join", "JoinCounts", "Label", "Labels", "Limits", "Window"]
 
@@ -78,7 +79,6 @@ MAX_EARLY_PER_MESSAGE: Final = 16
 # Labels without a message get this part of the limits, so that a flood of them cannot push the messages out.
 EARLY_SHARE: Final = 0.25
 NEVER: Final = (1 << 63) - 1
-_MOST: Final = 1 << 61  # of any limit: sums of two stay in 64 bits
 _SCRATCH: Final = 256
 
 
@@ -176,8 +176,7 @@ class Window:
         try:
             loaded = decode(state)
             self._join.columns[self.number, CLOCK_MS] = loaded.clock_ms
-            for key, saved in loaded.messages:
-                self._restore(key, saved)
+            restore(loaded.messages, self.store, self.number, self._join.columns)
             self._restore_early(loaded.early)
         except (ValueError, RecursionError, OverflowError) as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
@@ -192,19 +191,6 @@ class Window:
             self._join.wait_for(key, self)
         self.early_bytes = sum(map(_early_bytes, self.early.values()))
         self._see_early()
-
-    def _restore(self, key: str, saved: Saved) -> None:
-        n_scores, rest = divmod(len(saved.scores or b""), 4)
-        if key in self.messages or rest or not 0 <= saved.timestamp_ms < _MOST or not 0 <= saved.n_bytes < _MOST:
-            raise ValueError(f"message {key!r} is there twice, or has a wrong time, size or scores")
-        entry = self._append(key, saved.text, saved.timestamp_ms, n_scores, saved.n_bytes, came=saved.came)
-        if saved.scores is not None:
-            entry.set_scores(saved.scores)
-        if saved.feedback_ids:
-            entry.set_feedback_ids(saved.feedback_ids)
-        if saved.label is not None:
-            entry.set_label(saved.label)
-            self._add(UNLABELLED, -1)
 
     def _insert(self, key: str, text: str, timestamp_ms: int, score_bytes: int, *, came: bool) -> Entry:
         n_bytes = ENTRY_BYTES + 4 * (len(key) + len(text)) + score_bytes  # a character takes up to 4 bytes
@@ -334,7 +320,7 @@ class Join:
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Share the limits among so many partitions; windows that are there stay."""
         self.limits = limits.share(1 / n_partitions)
-        self.room = np.array([min(limit, _MOST) for limit in self.limits], np.int64)
+        self.room = np.array([min(limit, MOST) for limit in self.limits], np.int64)
         self._add_windows(n_partitions)
         for window in self.windows:
             window._see_early()
@@ -478,6 +464,6 @@ def warm_up() -> None:
     remember(join.store.rows, join.store.now, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
     recall(join.store.rows, join.store.now, join.store.scores, steps.rows, np.zeros((2, 1), np.float32))
     join.make_room(1 << 16, 0, 0)
-    join.state()
     join.messages["m"].set_label("a")
     join.evict_messages(0)
+    join.load_state(join.counts, join.state())

@@ -6,6 +6,7 @@ import msgspec
 
 # Why a label left without its message: it had waited as long as one may, or too many did, or they weighed too much.
 ORPHANED_BY: Final = ("age", "number", "bytes")
+MOST: Final = 1 << 61  # of any limit, time or weight: sums of two stay in 64 bits
 
 
 class Limits(NamedTuple):

@@ -20,24 +20,11 @@ EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, w
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Saved(msgspec.Struct, array_like=True):
-    """An entry as it stands in a checkpoint."""
-
-    text: str
-    timestamp_ms: int
-    n_bytes: int
-    came: bool
-    label: str | None
-    feedback_ids: tuple[str, ...]
-    scores: bytes | None
-    window: int
-
-
 class WindowState(msgspec.Struct, array_like=True):
     """A window as it stands in a checkpoint."""
 
     clock_ms: int
-    messages: list[tuple[str, Saved]]
+    messages: msgspec.Raw  # pairs of an id and its entry, for stream/unpack.py
     early: list[tuple[str, list[Early]]]
 
 

@@ -69,6 +69,25 @@ def after_character(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def is_utf8(data, at, end):  # type: ignore[no-untyped-def]
+    """Tell whether some bytes are UTF-8."""
+    while at < end:
+        stop = min(at + _BLOCK, end)
+        if stop == at + _BLOCK:
+            seen = np.uint8(0)
+            for i in range(_BLOCK):
+                seen |= data[at + i]
+            if seen < _BITS:
+                at = stop
+                continue
+        while at < stop:
+            at = at + 1 if data[at] < _BITS else after_character(data, at, end)
+            if at < 0:
+                return False
+    return True
+
+
+@kernel
 def scan_string(data, at, end):  # type: ignore[no-untyped-def]
     """Return the place of the quote that ends a string and how many characters are before it; -1 where it is odd.
 

@@ -19,9 +19,11 @@ from learner.settings import LearnerSettings
 from learner.status import read_status
 from stream.errors import StateError
 from stream.join import Join, JoinCounts
+from stream.limits import MOST
 from stream.log import TopicPartition
 from stream.settings import StreamSettings
 from tests.faults.scene import FUZZED
+from tests.plain_join import Entry
 from tests.test_checkpoint import make
 
 fuzz = settings(
@@ -172,6 +174,8 @@ def test_any_status(memory: Path, content: bytes) -> None:
 @given(content=st.binary(max_size=200) | values.map(msgspec.msgpack.encode))
 @example(content=b"\x91" * DEEP)
 @example(content=b"\x93\x00\x91\x92\xa1\xff")
+@example(content=b"\x93\x00\xdd\xff\xff\xff\xff\x90")
+@example(content=b"\x93\x00\x91\x92\xdb\xff\xff\xff\xff\x90")
 def test_any_join_window(content: bytes) -> None:
     join = Join()
     join.configure(1, HEAD.rules.limits)
@@ -179,3 +183,57 @@ def test_any_join_window(content: bytes) -> None:
         join.load_state(JoinCounts(), [content])
     except StateError as error:
         assert "join window" in str(error)
+
+
+STATE = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, Entry]], list[Any]])
+sizes = st.integers(0, 300) | st.integers(0, MOST - 1)
+names = st.text(max_size=40)
+scores = st.integers(0, 5).map(lambda n: bytes(range(4 * n)))
+kept = st.tuples(
+    names, sizes, sizes, st.booleans(), st.none() | names, st.lists(names, max_size=20), st.none() | scores, st.just(0)
+)
+stored = st.lists(st.tuples(st.sampled_from("abcdefgh") | names, kept.map(list)).map(list), max_size=4)
+LARGE = ["\N{EURO SIGN}" * 30_000, 1 << 33, 1 << 17, True, "x" * 300, ["y" * 40] * 20, bytes(70_000), 0]
+
+
+def is_whole(state: bytes) -> bool:
+    """Tell whether a window's state is one that could have been written."""
+    try:
+        window = STATE.decode(state)
+    except ValueError:
+        return False
+    entries = [entry for _, entry in window[1]]
+    numbers = [number for entry in entries for number in (entry.timestamp_ms, entry.n_bytes, entry.window)]
+    return (
+        msgspec.msgpack.encode(window) == state
+        and len({key for key, _ in window[1]}) == len(entries)
+        and all(0 <= number < MOST for number in [window[0], *numbers])
+        and all(len(entry.scores or b"") % 4 == 0 for entry in entries)
+    )
+
+
+@fuzz
+@given(
+    messages=stored | stored.flatmap(altered),
+    changes=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=1),
+)
+@example(messages=[["k" * 70, LARGE], ["", LARGE]], changes=[])
+def test_any_messages_are_those_that_msgspec_reads(messages: Any, changes: list[tuple[int, int]]) -> None:
+    changed = bytearray(msgspec.msgpack.encode([5, messages, []]))
+    for place, byte in changes:
+        changed[place % len(changed)] = byte
+    state = bytes(changed)
+    join = Join()
+    join.configure(1, HEAD.rules.limits)
+    try:
+        join.load_state(JoinCounts(), [state])
+    except StateError as error:
+        assert "join window" in str(error)
+        assert not is_whole(state)
+        return
+    window = STATE.decode(state)
+    for _, entry in window[1]:
+        entry.window = 0
+    assert STATE.decode(join.state()[0]) == window
+    assert join.pending == sum(entry.label is None for _, entry in window[1])
+    assert all(join.messages[key].text == entry.text for key, entry in window[1])

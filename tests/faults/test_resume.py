@@ -15,6 +15,7 @@ from learner.journal import read_since
 from learner.loop import Learner
 from learner.models import build
 from learner.settings import LearnerSettings
+from stream.join import Join
 from stream.log import open_log
 from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally
@@ -91,6 +92,10 @@ def test_golden_files_open(golden: Path) -> None:
     classifier.load_state(found.model, found.manifest.labels)
     scores = classifier.predict_proba_many(expected["texts"])
     np.testing.assert_allclose(scores, expected["scores"], atol=1e-6)
+    join, windows = Join(), [b"".join(parts) for parts in found.windows]
+    join.load_state(found.manifest.join_counts, windows)
+    assert join.messages
+    assert join.state() == windows
     spans = [
         [[*span.partition, span.start, span.end] for span in each.spans]
         for each in read_since(golden / "journal", found.manifest.batch)
