@@ -114,11 +114,18 @@ class Journals:
         if self._begun is not None and self._begun[1].done():
             self._take_begun()
 
+    def settle(self) -> None:
+        """Wait for the next one. Raises what kept it from being made, but for a full disk: nothing is to be written."""
+        with suppress(DiskFull):
+            if self._begun is not None:
+                self._begun[1].result()
+
     def close(self) -> None:
         """Close the file; one that could not be begun is left out."""
         self._thread.shutdown()
-        with suppress(OSError, StateError):
-            self._take_begun()
+        if self._begun is not None:
+            with suppress(OSError, StateError):
+                self._go_on_in(self._begun[1].result())
         if self._journal is not None:
             self._journal.close()
 
@@ -130,7 +137,9 @@ class Journals:
         if made.done() and isinstance(made.exception(), DiskFull):
             made = self._thread.submit(Journal, path_of(self._root, head.checkpoint, head.epoch), head)
             self._begun = head, made
-        journal = made.result()
+        self._go_on_in(made.result())
+
+    def _go_on_in(self, journal: Journal) -> None:
         if self._journal is not None:
             self._journal.close()
         self._journal, self._begun = journal, None

@@ -301,6 +301,7 @@ class Learner:
         self._land()
         if not self._save():
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
+        self._journal.settle()
         if not self._halted:
             self._publish()
         if until is not None and self._refusal is not None:
