@@ -82,9 +82,10 @@ class Lock:
         Overtaken : another learner has it by now.
         """
         self.check()
-        self._line = _line(epoch)
-        durable.rewrite(self._file, self._line, self._path)
+        line, self._line = _line(epoch), None  # one that could not be written down is not looked for
+        durable.rewrite(self._file, line, self._path)
         durable.sync_directory(self._path.parent)
+        self._line = line
 
     def last_epoch(self) -> int:
         """Return the epoch that was announced last, 0 where none was or the file is torn."""

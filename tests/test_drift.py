@@ -301,7 +301,9 @@ def send_drift(stream: StreamSettings, log: Log) -> None:
 
 @contextmanager
 def learning(stream: StreamSettings, log: Log) -> Iterator[Learner]:
-    learner = Learner(stream, LearnerSettings(model="linear?bits=12", batch_records=50, checkpoint_interval_s=1e6), log)
+    # Without predictions each batch has arrived once it was sent: what may not have is logged again after a kill.
+    options = LearnerSettings(model="linear?bits=12", batch_records=50, checkpoint_interval_s=1e6, predictions=False)
+    learner = Learner(stream, options, log)
     try:
         learner.start()
         yield learner
