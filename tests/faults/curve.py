@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ class Sample(NamedTuple):
     api_bytes: int
     files: int
     threads: int
-    disk_bytes: int
+    disk_bytes: int  # without what is free in the log's file: that stays as large as it was at its fullest
+    log_free_bytes: int
     learned: int
 
 
@@ -42,6 +44,13 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def free_in(log: Path) -> int:
+    """Return how much of an embedded log's file later records will use again."""
+    with contextlib.closing(sqlite3.connect(f"file:{log}?mode=ro", uri=True, timeout=10)) as db:
+        pages, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size"))
+    return int(pages * size)
+
+
 def sample(started: float, pids: Sequence[int], data: Path, learned: int) -> Sample:
     """Look at a learner and an API, in this order, and at their directory."""
     files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
@@ -51,8 +60,9 @@ def sample(started: float, pids: Sequence[int], data: Path, learned: int) -> Sam
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # it goes just now
                 disk += Path(folder, name).stat().st_blocks * 512
+    free = free_in(data / "log.db")
     at_s = round(time.monotonic() - started, 2)
-    return Sample(at_s, resident(pids[0]), resident(pids[1]), files, threads, disk, learned)
+    return Sample(at_s, resident(pids[0]), resident(pids[1]), files, threads, disk - free, free, learned)
 
 
 def write(path: Path, samples: Sequence[Sample]) -> None:

@@ -40,6 +40,7 @@ CHUNK: Final = 5000 if LONG else 1000
 LEAST: Final = 8  # samples, however busy the machine is
 SAMPLE_S: Final = min(10.0, SOAK_S / 240)
 GROWTH_KIB: Final = 24 << 10  # of a process, and of the disk, once it is warm
+FREE_BYTES: Final = 96 << 20  # in the log's file, of some 400 MB: retention frees in chunks, appending takes them
 MORE: Final = 4  # open files and threads that may come and go
 OPTIONS: Final = ("--window-messages", "50000", "--checkpoint-interval-s", "2", "--retention-bytes", str(96 << 20))
 
@@ -110,6 +111,7 @@ def figures(warm: list[Sample]) -> dict[str, object]:
         "open_files_most": max(each.files for each in warm),
         "threads_most": max(each.threads for each in warm),
         "disk_mb_most": round(max(each.disk_bytes for each in warm) / 1e6),
+        "log_free_mb_most": round(max(each.log_free_bytes for each in warm) / 1e6),
         "disk": str(slope(warm, "disk_bytes")),
     }
 
@@ -144,4 +146,5 @@ def test_nothing_grows(tmp_path: Path) -> None:
         minutes = (warm[-1].at_s - warm[0].at_s) / 60
         for of in ("learner_bytes", "api_bytes", "disk_bytes"):
             assert slope(warm, of).kib_per_minute * minutes < GROWTH_KIB, told
+        assert max(each.log_free_bytes for each in warm) < FREE_BYTES, told
         tally("minutes at full speed, soaked", "make torture ONLY=test_soak", round(SOAK_S / 60), **told)

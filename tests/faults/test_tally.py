@@ -26,7 +26,7 @@ def test_counts_of_the_same_thing_are_added_up() -> None:
 def samples(kib_a_minute: float) -> list[Sample]:
     rng = random.Random(1)
     sizes = [1024 * round(100_000 + kib_a_minute * n / 6 + rng.gauss(0, 50)) for n in range(270)]
-    return [Sample(10.0 * n, size, size, 9, 9, size, n) for n, size in enumerate(sizes)]
+    return [Sample(10.0 * n, size, size, 9, 9, size, 0, n) for n, size in enumerate(sizes)]
 
 
 def test_a_slope_comes_with_how_sure_it_is() -> None:
