@@ -282,7 +282,10 @@ class TestServer:
         ) as process:  # fmt: skip
             assert process.stdout is not None
             url = process.stdout.readline().strip()
-            with socket.create_connection(address(url), timeout=20) as begun, httpx.Client(base_url=url) as idle:
+            with (
+                socket.create_connection(address(url), timeout=20) as begun,
+                httpx.Client(base_url=url, timeout=30) as idle,
+            ):
                 assert idle.get("/healthz").status_code == 200
                 begun.sendall(b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{")
                 assert idle.get("/healthz").status_code == 200

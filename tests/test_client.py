@@ -141,7 +141,7 @@ class TestWaiting:
         name = "driftline_label_to_serving_seconds_count"
 
         def count() -> float:
-            lines = httpx.get(f"{url}/metrics").text.splitlines()
+            lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
             return next(float(line.split()[1]) for line in lines if line.startswith(name))
 
         wait_until(lambda: count() > 0, 10, "it is counted")
@@ -164,7 +164,7 @@ class Unreliable(BaseHTTPRequestHandler):
         if way == "dropped":
             self.connection.close()
             return
-        answer = httpx.post(server.target + self.path, content=content)
+        answer = httpx.post(server.target + self.path, content=content, timeout=30)
         if way == "lost":
             self.connection.close()
             return

@@ -99,9 +99,13 @@ def test_the_command(tmp_path: Path) -> None:
         try:
             lines = iter(process.stdout.readline, "")
             url = next(found[0] for line in lines if (found := re.findall(r"http://[0-9.:]+", line)))
-            wait_until(lambda: httpx.get(f"{url}/model").json()["labels_learned"] > 5, 60, "it learns")
-            wait_until(lambda: httpx.get(f"{url}/label-requests").json()["open"] > 0, 60, "there is something to label")
-            assert httpx.get(url).status_code == 200
+            wait_until(lambda: httpx.get(f"{url}/model", timeout=30).json()["labels_learned"] > 5, 60, "it learns")
+            wait_until(
+                lambda: httpx.get(f"{url}/label-requests", timeout=30).json()["open"] > 0,
+                60,
+                "there is something to label",
+            )
+            assert httpx.get(url, timeout=30).status_code == 200
             assert (tmp_path / "driftline-demo" / "log.db").exists()
             process.send_signal(signal.SIGINT)
             rest = process.stdout.read()

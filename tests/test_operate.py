@@ -131,7 +131,7 @@ class TestOperate:
         place.classifier = make_classifier("linear?bits=18")
         place.classifier.learn_many([f"word{n}" for n in range(150)] * 5, [f"label{n}" for n in range(150)] * 5)
         place.publish()
-        with running(place.stream) as url, httpx.Client(base_url=url) as http:
+        with running(place.stream) as url, httpx.Client(base_url=url, timeout=30) as http:
             answer = http.post("/predict", json={"texts": [f"word{n}" for n in range(150)]})
             assert len({p["label"] for p in answer.json()["predictions"]}) > 110
             series = [line for line in http.get("/metrics").text.splitlines() if "driftline_predictions_total{" in line]

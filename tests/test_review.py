@@ -271,7 +271,7 @@ class TestExplain:
 
     def test_before_anything_was_learned(self, tmp_path: Path) -> None:
         with running(Place(tmp_path).stream) as url:
-            assert refusal(httpx.post(f"{url}/explain", json={"text": "x"}), 503)["code"] == "no-model"
+            assert refusal(httpx.post(f"{url}/explain", json={"text": "x"}, timeout=30), 503)["code"] == "no-model"
 
     def test_predictions_do_not_wait_for_explanations(self, api: Api) -> None:
         """A long text takes the explainer a while; the event loop answers meanwhile."""
@@ -330,7 +330,7 @@ class TestAnswers:
         place = Place(tmp_path)
         place.report()
         with running(place.stream) as url:
-            answer = httpx.get(f"{url}/drift").json()
+            answer = httpx.get(f"{url}/drift", timeout=30).json()
             assert answer["alarms"] == 3
             assert answer["overall"] == {"worse": 1, "better": 0}
             assert answer["by_label"] == {"spam": {"worse": 2, "better": 0}}
@@ -340,7 +340,7 @@ class TestAnswers:
     @pytest.mark.parametrize("path", ["/label-requests", "/recent", "/labels", "/history", "/drift"])
     def test_before_a_learner_ran(self, tmp_path: Path, path: str) -> None:
         with running(StreamSettings(data=tmp_path)) as url:
-            assert httpx.get(url + path).status_code == 200
+            assert httpx.get(url + path, timeout=30).status_code == 200
 
     @pytest.mark.parametrize(
         "path",

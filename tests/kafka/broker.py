@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient
 IMAGE = "apache/kafka:4.1.1"
 HERE = Path(__file__).parent
 JARS = HERE / "jars"
-START_S = 90.0
+START_S = 180.0
 JAVA = 17
 
 # SASL is there for the tests of a wrong password, PROXIED for those that stand between a client and the broker.
