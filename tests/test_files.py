@@ -269,7 +269,7 @@ def test_standard_input_is_read_as_it_comes() -> None:
         process.stdin.write(b"text\nhello\n")
         assert process.stdout.readline() == b"hello\n"
         process.stdin.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 TOPICS = Topics.with_prefix("")

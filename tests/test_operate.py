@@ -70,7 +70,7 @@ class TestOperate:
             post(f"{url}/messages", [{"text": "a"}] * 5)
             post(f"{url}/feedback", [{"message_id": "m", "label": "a"}] * 3)
             expected = {"messages": {"0": 3}, "feedback": {"0": 3}}
-            wait_until(lambda: get(f"{url}/model").json()["lag"] == expected, 10)
+            wait_until(lambda: get(f"{url}/model").json()["lag"] == expected)
             ready = get(f"{url}/readyz")
             assert ready.status_code == 200
             assert "stopped" in ready.json()["warnings"][0]

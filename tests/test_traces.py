@@ -57,7 +57,7 @@ def attributes(holder: Any) -> dict[str, Any]:
 
 def test_from_the_request_to_the_model_that_learned_it(tmp_path: Path, collector: Any) -> None:
     stream = StreamSettings(data=tmp_path / "data")
-    with learning(stream), running(stream, traces=True) as url:
+    with learning(stream), running(stream, traces=True, max_wait_s=60.0) as url:
         body = {"message_id": "m1", "label": "a-secret-label", "text": "a secret text"}
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         place = httpx.post(f"{url}/feedback", json=body, headers=headers, timeout=30).json()
