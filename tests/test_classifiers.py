@@ -390,7 +390,7 @@ def test_a_turned_concept_is_learned_anew(classifier: Classifier) -> None:
 
 def test_a_classifier_is_built_again_from_its_config_and_its_spec(spec: str, classifier: Classifier) -> None:
     config = json.loads(json.dumps(classifier.config()))
-    again = build(config["classifier"], config)
+    again = models.build_saved(config)
     assert again.config() == classifier.config()
     assert again.spec == classifier.spec == make_classifier(classifier.spec).spec
     assert content(taught(again)) == content(taught(classifier)) == content(taught(make_classifier(spec)))
