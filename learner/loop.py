@@ -53,7 +53,7 @@ from learner.journal import Head, Journals
 from learner.lock import Lock
 from learner.losses import Losses
 from learner.machine import Machine, Plan
-from learner.models import make_classifier, warm_up
+from learner.models import as_of_today, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Standing, Stock, compare
 from learner.progress import RECENT_LABELS
@@ -180,7 +180,7 @@ class Learner:
 
     def _check_model(self, newest: Checkpoint | None) -> None:
         asked = self._settings.model
-        if newest is not None and asked and self._make(asked).config() != newest.manifest.config:
+        if newest is not None and asked and self._make(asked).config() != as_of_today(newest.manifest.config):
             raise ConfigError(
                 f"model: {self._stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
                 "leave --model out to go on with it, or give the new one a --data directory of its own"

@@ -37,7 +37,7 @@ from learner import journal as journals
 from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from learner.lock import alone
 from learner.machine import Machine
-from learner.models import build, make_classifier, warm_up
+from learner.models import build_saved, make_classifier, warm_up
 from learner.omit import Omit, Retractions, select
 from learner.positions import reached
 from learner.rebuilt import LeftOut, Rebuilt
@@ -166,9 +166,7 @@ def begin(
     """Return an empty machine by a checkpoint's rules, and what is known before anything was read."""
     config = manifest.config
     classifier = (
-        make_classifier(model, allow_pickle=allow_pickle)
-        if model
-        else build(config["classifier"], config, allow_pickle=allow_pickle)
+        make_classifier(model, allow_pickle=allow_pickle) if model else build_saved(config, allow_pickle=allow_pickle)
     )
     warm_up(classifier.config()["classifier"])
     lineage, bounds = uuid.uuid4().hex[:8], marks(state)
@@ -366,7 +364,7 @@ def refusal(data: Path) -> str | None:
 
 def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
     """Build the same model again, up to where it took over (learner/verify.py)."""
-    classifier = build(last.config["classifier"], last.config, allow_pickle=allow_pickle)
+    classifier = build_saved(last.config, allow_pickle=allow_pickle)
     warm_up(last.config["classifier"])
     machine = Machine(rebuilt.rules, classifier, rebuilt.lineage)
     again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)
