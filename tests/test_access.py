@@ -371,7 +371,7 @@ class TestTwoWays:
         assert b"connection: close" in head
 
     def test_continue(self, url: str) -> None:
-        with socket.create_connection(address(url), timeout=20) as raw:
+        with socket.create_connection(address(url), timeout=60) as raw:
             raw.sendall(PREDICT.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")[:-13])
             assert raw.recv(100).startswith(b"HTTP/1.1 100 ")
             raw.sendall(PREDICT[-13:])
