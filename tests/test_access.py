@@ -321,7 +321,11 @@ class TestRates:
 class TestTwoWays:
     """A request in chunks goes the long way (a task, ASGI), one with a length the short one."""
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=100,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         body=st.sampled_from(
             [b"", b"{}", b'{"text": 1}', b'{"text": "\xff"}', b'{"texts": []}', b'{"texts": ["a", "b"]}']
