@@ -164,7 +164,8 @@ class Learner:
             self._stream.data / "snapshots", self._epoch, self._settings.publish_interval_s, self._room
         )
         if self._reviewer is None:
-            self._reviewer = Reviewer(self._stream.data, self._settings.label_requests_per_hour, self._epoch)
+            per_hour = self._settings.label_requests_per_hour
+            self._reviewer = Reviewer(self._stream.data, per_hour, self._epoch, self._lock.check)
         if newest is None:
             self._begin()
         else:
