@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from learner import rebuild
+from learner import staged
 from learner.rebuild import stage as build
 from learner.rebuilt import LeftOut
 from learner.status import read_status
@@ -214,7 +214,7 @@ def test_a_learner_at_work_takes_it_over_between_two_batches(stage: Stage, tmp_p
         build(stage.stream.data, stage.log, LeftOut(ids=["3"]))
         before = learner.status("running").version
         stage.append(range(30, 60))
-        steps(learner, lambda: rebuild.find(stage.stream.data) is None)
+        steps(learner, lambda: staged.find(stage.stream.data) is None)
         assert learner.status("running").version.partition("-")[0] != before.partition("-")[0]
         found = learner.status("running").rebuilt
         assert found is not None
@@ -237,8 +237,8 @@ def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path)
         build(stage.stream.data, stage.log, LeftOut())
         model = stage.stream.data / "rebuild" / "staged" / "model.safetensors"
         model.write_bytes(model.read_bytes()[:-1])
-        steps(learner, lambda: rebuild.find(stage.stream.data) is None)
-        why = rebuild.refusal(stage.stream.data)
+        steps(learner, lambda: staged.find(stage.stream.data) is None)
+        why = staged.refusal(stage.stream.data)
         assert why is not None
         assert "model.safetensors does not have the SHA-256" in why
         stage.append(range(30, 40))
@@ -259,7 +259,7 @@ def test_records_dropped_while_it_is_built_end_it(tmp_path: Path) -> None:
 
         with pytest.raises(OffsetsLost, match="5 records"):
             build(stage.stream.data, stage.log, LeftOut(), on_look=drop)
-        assert rebuild.find(stage.stream.data) is None
+        assert staged.find(stage.stream.data) is None
         assert stage.model() == before
 
 
