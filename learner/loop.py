@@ -6,7 +6,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     2. decode it; what cannot be decoded will go to dead-letter  (learner/machine.py, 2 to 4)
     3. score each message, remember it in the join window
     4. find each label's message, score what was served, learn
-    5. append the batch's spans to the journal, durably
+    5. append the batch's spans to the journal, durably         (learner/ledger.py, 7 too)
     6. only then let the outside see it: predictions, dead letters, drift alarms, a snapshot, the status
     7. now and then a checkpoint: the state is copied and a new journal begun; then a thread, while the loop goes on,
        waits until what was sent is durable, makes the copy durable, commits offsets for lag tools, and lets old
@@ -25,7 +25,8 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
 
-    A model that was built anew beside it takes the place of this one at a batch's border (learner/rebuild.py, 4).
+    A model that was built anew beside it takes the place of this one at a batch's border
+    (learner/staged.py).
 """
 
 import logging
@@ -336,7 +337,7 @@ class Learner:
         self._recover_anew()
 
     def _look_for_rebuilt(self) -> None:
-        """Take over a model that was built anew, where there is one, at this batch's border; see learner/rebuild.py."""
+        """Take over a model that was built anew, where there is one, at this batch's border: learner/rebuild.py, 4."""
         if not self._staged.is_there() or self._doubt is not None or not self._save():  # a
             return
         builder = self._staged.catch_up(self._work)  # b
