@@ -25,8 +25,7 @@ The order of the steps is what makes the promises true (ARCHITECTURE.md says wha
     c. what may not have been sent is sent again, with the same content
     d. a checkpoint of what that gave, then go on
 
-    A model that was built anew beside it takes the place of this one at a batch's border
-    (learner/staged.py).
+    A model that was built anew beside it takes the place of this one at a batch's border (learner/staged.py).
 """
 
 import logging
