@@ -63,7 +63,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_from_the_one_before(stream: S
 def state_of(learner: Learner) -> list[object]:
     """Return all that a replay has to give again."""
     learner._land()
-    machine = learner._machine
+    machine = learner._work.machine
     arrays = (machine.classifier.state(), machine.progress.state(), machine.drift.state())
     parts = {f"{n}{name}": array.tobytes() for n, each in enumerate(arrays) for name, array in each.items()}
     return [parts, machine.join.state(), machine.join.counts, machine.counts, machine.classifier.labels]
@@ -80,7 +80,7 @@ def test_planning_a_batch_while_another_is_learned_gives_the_bytes_of_one_after_
     in_flight = 0
     try:
         learner.start()
-        while not learner._reached(log.watermarks(stream.topics[:2])):
+        while not learner._work.reached(log.watermarks(stream.topics[:2])):
             learner.step()
             in_flight += learner._flight is not None
         overlapped = state_of(learner)
