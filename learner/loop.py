@@ -193,7 +193,9 @@ class Learner:
         while not stop() and not (until is not None and (self._work.reached(until) or self._refusal)):
             self.step()
         self._land()
-        if not self._save():
+        while not (saved := self._save()) and until is not None and not stop():
+            self.step()  # on its own way to the end it waits for the log as ever
+        if not saved:
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
         self._ledger.settle_journal()
         if not self._halted:

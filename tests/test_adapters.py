@@ -430,7 +430,7 @@ def driftline(directory: Path, *arguments: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     return done.returncode, done.stdout, done.stderr
 

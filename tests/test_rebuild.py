@@ -312,10 +312,10 @@ def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -
             assert found is not None
             assert found.pid == process.pid, "it was not this process that took over"
             stage.append(range(30, 40))
-            wait_until(lambda: seen_by(stage) == 39, 30, "it goes on")
+            wait_until(lambda: seen_by(stage) == 39, 60, "it goes on")
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
     assert process.returncode == 0
     assert stage.model() == oracle(tmp_path, range(3), range(4, 40))
 

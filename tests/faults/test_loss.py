@@ -183,7 +183,7 @@ def test_partitions_added_while_it_runs(stage: Stage, tmp_path: Path) -> None:
     with stage.learning(batch_records=7) as learner:
         steps(learner, learned(learner, 20))
         stage.add_partitions(2)
-        steps(learner, lambda: TopicPartition(feedback, 1) in learner.positions, watch.LOOK_S + 5)
+        steps(learner, lambda: TopicPartition(feedback, 1) in learner.positions)
         stage.append(range(20, 40))
         steps(learner, learned(learner, 40))
         expected = learner.positions
@@ -271,7 +271,7 @@ class TestSqlite:
             steps(learner, learned(learner, 30))
             stage.truncate(stage.stream.topics.feedback, 25)
             with pytest.raises(RecordsLost, match=r"feedback\[0\]: 0 records lost, offsets 25 to 29 are gone; the mod"):
-                steps(learner, lambda: False, watch.LOOK_S + 5)
+                steps(learner, lambda: False)
 
     def test_a_file_deleted_beneath_it_ends_it(self, stage: SqliteStage, tmp_path: Path) -> None:
         """Labels would be acknowledged, and be gone with the file."""
@@ -282,7 +282,7 @@ class TestSqlite:
             with pytest.raises(LogError, match="deleted or replaced while it was open"):
                 stage.append(range(5, 6))
             with pytest.raises(LogError, match="deleted or replaced while it was open"):
-                steps(learner, lambda: False, watch.LOOK_S + 5)
+                steps(learner, lambda: False)
             (tmp_path / "moved.db").rename(tmp_path / "log.db")
         stage.append(range(5, 6))
 
