@@ -64,7 +64,7 @@ from learner.blend_two import (
     score_bayes_two,
     score_linear_two,
 )
-from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, SCALE, ask_for
 from learner.kernels import kernel
 from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, with_rows
@@ -108,7 +108,7 @@ class BlendSettings(TextSettings):
         return range(self.chars_min, self.chars_max + 1, self.chars_step)
 
 
-class Blend(Classifier):
+class Blend(Compiled):
     """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
 
     tables = frozenset({"grams", "terms", "sketch"})
@@ -159,13 +159,6 @@ class Blend(Classifier):
     def n_refused(self) -> int:
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
         return int(self._state["counters"][REFUSED])
-
-    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
-        """Score each text, then learn it where it has a target; see `Classifier`."""
-        scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        kernel, arguments = self.call(texts, targets, weights, scores)
-        kernel(*arguments)
-        return scores
 
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores

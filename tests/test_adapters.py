@@ -395,7 +395,7 @@ def test_a_foreign_model_lives_through_a_restart(tmp_path: Path) -> None:
         try:
             learner.start()
             learner.run(lambda: False, log.watermarks(stream.topics[:2]))
-            classifier = learner._machine.classifier
+            classifier = learner._work.machine.classifier
             return classifier.state()["pickle"].tobytes(), learner.status("stopped").counts.labels_learned
         finally:
             learner.close()

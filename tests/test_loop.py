@@ -63,7 +63,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_from_the_one_before(stream: S
 def state_of(learner: Learner) -> list[object]:
     """Return all that a replay has to give again."""
     learner._land()
-    machine = learner._machine
+    machine = learner._work.machine
     arrays = (machine.classifier.state(), machine.progress.state(), machine.drift.state())
     parts = {f"{n}{name}": array.tobytes() for n, each in enumerate(arrays) for name, array in each.items()}
     return [parts, machine.join.state(), machine.join.counts, machine.counts, machine.classifier.labels]
@@ -81,7 +81,7 @@ def test_planning_a_batch_while_another_is_learned_gives_the_bytes_of_one_after_
     in_flight = 0
     try:
         learner.start()
-        while not learner._reached(log.watermarks(stream.topics[:2])):
+        while not learner._work.reached(log.watermarks(stream.topics[:2])):
             learner.step()
             in_flight += learner._flight is not None
         overlapped = state_of(learner)
@@ -129,7 +129,7 @@ def test_at_the_end_of_the_log_a_checkpoint_is_waited_for(
     stream: StreamSettings, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log that answers too late for whoever is told to stop is late for nobody who was told to go to the end."""
-    monkeypatch.setattr("learner.loop.CONFIRM_S", 0.0)
+    monkeypatch.setattr("learner.ledger.CONFIRM_S", 0.0)
     append(log, 0, 20)
     learn(stream, log)
     assert [int(path.name) > 0 for path in list_checkpoints(stream.data / "checkpoints")] == [True, False]

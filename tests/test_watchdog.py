@@ -141,7 +141,7 @@ def test_a_learner_that_hangs_says_so_in_its_status_and_over_http(
     learner.start()
     try:
         log.append("feedback", [NewRecord(b"m", encode(Feedback("m", "a", text="hello")))])
-        monkeypatch.setattr(learner._machine.classifier, "score_and_learn", lambda *_: release.wait())
+        monkeypatch.setattr(learner._work.machine.classifier, "score_and_learn", lambda *_: release.wait())
         stopped = threading.Event()
         thread = threading.Thread(target=lambda: run_until(learner, stopped), name="loop")
         thread.start()

@@ -130,7 +130,7 @@ def test_one_message_that_is_labelled_for_ever_takes_no_more_room(stage: SqliteS
     stage.log.append("feedback", [feedback(0, "ab"[n % 2], id=f"label {n}") for n in range(5000)])
     with stage.learning() as learner:
         steps(learner, learned(learner, 5000))
-        (entry,) = learner._machine.join.messages.values()
+        (entry,) = learner._work.machine.join.messages.values()
         assert len(entry.feedback_ids) == MAX_IDS_PER_MESSAGE
         assert learner.status("running").join.corrected == 4999
 
@@ -340,7 +340,7 @@ def test_a_model_that_is_not_finite_is_not_served(stage: SqliteStage) -> None:
         steps(learner, learned(learner, 50))
         finish(learner)
         kept = served(stage)
-        slots = learner._machine.classifier.state()["slots"]
+        slots = learner._work.machine.classifier.state()["slots"]
         whole = slots.copy()
         slots[np.flatnonzero(slots)[0]] = np.nan
         stage.append(range(50, 60))

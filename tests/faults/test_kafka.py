@@ -120,7 +120,7 @@ def test_topics_made_again_while_it_runs(stage: KafkaStage, tmp_path: Path, more
     stage.append(range(40))
     with stage.learning(accept_loss=accept) as learner:
         steps(learner, learned(learner, 40))
-        steps(learner, lambda: learner._known[feedback].watermarks[0].high == 40)
+        steps(learner, lambda: learner._work.known[feedback].watermarks[0].high == 40)
         assert learner._save()
         stage.recreate()
         stage.append(range(100, 100 + more))
@@ -150,7 +150,7 @@ def test_topics_deleted_while_it_runs(stage: KafkaStage) -> None:
     with stage.learning() as learner:
         steps(learner, learned(learner, 10))
         stage.append(range(10, 13))
-        steps(learner, lambda: learner._known[stage.stream.topics.feedback].watermarks[0].high == 13)
+        steps(learner, lambda: learner._work.known[stage.stream.topics.feedback].watermarks[0].high == 13)
         stage.delete(stage.stream.topics[:2])
         with pytest.raises(RecordsLost, match="the topic was deleted"):
             steps(learner, lambda: False)
@@ -164,7 +164,7 @@ def test_the_predictions_topic_is_made_again_by_itself(stage: KafkaStage, tmp_pa
         stage.delete([stage.stream.topics.predictions])
         stage.append(range(10, 30))
         steps(learner, learned(learner, 30))
-        steps(learner, lambda: learner._outbox.delivered == learner._batch and learner._doubt is None, 60)
+        steps(learner, lambda: learner._work.outbox.delivered == learner._work.batch and learner._doubt is None, 60)
         finish(learner)
     assert stage.model() == oracle(tmp_path, range(30))
     assert predictions(stage).keys() >= {str(number) for number in range(10, 30)}
@@ -466,10 +466,10 @@ def test_gaps_of_transactions_and_tombstones(stage: KafkaStage, tmp_path: Path) 
         steps(learner, learned(learner, 25))
     with stage.learning(batch_records=7) as learner:  # replays over the gaps
         steps(learner, learned(learner, 40))
-        steps(learner, lambda: learner._merger.at_end)
+        steps(learner, lambda: learner._work.merger.at_end)
     highs = {topic: state.watermarks[0].high for topic, state in stage.log.describe([messages, feedback]).items()}
     with stage.learning() as learner:
-        steps(learner, lambda: learner._merger.at_end)
+        steps(learner, lambda: learner._work.merger.at_end)
         # All of it goes, and the log begins behind the last marker: no record is lost, and none is said to be.
         for topic, high in highs.items():
             stage.drop_below(topic, high)

@@ -13,7 +13,7 @@ import pytest
 
 from learner import watch
 from learner.checkpoint import list_checkpoints
-from learner.loop import Learner
+from learner.ledger import Ledger
 from learner.losses import Loss, Losses
 from learner.status import read_status
 from stream.errors import LogError, RecordsLost
@@ -97,11 +97,11 @@ def test_a_crash_while_a_loss_is_accepted(stage: Stage, tmp_path: Path, monkeypa
     for topic in stage.stream.topics[:2]:
         stage.drop_below(topic, 15)
 
-    def crash(_: Learner) -> None:
+    def crash(*_: object) -> None:
         raise LogError("crashed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "_checkpoint", crash)
+        patch.setattr(Ledger, "_checkpoint", crash)
         with pytest.raises(LogError, match="crashed"), stage.learning(accept_loss=True):
             pass
     refused(stage, "15 records lost")
