@@ -27,7 +27,7 @@ DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "driftline.json").re
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Give a Prometheus that asks `driftline up --demo`, to which requests, a label and a record that is none are sent."""
+    """Give a Prometheus that asks `driftline up --demo`, which gets requests, a label and a record that is none."""
     tool("prometheus")
     directory, port = tmp_path_factory.mktemp("demo"), free_port()
     path, url = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), f"http://127.0.0.1:{port}"
