@@ -27,6 +27,7 @@ RUN useradd --system --uid 10001 --no-create-home driftline && mkdir /data && ch
 USER driftline
 WORKDIR /data
 ENV PATH=/opt/driftline/bin:$PATH DRIFTLINE_DATA=/data NUMBA_CACHE_DIR=/tmp/kernels HOME=/tmp PYTHONUNBUFFERED=1
+ENV DRIFTLINE_LOG_FORMAT=json
 # Asked by /opt/health, on the container's own loopback.
 ENV DRIFTLINE_HEALTH_PORT=8001
 VOLUME /data

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cli.terminal import bars, log_to_terminal, terminal
+from cli.terminal import bars, terminal
+from stream import lines
 from stream.errors import ConfigError
 from stream.flags import with_settings
 from stream.settings import StreamSettings
@@ -71,7 +72,7 @@ def rebuild(
     from learner.service import take_over
 
     left_out, console = _left_out(until, exclude or []), terminal()
-    log_to_terminal(logging.ERROR)
+    lines.begin(stream.log_format or "text", logging.ERROR)
     with log_to_read(stream) as log:
         with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
             rebuilt = stage(
