@@ -129,7 +129,7 @@ def test_at_the_end_of_the_log_a_checkpoint_is_waited_for(
     stream: StreamSettings, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log that answers too late for whoever is told to stop is late for nobody who was told to go to the end."""
-    monkeypatch.setattr("learner.loop.CONFIRM_S", 0.0)
+    monkeypatch.setattr("learner.ledger.CONFIRM_S", 0.0)
     append(log, 0, 20)
     learn(stream, log)
     assert [int(path.name) > 0 for path in list_checkpoints(stream.data / "checkpoints")] == [True, False]
