@@ -68,12 +68,13 @@ def rebuild(
     time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
     itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
     """
+    from learner.background import in_background
     from learner.rebuild import stage
     from learner.service import take_over
 
     left_out, console = _left_out(until, exclude or []), terminal()
     lines.begin(stream.log_format or "text", logging.ERROR)
-    with log_to_read(stream) as log:
+    with in_background(), log_to_read(stream) as log:
         with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
             rebuilt = stage(
                 stream.data,
