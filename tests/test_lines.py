@@ -47,9 +47,8 @@ def events(said: bytes) -> list[dict[str, Any]]:
 def run(program: str, *arguments: str, code: int = 0, **variables: str) -> list[dict[str, Any]]:
     """Run a program and return what it said, as events."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
-    done = subprocess.run(
-        command, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, env=environment(**variables), timeout=240, check=False, **pipes)
     assert done.returncode == code, done.stdout
     return events(done.stdout)
 
