@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.data import ROOT
-from tests.test_end_to_end import free_port
+from tests.ports import reserved
 
 FOLDER = ROOT / "deploy" / "monitoring"
 
@@ -75,16 +75,15 @@ def prometheus(url: str, directory: Path) -> Iterator[Prometheus]:
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(FOLDER / "alerts.yml", directory)
     shutil.copy(FOLDER / "no-key", directory / "key")
-    port = free_port()
     command = [
         tool("prometheus"),
         f"--config.file={directory / 'prometheus.yml'}",
         f"--storage.tsdb.path={directory / 'db'}",
-        f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
     ]
     with (
-        subprocess.Popen(command, cwd=directory) as process,
+        reserved() as port,
+        subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=directory) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30) as http,
     ):
         try:

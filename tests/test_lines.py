@@ -22,7 +22,7 @@ from api import keys
 from api.keys import Role
 from stream.lines import MAX_BYTES, JsonLines, TextLines
 from tests.data import ROOT
-from tests.test_end_to_end import free_port
+from tests.ports import reserved
 from tests.waiting import wait_until
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -48,7 +48,12 @@ def run(program: str, *arguments: str, code: int = 0, **variables: str) -> list[
     """Run a program and return what it said, as events."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
     done = subprocess.run(
-        command, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False
+        command,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=180,
+        check=False,
     )
     assert done.returncode == code, done.stdout
     return events(done.stdout)
@@ -196,8 +201,8 @@ def test_numba_warns_and_fails_in_lines() -> None:
 
 def test_kafka_s_own_client_speaks_in_lines() -> None:
     """Librdkafka's lines, of the writer and of the reader, which are many where a broker is away."""
-    program = f"""
-        import logging
+    program = """
+        import logging, sys
         from contextlib import suppress
         from stream import librdkafka, lines
         from stream.errors import LogError
@@ -207,29 +212,29 @@ def test_kafka_s_own_client_speaks_in_lines() -> None:
         logger = logging.getLogger("librdkafka")
         logger.setLevel(logging.DEBUG)
         with suppress(LogError):
-            open_log(StreamSettings(log="kafka://127.0.0.1:{(port := free_port())}?debug=broker"))
-        config = {{"bootstrap.servers": "127.0.0.1:{port}", "group.id": "a", "debug": "broker"}}
-        reader = librdkafka.Consumer(config, {{TopicPartition("messages", 0): 0}}, id, logger)
+            open_log(StreamSettings(log=f"kafka://{sys.argv[1]}?debug=broker"))
+        config = {"bootstrap.servers": sys.argv[1], "group.id": "a", "debug": "broker"}
+        reader = librdkafka.Consumer(config, {TopicPartition("messages", 0): 0}, id, logger)
         reader.take(100, 1.0)
         reader.close()
     """
-    said = " ".join(event["message"] for event in run(program) if event["from"] == "librdkafka")
+    with reserved() as port:
+        found = run(program, f"127.0.0.1:{port}")
+    said = " ".join(event["message"] for event in found if event["from"] == "librdkafka")
     assert "[rdkafka#producer-1]" in said
     assert "GroupCoordinator" in said
 
 
 def test_up_says_all_in_lines(tmp_path: Path) -> None:
     """The API, its workers, the learner and what is above them, told by the variable; one file takes all they say."""
-    where = ["--data", str(tmp_path / "data"), "--port", str(port := free_port())]
-    with running(
-        "up", *where, "--workers", "2", "--access-log", "--model", "linear?bits=12", DRIFTLINE_LOG_FORMAT="json"
-    ) as process:
+    options = ["--data", str(tmp_path / "data"), "--workers", "2", "--access-log", "--model", "linear?bits=12"]
+    with reserved() as port, running("up", *options, "--port", str(port), DRIFTLINE_LOG_FORMAT="json") as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: is_ready(url), 120, "it is ready")
-        assert httpx.get(f"{url}/nothing%0Ahere%1B%5B2J").status_code == 404
-        wait_until(lambda: httpx.get(f"{url}/model").json()["learner"], 120, "the learner is there")
+        assert httpx.get(f"{url}/nothing%0Ahere%1B%5B2J", timeout=30).status_code == 404
+        wait_until(lambda: httpx.get(f"{url}/model", timeout=30).json()["learner"], 120, "the learner is there")
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said
     found = events(said)
     assert {"learning", "request", f"Driftline is up at {url}"} <= {event["message"] for event in found}
@@ -239,19 +244,19 @@ def test_up_says_all_in_lines(tmp_path: Path) -> None:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").is_success
+        return httpx.get(f"{url}/healthz", timeout=30).is_success
     except httpx.TransportError:
         return False
 
 
 def test_a_learner_says_all_in_lines(tmp_path: Path) -> None:
     """It waits for a Kafka that is not there, and is ended."""
-    log = f"kafka://127.0.0.1:{free_port()}"
-    with running("learn", "--data", str(tmp_path), "--log", log, "--log-format", "json") as process:
+    options = ["--data", str(tmp_path), "--log-format", "json"]
+    with reserved() as port, running("learn", *options, "--log", f"kafka://127.0.0.1:{port}") as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=180)
     assert process.returncode == 0, rest
     found = events(first + rest)
     assert (found[0]["level"], found[0]["from"]) == ("warning", "learner.service")
@@ -279,12 +284,12 @@ def test_a_terminal_gets_text_and_a_pipe_json(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MAIN, "learn", "--data", str(tmp_path), "--log", "carrier-pigeon://a"]
     ours, its = pty.openpty()
     try:
-        subprocess.run(command, env=environment(NO_COLOR="1"), stderr=its, timeout=60, check=False)
+        subprocess.run(command, env=environment(NO_COLOR="1"), stderr=its, timeout=180, check=False)
         assert b"\rdriftline: log: 'carrier-pigeon" in os.read(ours, 10_000)
     finally:
         os.close(ours)
         os.close(its)
-    piped = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, timeout=60, check=False)
+    piped = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, timeout=180, check=False)
     assert "carrier-pigeon" in events(piped.stderr)[0]["message"]
 
 

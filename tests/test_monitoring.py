@@ -34,11 +34,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(data: Path) -> Iterator[str]:
     """Give an API that has predicted, learned and refused something."""
     stream = StreamSettings(data=data)
-    with learning(stream), running(stream) as url, Client(url) as client:
+    with learning(stream), running(stream, max_wait_s=60.0) as url, Client(url) as client:
         client.send_many(["win a prize", "see you at lunch"])
         sent = client.label_many([Label("m1", "spam", text="win a prize"), Label("m2", "ham", text="lunch")])
         client.predict("win", after=sent)
-        wait_until(lambda: client.get("/model")["messages_seen"] == 2, 10, "the messages are seen")
+        wait_until(
+            lambda: [client.get("/model")[name] for name in ("messages_seen", "labels_learned")] == [2, 2],
+            what="the status has all of it",
+        )
         yield url
 
 
@@ -47,22 +50,27 @@ def named(expression: str) -> set[str]:
 
 
 def test_every_metric_that_is_asked_for_exists(url: str) -> None:
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
     there = {sample.name for family in families for sample in family.samples}
-    there |= {family.name + "_total" for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    there |= {
+        family.name + "_total"
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
+    }
     asked = {name for expression in [*EXPRESSIONS, *(rule["expr"] for rule in RULES)] for name in named(expression)}
     assert asked
     assert asked <= there
 
 
 def test_metrics_are_in_base_units_and_have_a_prefix(url: str) -> None:
-    names = {family.name for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    names = {family.name for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)}
     assert all(name.startswith("driftline_") for name in names)
     assert not [name for name in names if re.search(r"_(ms|millis|us|kb|mb|percent)(_|$)", name)]
 
 
 def test_the_delay_of_labels_is_a_histogram(url: str) -> None:
-    families = {family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    families = {
+        family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
+    }
     buckets = [sample.value for sample in families["driftline_label_delay_seconds"].samples]
     assert len(buckets) == 7
     assert buckets == sorted(buckets)
@@ -84,7 +92,7 @@ def test_promtool_takes_the_rules_and_their_stories() -> None:
 def test_prometheus_scrapes_it_and_knows_the_alerts(url: str, data: Path, tmp_path: Path) -> None:
     """From the middle on keys are needed."""
     with prometheus(url, tmp_path) as asked:
-        wait_until(asked.scraped, 30, "Prometheus scrapes")
+        wait_until(asked.scraped, 60, "Prometheus scrapes")
         assert asked.ask("sum(driftline_labels_learned_total)")[0]["value"][1] == "2"
         groups = asked.http.get("/rules").json()["data"]["groups"]
         assert len(groups[0]["rules"]) == len(RULES)
