@@ -31,32 +31,29 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     tool("prometheus")
     directory = tmp_path_factory.mktemp("demo")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "driftline", "up", "--demo", "--checkpoint-interval-s", "1"]
-    command += ["--data", str(directory / "data"), "--port"]
-    with (
-        reserved() as port,
-        subprocess.Popen([*command, str(port)], cwd=directory, env=environment, stdout=subprocess.DEVNULL) as process,
-    ):
-        url = f"http://127.0.0.1:{port}"
-        try:
-            with prometheus(url, directory) as asked:
-                wait_until(lambda: learned(url) > 5, 120, "it learns")
-                wait_until(asked.scraped, 60, "Prometheus scrapes")
-                label = {"message_id": "by hand", "label": "spam", "text": "call now"}
-                assert httpx.post(f"{url}/feedback", json=label).is_success
-                with closing(open_log(StreamSettings(data=directory / "data"))) as log:
-                    log.append("messages", [NewRecord(b"odd", b"no JSON")])
-                yield asked
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+    with reserved() as port:
+        url, options = f"http://127.0.0.1:{port}", ["--port", str(port), "--data", str(directory / "data")]
+        command = [sys.executable, "-m", "driftline", "up", "--demo", "--checkpoint-interval-s", "1", *options]
+        with subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL) as process:
+            try:
+                with prometheus(url, directory) as asked:
+                    wait_until(lambda: learned(url) > 5, 120, "it learns")
+                    wait_until(asked.scraped, 60, "Prometheus scrapes")
+                    label = {"message_id": "by hand", "label": "spam", "text": "call now"}
+                    assert httpx.post(f"{url}/feedback", json=label, timeout=30).is_success
+                    with closing(open_log(StreamSettings(data=directory / "data"))) as log:
+                        log.append("messages", [NewRecord(b"odd", b"no JSON")])
+                    yield asked
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
 
 
 def learned(url: str) -> int:
     """Return how many labels were learned, and ask for a prediction on the way."""
     try:
-        httpx.post(f"{url}/predict", json={"text": "call now"})
-        return int(httpx.get(f"{url}/model").json()["labels_learned"])
+        httpx.post(f"{url}/predict", json={"text": "call now"}, timeout=30)
+        return int(httpx.get(f"{url}/model", timeout=30).json()["labels_learned"])
     except httpx.TransportError:
         return 0
 

@@ -47,8 +47,14 @@ def events(said: bytes) -> list[dict[str, Any]]:
 def run(program: str, *arguments: str, code: int = 0, **variables: str) -> list[dict[str, Any]]:
     """Run a program and return what it said, as events."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, env=environment(**variables), timeout=240, check=False, **pipes)
+    done = subprocess.run(
+        command,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=180,
+        check=False,
+    )
     assert done.returncode == code, done.stdout
     return events(done.stdout)
 
@@ -196,8 +202,7 @@ def test_numba_warns_and_fails_in_lines() -> None:
 def test_kafka_s_own_client_speaks_in_lines() -> None:
     """Librdkafka's lines, of the writer and of the reader, which are many where a broker is away."""
     program = """
-        import logging
-        import sys
+        import logging, sys
         from contextlib import suppress
         from stream import librdkafka, lines
         from stream.errors import LogError
@@ -214,8 +219,8 @@ def test_kafka_s_own_client_speaks_in_lines() -> None:
         reader.close()
     """
     with reserved() as port:
-        events = run(program, f"127.0.0.1:{port}")
-    said = " ".join(event["message"] for event in events if event["from"] == "librdkafka")
+        found = run(program, f"127.0.0.1:{port}")
+    said = " ".join(event["message"] for event in found if event["from"] == "librdkafka")
     assert "[rdkafka#producer-1]" in said
     assert "GroupCoordinator" in said
 
@@ -223,16 +228,13 @@ def test_kafka_s_own_client_speaks_in_lines() -> None:
 def test_up_says_all_in_lines(tmp_path: Path) -> None:
     """The API, its workers, the learner and what is above them, told by the variable; one file takes all they say."""
     options = ["--data", str(tmp_path / "data"), "--workers", "2", "--access-log", "--model", "linear?bits=12"]
-    with (
-        reserved() as port,
-        running("up", *options, "--port", str(port), DRIFTLINE_LOG_FORMAT="json") as process,
-    ):
+    with reserved() as port, running("up", *options, "--port", str(port), DRIFTLINE_LOG_FORMAT="json") as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: is_ready(url), 120, "it is ready")
-        assert httpx.get(f"{url}/nothing%0Ahere%1B%5B2J").status_code == 404
-        wait_until(lambda: httpx.get(f"{url}/model").json()["learner"], 120, "the learner is there")
+        assert httpx.get(f"{url}/nothing%0Ahere%1B%5B2J", timeout=30).status_code == 404
+        wait_until(lambda: httpx.get(f"{url}/model", timeout=30).json()["learner"], 120, "the learner is there")
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said
     found = events(said)
     assert {"learning", "request", f"Driftline is up at {url}"} <= {event["message"] for event in found}
@@ -242,7 +244,7 @@ def test_up_says_all_in_lines(tmp_path: Path) -> None:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").is_success
+        return httpx.get(f"{url}/healthz", timeout=30).is_success
     except httpx.TransportError:
         return False
 
@@ -250,14 +252,11 @@ def is_ready(url: str) -> bool:
 def test_a_learner_says_all_in_lines(tmp_path: Path) -> None:
     """It waits for a Kafka that is not there, and is ended."""
     options = ["--data", str(tmp_path), "--log-format", "json"]
-    with (
-        reserved() as port,
-        running("learn", *options, "--log", f"kafka://127.0.0.1:{port}") as process,
-    ):
+    with reserved() as port, running("learn", *options, "--log", f"kafka://127.0.0.1:{port}") as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=180)
     assert process.returncode == 0, rest
     found = events(first + rest)
     assert (found[0]["level"], found[0]["from"]) == ("warning", "learner.service")
@@ -269,7 +268,7 @@ def test_a_learner_says_all_in_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["up", "learn", "serve"])
 def test_what_is_refused_is_a_line(command: str, tmp_path: Path) -> None:
     refused = ["--log", "carrier\n-pigeon://a", "--data", str(tmp_path), "--log-format", "json"]
-    said = run(MAIN, command, *refused, code=1)
+    said = run(MAIN, command, *refused, code=1, DRIFTLINE_PORT="0")
     assert all("carrier" in event["message"] for event in said)
     assert said[-1]["level"] == "error"
     two = run(
@@ -285,12 +284,12 @@ def test_a_terminal_gets_text_and_a_pipe_json(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MAIN, "learn", "--data", str(tmp_path), "--log", "carrier-pigeon://a"]
     ours, its = pty.openpty()
     try:
-        subprocess.run(command, env=environment(NO_COLOR="1"), stderr=its, timeout=60, check=False)
+        subprocess.run(command, env=environment(NO_COLOR="1"), stderr=its, timeout=180, check=False)
         assert b"\rdriftline: log: 'carrier-pigeon" in os.read(ours, 10_000)
     finally:
         os.close(ours)
         os.close(its)
-    piped = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, timeout=60, check=False)
+    piped = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, timeout=180, check=False)
     assert "carrier-pigeon" in events(piped.stderr)[0]["message"]
 
 

@@ -92,7 +92,7 @@ def test_promtool_takes_the_rules_and_their_stories() -> None:
 def test_prometheus_scrapes_it_and_knows_the_alerts(url: str, data: Path, tmp_path: Path) -> None:
     """From the middle on keys are needed."""
     with prometheus(url, tmp_path) as asked:
-        wait_until(asked.scraped, 30, "Prometheus scrapes")
+        wait_until(asked.scraped, 60, "Prometheus scrapes")
         assert asked.ask("sum(driftline_labels_learned_total)")[0]["value"][1] == "2"
         groups = asked.http.get("/rules").json()["data"]["groups"]
         assert len(groups[0]["rules"]) == len(RULES)
