@@ -7,8 +7,8 @@ A learner that stands still (stopped, or on a machine that cannot be reached) ke
 file in the place of the locked one, with a higher epoch. Whoever finds another line there than its own was overtaken:
 it looks before each thing that it writes (`check`), and ends. What it had decided to write before, and wrote after, is
 one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint of
-what came before the takeover, or its model, kept; records that the other sends too, with the same content. Proved by
-tests/faults/test_fencing.py.
+what came before the takeover, or its model, kept; what people look at, until the next; records that the other sends
+too, with the same content. Proved by tests/faults/test_fencing.py.
 """
 
 import fcntl

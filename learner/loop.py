@@ -124,7 +124,7 @@ class Learner:
         self._lock.announce(epoch)
         self._publishing = Publishing(stream.data / "snapshots", epoch, settings.publish_interval_s, self._room)
         if self._reviewer is None:
-            self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch)
+            self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch, self._lock.check)
         self._refusal = None  # where it begins anew there may be other records
         if newest is None:
             self._work = recovery.begin(self._log, stream, settings)

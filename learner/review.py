@@ -7,6 +7,7 @@ and is no part of any model; nothing that is learned depends on it.
 
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -76,13 +77,14 @@ class Reviewer:
     Parameters
     ----------
     per_hour : how many messages to choose for labelling
-    seed : of these choices
+    epoch : of the learner; the seed of these choices
+    check : raises where it was overtaken
     """
 
-    def __init__(self, data: Path, per_hour: float, seed: int) -> None:
-        self._data, self._per_hour = data, per_hour
+    def __init__(self, data: Path, per_hour: float, epoch: int, check: Callable[[], None] = lambda: None) -> None:
+        self._data, self._per_hour, self._epoch, self._check = data, per_hour, epoch, check
         self.history = History(data)
-        self.requests = Requests(per_hour, seed)
+        self.requests = Requests(per_hour, epoch)
         last = read_review(data)
         self.requests.open.update((each.id, each) for each in reversed(last.requests))
         self.requests.estimate = last.estimate
@@ -113,7 +115,8 @@ class Reviewer:
             self._labelled.append(_labelled(machine, plan, step))
 
     def report(self, machine: Machine, lag: int) -> None:
-        """Let the outside see it. Where the disk takes nothing, what was there before stays."""
+        """Let the outside see it. Where the disk takes nothing, what was there before stays. Raises Overtaken."""
+        self._check()
         counts, progress = machine.counts, machine.progress
         loss = progress.log_loss * progress.labels
         totals = Totals(counts.messages_seen, counts.labels_learned, progress.labels, progress.correct, loss)
@@ -130,8 +133,9 @@ class Reviewer:
         )
         encoded = msgspec.json.encode(review)
         if encoded != self._written:
+            self._check()
             with suppress(OSError, DiskFull):
-                durable.replace(self._data / FILE, encoded)
+                durable.replace(self._data / FILE, encoded, f"-{self._epoch:08d}")
                 self._written = encoded
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ def numbered(n: int, start: int = 0) -> list[NewRecord]:
     return [NewRecord(b"%d" % i, b"value %d" % i) for i in range(start, start + n)]
 
 
-def read_all(reader: Reader, n: int, timeout_s: float = 30.0, batch: int = 1000) -> list[Record]:
+def read_all(reader: Reader, n: int, timeout_s: float = 60.0, batch: int = 1000) -> list[Record]:
     """Read until n records are there."""
     records: list[Record] = []
     deadline = time.monotonic() + timeout_s

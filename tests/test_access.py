@@ -321,7 +321,11 @@ class TestRates:
 class TestTwoWays:
     """A request in chunks goes the long way (a task, ASGI), one with a length the short one."""
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=100,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         body=st.sampled_from(
             [b"", b"{}", b'{"text": 1}', b'{"text": "\xff"}', b'{"texts": []}', b'{"texts": ["a", "b"]}']
@@ -371,7 +375,7 @@ class TestTwoWays:
         assert b"connection: close" in head
 
     def test_continue(self, url: str) -> None:
-        with socket.create_connection(address(url), timeout=20) as raw:
+        with socket.create_connection(address(url), timeout=60) as raw:
             raw.sendall(PREDICT.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")[:-13])
             assert raw.recv(100).startswith(b"HTTP/1.1 100 ")
             raw.sendall(PREDICT[-13:])

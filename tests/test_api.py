@@ -287,7 +287,7 @@ class TestServer:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             with (
-                socket.create_connection(address(url), timeout=20) as begun,
+                socket.create_connection(address(url), timeout=60) as begun,
                 httpx.Client(base_url=url, timeout=30) as idle,
             ):
                 assert idle.get("/healthz").status_code == 200

@@ -53,7 +53,11 @@ class TestBodies:
         assert refusal(api.http.post(path, content=body), 422)["code"] == code
 
     @pytest.mark.parametrize("path", POSTS)
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=150,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         body=st.binary(max_size=200)
         | st.recursive(

@@ -213,7 +213,9 @@ def test_same_input_same_bytes(spec: str) -> None:
     assert first.predict_proba_many(probes).tobytes() == second.predict_proba_many(probes).tobytes()
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(batch=rows, cuts=st.lists(st.integers(0, 30), max_size=4))
 def test_a_batch_is_a_loop_wherever_it_is_cut(
     spec: str, batch: list[tuple[str, str | None, float]], cuts: list[int]

@@ -47,7 +47,7 @@ def learning(stream: StreamSettings) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
 
 
 @pytest.fixture(scope="module")

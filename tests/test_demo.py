@@ -109,10 +109,10 @@ def test_the_command(tmp_path: Path) -> None:
         try:
             lines = iter(process.stdout.readline, "")
             url = next(found[0] for line in lines if (found := re.findall(r"http://[0-9.:]+", line)))
-            wait_until(lambda: httpx.get(f"{url}/model", timeout=30).json()["labels_learned"] > 5, 60, "it learns")
+            wait_until(lambda: httpx.get(f"{url}/model", timeout=30).json()["labels_learned"] > 5, 180, "it learns")
             wait_until(
                 lambda: httpx.get(f"{url}/label-requests", timeout=30).json()["open"] > 0,
-                60,
+                180,
                 "there is something to label",
             )
             assert httpx.get(url, timeout=30).status_code == 200

@@ -212,7 +212,7 @@ def test_what_is_listed_adds_up_to_the_log_scores(spec: str) -> None:
             )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=25)
 @given(st.lists(st.tuples(texts, st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 2.5])), max_size=25), texts)
 @pytest.mark.parametrize("spec", CLASSIFIERS)
 def test_generated_texts_add_up(spec: str, batch: list[tuple[str, str, float]], text: str) -> None:

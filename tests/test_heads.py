@@ -60,7 +60,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def answers(url: str, parts: Sequence[bytes], n: int) -> list[tuple[int, Any]]:
     """Send parts, each on its own, until there are n answers; return their statuses and bodies, without times."""
     found: list[tuple[int, Any]] = []
-    with socket.create_connection(address(url), timeout=20) as raw, raw.makefile("rb") as stream:
+    with socket.create_connection(address(url), timeout=60) as raw, raw.makefile("rb") as stream:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:
             raw.sendall(part)

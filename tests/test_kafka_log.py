@@ -171,7 +171,7 @@ class TestKafka:
             waiting = log.submit(topic, numbered(10, start=10))
             assert reader.read(10, 0.5) == []
             own_kafka.start()
-            assert waiting.result(60) == [Appended(0, offset) for offset in range(10, 20)]
+            assert waiting.result(120) == [Appended(0, offset) for offset in range(10, 20)]
             assert [record.offset for record in read_all(reader, 10)] == list(range(10, 20))
 
     def test_appending_gives_up_in_time(self, opened: Open, own_kafka: Any, topic: str) -> None:

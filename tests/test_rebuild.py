@@ -305,14 +305,14 @@ def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -
     program = [sys.executable, "-m", "driftline", "learn", "--model", MODEL, *stage.flags()]
     with subprocess.Popen(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         try:
-            wait_until(lambda: seen_by(stage) == 30, 60, "it learns")
+            wait_until(lambda: seen_by(stage) == 30, 180, "it learns")
             said = rebuilt(stage, "--exclude", "id=3")
             assert "1 that were left out (id=3)" in said
             found = read_status(stage.stream.data)
             assert found is not None
             assert found.pid == process.pid, "it was not this process that took over"
             stage.append(range(30, 40))
-            wait_until(lambda: seen_by(stage) == 39, 60, "it goes on")
+            wait_until(lambda: seen_by(stage) == 39, 180, "it goes on")
         finally:
             process.terminate()
             process.wait(60)

@@ -18,7 +18,7 @@ from api.explain import Explainer
 from api.history import MAX_POINTS
 from learner.checkpoint import list_checkpoints
 from learner.history import FILE as HISTORY
-from learner.history import SERIES
+from learner.history import SERIES, read_history
 from learner.loop import Learner
 from learner.requests import MAX_OPEN, MAX_TEXT_CHARS
 from learner.review import FILE, KEPT, MAX_MATRIX, read_review
@@ -27,6 +27,7 @@ from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, Prediction, decode_prediction, encode
 from stream.settings import StreamSettings
 from tests.place import Place, refusal, running
+from tests.waiting import wait_until
 
 MODEL = "linear?bits=14"
 WORDS = {"spam": ["prize", "winner", "cash", "claim"], "ham": ["lunch", "meeting", "home", "later"]}
@@ -202,6 +203,11 @@ def _predicted(log: Log, stream: StreamSettings) -> Iterator[Prediction]:
             yield from (decode_prediction(record.value or b"") for record in reader.read(1000, 0.1))
 
 
+def points(stream: StreamSettings) -> int:
+    """Return how many points of history there are."""
+    return len(read_history(stream.data, 0.0, time.time(), MAX_POINTS).time)
+
+
 class Api(NamedTuple):
     """A server over what a learner left."""
 
@@ -218,7 +224,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         learner = Learner(stream, LearnerSettings(model=MODEL, label_requests_per_hour=1000, batch_records=8), log)
         with closing(learner):
             learner.start()
-            learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+            ends = log.watermarks(stream.topics[:2])
+            wait_until(
+                lambda: learner.step() >= 0 and learner._work.reached(ends) and points(stream), what="a second is over"
+            )
+            learner.run(lambda: True)
     with running(stream) as url, httpx.Client(base_url=url, timeout=30) as http:
         yield Api(stream, http)
 

@@ -154,7 +154,7 @@ class Slow:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         self.called.set()
-        assert self.open.wait(30)
+        assert self.open.wait(240)
         if self.error is not None:
             raise self.error
         return self._function(*arguments, **options)
@@ -183,7 +183,7 @@ def test_the_loop_goes_on_while_a_checkpoint_is_written(
     assert (status.batch, status.checkpoint) == (10, 0)
     assert len(list((filled.data / "journal").iterdir())) == 2, "never two under way"
     slow.open.set()
-    wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint == 1, 30, "it counts")
+    wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint == 1, 60, "it counts")
     learner.run(lambda: True)
     status = learner.status("stopped")
     assert status.checkpoint == status.batch > 1
@@ -221,7 +221,7 @@ def test_a_checkpoint_holds_the_state_at_its_moment_while_the_loop_goes_on(
     wait_until(lambda: learner.step(0.0) >= 0 and learner._work.reached(ends), 60, "the loop goes on")
     assert learner._work.machine.join.store.rows is not room
     slow.open.set()
-    wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint == 1, 30, "it counts")
+    wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint == 1, 60, "it counts")
     path = checkpoints.path_of(filled.data / "checkpoints", 1)
     assert {name: (path / name).read_bytes() for name in moments[0]} == moments[0]
     now = state_files(copied(learner._work.machine, None))  # type: ignore[arg-type]
@@ -269,4 +269,4 @@ def test_a_checkpoint_does_not_count_before_what_was_sent_is_durable(
         assert slow.called.wait(30)
         assert [path.name for path in list_checkpoints(filled.data / "checkpoints")] == [f"{0:012d}"]
         slow.open.set()
-        wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint > 0, 30, "it counts")
+        wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint > 0, 60, "it counts")

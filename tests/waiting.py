@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0, what: str = "") -> None:
     """Return once a condition holds; fail when it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -347,7 +347,7 @@ def test_kafka_compacts_a_topic_between_a_checkpoint_and_its_replay(kafka: str, 
         for number in (7, 8, 21):  # the same keys again, so long after that the broker begins another segment
             newer = label(number)._replace(timestamp_ms=START_MS + 10_000 + number * 1000)
             stage.log.append(feedback, [newer])
-        wait_until(lambda: offsets_of(stage, feedback).isdisjoint({7, 8}), 90, "the broker compacts the topic")
+        wait_until(lambda: offsets_of(stage, feedback).isdisjoint({7, 8}), 180, "the broker compacts the topic")
         gone = len(set(range(40)) - offsets_of(stage, feedback))
         refused(stage, f"{feedback}[0]: {gone} records lost among offsets 5 to ", "compaction took them")
         stage.learn(accept_loss=True)
