@@ -125,7 +125,7 @@ def kernel_inputs(
     buffers: Buffers,
 ) -> tuple[Any, ...]:
     """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
-    ready = Texts.of(texts)
+    ready = Texts.of(texts, settings.max_chars)
     return (
         ready.codes,
         ready.starts,
