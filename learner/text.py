@@ -609,15 +609,15 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
     n = n_plain
     work = (hashes, grams, alive, lengths)
     if longest > 0 and is_plain:
-        n_most = n_plain + grams.shape[0] * (ends[max(n_tokens - 1, 0)] - FIRST)
-        size = table_size(n_most)
-        if FEW <= n_most <= room and 2 * size <= distinct.shape[0]:
-            distinct[:size] = 0
-            n_words_end, n_fresh = drop_tokens(out, n_words, folded, begins, ends, size, distinct)
-            n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, size, distinct)
+        n_most = n_plain + n_words + grams.shape[0] * size  # of two characters a token has one more than characters
+        places = table_size(n_most)
+        if FEW <= n_most <= room and 2 * places <= distinct.shape[0]:
+            distinct[:places] = 0
+            n_words_end, n_fresh = drop_tokens(out, n_words, folded, begins, ends, places, distinct)
+            n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, places, distinct)
             n_spread = spread_ascii(folded, begins, ends, n_fresh, spread)
             n = hash_ngrams(spread, n_spread, wanted, longest, room, n_plain_end, out, work)
-            return n_words_end, n_plain_end, drop_repeats(out, n_plain_end, n, n_plain_end, size, distinct)
+            return n_words_end, n_plain_end, drop_repeats(out, n_plain_end, n, n_plain_end, places, distinct)
     if longest > 0 and n < room:
         if is_plain:
             n_spread = spread_ascii(folded, begins, ends, n_tokens, spread)
