@@ -24,6 +24,7 @@ import typer
 from bench.streams import make_stream
 from learner.loop import Learner
 from learner.settings import LearnerSettings
+from learner.work import Work
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
@@ -111,9 +112,12 @@ class _Timed(Learner):
         self.cpu_ms: list[float] = []
         self.whole_s = 0.0
 
-    def _checkpoint(self) -> None:
+        self._checkpoint = self._ledger._checkpoint
+        self._ledger._checkpoint = self._timed  # type: ignore[method-assign]
+
+    def _timed(self, work: Work) -> None:
         wall, cpu = time.perf_counter(), time.thread_time()
-        super()._checkpoint()
+        self._checkpoint(work)
         self.wall_ms.append(1000 * (time.perf_counter() - wall))
         self.cpu_ms.append(1000 * (time.thread_time() - cpu))
 

@@ -64,10 +64,10 @@ from learner.blend_two import (
     score_bayes_two,
     score_linear_two,
 )
-from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, SCALE, ask_for
 from learner.kernels import kernel
-from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix
+from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, with_rows
 from learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
 from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
@@ -86,6 +86,8 @@ class BlendSettings(TextSettings):
     """Options of `blend`."""
 
     bits: int = 22  # 2**bits slots of 12 bytes, and half as many of 16
+    max_chars: int = 4096
+    tail_chars: int = 2048
     chars_min: int = 2
     chars_max: int = 4
     chars_step: int = 2  # n-grams of 2 and 4 characters
@@ -106,7 +108,7 @@ class BlendSettings(TextSettings):
         return range(self.chars_min, self.chars_max + 1, self.chars_step)
 
 
-class Blend(Classifier):
+class Blend(Compiled):
     """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
 
     tables = frozenset({"grams", "terms", "sketch"})
@@ -158,13 +160,6 @@ class Blend(Classifier):
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
         return int(self._state["counters"][REFUSED])
 
-    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
-        """Score each text, then learn it where it has a target; see `Classifier`."""
-        scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        kernel, arguments = self.call(texts, targets, weights, scores)
-        kernel(*arguments)
-        return scores
-
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
     ) -> Call:
@@ -195,7 +190,7 @@ class Blend(Classifier):
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
-        taken = self._checked(state, labels)
+        taken = self._checked(with_rows(state, self.max_labels), labels)
         self._sketch = sketch_of(taken)
         self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
@@ -206,7 +201,7 @@ class Blend(Classifier):
         logs, state = self._work[7], self._state
         known = state["known"]
         n_labels = int(state["counters"][N_LABELS])
-        contexts = choose_contexts(logs, hashed.n_words, known, n_labels)
+        contexts = choose_contexts(logs, N_LINEAR, hashed.n_words, known, n_labels)
         weights = state["weights"][[0, *contexts]].sum(axis=0)
         weights[N_LINEAR:] *= calmness(hashed.n_words)
         parts = [
@@ -341,7 +336,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
             if finite:
                 calm_down(logs, n_words, n_labels)
-                contexts = choose_contexts(logs, n_words, known, n_labels)
+                contexts = choose_contexts(logs, N_LINEAR, n_words, known, n_labels)
                 mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])
             else:
                 for label in range(n_labels):

@@ -214,3 +214,20 @@ class Classifier(ABC):
         ConfigError : n_features is negative
         """
         return explain(self, text, labels, n_features)
+
+
+class Compiled(Classifier):
+    """A classifier of which one call of a kernel is all there is to it."""
+
+    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
+        """Score each text, then learn it where it has a target; see `Classifier`."""
+        scores = np.zeros((len(texts), len(self.labels)), np.float32)
+        kernel, arguments = self.call(texts, targets, weights, scores)
+        kernel(*arguments)
+        return scores
+
+    @abstractmethod
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call:
+        """Return the kernel and its arguments; see `Classifier`."""

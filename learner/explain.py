@@ -81,7 +81,7 @@ def explain(classifier: "Classifier", text: str, labels: Sequence[str] | None, n
         constant, shares = _sums(part, len(features), known, asked)
     else:
         features = [feature for feature in features if feature.kind == "word"][:MAX_WORDS]
-        shares = _losses(classifier, text[: classifier.settings.max_chars], features, known, asked)
+        shares = _losses(classifier, text, features, known, asked)
     names = [classifier.labels[column] for column in asked]
     order = np.argsort(-np.abs(shares[:, 0]), kind="stable") if len(asked) else np.arange(0)
     listed, others = order[:n_features], order[n_features:]
@@ -152,10 +152,12 @@ def _losses(
 
 
 def _without(text: str, spans: list[Span]) -> str:
-    """Return a text with spaces in place of spans: so the words beside them stay apart."""
+    """Return a text with spaces in place of spans, as long as it was: so what is read of it is the same elsewhere."""
     stops = [0, *(stop for _, stop in spans)]
     starts = [*(start for start, _ in spans), len(text)]
-    return " ".join(text[stop:start] for stop, start in zip(stops, starts, strict=True))
+    kept = [text[stop:start] for stop, start in zip(stops, starts, strict=True)]
+    gaps = [" " * (stop - start) for start, stop in spans]
+    return "".join(part for pair in zip(kept, [*gaps, ""], strict=True) for part in pair)
 
 
 def _share(classifier: "Classifier", feature: Feature, shares: dict[str, float]) -> FeatureShare:

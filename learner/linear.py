@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from learner.experts import (
     LANES,
     MAX_REPEATS,
@@ -66,7 +66,7 @@ class LinearSettings(TextSettings):
             raise ConfigError(f"decay={self.decay}: it must be 0 or more and under 1")
 
 
-class Linear(Classifier):
+class Linear(Compiled):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
     tables = frozenset({"slots", "sketch"})
@@ -97,13 +97,6 @@ class Linear(Classifier):
     def n_refused(self) -> int:
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
         return int(self._counters[REFUSED])
-
-    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
-        """Score each text, then learn it where it has a target; see `Classifier`."""
-        scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        kernel, arguments = self.call(texts, targets, weights, scores)
-        kernel(*arguments)
-        return scores
 
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores

@@ -3,7 +3,8 @@
 Logistic mixing, as in PAQ (Mattern 2012): the probability of a label is proportional to the product of the experts'
 probabilities, each to the power of its weight, and a factor of the label's own. An expert's weight is the sum of a
 shared one and of one for each context, so that a context that was seldom seen stays with what is good everywhere.
-Contexts: the length of the text, and the label that the experts are for on the whole.
+Contexts: the length of the text; and the label that the experts of one kind are for, and whether those of the other
+kind agree: who is right where they do not is what there is to be learned.
 
 Weights are learned online by a Kalman filter, factors by the gradient of the log loss. The filter knows how uncertain
 the weights are, and together, not one by one: experts are much alike, so that their differences are what is to be
@@ -12,7 +13,7 @@ weighed. So it learns fast while little is known, and steadily later; by the gra
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,23 @@ LEAST_LOG: Final = np.float32(-15)  # an expert's certainty has a limit, or a si
 
 
 def first_weights(max_labels: int, weights: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weights and covariances of a mixer that has learned nothing: shared, of lengths, of labels favoured."""
-    n_rows, n_experts = 1 + N_LENGTHS + max_labels, len(weights)
+    """Return weights and covariances of a mixer that has learned nothing: shared, of lengths, of who is for what."""
+    n_rows, n_experts = 1 + N_LENGTHS + 2 * max_labels, len(weights)
     first = np.zeros((n_rows, n_experts))
     first[0] = weights
     variances = np.full(n_rows, CONTEXT_VARIANCE)
     variances[0] = FIRST_VARIANCE
     return first, variances[:, np.newaxis, np.newaxis] * np.eye(n_experts)
+
+
+def with_rows(state: dict[str, NDArray[Any]], max_labels: int) -> dict[str, NDArray[Any]]:
+    """Return a state with the rows of today: once there was one a label, whether the experts agreed or not."""
+    rows = 1 + N_LENGTHS
+    return state | {
+        name: np.concatenate([array[:rows], np.repeat(array[rows:], 2, axis=0)])
+        for name in ("weights", "covariances")
+        if (array := state.get(name)) is not None and len(array) == rows + max_labels
+    }
 
 
 @kernel
@@ -65,12 +76,8 @@ def log_softmax(scores, known, n_labels, logs, p):  # type: ignore[no-untyped-de
 
 
 @kernel
-def choose_contexts(logs, n_words, known, n_labels):  # type: ignore[no-untyped-def]
-    """Return the rows of the weights that a text's contexts have: of its length, and of the label favoured."""
-    length = 0
-    while n_words > 0 and length < N_LENGTHS - 1:
-        n_words >>= 1
-        length += 1
+def favourite(logs, known, n_labels):  # type: ignore[no-untyped-def]
+    """Return the label that experts are for on the whole."""
     favoured = 0
     most = np.float32(-np.inf)
     for label in range(n_labels):
@@ -81,7 +88,22 @@ def choose_contexts(logs, n_words, known, n_labels):  # type: ignore[no-untyped-
             if total > most:
                 most = total
                 favoured = label
-    return 1 + length, 1 + N_LENGTHS + favoured
+    return favoured
+
+
+@kernel
+def choose_contexts(logs, n_first, n_words, known, n_labels):  # type: ignore[no-untyped-def]
+    """Return the rows of the weights that a text's contexts have: of its length, and of who is for what.
+
+    The latter: which label the first n_first experts are for, and whether the others, which are of another kind, agree.
+    """
+    length = 0
+    while n_words > 0 and length < N_LENGTHS - 1:
+        n_words >>= 1
+        length += 1
+    first = favourite(logs[:n_first], known, n_labels)
+    agree = favourite(logs[n_first:], known, n_labels) == first
+    return 1 + length, 1 + N_LENGTHS + 2 * first + int(agree)
 
 
 @kernel
@@ -91,7 +113,7 @@ def mix(logs, known, n_labels, weights, factors, contexts, out):  # type: ignore
     Parameters
     ----------
     logs : float32 [experts, n_labels or more], log probabilities
-    weights : float64 [1 + N_LENGTHS + max_labels, experts]: shared, of lengths, of labels favoured
+    weights : float64 [1 + N_LENGTHS + 2 max_labels, experts]: shared, of lengths, of who is for what
     factors : float64 [max_labels], the logarithms
     out : float32 [n_labels]
     """

@@ -1,8 +1,8 @@
 """Which classifiers are there, and how is one named?
 
 A classifier is named by a specification, `linear?bits=20&chars=0`: its name, then settings that differ from the
-defaults. `build` takes what `Classifier.config` gave, so that a checkpoint can be read without knowing who wrote it.
-A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so
+defaults. `build_saved` takes what `Classifier.config` gave, so that a checkpoint can be read without knowing who wrote
+it. A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so
 does such a model's state: without `allow_pickle` it is refused before anything of it is looked at.
 """
 
@@ -37,6 +37,8 @@ REGISTRY: Final[dict[str, Entry]] = {
     "blend": Entry(BlendSettings, Blend),
 }
 
+EARLIER: Final = {"tail_chars": 0}  # what was before there was the setting
+
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -64,8 +66,18 @@ def make_classifier(spec: str, *, allow_pickle: bool = False) -> Classifier:
     return build(name, given, allow_pickle=allow_pickle)
 
 
+def build_saved(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
+    """Return a new classifier with the settings of a saved one, as `Classifier.config` gave them then."""
+    return build(config["classifier"], as_of_today(config), allow_pickle=allow_pickle)
+
+
+def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration with every setting of ours: what came later is as it was before."""
+    return {**({} if is_foreign(config["classifier"]) else EARLIER), **config}
+
+
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
-    """Return a new classifier with settings that are strings, or as `Classifier.config` gives them."""
+    """Return a new classifier with settings that are strings, or of their types."""
     settings = {setting: value for setting, value in settings.items() if setting != "classifier"}  # a config's own name
     if is_foreign(name):
         return _build_foreign(name, settings, allow_pickle)

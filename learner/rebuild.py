@@ -34,14 +34,14 @@ import numpy as np
 from learner import checkpoint as checkpoints
 from learner import durable
 from learner import journal as journals
-from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
+from learner.checkpoint import Manifest, by_partition, by_topic
 from learner.lock import alone
 from learner.machine import Machine
-from learner.models import build, make_classifier, warm_up
+from learner.models import build_saved, make_classifier, warm_up
 from learner.omit import Omit, Retractions, select
 from learner.positions import reached
 from learner.rebuilt import LeftOut, Rebuilt
-from learner.restore import clocks_of, copied, describe, marks, restore
+from learner.restore import copied, describe, marks
 from stream.bounded import Bounded
 from stream.clock import Clock
 from stream.errors import ConfigError, LogUnavailable, StateError
@@ -50,7 +50,6 @@ from stream.merge import Batch, Merger
 
 DIRECTORY: Final = "rebuild"
 STAGED: Final = "staged"
-REFUSED: Final = "refused"
 RETRACTIONS: Final = "retractions.db"
 LOCK: Final = "rebuild.lock"
 BATCH_RECORDS: Final = 4096
@@ -166,9 +165,7 @@ def begin(
     """Return an empty machine by a checkpoint's rules, and what is known before anything was read."""
     config = manifest.config
     classifier = (
-        make_classifier(model, allow_pickle=allow_pickle)
-        if model
-        else build(config["classifier"], config, allow_pickle=allow_pickle)
+        make_classifier(model, allow_pickle=allow_pickle) if model else build_saved(config, allow_pickle=allow_pickle)
     )
     warm_up(classifier.config()["classifier"])
     lineage, bounds = uuid.uuid4().hex[:8], marks(state)
@@ -311,62 +308,9 @@ def applied(data: Path) -> tuple[Manifest, dict[TopicPartition, int]]:
     raise AssertionError("unreachable")
 
 
-# For the loop.
-
-
-def find(data: Path) -> Path | None:
-    """Return where a state lies that is to be taken over, None where there is none."""
-    path = data / DIRECTORY / STAGED
-    return path if path.is_dir() else None
-
-
-def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool = False) -> Builder:
-    """Return a state that was put down, built on up to a learner's positions.
-
-    Raises
-    ------
-    StateError : it is damaged.
-    ConfigError : the model is of another library, and that was not allowed.
-    LogUnavailable : not yet: the learner, or the log, is not as far as the state is.
-    LogError : it cannot be built on.
-    """
-    found: Checkpoint = checkpoints.load_checkpoint(path)
-    manifest = found.manifest
-    if manifest.rebuilt is None:
-        raise StateError(f"{path} does not say how it was built")
-    before, clocks = by_partition(manifest.positions), clocks_of(manifest)
-    if any(positions.get(partition, 0) < at for partition, at in before.items()):
-        raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
-    with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
-        machine = restore(found, allow_pickle=allow_pickle)
-        builder = Builder(log, machine, manifest.rebuilt, before, clocks, Clock(*manifest.clock), retractions)
-        builder.advance(positions)
-    return builder
-
-
-def clear(data: Path) -> None:
-    """Take away what was taken over."""
-    durable.remove(data / DIRECTORY)
-
-
-def refuse(data: Path, why: str) -> None:
-    """Take away what cannot be taken over, and leave the reason."""
-    root = data / DIRECTORY
-    durable.replace(root / REFUSED, why.encode())
-    durable.remove(root / STAGED)
-
-
-def refusal(data: Path) -> str | None:
-    """Return why the last one was refused, None where it was not."""
-    try:
-        return (data / DIRECTORY / REFUSED).read_text("utf-8")
-    except FileNotFoundError:
-        return None
-
-
 def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
     """Build the same model again, up to where it took over (learner/verify.py)."""
-    classifier = build(last.config["classifier"], last.config, allow_pickle=allow_pickle)
+    classifier = build_saved(last.config, allow_pickle=allow_pickle)
     warm_up(last.config["classifier"])
     machine = Machine(rebuilt.rules, classifier, rebuilt.lineage)
     again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)

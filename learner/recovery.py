@@ -2,28 +2,121 @@
 
 a, b and c of the recovery (learner/loop.py): what the log still has of what came after the checkpoint is counted, then
 applied again in the journals' order, and what may not have been sent is sent again, with the same content. Nothing here
-is written to the disk.
+is written to the disk. Where there is no checkpoint it begins with a model that has learned nothing.
 """
 
 import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from learner.alarms import log_alarms
-from learner.checkpoint import Manifest, by_partition
+from learner.checkpoint import Checkpoint, Manifest, by_partition
 from learner.journal import Applied
 from learner.machine import Machine
+from learner.models import as_of_today, make_classifier, warm_up
 from learner.outbox import Outbox
 from learner.positions import Shortfall, Standing, Stock, compare, reached
-from stream.errors import LogUnavailable
-from stream.log import Log, TopicState
+from learner.restore import clocks_of, marks, restore
+from learner.settings import DEFAULT_MODEL, LearnerSettings
+from learner.work import Work
+from stream.clock import Clock
+from stream.errors import ConfigError, LogUnavailable
+from stream.log import Log, TopicPartition, TopicState
 from stream.merge import Merger
+from stream.settings import StreamSettings
 
 POLL_S: Final = 0.05
 START_S: Final = 10.0  # how long brokers may take to elect leaders
 _LOG: Final = logging.getLogger(__name__)
+
+
+class Recovered(NamedTuple):
+    """A checkpoint's work, and what is to be applied again behind it."""
+
+    work: Work
+    stock: Stock
+    todo: list[Applied]  # without what the log no longer has
+
+
+def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: LearnerSettings) -> None:
+    """Refuse to go on with another model than what was asked for. Raises ConfigError."""
+    asked = settings.model
+    if newest is None or not asked:
+        return
+    if make_classifier(asked, allow_pickle=stream.allow_pickle).config() != as_of_today(newest.manifest.config):
+        raise ConfigError(
+            f"model: {stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
+            "leave --model out to go on with it, or give the new one a --data directory of its own"
+        )
+
+
+def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:
+    """Refuse to go on from other topics than were learned from. Raises ConfigError."""
+    learned_from, now = newest.manifest.rules.topics, stream.topics
+    if learned_from != now:
+        raise ConfigError(
+            f"prefix: {stream.data} was learned from {learned_from.messages} and {learned_from.feedback}, "
+            f"not from {now.messages} and {now.feedback}; set the prefix back, or use another --data directory"
+        )
+
+
+def begin(log: Log, stream: StreamSettings, settings: LearnerSettings) -> Work:
+    """Return work with a model that has learned nothing, at the first records that there are."""
+    classifier = make_classifier(settings.model or DEFAULT_MODEL, allow_pickle=stream.allow_pickle)
+    warm_up(classifier.config()["classifier"])
+    rules = settings.rules(stream, log.partition_count(stream.topics.messages))
+    machine = Machine(rules, classifier, new_lineage())
+    known = describe(log, stream.topics[:2])
+    positions = {partition: mark.low for partition, mark in marks(known).items()}
+    return _work(log, machine, known, positions, {}, Clock(), delivered=0)
+
+
+def restored(
+    newest: Checkpoint, applied: list[Applied], log: Log, stream: StreamSettings, settings: LearnerSettings
+) -> Recovered:
+    """Return a checkpoint's work, which may keep parts of it.
+
+    Parameters
+    ----------
+    applied : what the journals say that was applied since
+
+    Raises
+    ------
+    RecordsLost : the log no longer has all of that, or of what comes next, and that was not accepted.
+    ConfigError : the model is of another library, and that was not allowed.
+    LogUnavailable : its topics cannot be looked at.
+    """
+    manifest = newest.manifest
+    known = describe(log, stream.topics[:2])
+    stock = take_stock(manifest, applied, known, accept_loss=settings.accept_loss)
+    todo = [stock.clip(each) for each in applied]
+    # Versions that were published stand for models that this replay does not give again: others need other names.
+    lineage = manifest.lineage if todo == applied else new_lineage()
+    machine = restore(newest, lineage, allow_pickle=stream.allow_pickle)
+    # All before a checkpoint is delivered once that is on the disk; its journal began before that.
+    delivered = max([manifest.batch, *(each.delivered for each in todo)])
+    work = _work(log, machine, known, stock.positions, clocks_of(manifest), Clock(*manifest.clock), delivered)
+    work.batch, work.losses, work.rebuilt = manifest.batch, manifest.losses, manifest.rebuilt
+    return Recovered(work, stock, todo)
+
+
+def _work(
+    log: Log,
+    machine: Machine,
+    known: Mapping[str, TopicState],
+    positions: Mapping[TopicPartition, int],
+    clocks: Mapping[TopicPartition, Clock],
+    clock: Clock,
+    delivered: int,
+) -> Work:
+    readers = [
+        log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
+        for topic in machine.rules.topics[:2]
+    ]
+    merger = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock)
+    return Work(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)
 
 
 def describe(log: Log, topics: Sequence[str]) -> Mapping[str, TopicState]:
@@ -69,33 +162,25 @@ def take_stock(
 
 
 def replay(
-    todo: Sequence[Applied],
-    machine: Machine,
-    merger: Merger,
-    outbox: Outbox,
-    stock: Stock,
-    *,
-    accept_loss: bool,
-    on_batch: Callable[[int], None],
-    on_wait: Callable[[], None],
+    recovered: Recovered, *, accept_loss: bool, on_batch: Callable[[], None], on_wait: Callable[[], None]
 ) -> None:
-    """Apply batches again. What is found to be missing is added to the stock's losses.
+    """Apply batches again, and send what may not be delivered. What is missing is added to the stock's losses.
 
     Parameters
     ----------
-    outbox : what comes after its `delivered` is sent
-    on_batch : called with each batch's number once it was applied
+    on_batch : called once each batch was applied
     on_wait : called while the log takes no more in
 
     Raises
     ------
     RecordsLost : that was not accepted. Nothing that comes of it was sent; all of it is counted first.
     """
+    work, stock, todo = recovered
+    machine, merger, outbox = work.machine, work.merger, work.outbox
     short, delivered = Shortfall(), outbox.delivered
     for applied in todo:
         if applied.rules != machine.rules:
-            machine.obey(applied.rules)
-            merger.obey(applied.rules.max_clock_jump_ms)
+            work.obey(applied.rules)
         batch = merger.take_spans(applied.spans)
         if short.add(applied.spans, batch.spans):
             machine.lineage = new_lineage()  # as where spans are left out
@@ -108,7 +193,8 @@ def replay(
                 on_wait()
             outbox.send(applied.batch, outputs)
             log_alarms(machine.raised if len(batch) else [])
-        on_batch(applied.batch)
+        work.batch = applied.batch
+        on_batch()
     stock.losses.extend(short.losses())
     if not accept_loss:
         stock.refuse()

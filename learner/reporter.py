@@ -1,8 +1,9 @@
-"""When does the learner say what it does, and who says it where its loop hangs?
+"""What does the learner say of itself, when, and who says it where its loop hangs?
 
 Twice a second the loop writes the status. Where it does not get on, the watchdog writes it in its place.
 """
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,8 +13,12 @@ from typing import Final
 
 import msgspec
 
+from learner.checkpoint import by_topic
+from learner.ledger import Ledger
+from learner.publishing import Publishing
 from learner.status import State, Status, write_status
 from learner.watchdog import Watchdog
+from learner.work import Work
 from stream.errors import DiskFull, Overtaken
 
 STATUS_INTERVAL_S: Final = 0.5
@@ -91,3 +96,36 @@ class Reporter:
                 write_status(self._data, self.shown)
         finally:
             self._showing.release()
+
+
+def describe(state: State, detail: str, work: Work, ledger: Ledger, publishing: Publishing, stalls: int) -> Status:
+    """Say what a learner is doing and has done."""
+    machine = work.machine
+    return Status(
+        state=state,
+        detail=detail,
+        at=time.time(),
+        pid=os.getpid(),
+        epoch=ledger.epoch,
+        model=machine.classifier.spec,
+        version=machine.version,
+        labels=machine.classifier.labels,
+        counts=machine.counts,
+        join=machine.join.counts,
+        pending=machine.join.pending,
+        waiting=machine.join.waiting,
+        positions=by_topic(work.positions),
+        progress=machine.progress.summary(machine.classifier.labels),
+        drift=machine.alarms,
+        losses=work.losses,
+        rebuilt=work.rebuilt,
+        checkpoint=ledger.saved_batch,
+        batch=work.batch,
+        window_bytes=machine.join.n_bytes,
+        checkpoint_seconds=ledger.seconds,
+        checkpoint_pause_seconds=ledger.pause_s,
+        snapshot_seconds=publishing.seconds,
+        gate=machine.gate.report(publishing.quarantine),
+        over_quota=dict(machine.quotas.refused),
+        stalls=stalls,
+    )

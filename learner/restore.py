@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from learner.machine import Machine
-from learner.models import build, warm_up
+from learner.models import build_saved, warm_up
 from stream.clock import Clock
 from stream.log import TopicPartition, TopicState, Watermarks
 
@@ -28,7 +28,7 @@ def restore(checkpoint: Checkpoint, lineage: str | None = None, *, allow_pickle:
     """
     manifest = checkpoint.manifest
     warm_up(manifest.config["classifier"])
-    classifier = build(manifest.config["classifier"], manifest.config, allow_pickle=allow_pickle)
+    classifier = build_saved(manifest.config, allow_pickle=allow_pickle)
     machine = Machine(manifest.rules, classifier, lineage or manifest.lineage)
     machine.classifier.load_state(checkpoint.model, manifest.labels)
     machine.progress.load_state(checkpoint.progress)

@@ -8,7 +8,6 @@ API and for people.
 import gc
 import logging
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import Final
 
-from learner import rebuild
+from learner import staged
 from learner.health import Health
 from learner.lock import Lock
 from learner.loop import Learner
 from learner.settings import DEFAULT_MODEL, LearnerSettings
-from learner.status import State, Status, blank_status, read_status, write_status
+from learner.status import State, Status, blank_status, change_status, read_status
 from stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from stream.flags import build_settings
 from stream.log import Log, open_log
@@ -87,7 +86,7 @@ def take_over(stream: StreamSettings, log: Log) -> None:
     ------
     StateError : it was refused, and why.
     """
-    while rebuild.find(stream.data) is not None:
+    while staged.find(stream.data) is not None:
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
         except StateError:
@@ -96,7 +95,7 @@ def take_over(stream: StreamSettings, log: Log) -> None:
         with closing(learner):
             learner.start()
             learner.run(lambda: True)
-    if (why := rebuild.refusal(stream.data)) is not None:
+    if (why := staged.refusal(stream.data)) is not None:
         raise StateError(f"the new model was refused, and the one before is at work: {why}")
 
 
@@ -139,10 +138,8 @@ def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail
     """Write and return the status of a learner that has not started: all else is what the last one said."""
     with closing(Lock(stream.data, take_over=settings.take_over)) as lock:
         status = read_status(stream.data) or blank_status(settings.model or DEFAULT_MODEL)
-        status.state, status.detail, status.at, status.pid = state, detail, time.time(), os.getpid()
-        status.epoch = max(status.epoch, lock.last_epoch())
         with suppress(DiskFull):
-            write_status(stream.data, status)
+            change_status(stream.data, status, state, detail, lock.last_epoch())
         return status
 
 

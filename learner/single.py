@@ -23,6 +23,8 @@ class Single:
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
+        settings = classifier.settings
+        self._most = min(settings.max_chars, MAX_BYTES) if settings.tail_chars else MAX_BYTES  # of what need not be cut
         room, starts = np.zeros(MAX_BYTES + PADDING, np.uint8), np.zeros(2, np.int64)
         codes = room.view()
         codes.flags.writeable = False  # the kernels are compiled for such
@@ -37,7 +39,7 @@ class Single:
         """Return the score of each label."""
         encoded = text.encode("utf-8", "surrogatepass")
         size = len(encoded)
-        if self._kernel is None or size > MAX_BYTES:
+        if self._kernel is None or size > self._most:
             return self._classifier.predict_proba_many([text])[0].tolist()  # type: ignore[no-any-return]
         self._room[:size] = encoded
         self._starts[1] = size

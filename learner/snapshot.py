@@ -25,7 +25,7 @@ import numpy as np
 from learner import durable
 from learner.classifier import Classifier, Scores, State
 from learner.explain import Explanation
-from learner.models import build
+from learner.models import build_saved
 from learner.pair import Reader, Writer
 from learner.single import Single
 from stream.errors import StateError
@@ -149,7 +149,7 @@ class Model:
     def __init__(self, path: Path, reader: Reader, allow_pickle: bool) -> None:
         self._path, self._reader = path, reader
         info = read_info(path, reader)
-        self._classifier = build(info.config["classifier"], info.config, allow_pickle=allow_pickle)
+        self._classifier = build_saved(info.config, allow_pickle=allow_pickle)
         own, steps = self._classifier.state(), self._classifier.steps
         # Not zeros_like, which writes the zeros: memory that nobody touches is none.
         self._steps: State = {name: np.zeros(array.shape, array.dtype) for name, array in own.items() if name in steps}

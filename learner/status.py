@@ -4,6 +4,7 @@ A small JSON file in the data directory, put in place anew about twice a second,
 person can see the learner without asking it. It may be older than the truth by that much, never half-written.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -92,6 +93,13 @@ def blank_status(model: str) -> Status:
 def write_status(data: Path, status: Status) -> None:
     """Put the status in place. Raises DiskFull: then the one before is still there."""
     durable.replace(data / FILE, msgspec.json.encode(status), f"-{status.epoch:08d}")
+
+
+def change_status(data: Path, status: Status, state: State, detail: str, epoch: int) -> None:
+    """Write a status of which nothing changes but the state, for a learner that has not started. Raises DiskFull."""
+    status.state, status.detail, status.at, status.pid = state, detail, time.time(), os.getpid()
+    status.epoch = max(status.epoch, epoch)
+    write_status(data, status)
 
 
 def read_status(data: Path) -> Status | None:

@@ -35,6 +35,7 @@ from learner.characters import (
     WORD,
     load_table,
 )
+from learner.cut import cut
 from learner.kernels import AT_ONCE, count_bits, eight_bytes, first_bit, in_range, inlined, kernel, same
 from stream.errors import ConfigError
 from stream.texts import PADDING, Texts
@@ -80,7 +81,8 @@ class TextSettings:
     chars: bool = True  # character n-grams inside the boundaries of words
     chars_min: int = 3
     chars_max: int = 5
-    max_chars: int = 8192  # what is beyond is not read
+    max_chars: int = 8192  # of a longer text only so many are read ...
+    tail_chars: int = 0  # ... of which so many are its last ones; see cut.py
     max_features: int = 32768  # words go first, then pairs, then n-grams
 
     def __post_init__(self) -> None:
@@ -92,6 +94,9 @@ class TextSettings:
         for name in ("max_chars", "max_features"):
             if not 1 <= getattr(self, name) <= 1 << 24:
                 raise ConfigError(f"{name}={getattr(self, name)}: it must be 1 to {1 << 24}")
+        longest = max(self.max_chars - 2, 0)
+        if not 0 <= self.tail_chars <= longest:
+            raise ConfigError(f"tail_chars={self.tail_chars}: it must be 0 to {longest}, 2 less than max_chars")
 
     @cached_property
     def kernel_arguments(self) -> tuple[int, int, int, int, int]:
@@ -125,7 +130,8 @@ def kernel_inputs(
     buffers: Buffers,
 ) -> tuple[Any, ...]:
     """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
-    ready = Texts.of(texts, settings.max_chars)
+    most = None if settings.tail_chars else settings.max_chars  # what is beyond need not be encoded then
+    ready = cut(Texts.of(texts, most), settings.max_chars, settings.tail_chars)
     return (
         ready.codes,
         ready.starts,
@@ -160,7 +166,7 @@ def text_buffers(settings: TextSettings) -> Buffers:
 
 def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Return the features of texts, uint32, and where each text's begin, int64 [n_texts + 1]."""
-    ready = Texts.of(texts)
+    ready = cut(Texts.of(texts), settings.max_chars, settings.tail_chars)
     buffers = text_buffers(settings)
     arguments = settings.kernel_arguments
     found = []

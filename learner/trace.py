@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from learner.cut import cut_text
 from learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
 from learner.text import (
     BOUNDARY,
@@ -77,7 +78,7 @@ def trace(text: str, settings: TextSettings) -> list[Feature]:
         room -= max(0, min(len(tokens) - 1, room - len(words)))
     if settings.chars:
         _add_ngrams(features, stretches, settings, room - len(words))
-    return list(features.values())
+    return _placed(list(features.values()), text, settings)
 
 
 def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> list[Feature]:
@@ -98,11 +99,26 @@ def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> l
         Feature(_hash_two(int(SHAPE_SEED) ^ number, 1 + amount), "amount", name, [])
         for number, (amount, name) in enumerate(_amounts(codes, entries, runs, is_upper))
     ]
-    return [*found.values(), *ends, *amounts]
+    return [*_placed(list(found.values()), text, settings), *ends, *amounts]
 
 
 def _codes(text: str, settings: TextSettings) -> NDArray[np.uint32]:
-    return np.array([ord(character) for character in text[: settings.max_chars]], np.uint32)
+    read, _ = cut_text(text, settings.max_chars, settings.tail_chars)
+    return np.array([ord(character) for character in read], np.uint32)
+
+
+def _placed(features: list[Feature], text: str, settings: TextSettings) -> list[Feature]:
+    """Return features with their places in the whole text, where they are those in what is read of it."""
+    _, left_out = cut_text(text, settings.max_chars, settings.tail_chars)
+    if not left_out:
+        return features
+    gap = settings.max_chars - settings.tail_chars - 1
+
+    def placed(span: Span) -> Span:
+        start, stop = span
+        return start + left_out * (start > gap), stop + left_out * (stop > gap + 1)
+
+    return [feature._replace(spans=[placed(span) for span in feature.spans]) for feature in features]
 
 
 def _runs(kinds: list[int]) -> Iterator[Span]:

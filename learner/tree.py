@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
+from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from learner.experts import LANES
 from learner.explain import Step
 from learner.parts import Hashed, Part
@@ -181,7 +181,7 @@ def new_work(settings: TreeSettings) -> Work:
     )
 
 
-class Tree(Classifier):
+class Tree(Compiled):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
     tables = frozenset({"slots", "frequencies", "keys", "entries", "leaf_totals", "sketch"})
@@ -229,13 +229,6 @@ class Tree(Classifier):
         """How much memory the model and its work space take."""
         arrays: tuple[NDArray[Any], ...] = (*self._memory, *self._sketch, *self._work, *self._buffers)
         return sum(array.nbytes for array in arrays)
-
-    def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
-        """Score each text, then learn it where it has a target; see `Classifier`."""
-        scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        kernel, arguments = self.call(texts, targets, weights, scores)
-        kernel(*arguments)
-        return scores
 
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores

@@ -76,9 +76,15 @@ def tokens(text: str) -> list[tuple[int, str]]:
     return found
 
 
+def read(text: str, settings: TextSettings) -> str:
+    """Return what is read of a text."""
+    most, tail = settings.max_chars, settings.tail_chars
+    return text[: most - tail - 1] + " " + text[len(text) - tail :] if tail and len(text) > most else text[:most]
+
+
 def features(text: str, settings: TextSettings) -> list[int]:
     """Return a text's features in order, each once."""
-    found = tokens(text[: settings.max_chars])
+    found = tokens(read(text, settings))
     words = [hash_word(token) for kind, token in found if kind != SPACE]
     pairs = [hash_pair(*pair) for pair in pairwise(words)] if settings.pairs else []
     if settings.pairs:  # pairs are of the words there was room for
@@ -247,20 +253,25 @@ class OracleBayes:
         return before
 
 
+def favoured(logs: dict[int, list[float]], experts: slice) -> int:
+    """Return the label that experts are for, added up in 32 bits: two that differ by less are equally good there."""
+    totals = {label: float(np.cumsum([0, *row[experts]], dtype=np.float32)[-1]) for label, row in logs.items()}
+    return max(logs, key=lambda label: (totals[label], -label))
+
+
 class OracleMixer:
     """The mixer, with matrices, in 64-bit floats."""
 
-    def __init__(self, n_experts: int) -> None:
-        self.n_experts = n_experts
+    def __init__(self, n_experts: int, n_first: int) -> None:
+        self.n_experts, self.n_first = n_experts, n_first
         self.weights: dict[tuple[str, int], np.ndarray] = {}
         self.covariances: dict[tuple[str, int], np.ndarray] = {}
         self.factors: dict[int, float] = {}
 
     def sets(self, logs: dict[int, list[float]], n_words: int) -> list[tuple[str, int]]:
-        # In 32 bits, as the kernel adds them up: two labels that differ by less are equally good there.
-        totals = {label: float(np.cumsum(row, dtype=np.float32)[-1]) for label, row in logs.items()}
-        favoured = max(logs, key=lambda label: (totals[label], -label))
-        chosen = [("shared", 0), ("length", min(n_words.bit_length(), 11)), ("favoured", favoured)]
+        length = min(n_words.bit_length(), 11)
+        first, second = favoured(logs, slice(self.n_first)), favoured(logs, slice(self.n_first, None))
+        chosen = [("shared", 0), ("length", length), (f"{first == second}", first)]
         for which in chosen:
             is_shared = which[0] == "shared"
             self.weights.setdefault(which, np.full(self.n_experts, 2.0 / self.n_experts if is_shared else 0.0))

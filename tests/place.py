@@ -115,7 +115,7 @@ def running(stream: StreamSettings, **options: Any) -> Iterator[str]:
         yield started.url
     finally:
         started.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "the server did not stop"
 
 
@@ -175,7 +175,7 @@ def open_half(url: str, length: int, sent: int) -> socket.socket:
 
 def exchange(url: str, request: bytes) -> bytes:
     """Send raw bytes; return all that comes back until the server closes."""
-    with socket.create_connection(address(url), timeout=20) as raw:
+    with socket.create_connection(address(url), timeout=60) as raw:
         answer = b""
         try:
             raw.sendall(request)

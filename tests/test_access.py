@@ -32,6 +32,7 @@ from learner.snapshot import list_snapshots
 from stream.errors import ConfigError
 from stream.settings import StreamSettings
 from tests.place import TEXTS, Place, address, exchange, get, post, read_all, refusal, running
+from tests.ports import reserved
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,24 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     place.publish()
     with running(place.stream, receive_timeout_s=1.0) as url:
         yield url
+
+
+class Clock:
+    """Stands in for the module `time`; the test says how late it is."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give the clock of rates, which stands still."""
+    clock = Clock()
+    monkeypatch.setattr("api.rate.time", clock)
+    return clock
 
 
 def add_key(place: Place, role: Role, name: str = "") -> dict[str, str]:
@@ -132,7 +151,7 @@ class TestKeys:
                 ("POST", "/feedback", {"message_id": "m", "label": "a"}),
             ],
         }
-        with running(place.stream) as url, httpx.Client(base_url=url) as http:
+        with running(place.stream) as url, httpx.Client(base_url=url, timeout=30) as http:
             for needed, requests in asked.items():
                 for method, path, body in requests:
                     error = refusal(http.request(method, path, json=body), 401)
@@ -157,17 +176,17 @@ class TestKeys:
         with running(place.stream) as url:
             assert post(f"{url}/predict", {"text": "a"}).is_success
             header = add_key(place, Role.PREDICT)
-            wait_until(lambda: post(f"{url}/predict", {"text": "a"}).status_code == 401, 5)
-            assert httpx.post(f"{url}/predict", json={"text": "a"}, headers=header).is_success
+            wait_until(lambda: post(f"{url}/predict", {"text": "a"}).status_code == 401)
+            assert httpx.post(f"{url}/predict", json={"text": "a"}, headers=header, timeout=30).is_success
             keys.save(place.stream.data / keys.FILE, [])
-            wait_until(lambda: httpx.get(f"{url}/model", headers=header).status_code == 401, 5)
+            wait_until(lambda: httpx.get(f"{url}/model", headers=header, timeout=30).status_code == 401)
 
     def test_keys_of_a_file_and_of_options(self, place: Place, tmp_path: Path) -> None:
         (one, first), (other, second) = (keys.new_key(name, Role.PREDICT) for name in ("one", "other"))
         keys.save(tmp_path / "file", [first])
         with running(place.stream, keys_file=tmp_path / "file", api_keys=[str(second)]) as url:
             for secret in (one, other):
-                assert httpx.get(f"{url}/model", headers={"X-API-Key": secret}).is_success
+                assert httpx.get(f"{url}/model", headers={"X-API-Key": secret}, timeout=30).is_success
             assert get(f"{url}/model").status_code == 401
 
     def test_an_operation_without_a_role_is_refused(self) -> None:
@@ -199,12 +218,10 @@ class TestReach:
         with running(place.stream, host="0.0.0.0") as url:
             here = url.replace("0.0.0.0", "127.0.0.1")
             assert get(f"{here}/model").status_code == 401
-            assert httpx.get(f"{here}/model", headers=header | {"Host": "api.example.org"}).is_success
+            assert httpx.get(f"{here}/model", headers=header | {"Host": "api.example.org"}, timeout=30).is_success
 
     def test_a_port_of_its_own(self, place: Place) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        with running(place.stream, admin_port=port) as url:
+        with reserved() as port, running(place.stream, admin_port=port) as url:
             admin = f"http://127.0.0.1:{port}"
             for path in ("/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css", "/metrics"):
                 assert refusal(get(url + path), 404)["code"] == "not-found"
@@ -218,61 +235,61 @@ class TestOrigins:
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://", "evil"])
     @pytest.mark.parametrize("path", ["/predict", "/messages", "/model"])
     def test_pages_of_others_are_refused(self, url: str, origin: str, path: str) -> None:
-        answer = httpx.post(url + path, json={"text": "a"}, headers={"Origin": origin})
+        answer = httpx.post(url + path, json={"text": "a"}, headers={"Origin": origin}, timeout=30)
         assert refusal(answer, 403)["code"] == "cross-origin"
         assert "access-control-allow-origin" not in answer.headers
 
     def test_our_own_pages_are_not(self, url: str) -> None:
-        assert httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": url}).is_success
+        assert httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": url}, timeout=30).is_success
 
     def test_allowed_ones(self, place: Place) -> None:
         origin = "https://app.example.org"
         with running(place.stream, cors_origin=[origin]) as url:
             for answer in (
-                httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": origin}),
-                httpx.post(f"{url}/predict", json={}, headers={"Origin": origin}),
-                httpx.get(f"{url}/model", headers={"Origin": origin}),
+                httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": origin}, timeout=30),
+                httpx.post(f"{url}/predict", json={}, headers={"Origin": origin}, timeout=30),
+                httpx.get(f"{url}/model", headers={"Origin": origin}, timeout=30),
             ):
                 assert answer.status_code in (200, 422)
                 assert answer.headers["access-control-allow-origin"] == origin
                 assert answer.headers["vary"] == "origin"
             asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-            preflight = httpx.options(f"{url}/predict", headers=asks)
+            preflight = httpx.options(f"{url}/predict", headers=asks, timeout=30)
             assert preflight.status_code == 204
             assert "POST" in preflight.headers["access-control-allow-methods"]
             assert "x-api-key" in preflight.headers["access-control-allow-headers"]
-            refused = httpx.options(f"{url}/predict", headers=asks | {"Origin": "https://other.example.org"})
+            refused = httpx.options(
+                f"{url}/predict", headers=asks | {"Origin": "https://other.example.org"}, timeout=30
+            )
             assert refused.status_code == 403
 
     @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8000", "localhost.evil.example"])
     def test_names_that_a_site_could_give(self, url: str, host: str) -> None:
-        assert refusal(httpx.get(f"{url}/model", headers={"Host": host}), 421)["code"] == "unknown-host"
-        assert httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Host": host}).status_code == 421
+        assert refusal(httpx.get(f"{url}/model", headers={"Host": host}, timeout=30), 421)["code"] == "unknown-host"
+        assert httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Host": host}, timeout=30).status_code == 421
 
     @pytest.mark.parametrize(
         "host", ["localhost", "localhost:9", "127.0.0.1", "[::1]:8", "api", "me.localhost", "1.2.3.4"]
     )
     def test_names_that_it_could_not(self, url: str, host: str) -> None:
-        assert httpx.get(f"{url}/model", headers={"Host": host}).is_success
+        assert httpx.get(f"{url}/model", headers={"Host": host}, timeout=30).is_success
 
     def test_a_name_that_was_allowed(self, place: Place) -> None:
         with running(place.stream, allowed_host=["api.example.org"]) as url:
-            assert httpx.get(f"{url}/model", headers={"Host": "API.example.org:80"}).is_success
+            assert httpx.get(f"{url}/model", headers={"Host": "API.example.org:80"}, timeout=30).is_success
 
 
 class TestRates:
-    def test_a_bucket(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        now = 1000.0
-        monkeypatch.setattr(time, "monotonic", lambda: now)
+    def test_a_bucket(self, clock: Clock) -> None:
         rate = Rate(10, memoryview(bytearray(TABLE_BYTES)), b"secret")
         mine, other = rate.place(b"mine"), rate.place(b"other")
         assert [rate.wait_s(mine) for _ in range(20)] == [0.0] * 20, "two seconds of it at once"
         assert rate.wait_s(mine) == rate.wait_s(mine) == pytest.approx(0.1), "what is refused costs nothing"
         assert rate.wait_s(other) == 0
-        now += 0.1
+        clock.now += 0.1
         assert rate.wait_s(mine) == 0
         assert rate.wait_s(mine) > 0
-        now += 1e6
+        clock.now += 1e6
         assert [bool(rate.wait_s(mine)) for _ in range(21)] == [False] * 20 + [True], "no more is saved up"
 
     def test_addresses(self) -> None:
@@ -280,23 +297,25 @@ class TestRates:
         assert address_of("2001:db8::1") == address_of("2001:db8::2") != address_of("2001:db8:0:1::1")
         assert address_of("") == b""
 
-    def test_too_many_requests(self, place: Place) -> None:
-        with running(place.stream, rate_limit=5) as url, httpx.Client(base_url=url) as http:
+    def test_too_many_requests(self, place: Place, clock: Clock) -> None:
+        with running(place.stream, rate_limit=5) as url, httpx.Client(base_url=url, timeout=30) as http:
             answers = [http.post("/predict", json={"text": "a"}) for _ in range(40)]
             limited = [answer for answer in answers if answer.status_code == 429]
-            assert 10 <= 40 - len(limited) < 40
+            assert len(limited) == 30
             assert refusal(limited[0], 429)["code"] == "too-many-requests"
             assert int(limited[0].headers["retry-after"]) >= 1
             assert http.get("/model").status_code == 429, "every operation counts"
             assert all(http.get("/healthz").is_success for _ in range(20)), "whether it lives may always be asked"
-            wait_until(lambda: http.get("/model").is_success, 5)
+            clock.now += 0.2
+            assert [http.get("/model").is_success for _ in range(2)] == [True, False]
 
+    @pytest.mark.usefixtures("clock")
     def test_each_key_has_its_own(self, place: Place) -> None:
         greedy, modest = add_key(place, Role.PREDICT, "greedy"), add_key(place, Role.PREDICT, "modest")
-        with running(place.stream, rate_limit=1) as url, httpx.Client(base_url=url) as http:
-            wait_until(lambda: http.get("/model", headers=greedy).status_code == 429, 5)
-            assert http.get("/model", headers=modest).is_success
-            wait_until(lambda: http.get("/model", headers={"X-API-Key": "guess"}).status_code == 429, 5)
+        with running(place.stream, rate_limit=1) as url, httpx.Client(base_url=url, timeout=30) as http:
+            for header, before in ((greedy, 200), (modest, 200), ({"X-API-Key": "guess"}, 401)):
+                found = [http.get("/model", headers=header).status_code for _ in range(3)]
+                assert found == [before, before, 429]
 
 
 class TestTwoWays:
@@ -310,8 +329,8 @@ class TestTwoWays:
         | st.text().map(lambda text: json.dumps({"text": text}).encode())
     )
     def test_same_answers(self, url: str, body: bytes) -> None:
-        short = httpx.post(f"{url}/predict", content=body)
-        long = httpx.post(f"{url}/predict", content=iter([body]))
+        short = httpx.post(f"{url}/predict", content=body, timeout=30)
+        long = httpx.post(f"{url}/predict", content=iter([body]), timeout=30)
         assert "content-length" in short.request.headers
         assert "content-length" not in long.request.headers
         assert short.status_code == long.status_code
@@ -322,7 +341,9 @@ class TestTwoWays:
         add_key(place, Role.PREDICT)
         with running(place.stream) as url:
             for headers in ({}, {"X-API-Key": "a"}, {"Content-Encoding": "gzip"}, {"Origin": "https://evil.example"}):
-                both = [httpx.post(f"{url}/predict", content=c, headers=headers) for c in (b"{}", iter([b"{}"]))]
+                both = [
+                    httpx.post(f"{url}/predict", content=c, headers=headers, timeout=30) for c in (b"{}", iter([b"{}"]))
+                ]
                 assert both[0].status_code == both[1].status_code >= 400
                 assert both[0].json() == both[1].json()
 
@@ -372,6 +393,13 @@ def read_to_end(raw: socket.socket) -> int:
     return n
 
 
+def is_open(port: int, client: int) -> bool:
+    """Tell whether a server on a port has not closed its side; the client sees that only behind what it was sent."""
+    ends, established = (f":{port:04X}", f":{client:04X}"), "01"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any((ours[-5:], theirs[-5:], state) == (*ends, established) for _, ours, theirs, state, *_ in lines)
+
+
 def timeless(answer: httpx.Response) -> object:
     content = answer.json()
     return {name: value for name, value in content.items() if name != "model_age_seconds"}
@@ -394,38 +422,36 @@ class TestSlowClients:
         ids=["nothing", "a line", "idle", "idle, a line", "head", "body", "body, long way", "chunks", "second head"],
     )
     def test_are_closed_in_time(self, hasty: str, sent: bytes, answer: bytes) -> None:
-        with socket.create_connection(address(hasty), timeout=10) as raw:
+        started, received = time.monotonic(), b""
+        with socket.create_connection(address(hasty), timeout=30) as raw:  # without an end to wait for it fails
             raw.sendall(sent)
-            started, received = time.monotonic(), b""
             while more := raw.recv(1 << 16):
                 received += more
-        assert 0.5 < time.monotonic() - started < 5
+        assert time.monotonic() - started > 0.5
         assert received.startswith(answer)
         assert bool(received) == bool(answer)
 
     def test_a_byte_at_a_time(self, hasty: str) -> None:
         """What comes slowly is closed as what does not come: the whole request has its time."""
-        started = time.monotonic()
-        with closing(socket.create_connection(address(hasty), timeout=10)) as raw, pytest.raises(ConnectionError):
-            send_slowly(raw, PREDICT * 10)
-        assert time.monotonic() - started < 6
+        with closing(socket.create_connection(address(hasty), timeout=30)) as raw, pytest.raises(ConnectionError):
+            send_slowly(raw, PREDICT.replace(b"/predict", b"/predict" + b"?" * 300))
 
     def test_who_does_not_read(self, hasty: str, caplog: pytest.LogCaptureFixture) -> None:
         ask = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
         with socket.socket() as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            raw.settimeout(20)
+            raw.settimeout(30)
             raw.connect(address(hasty))
             raw.sendall(ask * 1000)
-            time.sleep(4)
-            assert read_to_end(raw) < 1000, "it was closed before all was answered"
+            wait_until(lambda: not is_open(address(hasty)[1], raw.getsockname()[1]), what="it is closed")
+            assert read_to_end(raw) < 1000, "before all was answered"
         assert not caplog.records
         assert get(f"{hasty}/healthz").is_success
 
     def test_more_connections_than_there_may_be(self, place: Place) -> None:
         """Who keeps it waiting longest makes room; a request under way does not."""
         with running(place.stream, max_connections=3) as url:
-            idle = [socket.create_connection(address(url), timeout=10) for _ in range(3)]
+            idle = [socket.create_connection(address(url), timeout=30) for _ in range(3)]
             try:
                 for each in idle[1:]:
                     each.sendall(PREDICT)
@@ -476,7 +502,7 @@ class TestLines:
         caplog.set_level(logging.INFO, "driftline.access")
         header = add_key(place, Role.PREDICT, "bob")
         with running(place.stream, access_log=True) as url:
-            httpx.post(f"{url}/predict", json={"text": "secret text"}, headers=header)
+            httpx.post(f"{url}/predict", json={"text": "secret text"}, headers=header, timeout=30)
             get(f"{url}/nothing%0Ahere")
         lines = [JsonLines().format(record) for record in caplog.records if record.name == "driftline.access"]
         first, second = map(json.loads, lines)
@@ -514,7 +540,7 @@ class TestWorkers:
                 yield found[1], process
             finally:
                 process.terminate()
-                process.communicate(timeout=30)
+                process.communicate(timeout=60)
 
     def test_they_share_the_work_and_are_watched(self, place: Place) -> None:
         place.report()
@@ -525,25 +551,22 @@ class TestWorkers:
             assert all(str(snapshot) in Path(f"/proc/{pid}/maps").read_text() for pid in workers)
             for _ in range(10):
                 assert post(f"{url}/predict", {"text": "prize"}).json()["predictions"][0]["label"] == "spam"
-            time.sleep(1.5)  # each tells the others what it counted once a second
-            assert 'driftline_http_requests_total{code="200",route="/predict"} 10.0' in get(f"{url}/metrics").text
+            wait_until(lambda: predicted(url) == 10, what="each tells the others what it counted")
 
             os.kill(workers[0], signal.SIGKILL)
             wait_until(lambda: len(set(children(children(process.pid)[-1])) - {workers[0]}) == 2)
             for _ in range(10):
                 wait_until(lambda: answers(url))
-            time.sleep(1.5)
-            counted = re.search(r'requests_total{code="200",route="/predict"} (\d+)', get(f"{url}/metrics").text)
-            assert counted is not None
-            assert int(counted[1]) >= 20, "what a worker counted outlives it"
+            wait_until(lambda: predicted(url) >= 20, what="what a worker counted outlives it")
 
-            with socket.create_connection(address(url), timeout=20) as begun:
-                begun.sendall(b'POST /messages HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{"text"')
-                time.sleep(0.2)
+            with socket.create_connection(address(url), timeout=30) as begun:
+                head = b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n"
+                begun.sendall(head)
+                assert begun.recv(1000).startswith(b"HTTP/1.1 100 "), "a worker has it"
                 process.terminate()
-                begun.sendall(b': "a"}')
+                begun.sendall(b'{"text": "a"}')
                 assert begun.recv(1000).startswith(b"HTTP/1.1 202")
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
         assert process.returncode == 0, (out, err)
         (line,) = err.splitlines()
         assert "started again" in json.loads(line)["message"]
@@ -552,6 +575,12 @@ class TestWorkers:
     def test_what_a_worker_refuses_is_said(self, place: Place) -> None:
         with pytest.raises(ConfigError, match="carrier-pigeon"):
             serve(StreamSettings(data=place.stream.data, log="carrier-pigeon://a"), ApiSettings(port=0, workers=2))
+
+
+def predicted(url: str) -> float:
+    """Return how many predictions the metrics count."""
+    found = re.search(r'http_requests_total{code="200",route="/predict"} (\S+)', get(f"{url}/metrics").text)
+    return float(found[1]) if found else 0.0
 
 
 def children(pid: int) -> list[int]:

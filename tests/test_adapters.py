@@ -25,7 +25,7 @@ from learner.checkpoint import list_checkpoints
 from learner.classifier import Classifier, TooManyLabels
 from learner.evaluate import evaluate as evaluate_ours
 from learner.loop import Learner
-from learner.models import REGISTRY, build, make_classifier
+from learner.models import REGISTRY, build_saved, make_classifier
 from learner.river import RiverClassifier
 from learner.settings import LearnerSettings
 from learner.snapshot import Follower, Publisher, Snapshot, SnapshotInfo
@@ -316,7 +316,7 @@ def test_a_pickle_is_never_opened_without_the_flag(tmp_path: Path) -> None:
     assert "--allow-pickle" in refused(watcher.start)
     watcher.close()
     state, config = mined(trace).state(), mined(trace).config()
-    assert "--allow-pickle" in refused(lambda: build(config["classifier"], config))
+    assert "--allow-pickle" in refused(lambda: build_saved(config))
     guarded = RiverAdapter(foreign.LIBRARIES["river"], "naive_bayes.MultinomialNB", ForeignSettings(), {}, False)
     assert "--allow-pickle" in refused(lambda: guarded.load_state(state, ["x"]))
     assert not trace.exists()
@@ -395,7 +395,7 @@ def test_a_foreign_model_lives_through_a_restart(tmp_path: Path) -> None:
         try:
             learner.start()
             learner.run(lambda: False, log.watermarks(stream.topics[:2]))
-            classifier = learner._machine.classifier
+            classifier = learner._work.machine.classifier
             return classifier.state()["pickle"].tobytes(), learner.status("stopped").counts.labels_learned
         finally:
             learner.close()
@@ -430,7 +430,7 @@ def driftline(directory: Path, *arguments: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -43,7 +43,10 @@ def test_every_file_says_which_question_it_answers(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), "a module opens with what it is for"
 
 
-RECOVERY = ["checkpoint", "journal", "lock", "loop", "outbox", "rebuild", "service", "status", "versions"]
+RECOVERY = [
+    *("checkpoint", "journal", "ledger", "lock", "loop", "outbox", "rebuild", "recovery", "service"),
+    *("staged", "status", "versions", "work"),
+]
 WRITES = {"fsync", "fdatasync", "rename", "write", "write_bytes", "write_text", "truncate", "unlink", "rmtree"}
 
 

@@ -254,7 +254,7 @@ def test_the_command_measures_and_reports(tmp_path: Path) -> None:
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=200,
+        timeout=280,
     )
     assert ended.returncode == 0, ended.stderr
     report = (tmp_path / "out" / "REPORT.md").read_text()
@@ -278,7 +278,7 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert ended.returncode == 2
     assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
@@ -293,7 +293,7 @@ def test_freshness_is_measured(tmp_path: Path) -> None:
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=200,
+        timeout=280,
     )
     assert ended.returncode == 0, ended.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ended.stdout.splitlines()[2:]]

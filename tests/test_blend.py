@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner import mixer
-from tests.test_classifiers import assert_probabilities, content, make_classifier, run
+from tests.test_classifiers import assert_probabilities, content, make_classifier, run, taught
 
 
 @settings(deadline=None, max_examples=60)
@@ -15,9 +15,10 @@ from tests.test_classifiers import assert_probabilities, content, make_classifie
 def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     n_experts = int(rng.integers(1, 8))
+    n_first = int(rng.integers(0, n_experts + 1))
     weights, covariances = mixer.first_weights(n_labels, [2 / n_experts] * n_experts)
     factors, p, work = np.zeros(n_labels), np.zeros(n_labels, np.float32), np.empty((4, n_experts))
-    plain = oracles.OracleMixer(n_experts)
+    plain = oracles.OracleMixer(n_experts, n_first)
     for _ in range(n):
         known = (rng.random(n_labels) < 0.8).astype(np.uint8)
         target, n_words, part = int(rng.integers(n_labels)), int(rng.integers(5000)), float(rng.uniform(0.1, 1))
@@ -26,13 +27,27 @@ def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) ->
         for expert in range(n_experts):
             scores = rng.normal(0, 10, n_labels)
             assert mixer.log_softmax(scores, known, n_labels, logs[expert], p)
-        contexts = mixer.choose_contexts(logs, n_words, known, n_labels)
+        contexts = mixer.choose_contexts(logs, n_first, n_words, known, n_labels)
         mixer.mix(logs, known, n_labels, weights, factors, contexts, p)
         columns = {label: logs[:, label].tolist() for label in range(n_labels) if known[label]}
         expected = plain.mix(columns, n_words)
         np.testing.assert_allclose(p, [expected.get(k, 0) for k in range(n_labels)], atol=1e-3)
         mixer.learn_weights(logs, known, p, target, part, n_labels, weights, covariances, factors, contexts, work)
         plain.learn(columns, n_words, target, part)
+
+
+def test_a_state_with_one_row_a_label_is_taken_over() -> None:
+    source = taught(make_classifier("blend?bits=12&max_labels=4"))
+    state, rows = source.state(), 1 + mixer.N_LENGTHS
+    once = {name: np.concatenate([state[name][:rows], state[name][rows::2]]) for name in ("weights", "covariances")}
+    again = make_classifier(source.spec)
+    again.load_state({**state, **once}, source.labels)
+    for name, array in once.items():
+        taken = again.state()[name]
+        assert taken.shape == state[name].shape
+        assert (taken[:rows] == array[:rows]).all()
+        assert (taken[rows::2] == array[rows:]).all()
+        assert (taken[rows + 1 :: 2] == array[rows:]).all()
 
 
 @pytest.mark.parametrize(("name", "array"), [("bayes", "counts"), ("blend", "grams")])

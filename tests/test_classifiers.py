@@ -23,7 +23,6 @@ from learner.single import Single
 from stream.errors import StateError
 
 make_classifier = partial(models.make_classifier, allow_pickle=True)
-build = partial(models.build, allow_pickle=True)
 # Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.
 FOREIGN = [
     "river:naive_bayes.MultinomialNB?text.bits=12&max_labels=5",
@@ -390,7 +389,7 @@ def test_a_turned_concept_is_learned_anew(classifier: Classifier) -> None:
 
 def test_a_classifier_is_built_again_from_its_config_and_its_spec(spec: str, classifier: Classifier) -> None:
     config = json.loads(json.dumps(classifier.config()))
-    again = build(config["classifier"], config)
+    again = models.build_saved(config, allow_pickle=True)
     assert again.config() == classifier.config()
     assert again.spec == classifier.spec == make_classifier(classifier.spec).spec
     assert content(taught(again)) == content(taught(classifier)) == content(taught(make_classifier(spec)))

@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
             cwd=tmp_path,
             env=environment,
             check=False,
-            timeout=120,
+            timeout=240,
         )
 
     return run

@@ -53,7 +53,7 @@ def learning(stream: StreamSettings) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stream = StreamSettings(data=tmp_path_factory.mktemp("client") / "data", partitions=2)
-    with learning(stream), running(stream) as url:
+    with learning(stream), running(stream, max_wait_s=60.0) as url:
         yield url
 
 
@@ -141,10 +141,10 @@ class TestWaiting:
         name = "driftline_label_to_serving_seconds_count"
 
         def count() -> float:
-            lines = httpx.get(f"{url}/metrics").text.splitlines()
+            lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
             return next(float(line.split()[1]) for line in lines if line.startswith(name))
 
-        wait_until(lambda: count() > 0, 10, "it is counted")
+        wait_until(lambda: count() > 0, what="it is counted")
 
 
 class Unreliable(BaseHTTPRequestHandler):
@@ -164,7 +164,7 @@ class Unreliable(BaseHTTPRequestHandler):
         if way == "dropped":
             self.connection.close()
             return
-        answer = httpx.post(server.target + self.path, content=content)
+        answer = httpx.post(server.target + self.path, content=content, timeout=30)
         if way == "lost":
             self.connection.close()
             return
@@ -207,9 +207,9 @@ class TestRetries:
         assert len(proxy.asked) == 6
         records = read_all(stream, "feedback")
         assert len(records) == 3, "it went through three times"
-        with learning(stream), running(stream) as url, Client(url) as client:
+        with learning(stream), running(stream, max_wait_s=60.0) as url, Client(url) as client:
             client.predict(SPAM, after=sent)
-            wait_until(lambda: client.get("/model")["repeated"] == 2, 20, "the learner says so")
+            wait_until(lambda: client.get("/model")["repeated"] == 2, what="the learner says so")
             assert client.get("/model")["labels_learned"] == 1
 
     def test_it_gives_up_in_the_end(self) -> None:

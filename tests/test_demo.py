@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import closing
 from itertools import islice
@@ -17,7 +16,7 @@ import pytest
 
 from learner.evaluate import Evaluation
 from learner.models import make_classifier
-from stream.demo import ERA_S, LABELLED_SHARE, RATE, inbox, send_demo
+from stream.demo import ERA_S, LABELLED_SHARE, RATE, TICK_S, inbox, send_demo
 from stream.files import Row
 from stream.log import open_log
 from stream.records import decode_feedback, decode_message
@@ -70,20 +69,31 @@ def test_what_is_said_changes_and_a_model_notices() -> None:
     assert 0.75 < result.accuracy < 0.97
 
 
-def test_sending(tmp_path: Path) -> None:
-    stream = StreamSettings(data=tmp_path)
+class Clock:
+    """Stands in for the module `time`; time passes only where somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, clock = StreamSettings(data=tmp_path), Clock()
+    monkeypatch.setattr("stream.demo.time", clock)
     waits = iter([False] * 25 + [True])
     with closing(open_log(stream)) as log:
 
         def stopped(seconds: float) -> bool:
-            time.sleep(seconds)
+            clock.now += seconds
             return next(waits)
 
         sent = send_demo(log, stream.topics, stopped, rate=200.0)
     messages = [decode_message(record.value or b"") for record in read_all(stream, "messages")]
     labels = [decode_feedback(record.value or b"") for record in read_all(stream, "feedback")]
     assert len(messages) == sent
-    assert 300 < sent < 600
+    assert sent == pytest.approx(25 * TICK_S * 200, abs=1)
     assert len({message.id for message in messages}) == sent
     assert 0 < len(labels) < sent * 0.7, "they come later"
     assert {label.message_id for label in labels} <= {message.id for message in messages}
@@ -99,13 +109,17 @@ def test_the_command(tmp_path: Path) -> None:
         try:
             lines = iter(process.stdout.readline, "")
             url = next(found[0] for line in lines if (found := re.findall(r"http://[0-9.:]+", line)))
-            wait_until(lambda: httpx.get(f"{url}/model").json()["labels_learned"] > 5, 60, "it learns")
-            wait_until(lambda: httpx.get(f"{url}/label-requests").json()["open"] > 0, 60, "there is something to label")
-            assert httpx.get(url).status_code == 200
+            wait_until(lambda: httpx.get(f"{url}/model", timeout=30).json()["labels_learned"] > 5, 60, "it learns")
+            wait_until(
+                lambda: httpx.get(f"{url}/label-requests", timeout=30).json()["open"] > 0,
+                60,
+                "there is something to label",
+            )
+            assert httpx.get(url, timeout=30).status_code == 200
             assert (tmp_path / "driftline-demo" / "log.db").exists()
             process.send_signal(signal.SIGINT)
             rest = process.stdout.read()
-            assert process.wait(30) == 0, rest
+            assert process.wait(60) == 0, rest
         finally:
             process.kill()
     assert "Stopped. Everything is in driftline-demo" in rest

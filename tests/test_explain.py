@@ -27,13 +27,14 @@ from tests.test_text import texts as odd_texts
 
 WORDS_ONLY = TextSettings(pairs=False, chars=False)
 text_settings = st.builds(
-    lambda pairs, chars, shortest, more, step, max_chars, max_features: BlendSettings(
+    lambda pairs, chars, shortest, more, step, most, max_features: BlendSettings(
         pairs=pairs,
         chars=chars,
         chars_min=shortest,
         chars_max=shortest + more,
         chars_step=step,
-        max_chars=max_chars,
+        max_chars=most[0],
+        tail_chars=most[1],
         max_features=max_features,
     ),
     st.booleans(),
@@ -41,7 +42,7 @@ text_settings = st.builds(
     st.integers(2, 5),
     st.integers(0, 4),
     st.integers(1, 3),
-    st.sampled_from([1, 7, 30, 8192]),
+    st.sampled_from([(1, 0), (7, 0), (9, 3), (30, 0), (30, 28), (8192, 0)]),
     st.sampled_from([1, 2, 9, 40, 32768]),
 )
 
@@ -116,6 +117,24 @@ def test_hostile_texts_are_traced_in_bounds(text: str) -> None:
     assert [feature.hash for feature in found] == features([text], options)[0].tolist()
     assert sum(len(feature.spans) for feature in found) <= options.max_features
     assert all(0 <= start < stop <= min(len(text), options.max_chars) for f in found for start, stop in f.spans)
+
+
+def test_places_are_those_in_the_whole_text() -> None:
+    text = "Call me now, " + "and so on " * 3 + "or Never"
+    options = BlendSettings(max_chars=16, tail_chars=8, chars=False)
+    found = trace(text, options)
+    found += trace_shape(text, options, found)
+    places = {(f.kind, f.text): [text[a:b] for a, b in f.spans] for f in found if f.kind in ("word", "case", "last")}
+    assert places == {
+        ("word", "call"): ["Call"],
+        ("word", "me"): ["me"],
+        ("word", "or"): ["or"],
+        ("word", "never"): ["Never"],
+        ("case", "Call"): ["Call"],
+        ("case", "Never"): ["Never"],
+        ("last", "never"): ["Never"],
+    }
+    assert {f.text: text[slice(*f.spans[0])] for f in found if f.kind == "pair"}["or never"] == "or Never"
 
 
 @settings(max_examples=300)

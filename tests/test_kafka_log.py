@@ -184,19 +184,22 @@ class TestKafka:
             except LogUnavailable:
                 return False
 
-        wait_until(appends, what="the broker takes records")
+        wait_until(appends, 60, "the broker takes records")
         own_kafka.stop()
         with pytest.raises(LogUnavailable, match=own_kafka.bootstrap):
             log.append(topic, numbered(5))
         own_kafka.start()
-        wait_until(appends, what="the broker takes records again")
+        wait_until(appends, 60, "the broker takes records again")
 
     def test_no_broker_at_start(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kafka_log, "START_S", 1.0)
         with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1.*check that the brokers run"):
             opened("kafka://127.0.0.1:1")
 
-    def test_a_wrong_password(self, opened: Open, kafka_broker: Any, tmp_path: Path, topic: str) -> None:
+    def test_a_wrong_password(
+        self, opened: Open, kafka_broker: Any, tmp_path: Path, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kafka_log, "START_S", 60.0)
         if not isinstance(kafka_broker, Broker):
             pytest.skip("the container has no SASL listener")
         config = tmp_path / "client.properties"

@@ -63,7 +63,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_from_the_one_before(stream: S
 def state_of(learner: Learner) -> list[object]:
     """Return all that a replay has to give again."""
     learner._land()
-    machine = learner._machine
+    machine = learner._work.machine
     arrays = (machine.classifier.state(), machine.progress.state(), machine.drift.state())
     parts = {f"{n}{name}": array.tobytes() for n, each in enumerate(arrays) for name, array in each.items()}
     return [parts, machine.join.state(), machine.join.counts, machine.counts, machine.classifier.labels]
@@ -75,12 +75,13 @@ def test_planning_a_batch_while_another_is_learned_gives_the_bytes_of_one_after_
     append(log, 0, 120)
     log.append("feedback", [NewRecord(b"0", encode(Feedback(str(n), label))) for n, label in enumerate("abcda")])
     append(log, 120, 40)
-    settings = LearnerSettings(model=MODEL, batch_records=7)
+    # Nothing is published: for that a batch is waited for, on a busy machine after each.
+    settings = LearnerSettings(model=MODEL, batch_records=7, publish_interval_s=1e6)
     learner = Learner(stream, settings, log)
     in_flight = 0
     try:
         learner.start()
-        while not learner._reached(log.watermarks(stream.topics[:2])):
+        while not learner._work.reached(log.watermarks(stream.topics[:2])):
             learner.step()
             in_flight += learner._flight is not None
         overlapped = state_of(learner)
@@ -122,6 +123,16 @@ def test_a_batch_is_not_seen_outside_before_its_entry_is_durable(
     batches = [batch for what, batch in events if what == "sent"]
     assert batches == list(range(1, 1 + len(batches)))
     assert all(events.index(("durable", batch)) < events.index(("sent", batch)) for batch in batches)
+
+
+def test_at_the_end_of_the_log_a_checkpoint_is_waited_for(
+    stream: StreamSettings, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that answers too late for whoever is told to stop is late for nobody who was told to go to the end."""
+    monkeypatch.setattr("learner.loop.CONFIRM_S", 0.0)
+    append(log, 0, 20)
+    learn(stream, log)
+    assert [int(path.name) > 0 for path in list_checkpoints(stream.data / "checkpoints")] == [True, False]
 
 
 @pytest.mark.parametrize("timestamp_ms", [-(1 << 63), -1, 0, 253_402_300_800_000, (1 << 63) - 1])

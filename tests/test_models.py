@@ -63,13 +63,14 @@ def test_every_name_makes_a_classifier() -> None:
 
 
 def test_the_defaults_are_part_of_the_format() -> None:
-    """A checkpoint names only what differs from these: to change one is to change the format's version."""
+    """A setting that comes later stands in `models.EARLIER`, with what was before there was the setting."""
     assert dataclasses.asdict(LinearSettings()) == {
         "pairs": True,
         "chars": True,
         "chars_min": 3,
         "chars_max": 5,
         "max_chars": 8192,
+        "tail_chars": 0,
         "max_features": 32768,
         "bits": 22,
         "rate": 0.5,
@@ -83,5 +84,6 @@ def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
     text = dataclasses.asdict(TextSettings())
     bayes = {"bits": 22, "alpha": 0.1, "flatten": 0.7, "half_life": 5000.0, "complement": False, "max_labels": 1000}
     assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
-    blend = {"chars_min": 2, "chars_max": 4, "chars_step": 2, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
+    read = {"max_chars": 4096, "tail_chars": 2048, "chars_min": 2, "chars_max": 4, "chars_step": 2}
+    blend = {**read, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
     assert dataclasses.asdict(BlendSettings()) == {**text, **blend}

@@ -17,8 +17,8 @@ from api import keys
 from api.client import Client, Label
 from stream.settings import StreamSettings
 from tests.place import running
+from tests.ports import reserved
 from tests.test_client import learning
-from tests.test_end_to_end import free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -37,11 +37,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(data: Path) -> Iterator[str]:
     """Give an API that has predicted, learned and refused something."""
     stream = StreamSettings(data=data)
-    with learning(stream), running(stream) as url, Client(url) as client:
+    with learning(stream), running(stream, max_wait_s=60.0) as url, Client(url) as client:
         client.send_many(["win a prize", "see you at lunch"])
         sent = client.label_many([Label("m1", "spam", text="win a prize"), Label("m2", "ham", text="lunch")])
         client.predict("win", after=sent)
-        wait_until(lambda: client.get("/model")["messages_seen"] == 2, 10, "the messages are seen")
+        wait_until(
+            lambda: [client.get("/model")[name] for name in ("messages_seen", "labels_learned")] == [2, 2],
+            what="the status has all of it",
+        )
         yield url
 
 
@@ -50,22 +53,27 @@ def named(expression: str) -> set[str]:
 
 
 def test_every_metric_that_is_asked_for_exists(url: str) -> None:
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
     there = {sample.name for family in families for sample in family.samples}
-    there |= {family.name + "_total" for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    there |= {
+        family.name + "_total"
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
+    }
     asked = {name for expression in [*EXPRESSIONS, *(rule["expr"] for rule in RULES)] for name in named(expression)}
     assert asked
     assert asked <= there
 
 
 def test_metrics_are_in_base_units_and_have_a_prefix(url: str) -> None:
-    names = {family.name for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    names = {family.name for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)}
     assert all(name.startswith("driftline_") for name in names)
     assert not [name for name in names if re.search(r"_(ms|millis|us|kb|mb|percent)(_|$)", name)]
 
 
 def test_the_delay_of_labels_is_a_histogram(url: str) -> None:
-    families = {family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    families = {
+        family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
+    }
     buckets = [sample.value for sample in families["driftline_label_delay_seconds"].samples]
     assert len(buckets) == 7
     assert buckets == sorted(buckets)
@@ -99,17 +107,16 @@ def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, data: Path, t
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(FOLDER / "alerts.yml", tmp_path)
     shutil.copy(FOLDER / "no-key", tmp_path / "key")
-    port = free_port()
     command = [
         tool("prometheus"),
         f"--config.file={tmp_path / 'prometheus.yml'}",
         f"--storage.tsdb.path={tmp_path / 'db'}",
-        f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
     ]
     with (
-        subprocess.Popen(command, cwd=tmp_path) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1") as http,
+        reserved() as port,
+        subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=tmp_path) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30) as http,
     ):
 
         def ask(expression: str) -> list[Any]:
@@ -125,7 +132,7 @@ def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, data: Path, t
             return answer.is_success and bool(answer.json()["data"]["result"])
 
         try:
-            wait_until(scraped, 30, "Prometheus scrapes")
+            wait_until(scraped, 60, "Prometheus scrapes")
             for expression in EXPRESSIONS:
                 ask(expression.replace("$instance", ".*"))
             assert ask("sum(driftline_labels_learned_total)")[0]["value"][1] == "2"

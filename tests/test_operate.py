@@ -70,7 +70,7 @@ class TestOperate:
             post(f"{url}/messages", [{"text": "a"}] * 5)
             post(f"{url}/feedback", [{"message_id": "m", "label": "a"}] * 3)
             expected = {"messages": {"0": 3}, "feedback": {"0": 3}}
-            wait_until(lambda: get(f"{url}/model").json()["lag"] == expected, 10)
+            wait_until(lambda: get(f"{url}/model").json()["lag"] == expected)
             ready = get(f"{url}/readyz")
             assert ready.status_code == 200
             assert "stopped" in ready.json()["warnings"][0]
@@ -131,7 +131,7 @@ class TestOperate:
         place.classifier = make_classifier("linear?bits=18")
         place.classifier.learn_many([f"word{n}" for n in range(150)] * 5, [f"label{n}" for n in range(150)] * 5)
         place.publish()
-        with running(place.stream) as url, httpx.Client(base_url=url) as http:
+        with running(place.stream) as url, httpx.Client(base_url=url, timeout=30) as http:
             answer = http.post("/predict", json={"texts": [f"word{n}" for n in range(150)]})
             assert len({p["label"] for p in answer.json()["predictions"]}) > 110
             series = [line for line in http.get("/metrics").text.splitlines() if "driftline_predictions_total{" in line]

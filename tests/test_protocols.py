@@ -131,17 +131,17 @@ class TestOpenInference:
         place.publish(4)
         path = "/v2/models/driftline/versions/lineage-{}/infer"
         with running(place.stream) as url:
-            assert httpx.post(url + path.format(4), json=tensor(["a"], [1])).status_code == 200
+            assert httpx.post(url + path.format(4), json=tensor(["a"], [1]), timeout=30).status_code == 200
             place.publish(8)
-            assert httpx.post(url + path.format(8), json=tensor(["a"], [1])).status_code == 200
-            refusal(httpx.post(url + path.format(4), json=tensor(["a"], [1])), 404)
+            assert httpx.post(url + path.format(8), json=tensor(["a"], [1]), timeout=30).status_code == 200
+            refusal(httpx.post(url + path.format(4), json=tensor(["a"], [1]), timeout=30), 404)
 
     def test_before_anything_was_learned(self, place: Place) -> None:
         with running(place.stream, model_name="spam-filter") as url:
-            assert httpx.get(f"{url}/v2/health/live").status_code == 200
+            assert httpx.get(f"{url}/v2/health/live", timeout=30).status_code == 200
             for path in ("/v2/health/ready", "/v2/models/spam-filter/ready", "/ping"):
-                assert refusal(httpx.get(url + path), 503)["code"] == "no-model"
-            refusal(httpx.post(f"{url}/v2/models/spam-filter/infer", json=tensor(["a"], [1])), 503)
+                assert refusal(httpx.get(url + path, timeout=30), 503)["code"] == "no-model"
+            refusal(httpx.post(f"{url}/v2/models/spam-filter/infer", json=tensor(["a"], [1]), timeout=30), 503)
 
     def test_requests_are_counted_by_route(self, api: Api) -> None:
         api.http.post(INFER, json=tensor(["prize"], [1]))

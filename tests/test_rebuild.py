@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from learner import rebuild
+from learner import checkpoint as checkpoints
+from learner import staged
+from learner.lock import Lock
 from learner.rebuild import stage as build
 from learner.rebuilt import LeftOut
 from learner.status import read_status
-from stream.errors import OffsetsLost
+from stream.errors import OffsetsLost, Overtaken
 from stream.log import NewRecord
 from stream.records import Feedback, encode
 from stream.settings import StreamSettings
@@ -214,7 +216,7 @@ def test_a_learner_at_work_takes_it_over_between_two_batches(stage: Stage, tmp_p
         build(stage.stream.data, stage.log, LeftOut(ids=["3"]))
         before = learner.status("running").version
         stage.append(range(30, 60))
-        steps(learner, lambda: rebuild.find(stage.stream.data) is None)
+        steps(learner, lambda: staged.find(stage.stream.data) is None)
         assert learner.status("running").version.partition("-")[0] != before.partition("-")[0]
         found = learner.status("running").rebuilt
         assert found is not None
@@ -230,6 +232,31 @@ def test_a_learner_at_work_takes_it_over_between_two_batches(stage: Stage, tmp_p
     assert stage.command("verify").exit_code == 0
 
 
+def test_who_took_it_over_and_is_overtaken_writes_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoints.save_checkpoint
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+
+        def overtaken_just_before(*arguments: Any, **options: Any) -> None:
+            with contextlib.closing(Lock(stage.stream.data, take_over=True)) as other:
+                other.announce(other.last_epoch() + 1)
+            save(*arguments, **options)
+
+        stage.append(range(30))
+        with stage.learning() as learner:
+            steps(learner, learned(learner, 30))
+            build(stage.stream.data, stage.log, LeftOut())
+            steps(learner, lambda: staged.find(stage.stream.data) is None)
+            stage.append(range(30, 40))
+            steps(learner, learned(learner, 40))
+            before = stage.checkpoints()
+            monkeypatch.setattr(checkpoints, "save_checkpoint", overtaken_just_before)
+            with pytest.raises(Overtaken):
+                learner.run(lambda: True)
+        assert stage.checkpoints() == before
+
+
 def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
     with stage.learning(batch_records=10) as learner:
@@ -237,8 +264,8 @@ def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path)
         build(stage.stream.data, stage.log, LeftOut())
         model = stage.stream.data / "rebuild" / "staged" / "model.safetensors"
         model.write_bytes(model.read_bytes()[:-1])
-        steps(learner, lambda: rebuild.find(stage.stream.data) is None)
-        why = rebuild.refusal(stage.stream.data)
+        steps(learner, lambda: staged.find(stage.stream.data) is None)
+        why = staged.refusal(stage.stream.data)
         assert why is not None
         assert "model.safetensors does not have the SHA-256" in why
         stage.append(range(30, 40))
@@ -259,7 +286,7 @@ def test_records_dropped_while_it_is_built_end_it(tmp_path: Path) -> None:
 
         with pytest.raises(OffsetsLost, match="5 records"):
             build(stage.stream.data, stage.log, LeftOut(), on_look=drop)
-        assert rebuild.find(stage.stream.data) is None
+        assert staged.find(stage.stream.data) is None
         assert stage.model() == before
 
 
@@ -285,10 +312,10 @@ def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -
             assert found is not None
             assert found.pid == process.pid, "it was not this process that took over"
             stage.append(range(30, 40))
-            wait_until(lambda: seen_by(stage) == 39, 30, "it goes on")
+            wait_until(lambda: seen_by(stage) == 39, 60, "it goes on")
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
     assert process.returncode == 0
     assert stage.model() == oracle(tmp_path, range(3), range(4, 40))
 

@@ -16,10 +16,12 @@ import pytest
 from learner import checkpoint as checkpoints
 from learner import durable
 from learner.checkpoint import list_checkpoints, state_files
+from learner.ledger import Ledger
 from learner.loop import Learner
 from learner.restore import copied
 from learner.saver import Saver
 from learner.settings import LearnerSettings
+from learner.work import Work
 from stream.log import Log, NewRecord, open_log
 from stream.records import Feedback, Message, decode_prediction, encode
 from stream.settings import StreamSettings
@@ -193,36 +195,36 @@ def test_a_checkpoint_holds_the_state_at_its_moment_while_the_loop_goes_on(
     filled: StreamSettings, running: tuple[Learner, Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner, log = running
-    save, checkpoint = Saver._save, Learner._checkpoint
+    save, checkpoint = Saver._save, Ledger._checkpoint
     slow = Slow(save)
     moments: list[dict[str, bytes]] = []
 
-    def noted(self: Learner) -> None:
-        files = state_files(copied(self._machine, None))  # type: ignore[arg-type]  # of which only the state is asked
+    def noted(self: Ledger, work: Work) -> None:
+        files = state_files(copied(work.machine, None))  # type: ignore[arg-type]  # of which only the state is asked
         moments.append({name: b"".join(parts) for name, parts in files.items()})
-        checkpoint(self)
+        checkpoint(self, work)
 
     def saved_slowly(self: Saver, *arguments: Any) -> float:
         return slow(self, *arguments)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(Saver, "_save", saved_slowly)
-    monkeypatch.setattr(Learner, "_checkpoint", noted)
+    monkeypatch.setattr(Ledger, "_checkpoint", noted)
     learner.step()
     learner.step()
     assert slow.called.wait(30)
-    room = learner._machine.join.store.rows
+    room = learner._work.machine.join.store.rows
     for number in range(1000, 2500, 100):  # more than there is room for: rows move
         fresh = [(b"%d" % n, f"text {n}") for n in range(number, number + 100)]
         log.append("messages", [NewRecord(key, encode(Message(key.decode(), text))) for key, text in fresh])
         log.append("feedback", [NewRecord(key, encode(Feedback(key.decode(), "a", id="x"))) for key, _ in fresh])
     ends = log.watermarks(filled.topics[:2])
-    wait_until(lambda: learner.step(0.0) >= 0 and learner._reached(ends), 60, "the loop goes on")
-    assert learner._machine.join.store.rows is not room
+    wait_until(lambda: learner.step(0.0) >= 0 and learner._work.reached(ends), 60, "the loop goes on")
+    assert learner._work.machine.join.store.rows is not room
     slow.open.set()
     wait_until(lambda: learner.step(0.0) >= 0 and learner.status("running").checkpoint == 1, 30, "it counts")
     path = checkpoints.path_of(filled.data / "checkpoints", 1)
     assert {name: (path / name).read_bytes() for name in moments[0]} == moments[0]
-    now = state_files(copied(learner._machine, None))  # type: ignore[arg-type]
+    now = state_files(copied(learner._work.machine, None))  # type: ignore[arg-type]
     assert {name: b"".join(parts) for name, parts in now.items()} != moments[0]
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.blend import BlendSettings
+from learner.cut import cut
 from learner.models import make_classifier
 from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape, step_of
 from learner.text import character_table, hash_text, text_buffers
@@ -19,7 +20,7 @@ SETTINGS = BlendSettings()
 
 def shape(text: str, settings: BlendSettings = SETTINGS) -> tuple[list[int], list[int], list[int]]:
     """Return the features of words with capitals, of the text's ends, and of amounts."""
-    ready = Texts.of([text])
+    ready = cut(Texts.of([text]), settings.max_chars, settings.tail_chars)
     buffers = text_buffers(settings)
     arguments = (ready.codes, ready.starts[0], ready.starts[1], character_table())
     n_words, _, _ = hash_text(*arguments, settings.kernel_arguments, buffers)

@@ -151,6 +151,7 @@ def test_a_request_that_is_overtaken_is_answered_from_a_copy(tmp_path: Path) -> 
 
 
 VERSIONS = 3000
+BURST = 100  # versions that are published as fast as can be
 RACING = "blend?bits=14&max_labels=12"
 
 
@@ -158,16 +159,19 @@ def lesson(number: int) -> tuple[str, str]:
     return f"text {number % 37} and {number % 11}", f"label {number % 10}" if number > 100 else f"label {number % 2}"
 
 
-def write_versions(root: Path, readers_ready: Any) -> None:
+def write_versions(root: Path, readers_ready: Any, seen: Sequence[Any] = ()) -> None:
+    """Publish; now and then wait for readers whom a busy machine holds up, so that each sees many versions."""
     classifier, publisher = make_classifier(RACING), Publisher(root, 1)
     for number in range(VERSIONS):
         classifier.learn_one(*lesson(number))
         publisher.publish(classifier, info_of(classifier, str(number)))
         if number == 0:
-            readers_ready.wait(60)
+            readers_ready.wait(240)
+        elif number % BURST == 0:
+            wait_until(lambda number=number: all(each.value > number - BURST for each in seen), 240)
 
 
-def read_versions(root: Path, ready: Any, found: "SimpleQueue[Any]") -> None:
+def read_versions(root: Path, ready: Any, found: "SimpleQueue[Any]", newest: Any) -> None:
     """Ask until the last version is there; answer with which versions were seen, and which answers belong to none."""
     classifier = make_classifier(RACING)
     expected = []
@@ -176,9 +180,9 @@ def read_versions(root: Path, ready: Any, found: "SimpleQueue[Any]") -> None:
         expected.append((list(classifier.labels), classifier.predict_proba_many(TEXTS)))
     snapshot = Follower(root).look()
     assert snapshot is not None
-    ready.wait(60)
+    ready.wait(240)
     seen, torn, asked = [], 0, 0
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while (not seen or seen[-1] != VERSIONS - 1) and time.monotonic() < deadline:
         info, scores = snapshot.model.predict_proba_many(TEXTS)
         number = int(info.version)
@@ -192,20 +196,22 @@ def read_versions(root: Path, ready: Any, found: "SimpleQueue[Any]") -> None:
             number = int(one.version)
         if not seen or number != seen[-1]:
             seen.append(number)
+            newest.value = number
     found.put((seen, torn, asked))
 
 
 def test_every_answer_is_one_version_s_while_a_process_publishes_as_fast_as_it_can(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready, found = context.Barrier(3), context.SimpleQueue()
-    writer = context.Process(target=write_versions, args=(tmp_path, ready))
+    newest = [context.Value("q", -1) for _ in range(2)]
+    writer = context.Process(target=write_versions, args=(tmp_path, ready, newest))
     writer.start()
     wait_until(lambda: list_snapshots(tmp_path), 60, "the first version")
-    readers = [context.Process(target=read_versions, args=(tmp_path, ready, found)) for _ in range(2)]
+    readers = [context.Process(target=read_versions, args=(tmp_path, ready, found, each)) for each in newest]
     for reader in readers:
         reader.start()
     for process in (writer, *readers):
-        process.join(150)
+        process.join(300)
         assert process.exitcode == 0
     for seen, torn, asked in [found.get() for _ in readers]:
         assert torn == 0
@@ -221,7 +227,7 @@ def test_a_reader_goes_on_when_the_learner_was_killed(tmp_path: Path) -> None:
     writer.start()
     wait_until(lambda: list_snapshots(tmp_path), 60, "the first version")
     snapshot = Snapshot(list_snapshots(tmp_path)[0])
-    ready.wait(60)
+    ready.wait(240)
     wait_until(lambda: int(snapshot.info().version) > 50, 60, "it is in the middle of it")
     writer.kill()
     writer.join()

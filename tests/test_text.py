@@ -103,17 +103,21 @@ def test_the_file_is_what_the_generator_makes(monkeypatch: pytest.MonkeyPatch, t
         assert (made != shipped).mean() < 0.01, "Unicode grows, but mostly where nothing was"
 
 
+lengths = st.integers(1, 300).flatmap(lambda most: st.tuples(st.just(most), st.integers(0, max(most - 2, 0))))
+
+
 @settings(deadline=None)
 @given(
     st.lists(texts, max_size=5),
-    st.booleans(), st.booleans(), st.integers(2, 4), st.integers(4, 7), st.integers(1, 300), st.integers(1, 400),
+    st.booleans(), st.booleans(), st.integers(2, 4), st.integers(4, 7), lengths, st.integers(1, 400),
 )  # fmt: skip
 def test_features_equal_the_plain_version(
-    batch: list[str], pairs: bool, chars: bool, low: int, high: int, max_chars: int, max_features: int
+    batch: list[str], pairs: bool, chars: bool, low: int, high: int, most: tuple[int, int], max_features: int
 ) -> None:
     options = TextSettings(
-        pairs=pairs, chars=chars, chars_min=low, chars_max=high, max_chars=max_chars, max_features=max_features
-    )
+        pairs=pairs, chars=chars, chars_min=low, chars_max=high,
+        max_chars=most[0], tail_chars=most[1], max_features=max_features,
+    )  # fmt: skip
     indices, starts = features(batch, options)
     assert len(starts) == len(batch) + 1
     for text, start, stop in zip(batch, starts[:-1], starts[1:], strict=True):
@@ -256,13 +260,24 @@ def test_texts_outside_of_the_bytes_are_refused(starts: list[int]) -> None:
         Texts(np.zeros(PADDING + 2, np.uint8), np.array(starts, np.int64))
 
 
-@given(st.binary(max_size=80), st.integers(1, 40))
-def test_bytes_that_are_no_utf8_do_no_harm(value: bytes, max_chars: int) -> None:
-    options = TextSettings(max_chars=max_chars)
+@given(st.binary(max_size=80), st.integers(1, 40), st.booleans())
+def test_bytes_that_are_no_utf8_do_no_harm(value: bytes, max_chars: int, both_ends: bool) -> None:
+    options = TextSettings(max_chars=max_chars, tail_chars=max_chars // 3 * both_ends)
     ready = Texts(np.frombuffer(value + bytes(PADDING), np.uint8), np.array([0, len(value)]))
     found, _ = features(ready, options)
-    assert len(found) <= 5 * max_chars
+    assert len(found) <= 5 * max_chars * (4 if both_ends else 1)  # bytes that begin no character go with one before
     assert np.array_equal(found, features(Texts(ready.codes, ready.starts), options)[0])
+
+
+def test_a_long_text_is_read_from_both_ends() -> None:
+    options = TextSettings(max_chars=12, tail_chars=5)
+    for text, read in (
+        ("from a to b", "from a to b"),
+        ("from ann to bob", "from a o bob"),
+        ("grüße und güte", "grüße  güte"),
+        ("字" * 20, "字" * 6 + " " + "字" * 5),
+    ):
+        assert features([text, "x"], options)[0].tolist() == features([read, "x"], TextSettings())[0].tolist()
 
 
 def test_no_texts_have_no_features() -> None:
@@ -299,7 +314,16 @@ def test_features_fill_32_bits_evenly() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"chars_min": 1}, {"chars_min": 5, "chars_max": 4}, {"chars_max": 17}, {"max_chars": 0}, {"max_features": 0}],
+    [
+        {"chars_min": 1},
+        {"chars_min": 5, "chars_max": 4},
+        {"chars_max": 17},
+        {"max_chars": 0},
+        {"max_features": 0},
+        {"tail_chars": -1},
+        {"tail_chars": 8191},
+        {"max_chars": 1, "tail_chars": 1},
+    ],
 )
 def test_settings_that_cannot_be_meant(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError):

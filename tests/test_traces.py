@@ -57,12 +57,12 @@ def attributes(holder: Any) -> dict[str, Any]:
 
 def test_from_the_request_to_the_model_that_learned_it(tmp_path: Path, collector: Any) -> None:
     stream = StreamSettings(data=tmp_path / "data")
-    with learning(stream), running(stream, traces=True) as url:
+    with learning(stream), running(stream, traces=True, max_wait_s=60.0) as url:
         body = {"message_id": "m1", "label": "a-secret-label", "text": "a secret text"}
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-        place = httpx.post(f"{url}/feedback", json=body, headers=headers).json()
+        place = httpx.post(f"{url}/feedback", json=body, headers=headers, timeout=30).json()
         asked = {"text": "a", "min_feedback_offset": {"partition": place["partition"], "offset": place["offset"]}}
-        version = httpx.post(f"{url}/predict", json=asked).json()["model_version"]
+        version = httpx.post(f"{url}/predict", json=asked, timeout=30).json()["model_version"]
     spans = {span.name: span for span in collector.spans}
     assert set(spans) == {"POST /feedback", "append", "learn and publish"}
     request = spans["POST /feedback"]
@@ -81,7 +81,7 @@ def test_from_the_request_to_the_model_that_learned_it(tmp_path: Path, collector
 def test_a_label_that_was_not_learned_by_the_end(tmp_path: Path, collector: Any) -> None:
     place = Place(tmp_path)
     with running(place.stream, traces=True) as url:
-        httpx.post(f"{url}/feedback", json={"message_id": "m1", "label": "spam", "text": "a"})
+        httpx.post(f"{url}/feedback", json={"message_id": "m1", "label": "spam", "text": "a"}, timeout=30)
     learned = next(span for span in collector.spans if span.name == "learn and publish")
     assert learned.status.code == 2
     assert len({span.trace_id for span in collector.spans}) == 1, "a trace of its own"
@@ -90,5 +90,10 @@ def test_a_label_that_was_not_learned_by_the_end(tmp_path: Path, collector: Any)
 def test_off_by_default(tmp_path: Path, collector: Any) -> None:
     place = Place(tmp_path)
     with running(place.stream) as url:
-        assert httpx.post(f"{url}/feedback", json={"message_id": "m", "label": "spam", "text": "a"}).status_code == 202
+        assert (
+            httpx.post(
+                f"{url}/feedback", json={"message_id": "m", "label": "spam", "text": "a"}, timeout=30
+            ).status_code
+            == 202
+        )
     assert collector.spans == []

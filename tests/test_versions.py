@@ -68,7 +68,8 @@ def test_it_answers_as_the_model_did_then(stage: SqliteStage, name: str) -> None
         with stage.learning(model=spec) as learner:
             steps(learner, learned(learner, n))
             finish(learner)
-            scores[learner.status("running").version] = learner._machine.classifier.predict_proba_many(TEXTS).tolist()
+            classifier = learner._work.machine.classifier
+            scores[learner.status("running").version] = classifier.predict_proba_many(TEXTS).tolist()
     assert len(scores) == 2
     for version, expected in scores.items():
         assert scores_of(stage, version) == expected

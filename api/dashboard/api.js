@@ -20,7 +20,8 @@ export const key = {
 };
 
 async function ask(method, path, body) {
-  const headers = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+  const used = key.get();
+  const headers = used ? { Authorization: `Bearer ${used}` } : {};
   let response;
   let content = null;
   try {
@@ -32,7 +33,7 @@ async function ask(method, path, body) {
   }
   if (response.ok) return content;
   const error = new ApiError(response.status, content ?? undefined);
-  if (response.status === 401) onRefused(error);
+  if (response.status === 401 && used === key.get()) onRefused(error); // else another key was given meanwhile
   throw error;
 }
 

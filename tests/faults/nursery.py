@@ -60,7 +60,7 @@ class Child:
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
         return False
 
-    def wait(self, timeout_s: float = 60.0) -> int:
+    def wait(self, timeout_s: float = 120.0) -> int:
         """Return its exit code, as subprocess has them."""
         if self.code is None:
             if not select.select([self._descriptor], [], [], timeout_s)[0]:
@@ -190,7 +190,7 @@ def _run(order: dict[str, Any], parent: int) -> None:
         os._exit(code)
 
 
-def wait_until_stopped(child: Child, timeout_s: float = 30.0) -> bool:
+def wait_until_stopped(child: Child, timeout_s: float = 60.0) -> bool:
     """Return True once a process stands still, False where it has ended before that."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -85,7 +85,7 @@ def arguments(stream: StreamSettings) -> list[str]:
 
 def run(*command: str) -> int:
     """Run a Python program in the project; return its exit code. What it printed stands in a failure's output."""
-    done = subprocess.run([*command], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=120)
+    done = subprocess.run([*command], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=240)
     return done.returncode
 
 

@@ -10,21 +10,23 @@ import httpx
 
 from stream.settings import StreamSettings
 from tests.data import ROOT
-from tests.test_end_to_end import free_port
+from tests.ports import reserved
 from tests.waiting import wait_until
 
 
 @contextmanager
 def api(stream: StreamSettings, *pids: list[int]) -> Iterator[httpx.Client]:
     """Serve the API until it answers, and to the end of the block; add its process to the lists given."""
-    port = free_port()
-    names = ("--data", str(stream.data), "--log", stream.log_url, "--prefix", stream.prefix, "--port", str(port))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-m", "driftline", "serve", *names], cwd=ROOT, env=environment) as process:
+    names = ("--data", str(stream.data), "--log", stream.log_url, "--prefix", stream.prefix)
+    command, environment = [sys.executable, "-m", "driftline", "serve", *names], os.environ | {"PYTHONPATH": str(ROOT)}
+    with (
+        reserved() as port,
+        subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, env=environment) as process,
+    ):
         for each in pids:
             each.append(process.pid)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 wait_until(lambda: answers(client), 60, "the API answers")
                 yield client
         finally:

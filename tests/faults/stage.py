@@ -51,6 +51,7 @@ class Stage:
     def __init__(self, stream: StreamSettings) -> None:
         self.stream = stream
         self.log = open_log(stream)
+        self.outside: Log | None = None  # what is appended goes through, if it is not the learner's own
         self.log.create_topics(stream.topics)
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ class Stage:
 
     def append(self, numbers: Iterable[int], log: Log | None = None) -> None:
         """Append a message and its label (which has the text too) for each number."""
-        log, chosen, topics = log or self.log, list(numbers), self.stream.topics
+        log, chosen, topics = log or self.outside or self.log, list(numbers), self.stream.topics
         log.append(topics.messages, list(map(message, chosen)))
         log.append(topics.feedback, list(map(label, chosen)))
 
@@ -207,7 +208,7 @@ def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage
         yield stage
 
 
-def steps(learner: Learner, until: Callable[[], object], timeout_s: float = 30.0) -> None:
+def steps(learner: Learner, until: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Drive a learner until a condition holds."""
     deadline = time.monotonic() + timeout_s
     while not until():
@@ -221,7 +222,8 @@ def learned(learner: Learner, n: int) -> Callable[[], bool]:
 
 
 def finish(learner: Learner) -> None:
-    """End a learner in good order, with a checkpoint."""
+    """End a learner in good order, with a checkpoint; who is told to stop may give that up on a busy machine."""
+    steps(learner, learner._save)
     learner.run(lambda: True)
 
 

@@ -44,7 +44,7 @@ def command(acknowledged: Path, count: int, how: str, where: str) -> list[str]:
 def fill(stream: StreamSettings, acknowledged: Path, count: int) -> dict[str, str]:
     """Let a teller fill a log; return the labels that were acknowledged, by message."""
     options = json.dumps(stream.model_dump(mode="json"))
-    subprocess.run(command(acknowledged, count, "append", options), cwd=ROOT, check=True, timeout=120)
+    subprocess.run(command(acknowledged, count, "append", options), cwd=ROOT, check=True, timeout=240)
     return read(acknowledged)
 
 
@@ -87,7 +87,7 @@ def post(url: str, count: int, note: Note) -> None:
             wanted.insert(0, ("/messages", {"id": f"m{number}", "text": text(number)}))
         for path, body in wanted:
             while True:
-                connection = connection or http.client.HTTPConnection(address, timeout=10)
+                connection = connection or http.client.HTTPConnection(address, timeout=30)
                 try:
                     connection.request("POST", path, json.dumps(body))
                     answer = connection.getresponse()

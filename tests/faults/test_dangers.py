@@ -130,7 +130,7 @@ def test_one_message_that_is_labelled_for_ever_takes_no_more_room(stage: SqliteS
     stage.log.append("feedback", [feedback(0, "ab"[n % 2], id=f"label {n}") for n in range(5000)])
     with stage.learning() as learner:
         steps(learner, learned(learner, 5000))
-        (entry,) = learner._machine.join.messages.values()
+        (entry,) = learner._work.machine.join.messages.values()
         assert len(entry.feedback_ids) == MAX_IDS_PER_MESSAGE
         assert learner.status("running").join.corrected == 4999
 
@@ -154,13 +154,16 @@ def test_a_new_label_in_every_record_ends_as_dead_letters_and_costs_no_more() ->
     dead = [decode_rejected(record.value or b"") for record in taken["dead-letter"]]
     assert len(dead) == 2000
     assert {each.error for each in dead} == {"too-many-labels"}
-    costs = []
-    for names in ([f"other {n}" for n in range(2000)], [f"label {n % 100}" for n in range(2000)]):
-        records = batch(labels(names))
-        started = time.process_time()
-        learner.apply(records)
-        costs.append(time.process_time() - started)
-    assert costs[0] < 3 * costs[1], "a label that is refused costs no more than one that is learned"
+    costs: list[list[float]] = [[], []]
+    for _ in range(5):  # the least of some: what else is at work on the machine shares its caches
+        others, known = [f"other {n}" for n in range(2000)], [f"label {n % 100}" for n in range(2000)]
+        for names, cost in zip((others, known), costs, strict=True):
+            learner, records = machine(), batch(labels(names))
+            learner.apply(batch(labels([f"label {n}" for n in range(100)])))
+            started = time.process_time()
+            learner.apply(records)
+            cost.append(time.process_time() - started)
+    assert min(costs[0]) < 3 * min(costs[1]), "a label that is refused costs no more than one that is learned"
 
 
 def test_a_source_that_floods_labels_is_cut_off_and_the_others_are_not() -> None:
@@ -337,7 +340,7 @@ def test_a_model_that_is_not_finite_is_not_served(stage: SqliteStage) -> None:
         steps(learner, learned(learner, 50))
         finish(learner)
         kept = served(stage)
-        slots = learner._machine.classifier.state()["slots"]
+        slots = learner._work.machine.classifier.state()["slots"]
         whole = slots.copy()
         slots[np.flatnonzero(slots)[0]] = np.nan
         stage.append(range(50, 60))

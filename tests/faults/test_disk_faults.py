@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.data import ROOT
 from tests.faults import strace
 from tests.faults.scene import MODEL, N_MESSAGES, TORTURE, Scene, learn_to_end, make_scene, model_bytes
 from tests.faults.serving import api
+from tests.faults.test_fencing import holds_the_log
 from tests.waiting import wait_until
 
 only_long = pytest.mark.skipif(not TORTURE, reason="in `make torture` only")
@@ -97,7 +99,7 @@ def command(scene: Scene) -> list[str]:
 def run(arguments: list[str]) -> tuple[int, str]:
     """Run a command line; return its exit code and what it said."""
     done = subprocess.run(
-        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
     return done.returncode, done.stderr
 
@@ -225,7 +227,7 @@ def learner(stream: StreamSettings) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
             process.send_signal(signal.SIGTERM)
-            said = process.communicate(timeout=10)[1]
+            said = process.communicate(timeout=60)[1]
             assert process.returncode == 0, said
             assert "nothing is taken in until then" in said
             assert "there is room on the disk again" in said
@@ -259,7 +261,7 @@ def test_a_limit_on_the_size_of_files_is_waited_for(memory: Path) -> None:
     log.create_topics(stream.topics)
     teach(log, 0, 20)
     with learner(stream) as process:
-        wait_until(lambda: learned(stream, 20), what="the first labels are learned")
+        wait_until(lambda: learned(stream, 20), 60, "the first labels are learned")
         unlimited = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         teach(log, 20, 20)
         wait_until(
@@ -282,12 +284,12 @@ def test_a_learner_that_waits_for_room_still_ends_when_told_to(memory: Path) -> 
     teach(log, 0, 20)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}  # no files: the limit would hold for those, too
     with subprocess.Popen(going_on(stream), cwd=ROOT, env=environment(), text=True, **pipes) as process:
-        wait_until(lambda: learned(stream, 20), what="the first labels are learned")
+        wait_until(lambda: learned(stream, 20), 60, "the first labels are learned")
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         teach(log, 20, 20)
         wait_until(lambda: (status := read_status(stream.data)) and status.age_s > 2, what="it waits")
         process.terminate()
-        said = process.communicate(timeout=10)[1]
+        said = process.communicate(timeout=60)[1]
     log.close()
     assert process.returncode == 0, said
     assert "Traceback" not in said
@@ -317,6 +319,15 @@ def fill(disk: Path) -> Path:
             return filler
 
 
+def stop_outside_of_a_transaction(pid: int, stream: StreamSettings) -> None:
+    """Stop a learner where it does not hold the embedded log."""
+    os.kill(pid, signal.SIGSTOP)
+    while holds_the_log(stream):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+        os.kill(pid, signal.SIGSTOP)
+
+
 def warnings(client: httpx.Client) -> str:
     try:
         return str(client.get("/readyz").json()["warnings"])
@@ -335,10 +346,10 @@ def test_a_full_disk_is_waited_for_and_readyz_says_so(small_disk: Path, tmp_path
     log.create_topics(stream.topics)
     teach(log, 0, 20)
     with learner(stream) as process, api(stream) as client:
-        wait_until(lambda: learned(stream, 20), what="the first labels are learned")
+        wait_until(lambda: learned(stream, 20), 60, "the first labels are learned")
         wait_until(lambda: "[]" in warnings(client), what="the API is ready")
         if log_on_it:
-            os.kill(process.pid, signal.SIGSTOP)  # what is to be learned must be there before the disk is full
+            stop_outside_of_a_transaction(process.pid, stream)  # what is to be learned must be there before it is full
         else:
             filler = fill(small_disk)
         teach(log, 20, 20)

@@ -76,7 +76,7 @@ def holds_the_log(stream: StreamSettings) -> bool:
 def wake(child: Child) -> None:
     """Let one that was overtaken go on; it has to end, and to say why."""
     child.send(signal.SIGCONT)
-    assert child.wait(30) == 3, child.said
+    assert child.wait() == 3, child.said
     assert "was taken over by another learner" in child.said
     assert "Traceback" not in child.said
 
@@ -148,7 +148,7 @@ def test_a_write_that_was_decided_on_before_is_of_no_effect(course: Course, nurs
         killed = rng.random() < 0.7
         overtake(nursery, stream, Stop("5 its entry is durable", 3) if killed else None)
         first.send(signal.SIGCONT)
-        assert first.wait(30) in {0, 3}, first.said  # 0: that was its last write
+        assert first.wait() in {0, 3}, first.said  # 0: that was its last write
         third = nursery.start(*command(stream, "--stop-at-end"))
         assert third.wait() == 0, third.said
         check(course, stream)

@@ -37,6 +37,7 @@ from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, learned, mes
 from tests.waiting import wait_until
 
 # librdkafka gives up sooner, so that the tests see what comes after that.
+WITHIN_S = 10 if TORTURE else 60  # a learner ends that is told to
 SHORT = "delivery.timeout.ms=1500&reconnect.backoff.max.ms=200&socket.timeout.ms=3000"
 
 
@@ -52,7 +53,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Contai
 def stage(broker: Broker | ContainerBroker, tmp_path: Path) -> Iterator[KafkaStage]:
     url = f"kafka://{broker.bootstrap}?{SHORT}"
     stream = StreamSettings(data=tmp_path / "data", log=url, prefix=f"{uuid4().hex}.")
-    with contextlib.closing(KafkaStage(stream, broker.bootstrap)) as stage:
+    patient = stream.model_copy(update={"log": f"kafka://{broker.bootstrap}"})
+    with (
+        contextlib.closing(KafkaStage(stream, broker.bootstrap)) as stage,
+        contextlib.closing(open_log(patient)) as stage.outside,  # on a busy machine a broker may take its time
+    ):
         yield stage
 
 
@@ -115,7 +120,7 @@ def test_topics_made_again_while_it_runs(stage: KafkaStage, tmp_path: Path, more
     stage.append(range(40))
     with stage.learning(accept_loss=accept) as learner:
         steps(learner, learned(learner, 40))
-        steps(learner, lambda: learner._known[feedback].watermarks[0].high == 40)
+        steps(learner, lambda: learner._work.known[feedback].watermarks[0].high == 40)
         assert learner._save()
         stage.recreate()
         stage.append(range(100, 100 + more))
@@ -127,7 +132,7 @@ def test_topics_made_again_while_it_runs(stage: KafkaStage, tmp_path: Path, more
             with pytest.raises(
                 RecordsLost, match=rf"{feedback}\[0\]: no record is known to be lost, but the topic was"
             ):
-                steps(learner, lambda: False, 20)
+                steps(learner, lambda: False)
     if not accept:
         with pytest.raises(RecordsLost, match="deleted and made again"), stage.learning():
             pass
@@ -145,10 +150,10 @@ def test_topics_deleted_while_it_runs(stage: KafkaStage) -> None:
     with stage.learning() as learner:
         steps(learner, learned(learner, 10))
         stage.append(range(10, 13))
-        steps(learner, lambda: learner._known[stage.stream.topics.feedback].watermarks[0].high == 13)
+        steps(learner, lambda: learner._work.known[stage.stream.topics.feedback].watermarks[0].high == 13)
         stage.delete(stage.stream.topics[:2])
         with pytest.raises(RecordsLost, match="the topic was deleted"):
-            steps(learner, lambda: False, 20)
+            steps(learner, lambda: False)
 
 
 @pytest.mark.usefixtures("often")
@@ -159,7 +164,7 @@ def test_the_predictions_topic_is_made_again_by_itself(stage: KafkaStage, tmp_pa
         stage.delete([stage.stream.topics.predictions])
         stage.append(range(10, 30))
         steps(learner, learned(learner, 30))
-        steps(learner, lambda: learner._outbox.delivered == learner._batch and learner._doubt is None, 60)
+        steps(learner, lambda: learner._work.outbox.delivered == learner._work.batch and learner._doubt is None, 60)
         finish(learner)
     assert stage.model() == oracle(tmp_path, range(30))
     assert predictions(stage).keys() >= {str(number) for number in range(10, 30)}
@@ -177,8 +182,7 @@ def test_records_deleted_before_a_running_learner_has_them(
     stage.append(range(20))
     with stage.learning(behind, accept_loss=accept) as learner:
         steps(learner, learned(learner, 20))
-        proxy.held = True
-        time.sleep(0.5)  # a fetch on its way ends after fetch.wait.max.ms, with nothing, and is held as well
+        proxy.hold()  # no fetch is at the broker, which would give it what is appended now
         stage.append(range(20, 50))
         for topic in stage.stream.topics[:2]:
             stage.drop_below(topic, 35)
@@ -188,7 +192,7 @@ def test_records_deleted_before_a_running_learner_has_them(
             finish(learner)
         else:
             with pytest.raises(RecordsLost, match=rf"{feedback}\[0\]: 15 records lost, offsets 20 to 34 are gone"):
-                steps(learner, lambda: False, 20)
+                steps(learner, lambda: False)
     if not accept:
         with stage.learning(accept_loss=True) as learner:
             steps(learner, learned(learner, 35))
@@ -225,15 +229,16 @@ def test_a_broker_that_is_away_is_waited_for(
     with stage.learning(batch_records=20, checkpoint_interval_s=0.3) as learner:
         steps(learner, learned(learner, 100))
         broker.kill() if how == "kill" else broker.freeze()
+        away_at = time.time()
         try:
             away_until = time.monotonic() + (2.0 if how == "kill" else 3.5)  # see SHORT
             steps(learner, lambda: status(stage)["state"] == "waiting" and time.monotonic() > away_until)
             assert "the log has not answered for" in status(stage)["detail"]
-            assert time.time() - status(stage)["at"] < 5
+            assert status(stage)["at"] > away_at
         finally:
             broker.start() if how == "kill" else broker.thaw()
         steps(learner, learned(learner, 500), 60)
-        assert stage.log.submit(stage.stream.topics.messages, [message(n) for n in range(500, 600)]).result(60)
+        assert stage.outside.submit(stage.stream.topics.messages, [message(n) for n in range(500, 600)]).result(120)
         steps(learner, lambda: learner.status("running").counts.messages_seen == 600, 60)
         steps(learner, lambda: status(stage)["state"] == "running", 90)  # its topics have leaders again
         stage.append(range(600, 610))
@@ -265,7 +270,7 @@ def test_sigterm_while_the_broker_is_away(
     def disturb() -> None:
         wait_until(lambda: status(stage)["counts"]["labels_learned"] == 300, 60, "it has learned")
         broker.freeze()
-        wait_until(lambda: status(stage)["state"] == "waiting", 30, "it says that it waits")
+        wait_until(lambda: status(stage)["state"] == "waiting", 60, "it says that it waits")
         found = read_status(stage.stream.data)
         assert found is not None
         assert found.alive
@@ -280,7 +285,7 @@ def test_sigterm_while_the_broker_is_away(
         finally:
             broker.thaw()
         disturbed.result()
-    assert sum(ended_in) < 10
+    assert sum(ended_in) < WITHIN_S
     assert stage.newest().manifest.counts.labels_learned == 0
     wait_until(lambda: answers(stage), 60, "the broker answers again")
     with stage.learning() as learner:
@@ -299,12 +304,12 @@ def test_a_learner_and_an_api_that_start_while_the_broker_is_away(
         return status(stage)["state"] == "waiting" and "check that the brokers run" in status(stage)["detail"]
 
     def stop() -> None:
-        wait_until(waiting, 30, "it says that it waits")
+        wait_until(waiting, 60, "it says that it waits")
         ended_in.append(-time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
 
     def mend(client: httpx.Client) -> None:
-        wait_until(waiting, 30, "it says that it waits")
+        wait_until(waiting, 60, "it says that it waits")
         answer = client.get("/readyz")
         assert answer.status_code == 503
         assert "the log" in answer.text or "kafka" in answer.text
@@ -318,14 +323,14 @@ def test_a_learner_and_an_api_that_start_while_the_broker_is_away(
             learn(stage.stream, settings)
             ended_in.append(time.monotonic())
             stopping.result()
-            assert sum(ended_in) < 10
+            assert sum(ended_in) < WITHIN_S
             assert status(stage)["state"] == "stopped"
             (stage.stream.data / "status.json").unlink()
             with api(stage.stream) as client:
                 mending = pool.submit(mend, client)
                 learn(stage.stream, settings, stop_at_end=True)
                 mending.result()
-                wait_until(lambda: client.get("/readyz").is_success, 30, "the API is ready")
+                wait_until(lambda: client.get("/readyz").is_success, 60, "the API is ready")
         finally:
             if not answers(stage):
                 broker.start()
@@ -337,17 +342,17 @@ def test_a_slow_broker(stage: KafkaStage, behind: Log, proxy: Proxy, tmp_path: P
     """Each answer takes a while: nothing fails, and no step stands still for a look at the log."""
     proxy.delay_s = 0.1
     stage.append(range(200))
-    longest = 0.0
+    meanwhile = 0
     with stage.learning(behind, batch_records=50) as learner:
         deadline = time.monotonic() + 60
-        while not learned(learner, 200)() and time.monotonic() < deadline:
-            start = time.monotonic()
+        while not (learned(learner, 200)() and learner._watch._number >= 2) and time.monotonic() < deadline:
+            look = learner._watch._asked
             learner.step(0.02)
-            longest = max(longest, time.monotonic() - start)
+            meanwhile += look is not None and learner._watch._asked is look
         looks = learner._watch._number
         finish(learner)
     assert looks >= 2
-    assert longest < 1.0  # a look takes eight pieces, one after another
+    assert meanwhile > looks, "steps that ended while a look was under way"
     check(stage, tmp_path, 200)
 
 
@@ -414,15 +419,23 @@ def test_what_is_on_its_way_when_the_producer_breaks_fails_for_now(
     """It may be written or not: that is said, and whoever sent it sends it again."""
     assert isinstance(behind, KafkaLog)
     topic = stage.stream.topics.messages
-    behind.append(topic, [message(0)])
+    wait_until(lambda: appends(behind, topic, 0), what="the broker takes records")
     proxy.held = True
     futures = [behind.submit(topic, [message(number)]) for number in range(1, 20)]
     break_producer(behind._producer)
     for future in futures:
         with pytest.raises(LogUnavailable):
-            future.result(20)
+            future.result(60)
     proxy.held = False
-    assert behind.append(topic, [message(20)])
+    wait_until(lambda: appends(behind, topic, 20), what="the broker takes records again")
+
+
+def appends(log: Log, topic: str, number: int) -> bool:
+    """Append a message; tell whether that was done before librdkafka gave up."""
+    try:
+        return bool(log.append(topic, [message(number)]))
+    except LogUnavailable:
+        return False
 
 
 # Gaps, and what is no record.
@@ -453,10 +466,10 @@ def test_gaps_of_transactions_and_tombstones(stage: KafkaStage, tmp_path: Path) 
         steps(learner, learned(learner, 25))
     with stage.learning(batch_records=7) as learner:  # replays over the gaps
         steps(learner, learned(learner, 40))
-        steps(learner, lambda: learner._merger.at_end)
+        steps(learner, lambda: learner._work.merger.at_end)
     highs = {topic: state.watermarks[0].high for topic, state in stage.log.describe([messages, feedback]).items()}
     with stage.learning() as learner:
-        steps(learner, lambda: learner._merger.at_end)
+        steps(learner, lambda: learner._work.merger.at_end)
         # All of it goes, and the log begins behind the last marker: no record is lost, and none is said to be.
         for topic, high in highs.items():
             stage.drop_below(topic, high)

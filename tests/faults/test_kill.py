@@ -33,7 +33,7 @@ from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.points import API_POINTS, POINTS, find
 from tests.faults.scene import times
 from tests.faults.tally import tally
-from tests.test_end_to_end import free_port
+from tests.ports import reserved
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_kill"
@@ -103,14 +103,15 @@ def test_the_api_and_the_learner_are_killed_while_labels_are_posted(
         base.mkdir()
         url = filled.log_url if name == "kafka" else f"sqlite:///{base / 'log.db'}"
         stream = filled.model_copy(update={"data": base / "data", "log": url, "prefix": f"{uuid4().hex}."})
-        done = _killed_live(Course(name, stream, {}, base), nursery, rng, LIVE[name] - kills)
+        with reserved() as port:
+            done = _killed_live(Course(name, stream, {}, base), nursery, rng, LIVE[name] - kills, port)
         tally(f"kill -9 of the API, the learner or both while labels are posted, {LOGS[name]}", COMMAND, done)
         kills += done
 
 
-def _killed_live(course: Course, nursery: Nursery, rng: random.Random, wanted: int) -> int:
+def _killed_live(course: Course, nursery: Nursery, rng: random.Random, wanted: int, port: int) -> int:
     """Kill while a teller posts some labels; compare at the end; return how often it was killed."""
-    stream, port, kills = course.at("live"), free_port(), 0
+    stream, kills = course.at("live"), 0
     names = ("--data", str(stream.data), "--log", stream.log_url, "--prefix", stream.prefix)
 
     def start(which: str) -> Child:

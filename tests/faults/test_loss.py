@@ -13,7 +13,7 @@ import pytest
 
 from learner import watch
 from learner.checkpoint import list_checkpoints
-from learner.loop import Learner
+from learner.ledger import Ledger
 from learner.losses import Loss, Losses
 from learner.status import read_status
 from stream.errors import LogError, RecordsLost
@@ -97,11 +97,11 @@ def test_a_crash_while_a_loss_is_accepted(stage: Stage, tmp_path: Path, monkeypa
     for topic in stage.stream.topics[:2]:
         stage.drop_below(topic, 15)
 
-    def crash(_: Learner) -> None:
+    def crash(*_: object) -> None:
         raise LogError("crashed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "_checkpoint", crash)
+        patch.setattr(Ledger, "_checkpoint", crash)
         with pytest.raises(LogError, match="crashed"), stage.learning(accept_loss=True):
             pass
     refused(stage, "15 records lost")
@@ -183,7 +183,7 @@ def test_partitions_added_while_it_runs(stage: Stage, tmp_path: Path) -> None:
     with stage.learning(batch_records=7) as learner:
         steps(learner, learned(learner, 20))
         stage.add_partitions(2)
-        steps(learner, lambda: TopicPartition(feedback, 1) in learner.positions, watch.LOOK_S + 5)
+        steps(learner, lambda: TopicPartition(feedback, 1) in learner.positions)
         stage.append(range(20, 40))
         steps(learner, learned(learner, 40))
         expected = learner.positions
@@ -271,7 +271,7 @@ class TestSqlite:
             steps(learner, learned(learner, 30))
             stage.truncate(stage.stream.topics.feedback, 25)
             with pytest.raises(RecordsLost, match=r"feedback\[0\]: 0 records lost, offsets 25 to 29 are gone; the mod"):
-                steps(learner, lambda: False, watch.LOOK_S + 5)
+                steps(learner, lambda: False)
 
     def test_a_file_deleted_beneath_it_ends_it(self, stage: SqliteStage, tmp_path: Path) -> None:
         """Labels would be acknowledged, and be gone with the file."""
@@ -282,7 +282,7 @@ class TestSqlite:
             with pytest.raises(LogError, match="deleted or replaced while it was open"):
                 stage.append(range(5, 6))
             with pytest.raises(LogError, match="deleted or replaced while it was open"):
-                steps(learner, lambda: False, watch.LOOK_S + 5)
+                steps(learner, lambda: False)
             (tmp_path / "moved.db").rename(tmp_path / "log.db")
         stage.append(range(5, 6))
 

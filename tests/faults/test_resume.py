@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from learner.checkpoint import FORMAT, list_checkpoints, load_newest
 from learner.journal import read_since
 from learner.loop import Learner
-from learner.models import build
+from learner.models import build_saved
 from learner.settings import LearnerSettings
 from stream.join import Join
 from stream.log import open_log
@@ -88,7 +88,7 @@ def test_golden_files_open(golden: Path) -> None:
     found = load_newest(golden / "checkpoints")
     assert found is not None
     assert found.manifest.batch == expected["checkpoint"]
-    classifier = build(found.manifest.config["classifier"], found.manifest.config)
+    classifier = build_saved(found.manifest.config)
     classifier.load_state(found.model, found.manifest.labels)
     scores = classifier.predict_proba_many(expected["texts"])
     np.testing.assert_allclose(scores, expected["scores"], atol=1e-6)

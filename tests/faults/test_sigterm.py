@@ -1,4 +1,5 @@
-"""SIGTERM: the batch is finished, a checkpoint written, exit code 0, all within ten seconds; at full speed, by default.
+"""SIGTERM: the batch is finished, a checkpoint written, exit code 0; at full speed, by default. In `make torture`, on a
+machine with nothing else to do, all within ten seconds.
 
 While the broker is away: test_kafka.py. While the disk is full: test_disk_faults.py.
 """
@@ -24,6 +25,8 @@ from tests.waiting import wait_until
 TIMES = times(20, 1)
 N_LABELS = 400_000 if TORTURE else 60_000
 CHUNK = 10_000
+WITHIN_S = 10 if TORTURE else 60
+TRIES = 5  # to find it at work: who looks may be held up until it is at the end
 
 
 def label(number: int) -> NewRecord:
@@ -32,14 +35,22 @@ def label(number: int) -> NewRecord:
     return NewRecord(feedback.message_id.encode(), encode(feedback))
 
 
-def test_at_full_speed(tmp_path: Path) -> None:
-    stream = StreamSettings(data=tmp_path / "data")
+def append(stream: StreamSettings, numbers: range) -> None:
+    """Append labels."""
     with contextlib.closing(open_log(stream)) as log:
         log.create_topics(stream.topics)
-        for first in range(0, N_LABELS, CHUNK):
+        for first in numbers[::CHUNK]:
             log.append(stream.topics.feedback, list(map(label, range(first, first + CHUNK))))
-    learned, slowest = 0, 0.0
-    for _ in range(TIMES):
+
+
+def test_at_full_speed(tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path / "data")
+    learned, slowest, appended, found_at_work = 0, 0.0, 0, 0
+    while found_at_work < TIMES:
+        if learned == appended:
+            assert appended < TRIES * N_LABELS, "it was at the end already, each time"
+            append(stream, range(appended, appended + N_LABELS))
+            appended += N_LABELS
         command = [sys.executable, "-m", "driftline", "learn", "--data", str(stream.data)]
         with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
 
@@ -50,7 +61,7 @@ def test_at_full_speed(tmp_path: Path) -> None:
             wait_until(goes_on, 60, "it is at full speed")
             started = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(WITHIN_S) == 0
             slowest = max(slowest, time.monotonic() - started)
         status = read_status(stream.data)
         assert status is not None
@@ -58,7 +69,7 @@ def test_at_full_speed(tmp_path: Path) -> None:
         manifest = load_checkpoint(list_checkpoints(stream.data / "checkpoints")[0]).manifest
         assert manifest.batch == status.batch
         learned = manifest.counts.labels_learned
-    assert learned < N_LABELS, "it was at the end already"
+        found_at_work += learned < appended
     tally(
         "SIGTERM at full speed, `blend`: a checkpoint and exit code 0 within 10 s",
         "make torture ONLY=test_sigterm",

@@ -41,7 +41,7 @@ def learn_into(golden: Path, stream: StreamSettings) -> None:
     learner.step()
     learner.step()
     learner.run(lambda: True)
-    classifier = learner._machine.classifier
+    classifier = learner._work.machine.classifier
     expected = {"texts": TEXTS, "scores": classifier.predict_proba_many(TEXTS).tolist()}
     batch = checkpoints.list_checkpoints(stream.data / "checkpoints")[0].name
     learner.step()

@@ -4,14 +4,12 @@ In this order: brokers that DRIFTLINE_TEST_KAFKA names, a container of apache/ka
 machine's Java (its jars resolved by Maven into jars/, once). Why the earlier ones were not to be had stands in NoKafka.
 """
 
-import contextlib
 import fcntl
 import gc
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,10 +20,12 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.ports import reserve
+
 IMAGE = "apache/kafka:4.1.1"
 HERE = Path(__file__).parent
 JARS = HERE / "jars"
-START_S = 90.0
+START_S = 180.0
 JAVA = 17
 
 # SASL is there for the tests of a wrong password, PROXIED for those that stand between a client and the broker.
@@ -79,7 +79,9 @@ class Broker:
         self._log = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._ports = dict(zip(("plain", "sasl", "behind", "proxy", "controller"), free_ports(5), strict=True))
+        # Held to the end: nobody else gets one while the node is down.
+        self._holders = {name: reserve() for name in ("plain", "sasl", "behind", "proxy", "controller")}
+        self._ports = {name: holder.getsockname()[1] for name, holder in self._holders.items()}
 
     @property
     def bootstrap(self) -> str:
@@ -131,6 +133,12 @@ class Broker:
         """End the node as a crash would."""
         self._end(signal.SIGKILL)
 
+    def remove(self) -> None:
+        """Stop the node for good."""
+        self.stop()
+        for holder in self._holders.values():
+            holder.close()
+
     def _end(self, by: signal.Signals) -> None:
         if self._process is None:
             return
@@ -166,7 +174,8 @@ class ContainerBroker:
 
         if reason := no_container():
             raise NoKafka(reason)
-        port, controller = *free_ports(1), 9093
+        self._holder, controller = reserve(), 9093
+        port = self._holder.getsockname()[1]
         self.bootstrap = f"127.0.0.1:{port}"
         settings = {
             "KAFKA_NODE_ID": 1,
@@ -221,7 +230,9 @@ class ContainerBroker:
     def remove(self) -> None:
         """Delete the container with its data."""
         if self._made:
+            self._made = False
             self._container.stop()
+        self._holder.close()
 
 
 def start_broker(directory: Path) -> Broker | ContainerBroker:
@@ -235,19 +246,21 @@ def start_broker(directory: Path) -> Broker | ContainerBroker:
     for kind in (ContainerBroker, Broker):
         try:
             broker = kind(directory)
+        except NoKafka as error:
+            reasons.append(str(error))
+            continue
+        try:
             broker.start()
             return broker
         except NoKafka as error:
+            broker.remove()
             reasons.append(str(error))
     raise NoKafka("; ".join(reasons))
 
 
 def end_broker(broker: Broker | ContainerBroker) -> None:
     """Stop a broker for good."""
-    if isinstance(broker, ContainerBroker):
-        broker.remove()
-    else:
-        broker.stop()
+    broker.remove()
 
 
 def wait_for_answer(bootstrap: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
@@ -332,12 +345,3 @@ def _resolved(wanted: bytes) -> Path:
         shutil.rmtree(JARS, ignore_errors=True)
         fresh.rename(JARS)
     return JARS
-
-
-def free_ports(n: int) -> list[int]:
-    """Return loopback ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -1,0 +1,101 @@
+"""What does a learner have in its hands between two batches?
+
+All that a recovery gives and a checkpoint holds: the model, how far it has read, what it has sent, what it knows of the
+log. A recovery makes it (recovery.py), the loop changes it (loop.py), the ledger writes it down (ledger.py).
+"""
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from learner.checkpoint import Manifest
+from learner.losses import Losses
+from learner.machine import Machine
+from learner.outbox import Outbox
+from learner.positions import Standing, Stock
+from learner.rebuilt import Rebuilt
+from learner.restore import describe, marks
+from learner.settings import Rules
+from stream.log import Reader, TopicPartition, TopicState, Watermarks
+from stream.merge import Merger
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A model, and where it stands. One thread, but for `lag`.
+
+    Attributes
+    ----------
+    readers : of the merger, to be closed with it
+    known : what the log was when it was looked at last; replaced whole
+    batch : the last one that was taken
+    losses : what was lost, and accepted
+    rebuilt : from what the model was built anew
+    """
+
+    machine: Machine
+    readers: Sequence[Reader]
+    merger: Merger
+    outbox: Outbox
+    known: Mapping[str, TopicState]
+    batch: int = 0
+    losses: Losses = field(default_factory=Losses)
+    rebuilt: Rebuilt | None = None
+
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset of each partition."""
+        return self.merger.positions
+
+    @property
+    def lag(self) -> int:
+        """How many records wait, as far as the last look at the log saw. Any thread."""
+        positions = self.positions
+        return sum(max(0, mark.high - positions[partition]) for partition, mark in marks(self.known).items())
+
+    def reached(self, until: Mapping[TopicPartition, Watermarks]) -> bool:
+        """Tell whether it has come to the end, or to these watermarks."""
+        positions = self.positions
+        return self.merger.at_end or all(positions[partition] >= mark.high for partition, mark in until.items())
+
+    def standing(self) -> Standing:
+        """Return what the log is to be compared with."""
+        positions = self.positions
+        ends = {partition: mark.high for partition, mark in marks(self.known).items()}
+        return Standing(positions, positions, ends, {topic: state.identity for topic, state in self.known.items()})
+
+    def see(self, log: Mapping[str, TopicState]) -> None:
+        """Take note of what the log is now."""
+        self.known = {topic: log[topic] for topic in self.known}
+
+    def obey(self, rules: Rules) -> None:
+        """Go by these rules from the next batch on."""
+        self.machine.obey(rules)
+        self.merger.obey(rules.max_clock_jump_ms)
+
+    def accept(self, stock: Stock) -> None:
+        """Take note, in this batch, of what is lost and of partitions that are new."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for loss in stock.losses:
+            self.losses.add(msgspec.structs.replace(loss, batch=self.batch, accepted_at=now))
+            _LOG.warning("accepted: %s", loss)
+        if stock.added:
+            _LOG.warning("partitions were added: %s", ", ".join(map(str, stock.added)))
+
+    def manifest(self, epoch: int) -> Manifest:
+        """Return the manifest of all this; what of it may change is copied."""
+        merger = self.merger
+        made = describe(self.machine, self.batch, epoch, merger.positions, merger.clocks, merger.clock, self.known)
+        made.losses, made.rebuilt = copy.deepcopy(self.losses), self.rebuilt
+        return made
+
+    def close(self) -> None:
+        """Read no more."""
+        for reader in self.readers:
+            reader.close()
