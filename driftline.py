@@ -7,6 +7,7 @@ Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot 
 over; 130 Ctrl-C.
 """
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -27,6 +28,7 @@ from cli.status import status
 from cli.terminal import print_error
 from cli.up import up
 from cli.verify import verify
+from stream import lines
 from stream.errors import DriftlineError
 from stream.flags import BadOptions
 
@@ -95,6 +97,8 @@ def options(
 ) -> None:
     """A text classifier that never stops learning."""
     del version
+    if os.environ.get("DRIFTLINE_LOG_FORMAT") == "json":
+        lines.begin("json")  # now, so that options that cannot be meant, and what nobody catches, are such lines too
 
 
 if __name__ == "__main__":

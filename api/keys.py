@@ -24,9 +24,9 @@ from typing import Final, NamedTuple
 from api.settings import ApiSettings
 from learner import durable
 from stream.errors import ConfigError
+from stream.lines import SECRET_PREFIX
 from stream.settings import StreamSettings
 
-PREFIX: Final = "dlk_"
 SECRET_BYTES: Final = 32
 MAX_KEYS: Final = 10_000
 MAX_SENT_BYTES: Final = 256  # what is longer is no key, and not hashed
@@ -65,7 +65,7 @@ def new_key(name: str, role: Role) -> tuple[str, Key]:
     """Return a secret, and what is kept of it. Raises ConfigError for a name that is none."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"key name {name!r}: it must be 1 to 64 letters, digits or any of . _ - @ : +")
-    secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    secret = SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     return secret, Key(digest(secret.encode()), role, name)
 
 

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Final
 
 from api.board import Board, make_board
-from api.logs import to_stderr
 from api.preload import MODEL
 from api.server import SIGNALS, STOP_S, Started, run, url_of
 from api.settings import ApiSettings
 from learner.settings import DEFAULT_MODEL
 from learner.status import read_status
+from stream import lines
 from stream.errors import ConfigError, StateError
 from stream.settings import StreamSettings
 
@@ -162,17 +162,18 @@ def _work(
     """Be a worker. A signal to all processes of a terminal is for the one above to hear: it closes the pipe."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    to_stderr()
+    lines.begin(stream.log_format)
 
     def ready(started: Started) -> None:
         pipe.send(True)
         threading.Thread(target=_stop_with, args=(pipe, started.stop), daemon=True).start()
 
-    try:
-        run(stream, settings, listeners, board=Board(board, number, settings.workers), on_ready=ready, hears=False)
-    except ConfigError as error:
-        with contextlib.suppress(OSError):
-            pipe.send(str(error))
+    with lines.ending_said():
+        try:
+            run(stream, settings, listeners, board=Board(board, number, settings.workers), on_ready=ready, hears=False)
+        except ConfigError as error:
+            with contextlib.suppress(OSError):
+                pipe.send(str(error))
 
 
 def _stop_with(pipe: Connection, stop: Callable[[], None]) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cli.terminal import bars, log_to_terminal, terminal
+from cli.terminal import bars, terminal
+from stream import lines
 from stream.errors import ConfigError
 from stream.flags import with_settings
 from stream.settings import StreamSettings
@@ -67,12 +68,13 @@ def rebuild(
     time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
     itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
     """
+    from learner.background import in_background
     from learner.rebuild import stage
     from learner.service import take_over
 
     left_out, console = _left_out(until, exclude or []), terminal()
-    log_to_terminal(logging.ERROR)
-    with log_to_read(stream) as log:
+    lines.begin(stream.log_format or "text", logging.ERROR)
+    with in_background(), log_to_read(stream) as log:
         with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
             rebuilt = stage(
                 stream.data,

@@ -1,11 +1,13 @@
 """How does the API run alone? `driftline serve`, and what is shown once it is there."""
 
 import json
+import logging
 
 from rich.markup import escape
 
 from api.settings import ApiSettings
 from cli.terminal import terminal
+from stream import lines
 from stream.flags import with_settings
 from stream.settings import StreamSettings
 
@@ -13,15 +15,18 @@ from stream.settings import StreamSettings
 @with_settings
 def serve(stream: StreamSettings, api: ApiSettings) -> None:
     """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
-    from api.logs import to_stderr as log_to_stderr
     from api.server import serve as serve_api
 
-    log_to_stderr()
+    lines.begin(stream.log_format)
     serve_api(stream, api, on_ready=lambda started: print_banner(started.url, stream))
 
 
 def print_banner(url: str, stream: StreamSettings) -> None:
-    """Show where the API is, and what to do first."""
+    """Show where the API is, and what to do first; a machine only needs the address."""
+    if stream.log_format == "json":
+        fields = {"url": url, "log": stream.log_url, "data": stream.data.resolve()}
+        logging.getLogger("driftline").info("Driftline is up at %s", url, extra={"fields": fields})
+        return
     url = url.replace("0.0.0.0", "localhost")
     post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})

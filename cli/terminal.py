@@ -1,10 +1,15 @@
-"""How do the commands speak to the terminal? Results to standard output; errors, bars and hints to standard error."""
+"""How do the commands speak to the terminal? Results to standard output; errors, bars and hints to standard error.
+
+Where a process says what it has to say as JSON (stream/lines.py), an error is such a line, and there are no bars.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+
+from stream import lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,17 +23,14 @@ def terminal(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def print_error(*lines: str) -> None:
+def print_error(*errors: str) -> None:
     """Print what went wrong, in red, on standard error."""
     console = terminal(stderr=True)
-    for line in lines:
-        console.print(f"driftline: {line}", style="red", markup=False)
-
-
-def log_to_terminal(level: int = logging.WARNING) -> None:
-    """Show what the parts log from a level on, one line each, on standard error."""
-    logging.basicConfig(level=level, format="driftline: %(message)s")
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # a line at each attempt; what matters is said once
+    for error in errors:
+        if lines.as_json():
+            logging.getLogger("driftline").error("%s", error)
+        else:
+            console.print(f"driftline: {error}", style="red", markup=False)
 
 
 @contextmanager
@@ -40,8 +42,9 @@ def bars(*what: str) -> Iterator[list[Callable[[int, int], None]]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = terminal(stderr=True)
+    shown = console.is_terminal and not lines.as_json()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         tasks = [bar.add_task(each, total=None, visible=False) for each in what]
         yield [partial(_move, bar, task) for task in tasks]
 

@@ -1,5 +1,6 @@
 """How does everything start on one machine? `driftline up`: the log, a learner, the API and, with --demo, a stream."""
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from cli.learn import run_process
 from cli.serve import print_banner
 from cli.terminal import print_error, terminal
 from learner.settings import LearnerSettings
+from stream import lines
 from stream.errors import DriftlineError
 from stream.flags import with_settings
 from stream.settings import StreamSettings
@@ -33,15 +35,14 @@ def up(
     """
     import multiprocessing.connection
 
-    from api.logs import to_stderr as log_to_stderr
     from api.server import Started
     from api.server import serve as serve_api
     from learner.foreign import check_allowed
 
+    lines.begin(stream.log_format)
     if demo:
         stream, learner = _of_demo(stream, learner)
     check_allowed(learner.model or "", stream.allow_pickle)
-    log_to_stderr()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_process, args=(stream, learner), name="driftline-learner")
     process.start()
@@ -70,7 +71,11 @@ def up(
             process.join(1.0)
     if process.exitcode:
         raise DriftlineError(f"the learner ended with exit code {process.exitcode}; the lines above say why")
-    terminal().print(f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there.")
+    stopped = f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there."
+    if stream.log_format == "json":
+        logging.getLogger("driftline").info("%s", stopped)
+    else:
+        terminal().print(stopped)
 
 
 def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSettings, LearnerSettings]:

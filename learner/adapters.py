@@ -112,6 +112,14 @@ def make_adapter(
     return kind(library, path, settings, {key: parse(key, value) for key, value in arguments.items()}, allow_pickle)
 
 
+def warm_up() -> None:
+    """Compile what a foreign model's texts are hashed and noted with, or load it compiled."""
+    found, _ = features(["a"], TextSettings())
+    sketch = new_sketch(1)
+    is_due(sketch)
+    note(found, len(found), sketch)
+
+
 class Adapter(Classifier):
     """A foreign model. Not thread-safe."""
 

@@ -37,6 +37,7 @@ from stream.log import TopicPartition
 from stream.quota import Quotas
 
 FORMAT: Final = 2
+REVISION: Final = 1  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
@@ -113,6 +114,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
     clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
     quotas: Quotas = msgspec.field(default_factory=Quotas)
+    revision: int = 0  # REVISION of the version that wrote it, where that wrote it down
 
 
 class Checkpoint(msgspec.Struct):

@@ -140,6 +140,8 @@ def warm_up(name: str) -> None:
     notice = Timer(1.5, _LOG.warning, ["compiling the kernels of %s, once: this takes up to a minute", name])
     notice.start()
     try:
-        entry.make(entry.settings(max_labels=2, bits=8)).learn_one("", "")
+        classifier = entry.make(entry.settings(max_labels=2, bits=8))
+        classifier.learn_one("", "")
+        classifier.explain_one("a")
     finally:
         notice.cancel()

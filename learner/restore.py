@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
+from learner.checkpoint import REVISION, Checkpoint, Manifest, by_partition, by_topic
 from learner.machine import Machine
 from learner.models import build_saved, warm_up
 from stream.clock import Clock
@@ -68,6 +68,7 @@ def describe(
         ahead=by_topic({partition: clock[1:] for partition, clock in clocks.items() if clock.votes}),
         clock=clock,
         quotas=machine.quotas.copy(),
+        revision=REVISION,
     )
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 from learner import staged
+from learner.background import in_background
 from learner.health import Health
 from learner.lock import Lock
 from learner.loop import Learner
@@ -56,7 +57,7 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
-    with _Signals() as signals, _disk_errors_explained(stream), ExitStack() as opened:
+    with _Signals() as signals, in_background(), _disk_errors_explained(stream), ExitStack() as opened:
         try:
             with signals.ending_at_once():
                 log, learner = _start(stream, settings, signals.stopped, on_replay, opened)

@@ -169,10 +169,12 @@ class Model:
             row = self._single(text)
             if self._reader.unchanged(half, sequence):
                 return self._info, row
-        info, scores = self.predict_proba_many([text])
-        if self._single is None and self._loaded is not None:
-            self._single = Single(self._classifier)
-        return info, scores[0].tolist()
+        return self._ask(lambda classifier: self._score_one(classifier, text))
+
+    def _score_one(self, classifier: Classifier, text: str) -> list[float]:
+        if self._single is None:
+            self._single = Single(classifier)
+        return self._single(text)
 
     def predict_proba_many(self, texts: Sequence[str]) -> tuple[SnapshotInfo, Scores]:
         """Return the scores of texts, all by one version of the model, and which. See `_ask`."""
@@ -227,6 +229,7 @@ class Model:
         try:
             return self._info, question(self._classifier)
         finally:  # the copies go
+            self._single = None
             shared = {name: arrays[name] for name in self._classifier.tables}
             self._classifier.load_state(copies | shared | self._steps, self._info.labels)
 

@@ -130,7 +130,8 @@ def kernel_inputs(
     buffers: Buffers,
 ) -> tuple[Any, ...]:
     """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
-    ready = cut(Texts.of(texts), settings.max_chars, settings.tail_chars)
+    most = None if settings.tail_chars else settings.max_chars  # what is beyond need not be encoded then
+    ready = cut(Texts.of(texts, most), settings.max_chars, settings.tail_chars)
     return (
         ready.codes,
         ready.starts,
@@ -458,8 +459,11 @@ def hash_ngrams(spread, n_spread, wanted, longest, room, n, out, work):  # type:
             n_lengths += (wanted >> length) & 1
         place = np.uint64(n)
         for i in range(size):
-            for which in range(n_lengths):
-                out[place + np.uint64(which)] = grams[which, i]
+            if n_lengths == 3:  # the usual number: without a loop
+                out[place], out[place + ONE], out[place + TWO] = grams[0, i], grams[1, i], grams[2, i]
+            else:
+                for which in range(n_lengths):
+                    out[place + np.uint64(which)] = grams[which, i]
             place += np.uint64(lengths[i])
         n = min(np.int64(place), room)
         if n == room:
@@ -483,6 +487,62 @@ def drop_repeats(out, begin, end, n, size, distinct):  # type: ignore[no-untyped
         out[to] = feature
         to += np.uint64(held == 0)
     return np.int64(to)
+
+
+@kernel
+def are_same_tokens(folded, at, other, length):  # type: ignore[no-untyped-def]
+    """Return whether two tokens of as many bytes are the same."""
+    for done in range(0, length, 8):
+        kept = EVERY >> (EIGHT * (BYTE - np.uint64(min(length - done, 8))))
+        if (eight_bytes(folded, at + done) ^ eight_bytes(folded, other + done)) & kept != np.uint64(0):
+            return False
+    return True
+
+
+@kernel
+def drop_tokens(out, n, folded, begins, ends, size, distinct):  # type: ignore[no-untyped-def]
+    """Do what `drop_repeats` does for the hashes of n tokens, and drop the places of the tokens that are repeats.
+
+    What has the hash of an earlier token, but is another one, stays: its n-grams are its own.
+
+    Returns
+    -------
+    n_hashes, n_tokens : how many there are of each then
+    """
+    to, fresh = np.uint64(0), np.uint64(0)
+    mask = np.uint32(size - 1)
+    first = distinct[size : 2 * size]  # where a feature's token is
+    for i in range(n):
+        feature = max(out[i], np.uint32(1))
+        place = feature & mask
+        held = distinct[place]
+        while (held != 0) & (held != feature):
+            place = (place + np.uint32(1)) & mask
+            held = distinct[place]
+        begin, end = begins[i], ends[i]
+        is_new = held == 0
+        if not is_new:
+            earlier = first[place]
+            length = end - begin
+            if ends[earlier] - begins[earlier] == length and are_same_tokens(folded, begin, begins[earlier], length):
+                continue
+        else:
+            distinct[place] = feature
+            first[place] = fresh
+            out[to] = feature
+            to += ONE
+        begins[fresh], ends[fresh] = begin, end
+        fresh += ONE
+    return np.int64(to), np.int64(fresh)
+
+
+@kernel
+def table_size(n):  # type: ignore[no-untyped-def]
+    """Return how many places a table of n features has."""
+    size = FEW
+    while size < (8 if n < MANY else 2) * n:
+        size *= 2
+    return size
 
 
 @kernel
@@ -526,7 +586,8 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
     1. Tokens of the first max_chars characters. A word is a run of word characters, a symbol's token the run of it up
        to MAX_RUN; an unspaced script's character is a token.
     2. Pairs of adjacent tokens.
-    3. Character n-grams of what is between two BOUNDARIES, these included.
+    3. Character n-grams of what is between two BOUNDARIES, these included. Of ASCII that is one token, and a token that
+       was there before has none that are new: it is left out, but where that might change at which feature it ends.
     4. Repeats are dropped: how often a word stands in a text says little about its label, and in long texts it drowns
        the rest (on whole e-mails, repeats kept made three times the errors).
 
@@ -552,19 +613,28 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     # 3
     n = n_plain
+    work = (hashes, grams, alive, lengths)
+    if longest > 0 and is_plain:
+        n_most = n_plain + n_words + grams.shape[0] * size  # of two characters a token has one more than characters
+        places = table_size(n_most)
+        if FEW <= n_most <= room and 2 * places <= distinct.shape[0]:
+            distinct[:places] = 0
+            n_words_end, n_fresh = drop_tokens(out, n_words, folded, begins, ends, places, distinct)
+            n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, places, distinct)
+            n_spread = spread_ascii(folded, begins, ends, n_fresh, spread)
+            n = hash_ngrams(spread, n_spread, wanted, longest, room, n_plain_end, out, work)
+            return n_words_end, n_plain_end, drop_repeats(out, n_plain_end, n, n_plain_end, places, distinct)
     if longest > 0 and n < room:
         if is_plain:
             n_spread = spread_ascii(folded, begins, ends, n_tokens, spread)
         else:
             n_spread = spread_tokens(smalls, keys, end, spread)
-        n = hash_ngrams(spread, n_spread, wanted, longest, room, n, out, (hashes, grams, alive, lengths))
+        n = hash_ngrams(spread, n_spread, wanted, longest, room, n, out, work)
 
     # 4
     if n < FEW:
         return drop_few(out, n_words, n_plain, n)
-    size = FEW
-    while size < (8 if n < MANY else 2) * n:
-        size *= 2
+    size = table_size(n)
     distinct[:size] = 0
     n_words_end = drop_repeats(out, 0, n_words, 0, size, distinct)
     n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, size, distinct)

@@ -132,13 +132,23 @@ class TreeSettings(TextSettings):
         return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
 
 
+def zeros(shape: int | tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return zeros that have their memory: with np.zeros each page is found and cleared when it is first written to.
+
+    That took a third of the time of the first thousands of texts, and the promised memory might not have been there.
+    """
+    array = np.empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
 def new_memory(settings: TreeSettings) -> Memory:
     """Return a tree of one open leaf, and shared models that know nothing."""
     n_labels, n_blocks = settings.max_labels, settings.n_blocks
     n_nodes = NODES_PER_BLOCK * n_blocks
     memory = Memory(
-        slots=np.zeros((1 << settings.bits, 2), np.float32),
-        frequencies=np.zeros(1 << (settings.bits - 1), np.float32),
+        slots=zeros((1 << settings.bits, 2), np.float32),
+        frequencies=zeros(1 << (settings.bits - 1), np.float32),
         totals=np.zeros((n_labels, 2), np.float64),
         known=np.zeros(n_labels, np.uint8),
         counters=np.zeros(N_COUNTERS, np.int64),
@@ -146,9 +156,9 @@ def new_memory(settings: TreeSettings) -> Memory:
         links=np.zeros((n_nodes, N_LINKS), np.int32),
         features=np.zeros(n_nodes, np.uint32),
         values=np.zeros((n_nodes, N_VALUES), np.float64),
-        keys=np.zeros((n_blocks, BLOCK_SIZE), np.uint64),
-        entries=np.zeros((n_blocks, BLOCK_SIZE, 3), np.float32),
-        leaf_totals=np.zeros((n_blocks, n_labels, 2), np.float32),
+        keys=zeros((n_blocks, BLOCK_SIZE), np.uint64),
+        entries=zeros((n_blocks, BLOCK_SIZE, 3), np.float32),
+        leaf_totals=zeros((n_blocks, n_labels, 2), np.float32),
         owners=np.zeros(n_blocks, np.int32),
     )
     memory.links[0, BLOCK] = memory.links[0, USED] = memory.owners[0] = 1
@@ -161,9 +171,10 @@ def new_work(settings: TreeSettings) -> Work:
     """Return what the kernel works with."""
     return Work(
         rows=np.zeros((N_ROWS, settings.max_labels), np.float32),
-        bases=np.zeros(settings.max_features + 1, np.int64),
+        features=np.zeros((2, settings.max_features), np.uint32),
+        bases=np.zeros(settings.max_features + 1, np.uint32),
         planes=np.zeros((3, settings.max_features + 1 + LANES), np.float32),
-        tokens=np.zeros(settings.max_features, np.int64),
+        tokens=np.zeros(settings.max_features, np.uint32),
         products=np.zeros(settings.max_labels, np.float64),
         found=np.zeros(2 * BLOCK_SIZE, np.uint32),
         sums=np.zeros((2 * BLOCK_SIZE, 3), np.float64),
@@ -185,6 +196,7 @@ class Tree(Compiled):
         self._memory = new_memory(settings)
         self._work = new_work(settings)
         self._sketch = new_sketch((1 << settings.bits) - 2 * settings.max_labels)
+        self._sketch.places.fill(0)  # see `zeros`
         self._buffers = text_buffers(settings)
         self._options = Options(
             rate=np.float32(settings.rate),

@@ -52,6 +52,7 @@ LOCAL_WORDS: Final = 512  # of a text, that leaves look at: of whole e-mails the
 MIN_DUELS: Final = 100.0
 MAX_DUELS: Final = 3000.0  # undecided until then: no better
 DUEL_DELTA: Final = 0.01
+ASKED_FOR: Final = 2048  # features
 
 
 @inlined
@@ -81,6 +82,25 @@ def challenged(memory, words, n_local):  # type: ignore[no-untyped-def]
             return -1
         node = next_node(memory, words, n_local, node)
     return node
+
+
+@kernel
+def ask_for_next(memory, sketch, features, n_tokens, n):  # type: ignore[no-untyped-def]
+    """Let what a text's features are scored and learned by come from the memory while something else is done."""
+    flat = memory.slots.reshape(-1)
+    max_labels = memory.known.shape[0]
+    span = np.uint64(memory.slots.shape[0] - 2 * max_labels)
+    token_span = np.uint64(memory.frequencies.shape[0] - max_labels)
+    n_places = np.uint64(sketch.places.shape[0])
+    last = 2 * max(memory.counters[N_LABELS], 1) - 1
+    for i in range(min(n, ASKED_FOR)):
+        feature = np.uint64(features[i])
+        at = np.int64(feature * span >> HALF) * 2
+        prefetch(flat, at)
+        prefetch(flat, at + last)
+        prefetch(sketch.places, np.int64(feature * n_places >> HALF))
+    for i in range(min(n_tokens, ASKED_FOR)):
+        prefetch(memory.frequencies, np.int64(np.uint64(features[i]) * token_span >> HALF))
 
 
 @kernel
@@ -131,16 +151,26 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     max_labels = known.shape[0]
     span = np.uint64(slots.shape[0] - 2 * max_labels)
     token_span = np.uint64(memory.frequencies.shape[0] - max_labels)
-    features = buffers[0]
     two = buffers[1].view(np.float32)  # it is free once a text is hashed
-    for text in range(targets.shape[0]):
+    n_texts = targets.shape[0]
+    next_words, next_tokens, next_n = 0, 0, 0
+    for turn in range(n_texts + 1):
         # 1
-        n_words, n_tokens, n = hash_text(codes, starts[text], starts[text + 1], table, text_arguments, buffers)
+        n_words, n_tokens, n = next_words, next_tokens, next_n
+        if turn < n_texts:
+            next_words, next_tokens, next_n = hash_text(
+                codes, starts[turn], starts[turn + 1], table, text_arguments, buffers
+            )
+            copy(buffers[0][:next_n], work.features[turn & 1])
+            ask_for_next(memory, sketch, work.features[turn & 1], next_tokens, next_n)
+        if turn == 0:
+            continue
+        text = turn - 1
+        features = work.features[text & 1]
         for i in range(n):
-            work.bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
+            work.bases[i + 1] = np.uint32((np.uint64(features[i]) * span) >> HALF)
         for i in range(n_tokens):
-            work.tokens[i] = np.int64((np.uint64(features[i]) * token_span) >> HALF)
-            prefetch(memory.frequencies, work.tokens[i])
+            work.tokens[i] = np.uint32((np.uint64(features[i]) * token_span) >> HALF)
         work.bases[0] = slots.shape[0] - max_labels
         n_plain = n_tokens + 1
         n += 1

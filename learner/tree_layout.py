@@ -55,9 +55,10 @@ class Work(NamedTuple):
     """What is overwritten by every text."""
 
     rows: NDArray[np.float32]  # [N_ROWS, max_labels] probabilities of each predictor, from SCORES on their scores
-    bases: NDArray[np.int64]  # [max_features + 1] of the linear model
+    features: NDArray[np.uint32]  # [2, max_features] of a text, and of the next
+    bases: NDArray[np.uint32]  # [max_features + 1] of the linear model
     planes: NDArray[np.float32]  # [3, max_features + 1 + LANES] values, and what learn_label works with
-    tokens: NDArray[np.int64]  # [max_features] bases of naive Bayes
+    tokens: NDArray[np.uint32]  # [max_features] bases of naive Bayes
     products: NDArray[np.float64]  # [max_labels]
     found: NDArray[np.uint32]  # [2 * block_size] features of a block
     sums: NDArray[np.float64]  # [2 * block_size, 3] count, impurity where present, and where absent

@@ -69,6 +69,7 @@ MAX_UNIT: Final = 1e6  # then all counts are divided by it
 FORGOTTEN: Final = np.float32(1e-3)  # of an example
 MAX_MIX_GRADIENT: Final = 2.0
 MAX_MIX: Final = 4.0  # no weight runs away
+FACTORS: Final = 8  # counts multiplied before a logarithm is taken
 MOST_AT_ONCE: Final = 1024  # features whose rows hardly ever overlap
 
 
@@ -76,7 +77,7 @@ MOST_AT_ONCE: Final = 1024  # features whose rows hardly ever overlap
 def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
     """Write the shared naive Bayes scores, in natural logarithms: prior, then n tokens.
 
-    Counts are multiplied, and the logarithm taken of eight at a time: it would be most of the time.
+    Counts are multiplied, and the logarithm taken of FACTORS at a time: it would be most of the time.
     """
     out, products, frequencies = work.rows[RAW_BAYES], work.products, memory.frequencies
     alpha = ALPHA * memory.unit[0]
@@ -89,12 +90,22 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
         if memory.known[label]:
             share = memory.totals[label, EXAMPLES] / examples
             out[label] = math.log(share) - n * math.log(memory.totals[label, TOKENS] + smoothing)
+    if n_labels == 2:  # the same products in registers
+        for begin in range(0, n, FACTORS):
+            one, other = 1.0, 1.0
+            for i in range(begin, min(begin + FACTORS, n)):
+                row = frequencies[work.tokens[i] : work.tokens[i] + 2]
+                one *= row[0] + alpha
+                other *= row[1] + alpha
+            out[0] += math.log(one)
+            out[1] += math.log(other)
+        return
     products[:n_labels] = 1
     for i in range(n):
         base = work.tokens[i]
         for label in range(n_labels):
             products[label] *= frequencies[base + label] + alpha
-        if i & 7 == 7 or i == n - 1:
+        if (i + 1) % FACTORS == 0 or i == n - 1:
             for label in range(n_labels):
                 out[label] += math.log(products[label])
                 products[label] = 1
@@ -104,11 +115,19 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
 def mix(rows, inputs, weights, known, n_labels, predictor):  # type: ignore[no-untyped-def]
     """Write the scores and probabilities of a mixture: the weighted sum of scores (logistic mixing, as in PAQ)."""
     mixed = rows[SCORES + predictor]
-    mixed[:n_labels] = 0
-    for i, row in enumerate(inputs):
-        weight = np.float32(weights[i])
-        for label in range(n_labels):
-            mixed[label] += weight * rows[row, label]
+    if n_labels == 2:  # the same sums in registers
+        first, second = np.float32(0), np.float32(0)
+        for i, row in enumerate(inputs):
+            weight = np.float32(weights[i])
+            first += weight * rows[row, 0]
+            second += weight * rows[row, 1]
+        mixed[0], mixed[1] = first, second
+    else:
+        mixed[:n_labels] = 0
+        for i, row in enumerate(inputs):
+            weight = np.float32(weights[i])
+            for label in range(n_labels):
+                mixed[label] += weight * rows[row, label]
     softmax(mixed, known, n_labels, rows[predictor])
 
 

@@ -7,7 +7,8 @@ later one with the same SHA-256. Only reads, and takes no lock, so it works besi
     2. leave out what was lost by then, as the recovery that accepted that did (learner/positions.py)
     3. see that the log has all the rest; what it dropped since, no replay can give
     4. replay
-    5. compare, file by file, and name the arrays that differ
+    5. compare, file by file, and name the arrays that differ; what an older version did not hold or count yet is told
+       apart: the replay has it, the checkpoint cannot
 
 What keeps a state from being proved is told apart from a state that is proved to be another one.
 """
@@ -17,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from learner import checkpoint as checkpoints
@@ -36,6 +38,7 @@ from stream.merge import Merger, Span
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
 REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
+COUNTED: Final = ("counts", "join_counts")
 _ANEW: Final = "the model was built anew between them, and so it was here"
 Progress = Callable[[int, int], None]  # batches replayed, of how many
 
@@ -114,10 +117,11 @@ def verify(
         return Verdict(earlier, later, "unknown", [str(error)])
     except OffsetsLost as error:
         return Verdict(earlier, later, "unknown", [f"while it was being read: {error}"])
-    details = list(_differences(machine, clocks, last))  # 5
-    if not details and start.batch > earlier:
-        return Verdict(earlier, later, "same", [_ANEW], len(todo), records)
-    return Verdict(earlier, later, "differs" if details else "same", details, len(todo), records)
+    differences, unheld = _differences(machine, clocks, last)  # 5
+    details = differences + [_ANEW] * (start.batch > earlier and not differences)
+    if unheld:
+        details.append(f"checkpoint {later} is of an older version, which did not have {', '.join(unheld)}")
+    return Verdict(earlier, later, "differs" if differences else "same", details, len(todo), records)
 
 
 def _load(root: Path, batch: int) -> _Loaded:
@@ -258,35 +262,53 @@ def _check_shortfall(found: Sequence[Loss], accepted: Sequence[Loss]) -> None:
             raise Unverifiable(f"the log no longer has all that the replay needs: {loss}")
 
 
-def _differences(machine: Machine, clocks: Mapping[TopicPartition, Clock], last: _Loaded) -> Iterator[str]:
-    """Say what of the replayed state is not as in the checkpoint."""
+def _differences(
+    machine: Machine, clocks: Mapping[TopicPartition, Clock], last: _Loaded
+) -> tuple[list[str], list[str]]:
+    """Say what of the replayed state is not as in the checkpoint, and what the version that wrote it did not have."""
     manifest = last.checkpoint.manifest
+    older = manifest.revision < checkpoints.REVISION
+    found: list[str] = []
+    unheld: list[str] = []
     replayed = copied(machine, describe(machine, manifest.batch, manifest.epoch, {}, clocks, Clock(), {}))
     for name, parts in checkpoints.state_files(replayed).items():
         if checkpoints.sha256(parts) != last.sums.get(name):
-            yield f"{name}{_arrays(name, replayed, last.checkpoint)}"
-    yield from (
-        f"manifest.json: {field}" for field in REPLAYED if getattr(replayed.manifest, field) != getattr(manifest, field)
-    )
+            differ, lacks = _arrays(name, replayed, last.checkpoint)
+            only_lacks = older and lacks and not differ
+            (unheld if only_lacks else found).append(f"{name}{': ' * bool(differ or lacks)}{', '.join(differ + lacks)}")
+    for field in REPLAYED:
+        ours, theirs = getattr(replayed.manifest, field), getattr(manifest, field)
+        if ours != theirs:
+            only_lacks = older and field in COUNTED and _only_lacks(theirs, ours)
+            (unheld if only_lacks else found).append(f"manifest.json: {field}")
     if any(clocks.get(partition, Clock()) != clock for partition, clock in clocks_of(manifest).items()):
-        yield "manifest.json: clocks"
+        found.append("manifest.json: clocks")
+    return found, unheld
 
 
-def _arrays(name: str, replayed: Checkpoint, held: Checkpoint) -> str:
-    """Name the arrays of a file that differ, and in how many elements."""
+def _only_lacks(held: msgspec.Struct, replayed: msgspec.Struct) -> bool:
+    """Tell whether all that differs between two counts is nothing in the one that is held."""
+    names = held.__struct_fields__
+    return not any(getattr(held, name) for name in names if getattr(held, name) != getattr(replayed, name))
+
+
+def _arrays(name: str, replayed: Checkpoint, held: Checkpoint) -> tuple[list[str], list[str]]:
+    """Name the arrays of a file that differ, and in how many elements; and those that are not held at all."""
     kind = name.removesuffix(".safetensors")
     if kind == name:
-        return ""
+        return [], []
     ours: State = getattr(replayed, kind)
     theirs: State = getattr(held, kind)
-    found = []
+    found, lacks = [], []
     for array in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(array), theirs.get(array)
-        if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+        if other is None:
+            lacks.append(f"{array} (missing)")
+        elif one is None or one.shape != other.shape or one.dtype != other.dtype:
             found.append(f"{array} (another layout)")
         elif n := int(np.count_nonzero(_bytes(one) != _bytes(other))):
             found.append(f"{array} ({n:,} of {one.nbytes:,} bytes)")
-    return f": {', '.join(found)}"
+    return found, lacks
 
 
 def _bytes(array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":

@@ -18,11 +18,13 @@ def warm_up() -> None:
 
 
 def warm_up_all() -> None:
-    """Compile every kernel that there is, of each log and model."""
+    """Compile every kernel that there is, of each log and model, own or foreign (tests/test_warm.py)."""
+    from learner import adapters  # noqa: PLC0415  (only where a foreign model is used)
     from stream import librdkafka  # noqa: PLC0415  (each log loads only its own library)
 
     warm_up()
     librdkafka.warm_up()
+    adapters.warm_up()
     look_up(np.zeros(1, np.uint64), np.zeros((1, 3), np.float32), np.zeros(1, np.uint32), 1)
     for name in models.REGISTRY:
         models.warm_up(name)

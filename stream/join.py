@@ -465,5 +465,6 @@ def warm_up() -> None:
     recall(join.store.rows, join.store.now, join.store.scores, steps.rows, np.zeros((2, 1), np.float32))
     join.make_room(1 << 16, 0, 0)
     join.messages["m"].set_label("a")
+    join.windows[0].add_message(Message("by the rules in Python", ""), 0, 4)
     join.evict_messages(0)
     join.load_state(join.counts, join.state())

@@ -5,7 +5,7 @@ variable and an entry of driftline.toml.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic_settings import (
@@ -68,6 +68,12 @@ class StreamSettings(Settings):
         False,
         description="Take models of other libraries (river:, sklearn:, multiflow:, class:), whose state is a Python "
         "pickle. Opening a pickle runs whatever code is in it: only where nobody else can write to the data directory.",
+    )
+
+    log_format: Literal["json", "text"] | None = Field(
+        None,
+        description="What up, learn and serve say while they run: one line of JSON an event, or text. Default: text on "
+        "a terminal, else JSON.",
     )
 
     @property

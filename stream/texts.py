@@ -33,22 +33,25 @@ class Texts(Sequence[str]):
         self.codes, self.starts = codes, starts
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "Texts":
-        """Return texts as they are, or encode strings.
+    def of(cls, texts: Sequence[str], max_chars: int | None = None) -> "Texts":
+        """Return texts as they are, or encode strings: the first `max_chars` characters of each, where that is given.
 
         Half of a surrogate pair, which JSON can spell and UTF-8 refuses, gets the three bytes that it would have.
         """
         if isinstance(texts, Texts):
             return texts
-        joined = "".join((*texts, "\0" * PADDING))
-        if joined.isascii():
-            parts: Sequence[str] | Sequence[bytes] = texts
-            codes = joined.encode()
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        if max_chars is not None and len(texts) and sizes.max() > max_chars:
+            texts = [text[:max_chars] for text in texts]
+            np.minimum(sizes, max_chars, out=sizes)
+        if all(map(str.isascii, texts)):
+            codes = "".join((*texts, "\0" * PADDING)).encode()
         else:
             parts = [text.encode("utf-8", "surrogatepass") for text in texts]
             codes = b"".join((*parts, bytes(PADDING)))
+            sizes = np.fromiter(map(len, parts), np.int64, len(parts))
         starts = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=starts[1:])
+        np.cumsum(sizes, out=starts[1:])
         made = cls.__new__(cls)
         made.codes, made.starts = np.frombuffer(codes, np.uint8), starts
         return made

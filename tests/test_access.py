@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 
 from api import keys
 from api.keys import Key, Keys, Role
-from api.logs import JsonLines
 from api.rate import TABLE_BYTES, Rate, address_of
 from api.security import Access
 from api.server import serve
 from api.settings import ApiSettings
 from learner.snapshot import list_snapshots
 from stream.errors import ConfigError
+from stream.lines import JsonLines
 from stream.settings import StreamSettings
 from tests.place import TEXTS, Place, address, exchange, get, post, read_all, refusal, running
 from tests.ports import reserved
@@ -469,39 +469,7 @@ class TestSlowClients:
                     each.close()
 
 
-class TestLines:
-    def line(self, message: str, *arguments: object, **fields: object) -> str:
-        record = logging.LogRecord("a.b", logging.ERROR, "", 0, message, arguments, None)
-        record.fields = fields
-        return JsonLines().format(record)
-
-    @given(text=st.text(st.characters(exclude_categories=())))
-    def test_one_line_an_event(self, text: str) -> None:
-        line = self.line("said %s", text, path=text)
-        assert line.isascii()
-        assert line.isprintable()
-        event = json.loads(line)
-        assert event["level"] == "error"
-        assert event["path"] == text or "dlk_" in text
-
-    def test_what_is_long_is_cut(self) -> None:
-        assert len(self.line("%s", "a" * 100_000)) < 3000
-
-    def test_keys_never_stand_there(self) -> None:
-        secret, _ = keys.new_key("bob", Role.ADMIN)
-        line = self.line("header %s", f"Bearer {secret}", path=f"/a?key={secret}")
-        assert secret[4:] not in line
-        assert line.count("dlk_...") == 2
-
-    def test_a_fault_has_its_traceback(self) -> None:
-        try:
-            raise ValueError("two\nlines")
-        except ValueError:
-            record = logging.LogRecord("a", logging.ERROR, "", 0, "failed", (), sys.exc_info())
-        line = JsonLines().format(record)
-        assert "\n" not in line
-        assert json.loads(line)["traceback"].endswith("ValueError: two\nlines")
-
+class TestAccessLog:
     def test_requests(self, place: Place, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "driftline.access")
         header = add_key(place, Role.PREDICT, "bob")

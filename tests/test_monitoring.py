@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,10 @@ from api import keys
 from api.client import Client, Label
 from stream.settings import StreamSettings
 from tests.place import running
-from tests.ports import reserved
+from tests.prometheus import FOLDER, ROOT, prometheus, tool
 from tests.test_client import learning
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "deploy" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "driftline.json").read_text())
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
@@ -86,65 +83,24 @@ def test_every_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["alert"] in (FOLDER / "alerts.test.yml").read_text(), "it has a story"
 
 
-def tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 def test_promtool_takes_the_rules_and_their_stories() -> None:
     for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):
         done = subprocess.run([tool("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_scrapes_it_and_answers_the_dashboard(url: str, data: Path, tmp_path: Path) -> None:
-    """A real Prometheus, with the configuration that ships but for the address; from the middle on keys are needed."""
-    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    shutil.copy(FOLDER / "alerts.yml", tmp_path)
-    shutil.copy(FOLDER / "no-key", tmp_path / "key")
-    command = [
-        tool("prometheus"),
-        f"--config.file={tmp_path / 'prometheus.yml'}",
-        f"--storage.tsdb.path={tmp_path / 'db'}",
-        "--log.level=error",
-    ]
-    with (
-        reserved() as port,
-        subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=tmp_path) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30) as http,
-    ):
-
-        def ask(expression: str) -> list[Any]:
-            answer = http.get("/query", params={"query": expression})
-            assert answer.is_success, (expression, answer.text)
-            return list(answer.json()["data"]["result"])
-
-        def scraped(up: int = 1) -> bool:
-            try:  # it answers 503 while it starts
-                answer = http.get("/query", params={"query": f'up{{job="driftline"}} == {up}'})
-            except httpx.TransportError:
-                return False
-            return answer.is_success and bool(answer.json()["data"]["result"])
-
-        try:
-            wait_until(scraped, 60, "Prometheus scrapes")
-            for expression in EXPRESSIONS:
-                ask(expression.replace("$instance", ".*"))
-            assert ask("sum(driftline_labels_learned_total)")[0]["value"][1] == "2"
-            groups = http.get("/rules").json()["data"]["groups"]
-            assert len(groups[0]["rules"]) == len(RULES)
-            secret, key = keys.new_key("prometheus", keys.Role.PREDICT)
-            keys.save(data / keys.FILE, [key])
-            wait_until(lambda: scraped(0), 30, "it is refused")
-            (tmp_path / "key").write_text(secret + "\n")
-            wait_until(scraped, 30, "it has a key")
-        finally:
-            process.terminate()
+def test_prometheus_scrapes_it_and_knows_the_alerts(url: str, data: Path, tmp_path: Path) -> None:
+    """From the middle on keys are needed."""
+    with prometheus(url, tmp_path) as asked:
+        wait_until(asked.scraped, 60, "Prometheus scrapes")
+        assert asked.ask("sum(driftline_labels_learned_total)")[0]["value"][1] == "2"
+        groups = asked.http.get("/rules").json()["data"]["groups"]
+        assert len(groups[0]["rules"]) == len(RULES)
+        secret, key = keys.new_key("prometheus", keys.Role.PREDICT)
+        keys.save(data / keys.FILE, [key])
+        wait_until(lambda: asked.scraped(0), 30, "it is refused")
+        asked.key.write_text(secret + "\n")
+        wait_until(asked.scraped, 30, "it has a key")
 
 
 def test_panels_do_not_overlap() -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+import weakref
 from collections.abc import Sequence
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from learner.classifier import Classifier
 from learner.models import REGISTRY, make_classifier
+from learner.single import Single
 from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, list_snapshots, seal
 from stream.errors import StateError
 from tests.waiting import wait_until
@@ -148,6 +150,40 @@ def test_a_request_that_is_overtaken_is_answered_from_a_copy(tmp_path: Path) -> 
     assert info.version == list(expected)[-1]
     np.testing.assert_array_equal(scores, expected[info.version])
     assert not asked.state()["slots"].flags.owndata, "the copy is gone"
+
+
+def test_one_text_that_is_overtaken_is_answered_from_a_copy_that_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, publisher = taught(), Publisher(tmp_path, 1)
+    model = Snapshot(publisher.publish(classifier, info_of(classifier, "v-20"))).model
+    expected, copies = {"v-20": classifier.predict_proba_many(TEXTS)}, []
+
+    class Overtaken(Single):
+        """Is slower than three publishes."""
+
+        def __init__(self, asked: Classifier) -> None:
+            super().__init__(asked)
+            self._slots = weakref.ref(asked.state()["slots"])
+
+        def __call__(self, text: str) -> list[float]:
+            copies.append(self._slots)
+            for _ in range(3):
+                teach(classifier, 0)
+                version = f"v-{len(expected) + 20}"
+                expected[version] = classifier.predict_proba_many(TEXTS)
+                publisher.publish(classifier, info_of(classifier, version))
+            return super().__call__(text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("learner.snapshot.Single", Overtaken)
+        info, row = model.predict_proba_one(TEXTS[0])
+    assert len(copies) == TRIES + 1
+    assert row == expected[info.version][0].tolist()
+    assert copies[-1]() is None
+    info, row = model.predict_proba_one(TEXTS[0])
+    assert info.version == list(expected)[-1]
+    assert row == expected[info.version][0].tolist()
 
 
 VERSIONS = 3000

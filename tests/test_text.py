@@ -124,6 +124,31 @@ def test_features_equal_the_plain_version(
         assert indices[start:stop].tolist() == oracles.features(text, options)
 
 
+TOKENS = st.sampled_from(["a", "ab", "abcdefg", "abcdefgh", "abcdefghi", "abcdefgh" * 3, "abcdefgh" * 3 + "i", "!"])
+
+
+@settings(deadline=None)
+@given(st.lists(TOKENS, min_size=20, max_size=400).map(" ".join), st.integers(2, 3), st.sampled_from([200, 4096]))
+def test_tokens_that_come_again_change_nothing(text: str, low: int, max_features: int) -> None:
+    """Long texts of few tokens: n-grams are taken of each once, but where max_features cuts them short."""
+    options = TextSettings(chars_min=low, max_features=max_features)
+    assert features([text], options)[0].tolist() == oracles.features(text, options)
+
+
+def test_tokens_of_one_hash_have_ngrams_of_their_own() -> None:
+    """Tokens that differ and share the 32 bits of their hash: found by trying."""
+    seen: dict[int, str] = {}
+    names = [f"k{number:x}" for number in range(300_000)]
+    hashes, _ = features([" ".join(names[start : start + 1000]) for start in range(0, len(names), 1000)], WORDS_ONLY)
+    pair = next(
+        (seen[h], name) for h, name in zip(hashes.tolist(), names, strict=True) if seen.setdefault(h, name) != name
+    )
+    one, other = (features([name], WORDS_ONLY)[0].tolist() for name in pair)
+    assert one == other
+    text = " ".join([*pair, *names[:40]])
+    assert features([text], TextSettings())[0].tolist() == oracles.features(text, TextSettings())
+
+
 def test_kinds_do_not_share_hashes() -> None:
     plain = set(features(["ab"], TextSettings(chars=False))[0].tolist())
     assert plain.isdisjoint(features(["ab"], TextSettings(chars_min=2))[0].tolist()[1:])

@@ -2,10 +2,13 @@
 
 import contextlib
 import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 from typer.testing import CliRunner
 
 from driftline import app
@@ -81,6 +84,11 @@ def flip(path: Path, file: str) -> None:
     content = bytearray((path / file).read_bytes())
     content[-9] ^= 4
     (path / file).write_bytes(content)
+    seal(path)
+
+
+def seal(path: Path) -> None:
+    """Make a checkpoint's checksums those of what is there."""
     lines = [line.split("  ") for line in (path / "SHA256SUMS").read_text().splitlines()]
     sums = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for _, name in lines}
     (path / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
@@ -102,6 +110,45 @@ def test_a_flipped_bit_behind_valid_checksums_is_found(stage: Stage, file: str) 
     learn(stage, 60)
     again = stage.command("verify")
     assert again.exit_code == 0, again.output
+
+
+def as_it_was_written_before(path: Path) -> None:
+    """Make of a checkpoint what a version wrote that had no publish gate and counted nothing by reason."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["revision"], manifest["counts"]["rejected_by"], manifest["join_counts"][7:]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    drift = safetensors.numpy.load_file(path / "drift.safetensors")
+    kept = {name: array for name, array in drift.items() if not name.startswith("gate")}
+    assert len(kept) < len(drift)
+    safetensors.numpy.save_file(kept, path / "drift.safetensors")
+    seal(path)
+
+
+def test_what_an_older_version_did_not_have_is_no_difference(stage: Stage) -> None:
+    for n in (20, 40, 60):
+        stage.append(range(n - 20, n))
+        odd = [NewRecord(b"odd", b"no JSON"), NewRecord(b"x", encode(Feedback(f"nothing {n}", "a")))]
+        stage.log.append(stage.stream.topics.feedback, odd)
+        learn(stage, n + n // 20, batch_records=7, window_messages=4)
+    a, b, c = stage.checkpoints()
+    root = stage.stream.data / "checkpoints"
+    for batch in (a, b, c):
+        as_it_was_written_before(path_of(root, batch))
+    found = stage.command("verify")
+    assert found.exit_code == 0, found.output
+    for earlier, later in ((a, b), (b, c)):
+        assert f"checkpoint {earlier} to {later}: the same" in found.stdout
+        assert f"checkpoint {later} is of an older version, which did not have drift.safetensors: gate" in found.stdout
+    assert "manifest.json: counts" in found.stdout
+    learn(stage, 63)  # the newest now is of this version, and made from one of before
+    assert stage.command("verify").exit_code == 0
+
+    manifest = path_of(root, c) / "manifest.json"
+    manifest.write_text(re.sub(r'"labels_learned": \d+', '"labels_learned": 1', manifest.read_text()))
+    seal(manifest.parent)
+    found = stage.command("verify", "--from", str(b), "--to", str(c))
+    assert found.exit_code == 1, found.output
+    assert f"checkpoint {b} to {c}: differs: manifest.json: counts" in found.stdout
 
 
 def test_a_damaged_checkpoint_is_named(stage: Stage) -> None:

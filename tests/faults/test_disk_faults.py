@@ -191,7 +191,7 @@ def test_one_call_fails(fault: Fault, memory: Path, expected: bytes) -> None:
     assert "Traceback" not in said
     if fault.ends:
         assert code == 1, said
-        assert "driftline: " in said
+        assert '"level": "error"' in said
         assert "(INJECTED)" in lines[-1], "tried again"
     else:
         assert code == 0, said
