@@ -7,13 +7,9 @@ import pytest
 from learner.bayes import BayesSettings
 from learner.blend import BlendSettings
 from learner.linear import LinearSettings
-from learner.models import REGISTRY
+from learner.models import REGISTRY, build, make_classifier
 from learner.text import TextSettings
 from stream.errors import ConfigError
-from tests.test_classifiers import (
-    build,
-    make_classifier,
-)
 
 
 @pytest.mark.parametrize(
