@@ -24,7 +24,7 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
 def print_banner(url: str, stream: StreamSettings) -> None:
     """Show where the API is, and what to do first; a machine only needs the address."""
     if stream.log_format == "json":
-        fields = {"url": url, "log": stream.log_url, "data": stream.data.resolve()}
+        fields = {"url": url, "log": stream.log_shown, "data": stream.data.resolve()}
         logging.getLogger("driftline").info("Driftline is up at %s", url, extra={"fields": fields})
         return
     url = url.replace("0.0.0.0", "localhost")
@@ -42,7 +42,7 @@ Or send a labelled file from a second shell:
   driftline send FILE --label-delay 100
 
 API and its reference: {url}/docs    State of the model: {url}/model
-Log: {escape(stream.log_url)}    Data: {escape(str(stream.data.resolve()))}
+Log: {escape(stream.log_shown)}    Data: {escape(str(stream.data.resolve()))}
 """
     )
 

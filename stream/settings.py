@@ -82,6 +82,11 @@ class StreamSettings(Settings):
         return self.log or f"sqlite:///{self.data / 'log.db'}"
 
     @property
+    def log_shown(self) -> str:
+        """The log's address as anybody may see it: without a client's properties, of which one may be a secret."""
+        return self.log_url.partition("?")[0] if self.log_url.startswith("kafka:") else self.log_url
+
+    @property
     def topics(self) -> Topics:
         """The four topics' names."""
         return Topics.with_prefix(self.prefix)

@@ -139,6 +139,19 @@ def test_secrets_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert caught.value.lines[0].startswith("DRIFTLINE_PASSWORD: ")
 
 
+@pytest.mark.parametrize("line_format", ["text", "json"])
+def test_the_banner_has_no_property_of_kafka_s(line_format: Literal["text", "json"], tmp_path: Path) -> None:
+    address = "kafka://a:9092,b:9092?sasl.username=me&sasl.password=hunter2"
+    settings = f"StreamSettings(data=Path({str(tmp_path)!r}), log={address!r}, log_format={line_format!r})"
+    program = "from pathlib import Path; from cli.serve import print_banner; from stream import lines; "
+    program += f"from stream.settings import StreamSettings; lines.begin({line_format!r}); "
+    program += f"print_banner('http://127.0.0.1:8000', {settings})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    said = done.stdout + done.stderr
+    assert "kafka://a:9092,b:9092" in said
+    assert "hunter2" not in said
+
+
 @pytest.mark.parametrize("command", [[], ["send"], ["evaluate"]])
 def test_help(run: Run, command: list[str]) -> None:
     done = run(*command, "--help")
