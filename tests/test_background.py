@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,17 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has batch jobs")
 
 
-def policies() -> set[int]:
-    """Return the policies of this process's threads."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            found.add(os.sched_getscheduler(int(task.name)))
-        except ProcessLookupError:  # it ended just now
-            continue
+def tasks() -> set[int]:
+    """Return this process's threads, as Linux numbers them."""
+    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
+
+
+def policies(of: set[int]) -> list[int]:
+    """Return the policies of those threads that have not ended."""
+    found = []
+    for task in of:
+        with suppress(ProcessLookupError):
+            found.append(os.sched_getscheduler(task))
     return found
 
 
@@ -67,13 +71,13 @@ def test_a_policy_that_somebody_chose_stays() -> None:
 
 
 def test_a_learner_at_work_is_a_batch_job_in_all_its_threads(tmp_path: Path) -> None:
-    before, seen = set(Path("/proc/self/task").iterdir()), []
+    before, seen = tasks(), []
 
     def look(_: Status) -> None:
-        own = {int(task.name) for task in set(Path("/proc/self/task").iterdir()) - before}
-        seen.extend(os.sched_getscheduler(each) for each in (0, *own))
+        seen.extend(policies({0, *tasks() - before}))
 
     learn(StreamSettings(data=tmp_path), LearnerSettings(model="linear?bits=12"), stop_at_end=True, on_start=look)
     assert len(seen) > 1
     assert set(seen) == {os.SCHED_BATCH}
-    wait_until(lambda: os.SCHED_BATCH not in policies(), 5, "its threads have ended, and this one is as it was")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    wait_until(lambda: os.SCHED_BATCH not in policies(tasks()), 60, "its threads have ended")
