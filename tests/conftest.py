@@ -1,8 +1,10 @@
 """What several test files share: compiled kernels, a real Kafka, an empty log of each kind, and an API."""
 
 import contextlib
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
 from learner.models import warm_up
 from learner.settings import DEFAULT_MODEL
+from stream.lines import JsonLines, TextLines
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
 from tests.faults.stage import Stage, open_stage
@@ -39,6 +42,23 @@ hypothesis.settings.load_profile("driftline")
 def compiled() -> None:
     """Compile the default model's kernels: no process under test, each with its deadline, has to do it first."""
     warm_up(DEFAULT_MODEL)
+
+
+@pytest.fixture(autouse=True)
+def said_as_before() -> Iterator[None]:
+    """Undo what a command that ran in this process has set for all of it: how, and from which level on, it speaks."""
+    loggers = [logging.getLogger(name) for name in (None, "driftline", "uvicorn", "uvicorn.access", "librdkafka")]
+    levels, disabled = [each.level for each in loggers], [each.disabled for each in loggers]
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    yield
+    for logger, level, was_disabled in zip(loggers, levels, disabled, strict=True):
+        logger.setLevel(level)
+        logger.disabled = was_disabled
+    for handler in list(loggers[0].handlers):
+        if isinstance(handler.formatter, (JsonLines, TextLines)):
+            loggers[0].removeHandler(handler)
+    logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
 def start_or_skip(directory: Path) -> Broker | ContainerBroker:
