@@ -90,7 +90,7 @@ def run(
 
     With `hears` signals end it; else only `Started.stop` does.
     """
-    _give_memory_back()
+    give_memory_back()
     ask_for_short_slices()
     admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
     api = make_app(stream, settings, board=board, admin_port=admin_port)
@@ -172,7 +172,7 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Let a large array's memory go when the array does.
 
     glibc keeps more and more of it, the larger those were that it was given: 50 MB a worker, after a model was mapped.
