@@ -1,5 +1,6 @@
 """A checkpoint is made while the loop goes on; killed at any step of it, recovery gives the same bytes."""
 
+import gc
 import os
 import sys
 import threading
@@ -90,6 +91,7 @@ def killed_at(step: int, stream: StreamSettings) -> bool:
         warnings.simplefilter("ignore", DeprecationWarning)  # no thread runs here
         child = os.fork()
     if child == 0:
+        gc.freeze()  # what other tests have left, with threads that are not in this process, is not for it to collect
         left = [step]
 
         watched = tuple(str(stream.data / name) for name in ("checkpoints", "journal"))
