@@ -113,7 +113,7 @@ def _work(
 ) -> Work:
     readers = [
         log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
-        for topic in machine.rules.topics[:2]
+        for topic in reversed(machine.rules.topics[:2])  # labels first: their messages are there when those are read
     ]
     merger = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock)
     return Work(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)

@@ -146,7 +146,8 @@ class Merger:
 
     Parameters
     ----------
-    readers : one for each topic, so that a topic of small records cannot starve one of large records
+    readers : one for each topic, so that a topic of small records cannot starve one of large records; read in this
+        order: records of a later one that were appended before those of an earlier one are there when those are
     positions : the next offset of each partition that the readers read
     clocks : behind the last record that was taken before, for each partition that had one
     max_jump_ms : how far a record may move a clock; None: as far as it says
