@@ -141,7 +141,7 @@ def warm_up(name: str) -> None:
     notice.start()
     try:
         classifier = entry.make(entry.settings(max_labels=2, bits=8))
-        classifier.learn_one("", "")
+        classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
         classifier.explain_one("a")
     finally:
         notice.cancel()

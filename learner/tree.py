@@ -69,6 +69,9 @@ MIB: Final = 1 << 20
 class TreeSettings(TextSettings):
     """Options of `tree`. The defaults were chosen over six streams at once, none of them tuned for alone."""
 
+    chars_max: int = 4
+    max_chars: int = 2048
+    tail_chars: int = 1024  # the ends of a long text tell as much as its first 8,192 characters
     bits: int = 22  # the shared linear model has 2**bits slots of 8 bytes, naive Bayes half as many of 4
     memory_mb: float = 64.0  # MiB, of everything; what the shared models leave is the tree's
     rate: float = 0.5  # of the shared linear model
@@ -132,23 +135,13 @@ class TreeSettings(TextSettings):
         return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
 
 
-def zeros(shape: int | tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """Return zeros that have their memory: with np.zeros each page is found and cleared when it is first written to.
-
-    That took a third of the time of the first thousands of texts, and the promised memory might not have been there.
-    """
-    array = np.empty(shape, dtype)
-    array.fill(0)
-    return array
-
-
 def new_memory(settings: TreeSettings) -> Memory:
     """Return a tree of one open leaf, and shared models that know nothing."""
     n_labels, n_blocks = settings.max_labels, settings.n_blocks
     n_nodes = NODES_PER_BLOCK * n_blocks
     memory = Memory(
-        slots=zeros((1 << settings.bits, 2), np.float32),
-        frequencies=zeros(1 << (settings.bits - 1), np.float32),
+        slots=np.zeros((1 << settings.bits, 2), np.float32),
+        frequencies=np.zeros(1 << (settings.bits - 1), np.float32),
         totals=np.zeros((n_labels, 2), np.float64),
         known=np.zeros(n_labels, np.uint8),
         counters=np.zeros(N_COUNTERS, np.int64),
@@ -156,9 +149,9 @@ def new_memory(settings: TreeSettings) -> Memory:
         links=np.zeros((n_nodes, N_LINKS), np.int32),
         features=np.zeros(n_nodes, np.uint32),
         values=np.zeros((n_nodes, N_VALUES), np.float64),
-        keys=zeros((n_blocks, BLOCK_SIZE), np.uint64),
-        entries=zeros((n_blocks, BLOCK_SIZE, 3), np.float32),
-        leaf_totals=zeros((n_blocks, n_labels, 2), np.float32),
+        keys=np.zeros((n_blocks, BLOCK_SIZE), np.uint64),
+        entries=np.zeros((n_blocks, BLOCK_SIZE, 3), np.float32),
+        leaf_totals=np.zeros((n_blocks, n_labels, 2), np.float32),
         owners=np.zeros(n_blocks, np.int32),
     )
     memory.links[0, BLOCK] = memory.links[0, USED] = memory.owners[0] = 1
@@ -196,7 +189,6 @@ class Tree(Compiled):
         self._memory = new_memory(settings)
         self._work = new_work(settings)
         self._sketch = new_sketch((1 << settings.bits) - 2 * settings.max_labels)
-        self._sketch.places.fill(0)  # see `zeros`
         self._buffers = text_buffers(settings)
         self._options = Options(
             rate=np.float32(settings.rate),

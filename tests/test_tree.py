@@ -262,7 +262,7 @@ def test_too_little_memory_is_refused() -> None:
 def test_leaves_are_closed_where_memory_ends_and_the_tree_goes_on() -> None:
     texts, labels = turning(20_000)
     wide = tree(grace_period=50, delta=0.01, tau=1.0, memory_mb=16.0)
-    narrow = tree(grace_period=50, delta=0.01, tau=1.0, memory_mb=2.74)
+    narrow = tree(grace_period=50, delta=0.01, tau=1.0, memory_mb=2.5)
     assert narrow.settings.n_blocks < 6
     accuracy = [right(model, texts, labels)[10_000:].mean() for model in (wide, narrow)]
     assert len(leaves(wide)) > len(leaves(narrow)) > 1
