@@ -62,22 +62,26 @@ def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> 
 def write_trees(path: Path, command: str, trees: Sequence[Trees], memory: TreeMemory) -> None:
     """Write how fast the trees are, and what ours takes."""
     rows = []
+    ours = [(river, [system for system, its in BESIDE.items() if its == river]) for river in RIVERS]
+    head = ["stream", "characters a text"]
+    for river, systems in ours:
+        head += ["rows", river, *(name for system in systems for name in (system, "times"))]
     for found in trees:
-        cells = [found.stream, f"{found.rows:,}", f"{found.mean_length:,.0f}"]
+        cells = [found.stream, f"{found.mean_length:,.0f}"]
         if found.why_not:
-            rows.append([*cells, f"skipped: {found.why_not}", *[""] * (len(RIVERS) - 1 + 2 * len(BESIDE))])
+            cells.append(f"skipped: {found.why_not}")
+            rows.append([*cells, *[""] * (len(head) - len(cells))])
             continue
-        cells += [f"{found.rate(system):,.0f}" for system in RIVERS]
-        for system in BESIDE:
-            cells += [f"{found.rate(system):,.0f}", f"**{found.times(system):,.0f}**"]
+        for river, systems in ours:
+            cells += [f"{found.rows[river]:,}", f"{found.rate(river):,.0f}"]
+            for system in systems:
+                cells += [f"{found.rate(system):,.0f}", f"**{found.times(system):,.0f}**"]
         rows.append(cells)
-    head = ["stream", "rows", "characters a text", *RIVERS]
-    for system, river in BESIDE.items():
-        head += [system, f"times {river}"]
     repetitions = max((len(rates) for found in trees for rates in found.rates.values()), default=0)
     text = (
         f"    {command}\n\n{cpu_name()}, one core. Texts predicted and learned in a second of processor time, medians "
-        f"of {repetitions} runs that took turns on the same rows. `river-tree` and `tree?chars=0&pairs=0` have words, "
+        f"of {repetitions} runs that took turns on the same rows: a stream that has fewer is gone through again. "
+        "`river-tree` and `tree?chars=0&pairs=0` have words, "
         "`river-tree-pairs` and `tree?chars=0` pairs too, `tree` character n-grams as well.\n\n"
         f"{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word is new, `tree` takes "
         f"{memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first {BATCH:,} its process has "

@@ -160,7 +160,7 @@ def _load(served: Served, setting: Setting) -> Run:
     n = int(_found(r"(\d+) requests in", done))
     if not n:
         raise RuntimeError(f"{served.url}: no answer within {setting.seconds:g} s")
-    times = [_milliseconds(_found(rf"{part}%\s+(\S+)", done)) for part in (50, 99)]
+    times = [_milliseconds(_found(rf" {part}%\s+(\S+)", done)) for part in (50, 99)]
     return Run(float(_found(r"Requests/sec:\s+(\S+)", done)), times[0], times[1], (after - before) / n * 1e6)
 
 

@@ -11,29 +11,27 @@ from typing import Final
 import numpy as np
 
 from learner.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from learner.hashes import MULTIPLIER, finish
 from learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel
-from learner.text import (
+from learner.text import code_points, max_chars_of
+from learner.tokens import (
     ALONE,
     DELETE,
     DIGITS,
     LAST_BIT,
     LETTERS,
     LOWER,
-    MULTIPLIER,
     N_BLANKS,
     N_DIGITS,
     N_LETTERS,
     ONE,
     UNDERSCORE,
-    code_points,
-    finish,
     first_bits,
     is_ascii,
-    max_chars_of,
 )
 from stream.texts import PADDING
 
-CASED_SEED: Final = np.uint64(0x082EFA98EC4E6C89)  # the digits of pi, after text.py's
+CASED_SEED: Final = np.uint64(0x082EFA98EC4E6C89)  # the digits of pi, after hashes.py's
 SHAPE_SEED: Final = np.uint64(0x452821E638D01377)
 N_AMOUNTS: Final = 12
 N_ENDS: Final = 2  # the first word and the last new one

@@ -1,9 +1,9 @@
 """Where in a text does each feature stand?
 
-The rules of text.py once more, in plain Python and with places: what `hash_text` leaves out to be fast. Not a second
-definition: `tests/test_explain.py` demands the kernel's features, in the kernel's order, of generated texts. Places
-are characters of the text as it was given, so folding ("İ" to "i") and what is ignored (joiners, skin tones) move none.
-The same for shape.py: an amount is of the whole text and stands nowhere.
+The rules of tokens.py and hashes.py once more, in plain Python and with places: what `hash_text` leaves out to be
+fast. Not a second definition: `tests/test_explain.py` demands the kernel's features, in the kernel's order, of
+generated texts. Places are characters of the text as it was given, so folding ("İ" to "i") and what is ignored
+(joiners, skin tones) move none. The same for shape.py: an amount is of the whole text and stands nowhere.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,10 @@ from numpy.typing import NDArray
 
 from learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
 from learner.cut import cut_text
+from learner.hashes import CHARS_SEED, FINISHER, MULTIPLIER, PAIR_SEED, WORD_SEED
 from learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
-from learner.text import (
-    BOUNDARY,
-    CHARS_SEED,
-    FINISHER,
-    MAX_RUN,
-    MULTIPLIER,
-    PAIR_SEED,
-    WORD_SEED,
-    TextSettings,
-    character_table,
-)
+from learner.text import TextSettings, character_table
+from learner.tokens import BOUNDARY, MAX_RUN
 
 KINDS: Final = ("word", "pair", "chars", "case", "first", "last", "amount")
 MASK: Final = 2**64 - 1

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from learner.hashes import HALF
 from learner.kernels import copy, inlined, kernel
-from learner.text import HALF
 from learner.tree_layout import (
     ABSENT,
     AHEAD,

@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 
 from learner.experts import MAX_REPEATS, softmax
+from learner.hashes import HALF
 from learner.kernels import copy, inlined, kernel, prefetch
 from learner.linear import fill_values, score
 from learner.sketch import is_due, note
-from learner.text import HALF, hash_text
+from learner.text import hash_text
 from learner.tree_growth import (
     drop_alternate,
     hoeffding_bound,

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.explain import Step
+from learner.hashes import HALF
 from learner.kernels import copy, kernel
 from learner.parts import Hashed, Part, linear_part, weighted
-from learner.text import HALF
 from learner.trace import Feature
 from learner.tree_kernel import LOCAL_WORDS
 from learner.tree_layout import (

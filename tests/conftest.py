@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import hypothesis
 import pytest
+from playwright.sync_api import Browser
 
 # Not a package: tests/kafka must not stand in the way of kafka-python, whose package has that name.
 sys.path.insert(0, str(Path(__file__).parent / "kafka"))
@@ -24,6 +25,8 @@ from learner.settings import DEFAULT_MODEL
 from stream.lines import JsonLines, TextLines
 from stream.log import Log, open_log
 from stream.settings import StreamSettings
+from tests import chromium
+from tests.clock import Clock
 from tests.faults.stage import Stage, open_stage
 from tests.place import Api, Place, running
 
@@ -120,6 +123,30 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 def place(tmp_path: Path) -> Place:
     """Give a place of this test's own."""
     return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give an API without keys; the tests of a file share it."""
+    place = Place(tmp_path_factory.mktemp("gate"))
+    place.publish()
+    with running(place.stream) as url:
+        yield url
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give the clock of rates, which stands still."""
+    clock = Clock()
+    monkeypatch.setattr("api.rate.time", clock)
+    return clock
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Give the system's Chromium."""
+    with chromium.started() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from api import keys
+from api.keys import Role
 from api.server import Started, serve
 from api.settings import ApiSettings
 from learner.alarms import Alarms
@@ -90,6 +92,14 @@ class Place:
             "losses": losses,
         }
         write_status(self.stream.data, Status(**(fields | changes)))
+
+
+def add_key(place: Place, role: Role, name: str = "") -> dict[str, str]:
+    """Add a key to those in the data directory; return the header that sends it."""
+    path = place.stream.data / keys.FILE
+    secret, key = keys.new_key(name or role.name.lower(), role)
+    keys.save(path, [*keys.read(path), key])
+    return {"Authorization": f"Bearer {secret}"}
 
 
 @contextmanager

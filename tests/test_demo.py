@@ -21,6 +21,7 @@ from stream.files import Row
 from stream.log import open_log
 from stream.records import decode_feedback, decode_message
 from stream.settings import StreamSettings
+from tests.clock import Clock
 from tests.place import read_all
 from tests.waiting import wait_until
 
@@ -67,16 +68,6 @@ def test_what_is_said_changes_and_a_model_notices() -> None:
     assert worse
     assert all(abs(at - round(at)) < 0.1 and round(at) > 0 for at in worse), worse
     assert 0.75 < result.accuracy < 0.97
-
-
-class Clock:
-    """Stands in for the module `time`; time passes only where somebody waits."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def test_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import platform
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,7 @@ from hypothesis import strategies as st
 from api.heads import MAX_HEAD_BYTES, MAX_HEADS, Heads
 from api.keys import FILE, Role, save
 from api.slice import SCHED_SETATTR, ask_for_short_slices
-from tests.test_access import add_key, clock
-from tests.test_api import Place, address, running
-
-__all__ = ["clock"]
+from tests.place import Place, add_key, address, running
 
 
 def request(body: bytes, *more: bytes, method: bytes = b"POST", path: bytes = b"/predict") -> bytes:
@@ -47,14 +44,6 @@ REQUESTS = {
     "no host": GOOD.replace(b"Host", b"Hots"),
 }
 TEXTS = {"good": "spam", "another text": "ham", "another head": "spam", "waits": "spam", "a line before": "spam"}
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    place = Place(tmp_path_factory.mktemp("heads"))
-    place.publish()
-    with running(place.stream) as url:
-        yield url
 
 
 def answers(url: str, parts: Sequence[bytes], n: int) -> list[tuple[int, Any]]:

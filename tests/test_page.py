@@ -1,135 +1,23 @@
 """Does the page at `/` do what a person wants of it? In the system's Chromium, over a real learner, log and server."""
 
-import itertools
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from api import keys
-from api.page import HEADERS, UPLOT
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, encode
 from stream.settings import StreamSettings
-from tests import chromium
-from tests.faults.stage import SqliteStage
+from tests.page import Site, Tab, at_work
 from tests.place import Place, running
-from tests.test_snapshots_api import learn
 from tests.waiting import wait_until
 
-expect.set_options(timeout=30_000)
 SCHEMES = ["light", "dark"]
 WIDTHS = [390, 820, 1440]
-MODEL = "linear?bits=16"
-DATA = {
-    "spam": ["win a prize now", "claim your cash prize", "you are a winner, claim now"],
-    "ham": ["see you at lunch", "running late, home by nine", "the meeting moved to noon"],
-}
-# Each is run as code somewhere, where a text is taken for something else than a text.
-XSS = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<svg onload=alert(1)>",
-    "<svg><script>alert(1)</script></svg>",
-    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
-    "<a href=javascript:alert(1)>click</a>",
-    "<body onload=alert(1)>",
-    "<details open ontoggle=alert(1)>x</details>",
-    "<input autofocus onfocus=alert(1)>",
-    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
-    "<template><script>alert(1)</script></template>",
-    "<style>@import 'http://example.org/x.css';*{color:red}</style>",
-    "<link rel=stylesheet href=http://example.org/x.css>",
-    "<meta http-equiv=refresh content='0;url=http://example.org/'>",
-    "<base href=http://example.org/>",
-    "<form action=http://example.org/><button>x</button></form>",
-    "<object data=http://example.org/></object>",
-    '"><script>alert(1)</script>',
-    "'-alert(1)-'",
-    "`${alert(1)}`",
-    "${alert(1)}",
-    "{{constructor.constructor('alert(1)')()}}",
-    "</textarea><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "-->\u003cscript>alert(1)</script>",
-    "\u2028alert(1)\u2029",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;img src=x onerror=alert(1)&#62;",
-    "\u202e<img src=x onerror=alert(1)>",
-    "expression(alert(1)); background:url(http://example.org/x.png)",
-    "__proto__",
-    "constructor",
-    "toString",
-    "javascript:alert(1)//",
-    "data:text/html,<script>alert(1)</script>",
-]
-
-
-class Site(NamedTuple):
-    """A learner at work, its log, and a server."""
-
-    stream: StreamSettings
-    log: Log
-    url: str
-
-    def message(self, key: str, text: str) -> None:
-        self.log.append("messages", [NewRecord(key.encode(), encode(Message(key, text)))])
-
-    def label(self, key: str, label: str, text: str | None = None) -> None:
-        self.log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, label, text=text)))])
-
-    def ask(self, path: str) -> Any:
-        return httpx.get(self.url + path, timeout=30).json()
-
-    def seen(self) -> int:
-        """Return how many messages were seen, once that is all."""
-        wait_until(lambda: self.ask("/model")["lag"]["messages"] == {"0": 0}, what="the status has all messages")
-        return int(self.ask("/model")["messages_seen"])
-
-    def labelled(self, rounds: int) -> None:
-        """Send messages and their labels, and wait until they are learned."""
-        before = self.ask("/model")["labels_learned"]
-        number = itertools.count(before)
-        for _, (label, texts) in itertools.product(range(rounds), DATA.items()):
-            for text in texts:
-                key = f"known-{next(number)}"
-                self.message(key, text)
-                self.label(key, label)
-        wait_until(lambda: self.ask("/model")["labels_learned"] == before + 6 * rounds, 240, "they are learned")
-
-
-@contextmanager
-def at_work(data: Path, **options: Any) -> Iterator[Site]:
-    """Run a learner in a thread, and a server."""
-    stream = StreamSettings(data=data)
-    stop = threading.Event()
-    settings = LearnerSettings(model=MODEL, label_requests_per_hour=3600, **options)
-    with closing(open_log(stream)) as log:
-        learner = Learner(stream, settings, log)
-
-        def learn() -> None:
-            with closing(learner):
-                learner.start()
-                learner.run(stop.is_set)
-
-        thread = threading.Thread(target=learn)
-        thread.start()
-        try:
-            with running(stream, max_wait_s=60.0) as url:
-                yield Site(stream, log, url)
-        finally:
-            stop.set()
-            thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -141,49 +29,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         wait_until(lambda: site.ask("/label-requests")["open"] > 5, what="there is something to label")
         wait_until(lambda: site.ask("/history?since=-3600")["accuracy"]["weight"], what="there is history")
         yield site
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium.started() as browser:
-        yield browser
-
-
-class Tab:
-    """A page that is open, and everything that went wrong in it."""
-
-    def __init__(self, browser: Browser, url: str, width: int = 1440, scheme: Any = "light", **options: Any) -> None:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-        self.page: Page = context.new_page()
-        self.troubles: list[str] = []
-        self.requests: list[str] = []
-        self.url = url
-        self.expected = "nothing"  # what the browser may say of an answer
-        self.page.on("console", self._heard)
-        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.troubles.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.add_init_script(
-            "addEventListener('securitypolicyviolation', (e) => console.error('policy', e.violatedDirective, e.sample))"
-        )
-
-    def open(self) -> Page:
-        self.page.goto(self.url)
-        expect(self.page.locator("#tiles .tile")).to_have_count(7)
-        return self.page
-
-    def _heard(self, message: ConsoleMessage) -> None:
-        optional = "/snapshots" in message.location.get("url", "")  # not every API has them
-        if "ERR_NETWORK_CHANGED" in message.text:  # the machine got or lost an interface; the page asks again
-            return
-        if message.type in ("error", "warning") and not optional and self.expected not in message.text:
-            self.troubles.append(message.text)
-
-    def close(self) -> None:
-        self.page.context.close()
-        assert not self.troubles
-        away = [url for url in self.requests if not url.startswith((self.url + "/", "data:"))]
-        assert not away, "nothing is asked of anyone else"
 
 
 @pytest.fixture
@@ -397,191 +242,6 @@ class TestSnapshots:
         expect(page.locator("#snapshots")).to_be_hidden()
 
 
-class TestKey:
-    def test_it_is_asked_for_and_sent(self, tab: Tab) -> None:
-        sent: list[str | None] = []
-        tab.expected = "401"
-        error = {"error": "this needs an API key", "code": "no-key", "action": "Send one."}
-
-        def guard(route: Route) -> None:
-            sent.append(route.request.headers.get("authorization"))
-            if sent[-1] == "Bearer secret":
-                route.continue_()
-            else:
-                route.fulfill(status=401, body=json.dumps(error))
-
-        tab.page.route(re.compile(r"/(model|history|drift|recent|labels|label-requests)(\?.*)?$"), guard)
-        page = tab.page
-        page.goto(tab.url)
-        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
-        expect(page.get_by_label("API key", exact=True)).to_be_focused()
-        page.keyboard.type("secret")
-        page.keyboard.press("Enter")
-        expect(page.locator("#tiles .tile")).to_have_count(7)
-        expect(page.locator("#key")).to_be_hidden()
-        assert set(sent) == {None, "Bearer secret"}
-        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-        page.locator("#key-open").click()
-        page.get_by_role("button", name="Forget").click()
-        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
-
-    def test_an_answer_from_before_it_was_given_asks_for_none(self, browser: Browser, guarded: "Guarded") -> None:
-        tab = Tab(browser, guarded.url)
-        tab.expected = "40"  # 401 before the key was given, 403 for what its role may not
-        held: list[Route] = []
-
-        def hold(route: Route) -> None:
-            if "authorization" in route.request.headers:
-                route.continue_()
-            else:
-                held.append(route)
-
-        page = tab.page
-        page.route("**/drift", hold)
-        page.goto(tab.url)
-        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
-        page.keyboard.type(guarded.secrets[keys.Role.PREDICT])
-        page.keyboard.press("Enter")
-        expect(page.locator("#tiles .tile")).to_have_count(7)
-        expect(page.locator("#key")).to_be_hidden()
-        with page.expect_response(lambda answer: answer.url.endswith("/drift") and answer.status == 401) as late:
-            held[0].continue_()
-        late.value.finished()
-        page.wait_for_timeout(100)  # for the page to make nothing of it
-        expect(page.locator("#key")).to_be_hidden()
-        tab.close()
-
-    @pytest.mark.parametrize("role", [keys.Role.PREDICT, keys.Role.LABEL, keys.Role.ADMIN])
-    def test_each_role_may_do_what_it_may(self, browser: Browser, guarded: "Guarded", role: keys.Role) -> None:
-        tab = Tab(browser, guarded.url)
-        tab.expected = "40"  # 401 before the key was given, 403 for what the role may not
-        page = tab.page
-        page.goto(tab.url)
-        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
-        expect(page.locator("#tiles .tile")).to_have_count(0)
-        page.keyboard.type(guarded.secrets[role])
-        page.keyboard.press("Enter")
-        expect(page.locator("#tiles .tile")).to_have_count(7)
-        expect(page.locator("#key")).to_be_hidden()
-        assert page.evaluate("[localStorage.length, document.cookie, location.search]") == [0, "", ""]
-        assert not [url for url in tab.requests if guarded.secrets[role] in url]
-
-        page.locator("#try-text").fill("claim your cash prize")
-        expect(page.locator(".verdict button").first).to_be_visible()
-        page.locator("#teach-label").fill("spam")
-        page.locator("#teach").click()
-        if role < keys.Role.LABEL:
-            expect(page.locator("#teach-note")).to_contain_text("Not taken: the key 'predict' may predict")
-            expect(page.locator("#queue-body")).to_contain_text("may predict, and this needs label")
-            expect(page.locator("#recent-list")).to_contain_text("may predict, and this needs label")
-        else:
-            expect(page.locator("#teach-note")).to_contain_text("Sent; not learned yet")
-            expect(page.locator("#queue-body")).not_to_contain_text("this needs")
-
-        expect(page.locator("#snapshots-table tbody tr")).to_have_count(1)
-        if role < keys.Role.ADMIN:
-            page.locator("#snapshots-table button").click()
-            page.locator("#snapshots-table button").click()
-            expect(page.locator("#snapshots-note")).to_contain_text("and this needs admin")
-        else:
-            page.locator("#snapshots-table button").click()
-            page.locator("#snapshots-table button").click()
-            expect(page.locator("#snapshots-note")).to_contain_text("answers now")
-            page.locator("#latest").click()
-            expect(page.locator("#snapshots-note")).to_contain_text("The latest model answers again")
-
-        page.reload()
-        expect(page.locator("#tiles .tile")).to_have_count(7)  # the tab has the key still
-        tab.close()
-        other = Tab(browser, guarded.url)
-        other.expected = "401"
-        other.page.goto(other.url)
-        expect(other.page.locator("#key")).to_be_visible()  # and no other one has it
-        other.close()
-
-    def test_one_that_is_wrong_is_told_of(self, browser: Browser, guarded: "Guarded") -> None:
-        tab = Tab(browser, guarded.url)
-        tab.expected = "401"
-        page = tab.page
-        page.goto(tab.url)
-        expect(page.locator("#key-note")).to_contain_text("this needs an API key")
-        page.keyboard.type("dlk_none")
-        page.keyboard.press("Enter")
-        expect(page.locator("#key-note")).to_contain_text("there is no such API key")
-        expect(page.locator("#key")).to_be_visible()
-        tab.close()
-
-
-class TestSafe:
-    def test_no_text_is_ever_run(self, browser: Browser, tmp_path: Path) -> None:
-        with at_work(tmp_path / "data") as site:
-            for number, text in enumerate(XSS):
-                site.message(f"{text}-{number}", text)
-                site.label(f"{text}-{number}", text[:256])
-                site.message(f"open {text}", f"{text} {number}")
-            wait_until(lambda: site.ask("/model")["labels_learned"] == len(XSS))
-            wait_until(lambda: site.ask("/recent")["labelled"], what="they are shown")
-            tab = Tab(browser, site.url)
-            page = tab.open()
-            expect(page.locator("#labels-table tbody tr").first).to_be_visible()
-            expect(page.locator(".pick").first).to_be_visible()
-            for name in ("Labelled", "All"):
-                page.get_by_role("radio", name=name).click()
-                expect(page.locator(".seen li").first).to_be_visible()
-            for text in XSS:
-                page.locator("#try-text").fill(text)
-                expect(page.locator(".marked")).to_contain_text(text.strip()[:20])
-            page.locator("#teach-label").fill(XSS[1])
-            page.locator("#teach").click()
-            expect(page.locator("#teach-note")).to_contain_text("The model now says")
-            page.locator("#queue-box").focus()
-            for key in "123su":
-                page.keyboard.press(key)
-            expect(page.locator("#effects")).to_contain_text("labelled here")
-            assert page.evaluate("document.scripts.length") == 2
-            assert (
-                page.evaluate("document.querySelectorAll('main img, main svg, main iframe, main a[href^=j]').length")
-                == 0
-            )
-            tab.close()
-
-    def test_the_policy_forbids_what_the_page_does_not_do(self, tab: Tab) -> None:
-        page = tab.open()
-        attempts = {
-            "inline script": "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; "
-            "document.body.append(s)",
-            "markup": "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')",
-            "another origin": "await fetch('http://127.0.0.1:9/')",
-            "code of a text": "setTimeout('window.ran = 1')",
-            "inline style": "const p = document.createElement('p'); p.setAttribute('style', 'color: red'); "
-            "document.body.append(p); if (p.style.color) window.ran = 1; else throw 1",
-        }
-        for name, code in attempts.items():
-            outcome = page.evaluate(
-                f"(async () => {{ try {{ {code}; return 'done' }} catch {{ return 'refused' }} }})()"
-            )
-            assert outcome == "refused" or page.evaluate("window.ran === undefined"), name
-        assert page.evaluate("window.ran === undefined")
-        assert any("policy" in trouble for trouble in tab.troubles), "violations are noticed by these tests"
-        tab.troubles.clear()
-        tab.requests = [url for url in tab.requests if not url.startswith("http://127.0.0.1:9/")]
-
-    def test_headers(self, site: Site) -> None:
-        for path in ("/", "/dashboard/main.js", "/dashboard/style.css", "/dashboard/uplot.js", "/dashboard/icon.svg"):
-            answer = httpx.get(site.url + path, timeout=30)
-            assert answer.status_code == 200, path
-            assert {name: answer.headers[name] for name in HEADERS} == HEADERS
-            again = httpx.get(site.url + path, headers={"If-None-Match": answer.headers["etag"]}, timeout=30)
-            assert (again.status_code, again.content) == (304, b"")
-            assert httpx.head(site.url + path, timeout=30).status_code == 200
-        assert httpx.get(f"{site.url}/dashboard/../app.py", timeout=30).status_code == 404
-        assert httpx.get(f"{site.url}/dashboard/index.html", timeout=30).status_code == 404
-
-    def test_the_charts_are_those_of_the_release(self, site: Site) -> None:
-        assert "uPlot (v1.6.31)" in httpx.get(f"{site.url}/dashboard/uplot.js", timeout=30).text[:200]
-        assert len(UPLOT) == 2
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 class TestForEveryone:
@@ -674,23 +334,6 @@ def place_without_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with running(place.stream) as url:
         assert httpx.get(f"{url}/dashboard/uplot.js", timeout=30).status_code == 404
         yield url
-
-
-class Guarded(NamedTuple):
-    """An API that asks for keys, and one key of each role."""
-
-    url: str
-    secrets: dict[keys.Role, str]
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    made = {role: keys.new_key(role.name.lower(), role) for role in keys.Role if role}
-    with closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
-        learn(stage, 10)  # and there is a snapshot; no learner is at work any more
-        keys.save(stage.stream.data / keys.FILE, [key for _, key in made.values()])
-        with running(stage.stream, max_wait_s=0.2) as url:
-            yield Guarded(url, {role: secret for role, (secret, _) in made.items()})
 
 
 def _renewed(page: Page, reached: list[str]) -> list[int]:

@@ -3,7 +3,6 @@
 import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -147,11 +146,6 @@ class TestOpenInference:
         api.http.post(INFER, json=tensor(["prize"], [1]))
         text = api.http.get("/metrics").text
         assert 'driftline_http_requests_total{code="200",route="/v2/models/{name}/infer"}' in text
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
 
 
 class TestMlflow:
