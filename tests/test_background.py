@@ -1,4 +1,4 @@
-"""A learner leaves the processor to whoever wakes: as a batch job, for as long as it runs."""
+"""A learner leaves the processor to whoever wakes: as a nice batch job, for as long as it runs."""
 
 import os
 import subprocess
@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from learner.background import in_background
+from learner.background import NICE, in_background
 from tests.data import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has batch jobs")
 
 
 def test_a_thread_and_those_that_it_starts_are_batch_jobs_to_the_end_of_the_block() -> None:
-    found: list[int] = []
+    found: list[tuple[int, int]] = []
 
     def look() -> None:
-        found.append(os.sched_getscheduler(0))
+        found.append((os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)))
 
     def work() -> None:
         with in_background() as granted:
@@ -29,12 +29,31 @@ def test_a_thread_and_those_that_it_starts_are_batch_jobs_to_the_end_of_the_bloc
             started.join()
         look()
 
-    before = os.sched_getscheduler(0)
+    look()
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [os.SCHED_BATCH, os.SCHED_BATCH, os.SCHED_OTHER]
-    assert os.sched_getscheduler(0) == before
+    look()
+    niceness = found[0][1]
+    at_work = (os.SCHED_BATCH, niceness or NICE)
+    assert found[1:3] == [at_work, at_work]
+    assert found[3][0] == os.SCHED_OTHER
+    assert found[3][1] in (niceness, niceness or NICE), "not everyone may take it back"
+    assert found[4] == found[0], "of other threads nothing changes"
+
+
+def test_a_niceness_that_somebody_chose_stays() -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, 15)
+        with in_background():
+            found.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [15]
 
 
 def test_a_policy_that_somebody_chose_stays() -> None:
