@@ -1,6 +1,7 @@
 """How soon does a label show, what does that cost, and how long does a checkpoint stop the learner?
 
-`python -m bench.freshness` runs `driftline up` on the embedded log, once for each model, and asks it as a client does:
+`python -m bench.freshness` runs `driftline up` on the embedded log, or with `--kafka start` on a Kafka of its own, once
+for each model, and asks it as a client does:
 
 1. Labels are posted at random moments; each is waited for until POST /predict has learned it, from its 202 on.
 2. Beside that one text is asked for at a steady pace, and each answer's time is taken.
@@ -20,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
@@ -29,6 +30,7 @@ import httpx
 import numpy as np
 import typer
 
+from bench.pipeline import brokers_of
 from bench.streams import make_stream
 from stream.log import NewRecord, open_log
 from stream.records import Feedback, Message, encode
@@ -64,20 +66,31 @@ def main(
     rate: Annotated[float, typer.Option(min=1, help="labelled messages a second in the second phase")] = 2000,
     backlog: Annotated[int, typer.Option(min=1, help="labels that wait to be learned, at most")] = 1000,
     checkpoint_interval_s: Annotated[float, typer.Option(min=0.1)] = 5.0,
+    kafka: Annotated[str | None, typer.Option(help="the log is a Kafka: its brokers, or `start` for one")] = None,
 ) -> None:
     """Measure how soon labels show."""
-    typer.echo(HEADING)
-    for model in models or MODELS:
-        for phase, own_bytes in measure_model(model, labels, rate, backlog, checkpoint_interval_s):
-            typer.echo(row(model, phase, own_bytes))
+    with ExitStack() as stack:
+        brokers = None
+        if kafka is not None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="driftline-kafka-")))
+            brokers = stack.enter_context(brokers_of(None if kafka == "start" else kafka, directory))
+        typer.echo(HEADING)
+        for model in models or MODELS:
+            for phase, own_bytes in measure_model(model, labels, rate, backlog, checkpoint_interval_s, brokers):
+                typer.echo(row(model, phase, own_bytes))
 
 
 def measure_model(
-    model: str, labels: int, rate: float = 2000, backlog: int = 1000, checkpoint_interval_s: float = 5.0
+    model: str,
+    labels: int,
+    rate: float = 2000,
+    backlog: int = 1000,
+    checkpoint_interval_s: float = 5.0,
+    brokers: str | None = None,
 ) -> Iterator[tuple[Phase, int]]:
-    """Give each phase as it ends, and the API's own memory then."""
+    """Give each phase as it ends, and the API's own memory then. Without brokers it is the embedded log's."""
     phases = {"idle": None, f"{rate:,.0f}/s": (rate, backlog), "full speed": (float("inf"), backlog)}
-    with _running(model, checkpoint_interval_s) as (stream, http, pid):
+    with _running(model, checkpoint_interval_s, brokers) as (stream, http, pid):
         for name, flood in phases.items():
             with _flooding(stream, str(http.base_url), flood):
                 yield _measure(name, stream, http, labels), _own_bytes(pid)
@@ -156,15 +169,19 @@ def _watch_checkpoints(stream: StreamSettings, stop: threading.Event, found: dic
 
 
 @contextmanager
-def _running(model: str, checkpoint_interval_s: float) -> Iterator[tuple[StreamSettings, httpx.Client, int]]:
+def _running(
+    model: str, checkpoint_interval_s: float, brokers: str | None
+) -> Iterator[tuple[StreamSettings, httpx.Client, int]]:
     """Run learner and API on an empty directory until they have learned something; give the API's process."""
     with tempfile.TemporaryDirectory() as directory, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        stream = StreamSettings.model_validate({"data": directory})
+        log = {"log": f"kafka://{brokers}", "prefix": f"fresh-{os.urandom(4).hex()}."} if brokers else {}
+        stream = StreamSettings.model_validate({"data": directory, **log})
         command = [sys.executable, "-m", "driftline", "up", "--data", directory, "--port", str(port), "--model", model]
         command += ["--checkpoint-interval-s", str(checkpoint_interval_s)]
+        command += [part for name, value in log.items() for part in (f"--{name}", value)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:

@@ -97,7 +97,7 @@ def measure_pipelines(
     ConfigError : no Kafka can be had.
     """
     found = []
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name, _brokers(kafka, Path(name)) as brokers:
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name, brokers_of(kafka, Path(name)) as brokers:
         for number in partitions:
             prefix = f"bench-{time.time_ns()}."
             for log in (f"kafka://{brokers}", f"sqlite:///{name}/log-{number}.db"):
@@ -209,7 +209,7 @@ def learn(stream: StreamSettings, n_records: int, *, predictions: bool) -> Run:
 
 
 @contextmanager
-def _brokers(named: str | None, directory: Path) -> Iterator[str]:
+def brokers_of(named: str | None, directory: Path) -> Iterator[str]:
     """Give the brokers that are named, or start one as the tests do."""
     if named:
         yield named

@@ -284,10 +284,12 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
 
 
-def test_freshness_is_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", ["sqlite", "kafka"])
+def test_freshness_is_measured(request: pytest.FixtureRequest, tmp_path: Path, log: str) -> None:
     """Idle, at a rate, at full speed: labels show, predictions are answered."""
+    command = [sys.executable, "-m", "bench.freshness", "linear?bits=12", "--labels", "10", "--rate", "200"]
     ended = subprocess.run(
-        [sys.executable, "-m", "bench.freshness", "linear?bits=12", "--labels", "10", "--rate", "200"],
+        [*command, "--kafka", request.getfixturevalue("kafka")] if log == "kafka" else command,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
