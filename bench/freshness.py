@@ -4,7 +4,8 @@
 for each model, and asks it as a client does:
 
 1. Labels are posted at random moments; each is waited for until POST /predict has learned it, from its 202 on.
-2. Beside that one text is asked for at a steady pace, and each answer's time is taken.
+2. Beside that one text is asked for at a steady pace, by a process of its own that does nothing else, and each answer's
+   time is taken.
 3. All this while nothing else happens, then while another process appends labelled messages at a rate, then as fast as
    they are learned. Never more than so many labels wait: a label has to wait for those before it anyway.
 """
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
@@ -43,6 +45,8 @@ GAP_S: Final = 0.25  # between two labels, at most
 PACE_S: Final = 0.02  # between two requests for a prediction, and between two looks for a label
 CHUNK: Final = 100  # messages appended at once
 TEXTS: Final = 2000
+_BODY: Final = b'{"text": "what does the model say of this one"}'
+ASK: Final = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 HEADING: Final = (
     "| model | learning | label shows, ms p50 / p99 | predict, ms p50 / p99 | labels/s | pause, ms median / worst "
     "| checkpoint, s | API's own MB |\n|---|---|---|---|---|---|---|---|"
@@ -109,15 +113,14 @@ def row(model: str, phase: Phase, own_bytes: int) -> str:
 
 def _measure(name: str, stream: StreamSettings, http: httpx.Client, labels: int) -> Phase:
     """Post labels at random moments, and watch."""
-    stop = threading.Event()
-    predict_ms: list[float] = []
     saves: dict[int, tuple[float, float]] = {}
-    threads = [
-        threading.Thread(target=_ask_steadily, args=(str(http.base_url), stop, predict_ms)),
-        threading.Thread(target=_watch_checkpoints, args=(stream, stop, saves)),
-    ]
-    for thread in threads:
-        thread.start()
+    context = multiprocessing.get_context("spawn")
+    stop, (mine, its) = context.Event(), context.Pipe(duplex=False)
+    asking = context.Process(target=_ask_steadily, args=(http.base_url.port, stop, its))
+    watching = threading.Thread(target=_watch_checkpoints, args=(stream, stop, saves))
+    asking.start()
+    its.close()
+    watching.start()
     draw = random.Random(name)
     shown_ms = []
     try:
@@ -128,8 +131,9 @@ def _measure(name: str, stream: StreamSettings, http: httpx.Client, labels: int)
         rate = (_learned(http) - before) / (time.monotonic() - started)
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
+        watching.join()
+    predict_ms = mine.recv()
+    asking.join()
     pauses, wholes = [1000 * pause for pause, _ in saves.values()], [whole for _, whole in saves.values()]
     return Phase(name, shown_ms, predict_ms, rate, pauses, wholes)
 
@@ -148,15 +152,20 @@ def _learned(http: httpx.Client) -> int:
     return int(http.get("/model").json()["labels_learned"])
 
 
-def _ask_steadily(url: str, stop: threading.Event, times_ms: list[float]) -> None:
-    with httpx.Client(base_url=url, timeout=30) as http:
+def _ask_steadily(port: int, stop: Event, told: Connection) -> None:
+    """Ask until it is to stop, over one connection; then send the times, in ms."""
+    times_ms: list[float] = []
+    with socket.create_connection(("127.0.0.1", port), START_S) as connection:
         while not stop.wait(PACE_S):
             started = time.perf_counter()
-            http.post("/predict", json={"text": "what does the model say of this one"}).raise_for_status()
+            connection.sendall(ASK)
+            if not connection.recv(1 << 16).startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError("the API does not predict")
             times_ms.append(1000 * (time.perf_counter() - started))
+    told.send(times_ms)
 
 
-def _watch_checkpoints(stream: StreamSettings, stop: threading.Event, found: dict[int, tuple[float, float]]) -> None:
+def _watch_checkpoints(stream: StreamSettings, stop: Event, found: dict[int, tuple[float, float]]) -> None:
     """Note pause and whole time of each checkpoint that ends while this looks."""
     first = None
     while not stop.wait(0.2):

@@ -56,9 +56,11 @@ def _say(what: str, status: "Status") -> None:
 
 
 def run_process(stream: StreamSettings, settings: LearnerSettings) -> None:
-    """Be the learner's process of `driftline up`, which ends it."""
+    """Be the learner's process of `driftline up`, which ends it; the API is beside it."""
+    from learner.background import leave_a_processor
     from learner.service import learn as run_learner
 
+    leave_a_processor()
     for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
         signal.signal(number, signal.SIG_IGN)
     lines.begin(stream.log_format)

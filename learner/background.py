@@ -6,6 +6,10 @@ be a client or the API in the middle of an answer, which then waits for millisec
 (sched(7)), which waits for its turn, and nice: an answer is given first, and where the processor is all taken a tenth
 of it still goes to learning. At full speed on two cores the one halves the p99 of predictions, the other takes a third
 off what is left (bench/freshness.py); what is learned a second stays the same.
+
+Yet Linux looks only at the next tick, up to 4 ms later, whether a thread that has had its share should go on; an answer
+may wait so long. Where the API is on the same machine, one processor is therefore the learner's never: a third of the
+p99, for a tenth of the speed where there are two processors, and for nothing where there are enough of them.
 """
 
 import os
@@ -42,3 +46,16 @@ def in_background() -> Iterator[bool]:
             os.sched_setscheduler(0, os.SCHED_OTHER, before)
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+
+def leave_a_processor() -> bool:
+    """Keep this thread, and those that it starts, off one of the processors there are; return whether that is so."""
+    if sys.platform != "linux":
+        return False
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) == 1:
+        return False
+    with suppress(OSError):  # a sandbox may forbid the call
+        os.sched_setaffinity(0, allowed[:-1])
+        return True
+    return False

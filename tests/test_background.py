@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.background import NICE, in_background
+from learner.background import NICE, in_background, leave_a_processor
 from tests.data import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has batch jobs")
@@ -69,6 +69,22 @@ def test_a_policy_that_somebody_chose_stays() -> None:
     thread.start()
     thread.join()
     assert found == [False, os.SCHED_IDLE, os.SCHED_IDLE]
+
+
+def test_one_processor_is_left_to_others_where_there_are_several() -> None:
+    found: list[object] = []
+
+    def work(allowed: set[int]) -> None:
+        os.sched_setaffinity(0, allowed)
+        found.extend((leave_a_processor(), os.sched_getaffinity(0)))
+
+    several = os.sched_getaffinity(0)
+    for allowed in (several, {min(several)}):
+        thread = threading.Thread(target=work, args=(allowed,))
+        thread.start()
+        thread.join()
+    left = several - {max(several)} if len(several) > 1 else several
+    assert found == [len(several) > 1, left, False, {min(several)}]
 
 
 PROGRAM = """
