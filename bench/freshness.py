@@ -120,6 +120,7 @@ def _measure(name: str, stream: StreamSettings, http: httpx.Client, labels: int)
     watching = threading.Thread(target=_watch_checkpoints, args=(stream, stop, saves))
     asking.start()
     its.close()
+    mine.recv()
     watching.start()
     draw = random.Random(name)
     shown_ms = []
@@ -153,16 +154,21 @@ def _learned(http: httpx.Client) -> int:
 
 
 def _ask_steadily(port: int, stop: Event, told: Connection) -> None:
-    """Ask until it is to stop, over one connection; then send the times, in ms."""
-    times_ms: list[float] = []
+    """Ask over one connection until it is to stop. Tell of the first answer at once, in the end of each, in ms."""
     with socket.create_connection(("127.0.0.1", port), START_S) as connection:
+        told.send(_time_to_answer(connection))  # to start a process takes longer than a short phase
+        times_ms = [_time_to_answer(connection)]
         while not stop.wait(PACE_S):
-            started = time.perf_counter()
-            connection.sendall(ASK)
-            if not connection.recv(1 << 16).startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError("the API does not predict")
-            times_ms.append(1000 * (time.perf_counter() - started))
+            times_ms.append(_time_to_answer(connection))
     told.send(times_ms)
+
+
+def _time_to_answer(connection: socket.socket) -> float:
+    started = time.perf_counter()
+    connection.sendall(ASK)
+    if not connection.recv(1 << 16).startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError("the API does not predict")
+    return 1000 * (time.perf_counter() - started)
 
 
 def _watch_checkpoints(stream: StreamSettings, stop: Event, found: dict[int, tuple[float, float]]) -> None:

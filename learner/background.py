@@ -8,8 +8,8 @@ of it still goes to learning. At full speed on two cores the one halves the p99 
 off what is left (bench/freshness.py); what is learned a second stays the same.
 
 Yet Linux looks only at the next tick, up to 4 ms later, whether a thread that has had its share should go on; an answer
-may wait so long. Where the API is on the same machine, one processor is therefore the learner's never: a third of the
-p99, for a tenth of the speed where there are two processors, and for nothing where there are enough of them.
+may wait so long. In `driftline up`, the API beside it, one processor is therefore never the learner's: that left a
+third of the p99, and of the speed four fifths where there are two processors; where there are enough it costs nothing.
 """
 
 import os

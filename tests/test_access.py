@@ -1,4 +1,4 @@
-"""Who comes in, how often, from which page, and how long may a client take? Over a real server."""
+"""Who comes in, how often, and from which page? Over a real server."""
 
 import json
 import logging
