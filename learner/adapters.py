@@ -37,6 +37,7 @@ from stream.errors import ConfigError, StateError
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
 LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0
 SKETCH_BITS: Final = 20  # a sketch of more places would be larger than most models
+ARGUMENT_NAMED: Final = {"classifier": "argument.classifier"}  # in a configuration: there it is the model's own name
 TEXT: Final = "text."  # before our options' names, so that none hides an argument of the model
 REFUSED, LEARNED = 0, 1  # places in counters
 _LOG: Final = logging.getLogger(__name__)
@@ -193,6 +194,8 @@ class Adapter(Classifier):
             given = np.full(len(known), np.nan)
         total = given.sum()
         sound = bool(np.isfinite(total) and (given >= 0).all())
+        if not sound:
+            self._complain("score", ValueError("its scores are not finite, or negative"))
         if sound and total > 0:
             out[known] = np.maximum(given / total, LEAST)
         else:
@@ -260,7 +263,8 @@ class Adapter(Classifier):
     def config(self) -> dict[str, Any]:
         """Return every setting of ours, and the arguments that were given."""
         ours = {option_name(name): value for name, value in asdict(self.settings).items()}
-        return {"classifier": self._name, **ours, **self._arguments}
+        arguments = {ARGUMENT_NAMED.get(name, name): value for name, value in self._arguments.items()}
+        return {"classifier": self._name, **ours, **arguments}
 
     def state(self) -> State:
         """Return the model as a pickle's bytes, and what is kept beside it."""

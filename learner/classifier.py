@@ -170,10 +170,24 @@ class Classifier(ABC):
     # River's names, and the batch forms.
 
     def learn_many(self, texts: Sequence[str], labels: Sequence[str], weights: Sequence[float] | None = None) -> None:
-        """Learn texts with their labels, in order."""
-        targets = np.fromiter(map(self.label_index, labels), np.int32, len(texts))
-        ones = np.ones(len(texts), np.float32)
-        self.score_and_learn(texts, targets, ones if weights is None else np.asarray(weights, np.float32))
+        """Learn texts with their labels, in order.
+
+        Raises
+        ------
+        TooManyLabels : what came before that label was learned, as by a loop of `learn_one`.
+        ValueError : there are not as many of one as of the others.
+        """
+        used = np.ones(len(texts), np.float32) if weights is None else np.asarray(weights, np.float32)
+        if not len(labels) == len(texts) == used.size:
+            raise ValueError(
+                f"{len(texts)} texts, {len(labels)} labels and {used.size} weights: as many of each are needed"
+            )
+        targets: list[int] = []
+        try:
+            targets.extend(map(self.label_index, labels))
+        finally:
+            n = len(targets)
+            self.score_and_learn(texts[:n], np.array(targets, np.int32), used[:n])
 
     def predict_proba_many(self, texts: Sequence[str]) -> Scores:
         """Return the scores of texts; changes nothing."""
@@ -186,7 +200,8 @@ class Classifier(ABC):
         scores = self.predict_proba_many(texts)
         if not self.labels:
             return [None] * len(texts)
-        return [self.labels[best] for best in scores.argmax(axis=1)]
+        best = scores.argmax(axis=1).tolist()
+        return [self.labels[at] if row[at] > 0 else None for at, row in zip(best, scores, strict=True)]
 
     def learn_one(self, text: str, label: str, weight: float = 1.0) -> None:
         """Learn one text with its label."""

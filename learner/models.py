@@ -68,7 +68,8 @@ def make_classifier(spec: str, *, allow_pickle: bool = False) -> Classifier:
 
 def build_saved(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
     """Return a new classifier with the settings of a saved one, as `Classifier.config` gave them then."""
-    return build(config["classifier"], as_of_today(config), allow_pickle=allow_pickle)
+    settings = {setting: value for setting, value in as_of_today(config).items() if setting != "classifier"}
+    return build(config["classifier"], settings, allow_pickle=allow_pickle)
 
 
 def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +79,6 @@ def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
     """Return a new classifier with settings that are strings, or of their types."""
-    settings = {setting: value for setting, value in settings.items() if setting != "classifier"}  # a config's own name
     if is_foreign(name):
         return _build_foreign(name, settings, allow_pickle)
     entry = REGISTRY.get(name)
@@ -109,7 +109,8 @@ def _build_foreign(name: str, settings: Mapping[str, Any], allow_pickle: bool) -
         for option, field in ours.items()
         if option in settings
     }
-    arguments = {setting: value for setting, value in settings.items() if setting not in ours}
+    named = {kept: argument for argument, kept in adapters.ARGUMENT_NAMED.items()}
+    arguments = {named.get(setting, setting): value for setting, value in settings.items() if setting not in ours}
     return adapters.make_adapter(name, kind(**values), arguments, allow_pickle=allow_pickle)
 
 

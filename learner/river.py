@@ -41,7 +41,9 @@ class RiverClassifier(base.Classifier):
         self.spec = spec
         self.on = on
         self._classifier = make_classifier(spec)
-        self._labels: dict[str, base.typing.ClfTarget] = {}  # ours are strings; River's are as they first came
+        # Ours are strings; River's are as they first came, and equal ones are one: 1, 1.0 and True, but not "1".
+        self._names: dict[base.typing.ClfTarget, str] = {}
+        self._labels: dict[str, base.typing.ClfTarget] = {}
 
     @property
     def _multiclass(self) -> bool:
@@ -56,8 +58,9 @@ class RiverClassifier(base.Classifier):
 
     def learn_one(self, x: Any, y: base.typing.ClfTarget, w: float = 1.0) -> None:
         """Learn a text, or a dict, with its label, `w` times over."""
-        label = _name(y)
+        label = self._names.get(y) or self._new_name(y)
         self._classifier.learn_one(self._text(x), label, w)
+        self._names[y] = label
         self._labels.setdefault(label, y)
 
     def predict_proba_one(self, x: Any, **kwargs: Any) -> dict[base.typing.ClfTarget, float]:
@@ -66,6 +69,13 @@ class RiverClassifier(base.Classifier):
         scores = self._classifier.predict_proba_one(self._text(x))
         total = sum(scores.values()) or 1.0  # they are of 32 bits, and sum to 1 within these
         return {self._labels[label]: score / total for label, score in scores.items() if label in self._labels}
+
+    def _new_name(self, y: base.typing.ClfTarget) -> str:
+        value = y.item() if isinstance(y, np.generic) else y
+        name = value if isinstance(value, str) else repr(value)
+        while name in self._labels:  # of another one: 1 and "1"
+            name += "'"
+        return name
 
     def _text(self, x: Any) -> str:
         if isinstance(x, str):
@@ -87,8 +97,3 @@ class RiverClassifier(base.Classifier):
         vars(self).update(kept)
         self._classifier = make_classifier(self.spec)
         self._classifier.load_state(state, labels)
-
-
-def _name(y: base.typing.ClfTarget) -> str:
-    value = y.item() if isinstance(y, np.generic) else y
-    return value if isinstance(value, str) else repr(value)

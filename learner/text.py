@@ -72,6 +72,7 @@ def character_table() -> NDArray[np.uint32]:
     return table
 
 
+LEAST_FREE: Final = 1024  # four places for each word with capitals of a text's shape, too (shape.py)
 N_INPUTS: Final = 7  # of `kernel_inputs`
 
 
@@ -85,6 +86,9 @@ def kernel_inputs(
     """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
     most = None if settings.tail_chars else settings.max_chars  # what is beyond need not be encoded then
     ready = cut(Texts.of(texts, most), settings.max_chars, settings.tail_chars)
+    n = len(ready.starts) - 1
+    if not n == len(targets) == len(weights):  # a kernel would read on behind them
+        raise ValueError(f"{n} texts, {len(targets)} targets and {len(weights)} weights: as many of each are needed")
     return (
         ready.codes,
         ready.starts,
@@ -98,7 +102,7 @@ def kernel_inputs(
 
 def text_buffers(settings: TextSettings) -> Buffers:
     """Return what `hash_text` writes into: the features, and what it works with. For one thread at a time."""
-    free = 64
+    free = LEAST_FREE
     while free < 8 * settings.max_features:
         free *= 2
     n_lengths = len(settings.lengths)

@@ -61,6 +61,7 @@ from learner.tree_layout import (
 
 LOSS_RATE: Final = 0.005  # the decay of a predictor's loss: its last 200 texts count
 MAX_LOSS: Final = 9.0
+LEAST_SHARE: Final = 1e-20  # of a label that was last learned long ago: all of it would be forgotten else, and log 0
 PRIOR_EXAMPLES: Final = 5.0  # how many examples the shared share of labels counts for at a leaf
 PRIOR_TOKENS: Final = 300.0  # the same for the shared frequencies of words
 ALPHA: Final = 0.3  # smoothing of the shared frequencies
@@ -88,7 +89,7 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
     for label in range(n_labels):
         out[label] = 0
         if memory.known[label]:
-            share = memory.totals[label, EXAMPLES] / examples
+            share = max(memory.totals[label, EXAMPLES] / examples, LEAST_SHARE)
             out[label] = math.log(share) - n * math.log(memory.totals[label, TOKENS] + smoothing)
     if n_labels == 2:  # the same products in registers
         for begin in range(0, n, FACTORS):
@@ -145,7 +146,8 @@ def score_shared(memory, work, n_tokens, n_labels):  # type: ignore[no-untyped-d
     factor = np.float32(1 / math.sqrt(1 + n_tokens / FLATTENED_FROM))
     for label in range(n_labels):
         rows[SCORES + BAYES, label] = rows[RAW_BAYES, label] * factor
-        rows[PRIOR, label] = math.log(memory.totals[label, EXAMPLES] / examples) if known[label] else np.float32(0)
+        share = max(memory.totals[label, EXAMPLES] / examples, LEAST_SHARE)
+        rows[PRIOR, label] = math.log(share) if known[label] else np.float32(0)
     softmax(rows[SCORES + BAYES], known, n_labels, rows[BAYES])
     mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX)
 

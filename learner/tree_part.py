@@ -39,7 +39,7 @@ from learner.tree_layout import (
     find,
     key_of,
 )
-from learner.tree_leaf import ALPHA, FLATTENED_FROM, PRIOR_EXAMPLES, PRIOR_TOKENS, chosen
+from learner.tree_leaf import ALPHA, FLATTENED_FROM, LEAST_SHARE, PRIOR_EXAMPLES, PRIOR_TOKENS, chosen
 
 PRIOR_PART, BAYES_PART, LINEAR_PART, SHARE_PART, GAIN_PART, CORRECTION_PART = range(6)
 
@@ -104,7 +104,7 @@ def _shared_parts(
     """Return what all leaves share: the labels' shares, naive Bayes on words and pairs, the linear model."""
     n, n_plain, n_features = len(known), hashed.n_plain, len(hashed.features)
     examples = memory.totals[:n, EXAMPLES]
-    prior = np.log(np.where(known, examples, 1) / examples.sum())
+    prior = np.log(np.where(known, np.maximum(examples / examples.sum(), LEAST_SHARE), 1))
     alpha, smoothing = _smoothing(memory)
     size = np.log(memory.totals[:n, TOKENS] + smoothing)
     factor = 1 / math.sqrt(1 + n_plain / FLATTENED_FROM)

@@ -197,6 +197,34 @@ def test_no_score_that_is_none_gets_out(poison: str, caplog: pytest.LogCaptureFi
     assert caplog.text.count("could not learn") == (poison == "raise")
 
 
+def test_an_argument_may_be_called_classifier() -> None:
+    """In a configuration that is the name of the model itself."""
+    made = make("river:multiclass.OneVsRestClassifier?classifier=linear_model.LogisticRegression&text.bits=8")
+    made.learn_many(["a b", "c d"] * 20, ["x", "y"] * 20)
+    again = build_saved(made.config(), allow_pickle=True)
+    again.load_state(made.state(), made.labels)
+    assert again.config() == made.config()
+    assert again.predict_proba_one("a b") == made.predict_proba_one("a b")
+    assert made.predict_one("c d") == "y"
+
+
+def test_scores_that_are_no_numbers_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    made = make("sklearn:naive_bayes.GaussianNB?text.bits=8&text.dense=1&var_smoothing=0.0")
+    made.learn_many(["a b", "c d"] * 5, ["x", "y"] * 5)
+    made.predict_many(["a b"])
+    assert made.n_refused
+    assert [record.message for record in caplog.records if "not finite" in record.message]
+
+
+def test_labels_that_are_equal_are_one_in_river() -> None:
+    model = RiverClassifier("linear?bits=12")
+    for text, label in [("one", 1), ("one", 1.0), ("two", "1"), ("two", "1'"), ("three", True)]:
+        model.learn_one(text, label)
+    scores = model.predict_proba_one("one")
+    assert list(scores) == [1, "1", "1'"]
+    assert sum(scores.values()) == pytest.approx(1)
+
+
 def test_a_poisoned_river_model_gives_equal_scores_and_is_counted() -> None:
     """River 0.26's LogisticRegression stays NaN for good once it was given one."""
     classifier = make("river:linear_model.LogisticRegression")

@@ -19,6 +19,7 @@ from learner.bayes import count_and_score
 from learner.blend import blend_and_learn
 from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.linear import score_and_learn
+from learner.shape import MAX_CASED
 from learner.single import Single
 from stream.errors import StateError
 
@@ -313,6 +314,49 @@ def test_one_label_too_many_is_refused_and_harms_nothing(classifier: Classifier)
         classifier.learn_one("t", "one too many")
     assert content(classifier) == before
     assert len(classifier.labels) == 600
+
+
+def test_a_batch_with_a_label_too_many_is_a_loop_up_to_it() -> None:
+    batch, loop = (make_classifier("linear?bits=10&max_labels=2") for _ in range(2))
+    with pytest.raises(TooManyLabels, match="'z'"):
+        batch.learn_many(["a b", "c d", "e f", "a b"], ["x", "y", "z", "x"])
+    loop.learn_one("a b", "x")
+    loop.learn_one("c d", "y")
+    assert (batch.labels, content(batch)) == (loop.labels, content(loop))
+
+
+@pytest.mark.parametrize(("labels", "weights"), [(["x"], None), (["x", "y", "z"], None), (["x", "y"], [1.0])])
+def test_as_many_texts_as_labels_and_weights(spec: str, labels: list[str], weights: list[float] | None) -> None:
+    classifier = make_classifier(spec)
+    with pytest.raises(ValueError, match="2 texts"):
+        classifier.learn_many(["a", "b"], labels, weights)
+    assert classifier.labels == []
+
+
+@ours
+def test_a_kernel_reads_no_further_than_its_texts(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match="3 texts, 3 targets and 1 weights"):
+        classifier.score_and_learn(["a"] * 3, np.full(3, -1, np.int32), np.ones(1, np.float32))
+
+
+def test_no_label_is_named_before_one_is_known(classifier: Classifier) -> None:
+    classifier.learn_one("a b c", "x", float("nan"))
+    assert classifier.predict_one("a b c") is None
+
+
+@pytest.mark.parametrize("name", ["linear", "bayes", "tree", "blend"])
+@pytest.mark.parametrize("most", [1, 8, 64])
+def test_few_features_of_texts_with_many_capitals(name: str, most: int) -> None:
+    """What is worked with has room for all of them, not only for what is kept."""
+    batch, loop = (make_classifier(f"{name}?bits=12&max_labels=4&max_features={most}") for _ in range(2))
+    texts = [" ".join(f"W{turn}x{word}" for word in range(300)) for turn in range(20)]
+    labels = ["ab"[turn % 2] for turn in range(20)]
+    batch.learn_many(texts, labels)
+    for text, label in zip(texts, labels, strict=True):
+        loop.learn_one(text, label)
+    assert content(batch) == content(loop)
+    if name == "blend":
+        assert batch._buffers[1].size >= 4 * MAX_CASED  # type: ignore[attr-defined]
 
 
 @ours

@@ -222,6 +222,22 @@ def test_every_way_to_predict_learns(leaf: str) -> None:
     assert right(tree(leaf=leaf), texts, labels)[1500:].mean() > 0.85
 
 
+@pytest.mark.parametrize("leaf", ["adaptive", "mix", "bayes", "linear"])
+def test_a_label_of_long_ago_spoils_nothing(leaf: str) -> None:
+    """Its share of all labels sinks without end."""
+    model = tree(leaf=leaf, forgetting=0.001)
+    model.learn_one("zebra", "rare")
+    texts, labels = ["yes it is", "no it is not"] * 2000, ["a", "b"] * 2000
+    for _ in range(250):  # a million labels: under 1e-300 of them, and twice 0 in 64 bits
+        found = right(model, texts, labels)
+    assert found.mean() > 0.99
+    for name, array in model.state().items():
+        assert np.isfinite(array).all(), name
+    assert all(math.isfinite(each.shares["rare"]) for each in model.explain_one("zebra", ["rare"]).features)
+    model.learn_one("zebra", "rare")
+    assert right(model, texts, labels).mean() > 0.99
+
+
 def test_an_adaptive_leaf_is_nearly_as_good_as_the_best_way() -> None:
     texts, labels = turning(6000)
     found = {leaf: right(tree(leaf=leaf), texts, labels).mean() for leaf in ("majority", "bayes", "linear", "mix")}
