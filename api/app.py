@@ -126,7 +126,7 @@ def make_app(
         Role.PREDICT, mlflow.router(predictor, watcher, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
-    app.include_router(page.router())  # it holds no data
+    app.include_router(page.router(admin_port))  # it holds no data
     parts = (predict, explain, feedback, model, history, review, snapshots, open_inference, mlflow)
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)

@@ -266,26 +266,34 @@ class AsyncClient:
 # What is asked.
 
 
+def _encoded(body: Any) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as error:
+        message = f"a text has half of a character at {error.start}, which no UTF-8 can have"
+        raise Refused(422, "bad-text", message, "Nothing was sent. Replace it, e.g. by U+FFFD.") from None
+
+
 def _predict(texts: Sequence[str], after: After) -> _Call[list[Prediction]]:
     body: dict[str, Any] = {"texts": texts}
     if after is not None:
         sent = [after] if isinstance(after, Sent) else after
         body["min_feedback_offset"] = [{"partition": each.partition, "offset": each.offset} for each in sent]
-    return _Call("POST", "/predict", _predictions, msgspec.json.encode(body))
+    return _Call("POST", "/predict", _predictions, _encoded(body))
 
 
 def _messages(messages: Sequence[str | Message]) -> _Call[list[Sent]]:
     made = [Message(each) if isinstance(each, str) else each for each in messages]
-    return _Call("POST", "/messages", _sent, msgspec.json.encode([_with_id(each) for each in made]))
+    return _Call("POST", "/messages", _sent, _encoded([_with_id(each) for each in made]))
 
 
 def _labels(labels: Sequence[Label]) -> _Call[list[Sent]]:
-    return _Call("POST", "/feedback", _sent, msgspec.json.encode([_with_id(each) for each in labels]))
+    return _Call("POST", "/feedback", _sent, _encoded([_with_id(each) for each in labels]))
 
 
 def _json(method: str, path: str, body: Mapping[str, Any] | None = None) -> _Call[dict[str, Any]]:
     decoder = msgspec.json.Decoder(dict[str, Any])
-    return _Call(method, path, decoder.decode, None if body is None else msgspec.json.encode(body))
+    return _Call(method, path, decoder.decode, None if body is None else _encoded(body))
 
 
 def _with_id(record: _T) -> _T:

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from stream.errors import DriftlineError
 
 _LOG: Final = logging.getLogger(__name__)
-_SEE_DOCS: Final = "See /docs for what can be asked, and how."
+_SEE_DOCS: Final = "See /docs, on the admin port where there is one, for what can be asked, and how."
 
 
 class Error(msgspec.Struct, frozen=True):

@@ -171,7 +171,7 @@ class Appender:
                 413,
                 "too-large",
                 f"record {item.id!r} has {len(value)} bytes, at most {self._max_record_bytes} are taken",
-                "Send a shorter text, or raise max_record_bytes.",
+                "Nothing was appended. Send a shorter text, or raise max_record_bytes.",
             )
         decode(value, None, self._max_record_bytes)
         return value

@@ -51,11 +51,14 @@ class _File(NamedTuple):
     headers: dict[str, str]
 
 
-def router() -> APIRouter:
-    """Return GET / and GET /dashboard/..., which are not part of the API's description."""
+def router(admin_port: int | None) -> APIRouter:
+    """Return GET / and GET /dashboard/..., which are not part of the API's description.
+
+    Where there is an admin port, the page says that the reference is there, and changes nothing that is asked there.
+    """
     routes = APIRouter(include_in_schema=False)
-    for path, file in _files().items():
-        routes.add_api_route(path, _answer(file), methods=["GET", "HEAD"])
+    for path, file in _files(admin_port).items():
+        routes.add_api_route(path, _answer(file), methods=["GET"])
     return routes
 
 
@@ -68,14 +71,22 @@ def _answer(file: _File) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     return answer
 
 
-def _files() -> dict[str, _File]:
-    found = {f"/dashboard/{path.name}": _file(path) for path in sorted(_ROOT.iterdir()) if path.suffix in _TYPES}
-    found["/"] = found.pop("/dashboard/index.html")
+def _files(admin_port: int | None) -> dict[str, _File]:
+    found = {
+        f"/dashboard/{path.name}": _file(path.name, path.read_bytes())
+        for path in sorted(_ROOT.iterdir())
+        if path.suffix in _TYPES
+    }
+    del found["/dashboard/index.html"]
+    index = (_ROOT / "index.html").read_bytes()
+    found["/"] = _file(
+        "index.html", index.replace(b'data-port=""', b'data-port="%d"' % admin_port) if admin_port else index
+    )
     # Without the package, or with another version of it, the page has no charts; all else works.
     for name, (place, digest) in UPLOT.items():
         path = _installed(place)
-        if path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-            found[f"/dashboard/{name}"] = _file(path)
+        if path is not None and hashlib.sha256(content := path.read_bytes()).hexdigest() == digest:
+            found[f"/dashboard/{name}"] = _file(name, content)
     return found
 
 
@@ -88,7 +99,6 @@ def _installed(place: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _file(path: Path) -> _File:
-    content = path.read_bytes()
+def _file(name: str, content: bytes) -> _File:
     etag = '"' + hashlib.sha256(content).hexdigest()[:32] + '"'
-    return _File(content, HEADERS | {"Content-Type": _TYPES[path.suffix], "ETag": etag})
+    return _File(content, HEADERS | {"Content-Type": _TYPES[Path(name).suffix], "ETag": etag})

@@ -21,6 +21,14 @@ SCHEMES: Final[dict[str, Any]] = {
 }
 
 
+_REFUSALS: Final = {
+    "401": "This needs an API key, or another one.",
+    "403": "The key's role is not enough, or a page of another origin asks.",
+    "421": "The Host header names another machine.",
+    "429": "Too many requests of this key or address.",
+}
+
+
 class Rule(NamedTuple):
     """What holds for one operation."""
 
@@ -62,5 +70,10 @@ class Access:
 def _described(role: Role) -> dict[str, Any]:
     if role == Role.OPEN:
         return {}
-    # The empty one: on loopback no key is asked for until there is one.
-    return {"security": [{}, *({name: []} for name in SCHEMES)], "x-driftline-role": role.name.lower()}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        # The empty one: on loopback no key is asked for until there is one.
+        "security": [{}, *({name: []} for name in SCHEMES)],
+        "x-driftline-role": role.name.lower(),
+        "responses": {status: {"description": text, "content": error} for status, text in _REFUSALS.items()},
+    }

@@ -49,6 +49,7 @@ class Started(NamedTuple):
     """A server that accepts requests. `stop` may be called from any thread, and returns at once."""
 
     url: str
+    reference: str  # where it is described
     stop: Callable[[], None]
 
 
@@ -124,7 +125,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._on_ready is not None:
-            self._on_ready(Started(url_of(self.listeners[0]), self.stop))
+            self._on_ready(started(self.listeners, self.stop))
 
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_TICKS == 0:
@@ -205,6 +206,11 @@ def _listen(host: str, port: int) -> socket.socket:
             f"port: {host}:{port} cannot be listened on: {error.strerror}; "
             "choose another --port or --host, or end the process that has it"
         ) from None
+
+
+def started(listeners: Sequence[socket.socket], stop: Callable[[], None]) -> Started:
+    """Return what is to be known of a server: what is private, as the reference is, the last listener has."""
+    return Started(url_of(listeners[0]), f"{url_of(listeners[-1])}/docs", stop)
 
 
 def url_of(listener: socket.socket) -> str:

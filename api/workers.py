@@ -27,7 +27,7 @@ from typing import Final
 
 from api.board import Board, make_board
 from api.preload import MODEL
-from api.server import SIGNALS, STOP_S, Started, run, url_of
+from api.server import SIGNALS, STOP_S, Started, run, started
 from api.settings import ApiSettings
 from learner.settings import DEFAULT_MODEL
 from learner.status import read_status
@@ -124,7 +124,7 @@ def supervise(
         stack.callback(workers.end)
         workers.wait_until_ready()  # 1
         if on_ready is not None:
-            on_ready(Started(url_of(listeners[0]), stop.set))
+            on_ready(started(listeners, stop.set))
         workers.watch(stop)  # 2, then 3
 
 

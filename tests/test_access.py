@@ -173,6 +173,7 @@ class TestReach:
             for base in (url, admin):
                 assert post(f"{base}/predict", {"text": "a"}).is_success
                 assert get(f"{base}/healthz").is_success
+                assert f'data-port="{port}"' in get(base).text  # where the page finds the reference
 
 
 class TestOrigins:

@@ -204,6 +204,16 @@ class TestRoutes:
         assert refusal(answer, 405)["code"] == "method-not-allowed"
         assert answer.headers["allow"]
 
+    @pytest.mark.parametrize("path", ["/", "/model", "/healthz", "/docs", "/v2", "/dashboard/main.js", "/nothing"])
+    def test_head_is_get_without_a_body(self, api: Api, path: str) -> None:
+        head, whole = api.http.head(path), api.http.get(path)
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert refusal(api.http.get("/nothing"), 404)  # the connection is whole
+
+    def test_head_is_not_post(self, api: Api) -> None:
+        assert api.http.head("/predict").status_code == 405
+
     @pytest.mark.parametrize(
         "request_bytes",
         [

@@ -91,13 +91,49 @@ class TestQueue:
         assert not [url for url in tab.requests if url.endswith("/feedback")]
         assert page.locator("#try-text").input_value() == "1 2 s u"
 
-    def test_a_label_that_the_api_refuses_is_told(self, tab: Tab) -> None:
+    def test_a_label_that_the_api_refuses_is_asked_for_again(self, tab: Tab) -> None:
         error = {"error": "the log is away", "code": "log-unavailable", "action": "Try again."}
         tab.expected = "503"
         tab.page.route("**/feedback", lambda route: route.fulfill(status=503, body=json.dumps(error)))
         page = tab.open()
+        message = page.locator("#queue-body .message")
+        expect(message).not_to_have_text("")
+        refused = message.inner_text()
         page.locator(".pick").first.click()
-        expect(page.locator("#effects")).to_contain_text("not taken: the log is away")
+        expect(page.locator("#queue-note")).to_contain_text("Not taken: the log is away. Try again.")
+        expect(page.locator("#effects li")).to_have_count(0)  # it does not count as labelled
+        expect(page.locator("#next li, #queue-body .message").filter(has_text=refused)).not_to_have_count(0)
+        page.unroute("**/feedback")
+        page.locator(".pick").first.click()
+        expect(page.locator("#queue-note")).to_have_text("")
+        expect(page.locator("#effects")).to_contain_text("1 labelled here")
+
+    def test_labels_of_any_name_stand_by_their_scores(self, browser: Browser, site: Site) -> None:
+        """An object has those that are numbers in their own order, and knows some words by itself."""
+        labels = ["constructor", *map(str, range(11)), "__proto__"]
+        scores = dict.fromkeys(labels, 0.01) | {"7": 0.6, "constructor": 0.28}
+        request = {"id": "n", "timestamp_ms": 0, "text": "a number", "truncated": False, "label": "7", "score": 0.6}
+        request |= {"scores": dict(sorted(scores.items(), key=lambda item: -item[1])), "chance": 0.5}
+        model = site.ask("/model") | {"labels": labels}
+        requests = site.ask("/label-requests?n=1") | {"requests": [request]}
+        explained = {"label": "7", "score": 0.6, "scores": request["scores"], "features": []}
+        tab = Tab(browser, site.url)
+        page = tab.page
+        page.route("**/model", lambda route: route.fulfill(body=json.dumps(model)))
+        page.route("**/label-requests*", lambda route: route.fulfill(body=json.dumps(requests)))
+        page.route("**/explain", lambda route: route.fulfill(body=json.dumps(explained)))
+        tab.open()
+        expect(page.locator(".pick .name").first).to_have_text("7")
+        assert page.locator(".pick .name").all_inner_texts()[1] == "constructor"
+        page.locator("#try-text").fill("a number")
+        expect(page.locator(".verdict button").first).to_have_text("7 0.60")
+        expect(page.locator(".verdict button").first).to_have_attribute("aria-pressed", "true")
+        few = model | {"labels": ["constructor", "toString"]}
+        requests["requests"][0] = request | {"scores": {"toString": 1.0}}
+        page.unroute("**/model")
+        page.route("**/model", lambda route: route.fulfill(body=json.dumps(few)))
+        expect(page.locator(".pick .name")).to_have_text(["constructor", "toString"])
+        tab.close()
 
 
 class TestTry:

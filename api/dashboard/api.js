@@ -52,11 +52,11 @@ export async function teach(feedback, text) {
   return { sent, learned: learned(sent, text) };
 }
 
-/** Return what the model says once it has learned a label; null where that takes too long. */
+/** Return what the model says now that it has learned a label, or the error where it does not in time. */
 async function learned({ partition, offset }, text) {
   try {
-    return (await post("/predict", { text, min_feedback_offset: { partition, offset } })).predictions[0];
-  } catch {
-    return null;
+    return { now: (await post("/predict", { text, min_feedback_offset: { partition, offset } })).predictions[0] };
+  } catch (error) {
+    return { error };
   }
 }

@@ -60,6 +60,15 @@ export const common = () => ({
   padding: [8, 14, 0, 0],
 });
 
+/** Points where a value stands alone: no line goes to it. */
+export const alone = (fill) => ({
+  show: true, size: 4, width: 0, fill,
+  filter: (plot, series) => {
+    const values = plot.data[series];
+    return values.flatMap((value, i) => (value !== null && values[i - 1] == null && values[i + 1] == null ? [i] : []));
+  },
+});
+
 /** Put nulls where points are missing, so that no line goes over a time in which nothing was known. */
 export function withGaps(period, times, ...series) {
   const out = [[], ...series.map(() => [])];

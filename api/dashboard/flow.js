@@ -1,6 +1,6 @@
 // How much comes in, how late is it, and does the learner keep up?
 
-import { Chart, colour, common, timeAxis, valueAxis, withGaps } from "./chart.js";
+import { alone, Chart, colour, common, timeAxis, valueAxis, withGaps } from "./chart.js";
 import { $ } from "./dom.js";
 import { count, duration, rate } from "./format.js";
 
@@ -16,7 +16,7 @@ function options(series) {
   });
 }
 
-const line = (name, more = {}) => ({ stroke: colour(name), width: 1.8, points: { show: false }, ...more });
+const line = (name, more = {}) => ({ stroke: colour(name), width: 1.8, points: alone(colour(name)), ...more });
 const rates = new Chart($("rates-chart"), options(() => [line("accent"), line("second", { dash: [5, 4] })]));
 const lag = new Chart($("lag-chart"), options(() => [line("accent", { fill: `${colour("accent")}22` })]));
 const delay = new Chart($("delay-chart"), options(() => [line("accent"), line("soft", { width: 1, dash: [2, 3] })]));

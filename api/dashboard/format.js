@@ -18,10 +18,13 @@ export const date = (ms) => dated.format(ms);
 /** A time on an axis, no longer than the steps between its ticks need. */
 export const tick = (ms, stepS) => (stepS < 60 ? clock : stepS < 86400 ? short : day).format(ms);
 
+/** Labels with their scores, the likeliest first: an object has those that are numbers in an order of its own. */
+export const ranked = (scores) => Object.entries(scores).sort(([, a], [, b]) => b - a);
+
 /** A chance, in percent, with two digits that mean something. */
 export function percent(x) {
   const of100 = 100 * x;
-  return (of100 >= 10 ? of100.toFixed(0) : of100.toPrecision(2)) + " %";
+  return (of100 >= 10 ? of100.toFixed(0) : of100.toPrecision(2)) + "\u00a0%"; // they stay on one line
 }
 
 export function rate(x) {

@@ -3,13 +3,15 @@
 import { key, whenKeyIsRefused } from "./api.js";
 import { $, announce, setText } from "./dom.js";
 
+const SENDABLE = /^[\x21-\x7e]*$/; // in a header
+
 export function start(onChange) {
   const show = (shown) => {
     $("key").hidden = !shown;
     $("key-open").setAttribute("aria-expanded", String(shown));
   };
   const use = (value) => {
-    key.set(value.trim());
+    key.set(value);
     $("key-value").value = "";
     show(false);
     setText($("key-note"), "Kept in this tab only.");
@@ -22,9 +24,14 @@ export function start(onChange) {
   });
   $("key").addEventListener("submit", (event) => {
     event.preventDefault();
-    use($("key-value").value);
+    const value = $("key-value").value.trim();
+    if (SENDABLE.test(value)) use(value);
+    else setText($("key-note"), "No key has such characters. Copy it anew.");
   });
-  $("key-forget").addEventListener("click", () => use(""));
+  $("key-forget").addEventListener("click", () => {
+    key.set("");
+    location.reload(); // nothing that it showed stays
+  });
   $("key-value").addEventListener("keydown", (event) => {
     if (event.key === "Escape") show(false);
   });

@@ -16,6 +16,7 @@ import * as trial from "./try.js";
 const RANGES = [["900", "15 min"], ["86400", "24 h"], ["5184000", "60 d"]];
 const POINTS = 300;
 let range = RANGES[0][0];
+let lost = false; // the API was away
 let latest = null; // the last minute's history, for the numbers of this moment
 
 async function refreshModel() {
@@ -23,8 +24,16 @@ async function refreshModel() {
   latest = history;
   showState(model);
   showTiles(model, latest);
-  queue.setLabels(model.labels);
+  queue.setModel(model);
   $("welcome").hidden = model.labels_learned > 0;
+  if (!lost) return;
+  lost = false;
+  again.slice(1).forEach((run) => run()); // what is asked seldom would show old numbers for long
+}
+
+function showTrouble(error) {
+  lost = error.status === 0;
+  showLost(error);
 }
 
 async function refreshHistory() {
@@ -33,6 +42,8 @@ async function refreshHistory() {
   showFlow(history);
 }
 
+const reference = $("reference");
+if (reference.dataset.port) reference.href = `${location.protocol}//${location.hostname}:${reference.dataset.port}/docs`;
 queue.start();
 trial.start();
 recent.start();
@@ -40,7 +51,7 @@ snapshots.start();
 setText($("welcome-send"), `curl ${location.origin}/messages -d '{"id": "m1", "text": "You won a prize, call now"}'\ncurl ${location.origin}/feedback -d '{"message_id": "m1", "label": "spam"}'`);
 
 const again = [
-  poll(1, refreshModel, (error) => error.status === 401 || showLost()),
+  poll(1, refreshModel, showTrouble),
   poll(2, refreshHistory),
   poll(2, recent.refresh, recent.showRefusal),
   poll(1.5, queue.refresh, queue.showRefusal),

@@ -23,7 +23,7 @@ const chart = new Chart($("quality-chart"), () => ({
   ],
   axes: [
     timeAxis(),
-    valueAxis({ scale: "share", values: (_, ticks) => ticks.map((x) => x.toFixed(1)) }),
+    valueAxis({ scale: "share", values: (_, ticks, __, ___, step) => ticks.map((x) => x.toFixed(step < 0.1 ? 2 : 1)) }),
     valueAxis({ scale: "loss", side: 1, size: 34, grid: { show: false }, stroke: colour("second") }),
   ],
   hooks: { draw: [drawAlarms], setCursor: [(plot) => legend(plot.cursor.idx)] },

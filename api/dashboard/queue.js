@@ -2,7 +2,7 @@
 
 import { get, newId, post, teach } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
-import { count, cut, percent, score, share } from "./format.js";
+import { count, cut, percent, ranked, score, share } from "./format.js";
 
 const KEYS = 9;
 const EFFECTS = 3;
@@ -10,6 +10,7 @@ const NEXT = 4; // texts shown beneath
 const DONE = 500; // ids to remember
 let waiting = []; // requests, the current one first
 let labels = [];
+let hasLearner = true; // one has run at least
 let perHour = null;
 let refusal = ""; // why this key may not see them
 const done = []; // {request, label, effect}, the newest last
@@ -26,9 +27,11 @@ export function start() {
   show();
 }
 
-export function setLabels(known) {
-  if (JSON.stringify(known) === JSON.stringify(labels)) return;
+export function setModel(model) {
+  const known = model.labels;
+  if (JSON.stringify(known) === JSON.stringify(labels) && hasLearner === (model.learner !== null)) return;
   labels = known;
+  hasLearner = model.learner !== null;
   fill($("known-labels"), ...labels.slice(0, 100).map((label) => el("option", { value: label })));
   const typing = document.activeElement?.tagName === "INPUT" && $("queue-body").contains(document.activeElement);
   if (!typing) show();
@@ -68,7 +71,7 @@ function showEstimate({ labels, accuracy, standard_error: error }) {
 /** The labels on the keys: always in the same places while there are few, else those that are likeliest. */
 function picks(request) {
   if (labels.length <= KEYS) return labels;
-  return Object.keys(request.scores).slice(0, KEYS);
+  return ranked(request.scores).slice(0, KEYS).map(([label]) => label);
 }
 
 function show() {
@@ -87,12 +90,13 @@ function show() {
 
 function emptyText() {
   if (refusal) return refusal;
+  if (!hasLearner) return "No learner has run yet: `driftline up`, or `driftline learn` beside this, starts one.";
   if (perHour === 0) return "Label requests are off. Start the learner with --label-requests-per-hour 60.";
   return "Nothing to label now. Messages that the model is unsure of show up here as they come in.";
 }
 
 function pick(request, label, number) {
-  const value = request.scores[label] ?? 0;
+  const value = Object.hasOwn(request.scores, label) ? request.scores[label] : 0;
   return el("button", { type: "button", class: "pick", "--share": value, onclick: () => give(label), "aria-keyshortcuts": String(number) },
     el("kbd", { "aria-hidden": "true" }, String(number)), el("span", { class: "name" }, label), el("span", { class: "share" }, score(value)));
 }
@@ -155,14 +159,26 @@ async function give(label) {
   showEffects();
   try {
     const { learned } = await teach({ message_id: request.id, label }, request.text);
-    const now = await learned;
-    entry.effect = now ? `now ${now.label} ${score(now.score)}` : "sent; not learned yet";
+    setText($("queue-note"), "");
+    const { now, error } = await learned;
+    entry.effect = now ? `now ${now.label} ${score(now.score)}` : error.code === "pinned" ? "sent; a snapshot answers" : "sent; not learned yet";
     if (now) announce(`The model now says ${now.label}, ${percent(now.score)}.`);
   } catch (error) {
-    entry.effect = `not taken: ${error.message}`;
-    announce(`The label was not taken: ${error.message}. ${error.action}`);
+    putBack(entry);
+    setText($("queue-note"), `Not taken: ${error.message}. ${error.action} The message is in the queue again.`);
   }
   showEffects();
+}
+
+/** Have a message labelled again whose label was refused: behind the one that somebody may be about to label. */
+function putBack(entry) {
+  const at = done.indexOf(entry);
+  if (at < 0) return; // it was taken back meanwhile
+  done.splice(at, 1);
+  gone.delete(entry.request.id);
+  waiting.splice(1, 0, entry.request);
+  if (waiting.length === 1) show();
+  showNext();
 }
 
 /** Take the last label back: one that still waits is dropped, one that was learned is corrected by the next. */
@@ -176,7 +192,11 @@ async function undo() {
   $("queue-box").focus({ preventScroll: true });
   announce(`Taken back: ${entry.label}. Label it again: ${cut(entry.request.text, 200)}`);
   const feedback = { id: newId(), source: "page", message_id: entry.request.id, label: entry.label, op: "retract" };
-  await post("/feedback", feedback).catch((error) => announce(`Not taken back: ${error.message}.`));
+  try {
+    await post("/feedback", feedback);
+  } catch (error) {
+    setText($("queue-note"), `Not taken back: ${error.message}. It is ${entry.label} until it is labelled again.`);
+  }
 }
 
 function showEffects() {

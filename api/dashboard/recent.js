@@ -7,7 +7,7 @@ import { score, time } from "./format.js";
 const SHOWN = 14;
 const WHICH = [["messages", "All"], ["labelled", "Labelled"], ["mistakes", "Mistakes"]];
 const EMPTY = {
-  messages: "No message yet. POST one to /messages, or send a file: driftline send FILE --label-delay 100",
+  messages: "No message yet. POST one to /messages, or send a file: driftline send FILE --label-delay 100, with the --data or --log of the learner",
   labelled: "No label has met its message yet. POST labels to /feedback, with the message's id.",
   mistakes: "None of the last labels was a surprise.",
 };

@@ -4,11 +4,14 @@ import { get, post, remove } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
 import { count, date, share } from "./format.js";
 
+const HEADINGS = [["Version"], ["Made"], ["Labels", "number"], ["Accuracy", "number"], ["Log loss", "number"], ["Kept"], ["Served", "number"]];
+const isElsewhere = $("reference").dataset.port !== ""; // what changes something is asked of the admin port
 let sure = null; // the version whose button was pressed once
 let there = true;
 
 export function start() {
-  $("latest").addEventListener("click", () => act(() => remove("/snapshots/active"), "The latest model answers again."));
+  $("latest").addEventListener("click", () => act(() => remove("/snapshots/active"), "The latest model answers again.")
+    .then(() => $("snapshots-table").querySelector("button")?.focus())); // this one is gone
 }
 
 export async function refresh() {
@@ -25,7 +28,7 @@ export async function refresh() {
 function show(answer) {
   const active = answer.active ?? answer.pinned_to ?? null;
   $("snapshots").hidden = false;
-  $("latest").hidden = active === null;
+  $("latest").hidden = active === null || isElsewhere;
   const rows = answer.snapshots.map((each) => {
     const { accuracy, log_loss: loss } = each.recent ?? each;
     return el("tr", { class: each.version === active ? "active" : null },
@@ -34,14 +37,15 @@ function show(answer) {
       el("td", { class: "number" }, share(loss)), el("td", {}, each.pinned ? `kept${each.name ? `: ${each.name}` : ""}` : ""),
       el("td", { class: "number" }, button(each.version, active)));
   });
-  const head = ["Version", "Made", "Labels", "Accuracy", "Log loss", "Kept", "Served"].map((name) => el("th", { scope: "col" }, name));
+  const head = HEADINGS.map(([name, kind]) => el("th", { scope: "col", class: kind ?? null }, name));
   fill($("snapshots-table"), rows.length
     ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of snapshots" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)))
-    : el("p", { class: "empty" }, "None is kept yet. `driftline snapshots` makes one."));
+    : el("p", { class: "empty" }, "None is kept yet. One is with each checkpoint, once something was learned."));
 }
 
 function button(version, active) {
   if (version === active) return "answers now";
+  if (isElsewhere) return "";
   const pressed = () => {
     if (sure !== version) {
       sure = version;

@@ -16,12 +16,13 @@ export function showState(model) {
     if (learner.detail) text += `: ${learner.detail}`;
   }
   if (model.model) text += ` · ${model.model}`;
+  if (model.pinned_to) text += ` · version ${model.pinned_to} answers in the latest's place`;
   setText($("state-text"), text);
   $("state-dot").className = `dot ${alive && learner.state === "running" ? "good" : "bad"}`;
 }
 
-export function showLost() {
-  setText($("state-text"), "no answer from the API; trying again …");
+export function showLost(error) {
+  setText($("state-text"), error.status ? `${error.message} …` : "no answer from the API; trying again …");
   $("state-dot").className = "dot bad";
 }
 

@@ -2,7 +2,7 @@
 
 import { newId, post, teach } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
-import { score, signed } from "./format.js";
+import { ranked, score, signed } from "./format.js";
 import { runs, strongest } from "./marks.js";
 
 const WAIT_MS = 250;
@@ -40,7 +40,7 @@ async function explain() {
 
 function show(asked, answer) {
   const chosen = label ?? answer.label;
-  const best = Object.entries(answer.scores).slice(0, SHOWN);
+  const best = ranked(answer.scores).slice(0, SHOWN);
   fill($("try-result"),
     el("div", { class: "verdict", role: "group", "aria-label": "Labels and their scores; press one to see its words" },
       ...best.map(([name, value]) => el("button", { type: "button", "aria-pressed": String(name === chosen), onclick: () => { label = name; explain(); } },
@@ -62,8 +62,8 @@ async function learn() {
   setText($("teach-note"), "Learning …");
   try {
     const { learned } = await teach({ message_id: `page-${newId()}`, label: as, text: taught }, taught);
-    const now = await learned;
-    setText($("teach-note"), now ? `Learned. The model now says ${now.label}, ${score(now.score)}.` : "Sent; not learned yet. Is a learner running?");
+    const { now, error } = await learned;
+    setText($("teach-note"), now ? `Learned. The model now says ${now.label}, ${score(now.score)}.` : `Sent, not shown yet: ${error.message}. ${error.action}`);
     explain();
   } catch (error) {
     setText($("teach-note"), `Not taken: ${error.message}. ${error.action}`);
