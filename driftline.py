@@ -73,6 +73,10 @@ def main() -> None:
     except DriftlineError as error:
         print_error(str(error))
         sys.exit(error.exit_code)
+    except (PermissionError, NotADirectoryError) as error:  # of --data, most likely
+        what = (error.strerror or "refused").lower()
+        print_error(f"{error.filename}: {what}; give this user the right to it, or name another directory or file")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

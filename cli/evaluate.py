@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,9 @@ from stream.errors import ConfigError
 if TYPE_CHECKING:
     from learner.evaluate import Result
     from stream.files import Row
+
+
+MODEL_WIDTH: Final = 10  # where there is no room for more
 
 
 def evaluate(
@@ -81,7 +84,7 @@ def _print_table(results: "list[Result]") -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))  # 80 columns have to do
-    table.add_column("model", overflow="fold", min_width=10)
+    table.add_column("model", overflow="fold", min_width=MODEL_WIDTH)
     for heading in ("messages", "labels", "accuracy", "macro F1", "log loss", "ECE", "time", "per s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
@@ -96,7 +99,13 @@ def _print_table(results: "list[Result]") -> None:
             f"{result.seconds:.1f} s",
             f"{result.messages_per_second:,.0f}",
         )
-    terminal().print(table, soft_wrap=False)
+    console = terminal()
+    # Only a model's name may be broken: a figure that is cut would be another one.
+    longest = max(len(result.model) for result in results)
+    least = console.measure(table, options=console.options.update(width=1000)).maximum
+    least -= max(0, longest - MODEL_WIDTH)
+    console.width = max(console.width, least)
+    console.print(table, soft_wrap=False)
     for result in results:
         if result.shifts:
             terminal().print(escape(_describe_shifts(result)), style="dim")

@@ -1,11 +1,15 @@
 """How do labelled texts get from a file into the log? `driftline send`."""
 
+import logging
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from cli.reading import File, LabelColumn, TextColumn, reading
-from cli.terminal import terminal
+from cli.terminal import terminal, where
+from stream import lines
+from stream.errors import ConfigError
 from stream.flags import with_settings
 from stream.settings import StreamSettings
 
@@ -31,6 +35,7 @@ def send(
     from stream.log import open_log
     from stream.send import send as send_rows
 
+    lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
     with reading(file, "sending", text_column, label_column) as read:
         log = open_log(stream)
         try:
@@ -46,10 +51,13 @@ def send(
             )
         finally:
             log.close()
+    if read.skipped and not sent.messages:
+        raise ConfigError(f"{read.file.name}: nothing was sent: none of its {read.skipped:,} rows can be used")
     skipped = f"; {read.skipped:,} rows skipped" if read.skipped else ""
     speed = f" ({sent.messages / sent.seconds:,.0f} messages/s)" if sent.seconds > 0 else ""
     console = terminal()
     console.print(
         f"Sent {sent.messages:,} messages and {sent.labels:,} labels in {sent.seconds:.1f} s{speed}{skipped}.",
     )
-    console.print("Next: `driftline up` learns and serves them; `driftline status` shows how well.")
+    place = escape(where(stream))
+    console.print(f"Next: `driftline up{place}` learns and serves them; `driftline status{place}` shows how well.")

@@ -6,7 +6,7 @@ import logging
 from rich.markup import escape
 
 from api.settings import ApiSettings
-from cli.terminal import terminal
+from cli.terminal import terminal, where
 from stream import lines
 from stream.flags import with_settings
 from stream.settings import StreamSettings
@@ -18,16 +18,16 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
     from api.server import serve as serve_api
 
     lines.begin(stream.log_format)
-    serve_api(stream, api, on_ready=lambda started: print_banner(started.url, stream))
+    serve_api(stream, api, on_ready=lambda started: print_banner(started.url, started.reference, stream))
 
 
-def print_banner(url: str, stream: StreamSettings) -> None:
+def print_banner(url: str, reference: str, stream: StreamSettings) -> None:
     """Show where the API is, and what to do first; a machine only needs the address."""
     if stream.log_format == "json":
         fields = {"url": url, "log": stream.log_shown, "data": stream.data.resolve()}
         logging.getLogger("driftline").info("Driftline is up at %s", url, extra={"fields": fields})
         return
-    url = url.replace("0.0.0.0", "localhost")
+    url, reference = (each.replace("0.0.0.0", "localhost") for each in (url, reference))
     post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
     terminal().print(
@@ -39,9 +39,9 @@ Teach it a label, then ask it:
   {post.format("predict")} {_quoted(json.dumps({"text": "Call now for your prize"}))}
 
 Or send a labelled file from a second shell:
-  driftline send FILE --label-delay 100
+  driftline send FILE --label-delay 100{escape(where(stream))}
 
-API and its reference: {url}/docs    State of the model: {url}/model
+API and its reference: {reference}    State of the model: {url}/model
 Log: {escape(stream.log_shown)}    Data: {escape(str(stream.data.resolve()))}
 """
     )

@@ -105,7 +105,8 @@ def _list(versions: "Versions", as_json: bool) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("version", "created", "model", "labels learned", "accuracy", "log loss", ""):
         numeric = heading in {"labels learned", "accuracy", "log loss"}
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        whole = heading in {"version", "created"}
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for each in found:
         recent = each["recent"]
         marks = ["[bold]served[/bold]"] * each["active"] + [f"pinned {escape(each['name'])}".strip()] * each["pinned"]

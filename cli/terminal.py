@@ -4,6 +4,7 @@ Where a process says what it has to say as JSON (stream/lines.py), an error is s
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,12 +16,26 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from stream.settings import StreamSettings
+
 
 def terminal(*, stderr: bool = False) -> "Console":
     """Return what prints. It breaks no line, so that a path can be copied; tables say otherwise."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def where(stream: "StreamSettings") -> str:
+    """Return the options by which another command finds the same log and data, a space before each."""
+    fields = type(stream).model_fields
+    named = {"data": stream.data, "log": stream.log and stream.log_shown, "prefix": stream.prefix}
+    named["kafka_config"] = stream.kafka_config
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in named.items()
+        if value != fields[name].default
+    )
 
 
 def print_error(*errors: str) -> None:

@@ -1,6 +1,7 @@
 """How does everything start on one machine? `driftline up`: the log, a learner, the API and, with --demo, a stream."""
 
 import logging
+import signal
 import threading
 import time
 from pathlib import Path
@@ -38,11 +39,14 @@ def up(
     from api.server import Started
     from api.server import serve as serve_api
     from learner.foreign import check_allowed
+    from learner.lock import check_free
 
     lines.begin(stream.log_format)
     if demo:
         stream, learner = _of_demo(stream, learner)
     check_allowed(learner.model or "", stream.allow_pickle)
+    if not learner.take_over:
+        check_free(stream.data)
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_process, args=(stream, learner), name="driftline-learner")
     process.start()
@@ -55,7 +59,7 @@ def up(
     sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
 
     def ready(api: Started) -> None:
-        print_banner(api.url, stream)
+        print_banner(api.url, api.reference, stream)
         if demo:
             sender.start()
         threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
@@ -70,7 +74,12 @@ def up(
             process.terminate()
             process.join(1.0)
     if process.exitcode:
-        raise DriftlineError(f"the learner ended with exit code {process.exitcode}; the lines above say why")
+        how = (
+            f"was killed by {signal.Signals(-process.exitcode).name}"
+            if process.exitcode < 0
+            else (f"ended with exit code {process.exitcode}; the lines above say why")
+        )
+        raise DriftlineError(f"the learner {how}")
     stopped = f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there."
     if stream.log_format == "json":
         logging.getLogger("driftline").info("%s", stopped)

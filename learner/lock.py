@@ -14,9 +14,10 @@ too, with the same content. Proved by tests/faults/test_fencing.py.
 import fcntl
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -27,6 +28,10 @@ FILE: Final = "learner.lock"
 NEXT: Final = "learner.lock.next"  # the file that a takeover puts in its place
 LINE_BYTES: Final = 200
 TRY_S: Final = 0.02
+# Of fcntl.h, on Linux; and its struct flock of the whole file: kind, whence, start, length, process.
+OFD_GETLK: Final = getattr(fcntl, "F_OFD_GETLK", 36)
+OFD_SETLK: Final = getattr(fcntl, "F_OFD_SETLK", 37)
+FLOCK: Final = "hhqqi4x"
 
 
 @contextmanager
@@ -68,10 +73,7 @@ class Lock:
         if file is None and take_over:
             file = self._overtake(data / NEXT)
         if file is None:
-            raise StateError(
-                f"another learner is at work on {data} ({_said(self._path) or 'it has just started'}); stop it first, "
-                "or give this one a --data directory of its own; where it stands still for good, --take-over ends it"
-            )
+            raise _held(data)
         self._file = file
 
     def announce(self, epoch: int) -> None:
@@ -120,6 +122,32 @@ class Lock:
         return file
 
 
+def is_held(data: Path) -> bool | None:
+    """Tell whether a learner has a data directory; None where that cannot be seen: it may be another machine's.
+
+    To take the lock for a moment, as a test, could have a learner that is just starting refused. So a holder has a
+    second one, of the kind that can be asked about.
+    """
+    with suppress(OSError), (data / FILE).open("rb") as file:
+        asked = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        kind = struct.unpack(FLOCK, fcntl.fcntl(file, OFD_GETLK, asked))[0]
+        return bool(kind != fcntl.F_UNLCK)
+    return None
+
+
+def check_free(data: Path) -> None:
+    """Raise StateError where another learner has a data directory, before anything is begun."""
+    if is_held(data):
+        raise _held(data)
+
+
+def _held(data: Path) -> StateError:
+    return StateError(
+        f"another learner is at work on {data} ({_said(data / FILE) or 'it has just started'}); stop it first, "
+        "or give this one a --data directory of its own; where it stands still for good, --take-over ends it"
+    )
+
+
 def last_epoch(data: Path) -> int:
     """Return the epoch of the learner that has a data directory, or had it last; 0 where that is not known."""
     words = _said(data / FILE).split()
@@ -133,6 +161,8 @@ def _locked(path: Path) -> BinaryIO | None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                with suppress(OSError):
+                    fcntl.fcntl(file, OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
                 return cast(BinaryIO, file)
         except BlockingIOError:
             file.close()

@@ -15,6 +15,7 @@ from learner import durable
 from learner.alarms import Alarms
 from learner.checkpoint import Counts, Offsets
 from learner.gate import GateReport
+from learner.lock import is_held
 from learner.losses import Losses
 from learner.progress import Progress
 from learner.rebuilt import Rebuilt
@@ -59,6 +60,7 @@ class Status(msgspec.Struct, kw_only=True):
     gate: GateReport = GateReport()
     over_quota: dict[str, int] = {}  # labels refused, by source
     stalls: int = 0  # since the process began
+    gone: bool = False  # no learner holds the directory; found out when this is read
 
     @property
     def age_s(self) -> float:
@@ -68,7 +70,7 @@ class Status(msgspec.Struct, kw_only=True):
     @property
     def alive(self) -> bool:
         """Whether a learner is at work."""
-        return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S
+        return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S and not self.gone
 
 
 def blank_status(model: str) -> Status:
@@ -110,8 +112,10 @@ def read_status(data: Path) -> Status | None:
     StateError : the file is not a status of this version.
     """
     try:
-        return msgspec.json.decode((data / FILE).read_bytes(), type=Status)
+        status = msgspec.json.decode((data / FILE).read_bytes(), type=Status)
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
         raise StateError(f"{data / FILE} is not a status of this version of Driftline: {error}") from error
+    status.gone = is_held(data) is False
+    return status

@@ -145,10 +145,12 @@ def test_the_banner_has_no_property_of_kafka_s(line_format: Literal["text", "jso
     settings = f"StreamSettings(data=Path({str(tmp_path)!r}), log={address!r}, log_format={line_format!r})"
     program = "from pathlib import Path; from cli.serve import print_banner; from stream import lines; "
     program += f"from stream.settings import StreamSettings; lines.begin({line_format!r}); "
-    program += f"print_banner('http://127.0.0.1:8000', {settings})"
+    program += f"print_banner('http://127.0.0.1:8000', 'http://127.0.0.1:8000/docs', {settings})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     said = done.stdout + done.stderr
     assert "kafka://a:9092,b:9092" in said
+    if line_format == "text":
+        assert f"driftline send FILE --label-delay 100 --data {tmp_path} --log kafka://a:9092,b:9092\n" in said
     assert "hunter2" not in said
 
 
@@ -207,6 +209,30 @@ def test_refusals_are_one_line_without_a_traceback(run: Run, rows: Path, tmp_pat
     done = run("send", str(rows))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("driftline: driftline.toml: Invalid value")
+
+
+@pytest.mark.parametrize("command", [["status"], ["predict", "a"], ["explain", "a"], ["snapshots"], ["keys", "list"]])
+def test_a_directory_that_is_none_is_a_line(run: Run, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "plain").write_text("")
+    done = run(*command, "--data", "plain")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("driftline: ")
+    assert "plain" in done.stderr
+
+
+def test_what_can_be_sent_is_said_with_where(run: Run, rows: Path, tmp_path: Path) -> None:
+    done = run("send", str(rows), "--data", "an other", "--prefix", "p.")
+    assert "`driftline up --data 'an other' --prefix p.` learns" in done.stdout
+    (tmp_path / "bad.csv").write_text("id,text,label\nshort\n")
+    done = run("send", str(tmp_path / "bad.csv"))
+    assert done.returncode == 1
+    assert "nothing was sent: none of its 1 rows can be used" in done.stderr
+
+
+def test_figures_are_whole_where_there_is_no_room(run: Run, rows: Path) -> None:
+    done = run("evaluate", str(rows), "--model", "linear?chars=0&bits=12&max_labels=20", COLUMNS="40")
+    assert re.search(r" [\d,]{5,}\n", done.stdout)
+    assert "accuracy  macro F1" in done.stdout
 
 
 def test_wrong_values_are_named_with_where_they_came_from(run: Run, rows: Path, tmp_path: Path) -> None:

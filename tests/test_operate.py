@@ -7,7 +7,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from learner.lock import FILE, Lock, check_free, is_held
 from learner.models import make_classifier
+from stream.errors import StateError
 from tests.place import SPEC, Api, Place, get, post, refusal, running
 from tests.waiting import wait_until
 
@@ -44,6 +46,23 @@ class TestOperate:
         (warning,) = api.http.get("/readyz").json()["warnings"]
         assert "it waits (the log has not answered for 9 s)" in warning
         api.place.report()
+
+    def test_a_learner_that_is_gone(self, api: Api) -> None:
+        """Its status is as young as ever; its lock is not."""
+        lock = Lock(api.place.stream.data)
+        api.place.report()
+        wait_until(lambda: api.http.get("/model").json()["learner"]["alive"])
+        with pytest.raises(StateError, match="another learner is at work"):
+            check_free(api.place.stream.data)
+        lock.close()
+        check_free(api.place.stream.data)
+        assert is_held(api.place.stream.data) is False
+        api.place.report()
+        wait_until(lambda: not api.http.get("/model").json()["learner"]["alive"])
+        assert api.http.get("/model").json()["learner"]["state"] == "running"
+        (api.place.stream.data / FILE).unlink()  # what is not known is not taken for gone
+        assert is_held(api.place.stream.data) is None
+        wait_until(lambda: api.http.get("/model").json()["learner"]["alive"])
 
     def test_drift(self, api: Api) -> None:
         api.place.report()
