@@ -123,15 +123,18 @@ class Lock:
 
 
 def is_held(data: Path) -> bool | None:
-    """Tell whether a learner has a data directory; None where that cannot be seen: it may be another machine's.
+    """Tell whether a learner has a data directory; None where that cannot be seen: its last one was another machine's.
 
     To take the lock for a moment, as a test, could have a learner that is just starting refused. So a holder has a
     second one, of the kind that can be asked about.
     """
-    with suppress(OSError), (data / FILE).open("rb") as file:
-        asked = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-        kind = struct.unpack(FLOCK, fcntl.fcntl(file, OFD_GETLK, asked))[0]
-        return bool(kind != fcntl.F_UNLCK)
+    with suppress(OSError):
+        if f" on {_host()}, " not in _said(data / FILE):  # not every file system tells other machines of its locks
+            return None
+        with (data / FILE).open("rb") as file:
+            asked = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            kind = struct.unpack(FLOCK, fcntl.fcntl(file, OFD_GETLK, asked))[0]
+            return bool(kind != fcntl.F_UNLCK)
     return None
 
 
@@ -174,8 +177,11 @@ def _locked(path: Path) -> BinaryIO | None:
 
 def _line(epoch: int) -> bytes:
     """Return what a holder says of itself; as long as any other, so that a reader never sees parts of two."""
-    host = socket.gethostname()[:100]
-    return f"process {os.getpid()} on {host}, epoch {epoch}".ljust(LINE_BYTES - 1).encode() + b"\n"
+    return f"process {os.getpid()} on {_host()}, epoch {epoch}".ljust(LINE_BYTES - 1).encode() + b"\n"
+
+
+def _host() -> str:
+    return socket.gethostname()[:100]
 
 
 def _said(path: Path) -> str:
