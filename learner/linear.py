@@ -298,6 +298,8 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 z[0], z[1] = score_two(slots, places, values, n, two)
             else:
                 score(slots, places, values, n, n_scored, z)
+                if n_labels == 2 and repeat == 0:  # a third one comes: as predictions had it, in another order of sums
+                    z[0], z[1] = score_two(slots, places, values, n, two)
             finite = True
             is_new = target >= 0 and known[target] == 0
             if repeat == 0:

@@ -334,6 +334,18 @@ def test_as_many_texts_as_labels_and_weights(spec: str, labels: list[str], weigh
 
 
 @ours
+def test_a_text_that_brings_a_label_is_scored_as_it_was_predicted(spec: str) -> None:
+    for known in range(1, 5):
+        classifier = make_classifier(spec)
+        texts, labels = generated(200, n_labels=known)
+        classifier.learn_many(texts, labels)
+        text = "own0x1 own1x2 word3 word4 and more that is new"
+        predicted = classifier.predict_proba_many([text])[0]
+        scored = run(classifier, [(text, "another", 1.0)])[0]
+        assert scored[:known].tolist() == predicted.tolist()
+
+
+@ours
 def test_a_kernel_reads_no_further_than_its_texts(classifier: Classifier) -> None:
     with pytest.raises(ValueError, match="3 texts, 3 targets and 1 weights"):
         classifier.score_and_learn(["a"] * 3, np.full(3, -1, np.int32), np.ones(1, np.float32))
