@@ -43,7 +43,7 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     shown = "gone" if status.state in {"running", "waiting"} and not status.alive else status.state
     rows: dict[str, str] = {
         "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
-        "model": f"{status.model}, version {status.version}, {len(status.labels)} labels",
+        "model": f"{status.model}, version {status.version or '-'}, {len(status.labels)} labels",
         "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
         f"{join.expired:,} left without one",
         "labels": f"{counts.labels_learned:,} learned, {join.corrected:,} corrections, {join.repeated:,} repeated, "
