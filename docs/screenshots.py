@@ -88,7 +88,7 @@ def _label_one(page: Any) -> None:
     shares = [float(share.rstrip("+")) for share in page.locator(".pick .share").all_inner_texts()]
     page.locator("#queue-box").focus()
     page.keyboard.press(str(1 + shares.index(max(shares))))
-    expect(page.locator("#effects")).to_contain_text(re.compile(" now "), timeout=10_000)
+    expect(page.locator("#effects")).to_contain_text(re.compile(r"\bnow "), timeout=10_000)
 
 
 def _wait(url: str) -> None:

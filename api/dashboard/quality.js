@@ -23,11 +23,14 @@ const chart = new Chart($("quality-chart"), () => ({
   ],
   axes: [
     timeAxis(),
-    valueAxis({ scale: "share", values: (_, ticks, __, ___, step) => ticks.map((x) => x.toFixed(step < 0.1 ? 2 : 1)) }),
+    valueAxis({ scale: "share", values: (_, ticks, __, ___, step) => ticks.map((x) => x.toFixed(digits(step))) }),
     valueAxis({ scale: "loss", side: 1, size: 34, grid: { show: false }, stroke: colour("second") }),
   ],
   hooks: { draw: [drawAlarms], setCursor: [(plot) => legend(plot.cursor.idx)] },
 }));
+
+/** How many digits behind the point the steps of an axis need. */
+const digits = (step) => Math.max(1, String(step).split(".")[1]?.length ?? 0);
 
 export function showQuality(history) {
   const { period_seconds: period, time: times, accuracy, log_loss: loss } = history;
