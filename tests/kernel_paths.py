@@ -16,7 +16,7 @@ from numba.core.registry import CPUDispatcher
 
 from learner import checkpoint, rebuild, verify
 from learner.evaluate import Evaluation
-from learner.models import build, make_classifier
+from learner.models import build_saved, make_classifier
 from learner.rebuilt import LeftOut
 from learner.service import learn, take_over
 from learner.settings import LearnerSettings
@@ -113,8 +113,7 @@ def call(model: str) -> None:
         classifier.predict_proba_one(text)
     classifier.learn_many(TEXTS * 5, (LABELS * 10)[: 5 * len(TEXTS)])
     classifier.predict_proba_many(TEXTS * 5)
-    config = classifier.config()
-    again = build(config["classifier"], config, allow_pickle=True)
+    again = build_saved(classifier.config(), allow_pickle=True)
     state = {name: np.array(array) for name, array in classifier.state().items()}
     again.load_state(state, classifier.labels)
     again.learn_many(TEXTS, ["spam"] * len(TEXTS))

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -345,11 +346,11 @@ def test_learner_and_api_as_two_processes(stream: StreamSettings) -> None:
         assert client.post("/predict", json={"text": "hello"}).is_success, "the API goes on without the learner"
 
 
-def test_the_readmes_example_gives_what_the_readme_says(tmp_path: Path) -> None:
-    example = re.findall(
-        r"^    \$ curl localhost:8000/(\w+) -d '(.*)'\n    (.*)$", (ROOT / "README.md").read_text(), re.M
-    )
+def test_the_readmes_examples_give_what_the_readme_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text()
+    example = re.findall(r"^    \$ curl localhost:8000/(\w+) -d '(.*)'\n    (.*)$", readme, re.M)
     assert len(example) >= 6
+    (program,) = re.findall(r"^    from driftline import .*\n\n(?:    .*\n)+", readme, re.M)
     with api("up", "--data", str(tmp_path / "data")) as client:
         for path, body, printed in example:
             expected = json.loads(printed)
@@ -367,3 +368,5 @@ def test_the_readmes_example_gives_what_the_readme_says(tmp_path: Path) -> None:
             assert {name: found[name] for name, value in expected.items() if value != "…"} == {
                 name: value for name, value in expected.items() if value != "…"
             }
+        exec(textwrap.dedent(program).replace("http://localhost:8000", str(client.base_url)), {})
+    assert capsys.readouterr().out == "spam\n"
