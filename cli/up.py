@@ -77,7 +77,7 @@ def up(
         how = (
             f"was killed by {signal.Signals(-process.exitcode).name}"
             if process.exitcode < 0
-            else (f"ended with exit code {process.exitcode}; the lines above say why")
+            else f"ended with exit code {process.exitcode}; the lines above say why"
         )
         raise DriftlineError(f"the learner {how}")
     stopped = f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there."

@@ -178,7 +178,7 @@ class Classifier(ABC):
         ValueError : there are not as many of one as of the others.
         """
         used = np.ones(len(texts), np.float32) if weights is None else np.asarray(weights, np.float32)
-        if not len(labels) == len(texts) == used.size:
+        if len(labels) != len(texts) or used.shape != (len(texts),):
             raise ValueError(
                 f"{len(texts)} texts, {len(labels)} labels and {used.size} weights: as many of each are needed"
             )

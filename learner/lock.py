@@ -28,10 +28,8 @@ FILE: Final = "learner.lock"
 NEXT: Final = "learner.lock.next"  # the file that a takeover puts in its place
 LINE_BYTES: Final = 200
 TRY_S: Final = 0.02
-# Of fcntl.h, on Linux; and its struct flock of the whole file: kind, whence, start, length, process.
-OFD_GETLK: Final = getattr(fcntl, "F_OFD_GETLK", 36)
-OFD_SETLK: Final = getattr(fcntl, "F_OFD_SETLK", 37)
-FLOCK: Final = "hhqqi4x"
+CAN_BE_ASKED: Final = hasattr(fcntl, "F_OFD_GETLK")  # on Linux
+FLOCK: Final = "hhqqi4x"  # its struct flock: kind, whence, start, length (0 and 0: all of a file), process
 
 
 @contextmanager
@@ -128,12 +126,14 @@ def is_held(data: Path) -> bool | None:
     To take the lock for a moment, as a test, could have a learner that is just starting refused. So a holder has a
     second one, of the kind that can be asked about.
     """
+    if not CAN_BE_ASKED:
+        return None
     with suppress(OSError):
         if f" on {_host()}, " not in _said(data / FILE):  # not every file system tells other machines of its locks
             return None
         with (data / FILE).open("rb") as file:
             asked = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-            kind = struct.unpack(FLOCK, fcntl.fcntl(file, OFD_GETLK, asked))[0]
+            kind = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0]
             return bool(kind != fcntl.F_UNLCK)
     return None
 
@@ -164,8 +164,9 @@ def _locked(path: Path) -> BinaryIO | None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                with suppress(OSError):
-                    fcntl.fcntl(file, OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+                if CAN_BE_ASKED:
+                    with suppress(OSError):  # a file system without
+                        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
                 return cast(BinaryIO, file)
         except BlockingIOError:
             file.close()
