@@ -185,7 +185,7 @@ class Classifier(ABC):
         targets: list[int] = []
         try:
             targets.extend(map(self.label_index, labels))
-        finally:
+        finally:  # also where one label was too many
             n = len(targets)
             self.score_and_learn(texts[:n], np.array(targets, np.int32), used[:n])
 

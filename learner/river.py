@@ -58,7 +58,7 @@ class RiverClassifier(base.Classifier):
 
     def learn_one(self, x: Any, y: base.typing.ClfTarget, w: float = 1.0) -> None:
         """Learn a text, or a dict, with its label, `w` times over."""
-        label = self._names.get(y) or self._new_name(y)
+        label = self._names[y] if y in self._names else self._new_name(y)
         self._classifier.learn_one(self._text(x), label, w)
         self._names[y] = label
         self._labels.setdefault(label, y)

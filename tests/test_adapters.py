@@ -218,10 +218,10 @@ def test_scores_that_are_no_numbers_are_told_of(caplog: pytest.LogCaptureFixture
 
 def test_labels_that_are_equal_are_one_in_river() -> None:
     model = RiverClassifier("linear?bits=12")
-    for text, label in [("one", 1), ("one", 1.0), ("two", "1"), ("two", "1'"), ("three", True)]:
+    for text, label in [("one", 1), ("one", 1.0), ("two", "1"), ("two", "1'"), ("three", True), ("", ""), ("", "")]:
         model.learn_one(text, label)
     scores = model.predict_proba_one("one")
-    assert list(scores) == [1, "1", "1'"]
+    assert list(scores) == [1, "1", "1'", ""]
     assert sum(scores.values()) == pytest.approx(1)
 
 

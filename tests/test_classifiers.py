@@ -21,6 +21,7 @@ from learner.classifier import Classifier, Scores, TooManyLabels
 from learner.linear import score_and_learn
 from learner.shape import MAX_CASED
 from learner.single import Single
+from learner.text import text_buffers
 from stream.errors import StateError
 
 make_classifier = partial(models.make_classifier, allow_pickle=True)
@@ -368,7 +369,7 @@ def test_few_features_of_texts_with_many_capitals(name: str, most: int) -> None:
         loop.learn_one(text, label)
     assert content(batch) == content(loop)
     if name == "blend":
-        assert batch._buffers[1].size >= 4 * MAX_CASED  # type: ignore[attr-defined]
+        assert text_buffers(batch.settings)[1].size >= 4 * MAX_CASED
 
 
 @ours
