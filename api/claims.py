@@ -18,9 +18,9 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from api.board import Board
-from api.errors import ApiError
-from learner.requests import MAX_OPEN
+from driftline.api.board import Board
+from driftline.api.errors import ApiError
+from driftline.learner.requests import MAX_OPEN
 
 SECONDS: Final = 300.0
 MAX_SECONDS: Final = 3600.0

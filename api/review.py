@@ -15,15 +15,15 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 
-from api import openapi, query
-from api.body import Bodies
-from api.claims import MAX_HELD, MAX_SECONDS, SECONDS, Claim, Claims
-from api.errors import ApiError, json_response
-from api.keys import named
-from api.watcher import Watcher
-from learner.requests import MAX_OPEN, LabelRequest
-from learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
-from stream.records import MAX_ID_CHARS
+from driftline.api import openapi, query
+from driftline.api.body import Bodies
+from driftline.api.claims import MAX_HELD, MAX_SECONDS, SECONDS, Claim, Claims
+from driftline.api.errors import ApiError, json_response
+from driftline.api.keys import named
+from driftline.api.watcher import Watcher
+from driftline.learner.requests import MAX_OPEN, LabelRequest
+from driftline.learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
+from driftline.stream.records import MAX_ID_CHARS
 
 REQUESTS: Final = 20
 MAX_LABELS: Final = 100

@@ -10,13 +10,13 @@ import httpx
 import msgspec
 import pytest
 
-from api.board import Board, make_board
-from api.claims import MAX_CLAIMS, MAX_HELD, MAX_OF_KEY, Claims
-from api.errors import ApiError
-from api.keys import Key, Role, named
-from learner.requests import MAX_OPEN, LabelRequest
-from learner.review import FILE, Review
-from stream.records import decode_feedback
+from driftline.api.board import Board, make_board
+from driftline.api.claims import MAX_CLAIMS, MAX_HELD, MAX_OF_KEY, Claims
+from driftline.api.errors import ApiError
+from driftline.api.keys import Key, Role, named
+from driftline.learner.requests import MAX_OPEN, LabelRequest
+from driftline.learner.review import FILE, Review
+from driftline.stream.records import decode_feedback
 from tests.clock import Clock
 from tests.place import Place, add_key, post, read_all, refusal, running
 from tests.waiting import wait_until
@@ -162,7 +162,7 @@ class TestBetweenWorkers:
 
     def test_each_sees_what_the_others_gave_out(self, boards: list[Board], monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock()
-        monkeypatch.setattr("api.claims.time", clock)
+        monkeypatch.setattr("driftline.api.claims.time", clock)
         one, other = map(Claims, boards)
 
         async def run() -> None:
@@ -181,7 +181,7 @@ class TestBetweenWorkers:
     def test_one_that_stands_still_with_the_table_is_no_hindrance(
         self, boards: list[Board], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("api.claims.PATIENCE_S", 0.05)
+        monkeypatch.setattr("driftline.api.claims.PATIENCE_S", 0.05)
         one, other = boards
         assert one.lock()
         claims = Claims(other)
