@@ -110,9 +110,9 @@ async function claim(wanted) {
     taken = new Set(answer.taken);
     claimed = taken.size ? { ids: "", at: 0 } : { ids: asked, at: Date.now() };
   }
+  dropTaken(taken);
   const current = waiting[0];
   const stillWanted = new Set(candidates().map(({ request }) => request.id)); // something may have been done meanwhile
-  dropTaken(taken);
   const held = wanted.filter(({ request }) => stillWanted.has(request.id) && !taken.has(request.id));
   const isShown = current !== undefined && !isDone(current);
   lost = isShown && ![...trail.back, ...held].some(({ request }) => request.id === current.request.id);

@@ -37,7 +37,7 @@ async function explain() {
   if (!text().trim()) return fill($("try-result"));
   const body = { text: text(), features: FEATURES, ...(label === null ? {} : { labels: [label] }) };
   try {
-    const answer = await post("/explain", body);
+    const answer = await post("explain", body);
     if (number !== asked) return;
     show(body.text, answer);
     announce(`${answer.label}, ${score(answer.score)}`);
