@@ -229,8 +229,29 @@ class TestSeveralPeople:
         before = queues[1].texts()
         tabs[1].page.reload()
         assert Queue(tabs[1].page).texts() == before, "a reload keeps what was claimed"
+        left = queues[2].texts()
+        tabs.pop().close()
+        wait_until(lambda: all(claim_of(site, text) is None for text in left), what="who leaves lets go, soon")
         for tab in tabs:
             tab.close()
+
+    def test_where_nobody_is_they_are_let_go(self, browser: Browser, site: Site) -> None:
+        more(site, 12)
+        tab = Tab(browser, site.url)
+        tab.page.clock.install()
+        queue = Queue(tab.open())
+        queue.press("s")
+        texts = queue.texts()
+        tab.page.clock.fast_forward("05:10")
+        expect(tab.page.locator("#queue-body")).to_contain_text("Nobody did anything here for five minutes")
+        wait_until(lambda: all(claim_of(site, text) is None for text in texts), what="others may have them")
+        queue.box.focus()
+        tab.page.keyboard.press("1")  # labels nothing: nobody saw what it would have labelled
+        expect(queue.message).to_have_text(texts[0])
+        wait_until(lambda: claim_of(site, texts[0]) is not None)
+        assert not labels_of(site, *texts)
+        queue.press("u")
+        tab.close()
 
     def test_what_somebody_else_took_is_not_taken_back(self, browser: Browser, site: Site) -> None:
         more(site, 12)

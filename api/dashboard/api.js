@@ -31,13 +31,13 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-async function ask(method, path, body) {
+async function ask(method, path, body, more) {
   const used = key.get();
   const headers = used ? { Authorization: `Bearer ${used}` } : {};
   let response;
   let content = null;
   try {
-    response = await fetch(urlOf(path), { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
+    response = await fetch(urlOf(path), { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store", ...more });
     const text = await response.text();
     content = text ? JSON.parse(text) : null;
   } catch (error) {
@@ -51,6 +51,8 @@ async function ask(method, path, body) {
 
 export const get = (path) => ask("GET", path);
 export const post = (path, body) => ask("POST", path, body);
+/** Send something that is to arrive although the page goes. */
+export const postLast = (path, body) => ask("POST", path, body, { keepalive: true });
 export const remove = (path) => ask("DELETE", path);
 
 /** An id that nobody else makes; crypto.randomUUID is there only in secure contexts. */

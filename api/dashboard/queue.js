@@ -4,7 +4,7 @@
 // what was brought back: {request, kept, changes}, where `kept` is the label that the model has learned and that was
 // taken back, and `changes` the label that stands and is about to become another one.
 
-import { get, learned, newId, post, setKeyName, signed } from "./api.js";
+import { get, learned, newId, post, postLast, setKeyName, signed } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
 import { count, cut, many, percent, ranked, score, share } from "./format.js";
 import { describe } from "./learner.js";
@@ -15,7 +15,13 @@ const KEYS = 9;
 const EFFECTS = 3;
 const HELD = 5; // messages claimed: the current one, and those shown beneath
 const MAX_CLAIMED = 20;
-const RENEWED_MS = 60_000; // a claim is for some minutes
+// A claim is short while the page is there to renew it, longer while another tab is looked at, and over soon once the
+// page goes, for good or to be loaded again. Where nobody does anything it is let go.
+const SEEN_S = 20;
+const HIDDEN_S = 300;
+const LEFT_S = 5;
+const RENEWED_MS = 7_000;
+const IDLE_MS = 300_000;
 const SHORT = 40; // characters of a label
 let open = []; // what the learner asks for
 let waiting = []; // {request, ...}, the current one first
@@ -28,11 +34,18 @@ let claimed = { ids: "", at: 0 }; // what was claimed last
 let keyName = null;
 let lost = false; // the current message is somebody else's by now, or no longer asked for
 let shownId = null;
+let active = Date.now(); // when somebody did something on the page
+let paused = false; // nobody did for long
 let [looking, nextLook] = [null, null];
 
 export function start() {
   $("queue").addEventListener("keydown", onKey);
   document.addEventListener("keydown", onKeyElsewhere);
+  for (const event of ["keydown", "pointerdown", "pointermove", "wheel"]) {
+    addEventListener(event, () => { active = Date.now(); }, { capture: true, passive: true });
+  }
+  addEventListener("pagehide", () => claimLast(LEFT_S)); // before the page becomes hidden
+  document.addEventListener("visibilitychange", () => document.hidden && claimLast(HIDDEN_S));
   whenUndone("label", takeBack);
   whenUndone("skip", ({ item }) => bringBack(item, "Skip taken back."));
   whenUndone("change", changeBack);
@@ -56,7 +69,7 @@ export function setModel(model) {
 export function reset() {
   const dropped = trail.unsent.length;
   forget();
-  [open, waiting, claimed, keyName, lost] = [[], [], { ids: "", at: 0 }, null, false];
+  [open, waiting, claimed, keyName, lost, paused] = [[], [], { ids: "", at: 0 }, null, false, false];
   tell(dropped ? `${many(dropped, "label")} of the key before ${dropped === 1 ? "was" : "were"} not sent, and will not be.` : "");
   show();
   showNext();
@@ -81,7 +94,8 @@ async function look() {
   refusal = "";
   open = answer.requests;
   all = open.length >= answer.open;
-  await claim(candidates());
+  if (!paused && Date.now() - active > IDLE_MS) await pause();
+  else if (!paused) await claim(candidates());
   setText($("queue-count"), `${answer.open ? `${count(answer.open)} waiting` : ""}${keyName ? ` · you label as ${keyName}` : ""}`);
   showEstimate(answer.estimate);
 }
@@ -104,7 +118,7 @@ async function claim(wanted) {
   const asked = JSON.stringify(ids);
   let taken = new Set();
   if (asked !== claimed.ids || Date.now() - claimed.at > RENEWED_MS || wanted.some(({ request }) => !request.claim)) {
-    const answer = await post("label-requests/claim", { labeller: trail.labeller, ids });
+    const answer = await post("label-requests/claim", { labeller: trail.labeller, ids, seconds: SEEN_S });
     keyName = answer.key;
     setKeyName(keyName);
     taken = new Set(answer.taken);
@@ -124,6 +138,28 @@ async function claim(wanted) {
   if (JSON.stringify(shown) === JSON.stringify(trail.shown)) return;
   trail.shown = shown;
   changed();
+}
+
+/** Claim what is here once more, for so long: nobody renews it for now. */
+function claimLast(seconds) {
+  const ids = claimed.ids ? JSON.parse(claimed.ids) : [];
+  claimed = { ids: "", at: 0 };
+  if (ids.length) postLast("label-requests/claim", { labeller: trail.labeller, ids, seconds }).catch(() => {});
+}
+
+/** Let go of what is here: nobody is there. */
+async function pause() {
+  paused = true;
+  [waiting, claimed, lost] = [[], { ids: "", at: 0 }, false];
+  show();
+  showNext();
+  await post("label-requests/claim", { labeller: trail.labeller, ids: [] });
+}
+
+function goOn() {
+  paused = false;
+  refresh().catch(showRefusal);
+  $("queue-box").focus({ preventScroll: true });
 }
 
 const isDone = ({ request }) => trail.done.some(({ item }) => item?.request.id === request.id);
@@ -165,6 +201,11 @@ function show() {
   const typing = document.activeElement?.tagName === "INPUT" && $("queue-body").contains(document.activeElement);
   if (typing && item && item.request.id === shownId) return;
   shownId = item?.request.id ?? null;
+  if (paused) {
+    fill($("queue-body"), el("p", { class: "empty" }, "Nobody did anything here for five minutes, so others may label these messages now."),
+      el("div", { class: "row" }, el("button", { type: "button", onclick: goOn }, "Go on")));
+    return;
+  }
   if (!item) {
     fill($("queue-body"), el("p", { class: "empty" }, emptyText()), trail.done.length ? el("div", { class: "row" }, undoButton()) : null);
     return;
@@ -230,6 +271,7 @@ function onKey(event) {
     if (event.key !== "z" || event.shiftKey) return;
     undoHere();
   } else if (!isKey(event.key) || event.repeat) return;
+  else if (paused) goOn();
   else if (event.key === "s") skip();
   else if (event.key === "u") undoHere();
   else {
@@ -317,7 +359,8 @@ function onRefused(feedback, error) {
 }
 
 function undoHere() {
-  if (trail.done.length) undo();
+  if (paused) goOn();
+  else if (trail.done.length) undo();
   else tell("Nothing is left to take back.");
 }
 
