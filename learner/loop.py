@@ -145,18 +145,25 @@ class Learner:
         work, stock, todo = recovered
         self._work, first = work, work.batch
 
+        def tell() -> None:
+            """Say how far it is, or what it waits for; the watchdog sees whether it gets on."""
+            problem, detail = self._watch.problem, f"batch {work.batch} of {todo[-1].batch}"
+            self._reporter.report(work.batch, "waiting" if problem else "recovering", problem or detail, replays=True)
+
         def on_batch() -> None:
             if on_replay is not None:
                 on_replay(work.batch - first, len(todo))
             if self._reporter.is_due(time.monotonic()):
-                self._report("recovering", f"batch {work.batch} of {todo[-1].batch}")
+                tell()
 
-        recovery.replay(  # b, c
-            recovered,
-            accept_loss=self._settings.accept_loss,
-            on_batch=on_batch,
-            on_wait=lambda: self._report_wait("recovering"),
-        )
+        def on_wait() -> None:
+            self._watch.turn(work.standing)  # for what the log says of itself; check_unchanged has the last word
+            if self._reporter.is_due(time.monotonic()):
+                tell()
+
+        if todo:
+            tell()
+        recovery.replay(recovered, accept_loss=self._settings.accept_loss, on_batch=on_batch, on_wait=on_wait)  # b, c
         recovery.check_unchanged(self._log, work.known)
         work.obey(self._rules())
         if stock.losses or stock.added:

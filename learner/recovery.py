@@ -169,7 +169,7 @@ def replay(
     Parameters
     ----------
     on_batch : called once each batch was applied
-    on_wait : called while the log takes no more in
+    on_wait : called while the log gives nothing, or takes no more in
 
     Raises
     ------
@@ -181,7 +181,7 @@ def replay(
     for applied in todo:
         if applied.rules != machine.rules:
             work.obey(applied.rules)
-        batch = merger.take_spans(applied.spans)
+        batch = merger.take_spans(applied.spans, lambda _: on_wait())
         if short.add(applied.spans, batch.spans):
             machine.lineage = new_lineage()  # as where spans are left out
         if short.losses() and not accept_loss:

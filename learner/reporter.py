@@ -17,7 +17,7 @@ from learner.checkpoint import by_topic
 from learner.ledger import Ledger
 from learner.publishing import Publishing
 from learner.status import State, Status, write_status
-from learner.watchdog import Watchdog
+from learner.watchdog import REPLAYING, Watchdog
 from learner.work import Work
 from stream.errors import DiskFull, Overtaken
 
@@ -68,13 +68,18 @@ class Reporter:
         """Note that the loop gets on; without a state in the one that was reported last."""
         self._watchdog.beat(batch, state or self._state)
 
-    def report(self, batch: int, state: State, detail: str = "") -> None:
-        """Write the status. Raises Overtaken; a full disk is left alone: what must be written down waits for room."""
+    def report(self, batch: int, state: State, detail: str = "", *, replays: bool = False) -> None:
+        """Write the status. Raises Overtaken; a full disk is left alone: what must be written down waits for room.
+
+        A recovery takes its time, but where it `replays` batches it has to get on, as the loop has.
+        """
         self._check()
         self._state = state
-        self._watchdog.beat(batch, state)
-        if state == "running" and self._watchdog.problem:
-            state, detail = "stalled", self._watchdog.problem
+        replays = replays and state == "recovering"
+        self._watchdog.beat(batch, REPLAYING if replays else state)
+        if self._watchdog.problem and (state == "running" or replays):
+            detail = f"recovering, {detail}: {self._watchdog.problem}" if replays else self._watchdog.problem
+            state = "stalled"
         with self._showing, suppress(DiskFull):
             self.shown = self._status(state, detail)
             write_status(self._data, self.shown)

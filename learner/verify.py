@@ -31,8 +31,9 @@ from learner.losses import Loss
 from learner.machine import Machine
 from learner.positions import Shortfall
 from learner.restore import clocks_of, copied, describe, marks, restore
+from stream.bounded import SILENT_S
 from stream.clock import Clock
-from stream.errors import DriftlineError, OffsetsLost, StateError
+from stream.errors import DriftlineError, LogUnavailable, OffsetsLost, StateError
 from stream.log import Log, TopicPartition
 from stream.merge import Merger, Span
 
@@ -228,7 +229,7 @@ def _replay(
             if applied.rules != machine.rules:
                 machine.obey(applied.rules)
                 merger.obey(applied.rules.max_clock_jump_ms)
-            batch = merger.take_spans(applied.spans)
+            batch = merger.take_spans(applied.spans, _check_silence)
             short.add(applied.spans, batch.spans)
             if len(batch):
                 machine.apply(batch)
@@ -240,6 +241,12 @@ def _replay(
     _check_shortfall(short.losses(), [loss for loss in lost if loss.why == "compacted"])
     machine.obey(last.manifest.rules)
     return machine, clocks | merger.clocks, records
+
+
+def _check_silence(silent_s: float) -> None:
+    """Raise LogUnavailable where the log no longer answers: nothing here waits for ever."""
+    if silent_s > SILENT_S:
+        raise LogUnavailable(f"the log gave no record for {silent_s:.0f} s, and there must be more; try again later")
 
 
 def _starts(todo: Sequence[Applied]) -> dict[TopicPartition, int]:

@@ -1,8 +1,9 @@
 """Does the learner get on?
 
 A thread looks from outside, since the loop itself may hang: in a kernel, in a client of the log, on a disk. Stalled is
-a learner that does not come round, or that comes round and takes nothing although records wait. Where it says itself
-what it waits for (a log that does not answer, a full disk, records that cannot be read), that explains it.
+a learner that does not come round, or that comes round and takes nothing although records wait, also while it replays
+what its journal names. Where it says itself what it waits for (a log that does not answer, a full disk, records that
+cannot be read), that explains it.
 Once it is stalled, the log gets one line, with where each thread stands.
 """
 
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 TURN_S: Final = 1.0
 EXPLAINED: Final = frozenset({"recovering", "waiting", "paused", "stopped", "failed"})
 SILENT: Final = frozenset({"recovering", "stopped", "failed"})  # in which the loop may take its time
+REPLAYING: Final = "replaying"  # the part of recovering in which it has to get on
 _LOG: Final = logging.getLogger(__name__)
 
 

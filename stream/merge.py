@@ -9,7 +9,7 @@ what time each counts as.
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -124,9 +124,16 @@ class _Lane:
         if full > 1 and not self.paused:
             self.reader.pause(self.partition)
             self.paused = True
-        elif full < 0.25 and self.paused:
+        elif full < 0.25:
+            self.go_on()
+
+    def go_on(self) -> None:
+        if self.paused:
             self.reader.resume(self.partition)
             self.paused = False
+
+    def reaches(self, end: int) -> bool:
+        return bool(len(self.keys)) and int(self.records.offsets[-1]) >= end - 1
 
     @property
     def at_end(self) -> bool:
@@ -216,10 +223,14 @@ class Merger:
         for lane, mark in zip(self._lanes, marks, strict=True):
             lane.go_back(mark)
 
-    def take_spans(self, spans: Iterable[Span]) -> Batch:
+    def take_spans(self, spans: Iterable[Span], on_wait: Callable[[float], None] = lambda _: None) -> Batch:
         """Return the records of these spans, in the order in which `take` gave them.
 
         Some may be missing inside a span: it is for the caller to compare its `records` with what was found.
+
+        Parameters
+        ----------
+        on_wait : called while records have to be waited for, with the seconds since any came; may raise
 
         Raises
         ------
@@ -229,13 +240,7 @@ class Merger:
         wanted = list(spans)
         for span in wanted:
             lane = self._by_partition[span.partition]
-            while not len(lane.keys) or lane.records.offsets[-1] < span.end - 1:
-                if lane.reader.at_end(span.partition):
-                    end = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
-                    if lane.reader.end(span.partition) >= span.end:
-                        break  # what is missing is its last records
-                    raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
-                self._fill(MAX_LANE_RECORDS, SLICE_S)
+            self._read_up_to(lane, span.end, on_wait)
             counts[self._lanes.index(lane)] = int(np.searchsorted(lane.records.offsets, span.end))
         batch = self._pop(counts, sum(counts.values())) if any(counts.values()) else NOTHING
         for span in wanted:
@@ -243,14 +248,37 @@ class Merger:
             lane.position = max(lane.position, span.end)
         return batch
 
+    def _read_up_to(self, lane: _Lane, end: int, on_wait: Callable[[float], None]) -> None:
+        """Read until a lane has all that there is before `end`, however much that is: `take` once gave it at once."""
+        came = time.monotonic()
+        while not lane.reaches(end):
+            if lane.reader.at_end(lane.partition):
+                if lane.reader.end(lane.partition) >= end:
+                    return  # what is missing is its last records
+                high = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
+                raise OffsetsLost(*lane.partition, wanted=end - 1, low=0, high=high)
+            if self._read(lane.reader, MAX_LANE_RECORDS, SLICE_S, needed=lane):
+                came = time.monotonic()
+            on_wait(time.monotonic() - came)
+
     def _fill(self, max_records: int, wait_s: float) -> None:
         for reader in self._readers:
-            lanes = [self._by_partition[partition] for partition in reader.partitions]
-            if any(len(lane.keys) < max_records and not lane.paused for lane in lanes):
-                for chunk in reader.fetch(max_records, wait_s):
-                    self._by_partition[chunk.partition].put(chunk)
-            for lane in lanes:
+            self._read(reader, max_records, wait_s)
+
+    def _read(self, reader: Reader, max_records: int, wait_s: float, needed: _Lane | None = None) -> bool:
+        """Read what a reader has; tell whether anything came. The lane that is needed is not held back."""
+        lanes = [self._by_partition[partition] for partition in reader.partitions]
+        if needed is not None:
+            needed.go_on()
+        chunks = []
+        if needed is not None or any(len(lane.keys) < max_records and not lane.paused for lane in lanes):
+            chunks = reader.fetch(max_records, wait_s)
+        for chunk in chunks:
+            self._by_partition[chunk.partition].put(chunk)
+        for lane in lanes:
+            if lane is not needed:
                 lane.hold_back()
+        return bool(chunks)
 
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
