@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from stream.errors import LogUnavailable
-from stream.log import Chunk, Reader, TopicPartition
+from driftline.stream.errors import LogUnavailable
+from driftline.stream.log import Chunk, Reader, TopicPartition
 
 SILENT_S: Final = 60.0  # of waiting for records that must be there
 
