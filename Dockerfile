@@ -9,7 +9,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.lock /src/
 # Every pinned wheel is taken, but installed is only what Driftline runs with: not what builds it, not what draws plots.
 RUN python3 -m pip download --require-hashes --dest /wheels -r /src/requirements.lock
-COPY pyproject.toml README.md LICENSE driftline.py /src/
+COPY pyproject.toml README.md LICENSE /src/
+COPY driftline /src/driftline
 COPY stream /src/stream
 COPY learner /src/learner
 COPY api /src/api
@@ -22,7 +23,7 @@ RUN python3 -m venv --without-pip /opt/driftline \
     && find /opt/driftline -type d -name tests -prune -exec rm -r {} + \
     && mkdir /opt/kernels \
     && if [ "$CPU" != native ]; then echo "$CPU" >/opt/kernels/cpu; export NUMBA_CPU_NAME="$CPU" NUMBA_CPU_FEATURES=; fi \
-    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m learner.warm
+    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m driftline.learner.warm
 
 FROM python:3.11-slim
 COPY --from=build /opt/driftline /opt/driftline

@@ -1,4 +1,4 @@
-"""The command line: the commands of cli/ under one name. Also the package's own name: `from driftline import Client`.
+"""The command line: the commands of cli/ under one name.
 
 Nothing is decided here or in cli/. The options of each folder stand in its settings.py; stream/flags.py makes them
 flags. What is heavy is imported inside the commands, so that help comes at once.
@@ -11,42 +11,26 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cli import keys
-from cli.evaluate import evaluate
-from cli.explain import explain
-from cli.learn import learn
-from cli.predict import predict
-from cli.rebuild import rebuild
-from cli.send import send
-from cli.serve import serve
-from cli.snapshots import snapshots
-from cli.status import status
-from cli.terminal import print_error
-from cli.up import up
-from cli.verify import verify
-from stream import lines
-from stream.errors import DriftlineError
-from stream.flags import BadOptions
-
-if TYPE_CHECKING:
-    from api.client import AsyncClient, Client
-
-
-__all__ = ["AsyncClient", "Client", "app", "main"]
-
-
-def __getattr__(name: str) -> object:
-    """Give the Python client: `from driftline import Client`. Loaded only where it is asked for."""
-    if name in {"Client", "AsyncClient"}:
-        import api.client
-
-        return getattr(api.client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+from driftline.cli import keys
+from driftline.cli.evaluate import evaluate
+from driftline.cli.explain import explain
+from driftline.cli.learn import learn
+from driftline.cli.predict import predict
+from driftline.cli.rebuild import rebuild
+from driftline.cli.send import send
+from driftline.cli.serve import serve
+from driftline.cli.snapshots import snapshots
+from driftline.cli.status import status
+from driftline.cli.terminal import print_error
+from driftline.cli.up import up
+from driftline.cli.verify import verify
+from driftline.stream import lines
+from driftline.stream.errors import DriftlineError
+from driftline.stream.flags import BadOptions
 
 app = typer.Typer(
     name="driftline",
@@ -88,7 +72,9 @@ def _version(value: bool) -> None:
         try:
             number = version("driftline")
         except PackageNotFoundError:  # run from a checkout
-            number = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text("utf-8"))["project"]["version"]
+            number = tomllib.loads(Path(__file__).resolve().parent.with_name("pyproject.toml").read_text("utf-8"))[
+                "project"
+            ]["version"]
         print(f"driftline {number}")
         raise typer.Exit
 
@@ -103,7 +89,3 @@ def options(
     del version
     if os.environ.get("DRIFTLINE_LOG_FORMAT") == "json":
         lines.begin("json")  # now, so that options that cannot be meant, and what nobody catches, are such lines too
-
-
-if __name__ == "__main__":
-    main()
