@@ -113,6 +113,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     rebuilt: Rebuilt | None = None  # how the model was built anew last
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
     clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
+    rhythms: dict[str, dict[str, tuple[int, ...]]] = {}  # what else a Clock has, of each partition
+    rhythm: tuple[int, ...] = ()  # the same of the one of all partitions
     quotas: Quotas = msgspec.field(default_factory=Quotas)
     revision: int = 0  # REVISION of the version that wrote it, where that wrote it down
 

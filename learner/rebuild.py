@@ -107,9 +107,7 @@ class Builder:
             for topic in self._rebuilt.rules.topics[:2]
         ]
         # Whichever broker is slow, the order stays: a state that was built anew has to come out the same again.
-        merger = Merger(
-            readers, starts, self.clocks, self._rebuilt.rules.max_clock_jump_ms, self.clock, patience_s=math.inf
-        )
+        merger = Merger(readers, starts, self.clocks, self._rebuilt.rules.clock, self.clock, patience_s=math.inf)
         try:
             while not merger.at_end:
                 batch = merger.take(BATCH_RECORDS, 0.1)

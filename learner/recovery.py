@@ -18,7 +18,7 @@ from driftline.learner.machine import Machine
 from driftline.learner.models import as_of_today, make_classifier, warm_up
 from driftline.learner.outbox import Outbox
 from driftline.learner.positions import Shortfall, Standing, Stock, compare, reached
-from driftline.learner.restore import clocks_of, marks, restore
+from driftline.learner.restore import clock_of, clocks_of, marks, restore
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
 from driftline.learner.work import Work
 from driftline.stream.clock import Clock
@@ -97,7 +97,7 @@ def restored(
     machine = restore(newest, lineage, allow_pickle=stream.allow_pickle)
     # All before a checkpoint is delivered once that is on the disk; its journal began before that.
     delivered = max([manifest.batch, *(each.delivered for each in todo)])
-    work = _work(log, machine, known, stock.positions, clocks_of(manifest), Clock(*manifest.clock), delivered)
+    work = _work(log, machine, known, stock.positions, clocks_of(manifest), clock_of(manifest), delivered)
     work.batch, work.losses, work.rebuilt = manifest.batch, manifest.losses, manifest.rebuilt
     return Recovered(work, stock, todo)
 
@@ -115,7 +115,7 @@ def _work(
         log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
         for topic in reversed(machine.rules.topics[:2])  # labels first: their messages are there when those are read
     ]
-    merger = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock)
+    merger = Merger(readers, positions, clocks, machine.rules.clock, clock)
     return Work(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.clock import Clock, advance, believed
+from driftline.stream.clock import Clock, ClockRule, advance, believed
 from driftline.stream.column import Column
 from driftline.stream.errors import OffsetsLost
 from driftline.stream.log import Chunk, Reader, Record, TopicPartition
@@ -53,12 +53,14 @@ class Batch(msgspec.Struct, gc=False):
     order : int64 [n], each record's place in the chunks as they follow one another
     spans : which records these are
     disbelieved : how many timestamps do not count; the clock stands there in their place
+    claims_ms : int64 [n], in the order: the records' times, of those on trial (clock.py) their own; None: as they count
     """
 
     chunks: list[Chunk]
     order: NDArray[np.int64]
     spans: list[Span]
     disbelieved: int = 0
+    claims_ms: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return how many records these are."""
@@ -85,7 +87,7 @@ class _Lane:
         self.position = position  # of the next record to take
         self.clock = clock  # behind what was read
         self.taken_clock = clock  # behind what was taken
-        self.max_jump_ms: int | None = None
+        self.rule = ClockRule()
         self.records = Chunk.empty(partition)
         self.keys = np.empty(0, np.int64)
         self.n_bytes = 0
@@ -93,7 +95,7 @@ class _Lane:
         self._silent_since: float | None = None
 
     def put(self, records: Chunk) -> None:
-        keys, self.clock = advance(self.clock, records.timestamps_ms, self.max_jump_ms)
+        keys, _, self.clock = advance(self.clock, records.timestamps_ms, self.rule, records.appended_ms)
         self.records, self.keys = (
             (self.records + records, np.concatenate([self.keys, keys])) if len(self.keys) else (records, keys)
         )
@@ -101,16 +103,17 @@ class _Lane:
 
     def pop(self, count: int) -> Chunk:
         taken, self.records = self.records.part(0, count), self.records.part(count)
-        _, self.taken_clock = advance(self.taken_clock, taken.timestamps_ms, self.max_jump_ms)
+        *_, self.taken_clock = advance(self.taken_clock, taken.timestamps_ms, self.rule, taken.appended_ms)
         self.keys = self.keys[count:]
         self.n_bytes -= _size(taken)
         self.position = int(taken.offsets[-1]) + 1
         return taken
 
-    def obey(self, max_jump_ms: int | None) -> None:
-        self.max_jump_ms, self.clock = max_jump_ms, self.taken_clock
+    def obey(self, rule: ClockRule) -> None:
+        self.rule, self.clock = rule, self.taken_clock
         if len(self.keys):
-            self.keys, self.clock = advance(self.clock, self.records.timestamps_ms, max_jump_ms)
+            waiting = self.records
+            self.keys, _, self.clock = advance(self.clock, waiting.timestamps_ms, rule, waiting.appended_ms)
 
     def mark(self) -> tuple[Any, ...]:
         """Return what `pop` changes; nothing in it is changed in place."""
@@ -157,7 +160,7 @@ class Merger:
         order: records of a later one that were appended before those of an earlier one are there when those are
     positions : the next offset of each partition that the readers read
     clocks : behind the last record that was taken before, for each partition that had one
-    max_jump_ms : how far a record may move a clock; None: as far as it says
+    rule : how far a record may move a clock
     clock : of all partitions, behind the last record that was taken before; an attribute, too
     patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
     """
@@ -167,7 +170,7 @@ class Merger:
         readers: Sequence[Reader],
         positions: Mapping[TopicPartition, int],
         clocks: Mapping[TopicPartition, Clock],
-        max_jump_ms: int | None = None,
+        rule: ClockRule = ClockRule(),  # noqa: B008
         clock: Clock = Clock(),  # noqa: B008
         patience_s: float | None = None,
     ) -> None:
@@ -181,13 +184,13 @@ class Merger:
         self._by_partition = {lane.partition: lane for lane in self._lanes}
         self.clock = clock
         self._before: tuple[list[tuple[Any, ...]], Clock] = [], clock  # the last batch was taken
-        self.obey(max_jump_ms)
+        self.obey(rule)
 
-    def obey(self, max_jump_ms: int | None) -> None:
-        """Go by this limit from the next record on that is taken."""
-        self._max_jump_ms = max_jump_ms
+    def obey(self, rule: ClockRule) -> None:
+        """Go by this rule from the next record on that is taken."""
+        self._rule = rule
         for lane in self._lanes:
-            lane.obey(max_jump_ms)
+            lane.obey(rule)
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -319,21 +322,24 @@ class Merger:
                 chunks.append(lane.pop(count))
                 spans.append(Span(lane.partition, start, lane.position, count))
         order -= left[of_lane[order]]
-        chunks, disbelieved = self._date(chunks, order)
-        return Batch(chunks, order, spans, disbelieved)
+        return self._dated(chunks, order, spans)
 
-    def _date(self, chunks: list[Chunk], order: NDArray[np.int64]) -> tuple[list[Chunk], int]:
-        """Return chunks with the times that count, and how many of these are not the records' own."""
-        if self._max_jump_ms is None or not chunks:
-            return chunks, 0
+    def _dated(self, chunks: list[Chunk], order: NDArray[np.int64], spans: list[Span]) -> Batch:
+        """Return a batch with the times that count."""
+        if self._rule.max_jump_ms is None or not chunks:
+            return Batch(chunks, order, spans)
         times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])
-        keys, self.clock = advance(self.clock, times_ms[order], self._max_jump_ms)
-        times_ms[order], disbelieved = believed(times_ms[order], keys, self._max_jump_ms)
+        noted = [chunk.appended_ms for chunk in chunks if chunk.appended_ms is not None]
+        appended_ms = np.concatenate(noted)[order] if len(noted) == len(chunks) else None
+        own_ms = times_ms[order]
+        keys, on_trial, self.clock = advance(self.clock, own_ms, self._rule, appended_ms)
+        times_ms[order], disbelieved = believed(own_ms, keys, self._rule.max_jump_ms)
+        claims_ms = None if on_trial is None else np.where(on_trial, own_ms, times_ms[order])
         if disbelieved:
             parts = np.split(times_ms, np.cumsum([len(chunk) for chunk in chunks])[:-1])
             replace = msgspec.structs.replace
             chunks = [replace(chunk, timestamps_ms=part) for chunk, part in zip(chunks, parts, strict=True)]
-        return chunks, disbelieved
+        return Batch(chunks, order, spans, disbelieved, claims_ms)
 
 
 def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:

@@ -527,7 +527,7 @@ class SqliteReader(Reader):
         """Append up to `share` records; return the bytes of their values. Stops soon after `max_bytes`."""
         start = self._positions[partition]
         cursor = self._db.execute(
-            "SELECT offset, ifnull(timestamp_ms, appended_ms), key, value, headers "
+            "SELECT offset, ifnull(timestamp_ms, appended_ms), appended_ms, key, value, headers "
             f"FROM records_{self._tables[partition]} WHERE offset >= ? AND offset < ? ORDER BY offset",
             (start, start + share),
         )
@@ -536,14 +536,14 @@ class SqliteReader(Reader):
         with closing(cursor):
             while size < max_bytes and (more := cursor.fetchmany(self._rows)):
                 rows += more
-                size += sum([len(row[3]) for row in more if row[3]])
+                size += sum([len(row[4]) for row in more if row[4]])
         # Behind offsets that have no record any more, too: nothing would ever pass those.
         self._positions[partition] = rows[-1][0] + 1 if size >= max_bytes else start + share
         if rows:
-            offsets, timestamps, keys, values, headers = zip(*rows, strict=True)
+            offsets, timestamps, appended, keys, values, headers = zip(*rows, strict=True)
             decoded = [pairs and _decode_headers(pairs) for pairs in headers] if any(headers) else None
-            times = np.array(timestamps, np.int64)
-            chunks.append(Chunk(partition, np.array(offsets, np.int64), times, list(keys), list(values), decoded))
+            places, times, appended_ms = (np.array(each, np.int64) for each in (offsets, timestamps, appended))
+            chunks.append(Chunk(partition, places, times, list(keys), list(values), decoded, appended_ms))
         return size
 
 
