@@ -16,6 +16,7 @@ from typing import Final
 from driftline.api.errors import ApiError
 from driftline.api.settings import ApiSettings
 from driftline.learner.checkpoint import Offsets
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
 from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, Watermarks, open_log
 from driftline.stream.settings import StreamSettings
@@ -41,7 +42,7 @@ class Connection:
         self._answered = time.monotonic()
         self._in_flight_bytes = 0
         self._tried, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log-connection", daemon=True)
+        self._thread = threads.make("log-connection", self._run)
         self._submitters = ThreadPoolExecutor(SUBMIT_THREADS, "log-submit")
 
     def start(self) -> None:

@@ -358,6 +358,7 @@ class Learner:
         work = self._work
         self._ledger.forget_model()
         work.machine = builder.machine
+        work.merger.set(builder.clocks, builder.clock)  # what it was built from may have begun later than the log did
         work.obey(self._rules())
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)

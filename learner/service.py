@@ -8,6 +8,7 @@ API and for people.
 import gc
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from driftline.learner.lock import Lock
 from driftline.learner.loop import Learner
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
 from driftline.learner.status import State, Status, blank_status, change_status, read_status
+from driftline.stream import threads
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.flags import build_settings
 from driftline.stream.log import Log, open_log
@@ -57,7 +59,13 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
-    with _Signals() as signals, in_background(), _disk_errors_explained(stream), ExitStack() as opened:
+    with (
+        _Signals() as signals,
+        in_background(),
+        _disk_errors_explained(stream),
+        threads.saying(partial(_say_last, stream)),
+        ExitStack() as opened,
+    ):
         try:
             with signals.ending_at_once():
                 log, learner = _start(stream, settings, signals.stopped, on_replay, opened)
@@ -142,6 +150,13 @@ def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail
         with suppress(DiskFull):
             change_status(stream.data, status, state, detail, lock.last_epoch())
         return status
+
+
+def _say_last(stream: StreamSettings, why: str) -> None:
+    """Write down why this process ends at once, where the last status is its own."""
+    status = read_status(stream.data)
+    if status is not None and status.pid == os.getpid():
+        change_status(stream.data, status, "failed", why, status.epoch)
 
 
 @contextmanager

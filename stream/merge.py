@@ -192,6 +192,13 @@ class Merger:
         for lane in self._lanes:
             lane.obey(rule)
 
+    def set(self, clocks: Mapping[TopicPartition, Clock], clock: Clock) -> None:
+        """Go by these clocks, behind the last record that was taken, from the next one on."""
+        self.clock = clock
+        for lane in self._lanes:
+            lane.taken_clock = clocks.get(lane.partition, Clock())
+            lane.obey(self._rule)
+
     @property
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset to take of each partition; at its end, behind the markers of transactions."""

@@ -15,9 +15,10 @@ import time
 import uuid
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import count, repeat
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -25,7 +26,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from driftline.stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from driftline.stream import threads
+from driftline.stream.errors import DriftlineError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
 from driftline.stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from driftline.stream.records import Headers
 from driftline.stream.settings import StreamSettings
@@ -237,7 +239,8 @@ class _Batch(NamedTuple):
 class _Writer:
     """The one thread of this process that appends, drops what is too old and keeps the WAL short.
 
-    No error ends it: what failed goes to the futures that it concerns, and the next commit starts afresh.
+    No error ends it: what failed goes to the futures that it concerns, and the next commit starts afresh. What keeps
+    retention from a partition, a damaged page, is said, and the others are looked after.
     """
 
     def __init__(self, path: Path, file: SameFile, settings: StreamSettings) -> None:
@@ -250,8 +253,8 @@ class _Writer:
         self._queued_records = self._queued_bytes = 0
         self._closing = False
         self._retention_due = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="sqlite-log-writer", daemon=True)
-        self._thread.start()
+        self._put_off: set[str] = set()  # why retention was, when it was tried last
+        self._thread = threads.start("sqlite-log-writer", self._run)
 
     def queue(self, batch: _Batch) -> None:
         """Queue one submit; wait while the queue is full. Any thread."""
@@ -348,25 +351,35 @@ class _Writer:
 
     def _clean_up(self) -> None:
         self._retention_due = time.monotonic() + RETENTION_S
+        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
+        put_off: set[str] = set()
+        if self._but_for(put_off, lambda: self._drop_old(oldest_ms, put_off)):
+            self._retention_due = time.monotonic()  # more is left: go on after the next commit
+        self._but_for(put_off, self._shorten_wal)
+        for why in put_off - self._put_off:
+            _log.warning("retention was put off: %s", why)
+        self._put_off = put_off
+
+    def _but_for(self, put_off: set[str], work: Callable[[], bool | None]) -> bool:
+        """Do a part of it; note what keeps it from being done, whatever that is, and go on."""
         try:
             with explained(self._path):
-                if self._drop_old():
-                    self._retention_due = time.monotonic()  # more is left: go on after the next commit
-                self._shorten_wal()
-        except LogError as error:
-            _log.warning("retention was put off: %s", error)
+                return bool(work())
+        except Exception as error:
+            put_off.add(str(error) if isinstance(error, DriftlineError) else repr(error))
+            return False
 
-    def _drop_old(self) -> bool:
+    def _drop_old(self, oldest_ms: float, put_off: set[str]) -> bool:
         """Drop at most one chunk of each partition; tell whether more has to go."""
-        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
-        db = self._db()
-        more = False
-        for table, low, high, size in db.execute("SELECT id, low, high, bytes FROM partitions").fetchall():
-            excess = size - self._max_bytes
-            if low == high or (excess <= 0 and not self._is_older(db, table, low, oldest_ms)):
-                continue
-            more |= self._drop_chunk(table, oldest_ms)
-        return more
+        found = self._db().execute("SELECT id, low, high, bytes FROM partitions").fetchall()
+        more = [self._but_for(put_off, partial(self._drop_of, oldest_ms, *each)) for each in found]
+        return any(more)
+
+    def _drop_of(self, oldest_ms: float, table: int, low: int, high: int, size: int) -> bool:
+        """Drop at most one chunk of a partition; tell whether more has to go."""
+        if low == high or (size <= self._max_bytes and not self._is_older(self._db(), table, low, oldest_ms)):
+            return False
+        return self._drop_chunk(table, oldest_ms)
 
     def _is_older(self, db: sqlite3.Connection, table: int, offset: int, oldest_ms: float) -> bool:
         sql = f"SELECT appended_ms FROM records_{table} WHERE offset = ?"

@@ -1,4 +1,4 @@
-"""What moves the log's clock: a stream's pace, what the log noted, a majority; neither a few wrong times nor the cuts."""
+"""What moves the log's clock: a stream's pace, what the log noted, a majority; no few wrong times, no cuts."""
 
 import random
 from collections.abc import Sequence
