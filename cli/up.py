@@ -49,7 +49,8 @@ def up(
         check_free(stream.data)
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_process, args=(stream, learner), name="driftline-learner")
-    process.start()
+    if not learner.take_over:
+        process.start()
 
     def stop_with_learner(api: Started) -> None:
         multiprocessing.connection.wait([process.sentinel])
@@ -59,6 +60,8 @@ def up(
     sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
 
     def ready(api: Started) -> None:
+        if learner.take_over:  # nothing of this process can fail any more: now the other one may be ended
+            process.start()
         print_banner(api.url, api.reference, stream)
         if demo:
             sender.start()

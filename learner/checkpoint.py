@@ -241,10 +241,20 @@ def load_newest(root: Path) -> Checkpoint | None:
 
 
 def set_aside_newer(root: Path, batch: int, epoch: int) -> None:
-    """Rename the checkpoints that were stepped over: recovery makes them again, and none may count as one to keep."""
+    """Rename the checkpoints that were stepped over: recovery makes them again, and none may count as one to keep.
+
+    One of a later epoch was not: who has taken over meanwhile wrote it.
+    """
     for path in list_checkpoints(root):
-        if int(path.name) > batch:
+        if int(path.name) > batch and not _is_later(path, epoch):
             durable.rename(path, f"damaged-{path.name}-{epoch}")
+
+
+def _is_later(path: Path, epoch: int) -> bool:
+    try:
+        return load_manifest(path).epoch > epoch
+    except StateError:
+        return False
 
 
 def prune(root: Path) -> int:

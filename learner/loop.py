@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from driftline.learner import recovery, reporter, warm
@@ -88,7 +89,8 @@ class Learner:
         self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
-        self._lock = Lock(stream.data, take_over=settings.take_over)
+        rehearse = partial(recovery.rehearse, log, stream, settings)
+        self._lock = Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
         check = self._lock.check
         self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), check)
         self._watch = Watch(log, stream.topics)
@@ -116,7 +118,7 @@ class Learner:
         self._reporter.beat(self._ledger.batch, "recovering")
         warm.warm_up()
         self._lock.check()
-        self._ledger.settle()
+        self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         newest = self._ledger.newest()  # a
         recovery.check_model(newest, stream, settings)

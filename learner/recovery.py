@@ -11,6 +11,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import journal as journals
+from driftline.learner import warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition
 from driftline.learner.journal import Applied
@@ -22,12 +25,13 @@ from driftline.learner.restore import clock_of, clocks_of, marks, restore
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
 from driftline.learner.work import Work
 from driftline.stream.clock import Clock
-from driftline.stream.errors import ConfigError, LogUnavailable
+from driftline.stream.errors import ConfigError, LogUnavailable, StateError
 from driftline.stream.log import Log, TopicPartition, TopicState
 from driftline.stream.merge import Merger
 from driftline.stream.settings import StreamSettings
 
 POLL_S: Final = 0.05
+TRIES: Final = 5
 START_S: Final = 10.0  # how long brokers may take to elect leaders
 _LOG: Final = logging.getLogger(__name__)
 
@@ -50,6 +54,36 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
             f"model: {stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
             "leave --model out to go on with it, or give the new one a --data directory of its own"
         )
+
+
+def rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:
+    """Do all of a start that changes nothing in the data directory, beside the learner that is at work there.
+
+    Raises what would end the start: the log does not answer, or has lost records; no checkpoint or journal can be read;
+    the model cannot be built, or is another one; the options do not fit.
+    """
+    warm.warm_up()
+    for attempt in range(TRIES):
+        try:
+            _rehearse(log, stream, settings)
+        except (StateError, OSError):
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(POLL_S)  # what was being read may just have been replaced by a newer one
+        else:
+            return
+
+
+def _rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:
+    log.create_topics(stream.topics)
+    newest = checkpoints.load_newest(stream.data / "checkpoints")
+    check_model(newest, stream, settings)
+    if newest is None:
+        begin(log, stream, settings).close()
+        return
+    check_topics(newest, stream)
+    applied = journals.read_since(stream.data / "journal", newest.manifest.batch)
+    restored(newest, applied, log, stream, settings).work.close()
 
 
 def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:
