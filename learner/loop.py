@@ -115,7 +115,7 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         stream, settings = self._stream, self._settings
-        self._reporter.beat(self._ledger.batch, "recovering")
+        self._reporter.begin(self._ledger.batch)
         warm.warm_up()
         self._lock.check()
         self._ledger.settle(self._lock.last)
@@ -153,12 +153,14 @@ class Learner:
             self._reporter.report(work.batch, "waiting" if problem else "recovering", problem or detail, replays=True)
 
         def on_batch() -> None:
+            self._reporter.beat(work.batch, replays=True)
             if on_replay is not None:
                 on_replay(work.batch - first, len(todo))
             if self._reporter.is_due(time.monotonic()):
                 tell()
 
         def on_wait() -> None:
+            self._reporter.beat(work.batch, replays=True)
             self._watch.turn(work.standing)  # for what the log says of itself; check_unchanged has the last word
             if self._reporter.is_due(time.monotonic()):
                 tell()

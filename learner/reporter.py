@@ -64,9 +64,14 @@ class Reporter:
         """Tell whether it is time."""
         return now >= self._next
 
-    def beat(self, batch: int, state: State | None = None) -> None:
-        """Note that the loop gets on; without a state in the one that was reported last."""
-        self._watchdog.beat(batch, state or self._state)
+    def begin(self, batch: int) -> None:
+        """Note that it starts, which may take its time."""
+        self._state = "recovering"
+        self.beat(batch)
+
+    def beat(self, batch: int, *, replays: bool = False) -> None:
+        """Note that the loop gets on, in the state that was reported last."""
+        self._watchdog.beat(batch, REPLAYING if replays and self._state == "recovering" else self._state)
 
     def report(self, batch: int, state: State, detail: str = "", *, replays: bool = False) -> None:
         """Write the status. Raises Overtaken; a full disk is left alone: what must be written down waits for room.
@@ -76,7 +81,7 @@ class Reporter:
         self._check()
         self._state = state
         replays = replays and state == "recovering"
-        self._watchdog.beat(batch, REPLAYING if replays else state)
+        self.beat(batch, replays=replays)
         if self._watchdog.problem and (state == "running" or replays):
             detail = f"recovering, {detail}: {self._watchdog.problem}" if replays else self._watchdog.problem
             state = "stalled"

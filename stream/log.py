@@ -172,6 +172,14 @@ class Reader(ABC):
         """Return what `fetch` does, record by record."""
         return [chunk[index] for chunk in self.fetch(max_records, timeout_s) for index in range(len(chunk))]
 
+    def wait(self, timeout_s: float) -> bool | None:
+        """Wait until there may be more in the log, in whichever partition; tell whether there may.
+
+        None, at once, where this reader cannot tell: then `fetch` has to wait.
+        """
+        del timeout_s
+        return None
+
     @abstractmethod
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""

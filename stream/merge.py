@@ -156,8 +156,8 @@ class Merger:
 
     Parameters
     ----------
-    readers : one for each topic, so that a topic of small records cannot starve one of large records; read in this
-        order: records of a later one that were appended before those of an earlier one are there when those are
+    readers : one for each topic of a log, so that a topic of small records cannot starve one of large records; read in
+        this order: records of a later one that were appended before those of an earlier one are there when those are
     positions : the next offset of each partition that the readers read
     clocks : behind the last record that was taken before, for each partition that had one
     rule : how far a record may move a clock
@@ -224,7 +224,10 @@ class Merger:
         while not (counts := self._ready()):
             if (left := deadline - time.monotonic()) <= 0:
                 return NOTHING
-            self._fill(max_records, min(SLICE_S, left))
+            more = self._readers[0].wait(left) if self.at_end else None
+            if more is False:
+                return NOTHING
+            self._fill(max_records, 0.0 if more else min(SLICE_S, left))
         return self._pop(counts, max_records, MAX_BATCH_BYTES)
 
     def put_back(self) -> None:

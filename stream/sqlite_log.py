@@ -32,6 +32,7 @@ from driftline.stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicP
 from driftline.stream.records import Headers
 from driftline.stream.settings import StreamSettings
 from driftline.stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
+from driftline.stream.wake import Wake
 
 QUEUE_RECORDS: Final = 100_000
 QUEUE_BYTES: Final = 64 << 20
@@ -44,6 +45,7 @@ RETENTION_RECORDS: Final = 2 * COMMIT_RECORDS
 RETENTION_BYTES: Final = 2 * COMMIT_BYTES
 READ_BYTES: Final = 32 << 20
 POLL_S: Final = (0.001, 0.010)
+STIRRED_S: Final = 0.2  # after a write, within which it is synced and counts, nearly always
 RECORD_OVERHEAD: Final = 24  # bytes a row takes beside key, value and headers
 
 # Records are dropped by the time of appending, not by their own: old texts that are replayed must not vanish at once.
@@ -415,7 +417,7 @@ class _Writer:
 
     def _shorten_wal(self) -> None:
         """Wait for readers when they have kept every checkpoint from starting the WAL over."""
-        wal = self._path.with_name(self._path.name + "-wal")
+        wal = wal_of(self._path)
         with suppress(FileNotFoundError):
             if wal.stat().st_size > WAL_BYTES:
                 self._db().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -462,6 +464,9 @@ class SqliteReader(Reader):
         with explained(path):
             self._db = connect(path)
             self._db.execute("PRAGMA query_only = ON")
+            self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # now the WAL is there
+        self._wake = Wake(wal_of(path))
+        self._stirred_until, self._pause = 0.0, POLL_S[0]
 
     def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
         """Return what is there; see Reader.fetch."""
@@ -483,6 +488,20 @@ class SqliteReader(Reader):
             time.sleep(min(pause, left))
             pause = min(2 * pause, longest)
 
+    def wait(self, timeout_s: float) -> bool | None:
+        """Wait for a commit, of any process. What is written counts once it is synced: until then this looks."""
+        if not self._wake.can_tell:
+            return None
+        now = time.monotonic()
+        if now < self._stirred_until:
+            self._pause = min(2 * self._pause, POLL_S[1])
+            return not self._wake.wait(min(self._pause, timeout_s)) or self._stir()
+        return self._wake.wait(timeout_s) and self._stir()
+
+    def _stir(self) -> bool:
+        self._stirred_until, self._pause = time.monotonic() + STIRRED_S, POLL_S[0] / 2
+        return True
+
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""
         return partition in self._ended
@@ -503,6 +522,7 @@ class SqliteReader(Reader):
     def close(self) -> None:
         """Give back the file."""
         self._closed = True
+        self._wake.close()
         self._db.close()
 
     def _fetch(self, max_records: int) -> list[Chunk] | None:
@@ -558,6 +578,11 @@ class SqliteReader(Reader):
             places, times, appended_ms = (np.array(each, np.int64) for each in (offsets, timestamps, appended))
             chunks.append(Chunk(partition, places, times, list(keys), list(values), decoded, appended_ms))
         return size
+
+
+def wal_of(path: Path) -> Path:
+    """Return where SQLite's write-ahead log of a file lies: all that is written goes there first."""
+    return path.with_name(path.name + "-wal")
 
 
 _K = TypeVar("_K")
