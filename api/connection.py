@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from driftline.api.errors import ApiError
@@ -124,7 +125,8 @@ class Connection:
             self._tried.set()
             self._closing.wait(REFRESH_S)
         if self._log is not None:
-            self._log.close()
+            with suppress(Exception):  # it is over, whatever the log says to that
+                self._log.close()
 
     def _refresh(self) -> None:
         try:

@@ -299,7 +299,15 @@ class Learner:
         return not self._halted and self._ledger.save(self._work, lambda: self._report_wait("running"))
 
     def _checkpoint_now(self) -> None:
-        self._ledger.save_now(self._work, lambda: self._report_wait("recovering"))
+        def tell() -> None:
+            self._watch.turn(self._work.standing)
+            if self._reporter.is_due(time.monotonic()):
+                sent = self._work.outbox.delivered >= self._work.batch
+                detail = "writing a checkpoint" if sent else "waiting until what was sent is in the log"
+                problem = self._watch.problem
+                self._report("waiting" if problem else "recovering", problem or detail)
+
+        self._ledger.save_now(self._work, tell)
 
     # What comes between.
 

@@ -385,10 +385,10 @@ def test_a_model_that_is_not_finite_is_not_served(stage: SqliteStage) -> None:
 def test_rules_of_before_have_no_limits() -> None:
     """A journal of a version that knew nothing of them is replayed as it was."""
     known = msgspec.to_builtins(LearnerSettings().rules(StreamSettings(), 1))
-    for name in ("max_clock_jump_ms", "source_quota", "publish_margin"):
+    for name in ("max_clock_jump_ms", "source_quota", "publish_margin", "only_votes"):
         del known[name]
     old = msgspec.convert(known, type(LearnerSettings().rules(StreamSettings(), 1)))
-    assert (old.max_clock_jump_ms, old.source_quota, old.publish_margin) == (None, None, None)
+    assert (old.max_clock_jump_ms, old.source_quota, old.publish_margin, old.only_votes) == (None, None, None, True)
 
 
 def test_the_rules_come_through_a_journal() -> None:
