@@ -21,6 +21,7 @@ import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, TopicMismatch
 from driftline.stream.kafka_reader import READER, READER_FIXED, KafkaReader
 from driftline.stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
@@ -88,8 +89,7 @@ class KafkaLog(Log):
         self._closing = False
         self._producer = self._make_producer()
         self._admin = self._client(AdminClient, self._properties)
-        self._poller = threading.Thread(target=self._poll, name="kafka-log-poll", daemon=True)
-        self._poller.start()
+        self._poller = threads.start("kafka-log-poll", self._poll)
         try:
             self._wait("the cluster", self._admin.describe_cluster(request_timeout=START_S), START_S)
         except BaseException:
@@ -251,11 +251,18 @@ class KafkaLog(Log):
         return len(self._producer)
 
     def _poll(self) -> None:
+        """Take delivery reports. No error ends this: every submit waits for it."""
         while not self._closing:
             try:
                 self._producer.poll(SLICE_S)
             except KafkaException as error:
-                self._replace_producer(error)
+                try:
+                    self._replace_producer(error)
+                except ConfigError as refusal:  # no memory, no threads: the old one fails what it is given
+                    _log.error("%s; trying again", refusal)
+                    time.sleep(SLICE_S)
+            except Exception:
+                _log.exception("what is to be done with a delivery report has failed")
 
     def _make_producer(self) -> Any:
         max_bytes = self._settings.max_record_bytes + ENVELOPE_BYTES
