@@ -40,7 +40,7 @@ def digest(package: Path) -> str:
     ----------
     package : the folder in which FOLDERS are
     """
-    within = __name__.removesuffix("stream.kernels")
+    within = __name__.removesuffix("driftline.stream.kernels")
     sources = {
         f"{within}{folder}.{path.stem}".encode(): path.read_bytes()
         for folder in FOLDERS

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from stream.kernels import FOLDERS, KEPT, PREFIX, digest
+from driftline.stream.kernels import FOLDERS, KEPT, PREFIX, digest
 from tests.data import ROOT
 
 PROBE = """
-from stream.kernels import kernel
-from stream.probe_rule import RULE
+from driftline.stream.kernels import kernel
+from driftline.stream.probe_rule import RULE
 
 @kernel
 def probe():
@@ -61,7 +61,7 @@ def test_a_constant_of_another_file_is_never_the_old_one(package: Path, chosen: 
     chosen = str(package / chosen) if chosen else ""
     (package / "stream" / "probe.py").write_text(PROBE)
     rule, base = package / "stream" / "probe_rule.py", package / "stream" / "probe_base.py"
-    rule.write_text("from stream.probe_base import BASE\nRULE = BASE + 1\n")
+    rule.write_text("from driftline.stream.probe_base import BASE\nRULE = BASE + 1\n")
     base.write_text("BASE = 1\n")
     assert run_probe(package, NUMBA_CACHE_DIR=chosen) == "2\n"
     assert run_probe(package, NUMBA_CACHE_DIR=chosen) == "2\n"
