@@ -40,9 +40,8 @@ def digest(package: Path) -> str:
     ----------
     package : the folder in which FOLDERS are
     """
-    within = __name__.removesuffix("driftline.stream.kernels")
     sources = {
-        f"{within}{folder}.{path.stem}".encode(): path.read_bytes()
+        f"driftline.{folder}.{path.stem}".encode(): path.read_bytes()
         for folder in FOLDERS
         for path in sorted((package / folder).glob("*.py"))
     }

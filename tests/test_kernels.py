@@ -26,9 +26,11 @@ print(probe())
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """Return a copy of the folders that have kernels."""
+    package = tmp_path / "copy" / "driftline"
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, tmp_path / "package" / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "package"
+        shutil.copytree(ROOT / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").write_text("")
+    return package
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,8 @@ def test_a_change_of_what_no_kernel_sees_does_not(package: Path) -> None:
 
 
 def run_probe(package: Path, **variables: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(package), "HOME": str(package)} | variables
-    command = [sys.executable, "-c", "import stream.probe"]
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "HOME": str(package)} | variables
+    command = [sys.executable, "-c", "import driftline.stream.probe"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=package).stdout
 
 
@@ -78,10 +80,13 @@ def test_an_option_of_numba_has_kernels_of_its_own(package: Path) -> None:
 
 
 def test_kernels_of_few_states_are_kept(package: Path) -> None:
-    """Their number is bounded, and the one in use is among them, whatever others were used since."""
+    """Their number is bounded; those that were used last stay, and the one in use is among them."""
     (package / "stream" / "probe.py").write_text(PROBE)
-    for rule in range(KEPT + 3):
-        (package / "stream" / "probe_rule.py").write_text(f"RULE = {rule}\n")
-        run_probe(package, NUMBA_CACHE_DIR=str(package / "kernels"))
-        assert list((package / "kernels").glob(f"{PREFIX}{digest(package)}"))
-    assert len(list((package / "kernels").iterdir())) == KEPT
+    (package / "stream" / "probe_rule.py").write_text("RULE = 1\n")
+    for age in range(KEPT + 3):
+        old = package / "kernels" / f"{PREFIX}{age}"
+        old.mkdir(parents=True)
+        os.utime(old, (1e9 - age, 1e9 - age))
+    run_probe(package, NUMBA_CACHE_DIR=str(package / "kernels"))
+    left = {path.name for path in (package / "kernels").iterdir()}
+    assert left == {f"{PREFIX}{digest(package)}", *(f"{PREFIX}{age}" for age in range(KEPT - 1))}
