@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from driftline.stream.settings import Settings
+from driftline.stream.settings import MOST_SECONDS, Settings
 
 
 class ApiSettings(Settings):
@@ -28,9 +28,9 @@ class ApiSettings(Settings):
     api_keys: list[str] = Field([], description="Lines as in that file, of more keys.")
     rate_limit: float | None = Field(
         None,
-        gt=0,
-        description="Requests a second that one key, or one address without a key, may make. Default: 1000 where keys "
-        "are asked for, else any number.",
+        ge=0.001,
+        description="Requests a second that one key, or one address without a key, may make; inf: any number. Default: "
+        "1000 where keys are asked for, else any number.",
     )
     cors_origin: list[str] = Field([], description="Origin whose pages may use the API, as https://example.org.")
     allowed_host: list[str] = Field(
@@ -39,7 +39,7 @@ class ApiSettings(Settings):
     max_items: int = Field(1000, ge=1, le=100_000, description="Texts, messages or labels in one request, at most.")
     max_text_chars: int = Field(100_000, ge=1, le=1 << 24, description="Characters in one text, at most.")
     max_body_bytes: int = Field(8 << 20, ge=1 << 10, le=1 << 30, description="Bytes in a request's body, at most.")
-    max_scores: int = Field(100, ge=1, description="Labels in the scores of a prediction, the best ones.")
+    max_scores: int = Field(100, ge=1, le=1_000_000, description="Labels in the scores of a prediction, the best ones.")
     max_connections: int = Field(
         1000,
         ge=1,
@@ -47,11 +47,16 @@ class ApiSettings(Settings):
         description="Connections of one worker; beyond that, who has kept it waiting longest is closed.",
     )
     receive_timeout_s: float = Field(
-        10.0, gt=0, description="A client whose request, or who reads its answer, takes longer is closed."
+        10.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="A client whose request, or who reads its answer, takes longer is closed.",
     )
-    request_timeout_s: float = Field(30.0, gt=0, description="A request that takes longer is answered with 503.")
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=MOST_SECONDS, description="A request that takes longer is answered with 503."
+    )
     append_timeout_s: float = Field(
-        10.0, gt=0, description="A record that is not durable after this long is answered with 503."
+        10.0, gt=0, le=MOST_SECONDS, description="A record that is not durable after this long is answered with 503."
     )
     max_wait_s: float = Field(
         5.0, gt=0, le=60, description="A prediction that waits for a label (min_feedback_offset) waits at most so long."

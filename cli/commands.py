@@ -7,7 +7,6 @@ Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot 
 over; 130 Ctrl-C.
 """
 
-import os
 import sys
 import tomllib
 from pathlib import Path
@@ -28,7 +27,7 @@ from driftline.cli.status import status
 from driftline.cli.terminal import print_error
 from driftline.cli.up import up
 from driftline.cli.verify import verify
-from driftline.stream import lines
+from driftline.stream import lines, variables
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import BadOptions
 
@@ -87,5 +86,5 @@ def options(
 ) -> None:
     """A text classifier that never stops learning."""
     del version
-    if os.environ.get("DRIFTLINE_LOG_FORMAT") == "json":
-        lines.begin("json")  # now, so that options that cannot be meant, and what nobody catches, are such lines too
+    # Now, so that options that cannot be meant, and what nobody catches, are such lines too.
+    lines.begin("json" if variables.options().get("DRIFTLINE_LOG_FORMAT") == "json" else "text")

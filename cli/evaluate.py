@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import File, LabelColumn, TextColumn, reading
+from driftline.cli.reading import MOST_ROWS, File, LabelColumn, TextColumn, reading
 from driftline.cli.terminal import terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
@@ -28,11 +28,14 @@ def evaluate(
         list[str] | None, typer.Option(help="A classifier; may be given several times.", show_default=DEFAULT_MODEL)
     ] = None,
     delay: Annotated[
-        int, typer.Option(min=0, help="A label is learned this many messages after its message; 0: at once.")
+        int,
+        typer.Option(min=0, max=MOST_ROWS, help="A label is learned this many messages after its message; 0: at once."),
     ] = 0,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first rows only.", show_default="all")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_ROWS, help="Use the first rows only.", show_default="all")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the learning curves into this file, .png or .svg.", show_default="none")

@@ -25,7 +25,7 @@ def explain(
             metavar="<str>", help="A label to explain; may be given several times.", show_default="the three best"
         ),
     ] = None,
-    features: Annotated[int, typer.Option(min=0, help="How many words and n-grams to list.")] = 20,
+    features: Annotated[int, typer.Option(min=0, max=1 << 30, help="How many words and n-grams to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show which words and n-grams of a text speak for which label, by the newest snapshot of a data directory.

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import File, LabelColumn, TextColumn, reading
+from driftline.cli.reading import MOST_ROWS, File, LabelColumn, TextColumn, reading
 from driftline.cli.terminal import terminal, where
 from driftline.stream import lines
 from driftline.stream.errors import ConfigError
@@ -21,7 +21,10 @@ def send(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     label_delay: Annotated[
-        int, typer.Option(min=0, help="Send a label this many messages after its message; 0: right after it.")
+        int,
+        typer.Option(
+            min=0, max=MOST_ROWS, help="Send a label this many messages after its message; 0: right after it."
+        ),
     ] = 0,
     rate: Annotated[
         float | None, typer.Option(help="Messages per second.", show_default="as fast as the log takes them")

@@ -7,6 +7,7 @@ seen. Properties of librdkafka come from the address (`kafka://host:9092?securit
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -448,7 +449,7 @@ class _Delivery:
 def topic_config(settings: StreamSettings) -> dict[str, str]:
     """Return the configuration of a topic that has to be made."""
     config = {
-        "retention.ms": int(settings.retention_hours * 3_600_000),
+        "retention.ms": -1 if settings.retention_hours == math.inf else int(settings.retention_hours * 3_600_000),
         "retention.bytes": settings.retention_bytes,
         "segment.bytes": max(1 << 20, min(1 << 30, settings.retention_bytes // SEGMENTS)),
         "max.message.bytes": settings.max_record_bytes + ENVELOPE_BYTES,

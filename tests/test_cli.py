@@ -205,7 +205,9 @@ def test_refusals_are_one_line_without_a_traceback(run: Run, rows: Path, tmp_pat
     (tmp_path / "driftline.toml").write_text("partition = 2\n")
     done = run("send", str(rows))
     assert done.returncode == 1
-    assert done.stderr.startswith("driftline: driftline.toml: unknown entry partition; known are: ")
+    assert done.stderr.startswith(
+        "driftline: driftline.toml: unknown entry partition (is partitions meant?); known are: "
+    )
     assert "partitions" in done.stderr
     (tmp_path / "driftline.toml").write_text("partitions = \n")
     done = run("send", str(rows))
