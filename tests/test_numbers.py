@@ -71,7 +71,7 @@ def test_a_learner_bears_all_that_its_options_take(most: bool, tmp_path: Path) -
     record = b'{"message_id":"m%d","label":"a","text":"b"}'
     with closing(open_log(stream)) as log, closing(Learner(stream, settings, log)) as learner:
         learner.start()
-        log.submit(stream.topics.feedback, [NewRecord(value=record % n) for n in range(3)]).result(60)
+        log.submit(stream.topics.feedback, [NewRecord(b"m%d" % n, record % n) for n in range(3)]).result(60)
         while learner.status("running").counts.labels_seen < 3:
             learner.step()
         assert learner.status("running").counts.labels_learned == 3
