@@ -23,6 +23,7 @@ from driftline.api import openapi
 from driftline.api.body import Bodies, decode
 from driftline.api.errors import ApiError, json_response, no_model, too_long
 from driftline.api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
+from driftline.api.health import missing
 from driftline.api.metrics import Metrics
 from driftline.api.origin import Head
 from driftline.api.settings import ApiSettings
@@ -141,7 +142,7 @@ class Predictor:
     def _served(self) -> Served:
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise no_model()
+            raise no_model(missing(self._watcher))
         return served
 
     def _counted(

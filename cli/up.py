@@ -4,8 +4,9 @@ import logging
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,9 +16,17 @@ from driftline.cli.serve import print_banner
 from driftline.cli.terminal import print_error, terminal
 from driftline.learner.settings import LearnerSettings
 from driftline.stream import lines
-from driftline.stream.errors import DriftlineError
+from driftline.stream.errors import DriftlineError, StateError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from driftline.learner.status import Status
+
+FIRST_WORD_S: Final = 60.0
+LONG_S: Final = 2.0  # to load kernels that are compiled takes less
 
 
 @with_settings
@@ -58,11 +67,17 @@ def up(
     stopping = threading.Event()
     sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
 
+    def say_up(api: Started) -> None:
+        """Say it once the learner has said something, so that nothing is up which is about to fail."""
+        heard, status = _first_word(stream.data, process)
+        if heard:
+            print_banner(api.url, api.reference, stream, status)
+            if demo:
+                sender.start()
+
     def ready(api: Started) -> None:
-        print_banner(api.url, api.reference, stream)
-        if demo:
-            sender.start()
-        threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
+        for target in (say_up, stop_with_learner):
+            threading.Thread(target=target, args=(api,), daemon=True).start()
 
     try:
         serve_api(stream, api, on_ready=ready)
@@ -96,6 +111,30 @@ def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSe
     return stream, learner
 
 
+def _first_word(data: Path, process: "BaseProcess") -> tuple[bool, "Status | None"]:
+    """Return whether a learner lives on, once it has got past what ends it at once, and what it has said by then."""
+    from driftline.learner.status import read_status
+
+    deadline = time.monotonic() + FIRST_WORD_S
+    while True:
+        with suppress(StateError):  # an older version's
+            status = read_status(data)
+            if status is not None and status.pid == process.pid and _is_past_first_checks(status):
+                return True, status
+        process.join(0.05)
+        if process.exitcode is not None:
+            return False, None
+        if time.monotonic() > deadline:
+            return True, None
+
+
+def _is_past_first_checks(status: "Status") -> bool:
+    """Tell whether a learner has found the log, or waits for it, and a model; what takes no longer is waited for."""
+    if status.state == "starting" and status.start is not None:
+        return time.time() - status.start.since > LONG_S and status.start.doing == "compiling"
+    return status.state not in {"failed", "stopped"}
+
+
 def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
     from contextlib import closing
 
@@ -104,8 +143,10 @@ def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
     from driftline.stream.log import open_log
 
     try:
-        while not stopping.wait(0.2) and not ((status := read_status(stream.data)) and status.alive):
-            pass  # nothing is sent before the learner is there, so that what is shown begins without a heap
+        while not stopping.wait(0.2):
+            status = read_status(stream.data)
+            if status is not None and status.alive and status.state == "running":
+                break  # nothing is sent before the learner is there, so that what is shown begins without a heap
         with closing(open_log(stream)) as log:
             send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
     except DriftlineError as error:

@@ -91,6 +91,6 @@ class _OfStatus(Collector):
 
 def _healthz(status: Status | None) -> tuple[int, bytes]:
     if status is None:
-        return 200, msgspec.json.encode(HealthAnswer("recovering", "", 0, 0.0))
+        return 200, msgspec.json.encode(HealthAnswer("starting", "", 0, 0.0))
     answer = HealthAnswer(status.state, status.detail, status.stalls, round(status.age_s, 3))
     return 503 if status.state in SICK else 200, msgspec.json.encode(answer)

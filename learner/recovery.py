@@ -52,6 +52,14 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
         )
 
 
+def check_spec(asked: str, stream: StreamSettings) -> None:
+    """Refuse a model that nobody has. Raises ConfigError."""
+    try:
+        make_classifier(asked, allow_pickle=stream.allow_pickle)
+    except ConfigError as error:
+        raise ConfigError(f"model: {error}") from None
+
+
 def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:
     """Refuse to go on from other topics than were learned from. Raises ConfigError."""
     learned_from, now = newest.manifest.rules.topics, stream.topics

@@ -8,10 +8,11 @@ API and for people.
 import gc
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Final
 
@@ -21,7 +22,8 @@ from driftline.learner.health import Health
 from driftline.learner.lock import Lock
 from driftline.learner.loop import Learner
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
-from driftline.learner.status import State, Status, blank_status, change_status, read_status
+from driftline.learner.starting import Start, telling
+from driftline.learner.status import State, Status, change_status, last_status
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.flags import build_settings
 from driftline.stream.log import Log, open_log
@@ -58,11 +60,12 @@ def learn(
     DriftlineError : the learner cannot start or go on; the status says why.
     """
     with _Signals() as signals, in_background(), _disk_errors_explained(stream), ExitStack() as opened:
+        lock = None if settings.take_over else opened.enter_context(closing(Lock(stream.data)))
         try:
             with signals.ending_at_once():
-                log, learner = _start(stream, settings, signals.stopped, on_replay, opened)
+                log, learner = _start(stream, settings, signals.stopped, on_replay, opened, lock)
         except _StoppedAtOnceError:
-            return _say(stream, settings, "stopped", "before it had started")
+            return _say(stream, settings, "stopped", "before it had started", lock)
         try:
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
@@ -106,8 +109,12 @@ def _start(
     stopped: Callable[[], bool],
     on_replay: Callable[[int, int], None] | None,
     opened: ExitStack,
+    lock: Lock | None,
 ) -> tuple[Log, Learner]:
     """Return a log and a learner that has started, closed with `opened`. A Kafka that is away is waited for.
+
+    With the lock it says from the first moment on that it starts. Without it, which is to be taken from another
+    learner, that one speaks until the learner here has it.
 
     Until it has started, a signal ends it at once: nothing that is done by then could be lost.
     """
@@ -115,8 +122,9 @@ def _start(
         with ExitStack() as trying:
             learner: Learner | None = None
             try:
-                log = trying.enter_context(closing(open_log(stream)))
-                learner = trying.enter_context(closing(Learner(stream, settings, log, stopped)))
+                with _opening_said(stream, settings, lock):
+                    log = trying.enter_context(closing(open_log(stream)))
+                learner = trying.enter_context(closing(Learner(stream, settings, log, stopped, lock)))
                 if settings.health_port is not None:
                     shown = partial(getattr, learner, "shown")
                     trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
@@ -131,14 +139,30 @@ def _start(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        _say(stream, settings, "waiting", why)
+        _say(stream, settings, "waiting", why, lock)
         time.sleep(RETRY_S)
 
 
-def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str) -> Status:
+def _opening_said(stream: StreamSettings, settings: LearnerSettings, lock: Lock | None) -> AbstractContextManager[None]:
+    """Say that the log is being opened, where this is the only learner. Raises StateError where it is not."""
+    if lock is None:
+        return nullcontext()
+    status = last_status(stream.data, settings.model or DEFAULT_MODEL)
+    if status.state == "waiting" and status.pid == os.getpid():
+        return nullcontext()  # it is tried again, and why is said
+
+    def tell(start: Start) -> None:
+        with suppress(DiskFull):
+            change_status(stream.data, status, "starting", str(start), lock.last_epoch(), start)
+
+    return telling(tell, "opening the log", lambda: None)
+
+
+def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str, held: Lock | None) -> Status:
     """Write and return the status of a learner that has not started: all else is what the last one said."""
-    with closing(Lock(stream.data, take_over=settings.take_over)) as lock:
-        status = read_status(stream.data) or blank_status(settings.model or DEFAULT_MODEL)
+    with ExitStack() as stack:
+        lock = held or stack.enter_context(closing(Lock(stream.data, take_over=settings.take_over)))
+        status = last_status(stream.data, settings.model or DEFAULT_MODEL)
         with suppress(DiskFull):
             change_status(stream.data, status, state, detail, lock.last_epoch())
         return status

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 TURN_S: Final = 1.0
-EXPLAINED: Final = frozenset({"recovering", "waiting", "paused", "stopped", "failed"})
-SILENT: Final = frozenset({"recovering", "stopped", "failed"})  # in which the loop may take its time
+EXPLAINED: Final = frozenset({"starting", "recovering", "waiting", "paused", "stopped", "failed"})
+SILENT: Final = frozenset({"starting", "recovering", "stopped", "failed"})  # in which the loop may take its time
 _LOG: Final = logging.getLogger(__name__)
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from numba.extending import intrinsic
 HERE: Final = Path(__file__).parent
 FOLDERS: Final = ("stream", "learner")
 PREFIX: Final = "kernels-"
+KERNELS: Final[list[Any]] = []  # all that were imported, for who wants to know how many of them are compiled
 KEPT: Final = 4  # states of the sources whose kernels stay: two versions may take turns, and a branch come back
 # What numba itself does not tell apart: options by which the same source becomes other code.
 OPTIONS: Final = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
@@ -101,7 +102,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     array in a tuple and each slice, which cost as much as the hashing of a text.
     """
     compiler: Any = numba.njit  # its types do not know _nrt
-    return compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
+    return _noted(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -111,7 +112,26 @@ def inlined(function: Callable[..., Any]) -> Any:
     than hashing a text does.
     """
     compiler: Any = numba.njit
-    return compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, forceinline=True)(function)
+    return _noted(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+
+
+def _noted(made: Any) -> Any:
+    KERNELS.append(made)
+    return made
+
+
+def called_by(kernels: Iterable[Any]) -> list[Any]:
+    """Return kernels, and those that they call, and so on; each once."""
+    found: dict[int, Any] = {}
+    left = list(kernels)
+    while left:
+        one = left.pop()
+        if id(one) not in found:
+            found[id(one)] = one
+            names = one.py_func.__code__.co_names
+            known = {id(other): other for other in KERNELS}
+            left += [each for name in names if id(each := one.py_func.__globals__.get(name)) in known]
+    return list(found.values())
 
 
 @kernel
