@@ -10,7 +10,7 @@ what the learner puts into the data directory, where it changes only which model
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from secrets import token_bytes
@@ -65,6 +65,7 @@ class Api(NamedTuple):
     app: FastAPI
     gate: Gate
     metrics: Metrics
+    stop: Callable[[], None]  # what only waits is told to come again; on the event loop
 
 
 def make_app(
@@ -135,7 +136,9 @@ def make_app(
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     access.check()
-    return Api(app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters)
+    return Api(
+        app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters, freshness.stop
+    )
 
 
 def _rate(settings: ApiSettings, board: Board | None) -> Rate:

@@ -113,6 +113,17 @@ def no_model(why: str) -> ApiError:
     )
 
 
+def stopping() -> ApiError:
+    """Return the error for a request that the API cannot wait for, since it is being stopped."""
+    return ApiError(
+        503,
+        "stopping",
+        "the API is being stopped, and this request had to wait",
+        "Send it again, with the same ids: what has come twice counts once.",
+        {"Retry-After": "1", "Connection": "close"},
+    )
+
+
 def too_long(seconds: float) -> ApiError:
     """Return the error for a request that took its time."""
     return ApiError(

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from driftline.api.proxies import networks
 from driftline.stream.settings import MOST_SECONDS, Settings
 
 
@@ -20,6 +21,17 @@ class ApiSettings(Settings):
         "answered, on --port they are not.",
     )
     admin_host: str = Field("127.0.0.1", min_length=1, description="Address that the admin port is on.")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",
+        max_length=200,
+        description="Where a proxy has the API, as /driftline. Requests are taken with it and without it.",
+    )
+    trusted_proxies: list[str] = Field(
+        [],
+        description="Address or network of proxies, as 10.0.0.0/8, whose X-Forwarded-For says who asks: for rates and "
+        "for the access log. * trusts all.",
+    )
     workers: int = Field(1, ge=1, le=256, description="Processes that answer; they share the model's memory.")
     open: bool = Field(
         False, description="Listen to other machines although there are no API keys: whoever reaches it may do all."
@@ -52,6 +64,13 @@ class ApiSettings(Settings):
         le=MOST_SECONDS,
         description="A client whose request, or who reads its answer, takes longer is closed.",
     )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="A connection on which no request comes for so long is closed. Behind a load balancer it must be "
+        "longer than that one's idle timeout, often 60 s.",
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, le=MOST_SECONDS, description="A request that takes longer is answered with 503."
     )
@@ -70,3 +89,14 @@ class ApiSettings(Settings):
         False, description="Send OpenTelemetry traces of labels to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
     )
     access_log: bool = Field(False, description="Write a line to standard error for each request.")
+
+    @field_validator("root_path")
+    @classmethod
+    def _without_end(cls, path: str) -> str:
+        return path.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, named: list[str]) -> list[str]:
+        networks(named)
+        return named

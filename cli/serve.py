@@ -28,8 +28,10 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
     lines.begin(stream.log_format)
 
     def ready(started: Started) -> None:
+        status = None
         with suppress(StateError):  # of another version: what it says is not known
-            print_banner(started.url, started.reference, stream, read_status(stream.data))
+            status = read_status(stream.data)
+        print_banner(started.url, started.reference, stream, status)
 
     serve_api(stream, api, on_ready=ready)
 
@@ -41,7 +43,7 @@ def print_banner(url: str, reference: str, stream: StreamSettings, status: "Stat
         fields["learner"] = status.state if status is not None and status.alive else None
         logging.getLogger("driftline").info("Driftline is up at %s", url, extra={"fields": fields})
         return
-    url, reference = (each.replace("0.0.0.0", "localhost") for each in (url, reference))
+    url, reference = (each.replace("0.0.0.0", "localhost").replace("[::]", "localhost") for each in (url, reference))
     post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
     terminal().print(

@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -69,7 +70,7 @@ def up(
 
     def say_up(api: Started) -> None:
         """Say it once the learner has said something, so that nothing is up which is about to fail."""
-        heard, status = _first_word(stream.data, process)
+        heard, status = _first_word(stream.data, process, _is_past_first_checks)
         if heard:
             print_banner(api.url, api.reference, stream, status)
             if demo:
@@ -80,6 +81,7 @@ def up(
             threading.Thread(target=target, args=(api,), daemon=True).start()
 
     try:
+        _first_word(stream.data, process, lambda _: True)  # so that nothing here says that no learner runs
         serve_api(stream, api, on_ready=ready)
     finally:
         stopping.set()
@@ -111,15 +113,17 @@ def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSe
     return stream, learner
 
 
-def _first_word(data: Path, process: "BaseProcess") -> tuple[bool, "Status | None"]:
-    """Return whether a learner lives on, once it has got past what ends it at once, and what it has said by then."""
+def _first_word(
+    data: Path, process: "BaseProcess", is_enough: Callable[["Status"], bool]
+) -> tuple[bool, "Status | None"]:
+    """Wait for what a learner says of itself first, or first that is enough; return whether it lives, and that."""
     from driftline.learner.status import read_status
 
     deadline = time.monotonic() + FIRST_WORD_S
     while True:
         with suppress(StateError):  # an older version's
             status = read_status(data)
-            if status is not None and status.pid == process.pid and _is_past_first_checks(status):
+            if status is not None and status.pid == process.pid and is_enough(status):
                 return True, status
         process.join(0.05)
         if process.exitcode is not None:

@@ -165,7 +165,7 @@ class Learner:
 
         if hasattr(self, "_work"):  # it recovers anew, and all is compiled
             return
-        with telling(tell, "compiling", warm.shares(model)):
+        with telling(tell, "compiling", warm.shares(model)), models.waiting_said(model):
             warm.warm_up()
             models.warm_up(model)
 

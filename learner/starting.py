@@ -16,6 +16,7 @@ import msgspec
 from driftline.stream.errors import DriftlineError
 
 TURN_S: Final = 0.5
+LEAST: Final = 0.05  # of a share from which on it says how long the rest will take
 Doing = Literal["opening the log", "compiling", "reading the checkpoint"]
 
 
@@ -30,8 +31,10 @@ class Start(msgspec.Struct, frozen=True):
         """Say it to people."""
         if self.doing != "compiling":
             return self.doing
-        done = "" if self.share is None else f"{100 * self.share:.0f} % done, "
-        return f"compiling its kernels, {done}up to a minute, once"
+        if self.share is None or self.share < LEAST:
+            return "compiling its kernels, once: up to a minute, or more on a busy machine"
+        left_s = (time.time() - self.since) * (1 - self.share) / self.share
+        return f"compiling its kernels, once: {100 * self.share:.0f} % done, about {left_s:.0f} s left"
 
 
 @contextmanager

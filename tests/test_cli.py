@@ -147,7 +147,7 @@ def test_the_banner_has_no_property_of_kafka_s(line_format: Literal["text", "jso
         "from pathlib import Path; from driftline.cli.serve import print_banner; from driftline.stream import lines; "
     )
     program += f"from driftline.stream.settings import StreamSettings; lines.begin({line_format!r}); "
-    program += f"print_banner('http://127.0.0.1:8000', 'http://127.0.0.1:8000/docs', {settings})"
+    program += f"print_banner('http://127.0.0.1:8000', 'http://127.0.0.1:8000/docs', {settings}, None)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     said = done.stdout + done.stderr
     assert "kafka://a:9092,b:9092" in said
