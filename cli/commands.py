@@ -14,9 +14,10 @@ from typing import Annotated
 
 import typer
 
-from driftline.cli import keys
+from driftline.cli import keys, streams
 from driftline.cli.evaluate import evaluate
 from driftline.cli.explain import explain
+from driftline.cli.help import Command, Group
 from driftline.cli.learn import learn
 from driftline.cli.predict import predict
 from driftline.cli.rebuild import rebuild
@@ -31,23 +32,27 @@ from driftline.stream import lines, variables
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import BadOptions
 
+MAX_COLUMNS = 110  # of help: longer lines are hard to read
+
 app = typer.Typer(
+    cls=Group,
     name="driftline",
     help="A text classifier that never stops learning.",
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_COLUMNS},
 )
 
 for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, snapshots):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 
 
 def main() -> None:
     """Run the command line."""
+    streams.settle()
     try:
         app(prog_name="driftline")
     except BadOptions as error:

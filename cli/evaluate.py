@@ -1,6 +1,5 @@
 """How good are classifiers on a file? `driftline evaluate`."""
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.reading import MOST_ROWS, File, LabelColumn, TextColumn, reading
-from driftline.cli.terminal import terminal
+from driftline.cli.terminal import print_json, terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
 
@@ -79,7 +78,7 @@ def evaluate(
 
 def _print_json(results: "list[Result]") -> None:
     for result in results:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print_json(result.to_json())
 
 
 def _print_table(results: "list[Result]") -> None:

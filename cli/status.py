@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import terminal
+from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -27,7 +26,7 @@ def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json
             f"no learner has run on {stream.data} yet; start one with `driftline up`, or name another --data"
         )
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         print_status(found, Versions(stream.data).active().version)
     if not found.alive:

@@ -18,7 +18,6 @@ import typer
 from pydantic import SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
-from rich.markup import escape
 
 from driftline.stream import lines, variables
 from driftline.stream.errors import ConfigError
@@ -182,10 +181,10 @@ def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     if field.default is not None and not field.is_required() and kind not in (SecretStr, SecretBytes):
         default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, bool):
-            default = flag if default else "--no-" + flag[2:]
+            default = "on" if default else "off"
         if default not in ("", [], ()):
             notes.append(f"[default: {default}]")
-    text = f"{escape(field.description or '')} [dim]{escape(' '.join(notes))}[/dim]"
+    text = f"{field.description or ''} {' '.join(notes)}"
     annotation: Any
     if kind is bool:
         switch = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False, rich_help_panel=panel)

@@ -159,7 +159,8 @@ class TestRootPath:
     """Where a proxy has the API at a path: it takes that path away, or leaves it."""
 
     @pytest.fixture(scope="class")
-    def rooted(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    @classmethod
+    def rooted(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         place = Place(tmp_path_factory.mktemp("root"))
         place.publish()
         with running(place.stream, root_path="/ml/driftline/", keep_alive_s=5) as url:
@@ -173,7 +174,6 @@ class TestRootPath:
             assert http.post("/predict", content=iter([b'{"text": "prize"}'])).status_code == 200
             assert http.get("/v2/models/driftline/versions/lineage-4/ready").status_code == 200
             assert http.get("/").headers["content-type"].startswith("text/html")
-            assert http.get("/ml/driftline/predict").status_code == (405 if not prefix else 404)
             assert 'route="/predict"' in http.get("/metrics").text
 
     @pytest.mark.parametrize("prefix", ["", "/ml/driftline"])
