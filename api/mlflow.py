@@ -19,6 +19,7 @@ from driftline.api.errors import ApiError, json_response
 from driftline.api.health import Health
 from driftline.api.predict import PredictedLabel, Predictor, check_texts
 from driftline.api.settings import ApiSettings
+from driftline.stream.words import counted
 
 COLUMN: Final = "text"
 
@@ -125,7 +126,9 @@ def _of_table(table: Table) -> Sequence[str]:
     column = table.columns.index(_column(table.columns, "dataframe_split"))
     for index, row in enumerate(table.data):
         if len(row) != len(table.columns):
-            raise _refuse("out-of-range", f"dataframe_split.data[{index}] has {len(row)} columns, not as many as named")
+            raise _refuse(
+                "out-of-range", f"dataframe_split.data[{index}] has {counted(len(row), 'column')}, not as many as named"
+            )
     return [_of_row(row[column], f"dataframe_split.data[{index}]") for index, row in enumerate(table.data)]
 
 

@@ -30,6 +30,7 @@ from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Served, Watcher
 from driftline.learner.classifier import Scores
 from driftline.learner.snapshot import Model, SnapshotInfo
+from driftline.stream.words import counted
 
 # About a millisecond of the event loop.
 QUICK_CHARS: Final = 16_384
@@ -230,7 +231,7 @@ def check_texts(
 ) -> Sequence[str]:
     """Return texts, if each is within its limits and they are not too many. Raises ApiError (422)."""
     if not 1 <= len(texts) <= settings.max_items:
-        raise _refuse("out-of-range", f"there are {len(texts)} texts; there must be 1 to {settings.max_items}")
+        raise _refuse("out-of-range", f"got {counted(len(texts), 'text')}; there must be 1 to {settings.max_items}")
     for index, text in enumerate(texts):
         if "\0" in text:
             raise _refuse("forbidden-character", f"{where(index)} contains a NUL character (U+0000)")

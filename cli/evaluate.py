@@ -12,6 +12,7 @@ from driftline.cli.reading import MOST_ROWS, File, LabelColumn, TextColumn, read
 from driftline.cli.terminal import print_json, terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.evaluate import Result
@@ -71,7 +72,7 @@ def evaluate(
     else:
         _print_table(results)
     if read.skipped:
-        terminal(stderr=True).print(f"{read.skipped:,} rows skipped", style="yellow")
+        terminal(stderr=True).print(f"{counted(read.skipped, 'row')} skipped", style="yellow")
     if plot is not None:
         plot_curves(results, plot, "standard input" if file == "-" else Path(file).name)
 

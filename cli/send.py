@@ -12,6 +12,7 @@ from driftline.stream import lines
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 
 @with_settings
@@ -55,12 +56,13 @@ def send(
         finally:
             log.close()
     if read.skipped and not sent.messages:
-        raise ConfigError(f"{read.file.name}: nothing was sent: none of its {read.skipped:,} rows can be used")
-    skipped = f"; {read.skipped:,} rows skipped" if read.skipped else ""
+        raise ConfigError(f"{read.file.name}: nothing was sent: none of {counted(read.skipped, 'row')} can be used")
+    skipped = f"; {counted(read.skipped, 'row')} skipped" if read.skipped else ""
     speed = f" ({sent.messages / sent.seconds:,.0f} messages/s)" if sent.seconds > 0 else ""
     console = terminal()
     console.print(
-        f"Sent {sent.messages:,} messages and {sent.labels:,} labels in {sent.seconds:.1f} s{speed}{skipped}.",
+        f"Sent {counted(sent.messages, 'message')} and {counted(sent.labels, 'label')} "
+        f"in {sent.seconds:.1f} s{speed}{skipped}.",
     )
     place = escape(where(stream))
     console.print(f"Next: `driftline up{place}` learns and serves them; `driftline status{place}` shows how well.")

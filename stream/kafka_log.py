@@ -26,6 +26,7 @@ from driftline.stream.errors import ConfigError, LogDenied, LogError, LogUnavail
 from driftline.stream.kafka_reader import READER, READER_FIXED, KafkaReader
 from driftline.stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 START_S: Final = 10.0
 REQUEST_S: Final = 10.0
@@ -186,7 +187,9 @@ class KafkaLog(Log):
         for partition in positions:
             if not 0 <= partition.partition < counts[partition.topic]:
                 n = counts[partition.topic]
-                raise TopicMismatch(f"kafka {self._brokers}: {partition} does not exist, the topic has {n} partitions")
+                raise TopicMismatch(
+                    f"kafka {self._brokers}: {partition} does not exist, the topic has {counted(n, 'partition')}"
+                )
         try:
             return KafkaReader(self, {**READER, **self._properties, **READER_FIXED}, positions)
         except (KafkaException, TypeError, ValueError) as error:

@@ -261,7 +261,7 @@ def test_what_can_be_sent_is_said_with_where(run: Run, rows: Path, tmp_path: Pat
     (tmp_path / "bad.csv").write_text("id,text,label\nshort\n")
     done = run("send", str(tmp_path / "bad.csv"))
     assert done.returncode == 1
-    assert "nothing was sent: none of its 1 rows can be used" in done.stderr
+    assert "nothing was sent: none of 1 row can be used" in done.stderr
 
 
 def test_figures_are_whole_where_there_is_no_room(run: Run, rows: Path) -> None:
@@ -294,7 +294,7 @@ def test_send(run: Run, rows: Path) -> None:
     done = run("send", str(rows), "--label-delay", "10", "--data", "state")
     assert done.returncode == 0, done.stderr
     assert "Sent 100 messages and 100 labels in " in done.stdout
-    assert "1 rows skipped" in done.stdout
+    assert "1 row skipped" in done.stdout
     assert "Next: " in done.stdout
     assert f"skipped: {rows}, line 102: 1 columns, the header has 3" in done.stderr
     again = run("send", "-", "--data", "state", stdin=rows.read_text())
