@@ -1,13 +1,12 @@
 """Which label does a text get? `driftline predict`: by the data directory's snapshot, or by a running API."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import terminal
+from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 @with_settings
 def predict(
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="The texts to classify.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="The texts to classify.")],
     stream: StreamSettings,
     url: Annotated[
         str | None,
@@ -33,7 +32,7 @@ def predict(
     predictions = _ask(url, texts, key) if url else _predict_offline(stream, texts)
     if as_json:
         for prediction in predictions:
-            print(json.dumps(prediction, ensure_ascii=False))
+            print_json(prediction)
         return
     console = terminal()
     for text, prediction in zip(texts, predictions, strict=True):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from driftline.stream.files import BadRow, LabelledTexts
 
 
+MOST_ROWS: Final = 1 << 40  # that an option may count
+
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="CSV, TSV or JSON lines, gzipped or not; - is standard input.")
 ]

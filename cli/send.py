@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import File, LabelColumn, TextColumn, reading
+from driftline.cli.reading import MOST_ROWS, File, LabelColumn, TextColumn, reading
 from driftline.cli.terminal import terminal, where
 from driftline.stream import lines
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 
 @with_settings
@@ -21,7 +22,10 @@ def send(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     label_delay: Annotated[
-        int, typer.Option(min=0, help="Send a label this many messages after its message; 0: right after it.")
+        int,
+        typer.Option(
+            min=0, max=MOST_ROWS, help="Send a label this many messages after its message; 0: right after it."
+        ),
     ] = 0,
     rate: Annotated[
         float | None, typer.Option(help="Messages per second.", show_default="as fast as the log takes them")
@@ -52,12 +56,13 @@ def send(
         finally:
             log.close()
     if read.skipped and not sent.messages:
-        raise ConfigError(f"{read.file.name}: nothing was sent: none of its {read.skipped:,} rows can be used")
-    skipped = f"; {read.skipped:,} rows skipped" if read.skipped else ""
+        raise ConfigError(f"{read.file.name}: nothing was sent: none of {counted(read.skipped, 'row')} can be used")
+    skipped = f"; {counted(read.skipped, 'row')} skipped" if read.skipped else ""
     speed = f" ({sent.messages / sent.seconds:,.0f} messages/s)" if sent.seconds > 0 else ""
     console = terminal()
     console.print(
-        f"Sent {sent.messages:,} messages and {sent.labels:,} labels in {sent.seconds:.1f} s{speed}{skipped}.",
+        f"Sent {counted(sent.messages, 'message')} and {counted(sent.labels, 'label')} "
+        f"in {sent.seconds:.1f} s{speed}{skipped}.",
     )
     place = escape(where(stream))
     console.print(f"Next: `driftline up{place}` learns and serves them; `driftline status{place}` shows how well.")

@@ -33,6 +33,7 @@ from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of
 from driftline.learner.text import TextSettings, features
 from driftline.learner.trace import Feature
 from driftline.stream.errors import ConfigError, StateError
+from driftline.stream.words import counted
 
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
 LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0
@@ -281,7 +282,7 @@ class Adapter(Classifier):
         """Open the pickle, where that was allowed."""
         check_allowed(self._name, self._allow_pickle)
         if len(labels) > self.max_labels:
-            raise StateError(f"{self._name}: {len(labels)} labels, but max_labels is {self.max_labels}")
+            raise StateError(f"{self._name}: {counted(len(labels), 'label')}, but max_labels is {self.max_labels}")
         taken = {}
         kept: State = {"known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
         for name, own in kept.items():

@@ -9,7 +9,9 @@ does such a model's state: without `allow_pickle` it is refused before anything 
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from threading import Timer
 from typing import Any, Final
 
@@ -132,17 +134,28 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
     return converted
 
 
+@contextmanager
+def waiting_said(name: str) -> Iterator[None]:
+    """Say it, once a process, where kernels are compiled in the block: to load them takes half a second, no more."""
+    notice = Timer(1.5, _say_waiting, [name])
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
+@cache
+def _say_waiting(name: str) -> None:
+    _LOG.warning("compiling the kernels of %s, once: this takes up to a minute, or more on a busy machine", name)
+
+
 def warm_up(name: str) -> None:
     """Compile a classifier's kernels, or load them compiled, so that no message waits for that."""
     entry = REGISTRY.get(name)
     if entry is None:  # a foreign model is tried out when it is made
         return
-    # Loading what was compiled before takes half a second; nobody should wait longer than that and not know for what.
-    notice = Timer(1.5, _LOG.warning, ["compiling the kernels of %s, once: this takes up to a minute", name])
-    notice.start()
-    try:
+    with waiting_said(name):
         classifier = entry.make(entry.settings(max_labels=2, bits=8))
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
         classifier.explain_one("a")
-    finally:
-        notice.cancel()

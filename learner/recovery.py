@@ -86,6 +86,14 @@ def _rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> No
     restored(newest, applied, log, stream, settings).work.close()
 
 
+def check_spec(asked: str, stream: StreamSettings) -> None:
+    """Refuse a model that nobody has. Raises ConfigError."""
+    try:
+        make_classifier(asked, allow_pickle=stream.allow_pickle)
+    except ConfigError as error:
+        raise ConfigError(f"model: {error}") from None
+
+
 def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:
     """Refuse to go on from other topics than were learned from. Raises ConfigError."""
     learned_from, now = newest.manifest.rules.topics, stream.topics

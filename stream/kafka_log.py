@@ -7,6 +7,7 @@ seen. Properties of librdkafka come from the address (`kafka://host:9092?securit
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from driftline.stream.errors import ConfigError, LogDenied, LogError, LogUnavail
 from driftline.stream.kafka_reader import READER, READER_FIXED, KafkaReader
 from driftline.stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 START_S: Final = 10.0
 REQUEST_S: Final = 10.0
@@ -185,7 +187,9 @@ class KafkaLog(Log):
         for partition in positions:
             if not 0 <= partition.partition < counts[partition.topic]:
                 n = counts[partition.topic]
-                raise TopicMismatch(f"kafka {self._brokers}: {partition} does not exist, the topic has {n} partitions")
+                raise TopicMismatch(
+                    f"kafka {self._brokers}: {partition} does not exist, the topic has {counted(n, 'partition')}"
+                )
         try:
             return KafkaReader(self, {**READER, **self._properties, **READER_FIXED}, positions)
         except (KafkaException, TypeError, ValueError) as error:
@@ -469,7 +473,7 @@ class _Delivery:
 def topic_config(settings: StreamSettings) -> dict[str, str]:
     """Return the configuration of a topic that has to be made."""
     config = {
-        "retention.ms": int(settings.retention_hours * 3_600_000),
+        "retention.ms": -1 if settings.retention_hours == math.inf else int(settings.retention_hours * 3_600_000),
         "retention.bytes": settings.retention_bytes,
         "segment.bytes": max(1 << 20, min(1 << 30, settings.retention_bytes // SEGMENTS)),
         "max.message.bytes": settings.max_record_bytes + ENVELOPE_BYTES,
