@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from stream.errors import BadRecord
-from stream.fields import mend_escapes
+from driftline.stream.errors import BadRecord
+from driftline.stream.fields import mend_escapes
 
 Headers = list[tuple[str, bytes]]
 
@@ -29,7 +29,9 @@ EVENT_TYPE: Final = "application/cloudevents"
 JSON_EVENT: Final = "application/cloudevents+json"
 FORM: Final = "application/x-www-form-urlencoded"  # what curl and others say of whatever they send
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([^\s;"]+)', re.IGNORECASE)
-_NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "unicode-escape", "raw_unicode_escape", "undefined"})
+_NO_CHARSETS: Final = frozenset(
+    {"idna", "punycode", "unicode_escape", "unicode-escape", "raw_unicode_escape", "undefined"}
+)
 _MARK: Final = b'"specversion"'
 
 
@@ -133,7 +135,9 @@ def _structured(value: bytes, *, is_named: bool) -> Content | None:
         return Content(attributes, _object_or_text(raw))
     data = msgspec.json.decode(raw)
     if not isinstance(data, str):  # it cannot be a text of that type (section 3.1.2)
-        raise BadRecord("wrong-type", f"data of the type {_media_type(content_type)} must be a string, got {_kind(data)}")
+        raise BadRecord(
+            "wrong-type", f"data of the type {_media_type(content_type)} must be a string, got {_kind(data)}"
+        )
     return Content(attributes, data)
 
 
