@@ -7,10 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.stream.column import PADDING, Column
-<<<<<<< HEAD
 from driftline.stream.events import has_event_headers
-=======
->>>>>>> renamed
 from driftline.stream.log import Chunk
 from driftline.stream.merge import Batch
 from driftline.stream.records import Feedback, Message, decode_feedbacks, decode_messages

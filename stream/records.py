@@ -16,11 +16,8 @@ from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from driftline.stream.errors import BadRecord
-<<<<<<< HEAD
 from driftline.stream.events import Headers, has_event_headers, may_be_event, read_event
 from driftline.stream.fields import as_name, as_time, mend_escapes
-=======
->>>>>>> renamed
 
 MAX_ID_CHARS: Final = 512
 MAX_LABEL_CHARS: Final = 256
