@@ -52,13 +52,12 @@ def as_time(value: str | float) -> datetime:
     ValueError : it is none of these, or not in the years 1 to 9999.
     """
     if isinstance(value, str) and (_DATE.fullmatch(value) or not _EPOCH.fullmatch(value)):
-        time = datetime.fromisoformat(value.strip())
+        time = datetime.fromisoformat(value.strip().upper())
         return time if time.tzinfo else time.replace(tzinfo=UTC)
     try:
         number = float(value)
-        size = abs(number)
-        scale = 1 if size < MILLISECONDS_FROM else 1e3 if size < MICROSECONDS_FROM else 1e6
-        return datetime.fromtimestamp(number / (scale if size < NANOSECONDS_FROM else 1e9), UTC)
+        scale = 1 if number < MILLISECONDS_FROM else 1e3 if number < MICROSECONDS_FROM else 1e6
+        return datetime.fromtimestamp(number / (scale if number < NANOSECONDS_FROM else 1e9), UTC)
     except (OverflowError, OSError) as error:
         raise ValueError(str(error)) from None
 

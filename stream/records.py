@@ -174,28 +174,28 @@ def _check_name(field: str, value: str, max_chars: int) -> None:
 
 
 _T = TypeVar("_T")
-_Name = str | int | float | bool | None
+Name = str | int | float | bool | None
 
 
 class _LooseMessage(msgspec.Struct):
     """What a message may look like, beside how we write it."""
 
-    id: _Name = None
+    id: Name = None
     text: str | None = None
-    ts: str | int | float | None = None
+    ts: str | float | None = None
     metadata: dict[str, Any] | None = None
 
 
 class _LooseFeedback(msgspec.Struct):
     """What a label may look like, beside how we write it."""
 
-    message_id: _Name = None
-    label: _Name = None
-    id: _Name = None
+    message_id: Name = None
+    label: Name = None
+    id: Name = None
     op: str | None = None
     weight: float | None = None
-    source: _Name = None
-    ts: str | int | float | None = None
+    source: Name = None
+    ts: str | float | None = None
     text: str | None = None
 
 
@@ -261,6 +261,16 @@ def _from_event(form: Form[_T], value: bytes, headers: Headers | None) -> _T:
 
 def _convert(form: Form[_T], loose: Any) -> _T:
     """Return a record that was read loosely as it would have been written by us."""
+    return msgspec.convert(tidy(loose), form.type)
+
+
+def tidy(loose: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields of a record that was read loosely: none that is null, names as strings, times as such.
+
+    Raises
+    ------
+    msgspec.ValidationError : for a time that is none.
+    """
     fields = {name: each for name, each in msgspec.structs.asdict(loose).items() if each is not None}
     for name in _NAMES:
         if name in fields:
@@ -273,7 +283,7 @@ def _convert(form: Form[_T], loose: Any) -> _T:
             raise msgspec.ValidationError(
                 f"{shown!r} is no time as in 2026-01-31T12:00:00Z, nor a number since 1970 - at `$.ts`"
             ) from None
-    return msgspec.convert(fields, form.type)
+    return fields
 
 
 _R = TypeVar("_R", Message, Feedback)
