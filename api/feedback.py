@@ -50,7 +50,9 @@ _Time = (
 )
 _Weight = Annotated[
     float,
-    Meta(gt=0, le=MAX_WEIGHT, description=f"How many times over the label counts; above {FULL_WEIGHT} as {FULL_WEIGHT}."),
+    Meta(
+        gt=0, le=MAX_WEIGHT, description=f"How many times over the label counts; above {FULL_WEIGHT} as {FULL_WEIGHT}."
+    ),
 ]
 
 

@@ -130,7 +130,7 @@ def _structured(value: bytes, *, is_named: bool) -> Content | None:
         try:
             return Content(attributes, _data(base64.b64decode(event.data_base64, validate=True), content_type))
         except binascii.Error as error:
-            raise BadRecord("not-json", f"data_base64 is not Base64: {error}") from None
+            raise BadRecord("wrong-type", f"data_base64 is not Base64: {error}") from None
     if _is_json(content_type):
         return Content(attributes, _object_or_text(raw))
     data = msgspec.json.decode(raw)

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from driftline.stream import events
 from driftline.stream.errors import BadRecord
-from driftline.stream.events import Headers, has_event_headers, may_be_event, read_event
+from driftline.stream.events import has_event_headers, may_be_event, read_event
 from driftline.stream.fields import as_name, as_time, mend_escapes
 
 MAX_ID_CHARS: Final = 512
@@ -28,6 +29,7 @@ PARTS: Final = 16
 MANY: Final = 16
 _OPENING, _CLOSING = b"{}"
 
+Headers = events.Headers
 Values = Sequence[bytes | None]
 ManyHeaders = Sequence[Headers | None] | None  # None: no value has any
 
@@ -211,7 +213,7 @@ class Form(Generic[_T]):
     is_message : which of the two
     """
 
-    def __init__(self, type: type[_T], *, is_message: bool) -> None:  # noqa: A002
+    def __init__(self, type: type[_T], *, is_message: bool) -> None:
         loose: Any = _LooseMessage if is_message else _LooseFeedback
         self.type, self.decode = type, msgspec.json.Decoder(type).decode
         self.loose_type, self.decode_loosely = loose, msgspec.json.Decoder(loose).decode

@@ -287,16 +287,18 @@ class TestCloudEvents:
         data = base64.b64encode(b'{"text":"b"}').decode()
         assert decode_message(encode(event | {"data_base64": data})) == Message("e2", "b", self.TIME)
         label = {"message_id": "m", "label": "spam", "weight": 2}
-        assert decode_feedback(encode(event | {"data": label})) == Feedback("m", "spam", "e2", weight=2.0, ts=self.TIME)
+        assert decode_feedback(encode(event | {"data": label})) == Feedback(
+            "m", "spam", "e2", weight=2.0, source="/a", ts=self.TIME
+        )
 
     @pytest.mark.parametrize(
         ("change", "error"),
         [
-            ({"specversion": "2.0"}, "wrong-type"),
+            ({"specversion": "2.0", "data": "b"}, "wrong-type"),
             ({"data": 5}, "wrong-type"),
             ({"data": {"text": 5}}, "wrong-type"),
             ({"data": {}}, "missing-field"),
-            ({"data_base64": "%%%"}, "not-json"),
+            ({"data_base64": "%%%"}, "wrong-type"),
             ({"id": "", "data": "b"}, "empty-field"),
         ],
     )
