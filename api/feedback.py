@@ -87,14 +87,15 @@ class AppendedMessage(msgspec.Struct, frozen=True):
     offset: int
 
 
-class AppendedFeedback(msgspec.Struct, frozen=True):
-    """Where a label lies in the log."""
+class AppendedFeedback(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a label lies in the log. A note says what it does not count for."""
 
     id: str
     message_id: str
     topic: str
     partition: int
     offset: int
+    note: str | None = None
 
 
 class AppendedMessages(msgspec.Struct, frozen=True):
@@ -111,8 +112,8 @@ class AppendedFeedbacks(msgspec.Struct, frozen=True):
 
 _EVENTS: Final = (
     "Also CloudEvents 1.0: structured (application/cloudevents+json), a batch (application/cloudevents-batch+json) or "
-    "binary (ce-* headers). An event's data is such an object, or a text alone: {}. What the data leaves out comes from "
-    "the event's id, time, source and subject."
+    "binary (ce-* headers). An event's data is such an object, or a text alone: {}. What the data leaves out comes "
+    "from the event's id, time, source and subject."
 )
 TYPES: Final = (NewMessage, NewFeedback, AppendedMessages, AppendedFeedbacks)
 
@@ -150,7 +151,7 @@ class Appender:
                 )
             self._freshness.appended(places, trace)
         return [
-            AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place)
+            AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place, note=_note(item))
             for item, place in zip(items, places, strict=True)
         ]
 
@@ -227,6 +228,10 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
             return json_response(AppendedFeedbacks(appended) if is_list else appended[0], 202)
 
     return routes
+
+
+def _note(label: Feedback) -> str | None:
+    return f"a weight above {FULL_WEIGHT} counts as {FULL_WEIGHT}" if label.weight > FULL_WEIGHT else None
 
 
 def _head(request: Request) -> Mapping[bytes, bytes]:

@@ -1,9 +1,9 @@
 """Which records are in a body of POST /messages or /feedback?
 
 A JSON object or a list of them, as /docs describe it; or CloudEvents as the HTTP protocol binding has them: structured
-(`application/cloudevents+json`), a batch (`application/cloudevents-batch+json`), or binary (headers `ce-*`). What a field
-may be, and what an event says, is decided where the log's records are read (stream/fields.py, stream/events.py), so
-that both take the same. Only here an id may be left out: a record without one is given one.
+(`application/cloudevents+json`), a batch (`application/cloudevents-batch+json`), or binary (headers `ce-*`). What a
+field may be, and what an event says, is decided where the log's records are read (stream/fields.py, stream/events.py),
+so that both take the same. Only here an id may be left out: a record without one is given one.
 """
 
 import re

@@ -22,7 +22,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="CSV, TSV or another table, JSON lines, a JSON array or Parquet; also packed with gzip, bzip2, xz or zstd. "
+        help="CSV, TSV or another table, JSON lines, a JSON array or Parquet; also packed (gzip, bzip2, xz, zstd). "
         "- is standard input.",
     ),
 ]

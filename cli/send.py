@@ -129,9 +129,8 @@ class _Renamed:
     def __call__(self, row: "Row") -> "Row":
         self.number += 1
         if self.number == 1:
-            self._read.say(
-                f"{self._read.file.name}: {_is_no_id(self._read.file.id_column, row)}: it gets one of its own"
-            )
+            file = self._read.file
+            self._read.say(f"{file.name}, line {row.line}: {_is_no_id(file.id_column, row)}: it gets one of its own")
         return row._replace(id=None)
 
 
@@ -163,7 +162,7 @@ def _with_ids_if_they_are(file: str, form: "Format") -> "Format":
     if row is None:
         return form
     terminal(stderr=True).print(
-        f"{file}: {_is_no_id(rows.id_column, row)}: the rows get ids of their own "
+        f"{file}, line {row.line}: {_is_no_id(rows.id_column, row)}: the rows get ids of their own "
         f"(--id-column {rows.id_column} takes that column all the same, and skips such rows)",
         style="yellow",
         markup=False,
@@ -172,4 +171,4 @@ def _with_ids_if_they_are(file: str, form: "Format") -> "Format":
 
 
 def _is_no_id(column: str | None, row: "Row") -> str:
-    return f"line {row.line}: column {column!r} has {row.id!r}, which came before with another text"
+    return f"column {column!r} has {row.id!r}, which came before with another text"

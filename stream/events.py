@@ -98,47 +98,44 @@ def _binary(value: bytes, names: Mapping[str, str]) -> Content:
 
 
 def _structured(value: bytes, *, is_named: bool) -> Content | None:
+    """Return what a value says as an event. Where nobody named it one, what lacks the parts of one is none."""
     try:
         event = _ATTRIBUTES.decode(mend_escapes(value))
-    except RecursionError:
-        raise BadRecord("too-deep", "the JSON is nested too deeply") from None
-    except msgspec.ValidationError as error:
+    except (ValueError, RecursionError) as error:
+        if not is_named:
+            return None
+        code = "wrong-type" if isinstance(error, msgspec.ValidationError) else "not-json"
+        code = "too-deep" if isinstance(error, RecursionError) else code
+        raise BadRecord(code, f"the CloudEvent cannot be read: {error}") from None
+    parts = {"specversion": event.specversion, "id": event.id, "data": bytes(event.data) or event.data_base64}
+    lacks = [name for name, part in parts.items() if part is None]
+    if lacks:
         if is_named:
-            raise BadRecord("wrong-type", f"the CloudEvent cannot be read: {error}") from None
-        return None
-    except ValueError as error:
-        if is_named:
-            raise BadRecord("not-json", f"the CloudEvent is not JSON: {error}") from None
-        return None
-    if event.specversion is None or event.id is None:
-        if is_named:
-            lacks = "specversion" if event.specversion is None else "id"
-            raise BadRecord("missing-field", f"the CloudEvent has no {lacks}")
-        return None
-    raw = bytes(event.data)
-    if not raw and event.data_base64 is None:
-        if is_named:
-            raise BadRecord("missing-field", "the CloudEvent has no data")
+            raise BadRecord("missing-field", f"the CloudEvent has no {' and no '.join(lacks)}")
         return None  # a record that says more than it has to
-    _check_version(event.specversion)
+    _check_version(event.specversion or "")
     given = {"id": str(event.id), "source": event.source, "subject": event.subject, "time": event.time}
     attributes = {name: each for name, each in given.items() if each is not None}
-    content_type = event.datacontenttype or ""
+    return Content(attributes, _structured_data(event))
+
+
+def _structured_data(event: _Attributes) -> dict[str, Any] | str:
+    content_type, raw = event.datacontenttype or "", bytes(event.data)
     if event.data_base64 is not None:
         if raw and raw != b"null":
             raise BadRecord("wrong-type", "the CloudEvent has both data and data_base64")
         try:
-            return Content(attributes, _data(base64.b64decode(event.data_base64, validate=True), content_type))
+            return _data(base64.b64decode(event.data_base64, validate=True), content_type)
         except binascii.Error as error:
             raise BadRecord("wrong-type", f"data_base64 is not Base64: {error}") from None
     if _is_json(content_type):
-        return Content(attributes, _object_or_text(raw))
+        return _object_or_text(raw)
     data = msgspec.json.decode(raw)
     if not isinstance(data, str):  # it cannot be a text of that type (section 3.1.2)
         raise BadRecord(
             "wrong-type", f"data of the type {_media_type(content_type)} must be a string, got {_kind(data)}"
         )
-    return Content(attributes, data)
+    return data
 
 
 def _data(value: bytes, content_type: str) -> dict[str, Any] | str:

@@ -1,9 +1,9 @@
 """Which labelled texts are in a file?
 
-CSV, TSV and other tables, JSON lines, a JSON array, Parquet; packed or not; in any encoding. Told apart by their content
-and never by their name; `-` is standard input. Read as a stream: memory is bounded by the longest row (`MAX_ROW_BYTES`),
-whatever the file's size. Every row is given, or it is reported with the reason why it cannot be used, and the next one
-is read; only a missing column, or a file that holds no rows, ends it.
+CSV, TSV and other tables, JSON lines, a JSON array, Parquet; packed or not; in any encoding. Told apart by content and
+never by name; `-` is standard input. Read as a stream: memory is bounded by the longest row (`MAX_ROW_BYTES`), whatever
+the file's size. Every row is given, or it is reported with the reason why it cannot be used, and the next one is read;
+only a missing column, or a file that holds no rows, ends it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -8,6 +8,7 @@ it costs nothing. So no mistake in one row takes others with it, and every line 
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -112,7 +113,7 @@ class Table:
                 del cells[len(names) :]  # delimiters at the end, as spreadsheets leave them
             if len(cells) != len(names):
                 what = "columns" if len(cells) != 1 else "column"
-                yield line, Unusable("another number of columns", f"{len(cells)} {what}, not {len(names)}")
+                yield line, Unusable("with another number of columns", f"{len(cells)} {what}, not {len(names)}")
                 continue
             if self._label_at is not None and len(self._labels) < KNOWN_LABELS:
                 self._labels.add(cells[self._label_at])
@@ -127,6 +128,9 @@ class Table:
                 continue
             text = _without_end(line)
             if not text:
+                continue
+            if '"' not in text:
+                yield begin, text.split(self.delimiter)
                 continue
             cells = self._split(line, self.delimiter, grow=True)
             if n and len(cells) != n and '\\"' in text and len(other := _split_escaped(text, self.delimiter)) == n:
@@ -224,6 +228,7 @@ def _without_end(line: str) -> str:
     return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
 
+@lru_cache(maxsize=16)
 def _quoted(delimiter: str) -> "re.Pattern[str]":
     return re.compile(rf'"((?:[^"]++|"")*+)"(?={re.escape(delimiter)}|\Z)')
 

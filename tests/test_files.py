@@ -227,11 +227,11 @@ def test_bad_rows_are_counted_and_passed_over_in_csv(path: Path) -> None:
     ]
     assert [row.line for row in bad] == [3, 4, 6, 7, 9, 12]
     assert [row.kind for row in bad] == [
-        *["another number of columns"] * 2,
+        *["with another number of columns"] * 2,
         "without a text",
         "with a NUL character",
         "not UTF-8",
-        "another number of columns",
+        "with another number of columns",
     ]
 
 

@@ -17,10 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.api.client import Client, Label
+from driftline.learner.adapters import MAX_REPEATS as MAX_REPEATS_OF_OTHERS
+from driftline.learner.experts import MAX_REPEATS
 from driftline.stream.errors import BadRecord
 from driftline.stream.fields import as_name, as_time, mend_escapes, whole_characters
 from driftline.stream.files import LabelledTexts
-from driftline.stream.records import Feedback, Message, decode_feedback, decode_feedbacks, decode_message, encode
+from driftline.stream.records import (
+    FULL_WEIGHT,
+    Feedback,
+    Message,
+    decode_feedback,
+    decode_feedbacks,
+    decode_message,
+    encode,
+)
 from tests.place import Place, read_all, running
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -122,6 +132,14 @@ def test_a_record_is_the_same_in_the_log_and_over_http(
     many = httpx.post(f"{url}/{topic}", content=f"[{value}]", timeout=30)
     assert many.status_code == 202, many.text
     assert last(place, topic) == record
+
+
+def test_a_weight_that_does_not_count_whole_says_so(url: str) -> None:
+    label = {"message_id": "m", "label": "a", "weight": 64}
+    assert "note" not in httpx.post(f"{url}/feedback", json=label, timeout=30).json()
+    answer = httpx.post(f"{url}/feedback", json=[label, label | {"weight": 64.5}], timeout=30).json()
+    assert [each.get("note") for each in answer["appended"]] == [None, "a weight above 64 counts as 64"]
+    assert FULL_WEIGHT == MAX_REPEATS == MAX_REPEATS_OF_OTHERS
 
 
 @pytest.mark.parametrize(("topic", "value"), REFUSED)
