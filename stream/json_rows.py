@@ -4,6 +4,7 @@ An array is cut into its items by their brackets, and each is decoded alone, so 
 itself, and memory holds one item, never the array. A string ends with its line at the latest, as JSON has it.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -17,7 +18,7 @@ from driftline.stream.rows import Rows, Unusable
 _PIECE_BYTES: Final = 1 << 18
 _TOKENS: Final = re.compile(r'"(?:[^"\\\n]++|\\.)*+("|\n|\Z)?|[\[\]{},]', re.DOTALL)
 _BETWEEN: Final = re.compile(r"(?<=\})\s*,\s*(?=\{)")
-_ARRAY: Final = re.compile(r'\s*\[\s*(?:[{\["\]]|\Z)')
+_ARRAY: Final = re.compile(r'\s*\[\s*(?:[{\["\]]|(?:null|true|false)\s*[,\]]|\Z)')
 
 
 def is_array(head: bytes) -> bool:
@@ -65,9 +66,20 @@ def _reader(lines: Lines) -> Callable[[str], dict[str, Any] | Unusable]:
         except msgspec.ValidationError:
             return Unusable("not an object", "JSON, but not an object")
         except (ValueError, RecursionError) as error:
-            return Unusable("not JSON", f"not JSON: {error}")
+            return _with_nan(text) or Unusable("not JSON", f"not JSON: {error}")
 
     return read
+
+
+def _with_nan(text: str) -> dict[str, Any] | None:
+    """Return an object in which `NaN` stands for nothing, as Python's own json writes what is missing."""
+    if "NaN" not in text:
+        return None
+    try:
+        found = json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class _Items:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -48,15 +48,12 @@ class Topics(NamedTuple):
         return cls(*(prefix + name for name in ("messages", "feedback", "predictions", "dead-letter")))
 
 
-Time = Annotated[datetime, msgspec.Meta(tz=True)]  # one without an offset is looked at loosely
-
-
 class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A text to be classified."""
 
     id: str
     text: str
-    ts: Time | None = None
+    ts: datetime | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -69,7 +66,7 @@ class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     op: Literal["upsert", "retract"] = "upsert"
     weight: float = 1.0
     source: str | None = None
-    ts: Time | None = None
+    ts: datetime | None = None
     text: str | None = None
 
 
@@ -238,11 +235,16 @@ def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) 
     if not value.isascii():
         _check_utf8(value)  # msgspec does not look inside the fields that it skips
     try:
-        if not may_be_event(value):
-            return form.decode(value)
+        if not may_be_event(value) and not _is_local(record := form.decode(value)):
+            return record
     except (ValueError, RecursionError):
         pass
     return _from_event(form, value, None)
+
+
+def _is_local(record: Any) -> bool:
+    """Whether a record's time has no offset: read loosely it has."""
+    return record.ts is not None and record.ts.tzinfo is None
 
 
 def _from_event(form: Form[_T], value: bytes, headers: Headers | None) -> _T:
@@ -353,7 +355,7 @@ def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] |
 
 def _are_usable_messages(messages: list[Message], longest: int) -> bool:
     """Whether `check_message` raises for none; that there is no NUL is known, and how long the longest value is."""
-    return _are_names([message.id for message in messages], MAX_ID_CHARS, longest)
+    return not any(map(_is_local, messages)) and _are_names([each.id for each in messages], MAX_ID_CHARS, longest)
 
 
 def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
@@ -361,7 +363,8 @@ def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
     ids = [feedback.id for feedback in feedbacks if feedback.id is not None]
     weights = [feedback.weight for feedback in feedbacks]
     return (
-        _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
+        not any(map(_is_local, feedbacks))
+        and _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
         and _are_names([feedback.label for feedback in feedbacks], MAX_LABEL_CHARS, longest)
         and _are_names(ids, MAX_ID_CHARS, longest)
         and (weights.count(1.0) == len(weights) or 0.0 < min(weights) <= max(weights) <= MAX_WEIGHT)

@@ -5,6 +5,7 @@ delimiter or the line's end. Any other quote is a character of the text: a text 
 it costs nothing. So no mistake in one row takes others with it, and every line of the file is in a row or counted.
 """
 
+import csv
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -133,8 +134,9 @@ class Table:
                 yield begin, text.split(self.delimiter)
                 continue
             cells = self._split(line, self.delimiter, grow=True)
-            if n and len(cells) != n and '\\"' in text and len(other := _split_escaped(text, self.delimiter)) == n:
-                cells = other
+            if n and len(cells) != n:
+                others = _split_escaped(text, self.delimiter), _split_spaced(text, self.delimiter)
+                cells = next((each for each in others if len(each) == n), cells)
             yield begin, cells
 
     def _split(self, line: str, delimiter: str, *, grow: bool = False) -> list[str]:
@@ -250,6 +252,14 @@ def _split_escaped(text: str, delimiter: str) -> list[str]:
         if end >= len(text):
             return cells
         at = end + 1
+
+
+def _split_spaced(text: str, delimiter: str) -> list[str]:
+    """Return the cells of a row where a space stands before the quotes, as some people write it."""
+    try:
+        return next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return []
 
 
 def guess_columns(rows: Sequence[Sequence[str]]) -> tuple[int, int] | None:

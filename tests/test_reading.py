@@ -90,6 +90,7 @@ class TestQuotes:
     def test_quotes_within(self, read: Callable[..., Read]) -> None:
         found = read('text,label\n"a"b,x\n"""quoted""",x\n"say \\"hi\\", ok",x\n5" wide,x\n"",x\n')
         assert [text for text, _ in found.pairs] == ['"a"b', '"quoted"', 'say "hi", ok', '5" wide']
+        assert read('text, label\n"a, b", "x, y"\n').pairs == [("a, b", "x, y")]
         assert found.kinds == {"without a text": 1}
 
     @given(
@@ -265,6 +266,8 @@ class TestJson:
         assert "the file ends before its array does" in found.bad[-1].why
         assert "more behind the end" in read('[{"text": "a"}] {"text": "b"}').bad[-1].why
         assert read('[{"text": "a"},]').pairs == [("a", None)]
+        assert read('[null, {"text": "a"}]').pairs == [("a", None)]
+        assert read('{"text": "a", "label": NaN}\n{"text": "NaN", "label": "b"}\n').pairs == [("a", None), ("NaN", "b")]
 
     def test_a_row_that_begins_with_a_bracket_is_no_array(self, read: Callable[..., Read]) -> None:
         rows = [("[URGENT] call " + str(n), "spam" if n % 2 else "ham") for n in range(9)]

@@ -3,11 +3,15 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
+import kafka as kafka_python
+import numpy as np
 import pytest
 from cloudevents.core.bindings import http as ce_http
 from cloudevents.core.bindings import kafka as ce_kafka
@@ -19,9 +23,12 @@ from hypothesis import strategies as st
 from driftline.api.client import Client, Label
 from driftline.learner.adapters import MAX_REPEATS as MAX_REPEATS_OF_OTHERS
 from driftline.learner.experts import MAX_REPEATS
+from driftline.stream.batch import decode_batch
 from driftline.stream.errors import BadRecord
 from driftline.stream.fields import as_name, as_time, mend_escapes, whole_characters
 from driftline.stream.files import LabelledTexts
+from driftline.stream.log import Chunk, TopicPartition, open_log
+from driftline.stream.merge import Batch
 from driftline.stream.records import (
     FULL_WEIGHT,
     Feedback,
@@ -31,7 +38,9 @@ from driftline.stream.records import (
     decode_message,
     encode,
 )
+from driftline.stream.settings import StreamSettings
 from tests.place import Place, read_all, running
+from tests.waiting import wait_until
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FORMAT = JSONFormat()
@@ -355,3 +364,33 @@ class TestCloudEvents:
             decode_message(json.dumps(event).encode(), headers and [("content-type", headers.encode())])
         assert raised.value.error == error
         assert raised.value.detail
+
+
+def test_events_come_through_kafka(kafka: str, tmp_path: Path) -> None:
+    """Two modes beside plain records in one topic, of the SDK and a foreign client, read as the learner does."""
+    stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{kafka}", prefix=f"{uuid4().hex}.")
+    with closing(open_log(stream)) as log:
+        log.create_topics(stream.topics)
+        event = TestCloudEvents.event('{"text": "as it is"}', "text/plain", id="e")
+        producer = kafka_python.KafkaProducer(bootstrap_servers=kafka, acks="all")
+        for mode in ("binary", "structured"):
+            value, headers = TestCloudEvents.kafka(event, mode)
+            producer.send(stream.topics.messages, value, b"e", headers, partition=0)
+            producer.send(stream.topics.messages, b'{"id":"plain","text":"a"}', b"plain", partition=0)
+        producer.flush()
+        producer.close()
+        partition = TopicPartition(stream.topics.messages, 0)
+        with closing(log.reader({partition: 0})) as reader:
+            records: list[Any] = []
+
+            def are_there() -> bool:
+                records.extend(reader.read(100, 0.5))
+                return len(records) == 4
+
+            wait_until(are_there, 120, "four records")
+    n = len(records)
+    values, headers_of = [each.value for each in records], [each.headers for each in records]
+    chunk = Chunk(partition, np.arange(n), np.zeros(n, np.int64), [None] * n, values, headers_of)
+    decoded = decode_batch(Batch([chunk], np.arange(n), []), lambda _: True, 1 << 20, 0)
+    found = Message("e", '{"text": "as it is"}', NOON)
+    assert [decoded.record(place) for place in range(n)] == [found, Message("plain", "a")] * 2
