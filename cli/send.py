@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -157,8 +157,13 @@ def _with_ids_if_they_are(file: str, form: "Format") -> "Format":
 
     if file == "-" or not Path(file).is_file():
         return form
-    with LabelledTexts(file, form=form) as rows:
-        row = first_repeated(rows)
+    try:
+        with LabelledTexts(file, form=form) as rows:
+            left = iter(rows)
+            first = list(islice(left, 1))
+            row = first_repeated(chain(first, left)) if rows.id_column is not None else None
+    except DriftlineError:  # what is wrong with it is said once it is sent, as far as it goes
+        return form
     if row is None:
         return form
     terminal(stderr=True).print(

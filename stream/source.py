@@ -21,7 +21,8 @@ from typing import Any, Final, cast
 from driftline.stream.errors import ConfigError
 
 BUFFER_BYTES: Final = 1 << 18
-_HEAD_BYTES: Final = 6
+_HEAD_BYTES: Final = 4096
+_MAGIC_BYTES: Final = 6
 _AS_CSV: Final = "save it as CSV (UTF-8) and send that"
 _WORKBOOK: Final = f"an Excel workbook; {_AS_CSV}"
 _REFUSED: Final = {
@@ -72,10 +73,10 @@ class Source(io.RawIOBase):
         self._is_stdin = str(path) == "-"
         file = sys.stdin.buffer if self._is_stdin else Path(path).open("rb")  # noqa: SIM115  (see close)
         self._file = source = cast("io.BufferedReader", file)
-        self._unread = b""
-        self.head = source.peek(_HEAD_BYTES)  # all that a pipe has by now; it stays
-        if len(self.head) < _HEAD_BYTES:
-            self.head = self._unread = source.read(_HEAD_BYTES)
+        self.head = source.read1(_HEAD_BYTES)  # what a pipe has by now
+        if len(self.head) < _MAGIC_BYTES:
+            self.head += source.read(_MAGIC_BYTES - len(self.head))
+        self._unread = self.head
         self._read1 = source.read1
         self.read_bytes = 0
         self.size_bytes = _size_bytes(source)
@@ -97,6 +98,22 @@ class Source(io.RawIOBase):
         super().close()
 
 
+class _AsItComes(io.RawIOBase):
+    """An unpacked file, read no further than has to be: what is before a damaged place is given."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        chunk: bytes = self._file.read1(len(view))
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+
 def unpacked(source: Source, name: str) -> tuple[io.BufferedReader, str | None]:
     """Return what is in a file as it lies there, and how it was packed.
 
@@ -107,7 +124,7 @@ def unpacked(source: Source, name: str) -> tuple[io.BufferedReader, str | None]:
     _check(source.head, name)
     for magic, (how, unpack) in _UNPACKED.items():
         if source.head.startswith(magic):
-            return io.BufferedReader(unpack(source), BUFFER_BYTES), how
+            return io.BufferedReader(_AsItComes(unpack(source)), BUFFER_BYTES), how
     return io.BufferedReader(source, BUFFER_BYTES), None
 
 
