@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from driftline.stream.encoding import MAX_ROW_BYTES, Lines, check_encoding
 from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.fields import as_name, as_time, whole_characters
-from driftline.stream.json_rows import is_array, json_items, json_lines
+from driftline.stream.json_rows import is_array, json_blocks, json_items, json_lines
 from driftline.stream.parquet import MAGIC, Parquet
 from driftline.stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 from driftline.stream.rows import Rows, Unusable
@@ -191,7 +191,7 @@ class LabelledTexts:
         if not first:
             raise ConfigError(f"{self.name} is empty")
         if first.lstrip().startswith("{"):
-            return self._used(json_lines(lines, first), None)
+            return self._used((json_blocks if first.strip() == "{" else json_lines)(lines, first), None)
         return self._table_rows(lines, first)
 
     def _table_rows(self, lines: Lines, first: str) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Which objects are in a file of JSON: one a line, or the items of one array?
+"""Which objects are in a file of JSON: one a line, one over several lines, or the items of one array?
 
 An array is cut into its items by their brackets, and each is decoded alone, so that an item that is none costs only
 itself, and memory holds one item, never the array. A string ends with its line at the latest, as JSON has it.
@@ -34,6 +34,24 @@ def json_lines(lines: Lines, first: str) -> Rows:
         if not line.isspace():
             yield lines.number, read(line)
         line = lines.next()
+
+
+def json_blocks(lines: Lines, first: str) -> Rows:
+    """Give the objects of a file that has each over several lines: from one that is `{` to one that is `}`."""
+    read = _reader(lines)
+    begin, block, n_chars = lines.number, [first], len(first)
+    while line := lines.next():
+        if not block:
+            if line.isspace():
+                continue
+            begin = lines.number
+        block.append(line)
+        n_chars += len(line)
+        if line.rstrip() in ("}", "},") or n_chars > MAX_ROW_BYTES:
+            yield begin, read("".join(block).rstrip().removesuffix(","))
+            block, n_chars = [], 0
+    if block:
+        yield begin, read("".join(block))
 
 
 def json_items(lines: Lines) -> Rows:

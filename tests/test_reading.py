@@ -260,6 +260,13 @@ class TestJson:
         found = read('[{"text": "a", "x": {"y": 1}, {"text": "b"}, {"text": "c"}]')
         assert [row.text for row in found.rows] == ["b", "c"]
 
+    def test_objects_over_several_lines(self, read: Callable[..., Read]) -> None:
+        rows = [{"text": "a\n}", "label": "x", "more": {"b": [1]}}, {"text": "b"}, {"text": None}]
+        blocks = [json.dumps(row, indent=2) for row in rows]
+        found = read("\n".join([blocks[0], "", blocks[1], "{\n", blocks[2]]) + "\n" + blocks[1])
+        assert found.pairs == [("a\n}", "x"), ("b", None), ("b", None)]
+        assert [(bad.line, bad.kind) for bad in found.bad] == [(14, "not JSON")]
+
     def test_an_array_without_an_end(self, read: Callable[..., Read]) -> None:
         found = read('[{"text": "a"}, {"text": "b"}, {"text"')
         assert [row.text for row in found.rows] == ["a", "b"]
