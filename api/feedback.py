@@ -2,7 +2,8 @@
 
 POST /messages and POST /feedback append to the log, and answer once what they appended is durable. A request is taken
 whole or not at all. Each record is read back by the very code that the learner reads it with, before it is appended:
-what was acknowledged can be learned.
+what was acknowledged can be learned. A label says who gave it: with an API key its source is the key's name, or begins
+with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,12 @@ from msgspec import Meta
 
 from driftline.api import openapi
 from driftline.api.body import Bodies
+from driftline.api.claims import Claims
 from driftline.api.connection import Connection
 from driftline.api.errors import ApiError, json_response
 from driftline.api.freshness import Freshness
 from driftline.api.incoming import Incoming, is_batch
+from driftline.api.keys import Key, named
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Traces
 from driftline.stream.errors import BadRecord
@@ -54,6 +57,9 @@ _Weight = Annotated[
         gt=0, le=MAX_WEIGHT, description=f"How many times over the label counts; above {FULL_WEIGHT} as {FULL_WEIGHT}."
     ),
 ]
+_Source = Annotated[
+    str, Meta(description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE.")
+]
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,14 +72,18 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
-    """What a message really was. With a text of its own it needs no message. The same id counts once."""
+    """What a message really was. With a text of its own it needs no message. The same id counts once.
+
+    `op: retract` takes the labels of a message back: one that waits for its message is dropped. What was learned stays
+    in the model until another label corrects it, or until `driftline rebuild`.
+    """
 
     message_id: _Id
     label: _Label
     id: _Id | None = None
     op: Literal["upsert", "retract"] | None = None
     weight: _Weight | None = None
-    source: str | _Number | None = None
+    source: _Source | _Number | None = None
     ts: _Time | None = None
     text: _Text | None = None
 
@@ -126,11 +136,12 @@ class Appender:
         connection: Connection,
         freshness: Freshness,
         traces: Traces,
+        claims: Claims,
         stream: StreamSettings,
         settings: ApiSettings,
     ) -> None:
         self.topics = stream.topics
-        self._connection, self._freshness, self._traces = connection, freshness, traces
+        self._connection, self._freshness, self._traces, self._claims = connection, freshness, traces, claims
         self._max_record_bytes, self._settings = stream.max_record_bytes, settings
 
     async def messages(self, items: Sequence[Message]) -> list[AppendedMessage]:
@@ -141,15 +152,19 @@ class Appender:
             AppendedMessage(item.id, self.topics.messages, *place) for item, place in zip(items, places, strict=True)
         ]
 
-    async def feedback(self, items: Sequence[Feedback], headers: Mapping[str, str]) -> list[AppendedFeedback]:
+    async def feedback(
+        self, sent: Sequence[Feedback], headers: Mapping[str, str], key: Key | None = None
+    ) -> list[AppendedFeedback]:
         """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
-        self._check_number(items)
+        self._check_number(sent)
+        items = [msgspec.structs.replace(each, source=named(key, each.source)) for each in sent]
         with self._traces.request("POST /feedback", headers) as trace:
             with trace.append(len(items)) if trace is not None else nullcontext():
                 places = await self._append(
                     self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback
                 )
             self._freshness.appended(places, trace)
+        await self._claims.note({item.message_id: item.op for item in items})
         return [
             AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place, note=_note(item))
             for item, place in zip(items, places, strict=True)
@@ -224,7 +239,8 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
     async def feedback(request: Request) -> Response:
         async with bodies.receive(request) as body:
             sent, is_list = incoming_feedback.records(head := _head(request), body)
-            appended = await appender.feedback(sent, request.headers) if sent or not is_batch(head) else []
+            key = request.scope.get("key")
+            appended = await appender.feedback(sent, request.headers, key) if sent or not is_batch(head) else []
             return json_response(AppendedFeedbacks(appended) if is_list else appended[0], 202)
 
     return routes
