@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.stream.column import PADDING, Column
+from driftline.stream.events import has_event_headers
 from driftline.stream.log import Chunk
 from driftline.stream.merge import Batch
 from driftline.stream.records import Feedback, Message, decode_feedbacks, decode_messages
@@ -94,6 +95,8 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
         part = slice(first, first + len(chunk))
         starts = values.starts[first : part.stop + 1]
         scan(values.data, starts, is_message(chunk), max_bytes, fields[part], kinds[part])
+        if chunk.headers:  # of an event the value is not the whole record
+            kinds[part][list(map(has_event_headers, chunk.headers))] = ODD
         odd = np.flatnonzero(kinds[part] == ODD)
         if len(odd):
             decode: Any = decode_messages if is_message(chunk) else decode_feedbacks
