@@ -16,6 +16,7 @@ grams are best differs from stream to stream and peer to peer: that is chosen wi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Iterable, NamedTuple
 
 MAX_CHARS = 8192
@@ -41,11 +42,11 @@ def rich(text: str, which: str = "none") -> Rich:
     """Return the features of a text, with grams of one kind: none, inside or across."""
     text = text[:MAX_CHARS]
     tokens = _TOKEN.findall(text)
-    return Rich(_WORD.findall(text.lower()), tokens, list(grams(text, which)), list(shape(text, tokens)))
+    return Rich(_WORD.findall(text.lower()), tokens, grams(text, which), list(shape(text, tokens)))
 
 
-def grams(text: str, which: str) -> Iterable[str]:
-    """Give the runs of characters.
+def grams(text: str, which: str) -> list[str]:
+    """Return the runs of characters.
 
     Raises
     ------
@@ -55,17 +56,18 @@ def grams(text: str, which: str) -> Iterable[str]:
         raise ValueError(f"grams={which}: it must be none, inside or across")
     spaced = _SPACE.sub(" ", text).strip()
     pieces = {"none": [], "inside": spaced.lower().split(), "across": [spaced]}[which]
-    for piece in pieces:
-        padded = f" {piece} "
-        for n in LENGTHS:
-            for i in range(len(padded) - n + 1):
-                yield padded[i : i + n]
+    return [gram for piece in pieces for gram in _runs(f" {piece} ")]
+
+
+@lru_cache(maxsize=1 << 14)
+def _runs(padded: str) -> list[str]:
+    return [padded[i : i + n] for n in LENGTHS for i in range(len(padded) - n + 1)]
 
 
 def shape(text: str, tokens: list[str]) -> Iterable[str]:
     """Give what a text looks like."""
     for token in tokens:
-        yield f"form={form(token)}"
+        yield form(token)
     for place, token in enumerate(tokens[:ENDS]):
         yield f"first{place}={token}"
     for place, token in enumerate(tokens[: -ENDS - 1 : -1]):
@@ -89,7 +91,8 @@ def step(amount: int) -> int:
     return ((1 + amount) ** 2).bit_length() - 1
 
 
+@lru_cache(maxsize=1 << 14)
 def form(token: str) -> str:
-    """Return a token with X for each capital, x for each other letter, 9 for each digit; signs stay."""
+    """Return the form of a token, with X for each capital, x for each other letter, 9 for each digit; signs stay."""
     token = token[:LONGEST_FORM]
-    return "".join("X" if c.isupper() else "x" if c.isalpha() else "9" if c.isdigit() else c for c in token)
+    return "form=" + "".join("X" if c.isupper() else "x" if c.isalpha() else "9" if c.isdigit() else c for c in token)

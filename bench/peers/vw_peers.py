@@ -45,14 +45,20 @@ def words_and_characters(text: str) -> str:
     return f"{words(text)} |c {' '.join(grams)}"
 
 
-# What would end a name: a colon begins a value, a bar a namespace, white space the next feature.
-_NAMES = str.maketrans({":": "\u2236", "|": "\u2223", " ": "_", "\t": "_", "\n": "_", "\r": "_"})
+# What would end a name: a colon begins a value, a bar a namespace, a space the next feature.
+_INSTEAD = ((" ", "_"), (":", "\u2236"), ("|", "\u2223"), ("\0", " "))
 
 
 def all_groups(text: str, which: str) -> str:
     """Return a namespace for each group of rich.py, with grams of one kind."""
-    groups = zip("wtcs", rich(text, which))
-    return " ".join(f"|{group} {' '.join(name.translate(_NAMES) for name in names)}" for group, names in groups)
+    return " ".join(f"|{group} {_names(names)}" for group, names in zip("wtcs", rich(text, which)))
+
+
+def _names(names: Sequence[str]) -> str:
+    joint = "\0".join(names)
+    for what, instead in _INSTEAD:
+        joint = joint.replace(what, instead)
+    return joint
 
 
 def options(ngram: int, bits: int = BITS) -> str:
