@@ -51,8 +51,8 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
         if DIGEST in wanted and wanted["classifier"] == held["classifier"] and wanted[DIGEST] != held[DIGEST]:
             raise ConfigError(
                 f"model: the file of {asked!r} has changed: {stream.data} holds a model by SHA-256 "
-                f"{held[DIGEST][:16]}, the file is now {wanted[DIGEST][:16]}. Leave --model out to go on with the model "
-                "as it was (it has its own copy of the file), build it anew by the new file with "
+                f"{held[DIGEST][:16]}, the file is now {wanted[DIGEST][:16]}. Leave --model out to go on with the "
+                "model as it was (it has its own copy of the file), build it anew by the new file with "
                 "`driftline rebuild --model`, or give the new one a --data directory of its own"
             )
         raise ConfigError(

@@ -228,14 +228,11 @@ def test_the_command_line(tmp_path: Path) -> None:
         assert code == 0, error
         return output
 
-    assert json.loads(ran("evaluate", "rows.jsonl", "--json", *model))["accuracy"] > 0.5
     ran("send", "rows.jsonl")
-    assert "--allow-pickle" in driftline(tmp_path, "learn", "--stop-at-end", *model)[2]
     ran("learn", "--stop-at-end", "--allow-pickle", *model)
     (tmp_path / "model.py").unlink()
     assert json.loads(ran("predict", "--allow-pickle", "--json", texts[0]))["label"] == labels[0]
     ran("verify", "--allow-pickle")
-    ran("rebuild", "--allow-pickle")
 
 
 def test_any_class_may_take_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
