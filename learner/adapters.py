@@ -28,14 +28,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Classifier, Scores, State, options_set
-from learner.cut import cut_text
-from learner.foreign import FILE, LIBRARIES, Named, check_allowed, parse
-from learner.model_file import DIGEST, SOURCE, ModelFile
-from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
-from learner.text import TextSettings, features
-from learner.trace import Feature
-from stream.errors import ConfigError, StateError
+from driftline.learner.classifier import Classifier, Scores, State, options_set
+from driftline.learner.cut import cut_text
+from driftline.learner.foreign import FILE, LIBRARIES, Named, check_allowed, parse
+from driftline.learner.model_file import DIGEST, SOURCE, ModelFile
+from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
+from driftline.learner.text import TextSettings, features
+from driftline.learner.trace import Feature
+from driftline.stream.errors import ConfigError, StateError
 
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
 LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0

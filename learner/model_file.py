@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from learner.foreign import FILE, Argument, explained
-from stream.errors import ConfigError
+from driftline.learner.foreign import FILE, Argument, explained
+from driftline.stream.errors import ConfigError
 
 FUNCTION: Final = "build"  # where none is named
 MAX_BYTES: Final = 1 << 16  # a file's text is part of every snapshot

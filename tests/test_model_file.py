@@ -11,16 +11,16 @@ from river import compose, feature_extraction, naive_bayes
 from test_adapters import driftline, refused
 from test_classifiers import HOSTILE, assert_probabilities, generated
 
-from learner.adapters import Adapter
-from learner.checkpoint import list_checkpoints
-from learner.loop import Learner
-from learner.model_file import MAX_BYTES
-from learner.models import build_saved, make_classifier
-from learner.settings import LearnerSettings
-from learner.snapshot import Follower
-from stream.errors import ConfigError
-from stream.log import NewRecord, open_log
-from stream.settings import StreamSettings
+from driftline.learner.adapters import Adapter
+from driftline.learner.checkpoint import list_checkpoints
+from driftline.learner.loop import Learner
+from driftline.learner.model_file import MAX_BYTES
+from driftline.learner.models import build_saved, make_classifier
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.snapshot import Follower
+from driftline.stream.errors import ConfigError
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.settings import StreamSettings
 
 BAG = """\
 from river import compose, feature_extraction, naive_bayes

@@ -13,8 +13,8 @@ import river
 from river.base import Classifier, MultiLabelClassifier
 from test_classifiers import assert_probabilities, generated
 
-from learner.adapters import Adapter
-from learner.models import build_saved, make_classifier
+from driftline.learner.adapters import Adapter
+from driftline.learner.models import build_saved, make_classifier
 
 LOGISTIC = "linear_model.LogisticRegression"
 DENSE = "text.bits=6&text.dense=1"
