@@ -29,7 +29,7 @@ class Ours(Peer):
         return {}
 
     def run_all(self, rows: Rows, delay: int, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
-        """Score and learn in the exact order of `driftline.learner.evaluate`: row i, then the label of row i - delay."""
+        """Score and learn in the exact order, as learner/evaluate.py does: row i, then the label of row i - delay."""
         clock = Clock(len(rows.texts), seconds, patience)
         found = Answers([], [], [])
         labels = np.array(rows.labels, np.int32)
