@@ -43,7 +43,8 @@ class LearnerSettings(Settings):
     model: str | None = Field(
         None,
         description="The classifier, with its own options: blend, linear, bayes, tree, linear?bits=22&chars=0, "
-        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5 (see --allow-pickle). "
+        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5, or file:model.py:build (see "
+        "--allow-pickle). "
         f"Default: the one in the data directory, else {DEFAULT_MODEL}.",
     )
     window_messages: int = Field(200_000, ge=1, le=1 << 30, description="Messages that can still be labelled, at most.")
