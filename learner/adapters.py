@@ -115,7 +115,7 @@ def make_adapter(
 
 def warm_up() -> None:
     """Compile what a foreign model's texts are hashed and noted with, or load it compiled."""
-    found, _ = features(["a"], TextSettings())
+    found, _ = features(["a", "e\u0301"], TextSettings())
     sketch = new_sketch(1)
     is_due(sketch)
     note(found, len(found), sketch)

@@ -45,7 +45,11 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
     asked = settings.model
     if newest is None or not asked:
         return
-    if make_classifier(asked, allow_pickle=stream.allow_pickle).config() != as_of_today(newest.manifest.config):
+    config = make_classifier(asked, allow_pickle=stream.allow_pickle).config()
+    saved = as_of_today(newest.manifest.config)
+    if "hashing=" not in asked:  # the newest rules are for new models
+        config |= {setting: saved[setting] for setting in ("hashing", "text.hashing") if setting in saved}
+    if config != saved:
         raise ConfigError(
             f"model: {stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
             "leave --model out to go on with it, or give the new one a --data directory of its own"
