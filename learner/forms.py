@@ -55,6 +55,7 @@ class Forms(NamedTuple):
     parts : uint32, code points
     pairs : uint64, in order: first << 21 | second, of what becomes one
     wholes : uint32, what each pair becomes
+    leads : uint8 [256], whether any character whose UTF-8 begins with this byte may not stay as it is
     """
 
     blocks: NDArray[np.uint16]
@@ -63,6 +64,7 @@ class Forms(NamedTuple):
     parts: NDArray[np.uint32]
     pairs: NDArray[np.uint64]
     wholes: NDArray[np.uint32]
+    leads: NDArray[np.uint8]
 
     def entry(self, code: int) -> int:
         """Return the entry of a code point."""
@@ -135,6 +137,9 @@ def make_forms() -> Forms:
             entry |= JOINS * (character in seconds and not entry & CLASS_MASK)
         entries[code] = entry
     rows, places = np.unique(entries.reshape(-1, 1 << BLOCK_BITS), axis=0, return_inverse=True)
+    leads = np.zeros(256, np.uint8)
+    for code in np.flatnonzero(entries & ODD).tolist():
+        leads[chr(code).encode("utf-8", "surrogatepass")[0]] = 1
     listed = sorted(pairs, key=lambda pair: tuple(map(ord, pair)))
     return Forms(
         places.reshape(-1).astype(np.uint16),
@@ -143,6 +148,7 @@ def make_forms() -> Forms:
         np.array([ord(part) for form in numbers for part in form], np.uint32),
         np.array([ord(first) << 21 | ord(second) for first, second in listed], np.uint64),
         np.array([ord(pairs[pair]) for pair in listed], np.uint32),
+        leads,
     )
 
 

@@ -29,11 +29,12 @@ from driftline.learner.forms import (
     UNSEEN,
     load_forms,
 )
-from driftline.learner.kernels import copy, inlined, kernel
-from driftline.learner.tokens import N_ASCII, code_point, is_ascii, write_point
+from driftline.learner.kernels import AT_ONCE, copy, first_bit, in_range, inlined, kernel
+from driftline.learner.tokens import LAST_POINT, N_ASCII, ONE, first_bits, is_ascii, rest_of
 from driftline.stream.texts import PADDING, Texts
 
 MAX_MARKS: Final = 8  # that a letter keeps
+FIRST_BYTE, N_FIRST_BYTES = np.uint8(0xC0), np.uint8(0x40)  # of UTF-8 that is not ASCII
 NOTHING: Final = -1  # no letter; no pair
 # Hangul syllables, and the letters that they are made of: first, vowel, last.
 SYLLABLES, FIRSTS, VOWELS, LASTS = 0xAC00, 0x1100, 0x1161, 0x11A7
@@ -71,6 +72,35 @@ def normalised(texts: Texts, most: int) -> Texts:
     return Texts(codes, starts)
 
 
+@inlined
+def code_point(codes, at):  # type: ignore[no-untyped-def]
+    """Return the code point of UTF-8 that begins at a place, and where the next one does."""
+    first = np.int64(codes[at])
+    if first < N_ASCII:
+        return first, at + 1
+    second, third, last = rest_of(codes[at + 1]), rest_of(codes[at + 2]), rest_of(codes[at + 3])
+    if first < 0xE0:
+        return (first & 31) << 6 | second, at + 2
+    if first < 0xF0:
+        return (first & 15) << 12 | second << 6 | third, at + 3
+    return min((first & 7) << 18 | second << 12 | third << 6 | last, LAST_POINT), at + 4
+
+
+@inlined
+def write_point(code, out, at):  # type: ignore[no-untyped-def]
+    """Write the UTF-8 of a code point. Returns one past its last byte."""
+    if code < N_ASCII:
+        out[at] = code
+        return at + 1
+    n_more = 1 + int(code >= 0x800) + int(code >= 0x10000)
+    out[at] = (0x7F80 >> n_more) & 0xFF | code >> 6 * n_more
+    for _ in range(n_more):
+        n_more -= 1
+        at += 1
+        out[at] = 0x80 | code >> 6 * n_more & 63
+    return at + 1
+
+
 @kernel
 def entry_of(code, forms):  # type: ignore[no-untyped-def]
     """Return the entry of a code point."""
@@ -80,17 +110,18 @@ def entry_of(code, forms):  # type: ignore[no-untyped-def]
 
 @kernel
 def is_odd(codes, start, stop, forms):  # type: ignore[no-untyped-def]
-    """Return whether a text has a character that may not stay as it is."""
-    if is_ascii(codes[start : stop + PADDING], stop - start):
-        return False
-    at = start
-    while at < stop:
-        if codes[at] < N_ASCII:
-            at += 1
-            continue
-        code, at = code_point(codes, at)
-        if entry_of(code, forms) & ODD:
-            return True
+    """Return whether a text has a character that may not stay as it is: of each that is not ASCII, its first byte tells
+    whether it has to be looked at.
+    """
+    for place in range(start, stop, AT_ONCE):
+        bits = in_range(codes, place, FIRST_BYTE, N_FIRST_BYTES) & first_bits(stop - place)
+        while bits:
+            at = place + np.int64(first_bit(bits))
+            bits &= bits - ONE
+            if forms.leads[codes[at]]:
+                code, _ = code_point(codes, at)
+                if entry_of(code, forms) & ODD:
+                    return True
     return False
 
 

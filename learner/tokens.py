@@ -19,7 +19,7 @@ from driftline.learner.characters import (
     SYMBOL,
     WORD,
 )
-from driftline.learner.kernels import AT_ONCE, count_bits, first_bit, in_range, inlined, kernel, same
+from driftline.learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel, same
 
 MAX_RUN: Final = 3  # "!!!!!" is the token "!!!"
 BOUNDARY: Final = 0  # between words in the folded text; NUL itself is a space, so it cannot occur there
@@ -122,44 +122,29 @@ def rest_of(byte):  # type: ignore[no-untyped-def]
     return np.int64(byte) & 63
 
 
-@inlined
-def code_point(codes, at):  # type: ignore[no-untyped-def]
-    """Return the code point of UTF-8 that begins at a place, and where the next one does."""
-    first = np.int64(codes[at])
-    if first < N_ASCII:
-        return first, at + 1
-    second, third, last = rest_of(codes[at + 1]), rest_of(codes[at + 2]), rest_of(codes[at + 3])
-    if first < 0xE0:
-        return (first & 31) << 6 | second, at + 2
-    if first < 0xF0:
-        return (first & 15) << 12 | second << 6 | third, at + 3
-    return min((first & 7) << 18 | second << 12 | third << 6 | last, LAST_POINT), at + 4
-
-
 @kernel
 def decode(codes, start, stop, most, points):  # type: ignore[no-untyped-def]
     """Write the code points of UTF-8, `most` at most. Returns how many. What is no UTF-8 gives some code point."""
     n = 0
     i = start
     while i < stop and n < most:
-        points[n], i = code_point(codes, i)
+        first = np.int64(codes[i])
+        second, third, last = rest_of(codes[i + 1]), rest_of(codes[i + 2]), rest_of(codes[i + 3])
+        if first < N_ASCII:
+            point = first
+            i += 1
+        elif first < 0xE0:
+            point = (first & 31) << 6 | second
+            i += 2
+        elif first < 0xF0:
+            point = (first & 15) << 12 | second << 6 | third
+            i += 3
+        else:
+            point = (first & 7) << 18 | second << 12 | third << 6 | last
+            i += 4
+        points[n] = min(point, LAST_POINT)
         n += 1
     return n
-
-
-@inlined
-def write_point(code, out, at):  # type: ignore[no-untyped-def]
-    """Write the UTF-8 of a code point. Returns one past its last byte."""
-    if code < N_ASCII:
-        out[at] = code
-        return at + 1
-    n_more = 1 + int(code >= 0x800) + int(code >= 0x10000)
-    out[at] = (0x7F80 >> n_more) & 0xFF | code >> 6 * n_more
-    for _ in range(n_more):
-        n_more -= 1
-        at += 1
-        out[at] = 0x80 | code >> 6 * n_more & 63
-    return at + 1
 
 
 @kernel
@@ -203,7 +188,16 @@ def list_tokens(points, keys, end, folded, begins, ends):  # type: ignore[no-unt
             continue
         if key != keys[i - 1]:
             begins[n] = at
-        at = write_point(code, folded, at)
+        if code < N_ASCII:
+            folded[at] = code
+        else:
+            n_more = 1 + int(code >= 0x800) + int(code >= 0x10000)
+            folded[at] = (0x7F80 >> n_more) & 0xFF | code >> 6 * n_more
+            for _ in range(n_more):
+                n_more -= 1
+                at += 1
+                folded[at] = 0x80 | code >> 6 * n_more & 63
+        at += 1
         if key != keys[i + 1]:
             ends[n] = at
             n += 1
