@@ -33,6 +33,7 @@ from driftline.stream.records import (
     decode_feedback,
     decode_message,
     encode,
+    in_one_form,
 )
 from driftline.stream.settings import StreamSettings
 
@@ -215,7 +216,8 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
 
 
 def _feedback(sent: NewFeedback, feedback_id: str) -> Feedback:
-    return Feedback(sent.message_id, sent.label, feedback_id, sent.op, sent.weight, sent.source, sent.ts, sent.text)
+    feedback = Feedback(sent.message_id, sent.label, feedback_id, sent.op, sent.weight, sent.source, sent.ts, sent.text)
+    return in_one_form(feedback)
 
 
 def _new_id() -> str:

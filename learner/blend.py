@@ -359,8 +359,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         # 3
         if target < 0:
             continue
-        weight_left = weights[text]
-        if not finite or not 0 < weight_left < np.inf:
+        weight_left = min(weights[text], np.float32(MAX_REPEATS))
+        if not finite or not 0 < weights[text] < np.inf:
             counters[REFUSED] += 1
             continue
         if target < n_labels and known[target]:

@@ -1,7 +1,7 @@
 """What does a character look like, whatever it is made of?
 
-Of each code point: what it is taken apart to (NFKD), how its marks are ordered, whether it is seen at all; and which two
-are put together to one (NFC). From a file of tables made once from Unicode 14 and never from the running Python's:
+Of each code point: what it is taken apart to (NFKD), how its marks are ordered, whether it is seen at all; and which
+two are put together to one (NFC). From a file of tables made once from Unicode 14 and never from the running Python's:
 what a text is read as is part of the checkpoint format. `python -m driftline.learner.forms` makes the file again, for a
 new format version. normal.py goes by these tables.
 """
@@ -40,7 +40,7 @@ _UNSEEN: Final = (
 _ZERO_WIDTH_SPACE: Final = "\u200b"  # it divides words for line breaks only; characters.py took it for a space
 _TATWEEL: Final = "\u0640"  # makes an Arabic word longer, not another one
 _OTHER_FORMS: Final = {"\u2800": " "}  # a Braille cell without dots
-# Where a mark either makes a letter of its own (é, й, أ), or is decoration: stress, vowel points, strokes through a word.
+# Where a mark makes a letter of its own (é, й, أ) or else is decoration: stress, vowel points, strokes through a word.
 _BARE_SCRIPTS: Final = ("LATIN ", "GREEK ", "CYRILLIC ", "ARABIC ", "HEBREW ")
 
 

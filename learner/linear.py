@@ -256,9 +256,10 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     1. Hash the next text, and ask the memory for its slots (experts.py); what follows is about the text before.
     2. Values: 1 a word, pair and the bias, less an n-gram; the whole divided by its Euclidean norm.
     3. Score with the labels known by now.
-    4. Learn. p - y is the gradient of the log loss in a score; a label that is the only one is told from nothing, a
-       score of 0, until it is SURE_ALONE: else there would be nothing to set against the first text of another. Weight 2.5 is two steps and a half one; it ends early
-       when the text is learned. A half step moves half as far and adds half to the sum.
+    4. Learn. p - y is the gradient of the log loss in a score. Weight 2.5 is two steps and a half one; it ends early
+       when the text is learned. A half step moves half as far and adds half to the sum. A label that is the only one is
+       told from nothing, a score of 0, until it is SURE_ALONE: else there would be nothing to set against the first
+       text of another one.
 
     O(features * labels). Bit-exact on one machine: sums run in the order of features.
     """
@@ -292,8 +293,8 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         target = targets[text]
         n_labels = counters[N_LABELS]
         n_scored = max(n_labels, target + 1)
-        weight_left = weights[text]
-        if target >= 0 and not 0 < weight_left < np.inf:
+        weight_left = min(weights[text], np.float32(MAX_REPEATS))
+        if target >= 0 and not 0 < weights[text] < np.inf:
             counters[REFUSED] += 1
             target = np.int32(-1)
             n_scored = n_labels

@@ -7,6 +7,7 @@ import msgspec
 from pydantic import Field
 
 from driftline.stream.limits import Limits
+from driftline.stream.names import same_name
 from driftline.stream.quota import PATTERN, Quota
 from driftline.stream.records import Topics
 from driftline.stream.settings import Settings, StreamSettings
@@ -28,6 +29,7 @@ class Rules(msgspec.Struct, frozen=True):
     max_clock_jump_ms: int | None = None
     source_quota: Quota | None = None
     publish_margin: float | None = None
+    one_form: bool = False  # whether labels that look the same are one (names.py)
 
 
 class LearnerSettings(Settings):
@@ -113,7 +115,8 @@ class LearnerSettings(Settings):
             partitions=partitions,
             limits=Limits(self.window_messages, self.window_bytes, int(self.window_hours * 3_600_000)),
             max_record_bytes=stream.max_record_bytes,
-            expire_as=self.expire_as,
+            expire_as=self.expire_as and (same_name(self.expire_as) or None),
+            one_form=True,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
             max_clock_jump_ms=None if jump_ms == math.inf else int(jump_ms),

@@ -2,8 +2,9 @@
 
 The rules of tokens.py and hashes.py once more, in plain Python and with places: what `hash_text` leaves out to be
 fast. Not a second definition: `tests/test_explain.py` demands the kernel's features, in the kernel's order, of
-generated texts. Places are characters of the text as it was given, so neither folding nor what the text became in its
-one form (normal.py) moves any: of "e" and an accent apart, both. The same for shape.py: an amount is of the whole text and stands nowhere.
+generated texts. Places are characters of the text as it was given, so neither folding ("İ" to "i") nor what the text
+became in its one form (normal.py) moves any: of an "e" and its accent apart, the place is that of both. The same for
+shape.py: an amount is of the whole text and stands nowhere.
 """
 
 from collections.abc import Iterator

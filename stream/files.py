@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 
 from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.names import same_name
 from driftline.stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 
 TEXT_COLUMNS: Final = ("text", "message", "body", "title")
@@ -272,7 +273,7 @@ class _Columns(NamedTuple):
         return Row(
             _name(self.id, fields, MAX_ID_CHARS),
             text,
-            _name(self.label, fields, MAX_LABEL_CHARS),
+            _label(self.label, fields),
             line,
             _time(fields.get(self.time)) if self.time else None,
         )
@@ -334,6 +335,12 @@ def _json_object(decode: Callable[[bytes], dict[str, Any]], line: bytes) -> dict
 
 def _kind(value: object) -> str:
     return {dict: "an object", list: "a list", bool: "a boolean"}.get(type(value), "a number")
+
+
+def _label(column: str | None, fields: dict[str, Any]) -> str | None:
+    """Return a label in its one form; what has nothing to be seen is none."""
+    name = _name(column, fields, MAX_LABEL_CHARS)
+    return name and (same_name(name) or None)
 
 
 def _name(column: str | None, fields: dict[str, Any], max_chars: int) -> str | None:

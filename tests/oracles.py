@@ -50,7 +50,8 @@ def normal(text: str) -> str:
     apart = "".join(filter(is_seen, unicodedata.normalize("NFKD", seen)))
     few = []
     for is_mark, run in groupby(unicodedata.normalize("NFD", apart), lambda c: unicodedata.combining(c) > 0):
-        few += list(run)[:8] if is_mark else list(run)
+        characters = list(run)
+        few += characters[:8] if is_mark else characters
     kept, letter = [], "a"
     for character in unicodedata.normalize("NFC", "".join(few)):
         if unicodedata.combining(character) == 0:
@@ -219,7 +220,13 @@ class OracleLinear:
         self.known.add(target)
         for _ in range(65):
             part = min(weight, 1.0)
-            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}  # in order of labels
+            probabilities = self.probabilities(values)
+            if len(self.known) == 1:  # told from nothing, whose score is 0
+                score = sum(self.weights.get(base + target, 0.0) * x for base, x in values)
+                probabilities = {target: 1 / (1 + math.exp(-score))}
+                if probabilities[target] > 0.9:
+                    break
+            gradients = {k: p - (k == target) for k, p in probabilities.items()}  # in order of labels
             gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
             if part <= 0 or not gradients:
                 break
