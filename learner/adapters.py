@@ -296,12 +296,10 @@ class Adapter(Classifier):
         if len(labels) > self.max_labels:
             raise StateError(f"{self._name}: {len(labels)} labels, but max_labels is {self.max_labels}")
         taken = {}
-        own_state = {"known": self._known, "counters": self._counters, "owed": self._owed}
-        kept: State = {**own_state, **sketch_state(self._sketch)}
-        for name, own in kept.items():
-            given = state.get(
-                name, np.zeros_like(own) if name == "owed" else None
-            )  # nothing was owed before there was it
+        kept: State = {"known": self._known, "counters": self._counters, "owed": self._owed}
+        before: State = {"owed": np.zeros_like(self._owed)}  # what was, until it was kept
+        for name, own in (kept | sketch_state(self._sketch)).items():
+            given = (before | state).get(name)
             if given is None or given.shape != own.shape or given.dtype != own.dtype:
                 found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
                 raise StateError(f"{self._name}: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")

@@ -98,14 +98,14 @@ def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> l
 def _read(text: str, settings: TextSettings) -> Placed:
     """Return what is read of a text."""
     whole = placed(text) if settings.hashing > 1 else as_written(text)
-    most, tail = settings.max_chars, settings.tail_chars
-    if len(whole.codes) <= most or not tail:
-        return Placed(*(column[:most] for column in whole))
+    most, tail, n = settings.max_chars, settings.tail_chars, len(whole.codes)
+    if n <= most or not tail:
+        return Placed(whole.codes[:most], whole.starts[:most], whole.stops[:most])
     head = most - tail - 1
-    gap = (ord(" "), whole.starts[head], whole.stops[head])
-    return Placed(
-        *(np.concatenate([column[:head], [own], column[-tail:]]) for column, own in zip(whole, gap, strict=True))
-    )
+    kept = np.concatenate([np.arange(head + 1), np.arange(n - tail, n)])  # one more, for the space between
+    codes = whole.codes[kept]
+    codes[head] = ord(" ")
+    return Placed(codes, whole.starts[kept], whole.stops[kept])
 
 
 def _in_text(features: list[Feature], read: Placed) -> list[Feature]:

@@ -2,8 +2,7 @@
 
 When they look the same: in NFC, without white space at the ends, with one space wherever there is some, without what
 nobody sees. Not NFKC, as texts are read: a label is somebody's name for something and is given back as it came, so
-"m²" does not become "m2", nor "ﬁ" two letters; and capitals are not small letters. A label's `op: retract`, its quota and
-`--exclude` go by the same.
+"m²" does not become "m2", nor "ﬁ" two letters; and capitals are not small letters.
 
 Joiners, variation selectors and tags stay where they shape what is before them (a family of emoji, a Persian compound,
 a keycap). Behind letters of alphabets that they do nothing to, and at an end, nobody sees them.
