@@ -14,7 +14,7 @@ from driftline.cli.learn import run_process
 from driftline.cli.serve import print_banner
 from driftline.cli.terminal import print_error, terminal
 from driftline.learner.settings import LearnerSettings
-from driftline.stream import lines
+from driftline.stream import lines, threads
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -49,7 +49,8 @@ def up(
         check_free(stream.data)
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_process, args=(stream, learner), name="driftline-learner")
-    process.start()
+    if not learner.take_over:
+        process.start()
 
     def stop_with_learner(api: Started) -> None:
         multiprocessing.connection.wait([process.sentinel])
@@ -59,10 +60,12 @@ def up(
     sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
 
     def ready(api: Started) -> None:
+        if learner.take_over:  # nothing of this process can fail any more: now the other one may be ended
+            process.start()
         print_banner(api.url, api.reference, stream)
         if demo:
             sender.start()
-        threading.Thread(target=stop_with_learner, args=(api,), daemon=True).start()
+        threads.start("stop-with-learner", lambda: stop_with_learner(api))
 
     try:
         serve_api(stream, api, on_ready=ready)
@@ -108,5 +111,5 @@ def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
             pass  # nothing is sent before the learner is there, so that what is shown begins without a heap
         with closing(open_log(stream)) as log:
             send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
-    except DriftlineError as error:
-        print_error(f"the demo's stream has ended: {error}")
+    except Exception as error:  # all else goes on without it
+        print_error(f"the demo's stream has ended: {error if isinstance(error, DriftlineError) else repr(error)}")
