@@ -36,6 +36,7 @@ from driftline.stream.records import (
     decode_feedback,
     decode_message,
     encode,
+    in_one_form,
 )
 from driftline.stream.settings import StreamSettings
 
@@ -157,7 +158,7 @@ class Appender:
     ) -> list[AppendedFeedback]:
         """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
         self._check_number(sent)
-        items = [msgspec.structs.replace(each, source=named(key, each.source)) for each in sent]
+        items = [in_one_form(msgspec.structs.replace(each, source=named(key, each.source))) for each in sent]
         with self._traces.request("POST /feedback", headers) as trace:
             with trace.append(len(items)) if trace is not None else nullcontext():
                 places = await self._append(

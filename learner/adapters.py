@@ -137,7 +137,7 @@ def _kind_of(file: ModelFile) -> "type[RiverAdapter | PartialFitAdapter]":
 
 def warm_up() -> None:
     """Compile what a foreign model's texts are hashed and noted with, or load it compiled."""
-    found, _ = features(["a"], TextSettings())
+    found, _ = features(["a", "e\u0301"], TextSettings())
     sketch = new_sketch(1)
     is_due(sketch)
     note(found, len(found), sketch)
@@ -163,6 +163,7 @@ class Adapter(Classifier):
         self._set_labels([], settings.max_labels)
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._owed: NDArray[np.float64] = np.zeros(self.max_labels)  # of each label, weight that is not yet learned
         self._sketch = new_sketch(1 << min(settings.bits, SKETCH_BITS))
         self._complained = False
         self._model = self._try_out()
@@ -257,6 +258,17 @@ class Adapter(Classifier):
         self._counters[LEARNED] += 1
         return True
 
+    def _times(self, target: int, weight: float) -> int:
+        """Return how often a model that knows no weights learns a text now.
+
+        Whole times; what is over is owed to the label, and counts with its next texts: four of a quarter are one. The
+        first text of a label is learned once at least, or the label would be known and nothing of it.
+        """
+        self._owed[target] += weight
+        times = max(int(self._owed[target]), int(not self._known[target]))
+        self._owed[target] -= times
+        return times
+
     def _complain(self, what: str, error: Exception) -> None:
         if not self._complained:
             _LOG.warning("%s could not %s a text: %r; such texts are counted only", self.spec, what, error)
@@ -326,6 +338,7 @@ class Adapter(Classifier):
             "pickle": np.frombuffer(_dumps(content), np.uint8),
             "known": self._known,
             "counters": self._counters,
+            "owed": self._owed,
             **sketch_state(self._sketch),
         }
 
@@ -335,9 +348,10 @@ class Adapter(Classifier):
         if len(labels) > self.max_labels:
             raise StateError(f"{self._name}: {counted(len(labels), 'label')}, but max_labels is {self.max_labels}")
         taken = {}
-        kept: State = {"known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
-        for name, own in kept.items():
-            given = state.get(name)
+        kept: State = {"known": self._known, "counters": self._counters, "owed": self._owed}
+        before: State = {"owed": np.zeros_like(self._owed)}  # what was, until it was kept
+        for name, own in (kept | sketch_state(self._sketch)).items():
+            given = (before | state).get(name)
             if given is None or given.shape != own.shape or given.dtype != own.dtype:
                 found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
                 raise StateError(f"{self._name}: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
@@ -358,6 +372,7 @@ class Adapter(Classifier):
         if written_by != here:
             _LOG.warning("%s was written by %s and is read by %s: it may learn otherwise", self.spec, written_by, here)
         self._model, self._known, self._counters = model, taken["known"], taken["counters"]
+        self._owed = taken["owed"]
         self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
 
@@ -397,7 +412,7 @@ class RiverAdapter(Adapter):
         if self._takes_weight:
             self._model.learn_one(row, target, w=weight)
             return
-        for _ in range(max(1, round(weight))):
+        for _ in range(self._times(target, weight)):
             self._model.learn_one(row, target)
 
 
@@ -455,7 +470,7 @@ class PartialFitAdapter(Adapter):
             options["classes"] = np.arange(max(2, self.max_labels))
         if self._takes_weight:
             options["sample_weight"] = np.array([weight])
-        for _ in range(1 if self._takes_weight else max(1, round(weight))):
+        for _ in range(1 if self._takes_weight else self._times(target, weight)):
             self._model.partial_fit(row, np.array([target]), **options)
 
     @contextmanager

@@ -40,7 +40,8 @@ REGISTRY: Final[dict[str, Entry]] = {
     "blend": Entry(BlendSettings, Blend),
 }
 
-EARLIER: Final = {"tail_chars": 0}  # what was before there was the setting
+EARLIER: Final = {"tail_chars": 0, "hashing": 1}  # what was before there was the setting
+EARLIER_FOREIGN: Final = {"text.hashing": 1}
 
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -76,8 +77,11 @@ def build_saved(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Cla
 
 
 def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration with every setting of ours: what came later is as it was before."""
-    return {**({} if is_foreign(config["classifier"]) else EARLIER), **config}
+    """Return a saved configuration with every setting of ours: what came later is as it was before.
+
+    So a model that learned texts as they are written (`hashing` 1) goes on with that.
+    """
+    return {**(EARLIER_FOREIGN if is_foreign(config["classifier"]) else EARLIER), **config}
 
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
@@ -162,4 +166,5 @@ def warm_up(name: str) -> None:
     with waiting_said(name):
         classifier = entry.make(entry.settings(max_labels=2, bits=8))
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
+        classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")

@@ -50,8 +50,13 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
     asked = settings.model
     if newest is None or not asked:
         return
-    wanted, held = make_classifier(asked, allow_pickle=stream.allow_pickle).config(), newest.manifest.config
-    if wanted != as_of_today(held):
+    wanted, held = (
+        make_classifier(asked, allow_pickle=stream.allow_pickle).config(),
+        as_of_today(newest.manifest.config),
+    )
+    if "hashing=" not in asked:  # the newest rules are for new models
+        wanted |= {setting: held[setting] for setting in ("hashing", "text.hashing") if setting in held}
+    if wanted != held:
         if DIGEST in wanted and wanted["classifier"] == held["classifier"] and wanted[DIGEST] != held[DIGEST]:
             raise ConfigError(
                 f"model: the file of {asked!r} has changed: {stream.data} holds a model by SHA-256 "

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from driftline.stream.clock import ClockRule
 from driftline.stream.limits import MOST, Limits
+from driftline.stream.names import same_name
 from driftline.stream.quota import PATTERN, Quota
 from driftline.stream.records import Topics
 from driftline.stream.settings import MOST_BYTES, MOST_SECONDS, Settings, StreamSettings, hours_or_no_end
@@ -29,6 +30,7 @@ class Rules(msgspec.Struct, frozen=True):
     max_clock_jump_ms: int | None = None
     source_quota: Quota | None = None
     publish_margin: float | None = None
+    one_form: bool = False  # whether labels that look the same are one (names.py)
     only_votes: bool = True  # the log's clock, as versions before went by it (ClockRule)
 
     @property
@@ -139,7 +141,8 @@ class LearnerSettings(Settings):
             partitions=partitions,
             limits=Limits(self.window_messages, self.window_bytes, _milliseconds(self.window_hours)),
             max_record_bytes=stream.max_record_bytes,
-            expire_as=self.expire_as,
+            expire_as=self.expire_as and (same_name(self.expire_as) or None),
+            one_form=True,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
             max_clock_jump_ms=None if jump_ms == MOST else jump_ms,

@@ -1,6 +1,7 @@
 """What does a batch say? Its values, decoded into columns: the ordinary ones by a scan, the rest one by one."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -82,8 +83,10 @@ class Decoded(NamedTuple):
         return None if start < 0 else self.data[start : start + size].tobytes().decode()
 
 
-def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: int, last_ms: int) -> Decoded:
-    """Decode a batch. Times are kept to 0..last_ms."""
+def decode_batch(
+    batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: int, last_ms: int, *, as_written: bool = False
+) -> Decoded:
+    """Decode a batch. Times are kept to 0..last_ms; for `as_written` see `decode_feedbacks`."""
     chunks = batch.chunks
     values = Column.joined([Column.of(chunk.values) for chunk in chunks])
     n = len(values)
@@ -99,7 +102,7 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
             kinds[part][list(map(has_event_headers, chunk.headers))] = ODD
         odd = np.flatnonzero(kinds[part] == ODD)
         if len(odd):
-            decode: Any = decode_messages if is_message(chunk) else decode_feedbacks
+            decode: Any = decode_messages if is_message(chunk) else partial(decode_feedbacks, as_written=as_written)
             headers = [chunk.headers[place] for place in odd.tolist()] if chunk.headers else None
             records = decode(Column.of(chunk.values).some(odd.tolist()), headers, max_bytes)
             found |= dict(zip((odd + first).tolist(), records, strict=True))

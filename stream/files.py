@@ -16,6 +16,7 @@ from driftline.stream.encoding import MAX_ROW_BYTES, Lines, check_encoding
 from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.fields import as_name, as_time, whole_characters
 from driftline.stream.json_rows import is_array, json_blocks, json_items, json_lines
+from driftline.stream.names import same_name
 from driftline.stream.parquet import MAGIC, Parquet
 from driftline.stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 from driftline.stream.rows import Rows, Unusable
@@ -294,7 +295,7 @@ class _Columns(NamedTuple):
         return Row(
             _name(self.id, fields, MAX_ID_CHARS, encoding),
             text,
-            _name(self.label, fields, MAX_LABEL_CHARS, encoding),
+            _label(self.label, fields, encoding),
             line,
             _time(fields.get(self.time)) if self.time else None,
         )
@@ -357,6 +358,12 @@ def _pick(names: Sequence[str], candidates: Sequence[str]) -> str | None:
 def _kind(value: object) -> str:
     kinds = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
     return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _label(column: str | None, fields: dict[str, Any], encoding: str) -> str | None:
+    """Return a label in its one form; what has nothing to be seen is none."""
+    name = _name(column, fields, MAX_LABEL_CHARS, encoding)
+    return name and (same_name(name) or None)
 
 
 def _name(column: str | None, fields: dict[str, Any], max_chars: int, encoding: str) -> str | None:

@@ -19,6 +19,7 @@ from driftline.stream import events
 from driftline.stream.errors import BadRecord
 from driftline.stream.events import has_event_headers, may_be_event, read_event
 from driftline.stream.fields import as_name, as_time, mend_escapes
+from driftline.stream.names import same_name
 
 MAX_ID_CHARS: Final = 512
 MAX_LABEL_CHARS: Final = 256
@@ -126,9 +127,17 @@ def decode_feedback(value: bytes, headers: Headers | None = None, max_bytes: int
     ------
     BadRecord : for every input that is not one.
     """
-    feedback = read(_FEEDBACK, value, headers, max_bytes)
+    feedback = in_one_form(read(_FEEDBACK, value, headers, max_bytes))
     check_feedback(feedback)
     return feedback
+
+
+def in_one_form(feedback: Feedback) -> Feedback:
+    """Return a label whose own name and whose source's are in the form in which they are compared (names.py)."""
+    label, source = same_name(feedback.label), feedback.source and (same_name(feedback.source) or None)
+    if label == feedback.label and source == feedback.source:
+        return feedback
+    return msgspec.structs.replace(feedback, label=label, source=source)
 
 
 def decode_messages(values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20) -> list[Message | BadRecord | None]:
@@ -137,10 +146,13 @@ def decode_messages(values: Values, headers: ManyHeaders, max_bytes: int = 1 << 
 
 
 def decode_feedbacks(
-    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20
+    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20, *, as_written: bool = False
 ) -> list[Feedback | BadRecord | None]:
-    """Read labels: for each value what `decode_feedback` returns or raises, or None for a value that is None."""
-    return _decode_many(_FEEDBACKS, values, headers, max_bytes)
+    """Read labels: for each value what `decode_feedback` returns or raises, or None for a value that is None.
+
+    `as_written` is for a replay of what was learned before names had one form.
+    """
+    return _decode_many(_FEEDBACKS_AS_WRITTEN if as_written else _FEEDBACKS, values, headers, max_bytes)
 
 
 def check_message(message: Message) -> None:
@@ -376,8 +388,24 @@ def _are_names(names: list[str], max_chars: int, longest: int) -> bool:
     return all(names) and (longest <= max_chars or max(map(len, names), default=0) <= max_chars)
 
 
-_MESSAGES: Final = _Kind(decode_message, msgspec.json.Decoder(Message).decode_lines, _are_usable_messages)
-_FEEDBACKS: Final = _Kind(decode_feedback, msgspec.json.Decoder(Feedback).decode_lines, _are_usable_feedbacks)
+def _are_in_one_form(feedbacks: list[Feedback], longest: int) -> bool:
+    """Whether nothing has to be changed of any, either; there are few different names."""
+    names = {feedback.label for feedback in feedbacks} | {feedback.source for feedback in feedbacks}
+    are_same = all(name is None or (name and same_name(name) == name) for name in names)
+    return are_same and _are_usable_feedbacks(feedbacks, longest)
+
+
+def _decode_as_written(value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
+    feedback = read(_FEEDBACK, value, headers, max_bytes)
+    check_feedback(feedback)
+    return feedback
+
+
+_MESSAGE_LINES: Final = msgspec.json.Decoder(Message).decode_lines
+_FEEDBACK_LINES: Final = msgspec.json.Decoder(Feedback).decode_lines
+_MESSAGES: Final = _Kind(decode_message, _MESSAGE_LINES, _are_usable_messages)
+_FEEDBACKS: Final = _Kind(decode_feedback, _FEEDBACK_LINES, _are_in_one_form)
+_FEEDBACKS_AS_WRITTEN: Final = _Kind(_decode_as_written, _FEEDBACK_LINES, _are_usable_feedbacks)
 
 
 def _check_utf8(value: bytes) -> None:

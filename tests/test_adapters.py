@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -514,3 +515,37 @@ def test_labels_come_back_as_they_were_given() -> None:
     assert [model.predict_one(x) for x in ({"text": "yes"}, "no", "two", "word")] == [True, False, 2, "w"]
     with pytest.raises(TypeError, match="text or a dict"):
         model.learn_one(5, True)
+
+
+def test_weights_are_learned_by_a_model_that_knows_none() -> None:
+    """Four texts of a weight of a quarter are one, and two of 2.5 are five."""
+    light, whole = (make_classifier("river:naive_bayes.MultinomialNB?text.bits=12", allow_pickle=True) for _ in "ab")
+    for classifier, weights in ((light, [0.25] * 4 + [2.5] * 2), (whole, [1.0, 5.0])):
+        classifier.learn_many(["a b", "c d"], ["x", "y"])
+        classifier.learn_many(["a e"] * len(weights), ["y"] * len(weights), weights)
+    assert light.predict_proba_one("a e") == whole.predict_proba_one("a e")
+
+
+def test_weight_that_is_owed_is_kept_and_was_none_before() -> None:
+    spec = "river:naive_bayes.MultinomialNB?text.bits=12"
+    classifier, again, before = (make_classifier(spec, allow_pickle=True) for _ in range(3))
+    classifier.learn_many(["a b", "c d", "a e"], ["x", "y", "y"], [1, 1, 0.75])
+    again.load_state(classifier.state(), classifier.labels)
+    for each in (classifier, again):
+        each.learn_one("a e", "y", 0.25)
+    assert again.predict_proba_one("a e") == classifier.predict_proba_one("a e")
+    state = classifier.state()
+    assert state["owed"].tolist()[:2] == [0, 0]
+    del state["owed"]
+    before.load_state(state, classifier.labels)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_river_hears_of_a_weight_that_is_none(weight: float) -> None:
+    model = RiverClassifier("linear?bits=12")
+    with pytest.raises(ValueError, match="0 or more"):
+        model.learn_one("a", "x", weight)
+    model.learn_one("a", "x", 0.0)
+    assert model.predict_proba_one("a") == {}
+    model.learn_one("a", "x", 2.0)
+    assert model.predict_one("a") == "x"
