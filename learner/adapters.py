@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.classifier import Classifier, Scores, State, options_set
-from driftline.learner.cut import cut_text
 from driftline.learner.foreign import FILE, LIBRARIES, Named, check_allowed, parse
 from driftline.learner.model_file import DIGEST, SOURCE, ModelFile
 from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
@@ -285,8 +284,10 @@ class Adapter(Classifier):
 
     def _raw(self, text: str) -> Any:
         """Return a text as a model that takes texts gets it: cut as ours are, and half a surrogate pair is a `?`."""
-        read, _ = cut_text(text, self.settings.max_chars, self.settings.tail_chars)
-        return read if read.isascii() else read.encode("utf-8", "replace").decode()
+        most, tail = self.settings.max_chars, self.settings.tail_chars
+        if len(text) > most:
+            text = f"{text[: most - tail - 1]} {text[-tail:]}" if tail else text[:most]
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
     def _indices(self, hashed: Iterable[NDArray[np.uint32]]) -> Iterable[NDArray[np.uint32]]:
         """Give the places of each text's features, under 2**bits, in order, each once."""
