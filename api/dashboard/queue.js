@@ -15,6 +15,7 @@ const KEYS = 9;
 const EFFECTS = 3;
 const HELD = 5; // messages claimed: the current one, and those shown beneath
 const MAX_CLAIMED = 20;
+const LOOKS = 3; // one after another, where others claim at the same time
 // A claim is short while the page is there to renew it, longer while another tab is looked at, and over soon once the
 // page goes, for good or to be loaded again. Where nobody does anything it is let go.
 const SEEN_S = 20;
@@ -88,14 +89,14 @@ export function refresh() {
   return nextLook;
 }
 
-async function look() {
+async function look(tries = LOOKS) {
   const answer = await get("label-requests?n=100");
   perHour = answer.per_hour;
   refusal = "";
   open = answer.requests;
   all = open.length >= answer.open;
   if (!paused && Date.now() - active > IDLE_MS) await pause();
-  else if (!paused) await claim(candidates());
+  else if (!paused && !(await claim(candidates())) && tries > 1) return look(tries - 1); // somebody else was sooner
   setText($("queue-count"), `${answer.open ? `${count(answer.open)} waiting` : ""}${keyName ? ` · you label as ${keyName}` : ""}`);
   showEstimate(answer.estimate);
 }
@@ -111,7 +112,7 @@ function candidates() {
 
 const isFree = ({ claim }) => !claim || claim.by === trail.labeller || claim.by.endsWith(`/${trail.labeller}`);
 
-/** Have the messages claimed, and show them. */
+/** Have the messages claimed, and show them; return whether all were to be had. */
 async function claim(wanted) {
   const sending = trail.unsent.map(({ feedback }) => feedback.message_id); // until the API has the label
   const ids = [...new Set([...sending, ...[...trail.back, ...wanted].map(({ request }) => request.id)])].slice(0, MAX_CLAIMED);
@@ -135,9 +136,11 @@ async function claim(wanted) {
   show();
   showNext();
   const shown = waiting.map(({ request }) => request.id);
-  if (JSON.stringify(shown) === JSON.stringify(trail.shown)) return;
-  trail.shown = shown;
-  changed();
+  if (JSON.stringify(shown) !== JSON.stringify(trail.shown)) {
+    trail.shown = shown;
+    changed();
+  }
+  return !wanted.some(({ request }) => taken.has(request.id));
 }
 
 /** Claim what is here once more, for so long: nobody renews it for now. */
