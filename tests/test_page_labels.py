@@ -407,7 +407,11 @@ class TestLearner:
         ("learner", "text", "mood"),
         [
             ({"state": "compiling", "detail": "40 %, up to a minute"}, "compiling: 40 %, up to a minute", "busy"),
-            ({"state": "starting", "detail": ""}, "starting", "busy"),
+            ({"state": "starting"}, "starting", "busy"),
+            ({"state": "starting", "detail": "compiling, 40 %"}, "starting: compiling, 40 %", "busy"),
+            ({"state": "starting", "start": {"doing": "compiling", "share": 0.4}}, "starting: compiling, 40 %", "busy"),
+            ({"state": "starting", "start": {"doing": "reading", "share": None}}, "starting: reading", "busy"),
+            ({"state": "starting", "alive": False}, "the learner is gone (it was starting)", "bad"),
             ({"state": "tidying-up", "detail": "a while"}, "tidying up: a while", "busy"),
             ({"state": "tidying-up", "alive": False}, "tidying up, said 20 s ago", "busy"),
             ({"state": "constructor"}, "constructor", "busy"),
