@@ -12,7 +12,7 @@ whatever the stream does. Nothing a model depends on is here: a replay draws not
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -141,6 +141,12 @@ class Requests:
         self.open[request.id] = request
         if len(self.open) > MAX_OPEN:
             self.open.popitem(last=False)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Keep nothing of these messages, whether they wait or have a label by now."""
+        for key in keys:
+            self.open.pop(key, None)
+            self._settled.pop(key, None)
 
     def settle(self, label_of: Callable[[str], str | None]) -> None:
         """Look which ones have a label by now, and which of the last ones another one.

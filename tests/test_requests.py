@@ -167,3 +167,7 @@ def test_a_correction_corrects_what_was_told() -> None:
         labels[str(number)] = "a"
         requests.settle(labels.__getitem__)
     assert len(requests._settled) == MAX_OPEN
+    requests.add(request(5))
+    requests.forget(["5", "10", *requests._settled, "nothing"])
+    assert not requests.open
+    assert not requests._settled
