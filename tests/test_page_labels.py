@@ -242,6 +242,7 @@ class TestSeveralPeople:
         assert Queue(tabs[1].page).texts() == before, "a reload keeps what was claimed"
         left = queues[2].texts()
         tabs.pop().close()
+        assert all(claim["seconds"] <= 20 for text in left if (claim := claim_of(site, text)))
         wait_until(lambda: all(claim_of(site, text) is None for text in left), what="who leaves lets go, soon")
         for tab in tabs:
             tab.close()
@@ -402,41 +403,38 @@ class TestKeys:
         expect(field).to_be_focused()
 
 
-class TestLearner:
-    @pytest.mark.parametrize(
-        ("learner", "text", "mood"),
-        [
-            ({"state": "compiling", "detail": "40 %, up to a minute"}, "compiling: 40 %, up to a minute", "busy"),
-            ({"state": "starting"}, "starting", "busy"),
-            ({"state": "starting", "detail": "compiling, 40 %"}, "starting: compiling, 40 %", "busy"),
-            ({"state": "starting", "start": {"doing": "compiling", "share": 0.4}}, "starting: compiling, 40 %", "busy"),
-            ({"state": "starting", "start": {"doing": "reading", "share": None}}, "starting: reading", "busy"),
-            ({"state": "starting", "alive": False}, "the learner is gone (it was starting)", "bad"),
-            ({"state": "tidying-up", "detail": "a while"}, "tidying up: a while", "busy"),
-            ({"state": "tidying-up", "alive": False}, "tidying up, said 20 s ago", "busy"),
-            ({"state": "constructor"}, "constructor", "busy"),
-            ({"state": "failed", "alive": False, "detail": "no disk"}, "failed: no disk", "bad"),
-            ({"state": "running", "alive": False}, "the learner is gone", "bad"),
-            ({"state": "recovering", "alive": False}, "the learner is gone (it was recovering)", "bad"),
-            (None, "no learner has run yet", "bad"),
-        ],
-    )
-    def test_each_state_is_said(
-        self, browser: Browser, site: Site, learner: dict[str, Any] | None, text: str, mood: str
-    ) -> None:
-        told = {"alive": True, "detail": "", "epoch": 1, "pid": 1, "status_age_seconds": 20.0}
-        model = site.ask("/model") | {"learner": told | learner if learner else None, "pending": 1}
-        none = site.ask("/label-requests") | {"requests": [], "open": 0, "per_hour": 0}
-        tab = Tab(browser, site.url)
-        tab.page.route("**/model", lambda route: route.fulfill(body=json.dumps(model)))
-        tab.page.route("**/label-requests?*", lambda route: route.fulfill(body=json.dumps(none)))
-        page = tab.open()
+# What GET /model says of the learner, what the page makes of it, and the colour of its dot.
+STATES: list[tuple[dict[str, Any] | None, str, str]] = [
+    ({"state": "compiling", "detail": "40 %, up to a minute"}, "compiling: 40 %, up to a minute", "busy"),
+    ({"state": "starting"}, "starting", "busy"),
+    ({"state": "starting", "detail": "compiling, 40 %"}, "starting: compiling, 40 %", "busy"),
+    ({"state": "starting", "start": {"doing": "compiling", "share": 0.4}}, "starting: compiling, 40 %", "busy"),
+    ({"state": "starting", "start": {"doing": "reading", "share": None}}, "starting: reading", "busy"),
+    ({"state": "starting", "alive": False}, "the learner is gone (it was starting)", "bad"),
+    ({"state": "tidying-up", "detail": "a while"}, "tidying up: a while", "busy"),
+    ({"state": "tidying-up", "alive": False}, "tidying up, said 20 s ago", "busy"),
+    ({"state": "constructor"}, "constructor", "busy"),
+    ({"state": "failed", "alive": False, "detail": "no disk"}, "failed: no disk", "bad"),
+    ({"state": "running", "alive": False}, "the learner is gone", "bad"),
+    ({"state": "recovering", "alive": False}, "the learner is gone (it was recovering)", "bad"),
+    (None, "no learner has run yet", "bad"),
+]
+
+
+def test_each_state_of_the_learner_is_said(site: Site, tab: Tab) -> None:
+    told = {"alive": True, "detail": "", "epoch": 1, "pid": 1, "status_age_seconds": 20.0}
+    model = site.ask("/model") | {"pending": 1}
+    none = site.ask("/label-requests") | {"requests": [], "open": 0, "per_hour": 0}
+    tab.page.route("**/model", lambda route: route.fulfill(body=json.dumps(model)))
+    tab.page.route("**/label-requests?*", lambda route: route.fulfill(body=json.dumps(none)))
+    page = tab.open()
+    for learner, text, mood in STATES:
+        model["learner"] = told | learner if learner else None
         expect(page.locator("#state-text")).to_have_text(f"{text} · {model['model']}")
         expect(page.locator(f"#state-dot.{mood}")).to_have_count(1)
         expect(page.locator("#queue-body")).to_contain_text(text if learner else "No learner has run yet")
         expect(page.locator("#queue-body")).not_to_contain_text("are off")
         expect(page.locator("#tiles")).to_contain_text("1 waits for a label")
-        tab.close()
 
 
 class TestBehindAPrefix:

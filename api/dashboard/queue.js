@@ -37,6 +37,7 @@ let lost = false; // the current message is somebody else's by now, or no longer
 let shownId = null;
 let active = Date.now(); // when somebody did something on the page
 let paused = false; // nobody did for long
+let leaving = false;
 let [looking, nextLook] = [null, null];
 
 export function start() {
@@ -45,8 +46,12 @@ export function start() {
   for (const event of ["keydown", "pointerdown", "pointermove", "wheel"]) {
     addEventListener(event, () => { active = Date.now(); }, { capture: true, passive: true });
   }
-  addEventListener("pagehide", () => claimLast(LEFT_S)); // before the page becomes hidden
-  document.addEventListener("visibilitychange", () => document.hidden && claimLast(HIDDEN_S));
+  addEventListener("pagehide", () => {
+    leaving = true; // a page that goes becomes hidden, too
+    claimLast(LEFT_S);
+  });
+  addEventListener("pageshow", () => { leaving = false; });
+  document.addEventListener("visibilitychange", () => document.hidden && !leaving && claimLast(HIDDEN_S));
   whenUndone("label", takeBack);
   whenUndone("skip", ({ item }) => bringBack(item, "Skip taken back."));
   whenUndone("change", changeBack);
