@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from driftline.api.keys import FILE, Role, new_key, save
@@ -70,11 +71,12 @@ def labels_of(site: Site, *texts: str) -> list[Feedback]:
 class Queue:
     """The queue of a page."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, *, shows_next: bool = True) -> None:
         self.page, self.box = page, page.locator("#queue-box")
         self.message = page.locator("#queue-body .message")
         expect(self.message).not_to_have_text("")
-        expect(page.locator("#next li")).to_have_count(4)
+        if shows_next:  # a phone has no room for them
+            expect(page.locator("#next li")).to_have_count(4)
 
     def press(self, key: str) -> str:
         """Press a key; return the text that was there, once another one is."""
@@ -164,6 +166,22 @@ class TestUndo:
         expect(queue.message).to_have_text(labelled)
         wait_until(lambda: len(labels_of(site, labelled)) == 2)
         assert queue.texts()[:3] == [labelled, skipped, there]
+
+    @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
+    def test_it_is_accessible_and_fits(self, browser: Browser, site: Site, width: int, scheme: str) -> None:
+        more(site, 12)
+        tab = Tab(browser, site.url, width, scheme, bypass_csp=True)  # axe's code is put into the page
+        queue = Queue(tab.open(), shows_next=width > 560)
+        for key in ("1", "2", "s", "1", "u"):
+            queue.press(key)
+        expect(tab.page.locator("#effects")).to_contain_text("2 labelled here")
+        expect(tab.page.locator("#effects")).to_contain_text("1 label taken back")
+        expect(tab.page.locator("#queue-body .worse")).to_be_visible()
+        found = Axe().run(tab.page)
+        wrong = [f"{each['id']}: {node['html']}" for each in found.response["violations"] for node in each["nodes"]]
+        assert not wrong
+        assert tab.page.evaluate("document.scrollingElement.scrollWidth") <= width
+        tab.close()
 
     def test_a_change(self, site: Site, tab: Tab) -> None:
         more(site, 12)
