@@ -12,7 +12,7 @@ whatever the stream does. Nothing a model depends on is here: a replay draws not
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -66,13 +66,17 @@ class Estimate(msgspec.Struct):
         if correct:
             self._add_correct(chance, 1)
 
-    def change(self, chance: float, *, correct: bool) -> None:
-        """See that a message which is counted has another label, by which the prediction was right, or was wrong."""
-        self._add_correct(chance, 1 if correct else -1)
+    def remove(self, chance: float, *, correct: bool) -> None:
+        """Count a message no longer, which was counted so."""
+        self.labels -= 1
+        self.weight = self.weight - 1 / chance if self.labels else 0.0  # no rest of a sum stays
+        self.squares = self.squares - 1 / chance**2 if self.labels else 0.0
+        if correct:
+            self._add_correct(chance, -1)
 
     def _add_correct(self, chance: float, n: int) -> None:
         self.correct += n
-        self.weight_correct = self.weight_correct + n / chance if self.correct else 0.0  # no rest of a sum stays
+        self.weight_correct = self.weight_correct + n / chance if self.correct else 0.0
         self.squares_correct = self.squares_correct + n / chance**2 if self.correct else 0.0
 
     @property
@@ -100,7 +104,7 @@ class Requests:
 
     def __init__(self, per_hour: float, seed: int) -> None:
         self.open: OrderedDict[str, LabelRequest] = OrderedDict()
-        self._counted: OrderedDict[str, tuple[LabelRequest, str]] = OrderedDict()  # the last ones, with their labels
+        self._settled: OrderedDict[str, tuple[LabelRequest, str]] = OrderedDict()  # the last ones, with their labels
         self.estimate = Estimate()
         self._rate = per_hour / 3600.0
         self._tokens = self._rate * HORIZON_S
@@ -138,34 +142,38 @@ class Requests:
         if len(self.open) > MAX_OPEN:
             self.open.popitem(last=False)
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """Keep nothing of these messages, whether they wait or have a label by now."""
+        for key in keys:
+            self.open.pop(key, None)
+            self._settled.pop(key, None)
+
     def settle(self, label_of: Callable[[str], str | None]) -> None:
         """Look which ones have a label by now, and which of the last ones another one.
 
-        `label_of` raises KeyError for those that can no longer be labelled.
+        One whose label was taken back (None) waits for a label again. `label_of` raises KeyError for those that can no
+        longer be labelled.
         """
-        for key, (request, before) in list(self._counted.items()):
-            label = _label(label_of, key) or before
+        for key, (request, before) in list(self._settled.items()):
+            try:
+                label = label_of(key)
+            except KeyError:
+                continue
             if label != before:
-                self._counted[key] = request, label
-                if (label == request.label) != (before == request.label):
-                    self.estimate.change(request.chance, correct=label == request.label)
+                del self._settled[key]
+                if request.label is not None:
+                    self.estimate.remove(request.chance, correct=before == request.label)
+                self.add(request)
         for key, request in list(self.open.items()):
             try:
-                label_now = label_of(key)
+                label = label_of(key)
             except KeyError:
                 del self.open[key]
                 continue
-            if label_now is not None:
+            if label is not None:
                 del self.open[key]
                 if request.label is not None:
-                    self.estimate.add(request.chance, correct=label_now == request.label)
-                    self._counted[key] = request, label_now
-                    if len(self._counted) > MAX_OPEN:
-                        self._counted.popitem(last=False)
-
-
-def _label(label_of: Callable[[str], str | None], key: str) -> str | None:
-    try:
-        return label_of(key)
-    except KeyError:
-        return None
+                    self.estimate.add(request.chance, correct=label == request.label)
+                self._settled[key] = request, label
+                if len(self._settled) > MAX_OPEN:
+                    self._settled.popitem(last=False)

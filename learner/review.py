@@ -6,7 +6,7 @@ and is no part of any model; nothing that is learned depends on it.
 """
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +23,13 @@ from driftline.learner.progress import Progress
 from driftline.learner.requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests
 from driftline.stream.errors import DiskFull
 from driftline.stream.join import Entry
+from driftline.stream.records import Feedback
 
 FILE: Final = "review.json"
 KEPT: Final = 100  # messages, and labels
 LOOK_S: Final = 0.5  # in so long at most KEPT are taken in: people read no faster
 MAX_MATRIX: Final = 12
+MAX_TAKEN_BACK: Final = 1000
 
 Row = NDArray[np.float32]  # [labels], a message's scores
 
@@ -42,6 +44,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     predicted: str | None  # null: no label was known
     score: float
     label: str | None = None  # what it really was; null: not known yet
+    retracted: bool = False  # it was taken back; what the model has learned of it stays until a correction or a rebuild
     delay_seconds: float | None = None  # of the label
 
 
@@ -88,8 +91,11 @@ class Reviewer:
         last = read_review(data)
         self.requests.open.update((each.id, each) for each in reversed(last.requests))
         self.requests.estimate = last.estimate
-        self._messages = deque(reversed(last.messages), KEPT)
-        self._labelled = deque(reversed(last.labelled), KEPT)
+        known = [*reversed(last.messages), *reversed(last.labelled)]
+        # Messages whose label was taken back, and which. Another label that they have now was not.
+        self._taken_back = OrderedDict((each.id, each.label) for each in known if each.retracted)
+        self._messages = deque(map(_plain, reversed(last.messages)), KEPT)
+        self._labelled = deque(map(_plain, reversed(last.labelled)), KEPT)
         self._next_look = 0.0
         self._room = [0, 0]  # for messages and labels, until the next look
         self._written = b""
@@ -97,6 +103,7 @@ class Reviewer:
     def see(self, machine: Machine, plan: Plan) -> None:
         """Look at a batch that was learned. Costs about a hundredth of learning it."""
         self.history.add_delays(machine.delays_ms / 1000)
+        self._see_retractions(plan)
         now = time.monotonic()
         scored, served = plan.steps_scored, plan.steps_served
         scores = plan.scores[scored]
@@ -114,6 +121,22 @@ class Reviewer:
         for step in served[len(served) - n_labels :].tolist():
             self._labelled.append(_labelled(machine, plan, step))
 
+    def _see_retractions(self, plan: Plan) -> None:
+        """Note which messages' labels were taken back, and which of these have one again."""
+        for record in plan.records.found.values() if plan.records else ():  # what has an `op`, or a source, is there
+            if type(record) is Feedback and record.op == "retract":
+                self._taken_back[record.message_id] = record.label
+            elif type(record) is Feedback:
+                self._taken_back.pop(record.message_id, None)
+        while len(self._taken_back) > MAX_TAKEN_BACK:
+            self._taken_back.popitem(last=False)
+
+    def _label_of(self, key: str, label: str | None) -> str | None:
+        return None if self._is_taken_back(key, label) else label
+
+    def _is_taken_back(self, key: str, label: str | None) -> bool:
+        return label is not None and self._taken_back.get(key) == label
+
     def report(self, machine: Machine, lag: int) -> None:
         """Let the outside see it. Where the disk takes nothing, what was there before stays. Raises Overtaken."""
         self._check()
@@ -122,10 +145,14 @@ class Reviewer:
         totals = Totals(counts.messages_seen, counts.labels_learned, progress.labels, progress.correct, loss)
         self.history.tick(time.time(), totals, lag)
         entries = machine.join.messages
-        self.requests.settle(lambda key: entries[key].label)
+        for key, label in list(self._taken_back.items()):
+            entry = entries.get(key)
+            if entry is not None and entry.label != label:  # it has another one now
+                del self._taken_back[key]
+        self.requests.settle(lambda key: self._label_of(key, entries[key].label))
         review = Review(
-            messages=[_with_label(each, machine) for each in reversed(self._messages)],
-            labelled=[_with_label(each, machine) for each in reversed(self._labelled)],  # the last word, not the first
+            messages=[self._by_now(each, machine) for each in reversed(self._messages)],
+            labelled=[self._by_now(each, machine) for each in reversed(self._labelled)],
             confusion=_confusion(progress, machine.classifier.labels),
             requests=list(reversed(self.requests.open.values())),
             requests_per_hour=self._per_hour,
@@ -137,6 +164,15 @@ class Reviewer:
             with suppress(OSError, DiskFull):
                 durable.replace(self._data / FILE, encoded, f"-{self._epoch:08d}")
                 self._written = encoded
+
+    def _by_now(self, seen: Seen, machine: Machine) -> Seen:
+        """Return a message with the last word on it."""
+        entry = machine.join.messages.get(seen.id)
+        label = seen.label if entry is None else entry.label
+        retracted = self._is_taken_back(seen.id, label)
+        if label == seen.label and not retracted:
+            return seen
+        return msgspec.structs.replace(seen, label=label, retracted=retracted)
 
     def close(self) -> None:
         """Give back what is open."""
@@ -189,11 +225,8 @@ def _labelled(machine: Machine, plan: Plan, step: int) -> Seen:
     return msgspec.structs.replace(seen, label=label, delay_seconds=delay_s)
 
 
-def _with_label(seen: Seen, machine: Machine) -> Seen:
-    entry = machine.join.messages.get(seen.id)
-    if entry is None or entry.label == seen.label:
-        return seen
-    return msgspec.structs.replace(seen, label=entry.label)
+def _plain(seen: Seen) -> Seen:
+    return msgspec.structs.replace(seen, retracted=False) if seen.retracted else seen
 
 
 def _confusion(progress: Progress, labels: list[str]) -> Confusion:

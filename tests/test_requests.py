@@ -152,6 +152,10 @@ def test_a_correction_corrects_what_was_told() -> None:
     for chance, correct in ((0.25, False), (0.5, True), (0.75, True)):
         expected.add(chance, correct=correct)
     assert requests.estimate == expected
+    labels |= {"0": None}
+    requests.settle(labels.__getitem__)
+    assert list(requests.open) == ["0"], "it was taken back, so it is asked for again"
+    assert (requests.estimate.labels, requests.estimate.accuracy) == (2, 1.0)
     labels |= {"0": "c", "1": "b", "2": "b"}
     requests.settle(labels.__getitem__)
     assert (requests.estimate.labels, requests.estimate.accuracy) == (3, 0.0)
@@ -162,4 +166,8 @@ def test_a_correction_corrects_what_was_told() -> None:
         requests.add(request(number))
         labels[str(number)] = "a"
         requests.settle(labels.__getitem__)
-    assert len(requests._counted) == MAX_OPEN
+    assert len(requests._settled) == MAX_OPEN
+    requests.add(request(5))
+    requests.forget(["5", "10", *requests._settled, "nothing"])
+    assert not requests.open
+    assert not requests._settled

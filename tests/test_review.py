@@ -21,7 +21,7 @@ from driftline.learner.history import FILE as HISTORY
 from driftline.learner.history import SERIES, read_history
 from driftline.learner.loop import Learner
 from driftline.learner.requests import MAX_OPEN, MAX_TEXT_CHARS
-from driftline.learner.review import FILE, KEPT, MAX_MATRIX, read_review
+from driftline.learner.review import FILE, KEPT, MAX_MATRIX, Review, read_review
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.log import Log, NewRecord, open_log
 from driftline.stream.records import Feedback, Message, Prediction, decode_prediction, encode
@@ -91,6 +91,24 @@ class TestReview:
         log.append("messages", [NewRecord(b"late", encode(Message("late", "claim your prize")))])
         learn(stream, log)
         assert read_review(stream.data).labelled[0].id == "late"
+
+    def test_the_last_word_counts(self, stream: StreamSettings, log: Log) -> None:
+        send(log, 20)
+        log.append("messages", [NewRecord(b"one", encode(Message("one", "claim your prize")))])
+        for feedback, label, retracted in (
+            (Feedback("one", "ham", source="alice"), "ham", False),
+            (Feedback("one", "ham", op="retract", source="alice"), "ham", True),
+            (Feedback("one", "ham", source="alice"), "ham", False),
+            (Feedback("one", "ham", op="retract"), "ham", True),
+            (Feedback("one", "spam"), "spam", False),
+            (Feedback("one", "ham"), "ham", False),
+        ):
+            log.append("feedback", [NewRecord(b"one", encode(feedback))])
+            learn(stream, log)
+            review = read_review(stream.data)
+            for shown in (review.messages, review.labelled):
+                seen = next(each for each in shown if each.id == "one")
+                assert (seen.label, seen.retracted) == (label, retracted), feedback
 
     def test_confusion_is_that_of_the_labels(self, stream: StreamSettings, log: Log) -> None:
         send(log, 200)
@@ -170,6 +188,35 @@ class TestLabelRequests:
         assert not {each.id for each in asked} & {each.id for each in review.requests}
         assert review.estimate.labels == len(asked)
         assert review.estimate.correct == sum(each.label == truth[each.id] for each in asked)
+
+    def test_one_whose_label_was_taken_back_is_asked_for_again(self, stream: StreamSettings, log: Log) -> None:
+        send(log, 50)
+        send(log, 200, seed=2, labelled=0.0, start=50)
+        with closing(Learner(stream, LearnerSettings(model=MODEL, label_requests_per_hour=600), log)) as learner:
+            learner.start()
+
+            def look() -> Review:
+                ends = {partition: mark.high for partition, mark in log.watermarks(stream.topics[:2]).items()}
+                wait_until(lambda: learner.step() >= 0 and learner._work.positions == ends)
+                learner.run(lambda: True)
+                assert learner._reviewer is not None
+                learner._reviewer.report(learner._work.machine, 0)
+                return read_review(stream.data)
+
+            def told(*feedback: Feedback) -> tuple[bool, int, int]:
+                log.append("feedback", [NewRecord(each.message_id.encode(), encode(each)) for each in feedback])
+                review = look()
+                is_open = any(each.id == asked.id for each in review.requests)
+                return is_open, review.estimate.labels - before.labels, review.estimate.correct - before.correct
+
+            first = look()
+            asked, before = first.requests[3], first.estimate
+            right, wrong = asked.label or "", "ham" if asked.label == "spam" else "spam"
+            assert told(Feedback(asked.id, wrong)) == (False, 1, 0)
+            assert told(Feedback(asked.id, wrong, op="retract")) == (True, 0, 0)
+            assert told(Feedback(asked.id, right)) == (False, 1, 1)
+            assert told(Feedback(asked.id, wrong)) == (False, 1, 0)
+            assert told(Feedback(asked.id, wrong, op="retract"), Feedback(asked.id, right)) == (False, 1, 1)
 
     def test_accuracy_told_from_a_few_labels_is_that_of_all(self, stream: StreamSettings, log: Log) -> None:
         send(log, 150)

@@ -3,18 +3,19 @@
 // `mood` is good where it learns, busy where it will by itself, bad otherwise. A state that this page does not know is
 // shown by its name.
 
-import { duration } from "./format.js";
+import { duration, percent } from "./format.js";
 
 const SAYS = {
-  compiling: "compiling", starting: "starting", recovering: "recovering", running: "learning",
+  starting: "starting", recovering: "recovering", running: "learning",
   waiting: "waiting for the log", paused: "paused", stalled: "stalled", stopped: "stopped", failed: "failed",
 };
 const ENDED = new Set(["paused", "stalled", "stopped", "failed"]);
-const AT_WORK = new Set(["recovering", "running", "waiting"]); // it says so at least every few seconds
+const AT_WORK = new Set(["starting", "recovering", "running", "waiting"]); // it says so at least every few seconds
 
 export function describe(learner) {
   if (!learner) return { text: "no learner has run yet", mood: "bad" };
-  const { state, alive, detail } = learner;
+  const { state, alive } = learner;
+  const detail = learner.detail || progress(learner.start);
   let text = Object.hasOwn(SAYS, state) ? SAYS[state] : state.replaceAll(/[-_]/g, " ");
   let mood = alive && state === "running" ? "good" : ENDED.has(state) ? "bad" : "busy";
   if (!alive && AT_WORK.has(state)) {
@@ -25,4 +26,10 @@ export function describe(learner) {
     text += `, said ${value} ${unit} ago`;
   }
   return { text: detail ? `${text}: ${detail}` : text, mood };
+}
+
+/** What a start is at, and how much of that is done. */
+function progress(start) {
+  if (!start) return "";
+  return typeof start.share === "number" ? `${start.doing}, ${percent(start.share)}` : start.doing;
 }

@@ -6,15 +6,16 @@
 
 import { get, learned, newId, post, postLast, setKeyName, signed } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
+import * as effects from "./effects.js";
 import { count, cut, many, percent, ranked, score, share } from "./format.js";
 import { describe } from "./learner.js";
 import * as outbox from "./outbox.js";
-import { changed, forget, remember, trail, undo, whenChanged, whenUndone } from "./trail.js";
+import { changed, forget, remember, trail, undo, whenUndone } from "./trail.js";
 
 const KEYS = 9;
-const EFFECTS = 3;
 const HELD = 5; // messages claimed: the current one, and those shown beneath
 const MAX_CLAIMED = 20;
+const LOOKS = 3; // one after another, where others claim at the same time
 // A claim is short while the page is there to renew it, longer while another tab is looked at, and over soon once the
 // page goes, for good or to be loaded again. Where nobody does anything it is let go.
 const SEEN_S = 20;
@@ -24,18 +25,19 @@ const RENEWED_MS = 7_000;
 const IDLE_MS = 300_000;
 const SHORT = 40; // characters of a label
 let open = []; // what the learner asks for
+let all = true; // whether that is all of it
 let waiting = []; // {request, ...}, the current one first
 let labels = [];
 let learner = ""; // what it says, unless it learns
 let perHour = null;
 let refusal = ""; // why this key may not see them
-let all = true; // whether that is all
-let claimed = { ids: "", at: 0 }; // what was claimed last
+let claimed = { ids: [], at: 0 }; // what was claimed last
 let keyName = null;
 let lost = false; // the current message is somebody else's by now, or no longer asked for
 let shownId = null;
 let active = Date.now(); // when somebody did something on the page
 let paused = false; // nobody did for long
+let leaving = false;
 let [looking, nextLook] = [null, null];
 
 export function start() {
@@ -44,16 +46,19 @@ export function start() {
   for (const event of ["keydown", "pointerdown", "pointermove", "wheel"]) {
     addEventListener(event, () => { active = Date.now(); }, { capture: true, passive: true });
   }
-  addEventListener("pagehide", () => claimLast(LEFT_S)); // before the page becomes hidden
-  document.addEventListener("visibilitychange", () => document.hidden && claimLast(HIDDEN_S));
+  addEventListener("pagehide", () => {
+    leaving = true; // a page that goes becomes hidden, too
+    claimLast(LEFT_S);
+  });
+  addEventListener("pageshow", () => { leaving = false; });
+  document.addEventListener("visibilitychange", () => document.hidden && !leaving && claimLast(HIDDEN_S));
   whenUndone("label", takeBack);
   whenUndone("skip", ({ item }) => bringBack(item, "Skip taken back."));
   whenUndone("change", changeBack);
-  whenChanged(showEffects);
+  effects.start(change);
   outbox.start(onSent, onRefused);
   waiting = [...trail.back];
   show();
-  showEffects();
 }
 
 export function setModel(model) {
@@ -69,7 +74,7 @@ export function setModel(model) {
 export function reset() {
   const dropped = trail.unsent.length;
   forget();
-  [open, waiting, claimed, keyName, lost, paused] = [[], [], { ids: "", at: 0 }, null, false, false];
+  [open, waiting, claimed, keyName, lost, paused] = [[], [], { ids: [], at: 0 }, null, false, false];
   tell(dropped ? `${many(dropped, "label")} of the key before ${dropped === 1 ? "was" : "were"} not sent, and will not be.` : "");
   show();
   showNext();
@@ -88,14 +93,14 @@ export function refresh() {
   return nextLook;
 }
 
-async function look() {
+async function look(tries = LOOKS) {
   const answer = await get("label-requests?n=100");
   perHour = answer.per_hour;
   refusal = "";
   open = answer.requests;
   all = open.length >= answer.open;
   if (!paused && Date.now() - active > IDLE_MS) await pause();
-  else if (!paused) await claim(candidates());
+  else if (!paused && !(await claim(candidates())) && tries > 1) return look(tries - 1); // somebody else was sooner
   setText($("queue-count"), `${answer.open ? `${count(answer.open)} waiting` : ""}${keyName ? ` · you label as ${keyName}` : ""}`);
   showEstimate(answer.estimate);
 }
@@ -111,18 +116,18 @@ function candidates() {
 
 const isFree = ({ claim }) => !claim || claim.by === trail.labeller || claim.by.endsWith(`/${trail.labeller}`);
 
-/** Have the messages claimed, and show them. */
+/** Have the messages claimed, and show them; return whether all were to be had. */
 async function claim(wanted) {
   const sending = trail.unsent.map(({ feedback }) => feedback.message_id); // until the API has the label
   const ids = [...new Set([...sending, ...[...trail.back, ...wanted].map(({ request }) => request.id)])].slice(0, MAX_CLAIMED);
-  const asked = JSON.stringify(ids);
+  const isClaimed = open.every(({ id, claim }) => claim || !ids.includes(id)) && ids.join() === claimed.ids.join();
   let taken = new Set();
-  if (asked !== claimed.ids || Date.now() - claimed.at > RENEWED_MS || wanted.some(({ request }) => !request.claim)) {
+  if (!isClaimed || Date.now() - claimed.at > RENEWED_MS) {
     const answer = await post("label-requests/claim", { labeller: trail.labeller, ids, seconds: SEEN_S });
     keyName = answer.key;
     setKeyName(keyName);
-    taken = new Set(answer.taken);
-    claimed = taken.size ? { ids: "", at: 0 } : { ids: asked, at: Date.now() };
+    taken = new Set(answer.taken.filter((id) => !sending.includes(id))); // those have a label on its way, of this tab
+    claimed = { ids, at: taken.size ? 0 : Date.now() };
   }
   dropTaken(taken);
   const current = waiting[0];
@@ -135,22 +140,24 @@ async function claim(wanted) {
   show();
   showNext();
   const shown = waiting.map(({ request }) => request.id);
-  if (JSON.stringify(shown) === JSON.stringify(trail.shown)) return;
-  trail.shown = shown;
-  changed();
+  if (JSON.stringify(shown) !== JSON.stringify(trail.shown)) {
+    trail.shown = shown;
+    changed();
+  }
+  return !wanted.some(({ request }) => taken.has(request.id));
 }
 
 /** Claim what is here once more, for so long: nobody renews it for now. */
 function claimLast(seconds) {
-  const ids = claimed.ids ? JSON.parse(claimed.ids) : [];
-  claimed = { ids: "", at: 0 };
+  const { ids } = claimed;
+  claimed = { ids, at: 0 };
   if (ids.length) postLast("label-requests/claim", { labeller: trail.labeller, ids, seconds }).catch(() => {});
 }
 
 /** Let go of what is here: nobody is there. */
 async function pause() {
   paused = true;
-  [waiting, claimed, lost] = [[], { ids: "", at: 0 }, false];
+  [waiting, claimed, lost] = [[], { ids: [], at: 0 }, false];
   show();
   showNext();
   await post("label-requests/claim", { labeller: trail.labeller, ids: [] });
@@ -164,9 +171,9 @@ function goOn() {
 
 const isDone = ({ request }) => trail.done.some(({ item }) => item?.request.id === request.id);
 
-/** A message that was brought back without a label, and that somebody else has claimed or labelled meanwhile, is his. */
+/** A message that was brought back, and that somebody else has claimed or labelled meanwhile, is his. */
 function dropTaken(taken) {
-  const dropped = trail.back.filter((item) => taken.has(item.request.id) && !item.kept && !item.changes);
+  const dropped = trail.back.filter((item) => taken.has(item.request.id) && !item.changes);
   if (!dropped.length) return;
   trail.back = trail.back.filter((item) => !dropped.includes(item));
   waiting = waiting.filter((item) => !dropped.some(({ request }) => request.id === item.request.id));
@@ -388,34 +395,4 @@ function changeBack({ item, before, label, id }) {
 /** Bring a message that was labelled here to the front, to be labelled otherwise. */
 function change({ item, label }) {
   bringBack({ request: item.request, changes: label }, "");
-}
-
-function showEffects() {
-  const given = new Map(); // message: its last step with a label
-  for (const step of trail.done) {
-    if (!step.item || step.kind === "skip") continue;
-    given.delete(step.item.request.id);
-    given.set(step.item.request.id, step);
-  }
-  const steps = [...given.values()];
-  const right = steps.filter(({ item, label }) => item.request.label === label).length;
-  const left = [...trail.back, ...trail.done.map(({ item }) => item)].filter((item) => item?.kept && !given.has(item.request.id));
-  const kept = new Set(left.map(({ request }) => request.id)).size;
-  const away = outbox.nWaiting();
-  const rows = [
-    away ? el("li", { class: "worse" }, `The API does not answer: ${many(away, "label is", "labels are")} sent once it does. Keep this tab open.`) : null,
-    kept ? el("li", { class: "worse" }, `${many(kept, "label")} taken back: the model keeps what it learned until the message is labelled again, or until driftline rebuild.`) : null,
-    steps.length ? el("li", {}, el("span", {}, `${count(steps.length)} labelled here, ${count(right)} as predicted`), "") : null,
-    ...steps.slice(-EFFECTS).reverse().map(effect),
-  ];
-  fill($("effects"), ...rows.filter((row) => row !== null));
-}
-
-function effect(step) {
-  const { request } = step.item;
-  const was = request.label === null ? "" : `was ${request.label} ${score(request.score)}, `;
-  const is = step.effect ?? (outbox.isUnsent(step.id) ? "sending …" : "learning …");
-  return el("li", {}, el("span", { class: "cut", dir: "auto" }, request.text),
-    el("span", { class: request.label === step.label ? "better" : "worse" }, was + is),
-    el("button", { type: "button", class: "quiet small", "aria-label": `Change ${cut(step.label, SHORT)}: ${cut(request.text, SHORT)}`, onclick: () => change(step) }, "Change"));
 }

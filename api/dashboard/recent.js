@@ -22,7 +22,7 @@ export function start() {
 
 export async function refresh() {
   const { messages, labelled } = await get("recent");
-  const mistaken = labelled.filter((each) => each.predicted !== null && each.predicted !== each.label);
+  const mistaken = labelled.filter((each) => each.predicted !== null && each.predicted !== each.label && !each.retracted);
   const seen = { messages, labelled, mistakes: mistaken }[which].slice(0, SHOWN);
   fill($("recent-list"), seen.length ? el("ul", { class: "seen" }, ...seen.map(row)) : el("p", { class: "empty" }, EMPTY[which]));
 }
@@ -41,8 +41,9 @@ function row(each) {
     truth(each));
 }
 
-function truth({ predicted, label }) {
+function truth({ predicted, label, retracted }) {
   if (label === null) return el("span", { class: "open" }, "no label yet");
+  if (retracted) return el("span", { class: "open" }, el("s", {}, label), " taken back");
   if (predicted === null) return el("span", {}, label);
   return predicted === label ? el("span", { class: "better" }, `✓ ${label}`) : el("span", { class: "worse" }, `✗ ${label}`);
 }

@@ -109,8 +109,8 @@ async function sendLabel({ message, text: taught }, feedback, refused) {
 async function follow(sent, taught, done) {
   setText($("teach-note"), "Learning …");
   const { now, error } = await learned(sent, taught);
-  const why = learner ? `the learner is not at work yet, or no longer (${learner}). It is learned once it is.` : `${error?.message}. ${error?.action}`;
-  setText($("teach-note"), now ? `${done}. The model now says ${now.label}, ${score(now.score)}.` : `Sent, not shown yet: ${why}`);
+  const why = learner ? ` The learner: ${learner}.` : "";
+  setText($("teach-note"), now ? `${done}. The model now says ${now.label}, ${score(now.score)}.` : `Sent, not shown yet: ${error.message}. ${error.action}${why}`);
   explain();
 }
 
