@@ -35,6 +35,7 @@ from driftline.stream.errors import StateError
 from driftline.stream.limits import JoinCounts
 from driftline.stream.log import TopicPartition
 from driftline.stream.quota import Quotas
+from driftline.stream.words import counted
 
 FORMAT: Final = 2
 REVISION: Final = 1  # raised where a state of this format holds or counts something that it did not before
@@ -236,7 +237,7 @@ def load_newest(root: Path) -> Checkpoint | None:
         except StateError as error:
             _LOG.error("%s; taking the one before", error)
     if paths:
-        raise StateError(f"none of the {len(paths)} checkpoints in {root} can be read; restore one from a copy")
+        raise StateError(f"none of {counted(len(paths), 'checkpoint')} in {root} can be read; restore one from a copy")
     return None
 
 

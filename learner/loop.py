@@ -36,7 +36,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from driftline.learner import recovery, reporter, warm
+from driftline.learner import models, recovery, reporter, warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, by_topic
 from driftline.learner.intake import Intake
@@ -49,12 +49,14 @@ from driftline.learner.rebuild import Builder
 from driftline.learner.reporter import Reporter
 from driftline.learner.review import Reviewer
 from driftline.learner.room import Room
-from driftline.learner.settings import LearnerSettings, Rules
+from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from driftline.learner.staged import Staged
-from driftline.learner.status import State, Status, change_status, read_status
+from driftline.learner.starting import Start, telling
+from driftline.learner.status import State, Status, change_status, last_status, read_status
 from driftline.learner.watch import Look, Watch
 from driftline.learner.work import Work
 from driftline.stream.errors import (
+    DiskFull,
     LogError,
     LogUnavailable,
     OffsetsLost,
@@ -73,6 +75,8 @@ _LOG: Final = logging.getLogger(__name__)
 class Learner:
     """The one writer of a data directory. `start`, then `run` or `step`, then `close`; one thread.
 
+    A `lock` that is held already stays its owner's to close.
+
     A disk that is full is waited for, until `stopped` says that it is time to end.
 
     Raises
@@ -86,11 +90,17 @@ class Learner:
     _publishing: Publishing
 
     def __init__(
-        self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
+        self,
+        stream: StreamSettings,
+        settings: LearnerSettings,
+        log: Log,
+        stopped: Callable[[], bool] = lambda: False,
+        lock: Lock | None = None,
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
         rehearse = partial(recovery.rehearse, log, stream, settings)
-        self._lock = Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
+        self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
+        self._own_lock = None if lock else self._lock
         check = self._lock.check
         self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), check)
         self._watch = Watch(log, stream.topics)
@@ -116,7 +126,7 @@ class Learner:
         """
         stream, settings = self._stream, self._settings
         self._reporter.begin(self._ledger.batch)
-        warm.warm_up()
+        self._warm_up()
         self._lock.check()
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
@@ -140,6 +150,26 @@ class Learner:
         else:
             self._publishing.prepare(self._work.machine.classifier)
         self._report("running")
+
+    def _warm_up(self) -> None:
+        """Compile all that there is to compile, and say so meanwhile. A model that cannot be meant is refused first."""
+        asked = self._settings.model
+        status = last_status(self._stream.data, asked or DEFAULT_MODEL)
+        if asked:
+            recovery.check_spec(asked, self._stream)
+        model = (asked or status.model).partition("?")[0]
+
+        def tell(start: Start) -> None:
+            self._lock.check()
+            with suppress(DiskFull):
+                change_status(self._stream.data, status, "starting", str(start), self._lock.last_epoch(), start)
+            self._reporter.shown = status
+
+        if hasattr(self, "_work"):  # it recovers anew, and all is compiled
+            return
+        with telling(tell, "compiling", warm.shares(model)), models.waiting_said(model):
+            warm.warm_up()
+            models.warm_up(model)
 
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         applied = self._ledger.take_up(newest)
@@ -435,6 +465,6 @@ class Learner:
             self._lock.check()
         except Overtaken:
             owned = owned[1:]  # what it published does not count any more
-        for resource in (*owned, self._lock):
+        for resource in (*owned, self._own_lock):
             if resource is not None:
                 resource.close()

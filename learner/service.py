@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Final
 
@@ -23,7 +23,8 @@ from driftline.learner.health import Health
 from driftline.learner.lock import Lock
 from driftline.learner.loop import Learner
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
-from driftline.learner.status import State, Status, blank_status, change_status, read_status
+from driftline.learner.starting import Start, telling
+from driftline.learner.status import State, Status, change_status, last_status, read_status
 from driftline.stream import threads
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.flags import build_settings
@@ -68,11 +69,12 @@ def learn(
         threads.saying(partial(_say_last, stream)),
         ExitStack() as opened,
     ):
+        lock = None if settings.take_over else opened.enter_context(closing(Lock(stream.data)))
         try:
             with signals.ending_at_once():
-                log, learner = _start(stream, settings, signals, on_replay, opened)
+                log, learner = _start(stream, settings, signals, on_replay, opened, lock)
         except _StoppedAtOnceError:
-            return _say(stream, settings, "stopped", "before it had started")
+            return _say(stream, settings, "stopped", "before it had started", lock)
         try:
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
@@ -116,11 +118,15 @@ def _start(
     signals: "_Signals",
     on_replay: Callable[[int, int], None] | None,
     opened: ExitStack,
+    lock: Lock | None,
 ) -> tuple[Log, Learner]:
     """Return a log and a learner that has started, closed with `opened`. A Kafka that is away is waited for.
 
-    Until it has started, a signal ends it at once: nothing that is done by then could be lost. The learner comes last:
-    with it a directory may be taken over, and what could fail before has to have failed by then.
+    With the lock it says from the first moment on that it starts. Without it, which is to be taken from another
+    learner, that one speaks until the learner here has it. The learner comes last: with it a directory may be taken
+    over, and what could fail before has to have failed by then.
+
+    Until it has started, a signal ends it at once: nothing that is done by then could be lost.
     """
     while True:
         with ExitStack() as trying:
@@ -130,10 +136,11 @@ def _start(
                 return learner.shown if learner is not None else None  # noqa: B023  (it is the one of this round)
 
             try:
-                log = trying.enter_context(closing(open_log(stream)))
+                with _opening_said(stream, settings, lock):
+                    log = trying.enter_context(closing(open_log(stream)))
                 if settings.health_port is not None:
                     trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
-                learner = trying.enter_context(closing(Learner(stream, settings, log, signals.stopped)))
+                learner = trying.enter_context(closing(Learner(stream, settings, log, signals.stopped, lock)))
                 learner.start(on_replay)
                 opened.push(trying.pop_all())
                 return log, learner
@@ -148,18 +155,34 @@ def _start(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        _say(stream, settings, "waiting", why)
+        _say(stream, settings, "waiting", why, lock)
         time.sleep(RETRY_S)
 
 
-def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str) -> Status:
+def _opening_said(stream: StreamSettings, settings: LearnerSettings, lock: Lock | None) -> AbstractContextManager[None]:
+    """Say that the log is being opened, where this is the only learner. Raises StateError where it is not."""
+    if lock is None:
+        return nullcontext()
+    status = last_status(stream.data, settings.model or DEFAULT_MODEL)
+    if status.state == "waiting" and status.pid == os.getpid():
+        return nullcontext()  # it is tried again, and why is said
+
+    def tell(start: Start) -> None:
+        with suppress(DiskFull):
+            change_status(stream.data, status, "starting", str(start), lock.last_epoch(), start)
+
+    return telling(tell, "opening the log", lambda: None)
+
+
+def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str, held: Lock | None) -> Status:
     """Write and return the status of a learner that has not started: all else is what the last one said.
 
     Where another one has the directory, it is the one that speaks: nothing is written, nothing taken over for this.
     """
-    status = read_status(stream.data) or blank_status(settings.model or DEFAULT_MODEL)
+    status = last_status(stream.data, settings.model or DEFAULT_MODEL)
     try:
-        with closing(Lock(stream.data)) as lock, suppress(DiskFull):
+        with ExitStack() as stack, suppress(DiskFull):
+            lock = held or stack.enter_context(closing(Lock(stream.data)))
             change_status(stream.data, status, state, detail, lock.last_epoch())
     except StateError:
         if not settings.take_over:

@@ -36,6 +36,7 @@ from driftline.stream.clock import Clock
 from driftline.stream.errors import DriftlineError, LogUnavailable, OffsetsLost, StateError
 from driftline.stream.log import Log, TopicPartition
 from driftline.stream.merge import Merger, Span
+from driftline.stream.words import counted
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
 REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
@@ -88,7 +89,9 @@ def pairs(root: Path, first: int | None = None, last: int | None = None) -> list
         pair for pair in pairwise(kept) if (first is None or pair[0] >= first) and (last is None or pair[1] == last)
     ]
     if not found:
-        raise StateError(f"{root} has {len(kept)} checkpoints, and none to compare with one before; two are needed")
+        raise StateError(
+            f"{root} has {counted(len(kept), 'checkpoint')}, and none to compare with one before; two are needed"
+        )
     return found
 
 
@@ -190,7 +193,7 @@ def _check_log(log: Log, todo: Sequence[Applied], last: Checkpoint) -> None:
             gone[span.partition] = min(gone.get(span.partition, span[1:3])[0], span.start), min(span.end, mark.low)
     if gone:
         which = "; ".join(
-            f"{p}: {end - start:,} records, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
+            f"{p}: {counted(end - start, 'record')}, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
         )
         raise Unverifiable(f"the log dropped records that the replay needs: {which}")
 

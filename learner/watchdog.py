@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 from driftline.stream import threads
 
 TURN_S: Final = 1.0
-EXPLAINED: Final = frozenset({"recovering", "waiting", "paused", "stopped", "failed"})
-SILENT: Final = frozenset({"recovering", "stopped", "failed"})  # in which the loop may take its time
+EXPLAINED: Final = frozenset({"starting", "recovering", "waiting", "paused", "stopped", "failed"})
+SILENT: Final = frozenset({"starting", "recovering", "stopped", "failed"})  # in which the loop may take its time
 REPLAYING: Final = "replaying"  # the part of recovering in which it has to get on
 _LOG: Final = logging.getLogger(__name__)
 

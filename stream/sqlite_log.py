@@ -33,6 +33,7 @@ from driftline.stream.records import Headers
 from driftline.stream.settings import StreamSettings
 from driftline.stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
 from driftline.stream.wake import Wake
+from driftline.stream.words import counted
 
 QUEUE_RECORDS: Final = 100_000
 QUEUE_BYTES: Final = 64 << 20
@@ -134,7 +135,7 @@ class SqliteLog(Log):
             ids = self._tables(partition.topic)
             if not 0 <= partition.partition < len(ids):
                 raise TopicMismatch(
-                    f"log {self._path}: {partition} does not exist, the topic has {len(ids)} partitions"
+                    f"log {self._path}: {partition} does not exist, the topic has {counted(len(ids), 'partition')}"
                 )
             tables[partition] = ids[partition.partition]
         return SqliteReader(self._path, positions, tables, self._settings.max_record_bytes)
