@@ -16,7 +16,7 @@ from driftline.cli.learn import run_process
 from driftline.cli.serve import print_banner
 from driftline.cli.terminal import print_error, terminal
 from driftline.learner.settings import LearnerSettings
-from driftline.stream import lines
+from driftline.stream import lines, threads
 from driftline.stream.errors import DriftlineError, StateError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -59,7 +59,8 @@ def up(
         check_free(stream.data)
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_process, args=(stream, learner), name="driftline-learner")
-    process.start()
+    if not learner.take_over:
+        process.start()
 
     def stop_with_learner(api: Started) -> None:
         multiprocessing.connection.wait([process.sentinel])
@@ -77,11 +78,14 @@ def up(
                 sender.start()
 
     def ready(api: Started) -> None:
-        for target in (say_up, stop_with_learner):
-            threading.Thread(target=target, args=(api,), daemon=True).start()
+        if learner.take_over:  # nothing of this process can fail any more: now the other one may be ended
+            process.start()
+        threads.start("say-up", lambda: say_up(api))
+        threads.start("stop-with-learner", lambda: stop_with_learner(api))
 
     try:
-        _first_word(stream.data, process, lambda _: True)  # so that nothing here says that no learner runs
+        if not learner.take_over:  # so that nothing here says that no learner runs
+            _first_word(stream.data, process, lambda _: True)
         serve_api(stream, api, on_ready=ready)
     finally:
         stopping.set()
@@ -90,6 +94,11 @@ def up(
         while process.is_alive():  # again: it hears signals only once it has begun, and until it has ended
             process.terminate()
             process.join(1.0)
+    _say_end(process, stream)
+
+
+def _say_end(process: "BaseProcess", stream: StreamSettings) -> None:
+    """Say that all has ended. Raises DriftlineError where the learner did by itself."""
     if process.exitcode:
         how = (
             f"was killed by {signal.Signals(-process.exitcode).name}"
@@ -153,5 +162,5 @@ def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
                 break  # nothing is sent before the learner is there, so that what is shown begins without a heap
         with closing(open_log(stream)) as log:
             send_demo(log, stream.topics, stopping.wait, seed=time.time_ns())
-    except DriftlineError as error:
-        print_error(f"the demo's stream has ended: {error}")
+    except Exception as error:  # all else goes on without it
+        print_error(f"the demo's stream has ended: {error if isinstance(error, DriftlineError) else repr(error)}")

@@ -7,7 +7,6 @@ a new start would wait for the same.
 """
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
@@ -19,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from driftline.learner.metrics import of_learner
 from driftline.learner.status import Status
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError
 
 CLIENT_S: Final = 2.0  # a client that sends nothing holds up the next one for so long
@@ -72,7 +72,7 @@ class Health:
         except OSError as error:
             raise ConfigError(f"health_port: {host}:{port} cannot be listened on: {error.strerror}") from None
         self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        threads.start("health", self._server.serve_forever)
 
     def close(self) -> None:
         """Answer no more."""

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from driftline.learner import models, recovery, reporter, warm
@@ -97,7 +98,8 @@ class Learner:
         lock: Lock | None = None,
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
-        self._lock = lock or Lock(stream.data, take_over=settings.take_over)
+        rehearse = partial(recovery.rehearse, log, stream, settings)
+        self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
         self._own_lock = None if lock else self._lock
         check = self._lock.check
         self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), check)
@@ -123,10 +125,10 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         stream, settings = self._stream, self._settings
-        self._reporter.beat(self._ledger.batch, "recovering")
+        self._reporter.begin(self._ledger.batch)
         self._warm_up()
         self._lock.check()
-        self._ledger.settle()
+        self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         newest = self._ledger.newest()  # a
         recovery.check_model(newest, stream, settings)
@@ -175,18 +177,27 @@ class Learner:
         work, stock, todo = recovered
         self._work, first = work, work.batch
 
+        def tell() -> None:
+            """Say how far it is, or what it waits for; the watchdog sees whether it gets on."""
+            problem, detail = self._watch.problem, f"batch {work.batch} of {todo[-1].batch}"
+            self._reporter.report(work.batch, "waiting" if problem else "recovering", problem or detail, replays=True)
+
         def on_batch() -> None:
+            self._reporter.beat(work.batch, replays=True)
             if on_replay is not None:
                 on_replay(work.batch - first, len(todo))
             if self._reporter.is_due(time.monotonic()):
-                self._report("recovering", f"batch {work.batch} of {todo[-1].batch}")
+                tell()
 
-        recovery.replay(  # b, c
-            recovered,
-            accept_loss=self._settings.accept_loss,
-            on_batch=on_batch,
-            on_wait=lambda: self._report_wait("recovering"),
-        )
+        def on_wait() -> None:
+            self._reporter.beat(work.batch, replays=True)
+            self._watch.turn(work.standing)  # for what the log says of itself; check_unchanged has the last word
+            if self._reporter.is_due(time.monotonic()):
+                tell()
+
+        if todo:
+            tell()
+        recovery.replay(recovered, accept_loss=self._settings.accept_loss, on_batch=on_batch, on_wait=on_wait)  # b, c
         recovery.check_unchanged(self._log, work.known)
         work.obey(self._rules())
         if stock.losses or stock.added:
@@ -318,7 +329,15 @@ class Learner:
         return not self._halted and self._ledger.save(self._work, lambda: self._report_wait("running"))
 
     def _checkpoint_now(self) -> None:
-        self._ledger.save_now(self._work, lambda: self._report_wait("recovering"))
+        def tell() -> None:
+            self._watch.turn(self._work.standing)
+            if self._reporter.is_due(time.monotonic()):
+                sent = self._work.outbox.delivered >= self._work.batch
+                detail = "writing a checkpoint" if sent else "waiting until what was sent is in the log"
+                problem = self._watch.problem
+                self._report("waiting" if problem else "recovering", problem or detail)
+
+        self._ledger.save_now(self._work, tell)
 
     # What comes between.
 
@@ -381,6 +400,7 @@ class Learner:
         work = self._work
         self._ledger.forget_model()
         work.machine = builder.machine
+        work.merger.set(builder.clocks, builder.clock)  # what it was built from may have begun later than the log did
         work.obey(self._rules())
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from pydantic import Field, field_validator
 
+from driftline.stream.clock import ClockRule
 from driftline.stream.limits import MOST, Limits
 from driftline.stream.quota import PATTERN, Quota
 from driftline.stream.records import Topics
@@ -28,6 +29,12 @@ class Rules(msgspec.Struct, frozen=True):
     max_clock_jump_ms: int | None = None
     source_quota: Quota | None = None
     publish_margin: float | None = None
+    only_votes: bool = True  # the log's clock, as versions before went by it (ClockRule)
+
+    @property
+    def clock(self) -> ClockRule:
+        """How far a record may move the log's clock."""
+        return ClockRule(self.max_clock_jump_ms, self.only_votes)
 
 
 class LearnerSettings(Settings):
@@ -69,7 +76,8 @@ class LearnerSettings(Settings):
         24.0,
         gt=0,
         description="A record's timestamp further than this from the log's clock, ahead or behind, does not "
-        "count, unless a hundred records more than others are as far ahead. inf: all count.",
+        "count, unless the stream is slow enough for it, the log noted that time itself, or so many records more than "
+        "others are as far ahead that it must have slept. inf: all count.",
     )
     source_quota: str | None = Field(
         None,
@@ -136,6 +144,7 @@ class LearnerSettings(Settings):
             max_clock_jump_ms=None if jump_ms == MOST else jump_ms,
             source_quota=Quota.parse(self.source_quota) if self.source_quota else None,
             publish_margin=None if self.publish_margin == math.inf else self.publish_margin,
+            only_votes=False,
         )
 
 

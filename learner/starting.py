@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from driftline.stream import threads
 from driftline.stream.errors import DriftlineError
 
 TURN_S: Final = 0.5
@@ -57,8 +58,7 @@ def telling(tell: Callable[[Start], None], doing: Doing, share: Callable[[], flo
                 say()
 
     say()
-    thread = threading.Thread(target=go_on, name="starting", daemon=True)
-    thread.start()
+    thread = threads.start("starting", go_on)
     try:
         yield
     finally:
