@@ -29,9 +29,16 @@ def shares(model: str) -> Callable[[], float]:
     others = [name for name in models.REGISTRY if name != model]
     own = {id(each) for each in kernels.called_by(_of_model(model))}
     foreign = {id(each) for name in others for each in kernels.called_by(_of_model(name))} - own
-    sizes = [(each, len(each.py_func.__code__.co_code)) for each in kernels.KERNELS if id(each) not in foreign]
-    total = sum(size for _, size in sizes)
-    return lambda: sum(size for each, size in sizes if each.signatures) / total
+    sizes = {id(each): len(each.py_func.__code__.co_code) for each in kernels.KERNELS if id(each) not in foreign}
+    total = sum(sizes.values())
+
+    def share() -> float:
+        compiled = kernels.called_by(
+            each for each in kernels.KERNELS if each.signatures
+        )  # what one calls is part of it
+        return sum(sizes.get(id(each), 0) for each in compiled) / total
+
+    return share
 
 
 def _of_model(name: str) -> list[Any]:
