@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.fields import whole_characters
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 FIRST_WAIT_S: Final = 0.1
@@ -281,9 +282,17 @@ class AsyncClient:
 def _encoded(body: Any) -> bytes:
     try:
         return msgspec.json.encode(body)
-    except UnicodeEncodeError as error:
-        message = f"a text has half of a character at {error.start}, which no UTF-8 can have"
-        raise Refused(422, "bad-text", message, "Nothing was sent. Replace it, e.g. by U+FFFD.") from None
+    except UnicodeEncodeError:  # half of a character, which no UTF-8 can have
+        return msgspec.json.encode(_whole(msgspec.to_builtins(body)))
+
+
+def _whole(body: Any) -> Any:
+    """Return a body whose texts have only whole characters: U+FFFD stands for half of one, as the API takes it."""
+    if isinstance(body, str):
+        return whole_characters(body)
+    if isinstance(body, dict):
+        return {_whole(name): _whole(value) for name, value in body.items()}
+    return [_whole(each) for each in body] if isinstance(body, list) else body
 
 
 def _predict(texts: Sequence[str], after: After) -> _Call[list[Prediction]]:

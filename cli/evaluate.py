@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import MOST_ROWS, File, LabelColumn, TextColumn, reading
+from driftline.cli.reading import MOST_ROWS, Delimiter, Encoding, File, Header, LabelColumn, TextColumn, reading
 from driftline.cli.terminal import print_json, terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
-from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.evaluate import Result
@@ -40,17 +39,22 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the learning curves into this file, .png or .svg.", show_default="none")
     ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    header: Header = None,
 ) -> None:
     """Measure classifiers on a file: each text is scored before its label is learned (progressive validation)."""
     from driftline.learner.evaluate import BATCH_ROWS, Evaluation, warm_up
     from driftline.learner.models import make_classifier
+    from driftline.stream.files import Format
 
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     if plot is not None:
         from driftline.learner.plots import check_suffix, plot_curves
 
         check_suffix(plot)
-    with reading(file, "evaluating", text_column, label_column) as read:
+    form = Format(text_column, label_column, "", delimiter, encoding, header)
+    with reading(file, "evaluating", form) as read:
         for spec in models:
             warm_up(make_classifier(spec, allow_pickle=True))  # no state is read: there is no pickle to be opened
         evaluations = [Evaluation(make_classifier(spec, allow_pickle=True), delay, spec) for spec in models]
@@ -72,7 +76,7 @@ def evaluate(
     else:
         _print_table(results)
     if read.skipped:
-        terminal(stderr=True).print(f"{counted(read.skipped, 'row')} skipped", style="yellow")
+        terminal(stderr=True).print(read.summary, style="yellow", markup=False)
     if plot is not None:
         plot_curves(results, plot, "standard input" if file == "-" else Path(file).name)
 

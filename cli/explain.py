@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.predict import newest_snapshot
+from driftline.cli.reading import texts_of_input
 from driftline.cli.terminal import is_utf8, print_json, terminal
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @with_settings
 def explain(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain; - is standard input.")],
     stream: StreamSettings,
     label: Annotated[
         list[str] | None,
@@ -33,6 +34,8 @@ def explain(
     A number says by how much: e to the power of the difference of two labels' numbers is what it does to their odds.
     """
     model = newest_snapshot(stream, "teach it with `driftline up`").model
+    if text == "-":
+        text = "\n".join(line for lines in texts_of_input() for line in lines)
     _, explanation = model.explain_one(text, label or None, features)
     if as_json:
         print_json(explanation)

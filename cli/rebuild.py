@@ -105,13 +105,14 @@ def rebuild(
 
 def _left_out(until: str | None, exclude: list[str]) -> "LeftOut":
     from driftline.learner.rebuilt import LeftOut
+    from driftline.stream.names import same_name
 
     names: dict[str, list[str]] = {"source": [], "id": [], "label": []}
     for each in exclude:
         kind, equals, name = each.partition("=")
         if not equals or kind not in names or not name:
             raise ConfigError(f"--exclude {each}: write source=NAME, id=NAME or label=NAME")
-        names[kind].append(name)
+        names[kind].append(name if kind == "id" else same_name(name))
     until_ms = None
     if until is not None:
         try:

@@ -36,7 +36,7 @@ def print_json(value: object) -> None:
     text = msgspec.json.encode(value).decode()
     if not is_utf8(sys.stdout):
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
-    print(text)
+    print(text, flush=True)
 
 
 def is_utf8(file: TextIO) -> bool:

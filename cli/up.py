@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -80,12 +81,12 @@ def up(
     def ready(api: Started) -> None:
         if learner.take_over:  # nothing of this process can fail any more: now the other one may be ended
             process.start()
-        threads.start("say-up", lambda: say_up(api))
-        threads.start("stop-with-learner", lambda: stop_with_learner(api))
+        threads.start("say-up", partial(say_up, api))
+        threads.start("stop-with-learner", partial(stop_with_learner, api))
 
     try:
-        if not learner.take_over:  # so that nothing here says that no learner runs
-            _first_word(stream.data, process, lambda _: True)
+        if not learner.take_over:
+            _first_word(stream.data, process, lambda _: True)  # so that nothing here says that no learner runs
         serve_api(stream, api, on_ready=ready)
     finally:
         stopping.set()
@@ -94,16 +95,16 @@ def up(
         while process.is_alive():  # again: it hears signals only once it has begun, and until it has ended
             process.terminate()
             process.join(1.0)
-    _say_end(process, stream)
+    _say_how_it_ended(process.exitcode, stream)
 
 
-def _say_end(process: "BaseProcess", stream: StreamSettings) -> None:
-    """Say that all has ended. Raises DriftlineError where the learner did by itself."""
-    if process.exitcode:
+def _say_how_it_ended(exit_code: int | None, stream: StreamSettings) -> None:
+    """Say what became of it all. Raises DriftlineError where the learner did not end as it should."""
+    if exit_code:
         how = (
-            f"was killed by {signal.Signals(-process.exitcode).name}"
-            if process.exitcode < 0
-            else f"ended with exit code {process.exitcode}; the lines above say why"
+            f"was killed by {signal.Signals(-exit_code).name}"
+            if exit_code < 0
+            else f"ended with exit code {exit_code}; the lines above say why"
         )
         raise DriftlineError(f"the learner {how}")
     stopped = f"Stopped. Everything is in {stream.data}; `driftline up` goes on from there."

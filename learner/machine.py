@@ -154,7 +154,13 @@ class Machine:
         return plan
 
     def _decode(self, batch: Batch) -> Decoded:
-        return decode_batch(batch, self._has_messages, self.rules.max_record_bytes, LAST_TIMESTAMP_MS)
+        return decode_batch(
+            batch,
+            self._has_messages,
+            self.rules.max_record_bytes,
+            LAST_TIMESTAMP_MS,
+            as_written=not self.rules.one_form,
+        )
 
     def _refuse_floods(self, quota: Quota, records: Decoded, claims_ms: NDArray[np.int64] | None) -> None:
         """Put a reason in the place of each label beyond its source's quota."""

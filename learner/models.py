@@ -2,8 +2,9 @@
 
 A classifier is named by a specification, `linear?bits=20&chars=0`: its name, then settings that differ from the
 defaults. `build_saved` takes what `Classifier.config` gave, so that a checkpoint can be read without knowing who wrote
-it. A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so
-does such a model's state: without `allow_pickle` it is refused before anything of it is looked at.
+it. A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library, or a file that builds a
+model. Such a name runs code, and so does such a model's state: without `allow_pickle` it is refused before anything of
+it is looked at.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from typing import Any, Final
 from driftline.learner.bayes import Bayes, BayesSettings
 from driftline.learner.blend import Blend, BlendSettings
 from driftline.learner.classifier import Classifier
-from driftline.learner.foreign import LIBRARIES, check_allowed, is_foreign
+from driftline.learner.foreign import FILE, GONE, LIBRARIES, check_allowed, is_foreign
 from driftline.learner.linear import Linear, LinearSettings
 from driftline.learner.tree import Tree, TreeSettings
 from driftline.stream.errors import ConfigError
@@ -39,7 +40,8 @@ REGISTRY: Final[dict[str, Entry]] = {
     "blend": Entry(BlendSettings, Blend),
 }
 
-EARLIER: Final = {"tail_chars": 0}  # what was before there was the setting
+EARLIER: Final = {"tail_chars": 0, "hashing": 1}  # what was before there was the setting
+EARLIER_FOREIGN: Final = {"text.hashing": 1}
 
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -75,8 +77,11 @@ def build_saved(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Cla
 
 
 def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration with every setting of ours: what came later is as it was before."""
-    return {**({} if is_foreign(config["classifier"]) else EARLIER), **config}
+    """Return a saved configuration with every setting of ours: what came later is as it was before.
+
+    So a model that learned texts as they are written (`hashing` 1) goes on with that.
+    """
+    return {**(EARLIER_FOREIGN if is_foreign(config["classifier"]) else EARLIER), **config}
 
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
@@ -85,7 +90,10 @@ def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False)
         return _build_foreign(name, settings, allow_pickle)
     entry = REGISTRY.get(name)
     if entry is None:
-        foreign = ", ".join(f"{prefix}:module.Class" for prefix in LIBRARIES)
+        foreign = ", ".join(f"{prefix}:module.Class" for prefix in LIBRARIES) + f", {FILE}:model.py:build"
+        gone = GONE.get(name.partition(":")[0])
+        if gone:
+            raise ConfigError(f"there is no classifier {name!r} any more: {gone}")
         raise ConfigError(f"there is no classifier {name!r}; there are {', '.join(sorted(REGISTRY))}, {foreign}")
     fields = {field.name: field for field in dataclasses.fields(entry.settings)}
     values = {}
@@ -158,4 +166,5 @@ def warm_up(name: str) -> None:
     with waiting_said(name):
         classifier = entry.make(entry.settings(max_labels=2, bits=8))
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
+        classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")

@@ -18,6 +18,7 @@ from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition
 from driftline.learner.journal import Applied
 from driftline.learner.machine import Machine
+from driftline.learner.model_file import DIGEST
 from driftline.learner.models import as_of_today, make_classifier, warm_up
 from driftline.learner.outbox import Outbox
 from driftline.learner.positions import Shortfall, Standing, Stock, compare, reached
@@ -49,19 +50,24 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
     asked = settings.model
     if newest is None or not asked:
         return
-    if make_classifier(asked, allow_pickle=stream.allow_pickle).config() != as_of_today(newest.manifest.config):
+    wanted, held = (
+        make_classifier(asked, allow_pickle=stream.allow_pickle).config(),
+        as_of_today(newest.manifest.config),
+    )
+    if "hashing=" not in asked:  # the newest rules are for new models
+        wanted |= {setting: held[setting] for setting in ("hashing", "text.hashing") if setting in held}
+    if wanted != held:
+        if DIGEST in wanted and wanted["classifier"] == held["classifier"] and wanted[DIGEST] != held[DIGEST]:
+            raise ConfigError(
+                f"model: the file of {asked!r} has changed: {stream.data} holds a model by SHA-256 "
+                f"{held[DIGEST][:16]}, the file is now {wanted[DIGEST][:16]}. Leave --model out to go on with the "
+                "model as it was (it has its own copy of the file), build it anew by the new file with "
+                "`driftline rebuild --model`, or give the new one a --data directory of its own"
+            )
         raise ConfigError(
             f"model: {stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
             "leave --model out to go on with it, or give the new one a --data directory of its own"
         )
-
-
-def check_spec(asked: str, stream: StreamSettings) -> None:
-    """Refuse a model that nobody has. Raises ConfigError."""
-    try:
-        make_classifier(asked, allow_pickle=stream.allow_pickle)
-    except ConfigError as error:
-        raise ConfigError(f"model: {error}") from None
 
 
 def rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:
@@ -92,6 +98,14 @@ def _rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> No
     check_topics(newest, stream)
     applied = journals.read_since(stream.data / "journal", newest.manifest.batch)
     restored(newest, applied, log, stream, settings).work.close()
+
+
+def check_spec(asked: str, stream: StreamSettings) -> None:
+    """Refuse a model that nobody has. Raises ConfigError."""
+    try:
+        make_classifier(asked, allow_pickle=stream.allow_pickle)
+    except ConfigError as error:
+        raise ConfigError(f"model: {error}") from None
 
 
 def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:

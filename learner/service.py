@@ -123,10 +123,10 @@ def _start(
     """Return a log and a learner that has started, closed with `opened`. A Kafka that is away is waited for.
 
     With the lock it says from the first moment on that it starts. Without it, which is to be taken from another
-    learner, that one speaks until the learner here has it.
+    learner, that one speaks until the learner here has it. The learner comes last: with it a directory may be taken
+    over, and what could fail before has to have failed by then.
 
-    Until it has started, a signal ends it at once: nothing that is done by then could be lost. The learner comes last:
-    with it a directory may be taken over, and what could fail before has to have failed by then.
+    Until it has started, a signal ends it at once: nothing that is done by then could be lost.
     """
     while True:
         with ExitStack() as trying:
@@ -181,10 +181,9 @@ def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail
     """
     status = last_status(stream.data, settings.model or DEFAULT_MODEL)
     try:
-        with ExitStack() as stack:
+        with ExitStack() as stack, suppress(DiskFull):
             lock = held or stack.enter_context(closing(Lock(stream.data)))
-            with suppress(DiskFull):
-                change_status(stream.data, status, state, detail, lock.last_epoch())
+            change_status(stream.data, status, state, detail, lock.last_epoch())
     except StateError:
         if not settings.take_over:
             raise

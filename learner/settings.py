@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from driftline.stream.clock import ClockRule
 from driftline.stream.limits import MOST, Limits
+from driftline.stream.names import same_name
 from driftline.stream.quota import PATTERN, Quota
 from driftline.stream.records import Topics
 from driftline.stream.settings import MOST_BYTES, MOST_SECONDS, Settings, StreamSettings, hours_or_no_end
@@ -29,6 +30,7 @@ class Rules(msgspec.Struct, frozen=True):
     max_clock_jump_ms: int | None = None
     source_quota: Quota | None = None
     publish_margin: float | None = None
+    one_form: bool = False  # whether labels that look the same are one (names.py)
     only_votes: bool = True  # the log's clock, as versions before went by it (ClockRule)
 
     @property
@@ -43,7 +45,8 @@ class LearnerSettings(Settings):
     model: str | None = Field(
         None,
         description="The classifier, with its own options: blend, linear, bayes, tree, linear?bits=22&chars=0, "
-        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5 (see --allow-pickle). "
+        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5, or file:model.py:build (see "
+        "--allow-pickle). "
         f"Default: the one in the data directory, else {DEFAULT_MODEL}.",
     )
     window_messages: int = Field(200_000, ge=1, le=1 << 30, description="Messages that can still be labelled, at most.")
@@ -138,7 +141,8 @@ class LearnerSettings(Settings):
             partitions=partitions,
             limits=Limits(self.window_messages, self.window_bytes, _milliseconds(self.window_hours)),
             max_record_bytes=stream.max_record_bytes,
-            expire_as=self.expire_as,
+            expire_as=self.expire_as and (same_name(self.expire_as) or None),
+            one_form=True,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
             max_clock_jump_ms=None if jump_ms == MOST else jump_ms,

@@ -123,7 +123,7 @@ class StreamSettings(Settings):
     )
     allow_pickle: bool = Field(
         False,
-        description="Take models of other libraries (river:, sklearn:, multiflow:, class:), whose state is a Python "
+        description="Take models of other libraries (river:, sklearn:, class:, file:), whose state is a Python "
         "pickle. Opening a pickle runs whatever code is in it: only where nobody else can write to the data directory.",
     )
 
