@@ -177,6 +177,8 @@ class _LearnerCollector(Collector):
         status = self._watcher.status
         if status is not None:
             yield from of_learner(status)
+        elif self._watcher.status_problem is None:  # else that is what is not known
+            yield gauge("learner_alive", "Whether a learner is at work.", False)
         served = self._watcher.served
         if served is not None:
             now = time.time()

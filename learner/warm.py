@@ -12,8 +12,7 @@ import numpy as np
 
 from driftline.learner import drift, gate, models, pair, progress
 from driftline.learner.tree_part import look_up
-from driftline.stream import join
-from driftline.stream.kernels import KERNELS, called_by
+from driftline.stream import join, kernels
 
 
 def warm_up() -> None:
@@ -28,11 +27,18 @@ def shares(model: str) -> Callable[[], float]:
     By the lengths of the kernels' code, those of other models left out: about so much of the time.
     """
     others = [name for name in models.REGISTRY if name != model]
-    own = {id(each) for each in called_by(_of_model(model))}
-    foreign = {id(each) for name in others for each in called_by(_of_model(name))} - own
-    sizes = [(each, len(each.py_func.__code__.co_code)) for each in KERNELS if id(each) not in foreign]
-    total = sum(size for _, size in sizes)
-    return lambda: sum(size for each, size in sizes if each.signatures) / total
+    own = {id(each) for each in kernels.called_by(_of_model(model))}
+    foreign = {id(each) for name in others for each in kernels.called_by(_of_model(name))} - own
+    sizes = {id(each): len(each.py_func.__code__.co_code) for each in kernels.KERNELS if id(each) not in foreign}
+    total = sum(sizes.values())
+
+    def share() -> float:
+        compiled = kernels.called_by(
+            each for each in kernels.KERNELS if each.signatures
+        )  # what one calls is part of it
+        return sum(sizes.get(id(each), 0) for each in compiled) / total
+
+    return share
 
 
 def _of_model(name: str) -> list[Any]:
@@ -40,7 +46,7 @@ def _of_model(name: str) -> list[Any]:
     entry = models.REGISTRY.get(name)
     if entry is None:  # of another library
         return []
-    known = {id(each) for each in KERNELS}
+    known = {id(each) for each in kernels.KERNELS}
     return [each for each in vars(sys.modules[entry.settings.__module__]).values() if id(each) in known]
 
 

@@ -332,7 +332,7 @@ def test_who_waits_while_the_api_is_stopped_is_told_to_come_again(
             await asyncio.sleep(600)
 
         monkeypatch.setattr("driftline.api.predict.Predictor.predict", never)
-        answers = asked_while_it_stops(place, monkeypatch, "predict.Predictor.answer", {"texts": ["a"] * 900})
+        answers = asked_while_it_stops(place, monkeypatch, "predict.Predictor.answer", {"texts": ["a" * 100] * 900})
     else:
         body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 1000}}
         answers = asked_while_it_stops(place, monkeypatch, "freshness.Freshness.wait", body)
