@@ -133,6 +133,8 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
         "Texts a second are of the system's own processor time, reading files excluded (but for "
         "Vowpal Wabbit's driver, which reads its own).",
     ]
+    if any(isinstance(run, Run) and run.was_kept for run in runs):
+        lines.append("Answers of peers, and their times, are those of earlier runs where they were kept (`--answers`).")
     if missing:
         lines.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in sorted(missing.items())) + ".")
     return "\n\n".join(lines)

@@ -39,6 +39,7 @@ REGISTRY: Final[dict[str, Entry]] = {
 }
 
 EARLIER: Final = {"tail_chars": 0}  # what was before there was the setting
+EARLIER_FOREIGN: Final = {"text.raw": False}
 
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -75,7 +76,7 @@ def build_saved(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Cla
 
 def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a saved configuration with every setting of ours: what came later is as it was before."""
-    return {**({} if is_foreign(config["classifier"]) else EARLIER), **config}
+    return {**(EARLIER_FOREIGN if is_foreign(config["classifier"]) else EARLIER), **config}
 
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
