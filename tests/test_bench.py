@@ -209,6 +209,7 @@ def test_a_report_shows_losses_and_what_was_left_out(tmp_path: Path) -> None:
     absent = Run("vw-pairs", False, 10, why_not="No module named 'vowpalwabbit'")
     write_report(tmp_path / "R.md", "python -m bench", [[Quality(TEN, 0, [ours, peer, absent])]], [], None)
     report = (tmp_path / "R.md").read_text()
+    assert "| linear | 4.000 | 4.000 |" in report
     assert "| linear | ten | 0.4444 | river-nb | 4.000 | 2.3026 | river-nb | 21.854 |" in report
     assert "| river-nb | 10 | **1.0000** | **1.0000** | **0.1054** | **0.1054** | **0.1000** | 10 |" in report
     assert "Not measured: vw-pairs (No module named 'vowpalwabbit')" in report
