@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -80,6 +80,7 @@ class Run:
     times: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     versions: dict[str, str] = field(default_factory=dict)
     why_not: str = ""
+    was_kept: bool = False  # of an earlier run, its time too
 
     @property
     def done(self) -> int:
@@ -153,7 +154,7 @@ class Launcher:
             write_rows(str(rows), stream.rows)
             kept = None if is_ours or self.kept is None else self.kept / self._key(system, rows, delay)
             if kept is not None and kept.exists():
-                return _read(empty, json.loads(kept.read_text()))
+                return replace(_read(empty, json.loads(kept.read_text())), was_kept=True)
             arguments = [system, str(rows), str(answers), str(self.seconds), str(delay), str(self.patience)]
             why_not = self._start([python, "-m", "bench.peers", *arguments])
             if why_not or not answers.exists():

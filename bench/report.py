@@ -32,7 +32,8 @@ def write_report(
 ) -> None:
     """Write the report; a round is all streams, labels equally late. Pictures are linked where they lie under it."""
     qualities = [quality for streams in rounds for quality in streams]
-    parts = [_head(command, qualities, speeds), *(_summary(streams) for streams in rounds if streams)]
+    parts = [_head(command, qualities, speeds)]
+    parts += [part for streams in rounds if streams for part in (_ratios(streams), _summary(streams))]
     parts += [_stream(quality, _link(path, pictures, f"{quality.name}.png")) for quality in qualities]
     if tried and tried.errors:
         parts.append(_tried(tried))
@@ -133,6 +134,8 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
         "Texts a second are of the system's own processor time, reading files excluded (but for "
         "Vowpal Wabbit's driver, which reads its own).",
     ]
+    if any(isinstance(run, Run) and run.was_kept for run in runs):
+        lines.append("Answers of peers, and their times, are those of earlier runs where they were kept (`--answers`).")
     if missing:
         lines.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in sorted(missing.items())) + ".")
     return "\n\n".join(lines)
@@ -145,6 +148,24 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _ratios(qualities: Sequence[Quality]) -> str:
+    """Our error over that of the best peer, and then our log loss, a column a stream."""
+    tables = []
+    for what, value in (("Error", _error), ("Log loss", _loss)):
+        rows = []
+        for name in _our_names(qualities):
+            found = [
+                (next((run for run in quality.ours if run.system == name), None), quality) for quality in qualities
+            ]
+            beside = [quality.best_peer(ours, value) if ours else None for ours, quality in found]
+            ratios = [best[1] for best in beside if best]
+            mean = _ratio(_geometric_mean(ratios)) if len(ratios) == len(qualities) else ""
+            rows.append([name, *(_ratio(best[1]) if best else "" for best in beside), mean])
+        head = [f"{what}, ours / best peer's", *(quality.name for quality in qualities), "geometric mean"]
+        tables.append(_table(head, rows))
+    return "\n\n".join(tables)
 
 
 def _summary(qualities: Sequence[Quality]) -> str:

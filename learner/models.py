@@ -41,7 +41,7 @@ REGISTRY: Final[dict[str, Entry]] = {
 }
 
 EARLIER: Final = {"tail_chars": 0, "hashing": 1}  # what was before there was the setting
-EARLIER_FOREIGN: Final = {"text.hashing": 1}
+EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False}
 
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

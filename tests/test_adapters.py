@@ -25,7 +25,7 @@ from driftline.learner.checkpoint import list_checkpoints
 from driftline.learner.classifier import Classifier, TooManyLabels
 from driftline.learner.evaluate import evaluate as evaluate_ours
 from driftline.learner.loop import Learner
-from driftline.learner.models import REGISTRY, build_saved, make_classifier
+from driftline.learner.models import REGISTRY, as_of_today, build_saved, make_classifier
 from driftline.learner.river import RiverClassifier
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.snapshot import Follower, Publisher, Snapshot, SnapshotInfo
@@ -206,6 +206,12 @@ def test_an_argument_may_be_called_classifier() -> None:
     assert again.config() == made.config()
     assert again.predict_proba_one("a b") == made.predict_proba_one("a b")
     assert made.predict_one("c d") == "y"
+
+
+def test_what_was_saved_before_there_were_raw_texts_is_the_same_model() -> None:
+    config = make(BAYES).config()
+    saved = {name: value for name, value in config.items() if name != "text.raw"}
+    assert as_of_today(saved) == config == build_saved(saved, allow_pickle=True).config()
 
 
 def test_scores_that_are_no_numbers_are_told_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,19 +2,23 @@
 
 import ast
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.grid import FAMILIES, Tried
 from bench.peers.ours import Ours
 from bench.peers.protocol import Answers, Peer, Rows, read_rows, run, write_rows
-from bench.quality import Launcher, Quality, Run
+from bench.peers.rich import MAX_CHARS, rich, step
+from bench.quality import PEERS, Launcher, Quality, Run
 from bench.report import write_report, write_trees
 from bench.streams import Stream, cut_to_length, make_stream, read_stream
 from bench.trees import BESIDE, RIVERS, measure_tree_memory, measure_trees
@@ -205,6 +209,7 @@ def test_a_report_shows_losses_and_what_was_left_out(tmp_path: Path) -> None:
     absent = Run("vw-pairs", False, 10, why_not="No module named 'vowpalwabbit'")
     write_report(tmp_path / "R.md", "python -m bench", [[Quality(TEN, 0, [ours, peer, absent])]], [], None)
     report = (tmp_path / "R.md").read_text()
+    assert "| linear | 4.000 | 4.000 |" in report
     assert "| linear | ten | 0.4444 | river-nb | 4.000 | 2.3026 | river-nb | 21.854 |" in report
     assert "| river-nb | 10 | **1.0000** | **1.0000** | **0.1054** | **0.1054** | **0.1000** | 10 |" in report
     assert "Not measured: vw-pairs (No module named 'vowpalwabbit')" in report
@@ -236,6 +241,79 @@ def test_trees_are_measured_on_the_same_rows(tmp_path: Path) -> None:
         f"| steady | {found.mean_length:,.0f} | 100 | {found.rate('river-tree'):,.0f} |"
         in (tmp_path / "T.md").read_text()
     )
+
+
+def test_a_peer_without_probabilities_has_no_log_loss(tmp_path: Path) -> None:
+    labels_only = Peer(2).labels_only(TEN.rows.labels)
+    ours = done("linear", [1] * 10, [0.1] * 10, ours=True)
+    quality = Quality(TEN, 0, [ours, done("vw-hinge", labels_only.predicted, labels_only.p_truth)])
+    score = quality.score(quality.peers[0])
+    assert score.accuracy == 1.0
+    assert np.isnan([score.log_loss, score.known_log_loss, score.calibration_error]).all()
+    found = quality.best_peer(ours, lambda score: score.error)
+    assert found is not None
+    assert found[0].system == "vw-hinge"
+    assert quality.best_peer(ours, lambda score: score.known_log_loss) is None
+    write_report(tmp_path / "R.md", "python -m bench", [[quality]], [], None)
+    assert "| vw-hinge | 10 | **1.0000** | **1.0000** |  |  |  | 10 |" in (tmp_path / "R.md").read_text()
+
+
+# -- what peers are given, and how they are set --
+
+
+def test_what_a_text_shows() -> None:
+    found = rich("WIN £5, call  Bob!", "across")
+    assert found.words == ["win", "5", "call", "bob"]
+    assert found.tokens == ["WIN", "£", "5", ",", "call", "Bob", "!"]
+    assert {"£5,", ", cal", " WIN", "Bob! "} <= set(found.grams)  # across words and signs, one space for two
+    assert {"form=XXX", "form=Xxx", "form=9", "first0=WIN", "last0=!", "tokens=6", "upper-words=2"} <= set(found.shape)
+    inside = rich("WIN £5", "inside").grams
+    assert inside == [" wi", "win", "in ", " win", "win ", " win ", " £5", "£5 ", " £5 "]
+    assert rich("WIN", "none").grams == []
+    assert len(rich("a" * 100_000, "across").tokens[0]) == MAX_CHARS
+    with pytest.raises(ValueError, match="none, inside or across"):
+        rich("a", "all")
+    assert [step(n) for n in range(8)] == [0, 2, 3, 4, 4, 5, 5, 6]
+
+
+def test_settings_are_chosen_on_other_streams() -> None:
+    family = "river-rich-nb"
+    first, second = FAMILIES[family]
+    errors = {first: {"a": 0.5, "b": 0.1, "c": 0.1}, second: {"a": 0.01, "b": 0.2, "c": 0.2}}
+    losses = {first: {"a": 0.5, "b": 0.5, "c": 0.5}, second: {"a": 0.4, "b": 0.4, "c": float("nan")}}
+    tried = Tried(10, {family: errors}, {family: losses})
+    assert tried.chosen(family, "a") == [first]  # though the other is better on it
+    assert tried.chosen(family, "b") == [second, first]
+    assert tried.chosen(family, "c") == [second]
+    assert Tried(10).chosen(family, "a") == [first]
+    assert Tried(10, {family: errors}).chosen(family, "new") == [second]
+
+
+def test_every_family_is_set_as_its_peer_understands() -> None:
+    """A short run of each: a setting that a peer does not know would end it."""
+    launcher = Launcher(seconds=20)
+    for family in ("river-rich-nb", "river-rich-logreg-across", "sklearn-rich-nb", "sklearn-rich-sgd"):
+        run = launcher.run(FAMILIES[family][-1], TEN, 2, is_ours=False)
+        assert (run.why_not, run.done) == ("", 10)
+    assert set(FAMILIES) <= set(PEERS)
+
+
+def test_answers_are_kept_and_belong_to_what_was_asked(tmp_path: Path) -> None:
+    launcher = Launcher(seconds=20, kept=tmp_path / "answers")
+    first = launcher.run("river-nb", TEN, 0, is_ours=False)
+    (kept,) = (tmp_path / "answers").iterdir()
+    found = json.loads(kept.read_text())
+    found["predicted"] = [1] * 10
+    kept.write_text(json.dumps(found))
+    assert launcher.run("river-nb", TEN, 0, is_ours=False).predicted.tolist() == [1] * 10
+    assert launcher.run("river-nb", TEN, 1, is_ours=False).predicted.tolist() != [1] * 10
+    assert launcher.run("river-nb", TEN, 0, is_ours=False).was_kept
+    again = replace(launcher, seconds=21.0).run("river-nb", TEN, 0, is_ours=False)
+    assert again.predicted.tolist() == first.predicted.tolist()
+    assert len(list((tmp_path / "answers").iterdir())) == 3
+    gone = replace(launcher, peer_python=str(tmp_path / "python"))
+    assert gone.run("river-logreg", TEN, 0, is_ours=False).why_not
+    assert len(list((tmp_path / "answers").iterdir())) == 3  # what did not answer is tried again
 
 
 # -- the command --
