@@ -6,10 +6,12 @@ a prediction changes nothing, and a message or a label is given its id before it
 """
 
 import asyncio
+import ipaddress
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -117,7 +119,13 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._tries = tries
-        self._http = httpx.Client(base_url=_checked(url), headers=_headers(key), timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(
+            base_url=_checked(url),
+            headers=_headers(key),
+            timeout=timeout_s,
+            transport=transport,
+            mounts=_direct(_checked(url).host),
+        )
 
     def predict(self, text: str, *, after: After = None) -> Prediction:
         """Classify a text, by a model that has learned the labels `after`. Raises Refused."""
@@ -197,7 +205,11 @@ class AsyncClient:
     ) -> None:
         self._tries = tries
         self._http = httpx.AsyncClient(
-            base_url=_checked(url), headers=_headers(key), timeout=timeout_s, transport=transport
+            base_url=_checked(url),
+            headers=_headers(key),
+            timeout=timeout_s,
+            transport=transport,
+            mounts=_direct(_checked(url).host),
         )
 
     async def predict(self, text: str, *, after: After = None) -> Prediction:
@@ -326,6 +338,22 @@ def _checked(url: str) -> httpx.URL:
     if checked.scheme not in {"http", "https"} or not checked.host:
         raise ConfigError(f"url: {url!r} must be like http://127.0.0.1:8000")
     return checked
+
+
+def _direct(host: str) -> dict[str, None] | None:
+    """Return what keeps httpx from sending requests to this machine through a proxy that the environment names."""
+    return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_here(host) else None
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine, which no proxy of the environment (`http_proxy`) can reach for us."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if address.version == 6 else None
+        return (mapped or address).is_loopback or address.is_unspecified
+    return False
 
 
 def _headers(key: str | None) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """How good are classifiers on a file? `driftline evaluate`."""
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import Delimiter, Encoding, File, Header, LabelColumn, TextColumn, reading
-from driftline.cli.terminal import terminal
+from driftline.cli.reading import MOST_ROWS, Delimiter, Encoding, File, Header, LabelColumn, TextColumn, reading
+from driftline.cli.terminal import print_json, terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
 
@@ -28,11 +27,14 @@ def evaluate(
         list[str] | None, typer.Option(help="A classifier; may be given several times.", show_default=DEFAULT_MODEL)
     ] = None,
     delay: Annotated[
-        int, typer.Option(min=0, help="A label is learned this many messages after its message; 0: at once.")
+        int,
+        typer.Option(min=0, max=MOST_ROWS, help="A label is learned this many messages after its message; 0: at once."),
     ] = 0,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first rows only.", show_default="all")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_ROWS, help="Use the first rows only.", show_default="all")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the learning curves into this file, .png or .svg.", show_default="none")
@@ -81,7 +83,7 @@ def evaluate(
 
 def _print_json(results: "list[Result]") -> None:
     for result in results:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print_json(result.to_json())
 
 
 def _print_table(results: "list[Result]") -> None:

@@ -1,6 +1,5 @@
 """Which label does a text get? `driftline predict`: by the data directory's snapshot, or by a running API."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.reading import texts_of_input
-from driftline.cli.terminal import terminal
+from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -43,7 +42,7 @@ def predict(
     for some in texts_of_input() if texts == ["-"] else [texts]:
         for text, prediction in zip(some, ask(some), strict=True):
             if as_json:
-                print(json.dumps(prediction, ensure_ascii=False), flush=True)
+                print_json(prediction)
             else:
                 console.print(f"[bold]{escape(prediction['label'])}[/bold]  {prediction['score']:.4f}  {escape(text)}")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from driftline.stream.files import BadRow, Format, LabelledTexts
 
 
+MOST_ROWS: Final = 1 << 40  # that an option may count
 PIECE_BYTES: Final = 1 << 16
 
 File = Annotated[

@@ -15,6 +15,7 @@ from driftline.stream import lines
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.rebuilt import LeftOut
@@ -91,7 +92,9 @@ def rebuild(
     console.print(escape(f"Built {rebuilt}."))
     for topic, n in rebuilt.missing.items():
         if n:
-            console.print(escape(f"{topic}: {n:,} records were no longer in the log."), style="yellow")
+            console.print(
+                escape(f"{topic}: {counted(n, 'record was', 'records were')} no longer in the log."), style="yellow"
+            )
     if into is not None:
         console.print(escape(f"Learn on with it: driftline learn --data {into} --log {stream.log_url}"))
     else:

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import Delimiter, Encoding, File, Header, LabelColumn, Reading, TextColumn, reading
+from driftline.cli.reading import (
+    MOST_ROWS,
+    Delimiter,
+    Encoding,
+    File,
+    Header,
+    LabelColumn,
+    Reading,
+    TextColumn,
+    reading,
+)
 from driftline.cli.terminal import terminal, where
 from driftline.stream import lines
 from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.stream.files import Format, Row
@@ -37,7 +48,10 @@ def send(
         bool, typer.Option("--no-ids", help="Take no ids from the file: each row is a new message.")
     ] = False,
     label_delay: Annotated[
-        int, typer.Option(min=0, help="Send a label this many messages after its message; 0: right after it.")
+        int,
+        typer.Option(
+            min=0, max=MOST_ROWS, help="Send a label this many messages after its message; 0: right after it."
+        ),
     ] = 0,
     rate: Annotated[
         float | None, typer.Option(help="Messages per second.", show_default="as fast as the log takes them")
@@ -103,12 +117,12 @@ def send(
             log.close()
     if read.skipped and not sent.messages:
         raise ConfigError(
-            f"{read.file.name}: nothing was sent: none of its {read.skipped:,} rows can be used ({read.summary})"
+            f"{read.file.name}: nothing was sent: none of {counted(read.skipped, 'row')} can be used ({read.summary})"
         )
     speed = f" ({sent.messages / sent.seconds:,.0f} messages/s)" if sent.seconds > 0 else ""
     console = terminal()
     console.print(
-        f"Sent {sent.messages:,} messages and {sent.labels:,} labels in {sent.seconds:.1f} s{speed}"
+        f"Sent {counted(sent.messages, 'message')} and {counted(sent.labels, 'label')} in {sent.seconds:.1f} s{speed}"
         + escape(f"; {read.summary}" if read.summary else "")
         + "."
     )

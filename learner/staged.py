@@ -15,9 +15,8 @@ from driftline.learner import durable, recovery
 from driftline.learner.checkpoint import Checkpoint, by_partition
 from driftline.learner.omit import Retractions
 from driftline.learner.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
-from driftline.learner.restore import clocks_of, restore
+from driftline.learner.restore import clock_of, clocks_of, restore
 from driftline.learner.work import Work
-from driftline.stream.clock import Clock
 from driftline.stream.errors import ConfigError, LogError, LogUnavailable, StateError
 from driftline.stream.log import Log
 
@@ -99,7 +98,7 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
         raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
     with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
         machine = restore(found, allow_pickle=allow_pickle)
-        builder = Builder(log, machine, manifest.rebuilt, before, clocks, Clock(*manifest.clock), retractions)
+        builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock_of(manifest), retractions)
         builder.advance(positions)
     return builder
 

@@ -30,11 +30,13 @@ from driftline.learner.journal import Applied
 from driftline.learner.losses import Loss
 from driftline.learner.machine import Machine
 from driftline.learner.positions import Shortfall
-from driftline.learner.restore import clocks_of, copied, describe, marks, restore
+from driftline.learner.restore import clock_of, clocks_of, copied, describe, marks, restore
+from driftline.stream.bounded import SILENT_S
 from driftline.stream.clock import Clock
-from driftline.stream.errors import DriftlineError, OffsetsLost, StateError
+from driftline.stream.errors import DriftlineError, LogUnavailable, OffsetsLost, StateError
 from driftline.stream.log import Log, TopicPartition
 from driftline.stream.merge import Merger, Span
+from driftline.stream.words import counted
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
 REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
@@ -87,7 +89,9 @@ def pairs(root: Path, first: int | None = None, last: int | None = None) -> list
         pair for pair in pairwise(kept) if (first is None or pair[0] >= first) and (last is None or pair[1] == last)
     ]
     if not found:
-        raise StateError(f"{root} has {len(kept)} checkpoints, and none to compare with one before; two are needed")
+        raise StateError(
+            f"{root} has {counted(len(kept), 'checkpoint')}, and none to compare with one before; two are needed"
+        )
     return found
 
 
@@ -189,7 +193,7 @@ def _check_log(log: Log, todo: Sequence[Applied], last: Checkpoint) -> None:
             gone[span.partition] = min(gone.get(span.partition, span[1:3])[0], span.start), min(span.end, mark.low)
     if gone:
         which = "; ".join(
-            f"{p}: {end - start:,} records, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
+            f"{p}: {counted(end - start, 'record')}, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
         )
         raise Unverifiable(f"the log dropped records that the replay needs: {which}")
 
@@ -208,7 +212,7 @@ def _start(log: Log, first: Checkpoint, last: Checkpoint, allow_pickle: bool) ->
     rebuilt = last.manifest.rebuilt
     if rebuilt is None or rebuilt.batch <= first.manifest.batch:
         machine = restore(first, allow_pickle=allow_pickle)
-        return _Start(first.manifest.batch, machine, clocks_of(first.manifest), Clock(*first.manifest.clock))
+        return _Start(first.manifest.batch, machine, clocks_of(first.manifest), clock_of(first.manifest))
     built = rebuild.repeat(log, rebuilt, last.manifest, allow_pickle)
     return _Start(rebuilt.batch, built.machine, built.clocks, built.clock)
 
@@ -222,13 +226,13 @@ def _replay(
     positions = _starts(todo)
     topics = last.manifest.rules.topics[:2]
     readers = [log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
-    merger, short, records = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock), Shortfall(), 0
+    merger, short, records = Merger(readers, positions, clocks, machine.rules.clock, clock), Shortfall(), 0
     try:
         for number, applied in enumerate(todo, 1):
             if applied.rules != machine.rules:
                 machine.obey(applied.rules)
-                merger.obey(applied.rules.max_clock_jump_ms)
-            batch = merger.take_spans(applied.spans)
+                merger.obey(applied.rules.clock)
+            batch = merger.take_spans(applied.spans, _check_silence)
             short.add(applied.spans, batch.spans)
             if len(batch):
                 machine.apply(batch)
@@ -240,6 +244,12 @@ def _replay(
     _check_shortfall(short.losses(), [loss for loss in lost if loss.why == "compacted"])
     machine.obey(last.manifest.rules)
     return machine, clocks | merger.clocks, records
+
+
+def _check_silence(silent_s: float) -> None:
+    """Raise LogUnavailable where the log no longer answers: nothing here waits for ever."""
+    if silent_s > SILENT_S:
+        raise LogUnavailable(f"the log gave no record for {silent_s:.0f} s, and there must be more; try again later")
 
 
 def _starts(todo: Sequence[Applied]) -> dict[TopicPartition, int]:

@@ -23,6 +23,7 @@ from driftline.stream.files import Row
 from driftline.stream.log import Appended, Log, NewRecord
 from driftline.stream.records import Feedback, Message, Topics, check_feedback, check_message, encode
 
+LEAST_RATE: Final = 0.001  # a message every twenty minutes
 MAX_GROUP: Final = 500
 MAX_RECORDS_IN_FLIGHT: Final = 8192
 MAX_BYTES_IN_FLIGHT: Final = 1 << 25
@@ -67,8 +68,8 @@ def send(
     """
     if label_delay < 0:
         raise ConfigError(f"label delay: must be 0 or more messages, got {label_delay}")
-    if rate is not None and not 0 < rate < float("inf"):
-        raise ConfigError(f"rate: must be above 0 messages per second, got {rate:g}")
+    if rate is not None and not LEAST_RATE <= rate < float("inf"):
+        raise ConfigError(f"rate: must be {LEAST_RATE:g} messages per second or more, and finite; got {rate:g}")
     log.create_topics(topics)
     sender = _Sender(log, topics, max_record_bytes, on_skipped, on_durable)
     group_size = _group_size(label_delay, rate)

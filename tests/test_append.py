@@ -144,6 +144,11 @@ class TestAppend:
             refusal(answer, 503)
             assert len(answer.json()["reasons"]) == 1
             assert answer.json()["reasons"][0].startswith("log: ")
+            assert {"predict": True, "take": False}.items() <= {
+                name: part["ready"] for name, part in answer.json()["parts"].items()
+            }.items()
+            assert refusal(get(f"{url}/v2/health/ready"), 503)["code"] == "not-ready"
+            assert get(f"{url}/v2/models/driftline/ready").status_code == 200
             assert get(f"{url}/model").json()["lag"] is None
             assert post(f"{url}/predict", {"text": "a"}).status_code == 200
             (tmp_path / "later").unlink()
