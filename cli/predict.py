@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def predict(
     texts: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TEXT...", help="The texts to classify; - alone is standard input, a text in each line."
-        ),
+        typer.Argument(metavar="TEXT", help="The texts to classify; - alone is standard input, a text in each line."),
     ],
     stream: StreamSettings,
     url: Annotated[

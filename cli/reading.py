@@ -47,7 +47,9 @@ Delimiter = Annotated[
 ]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="The file's encoding: latin-1, utf-16, ...", show_default="UTF-8, or what the file looks like"),
+    typer.Option(
+        help="The file's encoding: latin-1, utf-16 or another.", show_default="UTF-8, or what the file looks like"
+    ),
 ]
 Header = Annotated[
     bool | None,

@@ -22,6 +22,7 @@ NO_DELIMITER: Final = "\0"  # of a table of one column: no text has it
 _NAMED: Final = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 SAMPLE_ROWS: Final = 50  # looked at where the first line has no name that is known
 KNOWN_LABELS: Final = 1000
+MAX_CELL_LINES: Final = 1 << 16  # a quote that does not close within so many is none
 _SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTES: Final = re.compile('"+')
 
@@ -170,7 +171,7 @@ class Table:
             return ""  # a quote in this line closes it, and in the wrong place
         taken: list[tuple[int, str]] = []
         n_chars, closes = len(line), False
-        while not closes and n_chars <= MAX_ROW_BYTES and (more := self._take()):
+        while not closes and self._may_go_on(n_chars, len(taken)) and (more := self._take()):
             taken.append((self._taken, more))
             n_chars += len(more)
             run = next((run for run in _QUOTES.finditer(more) if len(run[0]) % 2), None)
@@ -180,15 +181,19 @@ class Table:
                 if not closes:
                     break
         lines = [line, *(each for _, each in taken)]
-        if closes and n_chars <= MAX_ROW_BYTES and not self._are_rows(lines):
+        if closes and self._may_go_on(n_chars, len(taken)) and not self._are_rows(lines):
             return "".join(lines[1:])
         self._ahead.extendleft(reversed(taken))
         return ""
 
+    @staticmethod
+    def _may_go_on(n_chars: int, n_lines: int) -> bool:
+        return n_chars <= MAX_ROW_BYTES and n_lines < MAX_CELL_LINES
+
     def _are_rows(self, lines: Sequence[str]) -> bool:
         """Whether each of some lines looks like a whole row: then no quote spans them.
 
-        Texts have commas, so where these delimit each line also needs a label that others have.
+        Texts have commas, so where these delimit most lines also need a label that others have.
         """
         n = len(self._columns.names)
         rows = [_without_end(line).split(self.delimiter) for line in lines]
@@ -199,7 +204,8 @@ class Table:
         if self._label_at is None or any(any(row[n:]) for row in rows):
             return False
         labels = Counter(row[self._label_at] for row in rows)
-        return all(label and (count > 1 or label in self._labels) for label, count in labels.items())
+        known = sum(n for label, n in labels.items() if label and (n > 1 or label in self._labels))
+        return 2 * known > len(rows)
 
     def _take(self) -> str:
         if self._ahead:
