@@ -115,7 +115,7 @@ def _in_text(features: list[Feature], read: Placed) -> list[Feature]:
         own = slice(*span)
         return int(read.starts[own].min()), int(read.stops[own].max())
 
-    return [feature._replace(spans=[in_text(span) for span in feature.spans]) for feature in features]
+    return [feature._replace(spans=list(dict.fromkeys(map(in_text, feature.spans)))) for feature in features]
 
 
 def _runs(kinds: list[int]) -> Iterator[Span]:

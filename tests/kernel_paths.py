@@ -27,7 +27,14 @@ from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.place import running
 
-TEXTS = ["You won a prize, call 0906", "Running late, see you", "Ça va où? \U0001f600 très", "", "CALL now " * 600]
+TEXTS = [
+    "You won a prize, call 0906",
+    "Running late, see you",
+    "Ça va où? \U0001f600 très",
+    "",
+    "e\u0301te\u0301 sp\u200bam",
+    "CALL now " * 600,
+]
 BEGAN_MS = time.time_ns() // 1_000_000  # the order of the records is the same each time
 LABELS = ["spam", "ham", "drôle"]
 

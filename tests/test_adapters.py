@@ -174,7 +174,7 @@ def test_one_label_too_many_is_refused() -> None:
 def test_hostile_texts_and_weights_end_nothing() -> None:
     for spec in (BAYES, "river:linear_model.LogisticRegression", "class:test_adapters.Counts"):
         classifier = make(spec)
-        for weight in (1e-6, 1.0, 3e38):
+        for weight in (1.0, 1e-6, 3e38):
             classifier.learn_many(HOSTILE, ["x", "y", "z"] * 5, [weight] * 15)
         assert_probabilities(classifier.predict_proba_many(HOSTILE))
         # River's MultinomialNB divides by zero as long as all it has learned is an empty text.
