@@ -138,20 +138,20 @@ class Requests:
         if len(self.open) > MAX_OPEN:
             self.open.popitem(last=False)
 
-    def settle(self, label_of: Callable[[str], str | None]) -> None:
+    def settle(self, label_of: Callable[[LabelRequest], str | None]) -> None:
         """Look which ones have a label by now, and which of the last ones another one.
 
         `label_of` raises KeyError for those that can no longer be labelled.
         """
         for key, (request, before) in list(self._counted.items()):
-            label = _label(label_of, key) or before
+            label = _label(label_of, request) or before
             if label != before:
                 self._counted[key] = request, label
                 if (label == request.label) != (before == request.label):
                     self.estimate.change(request.chance, correct=label == request.label)
         for key, request in list(self.open.items()):
             try:
-                label_now = label_of(key)
+                label_now = label_of(request)
             except KeyError:
                 del self.open[key]
                 continue
@@ -164,8 +164,8 @@ class Requests:
                         self._counted.popitem(last=False)
 
 
-def _label(label_of: Callable[[str], str | None], key: str) -> str | None:
+def _label(label_of: Callable[[LabelRequest], str | None], request: LabelRequest) -> str | None:
     try:
-        return label_of(key)
+        return label_of(request)
     except KeyError:
         return None

@@ -121,8 +121,7 @@ class Reviewer:
         loss = progress.log_loss * progress.labels
         totals = Totals(counts.messages_seen, counts.labels_learned, progress.labels, progress.correct, loss)
         self.history.tick(time.time(), totals, lag)
-        entries = machine.join.messages
-        self.requests.settle(lambda key: entries[key].label)
+        self.requests.settle(lambda request: _label_of(request, machine))
         review = Review(
             messages=[_with_label(each, machine) for each in reversed(self._messages)],
             labelled=[_with_label(each, machine) for each in reversed(self._labelled)],  # the last word, not the first
@@ -189,8 +188,24 @@ def _labelled(machine: Machine, plan: Plan, step: int) -> Seen:
     return msgspec.structs.replace(seen, label=label, delay_seconds=delay_s)
 
 
+def _find(shown: Seen | LabelRequest, machine: Machine) -> Entry | None:
+    """Return what was shown, where it is still there: the id may name another text by now."""
+    named = machine.join.messages.get(shown.id)
+    if named is not None and named.text[:MAX_TEXT_CHARS] == shown.text:
+        return named
+    return None if shown.truncated else machine.join.messages.aside(shown.id, shown.text)
+
+
+def _label_of(request: LabelRequest, machine: Machine) -> str | None:
+    """Return the label of a message that was asked about. Raises KeyError where none would be taken as its own."""
+    entry = _find(request, machine)
+    if entry is None or (entry.label is None and (entry.aside or machine.join.waits_aside(request.id))):
+        raise KeyError(request.id)
+    return entry.label
+
+
 def _with_label(seen: Seen, machine: Machine) -> Seen:
-    entry = machine.join.messages.get(seen.id)
+    entry = _find(seen, machine)
     if entry is None or entry.label == seen.label:
         return seen
     return msgspec.structs.replace(seen, label=entry.label)
