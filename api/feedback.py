@@ -73,7 +73,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
-    """What a message really was. With a text of its own it needs no message. The same id counts once.
+    """What a message really was. With a text of its own it needs no message. The same id and content count once.
 
     `op: retract` takes the labels of a message back: one that waits for its message is dropped. What was learned stays
     in the model until another label corrects it, or until `driftline rebuild`.

@@ -82,6 +82,9 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int = 0
     duplicates: int = 0
     repeated: int = 0
+    other_texts: int = 0  # messages and labels that brought another text than their message's id had
+    reused_ids: int = 0  # feedback ids that came again with something else to say
+    ambiguous: int = 0  # labels without a text, refused: several texts came with their message's id
     corrected: int = 0
     retracted: int = 0
     expired: int = 0

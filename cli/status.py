@@ -64,6 +64,11 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
             f"{counted(counts.clock_jumps, 'timestamp')} too far off to count, "
             f"{counted(counts.unwritten, 'prediction')} too large to send"
         )
+    if join.other_texts or join.reused_ids:
+        rows["ids"] = (
+            f"{join.other_texts:,} texts under an id that had another, {join.ambiguous:,} labels refused for it; "
+            f"{join.reused_ids:,} feedback ids with something else to say"
+        )
     if status.over_quota:
         most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]
         rows["over quota"] = f"{counts.over_quota:,}; most of " + ", ".join(f"{name} ({n:,})" for name, n in most)

@@ -37,7 +37,8 @@ from driftline.stream.log import TopicPartition
 from driftline.stream.quota import Quotas
 from driftline.stream.words import counted
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+READABLE: Final = (FORMAT, 2)  # 2 had other windows (stream/saved.py), and joined by ids alone, by partition
 REVISION: Final = 1  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
@@ -285,7 +286,7 @@ def _refuse_unknown_format(path: Path) -> None:
         found = msgspec.json.decode(_read(path, "manifest.json", read_sums(path)))["format"]
     except _DAMAGES:
         return  # that is said by whoever reads it whole
-    if found != FORMAT:
+    if found not in READABLE:
         raise StateError(
             f"checkpoint {path} has format {found}; this version of Driftline reads format {FORMAT}. "
             "Use the version that wrote it, or another data directory; nothing was changed"

@@ -230,7 +230,7 @@ class Machine:
 
     def _message(self, plan: Plan, place: int, message: Message, timestamp_ms: int, partition: int) -> None:
         window = self.join.of_message(partition, message.id)
-        entry, labels = window.add_message(message, timestamp_ms, 4 * plan.growth[-1][1])
+        entry, labels = window.add_message(message, timestamp_ms, plan.growth[-1][1])
         if entry is not None:
             plan.steps.add(self.join.store, entry.row, place=place, time_ms=timestamp_ms)
         if labels:
@@ -247,7 +247,7 @@ class Machine:
         self.counts.labels_seen += 1
         window = self.join.of_feedback(partition, feedback.message_id)
         orphan = None
-        if feedback.message_id not in window.messages:
+        if self.join.may_be_refused(feedback):
             detail = f"no message {feedback.message_id!r} came while the label could wait"
             orphan = _reject(plan.batch[place], "orphaned", detail)
         labels = window.add_feedback(feedback, timestamp_ms, orphan)

@@ -20,6 +20,7 @@ from driftline.stream.log import Appended, Log, NewRecord
 # Beyond these the outbox is full. With a batch more they are what a log queues without making the loop wait.
 MAX_IN_FLIGHT: Final = 32  # batches
 MAX_RECORDS: Final = 32_000
+MAX_BYTES: Final = 64 << 20
 RETRY_S: Final = 0.5
 _LOG: Final = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class _Sending(NamedTuple):
     batch: int
     topic: str
     records: list[NewRecord]
+    n_bytes: int
     future: "Future[list[Appended]]"
 
     @property
@@ -47,7 +49,7 @@ class Outbox:
         self._log = log
         self._sending: deque[_Sending] = deque()
         self._sent = delivered  # the last batch that was given to `send`
-        self._records = 0
+        self._records = self._bytes = 0
         self._retry_at = 0.0
 
     @property
@@ -60,14 +62,16 @@ class Outbox:
     def full(self) -> bool:
         """Whether the log has to catch up before more is sent."""
         self._settle()
-        return self._records > MAX_RECORDS or len(self._sending) > MAX_IN_FLIGHT
+        return self._records > MAX_RECORDS or self._bytes > MAX_BYTES or len(self._sending) > MAX_IN_FLIGHT
 
     def send(self, batch: int, outputs: Mapping[str, list[NewRecord]]) -> None:
         """Send a batch's records by topic."""
         for topic, records in outputs.items():
             if records:
-                self._sending.append(_Sending(batch, topic, records, self._log.submit(topic, records)))
+                n_bytes = sum(len(record.key or b"") + len(record.value or b"") for record in records)
+                self._sending.append(_Sending(batch, topic, records, n_bytes, self._log.submit(topic, records)))
                 self._records += len(records)
+                self._bytes += n_bytes
         self._sent = batch
 
     def wait(self, timeout_s: float) -> None:
@@ -91,7 +95,9 @@ class Outbox:
     def _settle(self) -> None:
         """Forget what has arrived, oldest first; send again what failed for now."""
         while self._sending and self._sending[0].future.done() and not self._sending[0].failed:
-            self._records -= len(self._sending.popleft().records)
+            arrived = self._sending.popleft()
+            self._records -= len(arrived.records)
+            self._bytes -= arrived.n_bytes
         if not self._sending or time.monotonic() < self._retry_at:
             return
         failed = [place for place, each in enumerate(self._sending) if each.failed]

@@ -15,7 +15,7 @@ from driftline.learner import checkpoint as checkpoints
 from driftline.learner import journal as journals
 from driftline.learner import warm
 from driftline.learner.alarms import log_alarms
-from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition
+from driftline.learner.checkpoint import FORMAT, Checkpoint, Manifest, by_partition
 from driftline.learner.journal import Applied
 from driftline.learner.machine import Machine
 from driftline.learner.model_file import DIGEST
@@ -148,8 +148,10 @@ def restored(
     known = describe(log, stream.topics[:2])
     stock = take_stock(manifest, applied, known, accept_loss=settings.accept_loss)
     todo = [stock.clip(each) for each in applied]
-    # Versions that were published stand for models that this replay does not give again: others need other names.
-    lineage = manifest.lineage if todo == applied else new_lineage()
+    # Versions that were published stand for models that this replay does not give again: others need other names. An
+    # older version joined by other rules.
+    again = todo == applied and (manifest.format == FORMAT or not todo)
+    lineage = manifest.lineage if again else new_lineage()
     machine = restore(newest, lineage, allow_pickle=stream.allow_pickle)
     # All before a checkpoint is delivered once that is on the disk; its journal began before that.
     delivered = max([manifest.batch, *(each.delivered for each in todo)])

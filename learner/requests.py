@@ -148,7 +148,7 @@ class Requests:
             self.open.pop(key, None)
             self._settled.pop(key, None)
 
-    def settle(self, label_of: Callable[[str], str | None]) -> None:
+    def settle(self, label_of: Callable[[LabelRequest], str | None]) -> None:
         """Look which ones have a label by now, and which of the last ones another one.
 
         One whose label was taken back (None) waits for a label again. `label_of` raises KeyError for those that can no
@@ -156,7 +156,7 @@ class Requests:
         """
         for key, (request, before) in list(self._settled.items()):
             try:
-                label = label_of(key)
+                label = label_of(request)
             except KeyError:
                 continue
             if label != before:
@@ -166,7 +166,7 @@ class Requests:
                 self.add(request)
         for key, request in list(self.open.items()):
             try:
-                label = label_of(key)
+                label = label_of(request)
             except KeyError:
                 del self.open[key]
                 continue

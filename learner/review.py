@@ -131,8 +131,12 @@ class Reviewer:
         while len(self._taken_back) > MAX_TAKEN_BACK:
             self._taken_back.popitem(last=False)
 
-    def _label_of(self, key: str, label: str | None) -> str | None:
-        return None if self._is_taken_back(key, label) else label
+    def _label_of(self, request: LabelRequest, machine: Machine) -> str | None:
+        """Return the label of a message that was asked about. Raises KeyError where none would be taken as its own."""
+        entry = _find(request, machine)
+        if entry is None or (entry.label is None and (entry.aside or machine.join.waits_aside(request.id))):
+            raise KeyError(request.id)
+        return None if self._is_taken_back(request.id, entry.label) else entry.label
 
     def _is_taken_back(self, key: str, label: str | None) -> bool:
         return label is not None and self._taken_back.get(key) == label
@@ -149,7 +153,7 @@ class Reviewer:
             entry = entries.get(key)
             if entry is not None and entry.label != label:  # it has another one now
                 del self._taken_back[key]
-        self.requests.settle(lambda key: self._label_of(key, entries[key].label))
+        self.requests.settle(lambda request: self._label_of(request, machine))
         review = Review(
             messages=[self._by_now(each, machine) for each in reversed(self._messages)],
             labelled=[self._by_now(each, machine) for each in reversed(self._labelled)],
@@ -167,7 +171,7 @@ class Reviewer:
 
     def _by_now(self, seen: Seen, machine: Machine) -> Seen:
         """Return a message with the last word on it."""
-        entry = machine.join.messages.get(seen.id)
+        entry = _find(seen, machine)
         label = seen.label if entry is None else entry.label
         retracted = self._is_taken_back(seen.id, label)
         if label == seen.label and not retracted:
@@ -227,6 +231,14 @@ def _labelled(machine: Machine, plan: Plan, step: int) -> Seen:
 
 def _plain(seen: Seen) -> Seen:
     return msgspec.structs.replace(seen, retracted=False) if seen.retracted else seen
+
+
+def _find(shown: Seen | LabelRequest, machine: Machine) -> Entry | None:
+    """Return what was shown, where it is still there: the id may name another text by now."""
+    named = machine.join.messages.get(shown.id)
+    if named is not None and named.text[:MAX_TEXT_CHARS] == shown.text:
+        return named
+    return None if shown.truncated else machine.join.messages.aside(shown.id, shown.text)
 
 
 def _confusion(progress: Progress, labels: list[str]) -> Confusion:

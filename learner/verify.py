@@ -113,6 +113,7 @@ def verify(
     except StateError as error:
         return Verdict(earlier, later, "damaged", [str(error)])
     try:
+        _check_formats(first.checkpoint, last.checkpoint)
         todo = _between(data / "journal", first.checkpoint, last.checkpoint)  # 2
         _check_log(log, todo, last.checkpoint)  # 3
         start = _start(log, first.checkpoint, last.checkpoint, allow_pickle)
@@ -137,6 +138,16 @@ def _load(root: Path, batch: int) -> _Loaded:
         if not path.exists():
             raise FileNotFoundError(batch) from None
         raise
+
+
+def _check_formats(*both: Checkpoint) -> None:
+    """Raises Unverifiable where an older version wrote one: by its rules other labels were learned."""
+    for each in both:
+        if (found := each.manifest.format) != checkpoints.FORMAT:
+            raise Unverifiable(
+                f"checkpoint {each.manifest.batch} has format {found}, and labels are joined by other rules since "
+                f"format {checkpoints.FORMAT}; the version that wrote it can tell"
+            )
 
 
 def _between(root: Path, first: Checkpoint, last: Checkpoint) -> list[Applied]:

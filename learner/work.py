@@ -60,9 +60,10 @@ class Work:
         return sum(max(0, mark.high - positions[partition]) for partition, mark in marks(self.known).items())
 
     def reached(self, until: Mapping[TopicPartition, Watermarks]) -> bool:
-        """Tell whether it has come to the end, or to these watermarks."""
+        """Tell whether it has come to the end, or to these watermarks, also of partitions that it does not read yet."""
         positions = self.positions
-        return self.merger.at_end or all(positions[partition] >= mark.high for partition, mark in until.items())
+        left = {partition for partition, mark in until.items() if positions.get(partition, 0) < mark.high}
+        return not left or (self.merger.at_end and left <= positions.keys())
 
     def standing(self) -> Standing:
         """Return what the log is to be compared with."""
@@ -71,8 +72,15 @@ class Work:
         return Standing(positions, positions, ends, {topic: state.identity for topic, state in self.known.items()})
 
     def see(self, log: Mapping[str, TopicState]) -> None:
-        """Take note of what the log is now."""
-        self.known = {topic: log[topic] for topic in self.known}
+        """Take note of what the log is now. A partition that was added is known once it is read: by a recovery."""
+        positions = self.positions
+        self.known = {
+            topic: TopicState(
+                log[topic].identity,
+                {p: mark for p, mark in log[topic].watermarks.items() if TopicPartition(topic, p) in positions},
+            )
+            for topic in self.known
+        }
 
     def obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""

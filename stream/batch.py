@@ -46,7 +46,8 @@ class Decoded(NamedTuple):
     @property
     def columns(self) -> tuple[NDArray[Any], ...]:
         """What a kernel is told."""
-        return self.order, self.kinds, self.fields, self.weights, self.times_ms, self.partitions, self.data
+        bits = self.weights.view(np.int32)
+        return self.order, self.kinds, self.fields, self.weights, bits, self.times_ms, self.partitions, self.data
 
     def record(self, place: int) -> Any:
         """Return one record of the batch, as it is decoded alone."""

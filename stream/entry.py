@@ -1,41 +1,42 @@
 """What is known of a message that waits, or of a label that does? What stream/store.py has in arrays, by its names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.pack import array_head
 from driftline.stream.records import Feedback, Rejected
+from driftline.stream.said import Word, decode_words, encode_words
 from driftline.stream.store import (
+    ASIDE,
     AT,
     CAME,
-    GROWN,
     ID_SIZE,
-    IDS_AT,
-    IDS_SIZE,
     LABEL_AT,
     LABEL_SIZE,
+    LABEL_WEIGHT,
     LIVE,
-    N_IDS,
     N_SCORES,
+    N_WORDS,
     ROWS,
     SCORED,
     SCORES_AT,
     TEXT_SIZE,
     TIME_MS,
-    WEIGHT,
     WINDOW,
+    WORDS_AT,
+    WORDS_SIZE,
     Store,
+    weight_of,
 )
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack_ids = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 class Entry:
-    """A message in the window: its row, looked at field by field. Good until rows move, between two batches."""
+    """A message in the window: its row, looked at field by field. Good until rows move, between two batches.
+
+    What changes it may change what it weighs: that is for whoever counts (stream/join.py).
+    """
 
     __slots__ = ("_store", "row")
 
@@ -73,13 +74,18 @@ class Entry:
 
     @property
     def n_bytes(self) -> int:
-        """What it weighs."""
-        return self._get(WEIGHT) + self._noted(GROWN)
+        """What it takes in memory."""
+        return int(weight_of(self._store.rows[self.row], self._store.note_of(self.row)))
 
     @property
     def came(self) -> bool:
         """False while only a label that carries the text itself came."""
         return self._is(CAME)
+
+    @property
+    def aside(self) -> bool:
+        """Whether its id alone names another message, or another label's text."""
+        return self._is(ASIDE)
 
     @property
     def label(self) -> str | None:
@@ -88,10 +94,14 @@ class Entry:
         return None if size < 0 else self._store.read(self._noted(LABEL_AT), size).decode()
 
     @property
-    def feedback_ids(self) -> tuple[str, ...]:
-        """The ids of its labels that had one."""
-        head = array_head(self._noted(N_IDS))
-        return _unpack_ids(head + self._store.read(self._noted(IDS_AT), self._noted(IDS_SIZE)))
+    def label_weight(self) -> int:
+        """The bits of that label's weight; 0 where it is not known."""
+        return self._noted(LABEL_WEIGHT)
+
+    @property
+    def words(self) -> list[Word]:
+        """What feedback with an id said of it, the last word of each id; the newest last."""
+        return decode_words(self._noted(N_WORDS), self._store.read(self._noted(WORDS_AT), self._noted(WORDS_SIZE)))
 
     @property
     def scores(self) -> bytes | None:
@@ -101,26 +111,25 @@ class Entry:
         at = self._get(SCORES_AT)
         return self._store.scores[at : at + self._get(N_SCORES)].tobytes()
 
-    def come(self, score_bytes: int) -> None:
+    def come(self, n_scores: int) -> None:
         """Note that the message itself came, and make room for its scores."""
-        self._store.now[self.row] |= CAME
-        self._store.reserve(self.row, score_bytes // 4)
-        self._store.note(self.row, {GROWN: self._noted(GROWN) + score_bytes})
+        self._store.set_bit(self.row, CAME, on=True)
+        self._store.reserve(self.row, n_scores)
 
-    def set_label(self, label: str) -> None:
-        """Note the label that is learned."""
+    def set_label(self, label: str, weight: int) -> None:
+        """Note the label that is learned, and the bits of its weight."""
         raw = label.encode()
-        self._store.note(self.row, {LABEL_AT: self._store.keep(raw), LABEL_SIZE: len(raw)})
+        self._store.note(self.row, {LABEL_AT: self._store.keep(raw), LABEL_SIZE: len(raw), LABEL_WEIGHT: weight})
 
-    def set_feedback_ids(self, ids: tuple[str, ...], grown: int = 0) -> None:
-        """Note the ids of labels, and by how many bytes it weighs more."""
-        raw = b"".join(map(_pack, ids))
-        grown += self._noted(GROWN)
-        self._store.note(self.row, {IDS_AT: self._store.keep(raw), IDS_SIZE: len(raw), N_IDS: len(ids), GROWN: grown})
+    def set_words(self, words: Sequence[Word]) -> None:
+        """Note what feedback said."""
+        raw = encode_words(words)
+        values = {WORDS_AT: self._store.keep(raw), WORDS_SIZE: len(raw), N_WORDS: len(words)}
+        self._store.note(self.row, values)
 
 
 class Messages(Mapping[str, Entry]):
-    """The messages of all windows, by id."""
+    """The messages of all windows, by id: of those with one id that which came last."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -132,24 +141,21 @@ class Messages(Mapping[str, Entry]):
             raise KeyError(key)
         return Entry(self._store, row)
 
+    def aside(self, key: str, text: str) -> Entry | None:
+        """Return the message with an id and a text, where it was set aside."""
+        row = self._store.find_aside(key.encode(), text.encode())
+        return None if row < 0 else Entry(self._store, row)
+
     def _rows(self) -> NDArray[np.int64]:
         return np.flatnonzero(self._store.now[: self._store.used[ROWS]] & LIVE)
 
     def __iter__(self) -> Iterator[str]:
-        """Give the ids in the order in which the messages came."""
+        """Give the ids in the order in which the messages came, of those set aside too."""
         return (Entry(self._store, row).key for row in self._rows().tolist())
 
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._rows())
-
-
-class Early(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A label that waits for its message, and what goes to the dead-letter topic if that never comes."""
-
-    feedback: Feedback
-    timestamp_ms: int
-    orphan: Rejected
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):

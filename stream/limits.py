@@ -10,7 +10,7 @@ MOST: Final = 1 << 61  # of any limit, time or weight: sums of two stay in 64 bi
 
 
 class Limits(NamedTuple):
-    """What may wait: a number of messages, their bytes, and their age."""
+    """What may wait: a number of messages, their bytes, and their age. Of all partitions together."""
 
     messages: int
     n_bytes: int
@@ -24,14 +24,17 @@ class Limits(NamedTuple):
 class JoinCounts(msgspec.Struct, array_like=True):
     """What happened at the window since the first record."""
 
-    duplicates: int = 0  # messages with an id that was there
-    repeated: int = 0  # labels known already: the same feedback id, or the same label again
+    duplicates: int = 0  # messages with an id and a text that were there
+    repeated: int = 0  # labels known already: the same feedback again, or what the message's label is
     corrected: int = 0
     retracted: int = 0
     early: int = 0
     expired: int = 0  # messages that left without a label
     orphaned: int = 0  # labels that left without their message
     orphaned_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same, by the limit that they met
+    other_texts: int = 0  # messages and labels that brought another text than their message's id had
+    reused_ids: int = 0  # feedback ids that came again with something else to say
+    ambiguous: int = 0  # labels without a text, refused: their message's id has several
 
     def orphan(self, reason: str, labels: int) -> None:
         """Count labels that leave without their message."""

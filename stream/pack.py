@@ -6,24 +6,24 @@ import numpy as np
 
 from driftline.stream.kernels import kernel
 from driftline.stream.store import (
+    ASIDE,
     AT,
     CAME,
-    GROWN,
     ID_SIZE,
-    IDS_AT,
-    IDS_SIZE,
     LABEL_AT,
     LABEL_SIZE,
+    LABEL_WEIGHT,
     LIVE,
-    N_IDS,
     N_SCORES,
+    N_WORDS,
     NOTE_SHIFT,
     SCORED,
     SCORES_AT,
     TEXT_SIZE,
     TIME_MS,
-    WEIGHT,
     WINDOW,
+    WORDS_AT,
+    WORDS_SIZE,
 )
 
 LONGEST: Final = 64  # bytes of an entry beside its strings and scores
@@ -80,14 +80,14 @@ def measure_rows(rows, now, notes, number):  # type: ignore[no-untyped-def]
     for i in range(now.shape[0]):
         row, note = rows[i], notes[now[i] >> NOTE_SHIFT]
         if now[i] & LIVE and row[WINDOW] == number:
-            n += LONGEST + row[ID_SIZE] + row[TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[IDS_SIZE]
+            n += LONGEST + row[ID_SIZE] + row[TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[WORDS_SIZE]
             n += 4 * row[N_SCORES] if now[i] & SCORED else 0
     return n
 
 
 @kernel
 def pack_rows(rows, now, notes, kept, scores, number, out):  # type: ignore[no-untyped-def]
-    """Write pairs of an id and its entry: text, time, bytes, came, label, feedback ids, scores, window.
+    """Write pairs of an id and its entry: text, time, came, aside, label, its weight's bits, words, scores.
 
     Parameters
     ----------
@@ -110,21 +110,22 @@ def pack_rows(rows, now, notes, kept, scores, number, out):  # type: ignore[no-u
         out[at] = _ARRAY | 8
         at = pack_text(out, at + 1, kept, row[AT] + row[ID_SIZE], row[TEXT_SIZE])
         at = pack_int(out, at, row[TIME_MS])
-        at = pack_int(out, at, row[WEIGHT] + note[GROWN])
         out[at] = _FALSE + (1 if now[i] & CAME else 0)
-        at += 1
+        out[at + 1] = _FALSE + (1 if now[i] & ASIDE else 0)
+        at += 2
         if note[LABEL_SIZE] < 0:
             out[at] = _NIL
             at += 1
         else:
             at = pack_text(out, at, kept, note[LABEL_AT], note[LABEL_SIZE])
-        if note[N_IDS] < 16:
-            out[at] = _ARRAY | note[N_IDS]
+        at = pack_int(out, at, note[LABEL_WEIGHT])
+        if note[N_WORDS] < 16:
+            out[at] = _ARRAY | note[N_WORDS]
             at += 1
         else:
             out[at] = 0xDC
-            at = pack_big(out, at + 1, note[N_IDS], 2)
-        at = pack_raw(out, at, kept, note[IDS_AT], note[IDS_SIZE])
+            at = pack_big(out, at + 1, note[N_WORDS], 2)
+        at = pack_raw(out, at, kept, note[WORDS_AT], note[WORDS_SIZE])
         if now[i] & SCORED:
             size = 4 * row[N_SCORES]
             kind = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
@@ -134,7 +135,6 @@ def pack_rows(rows, now, notes, kept, scores, number, out):  # type: ignore[no-u
         else:
             out[at] = _NIL
             at += 1
-        at = pack_int(out, at, row[WINDOW])
     return at
 
 

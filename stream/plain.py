@@ -2,8 +2,9 @@
 
 Nearly all: new and repeated messages, and labels of messages that are here. `take` goes through a batch's records in
 their order and does with each what stream/join.py says, in one call without the GIL. At the first record that is not of
-this kind (a label that comes before its message, a second feedback id, whatever is neither message nor label) it stops,
-for that record to be taken by the rules in Python, and is called again behind it. The state is the same arrays.
+this kind (a label that comes before its message, a second feedback id, an id with another text, whatever is neither
+message nor label) it stops, for that record to be taken by the rules in Python, and is called again behind it. The
+state is the same arrays.
 Proved by test_what_the_kernel_takes_comes_out_as_one_by_one.
 """
 
@@ -13,50 +14,52 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.kernels import are_equal, copy, kernel, prefetch
-from driftline.stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
+from driftline.stream.kernels import are_equal, copy, inlined, kernel, prefetch
+from driftline.stream.said import LONGEST_WORD, SHORT, pack_word
+from driftline.stream.scan import CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
 from driftline.stream.store import (
+    ASIDE,
     AT,
     BYTES,
     CAME,
     FREE,
-    GROWN,
     HASH,
     HASH_SHIFT,
     ID_SIZE,
-    IDS_AT,
-    IDS_SIZE,
     LABEL_AT,
     LABEL_SIZE,
+    LABEL_WEIGHT,
     LIVE,
     N_EARLY,
-    N_IDS,
     N_SCORES,
+    N_WORDS,
     NEXT,
     NOTE_SHIFT,
     NOTES,
+    ROOM,
     ROW_BITS,
     ROWS,
     SCORES,
     SCORES_AT,
+    SHARED,
     TEXT_SIZE,
     TIME_MS,
-    WEIGHT,
     WINDOW,
+    WORDS_AT,
+    WORDS_SIZE,
     add_note,
     find,
     hash_bytes,
     put,
     take_out,
+    weight_of,
 )
 
-# What an entry takes beside its characters, of which each may take four bytes; and a feedback id beside its own.
-ENTRY_BYTES: Final = 400
-FEEDBACK_BYTES: Final = ENTRY_BYTES // 4
-
-# Columns of a window.
-FIRST, LAST, COUNT, CLOCK_MS, N_BYTES, UNLABELLED, EARLY_DUE_MS = range(7)
-N_WINDOW: Final = 7
+# Columns of a window: its oldest and its newest row, and when the oldest came; what it holds.
+FIRST, LAST, FIRST_MS, COUNT, CLOCK_MS, N_BYTES, UNLABELLED, EARLY_DUE_MS = range(8)
+N_WINDOW: Final = 8
+# What all windows hold together.
+ALL_MESSAGES, ALL_BYTES = range(2)
 # Columns of a step: the text's row and where it stands; its label's column or -1; the record's place in the batch and
 # its time; whether it is to be compared with what was served.
 ROW, TEXT_AT, TEXT_BYTES, TARGET, PLACE, STEP_MS, SERVED = range(7)
@@ -72,51 +75,74 @@ NO_EXPIRY, ASK_FIRST = -1, -2  # instead of the column that messages are learned
 Ints = NDArray[np.int64]
 
 
-@kernel
-def put_head(kept, at, size):  # type: ignore[no-untyped-def]
-    """Write the head of a string in msgpack; return where it ends."""
-    if size < 32:
-        kept[at] = 0xA0 | size
-        return at + 1
-    n = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
-    kept[at] = 0xD9 if n == 1 else 0xDA if n == 2 else 0xDB
-    for i in range(n):
-        kept[at + 1 + i] = (size >> (8 * (n - 1 - i))) & 0xFF
-    return at + 1 + n
+@inlined
+def find_over(w, windows, total, limits):  # type: ignore[no-untyped-def]
+    """Return the window whose oldest message has to leave, or -1.
+
+    This one's by its age; where all together are beyond a limit, the oldest of all, so that it does not matter over how
+    many partitions they are spread.
+    """
+    if windows[w, COUNT] > 0 and windows[w, CLOCK_MS] > windows[w, FIRST_MS] + limits[2]:
+        return w
+    if total[ALL_MESSAGES] <= limits[0] and total[ALL_BYTES] <= limits[1]:
+        return -1
+    oldest = -1
+    for each in range(windows.shape[0]):
+        if windows[each, COUNT] > 0 and (oldest < 0 or windows[each, FIRST_MS] < windows[oldest, FIRST_MS]):
+            oldest = each
+    return oldest
+
+
+@inlined
+def leave(w, windows, total, rows, now, notes, table):  # type: ignore[no-untyped-def]
+    """Drop a window's oldest message."""
+    window = windows[w]
+    row = window[FIRST]
+    note = notes[now[row] >> NOTE_SHIFT]
+    weigh_in(row, -1, windows, total, rows, note)
+    if note[LABEL_SIZE] < 0:
+        window[UNLABELLED] -= 1
+    window[COUNT] -= 1
+    total[ALL_MESSAGES] -= 1
+    window[FIRST] = rows[row, NEXT]
+    if window[COUNT] == 0:
+        window[LAST] = -1
+    else:
+        window[FIRST_MS] = rows[window[FIRST], TIME_MS]
+    take_out(table, rows[row, HASH], row)
+    now[row] &= ~LIVE
+
+
+@inlined
+def weigh_in(row, sign, windows, total, rows, note):  # type: ignore[no-untyped-def]
+    """Add what a row weighs with a note to its window, or take it away."""
+    n_bytes = sign * weight_of(rows[row], note)
+    windows[rows[row, WINDOW], N_BYTES] += n_bytes
+    total[ALL_BYTES] += n_bytes
 
 
 @kernel
-def is_over(w, windows, limits, rows):  # type: ignore[no-untyped-def]
-    """Tell whether a window's oldest message has to leave."""
-    if windows[w, COUNT] == 0:
-        return False
-    old = windows[w, CLOCK_MS] > rows[windows[w, FIRST], TIME_MS] + limits[2]
-    return old or windows[w, COUNT] > limits[0] or windows[w, N_BYTES] > limits[1]
+def evict(w, windows, total, limits, rows, now, notes, table, expire, steps, counters):  # type: ignore[no-untyped-def]
+    """Drop the oldest messages beyond the limits; tell whether all are dropped.
 
-
-@kernel
-def evict(w, windows, limits, rows, now, notes, table, expire, steps, counters):  # type: ignore[no-untyped-def]
-    """Drop a window's oldest messages beyond the limits; tell whether there was room for the steps of those learned.
+    It stops where there is no room for the steps of those learned, and at one that is set aside: the rules in Python
+    drop that.
 
     `expire` : the column that a message without a label is learned as, or NO_EXPIRY
     """
-    while is_over(w, windows, limits, rows):
-        row = windows[w, FIRST]
-        note = notes[now[row] >> NOTE_SHIFT]
-        if note[LABEL_SIZE] < 0:
+    over = find_over(w, windows, total, limits)
+    while over >= 0:
+        row = windows[over, FIRST]
+        if now[row] & ASIDE:
+            return False
+        if notes[now[row] >> NOTE_SHIFT, LABEL_SIZE] < 0:
             if expire != NO_EXPIRY:
                 if counters[N_STEPS] == steps.shape[0]:
                     return False
                 add_step(steps, counters, rows, row, expire, -1, 0, 0)
-            windows[w, UNLABELLED] -= 1
             counters[EXPIRED] += 1
-        windows[w, N_BYTES] -= rows[row, WEIGHT] + note[GROWN]
-        windows[w, COUNT] -= 1
-        windows[w, FIRST] = rows[row, NEXT]
-        if windows[w, COUNT] == 0:
-            windows[w, LAST] = -1
-        take_out(table, rows[row, HASH], row)
-        now[row] &= ~LIVE
+        leave(over, windows, total, rows, now, notes, table)
+        over = find_over(w, windows, total, limits)
     return True
 
 
@@ -145,8 +171,16 @@ def find_label(label_table, label_spans, names, seeds, data, at, size):  # type:
     return np.int64(-1)
 
 
+@inlined
+def is_text_of(rows, kept, row, data, field):  # type: ignore[no-untyped-def]
+    """Tell whether a record's text is a row's."""
+    size = field[CONTENT + SIZE]
+    at = rows[row, AT] + rows[row, ID_SIZE]
+    return rows[row, TEXT_SIZE] == size and are_equal(data, field[CONTENT], kept, at, size)
+
+
 @kernel
-def append_row(rows, now, kept, used, windows, w, n_scores, data, field, h, time_ms):  # type: ignore[no-untyped-def]
+def append_row(rows, now, notes, kept, used, windows, total, w, n_scores, data, field, h, time_ms):  # type: ignore[no-untyped-def]
     """Append a message that came to a window."""
     row, at = used[ROWS], used[BYTES]
     key_size, text_size = field[KEY + SIZE], field[CONTENT + SIZE]
@@ -155,34 +189,35 @@ def append_row(rows, now, kept, used, windows, w, n_scores, data, field, h, time
     to = rows[row]
     to[AT], to[ID_SIZE], to[TEXT_SIZE] = at, key_size, text_size
     to[TIME_MS], to[WINDOW], to[NEXT], to[HASH] = time_ms, w, -1, h
-    to[WEIGHT] = ENTRY_BYTES + 4 * n_scores + 4 * (field[KEY + CHARS] + field[CONTENT + CHARS])
     to[SCORES_AT], to[N_SCORES] = used[SCORES], n_scores
     now[row] = LIVE | CAME
     used[ROWS] += 1
     used[BYTES] += key_size + text_size
     used[SCORES] += n_scores
-    link(rows, windows, row)
+    link(row, windows, total, rows, notes[0])
     return row
 
 
-@kernel
-def link(rows, windows, row):  # type: ignore[no-untyped-def]
-    """Put a new row behind its window's others."""
+@inlined
+def link(row, windows, total, rows, note):  # type: ignore[no-untyped-def]
+    """Put a new row, with its note, behind its window's others."""
     window = windows[rows[row, WINDOW]]
     if window[COUNT] == 0:
-        window[FIRST] = row
+        window[FIRST], window[FIRST_MS] = row, rows[row, TIME_MS]
     else:
         rows[window[LAST], NEXT] = row
     window[LAST] = row
     window[COUNT] += 1
-    window[N_BYTES] += rows[row, WEIGHT]
-    window[UNLABELLED] += 1
+    total[ALL_MESSAGES] += 1
+    weigh_in(row, 1, windows, total, rows, note)
+    if note[LABEL_SIZE] < 0:
+        window[UNLABELLED] += 1
 
 
 @kernel
 def hash_keys(records, seeds, hashes):  # type: ignore[no-untyped-def]
     """Write the hash of each record's key; 0 where it has none."""
-    order, kinds, fields, _, _, _, data = records
+    order, kinds, fields, _, _, _, _, data = records
     for place in range(order.shape[0]):
         record = order[place]
         has_key = kinds[record] in (MESSAGE, LABEL)
@@ -197,11 +232,12 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     store,
     n_scores_room,
     windows,
+    total,
     limits,
     labels,
     width,
     expire,
-    n_early,
+    n_odd,
     steps,
     weights,
     counters,
@@ -210,16 +246,18 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
 
     Parameters
     ----------
-    records : (order, kinds, fields, weights, times_ms, partitions, data); times and partitions in the batch's order
+    records : (order, kinds, fields, weights, their bits, times_ms, partitions, data); times and partitions in the
+        batch's order
     hashes : int64 [n], of the records' keys, in the batch's order
     store : (rows, now, notes, kept, table, used, seeds, early), of a Store; changed
-    windows, limits : int64 [n_windows, N_WINDOW], changed; int64 [3], messages, bytes and age of each
+    windows, total, limits : int64 [n_windows, N_WINDOW], int64 [2], changed; int64 [3], messages, bytes and age
     labels : (table, spans, names), of a Names
     width, expire : how many labels are known; the column for what leaves unlabelled, NO_EXPIRY or ASK_FIRST
-    n_early : how many labels wait for their message
+    n_odd : how many ids are such that all about them is for the rules in Python: labels wait for their message, or
+        several texts came with them
     steps, weights, counters : int64 [room, N_STEP], float32 [room], int64 [N_COUNTERS], changed
     """
-    order, kinds, fields, record_weights, times_ms, partitions, data = records
+    order, kinds, fields, record_weights, weight_bits, times_ms, partitions, data = records
     rows, now, notes, kept, table, used, seeds, early = store
     label_table, label_spans, names = labels
     for place in range(begin, order.shape[0]):
@@ -239,15 +277,21 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             return place
         column = np.int64(-1)
         if kind == MESSAGE:
-            waits = n_early > 0 and row < 0 and early[h & (N_EARLY - 1)] > 0
-            if waits or (row >= 0 and now[row] & CAME == 0):
+            if row < 0:
+                if n_odd > 0 and early[h & (N_EARLY - 1)] > 0:
+                    return place
+            elif now[row] & (CAME | SHARED) != CAME or not is_text_of(rows, kept, row, data, field):
                 return place
         else:
             column = find_label(label_table, label_spans, names, seeds, data, field[CONTENT], field[CONTENT + SIZE])
-            if column < 0 or (field[OWN] >= 0 and notes[now[row] >> NOTE_SHIFT, IDS_SIZE] > 0):
+            if column < 0 or now[row] & SHARED:
                 return place
+            if field[OWN] >= 0:
+                is_short = field[OWN + SIZE] <= SHORT and field[CONTENT + SIZE] <= SHORT
+                if not is_short or notes[now[row] >> NOTE_SHIFT, WORDS_SIZE] > 0:
+                    return place
         counters[WHY] = NO_ROOM
-        more = field[KEY + SIZE] + field[CONTENT + SIZE] + max(field[OWN + SIZE], 0) + 5
+        more = field[KEY + SIZE] + field[CONTENT + SIZE] + LONGEST_WORD
         if counters[N_STEPS] == steps.shape[0] or used[ROWS] == rows.shape[0] or used[NOTES] == notes.shape[0]:
             return place
         if used[BYTES] + more > kept.shape[0] or used[SCORES] + width > n_scores_room:
@@ -257,26 +301,27 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             if row >= 0:
                 counters[DUPLICATES] += 1
             else:
-                row = append_row(rows, now, kept, used, windows, w, width, data, field, h, times_ms[place])
+                row = append_row(
+                    rows, now, notes, kept, used, windows, total, w, width, data, field, h, times_ms[place]
+                )
                 put(table, h, row)
                 weights[counters[N_STEPS]] = 1
                 add_step(steps, counters, rows, row, -1, place, times_ms[place], 0)
         else:
             counters[LABELS_SEEN] += 1
             note = now[row] >> NOTE_SHIFT
-            size, known = field[CONTENT + SIZE], notes[note, LABEL_SIZE]
+            size, known, bits = field[CONTENT + SIZE], notes[note, LABEL_SIZE], np.int64(weight_bits[record])
             same = known == size and are_equal(kept, notes[note, LABEL_AT], data, field[CONTENT], size)
+            same = same and notes[note, LABEL_WEIGHT] in (bits, 0)
             if field[OWN] >= 0 or not same:
                 note = add_note(now, notes, used, row)
             if field[OWN] >= 0:
-                own_size, at = field[OWN + SIZE], used[BYTES]
-                start = put_head(kept, at, own_size)
-                copy(data[field[OWN] : field[OWN] + own_size], kept[start:])
-                used[BYTES] = start + own_size
-                notes[note, IDS_AT], notes[note, IDS_SIZE], notes[note, N_IDS] = at, start + own_size - at, 1
-                grown = FEEDBACK_BYTES + 4 * field[OWN + CHARS]
-                notes[note, GROWN] += grown
-                windows[w, N_BYTES] += grown
+                at = used[BYTES]
+                own, own_size = field[OWN], field[OWN + SIZE]
+                used[BYTES] = pack_word(kept, at, data, own, own_size, field[CONTENT], size, bits)
+                notes[note, WORDS_AT], notes[note, WORDS_SIZE], notes[note, N_WORDS] = at, used[BYTES] - at, 1
+                windows[w, N_BYTES] += ROOM * (used[BYTES] - at)
+                total[ALL_BYTES] += ROOM * (used[BYTES] - at)
             if same:
                 counters[REPEATED] += 1
             else:
@@ -285,18 +330,22 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
                 else:
                     counters[CORRECTED] += 1
                 copy(data[field[CONTENT] : field[CONTENT] + size], kept[used[BYTES] :])
-                notes[note, LABEL_AT], notes[note, LABEL_SIZE] = used[BYTES], size
+                notes[note, LABEL_AT], notes[note, LABEL_SIZE], notes[note, LABEL_WEIGHT] = used[BYTES], size, bits
                 used[BYTES] += size
+                windows[w, N_BYTES] += ROOM * (size - max(known, 0))
+                total[ALL_BYTES] += ROOM * (size - max(known, 0))
                 weights[counters[N_STEPS]] = record_weights[record]
                 served = np.int64(known < 0 and now[row] & CAME != 0)
                 add_step(steps, counters, rows, row, column, place, times_ms[place], served)
                 counters[LABELS_LEARNED] += 1
         windows[w, CLOCK_MS] = clock_ms
-        if expire == ASK_FIRST and is_over(w, windows, limits, rows):
+        if find_over(w, windows, total, limits) < 0:
+            continue
+        if expire == ASK_FIRST:
             counters[WHY], counters[WHERE] = EVICTION, w
             return place + 1
         n = counters[N_STEPS]
-        whole = evict(w, windows, limits, rows, now, notes, table, expire, steps, counters)
+        whole = evict(w, windows, total, limits, rows, now, notes, table, expire, steps, counters)
         for step in range(n, counters[N_STEPS]):
             weights[step] = 1
         if not whole:

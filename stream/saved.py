@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from driftline.stream.entry import Early
+from driftline.stream.early import Early
 from driftline.stream.pack import array_head, measure_rows, pack_rows
+from driftline.stream.said import ANY, Word, short
 from driftline.stream.store import Arrays
 
 SLICE: Final = 4096  # rows encoded at once, without the GIL
@@ -20,9 +21,13 @@ EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, w
 _pack = msgspec.msgpack.Encoder().encode
 
 
+FORMAT: Final = 3  # of a window; before, there was no number
+
+
 class WindowState(msgspec.Struct, array_like=True):
     """A window as it stands in a checkpoint."""
 
+    format: int
     clock_ms: int
     messages: msgspec.Raw  # pairs of an id and its entry, for stream/unpack.py
     early: list[tuple[str, list[Early]]]
@@ -47,7 +52,7 @@ class Frozen(NamedTuple):
     def encode(self) -> Iterator[bytes]:
         """Give the window's state in parts."""
         rows, now, notes, kept, scores = self.arrays
-        yield b"\x93" + _pack(self.clock_ms) + array_head(self.n_rows)
+        yield b"\x94" + _pack(FORMAT) + _pack(self.clock_ms) + array_head(self.n_rows)
         for start in range(0, len(now), SLICE):
             some, words = rows[start : start + SLICE], now[start : start + SLICE]
             out = np.empty(measure_rows(some, words, notes, self.number), np.uint8)
@@ -61,5 +66,53 @@ class Frozen(NamedTuple):
 
 
 def decode(state: bytes) -> WindowState:
-    """Return what `encode` gave in parts. Raises ValueError, RecursionError, OverflowError."""
-    return msgspec.msgpack.decode(state, type=WindowState)
+    """Return what `encode` gave in parts, in this version or an older one.
+
+    Raises
+    ------
+    ValueError, RecursionError, OverflowError : it is none.
+    """
+    if state.startswith(_BEFORE):
+        return _as_of_today(msgspec.msgpack.decode(state, type=_Before))
+    found = msgspec.msgpack.decode(state, type=WindowState)
+    if found.format != FORMAT:
+        raise ValueError(f"it has format {found.format}, this version of Driftline reads format {FORMAT}")
+    return found
+
+
+_BEFORE: Final = b"\x93"
+
+
+class _EntryBefore(msgspec.Struct, array_like=True):
+    """A message as format 2 had it: of its labels only the ids are known, and of its label not how heavy it was."""
+
+    text: str
+    timestamp_ms: int
+    n_bytes: int
+    came: bool
+    label: str | None
+    feedback_ids: list[str]
+    scores: bytes | None
+    window: int
+
+
+class _Before(msgspec.Struct, array_like=True):
+    """A window as format 2 had it."""
+
+    clock_ms: int
+    messages: list[tuple[str, _EntryBefore]]
+    early: list[tuple[str, list[Early]]]
+
+
+def _as_of_today(before: _Before) -> WindowState:
+    messages = [(key, _entry_of_today(entry)) for key, entry in before.messages]
+    early = [
+        (key, [Early.of(each.feedback, each.timestamp_ms, each.orphan) for each in waiting])
+        for key, waiting in before.early
+    ]
+    return WindowState(FORMAT, before.clock_ms, msgspec.Raw(_pack(messages)), early)
+
+
+def _entry_of_today(before: _EntryBefore) -> tuple[object, ...]:
+    words = [Word(short(each), ANY, 0) for each in before.feedback_ids]
+    return before.text, before.timestamp_ms, before.came, False, before.label, 0, words, before.scores

@@ -5,12 +5,12 @@
 2. Appends are pipelined: a bounded number of records is on its way, and every append's future is looked at. What the
    summary counts is durable.
 
-A message's id is its row's, else made unique for this run. A label's id is made of its message's id and the label
-alone, so a file with ids may be sent again: the learner takes each label once, and a label changed in between as a
-correction. Memory holds the labels that are not due, so it grows with the delay, not with the file.
+A message's id is its row's, else made unique for this run. A label's id is of this run and its place in it: a record
+that gets into the log twice counts once, and what a later run says is said anew. So a file with ids may be sent again:
+a label that a message has is not learned again, and one that it no longer has is a correction, also back to what it
+was. Memory holds the labels that are not due, so it grows with the delay, not with the file.
 """
 
-import hashlib
 import time
 import uuid
 from collections import deque
@@ -98,11 +98,6 @@ def send(
     return Sent(sender.durable_messages, sender.durable_labels, sender.skipped, time.monotonic() - begin)
 
 
-def feedback_id(message_id: str, label: str) -> str:
-    """Return the id under which `send` appends a label: 32 hexadecimal digits of BLAKE2b(message_id NUL label)."""
-    return hashlib.blake2b(f"{message_id}\0{label}".encode(), digest_size=16).hexdigest()
-
-
 def _group_size(label_delay: int, rate: float | None) -> int:
     """Return how many messages go together: few beside the delay, and beside a tenth of a second."""
     size = min(max(label_delay // 4, 1), MAX_GROUP)
@@ -129,7 +124,7 @@ class _Sender:
     ) -> None:
         self._log, self._topics, self._max_record_bytes = log, topics, max_record_bytes
         self._on_skipped, self._on_durable = on_skipped, on_durable
-        self._run = uuid.uuid4().hex[:12]
+        self._run, self._labels = uuid.uuid4().hex[:12], 0
         self._in_flight: deque[_InFlight] = deque()
         self._records_in_flight = self._bytes_in_flight = 0
         self._pending: deque[tuple[int, NewRecord]] = deque()  # each label with its message's number
@@ -180,7 +175,8 @@ class _Sender:
         key = message.id.encode()
         records = [NewRecord(key, encode(message), _now_ms())]
         if row.label is not None:
-            feedback = Feedback(message.id, row.label, id=feedback_id(message.id, row.label))
+            self._labels += 1
+            feedback = Feedback(message.id, row.label, id=f"{self._run}-{self._labels}")
             check_feedback(feedback)
             records.append(NewRecord(key, encode(feedback)))
         for record in records:

@@ -1,13 +1,14 @@
 """How are the messages kept that wait for their labels? In arrays: one row each, and no object.
 
 A row's id and text stand in one array of bytes, its scores in another. A row does not change; what becomes of it, the
-label that it was given and the ids of the labels that said so, is a note, and each change is another note behind the
-last. One word a row, `now`, says which note holds, and whether the row lives. All but these words (and NEXT) is only
-ever appended to; a row that leaves is dead, and when there is no room left, what lives is moved into new arrays. So who
-has a copy of the words and holds the arrays can read on in them, in another thread too (stream/saved.py).
+label that it was given and the feedback that said so, is a note, and each change is another note behind the last. One
+word a row, `now`, says which note holds, and whether the row lives. All but these words (and NEXT, HASH) is only ever
+appended to; a row that leaves is dead, and when there is no room left, what lives is moved into new arrays. So who has
+a copy of the words and holds the arrays can read on in them, in another thread too (stream/saved.py).
 
-A table of hashes finds rows by id; a hit is compared byte by byte. Its seeds are of this process, so that nobody can
-send ids that collide: no outcome depends on them.
+A table of hashes finds rows by id; a hit is compared byte by byte. Where several texts came with one id, that finds the
+row of the message that came last; the others are ASIDE, and are found by id and text. The table's seeds are of this
+process, so that nobody can send ids that collide: no outcome depends on them.
 """
 
 import os
@@ -17,39 +18,47 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.kernels import are_equal, copy, kernel
+from driftline.stream.kernels import are_equal, copy, inlined, kernel
 
 # Columns of a row: where its id begins, behind which its text stands; sizes are bytes. The last two may change
 # until the row is SCORED.
-AT, ID_SIZE, TEXT_SIZE, TIME_MS, WEIGHT, WINDOW, NEXT, HASH, SCORES_AT, N_SCORES = range(10)
-N_COLUMNS: Final = 10
-# Columns of a note; 0 or -1 marks what is not there. GROWN: what it weighs beyond WEIGHT.
-LABEL_AT, LABEL_SIZE, IDS_AT, IDS_SIZE, N_IDS, GROWN = range(6)
+AT, ID_SIZE, TEXT_SIZE, TIME_MS, WINDOW, NEXT, HASH, SCORES_AT, N_SCORES = range(9)
+N_COLUMNS: Final = 9
+# Columns of a note; 0 or -1 marks what is not there. LABEL_WEIGHT: the bits of a float32, 0 where it is not known.
+# WORDS: what feedback with an id of its own said, see stream/said.py.
+LABEL_AT, LABEL_SIZE, LABEL_WEIGHT, WORDS_AT, WORDS_SIZE, N_WORDS = range(6)
 N_NOTE: Final = 6
 NO_NOTE: Final = (0, -1, 0, 0, 0, 0)  # the first note: of all rows that have none
-LIVE, CAME, SCORED = 1, 2, 4  # bits of a row's word; above them stands its note's number
-BITS: Final = LIVE | CAME | SCORED
-NOTE_SHIFT: Final = 3
+# Bits of a row's word; above them stands its note's number. SHARED: other texts of its id are there, ASIDE.
+LIVE, CAME, SCORED, SHARED, ASIDE = 1, 2, 4, 8, 16
+BITS: Final = LIVE | CAME | SCORED | SHARED | ASIDE
+NOTE_SHIFT: Final = 5
 ROWS, BYTES, SCORES, NOTES = range(4)  # of what `used` counts
 LEAST: Final = 1 << 10  # rows
 N_EARLY: Final = 1 << 18
-# An entry of the table: 31 bits of the id's hash, 32 of its row's number.
+# An entry of the table: 30 bits of the hash of what finds its row, whether that is the id and the text, 32 bits of its
+# row's number.
 FREE: Final = -1
+ASIDE_HASH: Final = 1 << 30
 HASH_SHIFT: Final = 32
 ROW_BITS: Final = (1 << HASH_SHIFT) - 1
 SPARE: Final = 3  # arrays have room for so many times what lives, so that it is moved seldom
+# What a row takes in memory: so many bytes for each byte that lives (SPARE, and once more while it is moved), and the
+# same for its columns, its note and its places in the table. See test_what_is_counted_is_what_is_taken.
+ROOM: Final = SPARE + 1
+ENTRY_BYTES: Final = 640
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 Arrays = tuple[Ints, Ints, Ints, Bytes, NDArray[np.float32]]  # rows, now, notes, kept, scores
 _HALF: Final = np.uint64(32)
 _BYTE: Final = np.uint64(8)
-_HASH_BITS: Final = np.uint64((1 << 31) - 1)
+_HASH_BITS: Final = np.uint64((1 << 30) - 1)
 
 
 @kernel
 def hash_bytes(data, at, size, seeds):  # type: ignore[no-untyped-def]
-    """Return a hash of some bytes, of 31 bits."""
+    """Return a hash of some bytes, of 30 bits."""
     h = seeds[0] ^ np.uint64(size)
     multiplier = seeds[1]
     for start in range(0, size, 8):
@@ -74,6 +83,27 @@ def find(table, rows, kept, h, data, at, size):  # type: ignore[no-untyped-def]
             return row
         place = (place + 1) & mask
     return np.int64(-1)
+
+
+@kernel
+def find_whole(table, rows, kept, h, data, size, n):  # type: ignore[no-untyped-def]
+    """Return the row, set aside, of an id of so many bytes and a text behind it, n bytes together; or -1."""
+    mask = table.shape[0] - 1
+    place = h & mask
+    while table[place] != FREE:
+        row = table[place] & ROW_BITS
+        same = table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size and rows[row, TEXT_SIZE] == n - size
+        if same and are_equal(data, 0, kept, rows[row, AT], n):
+            return row
+        place = (place + 1) & mask
+    return np.int64(-1)
+
+
+@inlined
+def weight_of(row, note):  # type: ignore[no-untyped-def]
+    """Return what a row takes in memory, with its note: bytes."""
+    n = row[ID_SIZE] + row[TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[WORDS_SIZE]
+    return ENTRY_BYTES + ROOM * (n + 4 * row[N_SCORES])
 
 
 @kernel
@@ -122,7 +152,7 @@ def weigh(rows, now, notes, stays, need):  # type: ignore[no-untyped-def]
         if stays[row]:
             note = notes[now[row] >> NOTE_SHIFT]
             need[ROWS] += 1
-            need[BYTES] += rows[row, ID_SIZE] + rows[row, TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[IDS_SIZE]
+            need[BYTES] += rows[row, ID_SIZE] + rows[row, TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[WORDS_SIZE]
             need[SCORES] += rows[row, N_SCORES]
             need[NOTES] += 1
 
@@ -162,7 +192,7 @@ def move(old, fresh, stays, places, used):  # type: ignore[no-untyped-def]
         if note > 0:
             copy(notes[note], to_notes[n_notes])
             n_bytes = move_bytes(to_notes, n_notes, LABEL_AT, notes[note, LABEL_SIZE], kept, to_kept, n_bytes)
-            n_bytes = move_bytes(to_notes, n_notes, IDS_AT, notes[note, IDS_SIZE], kept, to_kept, n_bytes)
+            n_bytes = move_bytes(to_notes, n_notes, WORDS_AT, notes[note, WORDS_SIZE], kept, to_kept, n_bytes)
             to_now[n] |= n_notes << NOTE_SHIFT
             n_notes += 1
         n += 1
@@ -200,7 +230,7 @@ class Store:
     Attributes
     ----------
     rows : int64 [room, N_COLUMNS]
-    now : int64 [room], for each row its note's number and LIVE, CAME, SCORED
+    now : int64 [room], for each row its note's number and LIVE, CAME, SCORED, SHARED, ASIDE
     notes : int64 [room, N_NOTE]
     kept : uint8, ids, texts, labels
     scores : float32
@@ -211,7 +241,7 @@ class Store:
 
     def __init__(self) -> None:
         self.seeds = np.frombuffer(os.urandom(16), np.uint64) | np.uint64(1)
-        self.early: NDArray[np.uint16] = np.zeros(N_EARLY, np.uint16)  # how many waiting labels have such a hash
+        self.early: NDArray[np.uint16] = np.zeros(N_EARLY, np.uint16)  # ids with such a hash that are for the rules
         self.pending: list[Ints] = []
         self.clear()
 
@@ -227,15 +257,35 @@ class Store:
         data = np.frombuffer(key, np.uint8)
         return int(find(self.table, self.rows, self.kept, self.hash(data), data, 0, len(data)))
 
+    def find_aside(self, key: bytes, text: bytes) -> int:
+        """Return the row of an id and a text that was set aside, or -1."""
+        data = np.frombuffer(key + text, np.uint8)
+        h = self.hash(data) | ASIDE_HASH
+        return int(find_whole(self.table, self.rows, self.kept, h, data, len(key), len(data)))
+
     def hash(self, data: Bytes) -> int:
-        """Return the hash of an id."""
+        """Return the hash of an id, or of an id and a text."""
         return int(hash_bytes(data, 0, len(data), self.seeds))
+
+    def set_bit(self, row: int, bit: int, *, on: bool) -> None:
+        """Change a bit of a row's word."""
+        self.now[row] = self.now[row] | bit if on else self.now[row] & ~bit
+
+    def set_aside(self, row: int, *, aside: bool) -> None:
+        """Have a row be found by its id and text, or again by its id alone."""
+        take_out(self.table, self.rows[row, HASH], row)
+        self.set_bit(row, ASIDE, on=aside)
+        at, key_size, text_size = self.rows[row, [AT, ID_SIZE, TEXT_SIZE]].tolist()
+        h = self.hash(self.kept[at : at + key_size + (text_size if aside else 0)])
+        self.rows[row, HASH] = h | ASIDE_HASH if aside else h
+        put(self.table, self.rows[row, HASH], row)
 
     def append(self, key: bytes, text: bytes, n_scores: int, values: dict[int, int], bits: int) -> int:
         """Append a row with these values of columns, and these bits of its word, and return it."""
         self.ensure(1, len(key) + len(text), n_scores)
         row = int(self.used[ROWS])
-        h = self.hash(np.frombuffer(key, np.uint8))
+        h = self.hash(np.frombuffer(key + text if bits & ASIDE else key, np.uint8))
+        h |= ASIDE_HASH if bits & ASIDE else 0
         self.rows[row] = 0
         for column, value in {ID_SIZE: len(key), TEXT_SIZE: len(text), NEXT: -1, HASH: h, **values}.items():
             self.rows[row, column] = value

@@ -12,33 +12,37 @@ from numpy.typing import NDArray
 
 from driftline.stream.kernels import copy, kernel
 from driftline.stream.limits import MOST
-from driftline.stream.plain import UNLABELLED, link
+from driftline.stream.plain import link
 from driftline.stream.scan import is_utf8
 from driftline.stream.store import (
+    ASIDE,
+    ASIDE_HASH,
     AT,
     BYTES,
     CAME,
     HASH,
     ID_SIZE,
-    IDS_AT,
-    IDS_SIZE,
     LABEL_AT,
     LABEL_SIZE,
+    LABEL_WEIGHT,
     LIVE,
-    N_IDS,
     N_SCORES,
+    N_WORDS,
     NEXT,
+    NOTE_SHIFT,
     ROWS,
     SCORED,
     SCORES,
     SCORES_AT,
     TEXT_SIZE,
     TIME_MS,
-    WEIGHT,
     WINDOW,
+    WORDS_AT,
+    WORDS_SIZE,
     Store,
     add_note,
     find,
+    find_whole,
     hash_bytes,
     put,
 )
@@ -47,11 +51,12 @@ from driftline.stream.store import (
 ODD, NIL, BOOL, INT, TEXT, BINARY, ARRAY = range(7)
 # What a message has, and of which kind each is; a label and scores may be nil as well. Of each are found where its
 # content begins, its number or size (-1 for nil), and where it ends.
-PAIR, KEY, ENTRY, CONTENT, TIME, N_BYTES, HAS_COME, LABEL, IDS, SERVED, HOME = range(11)
-KINDS: Final = (ARRAY, TEXT, ARRAY, TEXT, INT, INT, BOOL, TEXT, ARRAY, BINARY, INT)
+PAIR, KEY, ENTRY, CONTENT, TIME, HAS_COME, IS_ASIDE, LABEL, HOW_HEAVY, WORDS, SERVED = range(11)
+KINDS: Final = (ARRAY, TEXT, ARRAY, TEXT, INT, BOOL, BOOL, TEXT, INT, ARRAY, BINARY)
 N_FIELDS: Final = 11
 BEGIN, NUMBER, END = range(3)
-MOST_IDS: Final = (1 << 16) - 1  # of one message: so many can be written
+MOST_BITS: Final = (1 << 31) - 1  # of a weight: a float32 that is not negative
+MOST_WORDS: Final = (1 << 16) - 1  # of one message: so many can be written
 
 
 def _heads() -> NDArray[np.int64]:
@@ -97,25 +102,29 @@ def unpack_message(data, at, fields):  # type: ignore[no-untyped-def]
         fields[field, BEGIN], fields[field, NUMBER] = at, number
         if kind in (TEXT, BINARY):
             at += number
-        if field == IDS:
+        if field == WORDS:
             for _ in range(number):
-                kind, size, at = unpack_head(data, at)
-                if kind != TEXT:
+                at = after_word(data, at)
+                if at < 0:
                     return np.int64(-1)
-                at += size
         fields[field, END] = at
     return at if fields[PAIR, NUMBER] == 2 and fields[ENTRY, NUMBER] == 8 else np.int64(-1)
 
 
 @kernel
-def are_utf8(data, at, n):  # type: ignore[no-untyped-def]
-    """Tell whether strings that follow one another are UTF-8."""
-    for _ in range(n):
-        _, size, at = unpack_head(data, at)
-        if not is_utf8(data, at, at + size):
-            return False
-        at += size
-    return True
+def after_word(data, at):  # type: ignore[no-untyped-def]
+    """Return where a word ends (stream/said.py), or -1 where it is none."""
+    kind, n, at = unpack_head(data, at)
+    if kind != ARRAY or n != 3:
+        return np.int64(-1)
+    for field in range(2):
+        kind, size, at = unpack_head(data, at)
+        if kind == TEXT and is_utf8(data, at, at + size):
+            at += size
+        elif kind != NIL or field == 0:
+            return np.int64(-1)
+    kind, weight, at = unpack_head(data, at)
+    return at if kind == INT and weight <= MOST_BITS else np.int64(-1)
 
 
 @kernel
@@ -130,17 +139,17 @@ def check_messages(data, at, n, fields, need):  # type: ignore[no-untyped-def]
     """
     for i in range(n):
         at = unpack_message(data, at, fields)
-        if at < 0 or max(fields[TIME, NUMBER], fields[N_BYTES, NUMBER]) >= MOST:
+        if at < 0 or fields[TIME, NUMBER] >= MOST:
             return i
-        if fields[IDS, NUMBER] > MOST_IDS or (fields[SERVED, NUMBER] > 0 and fields[SERVED, NUMBER] % 4 > 0):
+        if fields[HOW_HEAVY, NUMBER] > (MOST_BITS if fields[LABEL, NUMBER] >= 0 else 0):
+            return i
+        if fields[WORDS, NUMBER] > MOST_WORDS or (fields[SERVED, NUMBER] > 0 and fields[SERVED, NUMBER] % 4 > 0):
             return i
         for field in (KEY, CONTENT, LABEL):
             if not is_utf8(data, fields[field, BEGIN], fields[field, END]):
                 return i
-        if not are_utf8(data, fields[IDS, BEGIN], fields[IDS, NUMBER]):
-            return i
         need[ROWS] += 1
-        for field in (KEY, CONTENT, LABEL, IDS):
+        for field in (KEY, CONTENT, LABEL, WORDS):
             need[BYTES] += fields[field, END] - fields[field, BEGIN]
         need[SCORES] += max(fields[SERVED, NUMBER], 0) // 4
     return n
@@ -156,54 +165,62 @@ def keep_field(data, field, kept, used):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def append_messages(data, at, n, fields, w, windows, store):  # type: ignore[no-untyped-def]
+def append_messages(data, at, n, fields, w, windows, total, store):  # type: ignore[no-untyped-def]
     """Append messages that were checked to a window; return how many come before the first that is there already.
 
     Parameters
     ----------
     data, at, n, fields : as above
-    w, windows : the window's number; int64 [n_windows, N_WINDOW], changed
+    w, windows, total : the window's number; int64 [n_windows, N_WINDOW], int64 [2], changed
     store : (rows, now, notes, kept, scores, table, used, seeds), of a Store with room for them; changed; scores: uint8
     """
     rows, now, notes, kept, scores, table, used, seeds = store
     for i in range(n):
         at = unpack_message(data, at, fields)
-        key_at, key_size = fields[KEY, BEGIN], fields[KEY, NUMBER]
-        h = hash_bytes(data, key_at, key_size, seeds)
-        if find(table, rows, kept, h, data, key_at, key_size) >= 0:
-            return i
+        key_size, text_size = fields[KEY, NUMBER], fields[CONTENT, NUMBER]
         row = used[ROWS]
         to = rows[row]
         to[AT], to[ID_SIZE] = keep_field(data, fields[KEY], kept, used), key_size
         keep_field(data, fields[CONTENT], kept, used)
-        to[TEXT_SIZE], to[TIME_MS], to[WEIGHT] = fields[CONTENT, NUMBER], fields[TIME, NUMBER], fields[N_BYTES, NUMBER]
+        to[TEXT_SIZE], to[TIME_MS] = text_size, fields[TIME, NUMBER]
+        if fields[IS_ASIDE, NUMBER]:
+            h = hash_bytes(kept, to[AT], key_size + text_size, seeds) | ASIDE_HASH
+            whole = kept[to[AT] : to[AT] + key_size + text_size]
+            there = find_whole(table, rows, kept, h, whole, key_size, key_size + text_size)
+        else:
+            h = hash_bytes(kept, to[AT], key_size, seeds)
+            there = find(table, rows, kept, h, kept, to[AT], key_size)
+        if there >= 0:
+            return i
         to[WINDOW], to[NEXT], to[HASH] = w, -1, h
         to[SCORES_AT], to[N_SCORES] = used[SCORES], max(fields[SERVED, NUMBER], 0) // 4
         copy(data[fields[SERVED, BEGIN] : fields[SERVED, END]], scores[4 * used[SCORES] :])
         used[SCORES] += to[N_SCORES]
         now[row] = LIVE | (CAME if fields[HAS_COME, NUMBER] else 0) | (SCORED if fields[SERVED, NUMBER] >= 0 else 0)
+        now[row] |= ASIDE if fields[IS_ASIDE, NUMBER] else 0
         used[ROWS] += 1
         put(table, h, row)
-        link(rows, windows, row)
-        if fields[LABEL, NUMBER] < 0 and fields[IDS, NUMBER] == 0:
-            continue
-        note = notes[add_note(now, notes, used, row)]
-        if fields[LABEL, NUMBER] >= 0:
-            note[LABEL_AT], note[LABEL_SIZE] = keep_field(data, fields[LABEL], kept, used), fields[LABEL, NUMBER]
-            windows[w, UNLABELLED] -= 1
-        if fields[IDS, NUMBER] > 0:
-            note[IDS_AT] = keep_field(data, fields[IDS], kept, used)
-            note[IDS_SIZE], note[N_IDS] = used[BYTES] - note[IDS_AT], fields[IDS, NUMBER]
+        if fields[LABEL, NUMBER] >= 0 or fields[WORDS, NUMBER] > 0:
+            note = notes[add_note(now, notes, used, row)]
+            if fields[LABEL, NUMBER] >= 0:
+                note[LABEL_AT], note[LABEL_SIZE] = keep_field(data, fields[LABEL], kept, used), fields[LABEL, NUMBER]
+                note[LABEL_WEIGHT] = fields[HOW_HEAVY, NUMBER]
+            if fields[WORDS, NUMBER] > 0:
+                note[WORDS_AT] = keep_field(data, fields[WORDS], kept, used)
+                note[WORDS_SIZE], note[N_WORDS] = used[BYTES] - note[WORDS_AT], fields[WORDS, NUMBER]
+        link(row, windows, total, rows, notes[now[row] >> NOTE_SHIFT])
     return n
 
 
-def restore(packed: bytes | memoryview, store: Store, number: int, windows: NDArray[np.int64]) -> None:
+def restore(
+    packed: bytes | memoryview, store: Store, number: int, windows: NDArray[np.int64], total: NDArray[np.int64]
+) -> None:
     """Append a window's messages.
 
     Parameters
     ----------
     packed : an array of pairs of an id and its entry, in msgpack
-    store, windows : changed
+    store, windows, total : changed
     number : of the window
 
     Raises
@@ -215,9 +232,10 @@ def restore(packed: bytes | memoryview, store: Store, number: int, windows: NDAr
     if kind != ARRAY:
         raise ValueError("its messages are no array")
     if (good := check_messages(data, at, n, fields, need)) < n:
-        raise ValueError(f"message {good} is none, or has a wrong time, size or scores")
+        raise ValueError(f"message {good} is none, or has a wrong time, weight, word or scores")
     store.ensure(*need.tolist())
     arrays = store.rows, store.now, store.notes, store.kept, store.scores.view(np.uint8)
-    good = append_messages(data, at, n, fields, number, windows, (*arrays, store.table, store.used, store.seeds))
+    whole = (*arrays, store.table, store.used, store.seeds)
+    good = append_messages(data, at, n, fields, number, windows, total, whole)
     if good < n:
         raise ValueError(f"the id of message {good} is there twice")

@@ -118,7 +118,7 @@ def test_those_that_wait_are_bounded_and_leave_with_a_label_or_their_message() -
     labels: dict[str, str | None] = dict.fromkeys(requests.open)
     labels |= {"100": "a", "101": "b"}
     del labels["102"]
-    requests.settle(labels.__getitem__)
+    requests.settle(lambda request: labels[request.id])
     assert len(requests.open) == MAX_OPEN - 3
     assert (requests.estimate.labels, requests.estimate.correct) == (2, 1)
 
@@ -126,7 +126,7 @@ def test_those_that_wait_are_bounded_and_leave_with_a_label_or_their_message() -
 def test_a_message_without_a_prediction_says_nothing_about_accuracy() -> None:
     requests = Requests(60, 1)
     requests.add(request(1, label=None))
-    requests.settle({"1": "a"}.__getitem__)
+    requests.settle(lambda request: {"1": "a"}[request.id])
     assert requests.estimate.labels == 0
     assert requests.estimate.accuracy is None
 
@@ -144,28 +144,28 @@ def test_a_correction_corrects_what_was_told() -> None:
     for number in range(3):
         requests.add(request(number, chance=0.25 * (number + 1)))
     labels: dict[str, str | None] = {"0": "a", "1": "b", "2": None}
-    requests.settle(labels.__getitem__)
+    requests.settle(lambda request: labels[request.id])
     assert (requests.estimate.labels, requests.estimate.correct) == (2, 1)
     labels |= {"0": "b", "1": "a", "2": "a"}
-    requests.settle(labels.__getitem__)
+    requests.settle(lambda request: labels[request.id])
     expected = Estimate()
     for chance, correct in ((0.25, False), (0.5, True), (0.75, True)):
         expected.add(chance, correct=correct)
     assert requests.estimate == expected
     labels |= {"0": None}
-    requests.settle(labels.__getitem__)
+    requests.settle(lambda request: labels[request.id])
     assert list(requests.open) == ["0"], "it was taken back, so it is asked for again"
     assert (requests.estimate.labels, requests.estimate.accuracy) == (2, 1.0)
     labels |= {"0": "c", "1": "b", "2": "b"}
-    requests.settle(labels.__getitem__)
+    requests.settle(lambda request: labels[request.id])
     assert (requests.estimate.labels, requests.estimate.accuracy) == (3, 0.0)
     del labels["1"]
-    requests.settle(labels.__getitem__)
+    requests.settle(lambda request: labels[request.id])
     assert requests.estimate.labels == 3, "what left the window stays counted"
     for number in range(10, 10 + 2 * MAX_OPEN):
         requests.add(request(number))
         labels[str(number)] = "a"
-        requests.settle(labels.__getitem__)
+        requests.settle(lambda request: labels[request.id])
     assert len(requests._settled) == MAX_OPEN
     requests.add(request(5))
     requests.forget(["5", "10", *requests._settled, "nothing"])

@@ -433,3 +433,14 @@ class TestAnswers:
     @pytest.mark.parametrize("since", ["-1e300", "1e300", "-0", "0", "1e-300"])
     def test_any_time_is_answered(self, api: Api, since: str) -> None:
         assert api.http.get(f"/history?since={since}").status_code == 200
+
+
+def test_texts_that_share_an_id_are_shown_each_with_its_own_label(stream: StreamSettings, log: Log) -> None:
+    for record in [Message("m", "text A"), Message("m", "text B"), Feedback("m", "spam", text="text A")]:
+        topic = "messages" if isinstance(record, Message) else "feedback"
+        log.append(topic, [NewRecord(b"m", encode(record))])
+        learn(stream, log, label_requests_per_hour=1e6)
+        review = read_review(stream.data)
+        if topic == "messages" and record.text == "text B":
+            assert review.requests == [], "a label for its id would not be taken as its own"
+    assert {seen.text: seen.label for seen in review.messages} == {"text A": "spam", "text B": None}

@@ -21,9 +21,9 @@ from driftline.stream.errors import StateError
 from driftline.stream.join import Join, JoinCounts
 from driftline.stream.limits import MOST
 from driftline.stream.log import TopicPartition
+from driftline.stream.said import Word
 from driftline.stream.settings import StreamSettings
 from tests.faults.scene import FUZZED
-from tests.plain_join import Entry
 from tests.test_checkpoint import make
 
 fuzz = settings(
@@ -176,8 +176,10 @@ def test_any_status(memory: Path, content: bytes) -> None:
 @given(content=st.binary(max_size=200) | values.map(msgspec.msgpack.encode))
 @example(content=b"\x91" * DEEP)
 @example(content=b"\x93\x00\x91\x92\xa1\xff")
-@example(content=b"\x93\x00\xdd\xff\xff\xff\xff\x90")
-@example(content=b"\x93\x00\x91\x92\xdb\xff\xff\xff\xff\x90")
+@example(content=b"\x94\x03\x00\x91\x92\xa1\xff\x90")
+@example(content=b"\x94\x03\x00\xdd\xff\xff\xff\xff\x90")
+@example(content=b"\x94\x03\x00\x91\x92\xdb\xff\xff\xff\xff\x90")
+@example(content=b"\x94\x04\x00\x90\x90")
 def test_any_join_window(content: bytes) -> None:
     join = Join()
     join.configure(1, HEAD.rules.limits)
@@ -187,15 +189,32 @@ def test_any_join_window(content: bytes) -> None:
         assert "join window" in str(error)
 
 
-STATE = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, Entry]], list[Any]])
+class Kept(msgspec.Struct, array_like=True):
+    """A message in a saved window."""
+
+    text: str
+    timestamp_ms: int
+    came: bool
+    aside: bool
+    label: str | None
+    label_weight: int
+    words: list[Word]
+    scores: bytes | None
+
+
+STATE = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[str, Kept]], list[Any]])
 sizes = st.integers(0, 300) | st.integers(0, MOST - 1)
+bits = st.integers(0, (1 << 31) - 1)
 names = st.text(max_size=40)
 scores = st.integers(0, 5).map(lambda n: bytes(range(4 * n)))
-kept = st.tuples(
-    names, sizes, sizes, st.booleans(), st.none() | names, st.lists(names, max_size=20), st.none() | scores, st.just(0)
+words = st.lists(st.tuples(names, st.none() | names, bits).map(list), max_size=20)
+labelled = st.tuples(names, bits) | st.just((None, 0))
+kept = st.builds(
+    lambda text, at, came, aside, label, said, served: (text, at, came, aside, *label, said, served),
+    *(names, sizes, st.booleans(), st.booleans(), labelled, words, st.none() | scores),
 )
 stored = st.lists(st.tuples(st.sampled_from("abcdefgh") | names, kept.map(list)).map(list), max_size=4)
-LARGE = ["\N{EURO SIGN}" * 30_000, 1 << 33, 1 << 17, True, "x" * 300, ["y" * 40] * 20, bytes(70_000), 0]
+LARGE = ["\N{EURO SIGN}" * 30_000, 1 << 33, True, False, "x" * 300, 7, [["y" * 40, None, 0]] * 20, bytes(70_000)]
 
 
 def is_whole(state: bytes) -> bool:
@@ -204,12 +223,15 @@ def is_whole(state: bytes) -> bool:
         window = STATE.decode(state)
     except ValueError:
         return False
-    entries = [entry for _, entry in window[1]]
-    numbers = [number for entry in entries for number in (entry.timestamp_ms, entry.n_bytes, entry.window)]
+    entries = [entry for _, entry in window[2]]
+    weights = [entry.label_weight for entry in entries] + [word.weight for entry in entries for word in entry.words]
     return (
         msgspec.msgpack.encode(window) == state
-        and len({key for key, _ in window[1]}) == len(entries)
-        and all(0 <= number < MOST for number in [window[0], *numbers])
+        and window[0] == 3
+        and len({(key, entry.aside and entry.text) for key, entry in window[2]}) == len(entries)
+        and all(0 <= number < MOST for number in [window[1], *(entry.timestamp_ms for entry in entries)])
+        and all(0 <= weight < 1 << 31 for weight in weights)
+        and all(entry.label is not None or entry.label_weight == 0 for entry in entries)
         and all(len(entry.scores or b"") % 4 == 0 for entry in entries)
     )
 
@@ -221,7 +243,7 @@ def is_whole(state: bytes) -> bool:
 )
 @example(messages=[["k" * 70, LARGE], ["", LARGE]], changes=[])
 def test_any_messages_are_those_that_msgspec_reads(messages: Any, changes: list[tuple[int, int]]) -> None:
-    changed = bytearray(msgspec.msgpack.encode([5, messages, []]))
+    changed = bytearray(msgspec.msgpack.encode([3, 5, messages, []]))
     for place, byte in changes:
         changed[place % len(changed)] = byte
     state = bytes(changed)
@@ -234,8 +256,10 @@ def test_any_messages_are_those_that_msgspec_reads(messages: Any, changes: list[
         assert not is_whole(state)
         return
     window = STATE.decode(state)
-    for _, entry in window[1]:
-        entry.window = 0
     assert STATE.decode(join.state()[0]) == window
-    assert join.pending == sum(entry.label is None for _, entry in window[1])
-    assert all(join.messages[key].text == entry.text for key, entry in window[1])
+    assert join.pending == sum(entry.label is None for _, entry in window[2])
+    named = {key: entry.text for key, entry in window[2] if not entry.aside}
+    assert {key: join.messages[key].text for key in named} == named
+    asides = [(key, entry.text) for key, entry in window[2] if entry.aside]
+    assert all(join.messages.aside(*each) is not None for each in asides)
+    assert sum(of_key[0] for of_key in join.shared.values()) == len(asides)

@@ -19,7 +19,18 @@ from driftline.learner.status import read_status
 from driftline.stream.errors import LogError, RecordsLost
 from driftline.stream.log import TopicPartition, open_log
 from driftline.stream.settings import StreamSettings
-from tests.faults.stage import START_MS, KafkaStage, SqliteStage, Stage, finish, label, learned, oracle, steps
+from tests.faults.stage import (
+    START_MS,
+    KafkaStage,
+    SqliteStage,
+    Stage,
+    finish,
+    label,
+    learned,
+    message,
+    oracle,
+    steps,
+)
 from tests.waiting import wait_until
 
 
@@ -192,6 +203,50 @@ def test_partitions_added_while_it_runs(stage: Stage, tmp_path: Path) -> None:
         finish(learner)
     assert stage.model() == oracle(tmp_path, range(40))
     assert stage.newest().manifest.counts.labels_learned == 40
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_partitions_added_just_before_it_is_stopped(stage: Stage, tmp_path: Path, n: int) -> None:
+    """It has not looked at the log since, and the look for its last checkpoint finds them."""
+    stage.append(range(20))
+    with stage.learning(batch_records=7) as learner:
+        steps(learner, learned(learner, 20))
+        stage.add_partitions(n)
+        finish(learner)
+        assert learner.status("running").state == "running"
+    stage.append(range(20, 40))
+    stage.learn()
+    assert stage.model() == oracle(tmp_path, range(40))
+
+
+def test_partitions_added_after_it_was_said_how_far_to_go(stage: Stage) -> None:
+    """To the end: what lies in those that were added belongs to it, and they are not read yet."""
+    stage.append(range(20))
+    with stage.learning(batch_records=7) as learner:
+        steps(learner, learned(learner, 20))
+        stage.add_partitions(2)
+        with contextlib.closing(open_log(stage.stream)) as other:  # it knows them from the start
+            stage.append(range(20, 40), other)
+            until = other.watermarks(stage.stream.topics[:2])
+        assert all(mark.high > 0 for mark in until.values())
+        learner.run(lambda: False, until=until)
+    assert stage.newest().manifest.counts.labels_learned == 40
+
+
+def test_more_partitions_keep_what_waits(stage: Stage) -> None:
+    """The limits are of all partitions together: 300 messages may wait, in however many."""
+    topic = stage.stream.topics.messages
+    stage.log.append(topic, [message(number) for number in range(300)])
+    with stage.learning(window_messages=300) as learner:
+        steps(learner, lambda: learner.status("running").counts.messages_seen == 300)
+        finish(learner)
+    stage.add_partitions(4)
+    stage.log.append(topic, [message(number) for number in range(300, 310)])
+    with stage.learning(window_messages=300) as learner:
+        steps(learner, lambda: learner.status("running").counts.messages_seen == 310)
+        finish(learner)
+        status = learner.status("running")
+        assert (status.pending, status.join.expired) == (300, 10)
 
 
 def test_a_partition_that_was_added_and_has_lost_records(stage: Stage) -> None:

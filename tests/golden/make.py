@@ -34,10 +34,14 @@ def learn_into(golden: Path, stream: StreamSettings) -> None:
     log.create_topics(stream.topics)
     for number in range(24):
         message = Message(f"m{number}", f"{TEXTS[number % 3]} {number}")
-        label = Feedback(message.id, ("spam", "ham", "geschäft")[number % 3])
+        feedback_id, weight = f"f{number}" if number % 2 else None, 1.0 + number % 3
+        label = Feedback(message.id, ("spam", "ham", "geschäft")[number % 3], feedback_id, weight=weight)
         log.append("messages", [NewRecord(message.id.encode(), encode(message), 10 * number)])
         if number % 4:
             log.append("feedback", [NewRecord(message.id.encode(), encode(label), 10 * number + 5)])
+        else:
+            other = Message(message.id, f"another text {number}")
+            log.append("messages", [NewRecord(message.id.encode(), encode(other), 10 * number + 5)])
     learner = Learner(stream, LearnerSettings(model="linear?bits=8&max_labels=4", batch_records=10), log)
     learner.start()
     learner.step()
@@ -52,7 +56,7 @@ def learn_into(golden: Path, stream: StreamSettings) -> None:
     log.close()
     applied = journals.read_since(stream.data / "journal", int(batch))
     expected |= {"checkpoint": int(batch), "journal": [[list(span) for span in each.spans] for each in applied]}
-    expected["journal"] = [[[*span[0], *span[1:]] for span in spans] for spans in expected["journal"]]
+    expected["journal"] = [[[*span[0], *span[1:3]] for span in spans] for spans in expected["journal"]]
     shutil.rmtree(golden, ignore_errors=True)
     shutil.copytree(stream.data / "checkpoints" / batch, golden / "checkpoints" / batch)
     shutil.copytree(
