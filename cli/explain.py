@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from driftline.cli.predict import newest_snapshot
 from driftline.cli.reading import texts_of_input
+from driftline.cli.streams import typed
 from driftline.cli.terminal import is_utf8, print_json, terminal
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -36,7 +37,7 @@ def explain(
     model = newest_snapshot(stream, "teach it with `driftline up`").model
     if text == "-":
         text = "\n".join(line for lines in texts_of_input() for line in lines)
-    _, explanation = model.explain_one(text, label or None, features)
+    _, explanation = model.explain_one(typed(text), [typed(each) for each in label or []] or None, features)
     if as_json:
         print_json(explanation)
     else:

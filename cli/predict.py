@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.reading import texts_of_input
+from driftline.cli.streams import typed
 from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
@@ -37,7 +38,7 @@ def predict(
     """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
     ask = partial(_ask, url, key) if url else _offline(stream)
     console = terminal()
-    for some in texts_of_input() if texts == ["-"] else [texts]:
+    for some in texts_of_input() if texts == ["-"] else [[typed(text) for text in texts]]:
         for text, prediction in zip(some, ask(some), strict=True):
             if as_json:
                 print_json(prediction)

@@ -110,7 +110,7 @@ def send(
             )
         except (KeyboardInterrupt, DriftlineError):
             if sum(durable):
-                done = f"{durable[0]:,} messages and {durable[1]:,} labels are in the log"
+                done = f"{counted(durable[0], 'message')} and {counted(durable[1], 'label')} are in the log"
                 read.say(f"Stopped: {done}. `--skip {skip + durable[0] + unsent}` goes on behind them.")
             raise
         finally:

@@ -28,3 +28,14 @@ def settle() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(io.UnsupportedOperation):
                 stream.reconfigure(errors="backslashreplace")
+
+
+def typed(text: str) -> str:
+    """Return a text of the command line as its bytes have it in UTF-8, also where the locale is another (LC_ALL=C).
+
+    What is no UTF-8 becomes U+FFFD: Python hands it over as halves of characters, which no encoding can write.
+    """
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="replace")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

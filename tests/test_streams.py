@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from driftline.cli.streams import typed
 from driftline.learner.models import make_classifier
 from driftline.learner.status import read_status
 from driftline.stream.settings import StreamSettings
@@ -56,6 +57,13 @@ def test_no_character_ends_a_command(learned: Path, environment: dict[str, str])
     assert done.returncode == 2
     assert b"--prefix" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_text_is_what_its_bytes_are_in_utf_8() -> None:
+    assert typed("gew\u00f6hnlich \U0001f600") == "gew\u00f6hnlich \U0001f600"
+    assert typed("gew\udcc3\udcb6hnlich") == "gew\u00f6hnlich", "as it comes where the locale is C"
+    assert typed("a\udcff") == "a\ufffd"
+    assert typed("a\ud800b") == "a\ufffdb"
 
 
 def test_half_a_character_ends_no_command(learned: Path) -> None:
