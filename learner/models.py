@@ -18,6 +18,7 @@ from driftline.learner.blend import Blend, BlendSettings
 from driftline.learner.classifier import Classifier
 from driftline.learner.foreign import LIBRARIES, check_allowed, is_foreign
 from driftline.learner.linear import Linear, LinearSettings
+from driftline.learner.single import Single
 from driftline.learner.tree import Tree, TreeSettings
 from driftline.stream.errors import ConfigError
 
@@ -149,5 +150,6 @@ def warm_up(name: str) -> None:
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
         classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")
+        Single(classifier)("é")
     finally:
         notice.cancel()
