@@ -21,6 +21,7 @@ from driftline.learner.blend import Blend, BlendSettings
 from driftline.learner.classifier import Classifier
 from driftline.learner.foreign import FILE, GONE, LIBRARIES, check_allowed, is_foreign
 from driftline.learner.linear import Linear, LinearSettings
+from driftline.learner.single import Single
 from driftline.learner.tree import Tree, TreeSettings
 from driftline.stream.errors import ConfigError
 
@@ -168,3 +169,4 @@ def warm_up(name: str) -> None:
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
         classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")
+        Single(classifier)("é")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from driftline.learner.checkpoint import list_checkpoints, load_newest
+from driftline.learner.checkpoint import FORMAT, list_checkpoints, load_newest
 from driftline.learner.journal import read_since
 from driftline.learner.loop import Learner
 from driftline.learner.models import build_saved

@@ -55,8 +55,10 @@ def learn_into(golden: Path, stream: StreamSettings) -> None:
     learner.close()
     log.close()
     applied = journals.read_since(stream.data / "journal", int(batch))
-    expected |= {"checkpoint": int(batch), "journal": [[list(span) for span in each.spans] for each in applied]}
-    expected["journal"] = [[[*span[0], *span[1:3]] for span in spans] for spans in expected["journal"]]
+    expected |= {
+        "checkpoint": int(batch),
+        "journal": [[[*span.partition, span.start, span.end] for span in each.spans] for each in applied],
+    }
     shutil.rmtree(golden, ignore_errors=True)
     shutil.copytree(stream.data / "checkpoints" / batch, golden / "checkpoints" / batch)
     shutil.copytree(
