@@ -75,6 +75,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     messages_seen: int = 0
     labels_seen: int = 0
     labels_learned: int = 0
+    refused: int = 0  # labels that the model could not learn: an error of its own, a number that was none
     orphaned: int = 0
     orphaned_by: dict[str, int] = {}  # the same, by the limit that they met while they waited for their message
     rejected: int = 0

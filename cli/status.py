@@ -56,6 +56,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         else "no label has met a prediction yet",
         "drift": _describe_drift(status),
     }
+    if counts.refused:
+        rows["refused"] = f"{counts.refused:,} labels that the model could not learn; the learner's log has its first error"
     if counts.clock_jumps or counts.unwritten:
         rows["odd"] = (
             f"{counts.clock_jumps:,} timestamps too far off to count, "

@@ -37,7 +37,7 @@ from stream.log import TopicPartition
 from stream.quota import Quotas
 
 FORMAT: Final = 2
-REVISION: Final = 1  # raised where a state of this format holds or counts something that it did not before
+REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
@@ -75,13 +75,14 @@ class Counts(msgspec.Struct):
 
     messages_seen: int = 0
     labels_seen: int = 0
-    labels_learned: int = 0  # corrections included
-    updates: int = 0  # labels_learned, and what was learned of expired messages
+    labels_learned: int = 0  # corrections included; without what the model refused
+    updates: int = 0  # what the model was given to learn: these, what it refused, and expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
     clock_jumps: int = 0  # timestamps too far from the log's clock to count
     over_quota: int = 0  # labels beyond their source's quota; rejected, too
     unwritten: int = 0  # predictions too large for the log even without scores
+    refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
     rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
 
     def reject(self, error: str) -> None:

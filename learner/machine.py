@@ -61,6 +61,7 @@ class Plan:
         self.rejected: list[Rejected] = []
         self.updates = updates  # before the batch
         self.scores: Scores = np.empty((0, 0), np.float32)
+        self.refused = 0  # steps that the classifier could not learn
 
     @cached_property
     def steps_scored(self) -> Ints:
@@ -285,7 +286,9 @@ class Machine:
     def learn(self, plan: Plan) -> None:
         """Score the plan's texts, and learn those that have a label. May run in another thread than the rest."""
         targets, weights = plan.steps.targets, plan.steps.weights[: len(plan.steps)]
+        before = self.classifier.n_refused
         plan.scores = self.classifier.score_and_learn(plan.texts, targets, weights)
+        plan.refused = self.classifier.n_refused - before
 
     # 3. What was served, and how good it was.
 
@@ -295,6 +298,7 @@ class Machine:
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
         store = self.join.store
         remember(store.rows, store.now, store.scores, plan.rows[steps], scores, n_labels)
+        self._count_refused(plan)
         self._measure(plan)
         store.pending = [rows for rows in store.pending if rows is not plan.rows]
         topics = self.rules.topics
@@ -302,6 +306,13 @@ class Machine:
             topics.predictions: self._predictions(plan, steps, scores, n_labels) if self.rules.predictions else [],
             topics.dead_letter: [self._dead_letter(rejected) for rejected in plan.rejected],
         }
+
+    def _count_refused(self, plan: Plan) -> None:
+        """Take back what was counted as learned and was not. Which steps they were no kernel says, only how many."""
+        if plan.refused:
+            n_labels = np.count_nonzero((plan.steps.targets >= 0) & (plan.steps.places >= 0))
+            self.counts.refused += plan.refused
+            self.counts.labels_learned -= min(plan.refused, int(n_labels))
 
     def _measure(self, plan: Plan) -> None:
         """Compare labels with what was served when their message came in.
