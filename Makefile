@@ -26,7 +26,7 @@ test: .venv/test.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 kernels: .venv/run.done
-	$(BIN)/python -m learner.warm
+	$(BIN)/python -m driftline.learner.warm
 
 torture: .venv/test.done
 	@rm -f $(TALLY)

@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import keys
-from cli.evaluate import evaluate
-from cli.explain import explain
-from cli.learn import learn
-from cli.predict import predict
-from cli.rebuild import rebuild
-from cli.send import send
-from cli.serve import serve
-from cli.snapshots import snapshots
-from cli.status import status
-from cli.terminal import print_error
-from cli.up import up
-from cli.verify import verify
-from stream import lines
-from stream.errors import DriftlineError
-from stream.flags import BadOptions
+from driftline.cli import keys
+from driftline.cli.evaluate import evaluate
+from driftline.cli.explain import explain
+from driftline.cli.learn import learn
+from driftline.cli.predict import predict
+from driftline.cli.rebuild import rebuild
+from driftline.cli.send import send
+from driftline.cli.serve import serve
+from driftline.cli.snapshots import snapshots
+from driftline.cli.status import status
+from driftline.cli.terminal import print_error
+from driftline.cli.up import up
+from driftline.cli.verify import verify
+from driftline.stream import lines
+from driftline.stream.errors import DriftlineError
+from driftline.stream.flags import BadOptions
 
 if TYPE_CHECKING:
-    from api.client import AsyncClient, Client
+    from driftline.api.client import AsyncClient, Client
 
 
 __all__ = ["AsyncClient", "Client", "app", "main"]
@@ -42,7 +42,7 @@ __all__ = ["AsyncClient", "Client", "app", "main"]
 def __getattr__(name: str) -> object:
     """Give the Python client: `from driftline import Client`. Loaded only where it is asked for."""
     if name in {"Client", "AsyncClient"}:
-        import api.client
+        import driftline.api.client
 
         return getattr(api.client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import (
+from driftline.api import (
     errors,
     explain,
     feedback,
@@ -34,23 +34,23 @@ from api import (
     review,
     snapshots,
 )
-from api.board import Board
-from api.body import Bodies
-from api.connection import Connection
-from api.explain import Explainer
-from api.feedback import Appender
-from api.freshness import Freshness
-from api.gate import Gate
-from api.keys import Keys, path_of
-from api.metrics import Metrics
-from api.open_inference import OpenInference
-from api.predict import Predictor
-from api.rate import PER_S, TABLE_BYTES, Rate
-from api.security import Access, Role
-from api.settings import ApiSettings
-from api.traces import make_traces
-from api.watcher import Watcher
-from stream.settings import StreamSettings
+from driftline.api.board import Board
+from driftline.api.body import Bodies
+from driftline.api.connection import Connection
+from driftline.api.explain import Explainer
+from driftline.api.feedback import Appender
+from driftline.api.freshness import Freshness
+from driftline.api.gate import Gate
+from driftline.api.keys import Keys, path_of
+from driftline.api.metrics import Metrics
+from driftline.api.open_inference import OpenInference
+from driftline.api.predict import Predictor
+from driftline.api.rate import PER_S, TABLE_BYTES, Rate
+from driftline.api.security import Access, Role
+from driftline.api.settings import ApiSettings
+from driftline.api.traces import make_traces
+from driftline.api.watcher import Watcher
+from driftline.stream.settings import StreamSettings
 
 _DESCRIPTION = """
 A text classifier that never stops learning. Post messages and, whenever they are known, their labels; predictions

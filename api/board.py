@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from api.rate import TABLE_BYTES
+from driftline.api.rate import TABLE_BYTES
 
 SECRET_BYTES: Final = 32
 PLACE_BYTES: Final = 128 << 10

@@ -13,8 +13,8 @@ import msgspec
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from api.errors import ApiError
-from api.settings import ApiSettings
+from driftline.api.errors import ApiError
+from driftline.api.settings import ApiSettings
 
 # Bodies being read or answered hold at most this many times max_body_bytes of memory.
 MAX_HELD_BODIES: Final = 16

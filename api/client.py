@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 import httpx
 import msgspec
 
-from stream.errors import ConfigError, DriftlineError
+from driftline.stream.errors import ConfigError, DriftlineError
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 FIRST_WAIT_S: Final = 0.1

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from api.errors import ApiError
-from api.settings import ApiSettings
-from learner.checkpoint import Offsets
-from stream.errors import ConfigError, DriftlineError, TopicMismatch
-from stream.log import Appended, Log, NewRecord, TopicPartition, Watermarks, open_log
-from stream.settings import StreamSettings
+from driftline.api.errors import ApiError
+from driftline.api.settings import ApiSettings
+from driftline.learner.checkpoint import Offsets
+from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
+from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, Watermarks, open_log
+from driftline.stream.settings import StreamSettings
 
 REFRESH_S: Final = 1.0
 SILENT_S: Final = 10.0

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from stream.errors import DriftlineError
+from driftline.stream.errors import DriftlineError
 
 _LOG: Final = logging.getLogger(__name__)
 _SEE_DOCS: Final = "See /docs, on the admin port where there is one, for what can be asked, and how."

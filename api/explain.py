@@ -12,13 +12,13 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 
-from api import openapi
-from api.body import Bodies
-from api.errors import ApiError, json_response, no_model
-from api.settings import ApiSettings
-from api.watcher import Watcher
-from learner.explain import Explanation, FeatureShare, Step, UnknownLabel
-from learner.snapshot import Model, Snapshot, SnapshotInfo
+from driftline.api import openapi
+from driftline.api.body import Bodies
+from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.settings import ApiSettings
+from driftline.api.watcher import Watcher
+from driftline.learner.explain import Explanation, FeatureShare, Step, UnknownLabel
+from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
 
 MAX_CHARS: Final = 10_000
 MAX_FEATURES: Final = 200

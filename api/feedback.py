@@ -15,16 +15,16 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 
-from api import openapi
-from api.body import Bodies
-from api.connection import Connection
-from api.errors import ApiError, json_response
-from api.freshness import Freshness
-from api.settings import ApiSettings
-from api.traces import Traces
-from stream.errors import BadRecord
-from stream.log import Appended, NewRecord
-from stream.records import (
+from driftline.api import openapi
+from driftline.api.body import Bodies
+from driftline.api.connection import Connection
+from driftline.api.errors import ApiError, json_response
+from driftline.api.freshness import Freshness
+from driftline.api.settings import ApiSettings
+from driftline.api.traces import Traces
+from driftline.stream.errors import BadRecord
+from driftline.stream.log import Appended, NewRecord
+from driftline.stream.records import (
     MAX_ID_CHARS,
     MAX_LABEL_CHARS,
     MAX_WEIGHT,
@@ -34,7 +34,7 @@ from stream.records import (
     decode_message,
     encode,
 )
-from stream.settings import StreamSettings
+from driftline.stream.settings import StreamSettings
 
 # A record that is read here must be readable wherever a learner calls from; Python's own limit depends on the stack.
 MAX_METADATA_DEPTH: Final = 32

@@ -15,12 +15,12 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from api.errors import ApiError
-from api.metrics import Metrics
-from api.settings import ApiSettings
-from api.traces import Learning, Trace
-from api.watcher import Watcher
-from stream.log import Appended
+from driftline.api.errors import ApiError
+from driftline.api.metrics import Metrics
+from driftline.api.settings import ApiSettings
+from driftline.api.traces import Learning, Trace
+from driftline.api.watcher import Watcher
+from driftline.stream.log import Appended
 
 LOOK_S: Final = 0.005  # while somebody waits
 MAX_WAITING: Final = 1000

@@ -24,15 +24,15 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import errors
-from api.errors import ApiError, fault, refusal
-from api.keys import Key, Keys, Role
-from api.metrics import OTHER, Metrics
-from api.openapi import BareRoute
-from api.origin import Head, Origins
-from api.rate import Rate, address_of
-from api.security import Access, Rule
-from api.settings import ApiSettings
+from driftline.api import errors
+from driftline.api.errors import ApiError, fault, refusal
+from driftline.api.keys import Key, Keys, Role
+from driftline.api.metrics import OTHER, Metrics
+from driftline.api.openapi import BareRoute
+from driftline.api.origin import Head, Origins
+from driftline.api.rate import Rate, address_of
+from driftline.api.security import Access, Rule
+from driftline.api.settings import ApiSettings
 
 DOCS: Final = ("/docs", "/openapi.json", "/static-offline-docs")
 GONE: Final = 499  # counted for a client that left before it was answered

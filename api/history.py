@@ -15,11 +15,11 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from api import openapi, query
-from api.errors import json_response
-from api.watcher import Watcher
-from learner.alarms import Alarm, Changes
-from learner.history import SERIES, Points, read_history
+from driftline.api import openapi, query
+from driftline.api.errors import json_response
+from driftline.api.watcher import Watcher
+from driftline.learner.alarms import Alarm, Changes
+from driftline.learner.history import SERIES, Points, read_history
 
 MAX_POINTS: Final = 2000
 POINTS: Final = 300

@@ -21,11 +21,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from api.settings import ApiSettings
-from learner import durable
-from stream.errors import ConfigError
-from stream.lines import SECRET_PREFIX
-from stream.settings import StreamSettings
+from driftline.api.settings import ApiSettings
+from driftline.learner import durable
+from driftline.stream.errors import ConfigError
+from driftline.stream.lines import SECRET_PREFIX
+from driftline.stream.settings import StreamSettings
 
 SECRET_BYTES: Final = 32
 MAX_KEYS: Final = 10_000

@@ -18,11 +18,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from api.board import Board
-from api.connection import Connection
-from api.watcher import Watcher
-from learner.metrics import gauge, of_learner
-from learner.status import Status
+from driftline.api.board import Board
+from driftline.api.connection import Connection
+from driftline.api.watcher import Watcher
+from driftline.learner.metrics import gauge, of_learner
+from driftline.learner.status import Status
 
 MAX_LABEL_SERIES: Final = 100
 OTHER: Final = "(other)"

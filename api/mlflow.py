@@ -13,12 +13,12 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api import openapi
-from api.body import Bodies
-from api.errors import ApiError, json_response, no_model
-from api.predict import PredictedLabel, Predictor, check_texts
-from api.settings import ApiSettings
-from api.watcher import Watcher
+from driftline.api import openapi
+from driftline.api.body import Bodies
+from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.predict import PredictedLabel, Predictor, check_texts
+from driftline.api.settings import ApiSettings
+from driftline.api.watcher import Watcher
 
 COLUMN: Final = "text"
 

@@ -11,15 +11,15 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, Response
 
-from api import openapi
-from api.connection import Connection
-from api.errors import Error, json_response
-from api.watcher import Served, Watcher
-from learner.alarms import Alarms
-from learner.checkpoint import Offsets
-from learner.gate import GateReport
-from learner.losses import Losses
-from learner.status import Status
+from driftline.api import openapi
+from driftline.api.connection import Connection
+from driftline.api.errors import Error, json_response
+from driftline.api.watcher import Served, Watcher
+from driftline.learner.alarms import Alarms
+from driftline.learner.checkpoint import Offsets
+from driftline.learner.gate import GateReport
+from driftline.learner.losses import Losses
+from driftline.learner.status import Status
 
 
 class Learner(msgspec.Struct, frozen=True):

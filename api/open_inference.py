@@ -18,13 +18,13 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from api import openapi
-from api.body import Bodies, decode
-from api.errors import ApiError, json_response, no_model
-from api.predict import Predictor, check_texts
-from api.settings import ApiSettings
-from api.watcher import Watcher
-from learner.snapshot import SnapshotInfo
+from driftline.api import openapi
+from driftline.api.body import Bodies, decode
+from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.predict import Predictor, check_texts
+from driftline.api.settings import ApiSettings
+from driftline.api.watcher import Watcher
+from driftline.learner.snapshot import SnapshotInfo
 
 JSON_LENGTH: Final = "inference-header-content-length"
 MAX_SCORES: Final = 1 << 20  # numbers in one answer

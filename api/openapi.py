@@ -11,9 +11,9 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from api.errors import Error
-from api.security import SCHEMES
-from api.settings import ApiSettings
+from driftline.api.errors import Error
+from driftline.api.security import SCHEMES
+from driftline.api.settings import ApiSettings
 
 Document = dict[str, Any]
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]

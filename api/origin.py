@@ -12,7 +12,7 @@ from typing import Final
 
 from fastapi import Response
 
-from api.errors import ApiError
+from driftline.api.errors import ApiError
 
 MAX_KNOWN: Final = 1000
 PREFLIGHT_S: Final = 600

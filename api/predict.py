@@ -19,16 +19,16 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from api import openapi
-from api.body import Bodies, decode
-from api.errors import ApiError, json_response, no_model, too_long
-from api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
-from api.metrics import Metrics
-from api.origin import Head
-from api.settings import ApiSettings
-from api.watcher import Served, Watcher
-from learner.classifier import Scores
-from learner.snapshot import Model, SnapshotInfo
+from driftline.api import openapi
+from driftline.api.body import Bodies, decode
+from driftline.api.errors import ApiError, json_response, no_model, too_long
+from driftline.api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
+from driftline.api.metrics import Metrics
+from driftline.api.origin import Head
+from driftline.api.settings import ApiSettings
+from driftline.api.watcher import Served, Watcher
+from driftline.learner.classifier import Scores
+from driftline.learner.snapshot import Model, SnapshotInfo
 
 # About a millisecond of the event loop.
 QUICK_CHARS: Final = 16_384

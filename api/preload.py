@@ -9,11 +9,11 @@ import gc
 import os
 from typing import Final
 
-import api.server  # noqa: F401
-import learner.pair
-import stream.kafka_log
-import stream.sqlite_log  # noqa: F401
-from learner.models import warm_up
+import driftline.api.server  # noqa: F401
+import driftline.learner.pair
+import driftline.stream.kafka_log
+import driftline.stream.sqlite_log  # noqa: F401
+from driftline.learner.models import warm_up
 
 MODEL: Final = "DRIFTLINE_PRELOADED_MODEL"
 

@@ -21,8 +21,8 @@ from fastapi import Response
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from api.errors import Error, encode
-from api.heads import Heads
+from driftline.api.errors import Error, encode
+from driftline.api.heads import Heads
 
 MAX_HEAD_BYTES: Final = 64 << 10
 

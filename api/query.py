@@ -8,8 +8,8 @@ from typing import Final
 
 from fastapi import Request
 
-from api import openapi
-from api.errors import ApiError
+from driftline.api import openapi
+from driftline.api.errors import ApiError
 
 _MAX_CHARS: Final = 32
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api import openapi, query
-from api.errors import json_response
-from api.watcher import Watcher
-from learner.requests import MAX_OPEN, LabelRequest
-from learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
+from driftline.api import openapi, query
+from driftline.api.errors import json_response
+from driftline.api.watcher import Watcher
+from driftline.learner.requests import MAX_OPEN, LabelRequest
+from driftline.learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
 
 REQUESTS: Final = 20
 MAX_LABELS: Final = 100

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from api.keys import Role
+from driftline.api.keys import Role
 
 __all__ = ["SCHEMES", "Access", "Role", "Rule"]
 

@@ -28,14 +28,14 @@ from typing import Final, NamedTuple
 
 import uvicorn
 
-from api import keys
-from api.app import Api, make_app
-from api.board import Board
-from api.protocol import limited
-from api.settings import ApiSettings
-from api.slice import ask_for_short_slices
-from stream.errors import ConfigError
-from stream.settings import StreamSettings
+from driftline.api import keys
+from driftline.api.app import Api, make_app
+from driftline.api.board import Board
+from driftline.api.protocol import limited
+from driftline.api.settings import ApiSettings
+from driftline.api.slice import ask_for_short_slices
+from driftline.stream.errors import ConfigError
+from driftline.stream.settings import StreamSettings
 
 STOP_S: Final = 3
 BACKLOG: Final = 2048
@@ -73,7 +73,7 @@ def serve(stream: StreamSettings, settings: ApiSettings, *, on_ready: Callable[[
         if settings.workers == 1:
             run(stream, settings, listeners, on_ready=on_ready)
         else:
-            from api.workers import supervise  # noqa: PLC0415  (it imports this)
+            from driftline.api.workers import supervise  # noqa: PLC0415  (it imports this)
 
             supervise(stream, settings, listeners, on_ready=on_ready)
 

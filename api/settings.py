@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stream.settings import Settings
+from driftline.stream.settings import Settings
 
 
 class ApiSettings(Settings):

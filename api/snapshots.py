@@ -13,11 +13,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api import openapi
-from api.errors import ApiError, json_response
-from api.watcher import Watcher
-from learner.versions import Kept, Recent, UnknownVersion, Versions
-from stream.errors import ConfigError, StateError
+from driftline.api import openapi
+from driftline.api.errors import ApiError, json_response
+from driftline.api.watcher import Watcher
+from driftline.learner.versions import Kept, Recent, UnknownVersion, Versions
+from driftline.stream.errors import ConfigError, StateError
 
 _T = TypeVar("_T")
 

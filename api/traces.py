@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from api.settings import ApiSettings
-from stream.errors import ConfigError
-from stream.log import Appended
+from driftline.api.settings import ApiSettings
+from driftline.stream.errors import ConfigError
+from driftline.stream.log import Appended
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -15,11 +15,11 @@ from typing import Final
 
 import msgspec
 
-from learner.chosen import Chosen
-from learner.lock import last_epoch
-from learner.snapshot import Model, Snapshot, SnapshotInfo
-from learner.status import Status, read_status
-from stream.errors import ConfigError
+from driftline.learner.chosen import Chosen
+from driftline.learner.lock import last_epoch
+from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
+from driftline.learner.status import Status, read_status
+from driftline.stream.errors import ConfigError
 
 POLL_S: Final = 0.05
 STATUS_S: Final = 0.25

@@ -25,15 +25,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Final
 
-from api.board import Board, make_board
-from api.preload import MODEL
-from api.server import SIGNALS, STOP_S, Started, run, started
-from api.settings import ApiSettings
-from learner.settings import DEFAULT_MODEL
-from learner.status import read_status
-from stream import lines
-from stream.errors import ConfigError, StateError
-from stream.settings import StreamSettings
+from driftline.api.board import Board, make_board
+from driftline.api.preload import MODEL
+from driftline.api.server import SIGNALS, STOP_S, Started, run, started
+from driftline.api.settings import ApiSettings
+from driftline.learner.settings import DEFAULT_MODEL
+from driftline.learner.status import read_status
+from driftline.stream import lines
+from driftline.stream.errors import ConfigError, StateError
+from driftline.stream.settings import StreamSettings
 
 START_S: Final = 120.0
 END_S: Final = STOP_S + 5.0
@@ -57,7 +57,7 @@ class _Workers:
         self, stream: StreamSettings, settings: ApiSettings, listeners: Sequence[socket.socket], board: Path
     ) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["api.preload"])
+        self._context.set_forkserver_preload(["driftline.api.preload"])
         os.environ[MODEL] = _model_of(stream)
         self._arguments = stream, settings, list(listeners), board
         self.workers = [self._start(number) for number in range(settings.workers)]

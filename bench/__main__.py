@@ -24,8 +24,8 @@ from bench.report import write_pipelines, write_report, write_trees
 from bench.speed import Speed, measure_speed
 from bench.streams import DRIFTS, Stream, make_stream, read_stream
 from bench.trees import measure_tree_memory, measure_trees
-from learner.models import REGISTRY, make_classifier
-from stream.errors import ConfigError, DriftlineError
+from driftline.learner.models import REGISTRY, make_classifier
+from driftline.stream.errors import ConfigError, DriftlineError
 
 ROOT: Final = Path(__file__).parent.parent
 QUICK_ROWS: Final = 1000

@@ -34,9 +34,9 @@ import typer
 
 from bench.pipeline import brokers_of
 from bench.streams import make_stream
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 
 ROOT: Final = Path(__file__).parent.parent
 MODELS: Final = ("linear?bits=20", "linear", "blend?bits=20", "blend")

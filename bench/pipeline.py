@@ -22,17 +22,17 @@ from typing import Any, Final, NamedTuple
 import confluent_kafka as ck
 
 from bench.streams import cut_to_length, make_stream
-from learner import service
-from learner.settings import LearnerSettings
-from learner.status import Status
-from stream import kafka_log
-from stream.errors import ConfigError, LogUnavailable
-from stream.files import Row
-from stream.kafka_reader import READER, READER_FIXED
-from stream.log import open_log
-from stream.send import send
-from stream.settings import StreamSettings
-from stream.sqlite_file import sqlite_path
+from driftline.learner import service
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.status import Status
+from driftline.stream import kafka_log
+from driftline.stream.errors import ConfigError, LogUnavailable
+from driftline.stream.files import Row
+from driftline.stream.kafka_reader import READER, READER_FIXED
+from driftline.stream.log import open_log
+from driftline.stream.send import send
+from driftline.stream.settings import StreamSettings
+from driftline.stream.sqlite_file import sqlite_path
 
 MODEL: Final = "linear?bits=20&chars=0"
 N_CHARS: Final = 100

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bench.peers.protocol import PATIENCE, write_rows
 from bench.streams import Stream
-from learner.progress import Progress
+from driftline.learner.progress import Progress
 
 ROOT: Final = Path(__file__).parent.parent
 PEERS: Final = (

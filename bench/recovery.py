@@ -22,12 +22,12 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from bench.streams import make_stream
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from learner.work import Work
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, encode
-from stream.settings import StreamSettings
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.work import Work
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, encode
+from driftline.stream.settings import StreamSettings
 
 MODELS: Final = ("linear?bits=20", "linear?bits=22", "blend")
 INTERVAL_S: Final = 0.4

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.markup import escape
 
-from cli.reading import File, LabelColumn, TextColumn, reading
-from cli.terminal import terminal
-from learner.settings import DEFAULT_MODEL
-from stream.errors import ConfigError
+from driftline.cli.reading import File, LabelColumn, TextColumn, reading
+from driftline.cli.terminal import terminal
+from driftline.learner.settings import DEFAULT_MODEL
+from driftline.stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from learner.evaluate import Result
-    from stream.files import Row
+    from driftline.learner.evaluate import Result
+    from driftline.stream.files import Row
 
 
 MODEL_WIDTH: Final = 10  # where there is no room for more
@@ -39,12 +39,12 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure classifiers on a file: each text is scored before its label is learned (progressive validation)."""
-    from learner.evaluate import BATCH_ROWS, Evaluation, warm_up
-    from learner.models import make_classifier
+    from driftline.learner.evaluate import BATCH_ROWS, Evaluation, warm_up
+    from driftline.learner.models import make_classifier
 
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     if plot is not None:
-        from learner.plots import check_suffix, plot_curves
+        from driftline.learner.plots import check_suffix, plot_curves
 
         check_suffix(plot)
     with reading(file, "evaluating", text_column, label_column) as read:

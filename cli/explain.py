@@ -6,13 +6,13 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from cli.predict import newest_snapshot
-from cli.terminal import terminal
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.predict import newest_snapshot
+from driftline.cli.terminal import terminal
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
-    from learner.explain import Explanation
+    from driftline.learner.explain import Explanation
 
 
 @with_settings

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from api.settings import ApiSettings
-from cli.terminal import terminal
-from stream.errors import ConfigError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.api.settings import ApiSettings
+from driftline.cli.terminal import terminal
+from driftline.stream.errors import ConfigError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 app = typer.Typer(help="API keys: add, list, remove. A running API heeds them within a second.")
 
@@ -26,7 +26,7 @@ def add(
     ],
 ) -> None:
     """Make a key and print it, once: only its SHA-256 is kept."""
-    from api import keys
+    from driftline.api import keys
 
     path = keys.path_of(stream, api)
     known = keys.read(path)
@@ -42,7 +42,7 @@ def add(
 @with_settings
 def list_all(stream: StreamSettings, api: ApiSettings) -> None:
     """Print the keys as they are kept: SHA-256, role, name."""
-    from api import keys
+    from driftline.api import keys
 
     for key in keys.read(keys.path_of(stream, api)):
         print(key)
@@ -54,7 +54,7 @@ def remove(
     name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings
 ) -> None:
     """Let a key no longer count."""
-    from api import keys
+    from driftline.api import keys
 
     path = keys.path_of(stream, api)
     known = keys.read(path)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.status import print_status
-from cli.terminal import bars, print_error
-from learner.settings import LearnerSettings
-from stream import lines
-from stream.errors import DriftlineError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.status import print_status
+from driftline.cli.terminal import bars, print_error
+from driftline.learner.settings import LearnerSettings
+from driftline.stream import lines
+from driftline.stream.errors import DriftlineError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
-    from learner.status import Status
+    from driftline.learner.status import Status
 
 
 @with_settings
@@ -27,7 +27,7 @@ def learn(
     ] = False,
 ) -> None:
     """Run the learner alone: read the log, learn, write snapshots for `driftline serve`."""
-    from learner.service import learn as run_learner
+    from driftline.learner.service import learn as run_learner
 
     lines.begin(stream.log_format)
     with bars("recovering, batches", "learning, records") as (recovering, learning):
@@ -57,8 +57,8 @@ def _say(what: str, status: "Status") -> None:
 
 def run_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     """Be the learner's process of `driftline up`, which ends it; the API is beside it."""
-    from learner.background import leave_a_processor
-    from learner.service import learn as run_learner
+    from driftline.learner.background import leave_a_processor
+    from driftline.learner.service import learn as run_learner
 
     leave_a_processor()
     for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them

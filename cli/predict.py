@@ -7,13 +7,13 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from cli.terminal import terminal
-from stream.errors import ConfigError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.terminal import terminal
+from driftline.stream.errors import ConfigError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
-    from learner.snapshot import Snapshot
+    from driftline.learner.snapshot import Snapshot
 
 
 @with_settings
@@ -41,7 +41,7 @@ def predict(
 
 
 def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
-    from api.client import Client
+    from driftline.api.client import Client
 
     with Client(url, key=key, timeout_s=10.0, tries=1) as client:
         return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
@@ -64,7 +64,7 @@ def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str,
 
 def newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":
     """Return the model that is served. Raises ConfigError, with what to do `instead`, where there is none."""
-    from learner.chosen import Chosen
+    from driftline.learner.chosen import Chosen
 
     snapshot = Chosen(stream.data, allow_pickle=stream.allow_pickle).look()
     if snapshot is None:

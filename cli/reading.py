@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.terminal import terminal
+from driftline.cli.terminal import terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream.files import BadRow, LabelledTexts
+    from driftline.stream.files import BadRow, LabelledTexts
 
 
 File = Annotated[
@@ -59,7 +59,7 @@ def reading(path: str, what: str, text_column: str | None, label_column: str | N
     """Open a file of labelled texts, and show how far it was read."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from stream.files import LabelledTexts
+    from driftline.stream.files import LabelledTexts
 
     console = terminal(stderr=True)
     columns = (

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cli.terminal import bars, terminal
-from stream import lines
-from stream.errors import ConfigError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.terminal import bars, terminal
+from driftline.stream import lines
+from driftline.stream.errors import ConfigError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
-    from learner.rebuilt import LeftOut
-    from stream.log import Log
+    from driftline.learner.rebuilt import LeftOut
+    from driftline.stream.log import Log
 
 
 @contextmanager
 def log_to_read(stream: StreamSettings) -> "Iterator[Log]":
     """Open a log that is there, without making one and without dropping what is old: that is for its owners to do."""
-    from stream.log import open_log
-    from stream.sqlite_file import sqlite_path
+    from driftline.stream.log import open_log
+    from driftline.stream.sqlite_file import sqlite_path
 
     if stream.log_url.startswith("sqlite:") and not sqlite_path(stream.log_url).exists():
         raise ConfigError(f"log: there is no file {sqlite_path(stream.log_url)}; name the learner's with --log")
@@ -68,9 +68,9 @@ def rebuild(
     time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
     itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
     """
-    from learner.background import in_background
-    from learner.rebuild import stage
-    from learner.service import take_over
+    from driftline.learner.background import in_background
+    from driftline.learner.rebuild import stage
+    from driftline.learner.service import take_over
 
     left_out, console = _left_out(until, exclude or []), terminal()
     lines.begin(stream.log_format or "text", logging.ERROR)
@@ -101,7 +101,7 @@ def rebuild(
 
 
 def _left_out(until: str | None, exclude: list[str]) -> "LeftOut":
-    from learner.rebuilt import LeftOut
+    from driftline.learner.rebuilt import LeftOut
 
     names: dict[str, list[str]] = {"source": [], "id": [], "label": []}
     for each in exclude:

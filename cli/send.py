@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.reading import File, LabelColumn, TextColumn, reading
-from cli.terminal import terminal, where
-from stream import lines
-from stream.errors import ConfigError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.reading import File, LabelColumn, TextColumn, reading
+from driftline.cli.terminal import terminal, where
+from driftline.stream import lines
+from driftline.stream.errors import ConfigError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 
 @with_settings
@@ -31,9 +31,9 @@ def send(
 
     Rows with an id may be sent again: each label is learned once. A label that has changed is sent as a correction.
     """
-    from stream.files import BadRow
-    from stream.log import open_log
-    from stream.send import send as send_rows
+    from driftline.stream.files import BadRow
+    from driftline.stream.log import open_log
+    from driftline.stream.send import send as send_rows
 
     lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
     with reading(file, "sending", text_column, label_column) as read:

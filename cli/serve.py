@@ -5,17 +5,17 @@ import logging
 
 from rich.markup import escape
 
-from api.settings import ApiSettings
-from cli.terminal import terminal, where
-from stream import lines
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.api.settings import ApiSettings
+from driftline.cli.terminal import terminal, where
+from driftline.stream import lines
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 
 @with_settings
 def serve(stream: StreamSettings, api: ApiSettings) -> None:
     """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
-    from api.server import serve as serve_api
+    from driftline.api.server import serve as serve_api
 
     lines.begin(stream.log_format)
     serve_api(stream, api, on_ready=lambda started: print_banner(started.url, started.reference, stream))

@@ -8,15 +8,15 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from cli.terminal import terminal
-from stream.errors import ConfigError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.terminal import terminal
+from driftline.stream.errors import ConfigError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from learner.versions import Kept, Versions
+    from driftline.learner.versions import Kept, Versions
 
 
 class Action(StrEnum):
@@ -45,7 +45,7 @@ def snapshots(
     until `latest`. The learner goes on learning all the while; to roll back what it has learned: `driftline rebuild
     --until`.
     """
-    from learner.versions import Versions
+    from driftline.learner.versions import Versions
 
     versions, console = Versions(stream.data), terminal()
     if action in {Action.LIST, Action.LATEST} and version is not None:

@@ -6,20 +6,20 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from cli.terminal import terminal
-from stream.errors import ConfigError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.terminal import terminal
+from driftline.stream.errors import ConfigError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
-    from learner.status import Status
+    from driftline.learner.status import Status
 
 
 @with_settings
 def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
-    from learner.status import read_status
-    from learner.versions import Versions
+    from driftline.learner.status import read_status
+    from driftline.learner.versions import Versions
 
     found = read_status(stream.data)
     if found is None:
@@ -57,7 +57,9 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         "drift": _describe_drift(status),
     }
     if counts.refused:
-        rows["refused"] = f"{counts.refused:,} labels that the model could not learn; the learner's log has its first error"
+        rows["refused"] = (
+            f"{counts.refused:,} labels that the model could not learn; the learner's log has its first error"
+        )
     if counts.clock_jumps or counts.unwritten:
         rows["odd"] = (
             f"{counts.clock_jumps:,} timestamps too far off to count, "

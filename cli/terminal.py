@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream import lines
+from driftline.stream import lines
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from stream.settings import StreamSettings
+    from driftline.stream.settings import StreamSettings
 
 
 def terminal(*, stderr: bool = False) -> "Console":

@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from api.settings import ApiSettings
-from cli.learn import run_process
-from cli.serve import print_banner
-from cli.terminal import print_error, terminal
-from learner.settings import LearnerSettings
-from stream import lines
-from stream.errors import DriftlineError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.api.settings import ApiSettings
+from driftline.cli.learn import run_process
+from driftline.cli.serve import print_banner
+from driftline.cli.terminal import print_error, terminal
+from driftline.learner.settings import LearnerSettings
+from driftline.stream import lines
+from driftline.stream.errors import DriftlineError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 
 @with_settings
@@ -36,10 +36,10 @@ def up(
     """
     import multiprocessing.connection
 
-    from api.server import Started
-    from api.server import serve as serve_api
-    from learner.foreign import check_allowed
-    from learner.lock import check_free
+    from driftline.api.server import Started
+    from driftline.api.server import serve as serve_api
+    from driftline.learner.foreign import check_allowed
+    from driftline.learner.lock import check_free
 
     lines.begin(stream.log_format)
     if demo:
@@ -99,9 +99,9 @@ def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSe
 def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
     from contextlib import closing
 
-    from learner.status import read_status
-    from stream.demo import send_demo
-    from stream.log import open_log
+    from driftline.learner.status import read_status
+    from driftline.stream.demo import send_demo
+    from driftline.stream.log import open_log
 
     try:
         while not stopping.wait(0.2) and not ((status := read_status(stream.data)) and status.alive):

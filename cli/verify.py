@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.rebuild import log_to_read
-from cli.terminal import bars, terminal
-from stream.errors import DriftlineError
-from stream.flags import with_settings
-from stream.settings import StreamSettings
+from driftline.cli.rebuild import log_to_read
+from driftline.cli.terminal import bars, terminal
+from driftline.stream.errors import DriftlineError
+from driftline.stream.flags import with_settings
+from driftline.stream.settings import StreamSettings
 
 
 @with_settings
@@ -23,8 +23,8 @@ def verify(
     Without --from and --to: each two neighbours that are kept. Only reads; a learner may be running.
     Exit code 0: the same. 1: it differs, and what to do. 2: cannot be verified, and for want of what.
     """
-    from learner.verify import pairs
-    from learner.verify import verify as compare
+    from driftline.learner.verify import pairs
+    from driftline.learner.verify import verify as compare
 
     console, outcomes = terminal(), []
     try:

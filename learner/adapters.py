@@ -27,12 +27,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Classifier, Scores, State, options_set
-from learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
-from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
-from learner.text import TextSettings, features
-from learner.trace import Feature
-from stream.errors import ConfigError, StateError
+from driftline.learner.classifier import Classifier, Scores, State, options_set
+from driftline.learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
+from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
+from driftline.learner.text import TextSettings, features
+from driftline.learner.trace import Feature
+from driftline.stream.errors import ConfigError, StateError
 
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
 LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.kernels import kernel
+from driftline.learner.kernels import kernel
 
 DELTA: Final = 0.002  # significance: about how often a check sees a change where there is none, at most
 CLOCK: Final = 32

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
-from learner.experts import (
+from driftline.learner.classifier import Call, Classifier, Scores, State, options_set, spec_of
+from driftline.learner.experts import (
     DISTINCT_FEATURES,
     DOCUMENTS,
     FEATURES,
@@ -36,11 +36,11 @@ from learner.experts import (
     place,
     softmax,
 )
-from learner.kernels import kernel
-from learner.parts import Counted, Hashed, Part, bayes_part
-from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
-from learner.text import N_INPUTS, TextSettings, hash_text, kernel_inputs, text_buffers
-from stream.errors import ConfigError
+from driftline.learner.kernels import kernel
+from driftline.learner.parts import Counted, Hashed, Part, bayes_part
+from driftline.learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
+from driftline.learner.text import N_INPUTS, TextSettings, hash_text, kernel_inputs, text_buffers
+from driftline.stream.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.bayes import check_half_life, check_slots, growth
-from learner.blend_rows import (
+from driftline.learner.bayes import check_half_life, check_slots, growth
+from driftline.learner.blend_rows import (
     ALPHA,
     COUNT,
     DISTINCT_TERMS,
@@ -56,7 +56,7 @@ from learner.blend_rows import (
     score_linear,
     to_large_gradients,
 )
-from learner.blend_two import (
+from driftline.learner.blend_two import (
     N_PLANES,
     ask_for_steps,
     learn_grams_two,
@@ -64,16 +64,16 @@ from learner.blend_two import (
     score_bayes_two,
     score_linear_two,
 )
-from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
-from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, SCALE, ask_for
-from learner.kernels import kernel
-from learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, with_rows
-from learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
-from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
-from learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
-from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
-from learner.trace import Feature, trace, trace_shape
-from stream.errors import ConfigError
+from driftline.learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, SCALE, ask_for
+from driftline.learner.kernels import kernel
+from driftline.learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, with_rows
+from driftline.learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
+from driftline.learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
+from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
+from driftline.learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from driftline.learner.trace import Feature, trace, trace_shape
+from driftline.stream.errors import ConfigError
 
 N_EXPERTS: Final = 5
 FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence

@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from learner.bayes import bayes_scores
-from learner.experts import (
+from driftline.learner.bayes import bayes_scores
+from driftline.learner.experts import (
     DISTINCT_FEATURES,
     DISTINCT_WORDS,
     DOCUMENTS,
@@ -32,9 +32,9 @@ from learner.experts import (
     place,
     put_back,
 )
-from learner.kernels import kernel
-from learner.mixer import log_softmax
-from learner.shape import N_AMOUNTS
+from driftline.learner.kernels import kernel
+from driftline.learner.mixer import log_softmax
+from driftline.learner.shape import N_AMOUNTS
 
 TERMS, DISTINCT_TERMS = WORDS, DISTINCT_WORDS  # in the totals of naive Bayes: here they are of words and pairs
 

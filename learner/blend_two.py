@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from learner.bayes import bayes_scores
-from learner.blend_rows import (
+from driftline.learner.bayes import bayes_scores
+from driftline.learner.blend_rows import (
     ALPHA,
     BAYES_ALL,
     BAYES_TERMS,
@@ -40,10 +40,10 @@ from learner.blend_rows import (
     WARY,
     WIDTH,
 )
-from learner.experts import DISTINCT_FEATURES, FEATURES, LANES, SCALE, adagrad, ask_for
-from learner.kernels import kernel
-from learner.mixer import log_softmax
-from learner.shape import N_AMOUNTS
+from driftline.learner.experts import DISTINCT_FEATURES, FEATURES, LANES, SCALE, adagrad, ask_for
+from driftline.learner.kernels import kernel
+from driftline.learner.mixer import log_softmax
+from driftline.learner.shape import N_AMOUNTS
 
 N_PLANES: Final = 9
 GRAM_VALUES, GRAM_WEIGHTS, COUNTS, OTHER_COUNTS, TERM_VALUES, PLAIN_WEIGHTS, WARY_WEIGHTS, PASTS, VARIANCES = range(9)

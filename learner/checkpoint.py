@@ -24,17 +24,17 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from learner import durable
-from learner.alarms import Alarms
-from learner.classifier import State
-from learner.durable import Parts
-from learner.losses import Losses
-from learner.rebuilt import Rebuilt
-from learner.settings import Rules
-from stream.errors import StateError
-from stream.limits import JoinCounts
-from stream.log import TopicPartition
-from stream.quota import Quotas
+from driftline.learner import durable
+from driftline.learner.alarms import Alarms
+from driftline.learner.classifier import State
+from driftline.learner.durable import Parts
+from driftline.learner.losses import Losses
+from driftline.learner.rebuilt import Rebuilt
+from driftline.learner.settings import Rules
+from driftline.stream.errors import StateError
+from driftline.stream.limits import JoinCounts
+from driftline.stream.log import TopicPartition
+from driftline.stream.quota import Quotas
 
 FORMAT: Final = 2
 REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before

@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from learner.snapshot import Follower, Snapshot
-from learner.versions import Versions
-from stream.errors import ConfigError, StateError
+from driftline.learner.snapshot import Follower, Snapshot
+from driftline.learner.versions import Versions
+from driftline.stream.errors import ConfigError, StateError
 
 _LOG: Final = logging.getLogger(__name__)
 

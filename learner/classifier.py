@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.explain import Explanation, Step, explain
-from learner.parts import Hashed, Part
-from learner.sketch import Mark, Sketch, look_up
-from learner.text import TextSettings
-from learner.trace import Feature, trace
-from stream.errors import DriftlineError, StateError
+from driftline.learner.explain import Explanation, Step, explain
+from driftline.learner.parts import Hashed, Part
+from driftline.learner.sketch import Mark, Sketch, look_up
+from driftline.learner.text import TextSettings
+from driftline.learner.trace import Feature, trace
+from driftline.stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
 State = dict[str, NDArray[Any]]

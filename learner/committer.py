@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Mapping
 
-from stream.errors import LogError
-from stream.log import Log, TopicPartition
+from driftline.stream.errors import LogError
+from driftline.stream.log import Log, TopicPartition
 
 _LOG = logging.getLogger(__name__)
 

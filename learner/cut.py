@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from stream.kernels import copy, kernel
-from stream.texts import PADDING, Texts
+from driftline.stream.kernels import copy, kernel
+from driftline.stream.texts import PADDING, Texts
 
 SPACE: Final = np.uint8(ord(" "))
 FIRST_BITS, GOES_ON = np.uint8(0xC0), np.uint8(0x80)  # of a byte that does not begin a character in UTF-8

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import adwin
-from learner.adwin import Windows
-from learner.alarms import Change
-from learner.classifier import State
-from stream.errors import StateError
+from driftline.learner import adwin
+from driftline.learner.adwin import Windows
+from driftline.learner.alarms import Change
+from driftline.learner.classifier import State
+from driftline.stream.errors import StateError
 
 MAX_LABELS: Final = 100
 MAX_LOSS: Final = 5.0  # of a probability under 0.7 %

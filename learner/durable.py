@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from stream.errors import DiskFull, StateError, SyncFailed
+from driftline.stream.errors import DiskFull, StateError, SyncFailed
 
 TEMPORARY: Final = ".writing-"
 # EFBIG: a limit on the size of files, which may be raised like a quota.

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Classifier, Scores
-from learner.drift import Drift, Shift
-from learner.progress import Progress
-from stream.errors import ConfigError
-from stream.files import Row
+from driftline.learner.classifier import Classifier, Scores
+from driftline.learner.drift import Drift, Shift
+from driftline.learner.progress import Progress
+from driftline.stream.errors import ConfigError
+from driftline.stream.files import Row
 
 BATCH_ROWS: Final = 1000
 CURVE_POINTS: Final = 200

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.kernels import kernel, prefetch
+from driftline.learner.kernels import kernel, prefetch
 
 MIN_GRADIENT: Final = np.float32(3e-3)  # spares most labels of many a step, and at no loss of accuracy
 MAX_REPEATS: Final = 64  # a label of a larger weight: a text is long since learned by then

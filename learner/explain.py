@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.parts import Hashed, Part, slices
-from learner.trace import Feature, Span
-from stream.errors import ConfigError, DriftlineError
+from driftline.learner.parts import Hashed, Part, slices
+from driftline.learner.trace import Feature, Span
+from driftline.stream.errors import ConfigError, DriftlineError
 
 if TYPE_CHECKING:
-    from learner.classifier import Classifier
+    from driftline.learner.classifier import Classifier
 
 N_LABELS_SHOWN: Final = 3
 MAX_WORDS: Final = 128  # left out, one at a time

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from learner.checkpoint import TYPES
-from learner.classifier import State
-from learner.pair import Reader, Unguarded
-from stream.errors import StateError
+from driftline.learner.checkpoint import TYPES
+from driftline.learner.classifier import State
+from driftline.learner.pair import Reader, Unguarded
+from driftline.stream.errors import StateError
 
 
 class FixedReader(Reader):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from stream.errors import ConfigError
+from driftline.stream.errors import ConfigError
 
 Argument = str | int | float | bool | None
 

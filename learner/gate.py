@@ -26,9 +26,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import State
-from learner.kernels import kernel
-from stream.errors import StateError
+from driftline.learner.classifier import State
+from driftline.learner.kernels import kernel
+from driftline.stream.errors import StateError
 
 RECENT: Final = 200  # labels
 BEFORE: Final = 1000  # labels before these weigh less and less

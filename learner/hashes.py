@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from learner.kernels import eight_bytes, kernel
-from learner.tokens import BOUNDARY, EVERY, FIRST, GROUP, IN_SPACE, ONE, TWO, UNSPACED, whole
+from driftline.learner.kernels import eight_bytes, kernel
+from driftline.learner.tokens import BOUNDARY, EVERY, FIRST, GROUP, IN_SPACE, ONE, TWO, UNSPACED, whole
 
 WORD_SEED: Final = np.uint64(0x243F6A8885A308D3)  # the digits of pi
 PAIR_SEED: Final = np.uint64(0x13198A2E03707344)

@@ -16,9 +16,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from learner.metrics import of_learner
-from learner.status import Status
-from stream.errors import ConfigError
+from driftline.learner.metrics import of_learner
+from driftline.learner.status import Status
+from driftline.stream.errors import ConfigError
 
 CLIENT_S: Final = 2.0  # a client that sends nothing holds up the next one for so long
 SICK: Final = frozenset({"stalled", "failed"})

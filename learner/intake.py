@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import BadRecord, TooManyDeadLetters
-from stream.merge import Batch
+from driftline.stream.errors import BadRecord, TooManyDeadLetters
+from driftline.stream.merge import Batch
 
 RECENT: Final = 1000
 LEAST: Final = 500  # of fewer records the share says little

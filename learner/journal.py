@@ -20,11 +20,11 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from learner import durable
-from learner.settings import Rules
-from stream.errors import DiskFull, StateError
-from stream.log import TopicPartition
-from stream.merge import Span
+from driftline.learner import durable
+from driftline.learner.settings import Rules
+from driftline.stream.errors import DiskFull, StateError
+from driftline.stream.log import TopicPartition
+from driftline.stream.merge import Span
 
 MAGIC: Final = b"DRIFTLINE-JOURNAL-2\n"
 READABLE: Final = (MAGIC, b"DRIFTLINE-JOURNAL-1\n")

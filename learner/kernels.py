@@ -1,6 +1,6 @@
 """With what are the learner's kernels compiled? With the stream's: stream/kernels.py."""
 
-from stream.kernels import (
+from driftline.stream.kernels import (
     AT_ONCE,
     copy,
     count_bits,

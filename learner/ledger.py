@@ -15,24 +15,24 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from learner import checkpoint as checkpoints
-from learner import durable
-from learner import journal as journals
-from learner.checkpoint import Checkpoint, Manifest
-from learner.committer import Committer
-from learner.journal import Applied, Head, Journals
-from learner.positions import compare
-from learner.progress import RECENT_LABELS
-from learner.restore import marks
-from learner.room import Room
-from learner.saver import Saver
-from learner.settings import LearnerSettings
-from learner.versions import Recent, Versions
-from learner.watch import Watch
-from learner.work import Work
-from stream.errors import StateError
-from stream.log import Log, TopicPartition
-from stream.merge import Span
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import durable
+from driftline.learner import journal as journals
+from driftline.learner.checkpoint import Checkpoint, Manifest
+from driftline.learner.committer import Committer
+from driftline.learner.journal import Applied, Head, Journals
+from driftline.learner.positions import compare
+from driftline.learner.progress import RECENT_LABELS
+from driftline.learner.restore import marks
+from driftline.learner.room import Room
+from driftline.learner.saver import Saver
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.versions import Recent, Versions
+from driftline.learner.watch import Watch
+from driftline.learner.work import Work
+from driftline.stream.errors import StateError
+from driftline.stream.log import Log, TopicPartition
+from driftline.stream.merge import Span
 
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0

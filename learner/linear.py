@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
-from learner.experts import (
+from driftline.learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.experts import (
     LANES,
     MAX_REPEATS,
     MOST_LINES,
@@ -29,11 +29,11 @@ from learner.experts import (
     softmax,
     to_gradients,
 )
-from learner.kernels import copy, inlined, kernel, prefetch
-from learner.parts import Hashed, Part, linear_part
-from learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
-from learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
-from stream.errors import ConfigError
+from driftline.learner.kernels import copy, inlined, kernel, prefetch
+from driftline.learner.parts import Hashed, Part, linear_part
+from driftline.learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
+from driftline.learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from driftline.stream.errors import ConfigError
 
 ONE, TWO, THREE, FOUR = map(np.uint64, (1, 2, 3, 4))  # indices without sign are not looked at for < 0
 LINE: Final = 16  # numbers in a line of the cache

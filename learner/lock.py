@@ -21,8 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from learner import durable
-from stream.errors import Overtaken, StateError
+from driftline.learner import durable
+from driftline.stream.errors import Overtaken, StateError
 
 FILE: Final = "learner.lock"
 NEXT: Final = "learner.lock.next"  # the file that a takeover puts in its place

@@ -35,25 +35,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
-from learner import recovery, reporter, warm
-from learner.alarms import log_alarms
-from learner.checkpoint import Checkpoint, by_topic
-from learner.intake import Intake
-from learner.ledger import FLUSH_S, Ledger
-from learner.lock import Lock
-from learner.machine import Plan
-from learner.positions import compare
-from learner.publishing import Publishing
-from learner.rebuild import Builder
-from learner.reporter import Reporter
-from learner.review import Reviewer
-from learner.room import Room
-from learner.settings import LearnerSettings, Rules
-from learner.staged import Staged
-from learner.status import State, Status, change_status, read_status
-from learner.watch import Look, Watch
-from learner.work import Work
-from stream.errors import (
+from driftline.learner import recovery, reporter, warm
+from driftline.learner.alarms import log_alarms
+from driftline.learner.checkpoint import Checkpoint, by_topic
+from driftline.learner.intake import Intake
+from driftline.learner.ledger import FLUSH_S, Ledger
+from driftline.learner.lock import Lock
+from driftline.learner.machine import Plan
+from driftline.learner.positions import compare
+from driftline.learner.publishing import Publishing
+from driftline.learner.rebuild import Builder
+from driftline.learner.reporter import Reporter
+from driftline.learner.review import Reviewer
+from driftline.learner.room import Room
+from driftline.learner.settings import LearnerSettings, Rules
+from driftline.learner.staged import Staged
+from driftline.learner.status import State, Status, change_status, read_status
+from driftline.learner.watch import Look, Watch
+from driftline.learner.work import Work
+from driftline.stream.errors import (
     LogError,
     LogUnavailable,
     OffsetsLost,
@@ -62,8 +62,8 @@ from stream.errors import (
     TooManyDeadLetters,
     TopicMismatch,
 )
-from stream.log import Log, TopicPartition, Watermarks
-from stream.settings import StreamSettings
+from driftline.stream.log import Log, TopicPartition, Watermarks
+from driftline.stream.settings import StreamSettings
 
 POLL_S: Final = 0.05
 _LOG: Final = logging.getLogger(__name__)

@@ -25,25 +25,25 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.alarms import Alarm, Alarms
-from learner.checkpoint import Counts
-from learner.classifier import Classifier, Scores, TooManyLabels
-from learner.drift import Drift, Shift
-from learner.gate import Gate
-from learner.progress import Progress
-from learner.settings import Rules
-from stream.batch import Decoded, decode_batch
-from stream.clock import LAST_TIMESTAMP_MS
-from stream.errors import BadRecord
-from stream.fit import fit_prediction, fit_rejected
-from stream.join import Join, Labels, Stop, Window
-from stream.log import Chunk, NewRecord, Record
-from stream.merge import Batch
-from stream.plain import ASK_FIRST, DONE, EVICTION, NO_EXPIRY, NO_ROOM, Names
-from stream.quota import Quota, Quotas, bounded
-from stream.records import Feedback, Message, Prediction, Rejected, encode_lines, reject
-from stream.steps import Steps
-from stream.store import N_SCORES, SCORED, TIME_MS, recall, remember
+from driftline.learner.alarms import Alarm, Alarms
+from driftline.learner.checkpoint import Counts
+from driftline.learner.classifier import Classifier, Scores, TooManyLabels
+from driftline.learner.drift import Drift, Shift
+from driftline.learner.gate import Gate
+from driftline.learner.progress import Progress
+from driftline.learner.settings import Rules
+from driftline.stream.batch import Decoded, decode_batch
+from driftline.stream.clock import LAST_TIMESTAMP_MS
+from driftline.stream.errors import BadRecord
+from driftline.stream.fit import fit_prediction, fit_rejected
+from driftline.stream.join import Join, Labels, Stop, Window
+from driftline.stream.log import Chunk, NewRecord, Record
+from driftline.stream.merge import Batch
+from driftline.stream.plain import ASK_FIRST, DONE, EVICTION, NO_EXPIRY, NO_ROOM, Names
+from driftline.stream.quota import Quota, Quotas, bounded
+from driftline.stream.records import Feedback, Message, Prediction, Rejected, encode_lines, reject
+from driftline.stream.steps import Steps
+from driftline.stream.store import N_SCORES, SCORED, TIME_MS, recall, remember
 
 Outputs = Mapping[str, list[NewRecord]]  # by topic
 Ints = NDArray[np.int64]

@@ -11,11 +11,11 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from learner.alarms import Alarms
-from learner.checkpoint import Counts
-from learner.progress import DELAY_EDGES_MS
-from learner.status import Status
-from stream.limits import ORPHANED_BY, JoinCounts
+from driftline.learner.alarms import Alarms
+from driftline.learner.checkpoint import Counts
+from driftline.learner.progress import DELAY_EDGES_MS
+from driftline.learner.status import Status
+from driftline.stream.limits import ORPHANED_BY, JoinCounts
 
 
 def of_learner(status: Status) -> Iterator[Metric]:

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.experts import LEAST
-from learner.kernels import kernel
+from driftline.learner.experts import LEAST
+from driftline.learner.kernels import kernel
 
 N_LENGTHS: Final = 12  # log2 of a text's words, the last one for all that are longer
 FIRST_VARIANCE: Final = 0.03  # of an expert's shared weight ...

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from threading import Timer
 from typing import Any, Final
 
-from learner.bayes import Bayes, BayesSettings
-from learner.blend import Blend, BlendSettings
-from learner.classifier import Classifier
-from learner.foreign import LIBRARIES, check_allowed, is_foreign
-from learner.linear import Linear, LinearSettings
-from learner.tree import Tree, TreeSettings
-from stream.errors import ConfigError
+from driftline.learner.bayes import Bayes, BayesSettings
+from driftline.learner.blend import Blend, BlendSettings
+from driftline.learner.classifier import Classifier
+from driftline.learner.foreign import LIBRARIES, check_allowed, is_foreign
+from driftline.learner.linear import Linear, LinearSettings
+from driftline.learner.tree import Tree, TreeSettings
+from driftline.stream.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False)
 def _build_foreign(name: str, settings: Mapping[str, Any], allow_pickle: bool) -> Classifier:
     """Tell our options, max_labels and those after `text.`, from the model's arguments, and make it."""
     check_allowed(name, allow_pickle)
-    from learner import adapters  # noqa: PLC0415  (only where it is used)
+    from driftline.learner import adapters  # noqa: PLC0415  (only where it is used)
 
     kind = adapters.settings_class(name.partition(":")[0])
     ours = {adapters.option_name(field.name): field for field in dataclasses.fields(kind)}

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.rebuilt import LeftOut
-from stream.bounded import Bounded
-from stream.log import Chunk, Log, TopicPartition
-from stream.merge import Batch
-from stream.records import Feedback, decode_feedbacks
+from driftline.learner.rebuilt import LeftOut
+from driftline.stream.bounded import Bounded
+from driftline.stream.log import Chunk, Log, TopicPartition
+from driftline.stream.merge import Batch
+from driftline.stream.records import Feedback, decode_feedbacks
 
 READ_RECORDS: Final = 8192
 ASKED: Final = 500  # ids looked up at once

@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from typing import Final, NamedTuple
 
-from stream.errors import LogUnavailable
-from stream.log import Appended, Log, NewRecord
+from driftline.stream.errors import LogUnavailable
+from driftline.stream.log import Appended, Log, NewRecord
 
 # Beyond these the outbox is full. With a batch more they are what a log queues without making the loop wait.
 MAX_IN_FLIGHT: Final = 32  # batches

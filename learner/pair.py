@@ -31,10 +31,10 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from learner import durable
-from learner.classifier import State
-from learner.kernels import kernel
-from stream.errors import DiskFull, NotFinite, StateError
+from driftline.learner import durable
+from driftline.learner.classifier import State
+from driftline.learner.kernels import kernel
+from driftline.stream.errors import DiskFull, NotFinite, StateError
 
 MAGIC: Final = b"DRIFTLINE-PAIR-1"
 MAX_HEAD_BYTES: Final = 1 << 16

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.experts import DOCUMENTS, HALF, SCALE
+from driftline.learner.experts import DOCUMENTS, HALF, SCALE
 
 CELLS: Final = 1 << 20  # (feature, label) pairs looked at in one slice
 

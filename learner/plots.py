@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from learner.drift import Shift
-from learner.evaluate import Result
-from stream.errors import ConfigError
+from driftline.learner.drift import Shift
+from driftline.learner.evaluate import Result
+from driftline.stream.errors import ConfigError
 
 try:
     import matplotlib as mpl

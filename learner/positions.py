@@ -17,11 +17,11 @@ state is always the checkpoint's and exactly those records that are not in the l
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from learner.journal import Applied
-from learner.losses import Loss
-from stream.errors import RecordsLost
-from stream.log import TopicPartition, TopicState, Watermarks
-from stream.merge import Span
+from driftline.learner.journal import Applied
+from driftline.learner.losses import Loss
+from driftline.stream.errors import RecordsLost
+from driftline.stream.log import TopicPartition, TopicState, Watermarks
+from driftline.stream.merge import Span
 
 
 class Standing(NamedTuple):

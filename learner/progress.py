@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.kernels import kernel
-from stream.errors import StateError
+from driftline.learner.kernels import kernel
+from driftline.stream.errors import StateError
 
 RECENT_LABELS: Final = 1000
 CALIBRATION_BINS: Final = 15  # of equal width, as Guo et al. 2017 have it

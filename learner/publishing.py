@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from learner.classifier import Classifier
-from learner.machine import Machine
-from learner.room import Room
-from learner.snapshot import Publisher, SnapshotInfo
-from stream.errors import NotFinite
+from driftline.learner.classifier import Classifier
+from driftline.learner.machine import Machine
+from driftline.learner.room import Room
+from driftline.learner.snapshot import Publisher, SnapshotInfo
+from driftline.stream.errors import NotFinite
 
 # Publishing takes at most this share of the loop's processor time, whatever the model's size.
 PUBLISH_SHARE: Final = 0.1

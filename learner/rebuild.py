@@ -31,22 +31,22 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from learner import checkpoint as checkpoints
-from learner import durable
-from learner import journal as journals
-from learner.checkpoint import Manifest, by_partition, by_topic
-from learner.lock import alone
-from learner.machine import Machine
-from learner.models import build_saved, make_classifier, warm_up
-from learner.omit import Omit, Retractions, select
-from learner.positions import reached
-from learner.rebuilt import LeftOut, Rebuilt
-from learner.restore import copied, describe, marks
-from stream.bounded import Bounded
-from stream.clock import Clock
-from stream.errors import ConfigError, LogUnavailable, StateError
-from stream.log import Log, TopicPartition, TopicState
-from stream.merge import Batch, Merger
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import durable
+from driftline.learner import journal as journals
+from driftline.learner.checkpoint import Manifest, by_partition, by_topic
+from driftline.learner.lock import alone
+from driftline.learner.machine import Machine
+from driftline.learner.models import build_saved, make_classifier, warm_up
+from driftline.learner.omit import Omit, Retractions, select
+from driftline.learner.positions import reached
+from driftline.learner.rebuilt import LeftOut, Rebuilt
+from driftline.learner.restore import copied, describe, marks
+from driftline.stream.bounded import Bounded
+from driftline.stream.clock import Clock
+from driftline.stream.errors import ConfigError, LogUnavailable, StateError
+from driftline.stream.log import Log, TopicPartition, TopicState
+from driftline.stream.merge import Batch, Merger
 
 DIRECTORY: Final = "rebuild"
 STAGED: Final = "staged"

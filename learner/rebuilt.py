@@ -6,7 +6,7 @@ that is needed to build the same model again (learner/verify.py).
 
 import msgspec
 
-from learner.settings import Rules
+from driftline.learner.settings import Rules
 
 Offsets = dict[str, dict[str, int]]  # as in a checkpoint
 

@@ -11,21 +11,21 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from learner.alarms import log_alarms
-from learner.checkpoint import Checkpoint, Manifest, by_partition
-from learner.journal import Applied
-from learner.machine import Machine
-from learner.models import as_of_today, make_classifier, warm_up
-from learner.outbox import Outbox
-from learner.positions import Shortfall, Standing, Stock, compare, reached
-from learner.restore import clocks_of, marks, restore
-from learner.settings import DEFAULT_MODEL, LearnerSettings
-from learner.work import Work
-from stream.clock import Clock
-from stream.errors import ConfigError, LogUnavailable
-from stream.log import Log, TopicPartition, TopicState
-from stream.merge import Merger
-from stream.settings import StreamSettings
+from driftline.learner.alarms import log_alarms
+from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition
+from driftline.learner.journal import Applied
+from driftline.learner.machine import Machine
+from driftline.learner.models import as_of_today, make_classifier, warm_up
+from driftline.learner.outbox import Outbox
+from driftline.learner.positions import Shortfall, Standing, Stock, compare, reached
+from driftline.learner.restore import clocks_of, marks, restore
+from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
+from driftline.learner.work import Work
+from driftline.stream.clock import Clock
+from driftline.stream.errors import ConfigError, LogUnavailable
+from driftline.stream.log import Log, TopicPartition, TopicState
+from driftline.stream.merge import Merger
+from driftline.stream.settings import StreamSettings
 
 POLL_S: Final = 0.05
 START_S: Final = 10.0  # how long brokers may take to elect leaders

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from learner.hashes import BYTE, EIGHT
-from learner.kernels import count_bits, eight_bytes, in_range, kernel
-from learner.tokens import ALONE, EVERY, ONE
+from driftline.learner.hashes import BYTE, EIGHT
+from driftline.learner.kernels import count_bits, eight_bytes, in_range, kernel
+from driftline.learner.tokens import ALONE, EVERY, ONE
 
 FEW: Final = 64  # features that are compared each with each; of more a table finds the repeats
 MANY: Final = 2048  # from here on that table is small rather than empty, so that it stays in the cache

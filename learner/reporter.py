@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 
-from learner.checkpoint import by_topic
-from learner.ledger import Ledger
-from learner.publishing import Publishing
-from learner.status import State, Status, write_status
-from learner.watchdog import Watchdog
-from learner.work import Work
-from stream.errors import DiskFull, Overtaken
+from driftline.learner.checkpoint import by_topic
+from driftline.learner.ledger import Ledger
+from driftline.learner.publishing import Publishing
+from driftline.learner.status import State, Status, write_status
+from driftline.learner.watchdog import Watchdog
+from driftline.learner.work import Work
+from driftline.stream.errors import DiskFull, Overtaken
 
 STATUS_INTERVAL_S: Final = 0.5
 

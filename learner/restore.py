@@ -7,11 +7,11 @@ import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from learner.checkpoint import REVISION, Checkpoint, Manifest, by_partition, by_topic
-from learner.machine import Machine
-from learner.models import build_saved, warm_up
-from stream.clock import Clock
-from stream.log import TopicPartition, TopicState, Watermarks
+from driftline.learner.checkpoint import REVISION, Checkpoint, Manifest, by_partition, by_topic
+from driftline.learner.machine import Machine
+from driftline.learner.models import build_saved, warm_up
+from driftline.stream.clock import Clock
+from driftline.stream.log import TopicPartition, TopicState, Watermarks
 
 
 def restore(checkpoint: Checkpoint, lineage: str | None = None, *, allow_pickle: bool = False) -> Machine:

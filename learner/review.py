@@ -16,13 +16,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learner import durable
-from learner.history import History, Totals
-from learner.machine import Machine, Plan
-from learner.progress import Progress
-from learner.requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests
-from stream.errors import DiskFull
-from stream.join import Entry
+from driftline.learner import durable
+from driftline.learner.history import History, Totals
+from driftline.learner.machine import Machine, Plan
+from driftline.learner.progress import Progress
+from driftline.learner.requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests
+from driftline.stream.errors import DiskFull
+from driftline.stream.join import Entry
 
 FILE: Final = "review.json"
 KEPT: Final = 100  # messages, and labels

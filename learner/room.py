@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from learner import durable
-from stream.errors import DiskFull
+from driftline.learner import durable
+from driftline.stream.errors import DiskFull
 
 FILE: Final = "reserve"
 RESERVE_BYTES: Final = 1 << 18  # several times a status and the directory entries it takes

@@ -24,14 +24,14 @@ from typing import Final
 
 import numpy as np
 
-from learner import checkpoint as checkpoints
-from learner import journal as journals
-from learner.checkpoint import Checkpoint
-from learner.classifier import State
-from learner.outbox import Outbox
-from stream.errors import DiskFull
-from stream.log import TopicPartition
-from stream.saved import Frozen
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import journal as journals
+from driftline.learner.checkpoint import Checkpoint
+from driftline.learner.classifier import State
+from driftline.learner.outbox import Outbox
+from driftline.stream.errors import DiskFull
+from driftline.stream.log import TopicPartition
+from driftline.stream.saved import Frozen
 
 RETRY_S: Final = 0.5
 

@@ -15,17 +15,17 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import Final
 
-from learner import staged
-from learner.background import in_background
-from learner.health import Health
-from learner.lock import Lock
-from learner.loop import Learner
-from learner.settings import DEFAULT_MODEL, LearnerSettings
-from learner.status import State, Status, blank_status, change_status, read_status
-from stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
-from stream.flags import build_settings
-from stream.log import Log, open_log
-from stream.settings import StreamSettings
+from driftline.learner import staged
+from driftline.learner.background import in_background
+from driftline.learner.health import Health
+from driftline.learner.lock import Lock
+from driftline.learner.loop import Learner
+from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
+from driftline.learner.status import State, Status, blank_status, change_status, read_status
+from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
+from driftline.stream.flags import build_settings
+from driftline.stream.log import Log, open_log
+from driftline.stream.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)
 PARENT_CHECK_S: Final = 1.0

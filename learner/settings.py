@@ -6,10 +6,10 @@ from typing import Final
 import msgspec
 from pydantic import Field
 
-from stream.limits import Limits
-from stream.quota import PATTERN, Quota
-from stream.records import Topics
-from stream.settings import Settings, StreamSettings
+from driftline.stream.limits import Limits
+from driftline.stream.quota import PATTERN, Quota
+from driftline.stream.records import Topics
+from driftline.stream.settings import Settings, StreamSettings
 
 DEFAULT_MODEL: Final = "blend"
 

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from learner.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
-from learner.hashes import MULTIPLIER, finish
-from learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel
-from learner.text import code_points, max_chars_of
-from learner.tokens import (
+from driftline.learner.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from driftline.learner.hashes import MULTIPLIER, finish
+from driftline.learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel
+from driftline.learner.text import code_points, max_chars_of
+from driftline.learner.tokens import (
     ALONE,
     DELETE,
     DIGITS,
@@ -29,7 +29,7 @@ from learner.tokens import (
     first_bits,
     is_ascii,
 )
-from stream.texts import PADDING
+from driftline.stream.texts import PADDING
 
 CASED_SEED: Final = np.uint64(0x082EFA98EC4E6C89)  # the digits of pi, after hashes.py's
 SHAPE_SEED: Final = np.uint64(0x452821E638D01377)

@@ -11,8 +11,8 @@ import numba
 import numpy as np
 from numba._dispatcher import compute_fingerprint
 
-from learner.classifier import Classifier
-from stream.texts import PADDING, Texts
+from driftline.learner.classifier import Classifier
+from driftline.stream.texts import PADDING, Texts
 
 _ENTRIES: Final[dict[tuple[Any, bytes], Any]] = {}  # a few for each kind of classifier
 MAX_BYTES: Final = 1 << 16  # of a text in UTF-8; only what a text needs of it is ever touched

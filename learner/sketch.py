@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.hashes import HALF
-from learner.kernels import kernel
-from learner.text import hash_text
+from driftline.learner.hashes import HALF
+from driftline.learner.kernels import kernel
+from driftline.learner.text import hash_text
 
 SEVERAL: Final = 255
 ALL: Final = 1 << 14

@@ -22,13 +22,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 import numpy as np
 
-from learner import durable
-from learner.classifier import Classifier, Scores, State
-from learner.explain import Explanation
-from learner.models import build_saved
-from learner.pair import Reader, Writer
-from learner.single import Single
-from stream.errors import StateError
+from driftline.learner import durable
+from driftline.learner.classifier import Classifier, Scores, State
+from driftline.learner.explain import Explanation
+from driftline.learner.models import build_saved
+from driftline.learner.pair import Reader, Writer
+from driftline.learner.single import Single
+from driftline.stream.errors import StateError
 
 FORMAT: Final = 2
 KEPT: Final = 2

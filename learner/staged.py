@@ -10,16 +10,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from learner import checkpoint as checkpoints
-from learner import durable, recovery
-from learner.checkpoint import Checkpoint, by_partition
-from learner.omit import Retractions
-from learner.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
-from learner.restore import clocks_of, restore
-from learner.work import Work
-from stream.clock import Clock
-from stream.errors import ConfigError, LogError, LogUnavailable, StateError
-from stream.log import Log
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import durable, recovery
+from driftline.learner.checkpoint import Checkpoint, by_partition
+from driftline.learner.omit import Retractions
+from driftline.learner.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
+from driftline.learner.restore import clocks_of, restore
+from driftline.learner.work import Work
+from driftline.stream.clock import Clock
+from driftline.stream.errors import ConfigError, LogError, LogUnavailable, StateError
+from driftline.stream.log import Log
 
 REFUSED: Final = "refused"
 LOOK_S: Final = 0.5

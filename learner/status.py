@@ -11,16 +11,16 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from learner import durable
-from learner.alarms import Alarms
-from learner.checkpoint import Counts, Offsets
-from learner.gate import GateReport
-from learner.lock import is_held
-from learner.losses import Losses
-from learner.progress import Progress
-from learner.rebuilt import Rebuilt
-from stream.errors import StateError
-from stream.limits import JoinCounts
+from driftline.learner import durable
+from driftline.learner.alarms import Alarms
+from driftline.learner.checkpoint import Counts, Offsets
+from driftline.learner.gate import GateReport
+from driftline.learner.lock import is_held
+from driftline.learner.losses import Losses
+from driftline.learner.progress import Progress
+from driftline.learner.rebuilt import Rebuilt
+from driftline.stream.errors import StateError
+from driftline.stream.limits import JoinCounts
 
 FILE: Final = "status.json"
 STALE_S: Final = 15.0

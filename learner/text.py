@@ -14,14 +14,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.characters import load_table
-from learner.cut import cut
-from learner.hashes import BLOCK, hash_ngrams, hash_tokens, spread_ascii, spread_tokens
-from learner.kernels import inlined, kernel
-from learner.repeats import FEW, drop_few, drop_repeats, drop_tokens, table_size
-from learner.tokens import FIRST, GROUP, WHOLE, decode, fold_ascii, list_ascii, list_tokens, read_codes
-from stream.errors import ConfigError
-from stream.texts import PADDING, Texts
+from driftline.learner.characters import load_table
+from driftline.learner.cut import cut
+from driftline.learner.hashes import BLOCK, hash_ngrams, hash_tokens, spread_ascii, spread_tokens
+from driftline.learner.kernels import inlined, kernel
+from driftline.learner.repeats import FEW, drop_few, drop_repeats, drop_tokens, table_size
+from driftline.learner.tokens import FIRST, GROUP, WHOLE, decode, fold_ascii, list_ascii, list_tokens, read_codes
+from driftline.stream.errors import ConfigError
+from driftline.stream.texts import PADDING, Texts
 
 Buffers = tuple[NDArray[Any], ...]
 

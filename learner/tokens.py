@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.characters import (
+from driftline.learner.characters import (
     APOSTROPHE,
     CHARACTER,
     CLASS_SHIFT,
@@ -19,7 +19,7 @@ from learner.characters import (
     SYMBOL,
     WORD,
 )
-from learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel, same
+from driftline.learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel, same
 
 MAX_RUN: Final = 3  # "!!!!!" is the token "!!!"
 BOUNDARY: Final = 0  # between words in the folded text; NUL itself is a space, so it cannot occur there

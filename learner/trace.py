@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
-from learner.cut import cut_text
-from learner.hashes import CHARS_SEED, FINISHER, MULTIPLIER, PAIR_SEED, WORD_SEED
-from learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
-from learner.text import TextSettings, character_table
-from learner.tokens import BOUNDARY, MAX_RUN
+from driftline.learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from driftline.learner.cut import cut_text
+from driftline.learner.hashes import CHARS_SEED, FINISHER, MULTIPLIER, PAIR_SEED, WORD_SEED
+from driftline.learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
+from driftline.learner.text import TextSettings, character_table
+from driftline.learner.tokens import BOUNDARY, MAX_RUN
 
 KINDS: Final = ("word", "pair", "chars", "case", "first", "last", "amount")
 MASK: Final = 2**64 - 1

@@ -15,15 +15,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
-from learner.experts import LANES
-from learner.explain import Step
-from learner.parts import Hashed, Part
-from learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
-from learner.text import TextSettings, kernel_inputs, text_buffers
-from learner.trace import Feature
-from learner.tree_kernel import score_and_learn
-from learner.tree_layout import (
+from driftline.learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.experts import LANES
+from driftline.learner.explain import Step
+from driftline.learner.parts import Hashed, Part
+from driftline.learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
+from driftline.learner.text import TextSettings, kernel_inputs, text_buffers
+from driftline.learner.trace import Feature
+from driftline.learner.tree_kernel import score_and_learn
+from driftline.learner.tree_layout import (
     ABSENT,
     ADAPTIVE,
     ALTERNATE,
@@ -49,8 +49,8 @@ from learner.tree_layout import (
     Options,
     Work,
 )
-from learner.tree_part import path, tree_part
-from stream.errors import ConfigError, StateError
+from driftline.learner.tree_part import path, tree_part
+from driftline.stream.errors import ConfigError, StateError
 
 LEAVES: Final = {
     "adaptive": ADAPTIVE,

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from learner.hashes import HALF
-from learner.kernels import copy, inlined, kernel
-from learner.tree_layout import (
+from driftline.learner.hashes import HALF
+from driftline.learner.kernels import copy, inlined, kernel
+from driftline.learner.tree_layout import (
     ABSENT,
     AHEAD,
     ALTERNATE,

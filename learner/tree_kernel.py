@@ -9,19 +9,19 @@ from typing import Final
 
 import numpy as np
 
-from learner.experts import MAX_REPEATS, softmax
-from learner.hashes import HALF
-from learner.kernels import copy, inlined, kernel, prefetch
-from learner.linear import fill_values, score
-from learner.sketch import is_due, note
-from learner.text import hash_text
-from learner.tree_growth import (
+from driftline.learner.experts import MAX_REPEATS, softmax
+from driftline.learner.hashes import HALF
+from driftline.learner.kernels import copy, inlined, kernel, prefetch
+from driftline.learner.linear import fill_values, score
+from driftline.learner.sketch import is_due, note
+from driftline.learner.text import hash_text
+from driftline.learner.tree_growth import (
     drop_alternate,
     hoeffding_bound,
     replace,
     watch,
 )
-from learner.tree_layout import (
+from driftline.learner.tree_layout import (
     ABSENT,
     AHEAD,
     ALTERNATE,
@@ -36,7 +36,7 @@ from learner.tree_layout import (
     SHARED_INPUTS,
     SHARED_MIX,
 )
-from learner.tree_leaf import (
+from driftline.learner.tree_leaf import (
     MAX_LOSS,
     at_once,
     chosen,

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.hashes import HALF, MULTIPLIER
-from learner.kernels import kernel
+from driftline.learner.hashes import HALF, MULTIPLIER
+from driftline.learner.kernels import kernel
 
 PARENT, PRESENT, ABSENT, BLOCK, DEPTH, ALTERNATE, USED = range(7)  # columns of links
 SEEN, TRIED, LOSS, SINCE, VISITS, FAST, SLOW, DUELS, AHEAD, LOSSES = range(10)  # columns of values

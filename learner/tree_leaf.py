@@ -12,15 +12,15 @@ from typing import Final
 
 import numpy as np
 
-from learner.experts import LANES, MIN_GRADIENT, learn_label, softmax, to_gradients
-from learner.kernels import inlined, kernel
-from learner.linear import FIRST_SUM, learn_two, score, take_rows
-from learner.tree_growth import (
+from driftline.learner.experts import LANES, MIN_GRADIENT, learn_label, softmax, to_gradients
+from driftline.learner.kernels import inlined, kernel
+from driftline.learner.linear import FIRST_SUM, learn_two, score, take_rows
+from driftline.learner.tree_growth import (
     PROMISE_SPAN,
     take_block,
     try_split,
 )
-from learner.tree_layout import (
+from driftline.learner.tree_layout import (
     ADAPTIVE,
     BAYES,
     BAYES_GAIN,

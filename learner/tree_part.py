@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.explain import Step
-from learner.hashes import HALF
-from learner.kernels import copy, kernel
-from learner.parts import Hashed, Part, linear_part, weighted
-from learner.trace import Feature
-from learner.tree_kernel import LOCAL_WORDS
-from learner.tree_layout import (
+from driftline.learner.explain import Step
+from driftline.learner.hashes import HALF
+from driftline.learner.kernels import copy, kernel
+from driftline.learner.parts import Hashed, Part, linear_part, weighted
+from driftline.learner.trace import Feature
+from driftline.learner.tree_kernel import LOCAL_WORDS
+from driftline.learner.tree_layout import (
     ABSENT,
     BAYES,
     BLOCK,
@@ -39,7 +39,7 @@ from learner.tree_layout import (
     find,
     key_of,
 )
-from learner.tree_leaf import ALPHA, FLATTENED_FROM, LEAST_SHARE, PRIOR_EXAMPLES, PRIOR_TOKENS, chosen
+from driftline.learner.tree_leaf import ALPHA, FLATTENED_FROM, LEAST_SHARE, PRIOR_EXAMPLES, PRIOR_TOKENS, chosen
 
 PRIOR_PART, BAYES_PART, LINEAR_PART, SHARE_PART, GAIN_PART, CORRECTION_PART = range(6)
 

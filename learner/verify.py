@@ -21,20 +21,20 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from learner import checkpoint as checkpoints
-from learner import journal as journals
-from learner import rebuild
-from learner.checkpoint import Checkpoint
-from learner.classifier import State
-from learner.journal import Applied
-from learner.losses import Loss
-from learner.machine import Machine
-from learner.positions import Shortfall
-from learner.restore import clocks_of, copied, describe, marks, restore
-from stream.clock import Clock
-from stream.errors import DriftlineError, OffsetsLost, StateError
-from stream.log import Log, TopicPartition
-from stream.merge import Merger, Span
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import journal as journals
+from driftline.learner import rebuild
+from driftline.learner.checkpoint import Checkpoint
+from driftline.learner.classifier import State
+from driftline.learner.journal import Applied
+from driftline.learner.losses import Loss
+from driftline.learner.machine import Machine
+from driftline.learner.positions import Shortfall
+from driftline.learner.restore import clocks_of, copied, describe, marks, restore
+from driftline.stream.clock import Clock
+from driftline.stream.errors import DriftlineError, OffsetsLost, StateError
+from driftline.stream.log import Log, TopicPartition
+from driftline.stream.merge import Merger, Span
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
 REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")

@@ -29,13 +29,13 @@ from typing import Any, Final
 
 import msgspec
 
-from learner import checkpoint as checkpoints
-from learner import durable
-from learner.checkpoint import Manifest, Offsets
-from learner.fixed import FixedReader
-from learner.lock import alone
-from learner.snapshot import Snapshot, SnapshotInfo, seal
-from stream.errors import StateError
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import durable
+from driftline.learner.checkpoint import Manifest, Offsets
+from driftline.learner.fixed import FixedReader
+from driftline.learner.lock import alone
+from driftline.learner.snapshot import Snapshot, SnapshotInfo, seal
+from driftline.stream.errors import StateError
 
 FORMAT: Final = 1
 KEPT: Final = "kept"

@@ -6,9 +6,9 @@ compiles every one that there is: an image that is built so starts without compi
 
 import numpy as np
 
-from learner import drift, gate, models, pair, progress
-from learner.tree_part import look_up
-from stream import join
+from driftline.learner import drift, gate, models, pair, progress
+from driftline.learner.tree_part import look_up
+from driftline.stream import join
 
 
 def warm_up() -> None:
@@ -19,8 +19,8 @@ def warm_up() -> None:
 
 def warm_up_all() -> None:
     """Compile every kernel that there is, of each log and model, own or foreign (tests/test_warm.py)."""
-    from learner import adapters  # noqa: PLC0415  (only where a foreign model is used)
-    from stream import librdkafka  # noqa: PLC0415  (each log loads only its own library)
+    from driftline.learner import adapters  # noqa: PLC0415  (only where a foreign model is used)
+    from driftline.stream import librdkafka  # noqa: PLC0415  (each log loads only its own library)
 
     warm_up()
     librdkafka.warm_up()

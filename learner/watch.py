@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from learner.positions import Standing
-from stream.errors import DriftlineError, LogUnavailable
-from stream.log import Log, TopicState
+from driftline.learner.positions import Standing
+from driftline.stream.errors import DriftlineError, LogUnavailable
+from driftline.stream.log import Log, TopicState
 
 LOOK_S: Final = 3.0
 RETRY_S: Final = 1.0

@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from learner.checkpoint import Manifest
-from learner.losses import Losses
-from learner.machine import Machine
-from learner.outbox import Outbox
-from learner.positions import Standing, Stock
-from learner.rebuilt import Rebuilt
-from learner.restore import describe, marks
-from learner.settings import Rules
-from stream.log import Reader, TopicPartition, TopicState, Watermarks
-from stream.merge import Merger
+from driftline.learner.checkpoint import Manifest
+from driftline.learner.losses import Losses
+from driftline.learner.machine import Machine
+from driftline.learner.outbox import Outbox
+from driftline.learner.positions import Standing, Stock
+from driftline.learner.rebuilt import Rebuilt
+from driftline.learner.restore import describe, marks
+from driftline.learner.settings import Rules
+from driftline.stream.log import Reader, TopicPartition, TopicState, Watermarks
+from driftline.stream.merge import Merger
 
 _LOG = logging.getLogger(__name__)
 

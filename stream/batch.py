@@ -6,11 +6,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.column import PADDING, Column
-from stream.log import Chunk
-from stream.merge import Batch
-from stream.records import Feedback, Message, decode_feedbacks, decode_messages
-from stream.scan import CONTENT, KEY, LABEL, MESSAGE, N_FIELDS, ODD, OWN, SIZE, scan
+from driftline.stream.column import PADDING, Column
+from driftline.stream.log import Chunk
+from driftline.stream.merge import Batch
+from driftline.stream.records import Feedback, Message, decode_feedbacks, decode_messages
+from driftline.stream.scan import CONTENT, KEY, LABEL, MESSAGE, N_FIELDS, ODD, OWN, SIZE, scan
 
 OTHER: Final = 3  # neither a message nor a label: what it is stands in `found`
 

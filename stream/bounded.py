@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stream.log import Chunk, Reader, TopicPartition
+from driftline.stream.log import Chunk, Reader, TopicPartition
 
 
 class Bounded(Reader):

@@ -14,8 +14,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from stream.log import Log, NewRecord
-from stream.records import Feedback, Message, Topics, encode
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.records import Feedback, Message, Topics, encode
 
 RATE: Final = 12.0  # messages a second
 ERA_S: Final = 120.0  # how long a wording lasts

@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.pack import array_head
-from stream.records import Feedback, Rejected
-from stream.store import (
+from driftline.stream.pack import array_head
+from driftline.stream.records import Feedback, Rejected
+from driftline.stream.store import (
     AT,
     CAME,
     GROWN,

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
-from stream.errors import ConfigError, DriftlineError
-from stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
+from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 
 TEXT_COLUMNS: Final = ("text", "message", "body", "title")
 LABEL_COLUMNS: Final = ("label", "category", "class", "target")

@@ -8,7 +8,7 @@ from bisect import bisect_right
 
 import msgspec
 
-from stream.records import Rejected, decode_prediction, encode
+from driftline.stream.records import Rejected, decode_prediction, encode
 
 
 def fit_prediction(value: bytes, max_bytes: int) -> bytes | None:

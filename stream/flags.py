@@ -19,8 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 from rich.markup import escape
 
-from stream.errors import ConfigError
-from stream.settings import CONFIG_FILE, Settings
+from driftline.stream.errors import ConfigError
+from driftline.stream.settings import CONFIG_FILE, Settings
 
 
 class BadOptions(ConfigError):

@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from stream.batch import Decoded, decode_batch
-from stream.entry import Early, Entry, Label, Labels, Messages
-from stream.errors import StateError
-from stream.limits import MOST, JoinCounts, Limits
-from stream.log import Chunk, TopicPartition
-from stream.merge import Batch
-from stream.plain import (
+from driftline.stream.batch import Decoded, decode_batch
+from driftline.stream.entry import Early, Entry, Label, Labels, Messages
+from driftline.stream.errors import StateError
+from driftline.stream.limits import MOST, JoinCounts, Limits
+from driftline.stream.log import Chunk, TopicPartition
+from driftline.stream.merge import Batch
+from driftline.stream.plain import (
     CLOCK_MS,
     CORRECTED,
     COUNT,
@@ -53,10 +53,10 @@ from stream.plain import (
     link,
     take,
 )
-from stream.records import Feedback, Message, Rejected
-from stream.saved import Frozen, decode
-from stream.steps import Steps
-from stream.store import (
+from driftline.stream.records import Feedback, Message, Rejected
+from driftline.stream.saved import Frozen, decode
+from driftline.stream.steps import Steps
+from driftline.stream.store import (
     CAME,
     LIVE,
     N_EARLY,
@@ -69,7 +69,7 @@ from stream.store import (
     recall,
     remember,
 )
-from stream.unpack import restore
+from driftline.stream.unpack import restore
 
 __all__ = ["ENTRY_BYTES", "Entry", "Frozen", "Join", "JoinCounts", "Label", "Labels", "Limits", "Window"]
 

@@ -21,10 +21,10 @@ import confluent_kafka as ck
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, TopicMismatch
-from stream.kafka_reader import READER, READER_FIXED, KafkaReader
-from stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
-from stream.settings import StreamSettings
+from driftline.stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, TopicMismatch
+from driftline.stream.kafka_reader import READER, READER_FIXED, KafkaReader
+from driftline.stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
+from driftline.stream.settings import StreamSettings
 
 START_S: Final = 10.0
 REQUEST_S: Final = 10.0

@@ -16,13 +16,13 @@ import confluent_kafka as ck
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException
 
-from stream import librdkafka
-from stream.errors import LogError, OffsetsLost
-from stream.librdkafka import Event, Taken
-from stream.log import Chunk, Reader, TopicPartition
+from driftline.stream import librdkafka
+from driftline.stream.errors import LogError, OffsetsLost
+from driftline.stream.librdkafka import Event, Taken
+from driftline.stream.log import Chunk, Reader, TopicPartition
 
 if TYPE_CHECKING:
-    from stream.kafka_log import KafkaLog
+    from driftline.stream.kafka_log import KafkaLog
 
 SLICE_S: Final = 0.2
 

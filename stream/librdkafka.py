@@ -25,10 +25,10 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from stream.column import PADDING, Column
-from stream.kernels import kernel
-from stream.log import Chunk, TopicPartition
-from stream.records import Headers
+from driftline.stream.column import PADDING, Column
+from driftline.stream.kernels import kernel
+from driftline.stream.log import Chunk, TopicPartition
+from driftline.stream.records import Headers
 
 Ints = NDArray[np.int64]
 

@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.column import Column
-from stream.errors import ConfigError
-from stream.records import Headers
+from driftline.stream.column import Column
+from driftline.stream.errors import ConfigError
+from driftline.stream.records import Headers
 
 if TYPE_CHECKING:
-    from stream.settings import StreamSettings
+    from driftline.stream.settings import StreamSettings
 
 
 class TopicPartition(NamedTuple):
@@ -256,11 +256,11 @@ def open_log(settings: "StreamSettings") -> Log:
     """
     scheme = urlsplit(settings.log_url).scheme
     if scheme == "sqlite":
-        from stream.sqlite_log import SqliteLog
+        from driftline.stream.sqlite_log import SqliteLog
 
         return SqliteLog(settings)
     if scheme == "kafka":
-        from stream.kafka_log import KafkaLog
+        from driftline.stream.kafka_log import KafkaLog
 
         return KafkaLog(settings)
     raise ConfigError(

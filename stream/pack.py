@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from stream.kernels import kernel
-from stream.store import (
+from driftline.stream.kernels import kernel
+from driftline.stream.store import (
     AT,
     CAME,
     GROWN,

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import are_equal, copy, kernel, prefetch
-from stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
-from stream.store import (
+from driftline.stream.kernels import are_equal, copy, kernel, prefetch
+from driftline.stream.scan import CHARS, CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
+from driftline.stream.store import (
     AT,
     BYTES,
     CAME,

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from stream.errors import BadRecord
+from driftline.stream.errors import BadRecord
 
 MAX_ID_CHARS: Final = 512
 MAX_LABEL_CHARS: Final = 256

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from stream.entry import Early
-from stream.pack import array_head, measure_rows, pack_rows
-from stream.store import Arrays
+from driftline.stream.entry import Early
+from driftline.stream.pack import array_head, measure_rows, pack_rows
+from driftline.stream.store import Arrays
 
 SLICE: Final = 4096  # rows encoded at once, without the GIL
 EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, with it

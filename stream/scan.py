@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from stream.kernels import are_equal, kernel
-from stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
+from driftline.stream.kernels import are_equal, kernel
+from driftline.stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 
 ODD, MESSAGE, LABEL = 0, 1, 2
 # Fields of a record: start, bytes and characters of its message's id, its text or label, and its own id.

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
-from stream.errors import BadRecord, ConfigError
-from stream.files import Row
-from stream.log import Appended, Log, NewRecord
-from stream.records import Feedback, Message, Topics, check_feedback, check_message, encode
+from driftline.stream.errors import BadRecord, ConfigError
+from driftline.stream.files import Row
+from driftline.stream.log import Appended, Log, NewRecord
+from driftline.stream.records import Feedback, Message, Topics, check_feedback, check_message, encode
 
 MAX_GROUP: Final = 500
 MAX_RECORDS_IN_FLIGHT: Final = 8192

@@ -15,7 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from stream.records import Topics
+from driftline.stream.records import Topics
 
 CONFIG_FILE: Final = Path("driftline.toml")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from stream.errors import ConfigError, LogError, LogUnavailable, StateError
+from driftline.stream.errors import ConfigError, LogError, LogUnavailable, StateError
 
 FORMAT: Final = "1"
 BUSY_S: Final = 30.0  # another process's largest commit and checkpoint take well under a second

@@ -25,11 +25,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
-from stream.records import Headers
-from stream.settings import StreamSettings
-from stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
+from driftline.stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from driftline.stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
+from driftline.stream.records import Headers
+from driftline.stream.settings import StreamSettings
+from driftline.stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
 
 QUEUE_RECORDS: Final = 100_000
 QUEUE_BYTES: Final = 64 << 20

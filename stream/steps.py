@@ -6,9 +6,9 @@ Its steps, column by column: a kernel writes them (stream/plain.py), and what is
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.plain import N_STEP, PLACE, ROW, SERVED, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
-from stream.store import AT, ID_SIZE, TEXT_SIZE, Store
-from stream.texts import Texts
+from driftline.stream.plain import N_STEP, PLACE, ROW, SERVED, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
+from driftline.stream.store import AT, ID_SIZE, TEXT_SIZE, Store
+from driftline.stream.texts import Texts
 
 Ints = NDArray[np.int64]
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import are_equal, copy, kernel
+from driftline.stream.kernels import are_equal, copy, kernel
 
 # Columns of a row: where its id begins, behind which its text stands; sizes are bytes. The last two may change
 # until the row is SCORED.

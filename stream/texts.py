@@ -10,7 +10,7 @@ from typing import Final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import copy, kernel
+from driftline.stream.kernels import copy, kernel
 
 PADDING: Final = 160  # bytes behind the last text: kernels read past a text's end, and look at none of it
 

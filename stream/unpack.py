@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kernels import copy, kernel
-from stream.limits import MOST
-from stream.plain import UNLABELLED, link
-from stream.scan import is_utf8
-from stream.store import (
+from driftline.stream.kernels import copy, kernel
+from driftline.stream.limits import MOST
+from driftline.stream.plain import UNLABELLED, link
+from driftline.stream.scan import is_utf8
+from driftline.stream.store import (
     AT,
     BYTES,
     CAME,

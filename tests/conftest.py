@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent / "kafka"))
 
 from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
-from learner.models import warm_up
-from learner.settings import DEFAULT_MODEL
-from stream.lines import JsonLines, TextLines
-from stream.log import Log, open_log
-from stream.settings import StreamSettings
+from driftline.learner.models import warm_up
+from driftline.learner.settings import DEFAULT_MODEL
+from driftline.stream.lines import JsonLines, TextLines
+from driftline.stream.log import Log, open_log
+from driftline.stream.settings import StreamSettings
 from tests import chromium
 from tests.clock import Clock
 from tests.faults.stage import Stage, open_stage
@@ -138,7 +138,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock of rates, which stands still."""
     clock = Clock()
-    monkeypatch.setattr("api.rate.time", clock)
+    monkeypatch.setattr("driftline.api.rate.time", clock)
     return clock
 
 

@@ -14,17 +14,17 @@ import httpx
 import numpy as np
 from numba.core.registry import CPUDispatcher
 
-from learner import checkpoint, rebuild, verify
-from learner.evaluate import Evaluation
-from learner.models import build_saved, make_classifier
-from learner.rebuilt import LeftOut
-from learner.service import learn, take_over
-from learner.settings import LearnerSettings
-from learner.warm import warm_up_all
-from stream.files import Row
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner import checkpoint, rebuild, verify
+from driftline.learner.evaluate import Evaluation
+from driftline.learner.models import build_saved, make_classifier
+from driftline.learner.rebuilt import LeftOut
+from driftline.learner.service import learn, take_over
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.warm import warm_up_all
+from driftline.stream.files import Row
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 from tests.place import running
 
 TEXTS = ["You won a prize, call 0906", "Running late, see you", "Ça va où? \U0001f600 très", "", "CALL now " * 600]

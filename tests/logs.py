@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stream.log import Log, NewRecord, Reader, Record, TopicPartition
+from driftline.stream.log import Log, NewRecord, Reader, Record, TopicPartition
 from tests.data import ROOT
 
 Open = Callable[..., Log]
@@ -41,8 +41,8 @@ def run(script: str, *arguments: str) -> "subprocess.Popen[str]":
 
 APPENDER = """
     import sys
-    from stream.log import NewRecord, open_log
-    from stream.settings import StreamSettings
+    from driftline.stream.log import NewRecord, open_log
+    from driftline.stream.settings import StreamSettings
 
     url, topic, name = sys.argv[1:]
     log = open_log(StreamSettings(log=url))

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 from tests.place import running
 from tests.waiting import wait_until
 

@@ -12,21 +12,21 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from api import keys
-from api.keys import Role
-from api.server import Started, serve
-from api.settings import ApiSettings
-from learner.alarms import Alarms
-from learner.checkpoint import Counts
-from learner.classifier import Classifier
-from learner.losses import Loss, Losses
-from learner.models import make_classifier
-from learner.progress import Progress
-from learner.snapshot import Publisher, SnapshotInfo
-from learner.status import Status, write_status
-from stream.join import JoinCounts
-from stream.log import Log, Record, TopicPartition, open_log
-from stream.settings import StreamSettings
+from driftline.api import keys
+from driftline.api.keys import Role
+from driftline.api.server import Started, serve
+from driftline.api.settings import ApiSettings
+from driftline.learner.alarms import Alarms
+from driftline.learner.checkpoint import Counts
+from driftline.learner.classifier import Classifier
+from driftline.learner.losses import Loss, Losses
+from driftline.learner.models import make_classifier
+from driftline.learner.progress import Progress
+from driftline.learner.snapshot import Publisher, SnapshotInfo
+from driftline.learner.status import Status, write_status
+from driftline.stream.join import JoinCounts
+from driftline.stream.log import Log, Record, TopicPartition, open_log
+from driftline.stream.settings import StreamSettings
 from tests.data import alarm
 
 SPEC = "linear?bits=12"

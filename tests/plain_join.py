@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from stream.limits import JoinCounts, Limits
-from stream.records import Feedback, Message, Rejected
+from driftline.stream.limits import JoinCounts, Limits
+from driftline.stream.records import Feedback, Message, Rejected
 
 # What an entry takes beside its characters: the struct, the strings' heads, its place in the table.
 ENTRY_BYTES: Final = 400

@@ -13,14 +13,14 @@ from fastapi import APIRouter, FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api import keys
-from api.keys import Key, Keys, Role
-from api.rate import TABLE_BYTES, Rate, address_of
-from api.security import Access
-from api.server import serve
-from api.settings import ApiSettings
-from stream.errors import ConfigError
-from stream.lines import JsonLines
+from driftline.api import keys
+from driftline.api.keys import Key, Keys, Role
+from driftline.api.rate import TABLE_BYTES, Rate, address_of
+from driftline.api.security import Access
+from driftline.api.server import serve
+from driftline.api.settings import ApiSettings
+from driftline.stream.errors import ConfigError
+from driftline.stream.lines import JsonLines
 from tests.clock import Clock
 from tests.place import Place, add_key, get, post, refusal, running
 from tests.ports import reserved
@@ -67,7 +67,7 @@ class TestKeys:
     def test_a_file_that_is_damaged_or_gone_opens_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("api.keys.LOOK_S", -1.0)
+        monkeypatch.setattr("driftline.api.keys.LOOK_S", -1.0)
         path = tmp_path / "keys"
         kept = Keys(path)
         assert not kept.needed()

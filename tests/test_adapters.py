@@ -18,21 +18,21 @@ from river.checks import check_estimator
 from sklearn.linear_model import SGDClassifier
 from test_classifiers import HOSTILE, assert_probabilities, generated, run
 
-from api.watcher import Watcher
-from learner import foreign
-from learner.adapters import Adapter, ForeignSettings, RiverAdapter
-from learner.checkpoint import list_checkpoints
-from learner.classifier import Classifier, TooManyLabels
-from learner.evaluate import evaluate as evaluate_ours
-from learner.loop import Learner
-from learner.models import REGISTRY, build_saved, make_classifier
-from learner.river import RiverClassifier
-from learner.settings import LearnerSettings
-from learner.snapshot import Follower, Publisher, Snapshot, SnapshotInfo
-from stream.errors import ConfigError, StateError
-from stream.files import Row
-from stream.log import NewRecord, open_log
-from stream.settings import StreamSettings
+from driftline.api.watcher import Watcher
+from driftline.learner import foreign
+from driftline.learner.adapters import Adapter, ForeignSettings, RiverAdapter
+from driftline.learner.checkpoint import list_checkpoints
+from driftline.learner.classifier import Classifier, TooManyLabels
+from driftline.learner.evaluate import evaluate as evaluate_ours
+from driftline.learner.loop import Learner
+from driftline.learner.models import REGISTRY, build_saved, make_classifier
+from driftline.learner.river import RiverClassifier
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.snapshot import Follower, Publisher, Snapshot, SnapshotInfo
+from driftline.stream.errors import ConfigError, StateError
+from driftline.stream.files import Row
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 
 BAYES = "river:naive_bayes.MultinomialNB"

@@ -17,11 +17,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
-from api.server import serve
-from api.settings import ApiSettings
-from learner.settings import LearnerSettings
-from stream.errors import ConfigError
-from stream.settings import StreamSettings
+from driftline.api.server import serve
+from driftline.api.settings import ApiSettings
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.errors import ConfigError
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.place import (
     MAX_TEXT_CHARS,
@@ -285,8 +285,8 @@ class TestServer:
         """An idle connection does not hold it up; a request that has begun is answered."""
         place.publish()
         code = (
-            "import sys; from pathlib import Path; from api.server import serve; from api.settings import ApiSettings\n"
-            "from stream.settings import StreamSettings\n"
+            "import sys; from pathlib import Path; from driftline.api.server import serve; from driftline.api.settings import ApiSettings\n"
+            "from driftline.stream.settings import StreamSettings\n"
             "serve(StreamSettings(data=Path(sys.argv[1])), ApiSettings(port=0),"
             " on_ready=lambda started: print(started.url, flush=True)); print('closed', flush=True)"
         )

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from stream.log import Record, TopicPartition, open_log
-from stream.records import decode_feedback, decode_message
+from driftline.stream.log import Record, TopicPartition, open_log
+from driftline.stream.records import decode_feedback, decode_message
 from tests.place import (
     MAX_RECORD_BYTES,
     MAX_TEXT_CHARS,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.background import NICE, in_background, leave_a_processor
+from driftline.learner.background import NICE, in_background, leave_a_processor
 from tests.data import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has batch jobs")
@@ -90,9 +90,9 @@ def test_one_processor_is_left_to_others_where_there_are_several() -> None:
 PROGRAM = """
 import os, sys, threading
 from pathlib import Path
-from learner.service import learn
-from learner.settings import LearnerSettings
-from stream.settings import StreamSettings
+from driftline.learner.service import learn
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.settings import StreamSettings
 
 def look(status):
     print(*(os.sched_getscheduler(thread.native_id) for thread in threading.enumerate()))

@@ -5,8 +5,8 @@ import oracles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.bayes import Bayes, BayesSettings
-from learner.experts import MAX_REPEATS
+from driftline.learner.bayes import Bayes, BayesSettings
+from driftline.learner.experts import MAX_REPEATS
 from tests.test_classifiers import generated, rows, run
 
 

@@ -18,10 +18,10 @@ from bench.quality import Launcher, Quality, Run
 from bench.report import write_report, write_trees
 from bench.streams import Stream, cut_to_length, make_stream, read_stream
 from bench.trees import BESIDE, RIVERS, measure_tree_memory, measure_trees
-from learner.evaluate import evaluate
-from learner.models import make_classifier
-from stream.errors import ConfigError
-from stream.files import Row
+from driftline.learner.evaluate import evaluate
+from driftline.learner.models import make_classifier
+from driftline.stream.errors import ConfigError
+from driftline.stream.files import Row
 from tests.data import ROOT
 
 # -- streams --

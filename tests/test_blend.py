@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner import mixer
+from driftline.learner import mixer
 from tests.test_classifiers import assert_probabilities, content, make_classifier, run, taught
 
 

@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner import checkpoint as checkpoints
-from learner.alarms import Alarms
-from learner.checkpoint import Checkpoint, Counts, Manifest, load_checkpoint, load_newest, save_checkpoint
-from learner.settings import LearnerSettings
-from stream.errors import StateError
-from stream.join import JoinCounts
-from stream.settings import StreamSettings
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner.alarms import Alarms
+from driftline.learner.checkpoint import Checkpoint, Counts, Manifest, load_checkpoint, load_newest, save_checkpoint
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.errors import StateError
+from driftline.stream.join import JoinCounts
+from driftline.stream.settings import StreamSettings
 from tests.data import alarm
 
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
 
-from learner import models
-from learner.bayes import count_and_score
-from learner.blend import blend_and_learn
-from learner.classifier import Classifier, Scores, TooManyLabels
-from learner.linear import score_and_learn
-from learner.shape import MAX_CASED
-from learner.single import Single
-from learner.text import text_buffers
-from stream.errors import StateError
+from driftline.learner import models
+from driftline.learner.bayes import count_and_score
+from driftline.learner.blend import blend_and_learn
+from driftline.learner.classifier import Classifier, Scores, TooManyLabels
+from driftline.learner.linear import score_and_learn
+from driftline.learner.shape import MAX_CASED
+from driftline.learner.single import Single
+from driftline.learner.text import text_buffers
+from driftline.stream.errors import StateError
 
 make_classifier = partial(models.make_classifier, allow_pickle=True)
 # Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.

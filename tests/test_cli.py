@@ -14,9 +14,9 @@ import typer
 from pydantic import Field, SecretStr
 from typer.testing import CliRunner
 
-from learner.models import make_classifier
-from stream.flags import BadOptions, build_settings, with_settings
-from stream.settings import Settings, StreamSettings
+from driftline.learner.models import make_classifier
+from driftline.stream.flags import BadOptions, build_settings, with_settings
+from driftline.stream.settings import Settings, StreamSettings
 from tests.data import ROOT
 from tests.test_snapshot import publish, taught
 
@@ -143,8 +143,10 @@ def test_secrets_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_banner_has_no_property_of_kafka_s(line_format: Literal["text", "json"], tmp_path: Path) -> None:
     address = "kafka://a:9092,b:9092?sasl.username=me&sasl.password=hunter2"
     settings = f"StreamSettings(data=Path({str(tmp_path)!r}), log={address!r}, log_format={line_format!r})"
-    program = "from pathlib import Path; from cli.serve import print_banner; from stream import lines; "
-    program += f"from stream.settings import StreamSettings; lines.begin({line_format!r}); "
+    program = (
+        "from pathlib import Path; from driftline.cli.serve import print_banner; from driftline.stream import lines; "
+    )
+    program += f"from driftline.stream.settings import StreamSettings; lines.begin({line_format!r}); "
     program += f"print_banner('http://127.0.0.1:8000', 'http://127.0.0.1:8000/docs', {settings})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     said = done.stdout + done.stderr
@@ -255,7 +257,7 @@ def test_ctrl_c_is_quiet() -> None:
 
 
 def test_send(run: Run, rows: Path) -> None:
-    pytest.importorskip("stream.sqlite_log")
+    pytest.importorskip("driftline.stream.sqlite_log")
     done = run("send", str(rows), "--label-delay", "10", "--data", "state")
     assert done.returncode == 0, done.stderr
     assert "Sent 100 messages and 100 labels in " in done.stdout
@@ -267,7 +269,7 @@ def test_send(run: Run, rows: Path) -> None:
 
 
 def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
-    pytest.importorskip("learner.models")
+    pytest.importorskip("driftline.learner.models")
     done = run("evaluate", str(rows), "--json", "--delay", "5", "--limit", "80", "--plot", "curve.svg")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -283,7 +285,7 @@ def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_refuses_what_has_no_labels(run: Run) -> None:
-    pytest.importorskip("learner.models")
+    pytest.importorskip("driftline.learner.models")
     done = run("evaluate", "-", stdin="text,kind\na,b\n")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no row has a label; the columns are 'text', 'kind'; name one with --label-column" in done.stderr

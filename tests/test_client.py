@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 import driftline
-from api.client import AsyncClient, Client, Label, Message, Refused
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.errors import ConfigError
-from stream.log import open_log
-from stream.settings import StreamSettings
+from driftline.api.client import AsyncClient, Client, Label, Message, Refused
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.errors import ConfigError
+from driftline.stream.log import open_log
+from driftline.stream.settings import StreamSettings
 from tests.place import Place, post, read_all, refusal, running
 from tests.waiting import wait_until
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.clock import LAST_TIMESTAMP_MS, VOTES, Clock, advance, believed
+from driftline.stream.clock import LAST_TIMESTAMP_MS, VOTES, Clock, advance, believed
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

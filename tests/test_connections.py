@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.keys import Role
+from driftline.api.keys import Role
 from tests.place import TEXTS, Place, add_key, address, exchange, get, post, running
 from tests.waiting import wait_until
 

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from stream.log import NewRecord, open_log
-from stream.settings import StreamSettings
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.ports import reserved
 from tests.prometheus import FOLDER, Prometheus, prometheus, tool

@@ -14,13 +14,13 @@ import httpx
 import numpy as np
 import pytest
 
-from learner.evaluate import Evaluation
-from learner.models import make_classifier
-from stream.demo import ERA_S, LABELLED_SHARE, RATE, TICK_S, inbox, send_demo
-from stream.files import Row
-from stream.log import open_log
-from stream.records import decode_feedback, decode_message
-from stream.settings import StreamSettings
+from driftline.learner.evaluate import Evaluation
+from driftline.learner.models import make_classifier
+from driftline.stream.demo import ERA_S, LABELLED_SHARE, RATE, TICK_S, inbox, send_demo
+from driftline.stream.files import Row
+from driftline.stream.log import open_log
+from driftline.stream.records import decode_feedback, decode_message
+from driftline.stream.settings import StreamSettings
 from tests.clock import Clock
 from tests.place import read_all
 from tests.waiting import wait_until
@@ -72,7 +72,7 @@ def test_what_is_said_changes_and_a_model_notices() -> None:
 
 def test_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream, clock = StreamSettings(data=tmp_path), Clock()
-    monkeypatch.setattr("stream.demo.time", clock)
+    monkeypatch.setattr("driftline.stream.demo.time", clock)
     waits = iter([False] * 25 + [True])
     with closing(open_log(stream)) as log:
 

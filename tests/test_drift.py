@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from river import drift
 
-from learner import adwin
-from learner.alarms import RECENT_ALARMS, Alarms, log_alarms
-from learner.drift import MAX_LABELS, MAX_LOSS, Drift, Shift
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from learner.status import read_status
-from stream.errors import StateError
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner import adwin
+from driftline.learner.alarms import RECENT_ALARMS, Alarms, log_alarms
+from driftline.learner.drift import MAX_LABELS, MAX_LOSS, Drift, Shift
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.status import read_status
+from driftline.stream.errors import StateError
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import alarm
 
 Arrays = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]

@@ -20,11 +20,11 @@ import httpx
 import kafka as kafka_python
 import pytest
 
-from learner.checkpoint import list_checkpoints
-from learner.settings import LearnerSettings
-from stream.log import NewRecord, TopicPartition, open_log
-from stream.records import decode_prediction, decode_rejected
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import list_checkpoints
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import NewRecord, TopicPartition, open_log
+from driftline.stream.records import decode_prediction, decode_rejected
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT, sms_spam
 from tests.ports import reserved
 from tests.waiting import wait_until

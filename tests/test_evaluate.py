@@ -8,12 +8,12 @@ import pytest
 import sklearn.metrics
 from matplotlib.figure import Figure
 
-from learner.classifier import Classifier
-from learner.drift import Shift
-from learner.evaluate import CURVE_POINTS, Evaluation, Result, evaluate, warm_up
-from learner.plots import _mark_alarms, plot_curves
-from stream.errors import ConfigError
-from stream.files import LabelledTexts, Row
+from driftline.learner.classifier import Classifier
+from driftline.learner.drift import Shift
+from driftline.learner.evaluate import CURVE_POINTS, Evaluation, Result, evaluate, warm_up
+from driftline.learner.plots import _mark_alarms, plot_curves
+from driftline.stream.errors import ConfigError
+from driftline.stream.files import LabelledTexts, Row
 from tests.data import CountingClassifier, sms_spam  # noqa: F401  (a fixture)
 
 WORDS = np.array(["sun", "rain", "snow", "wind", "fog", "hail", "storm", "cloud"])
@@ -192,7 +192,7 @@ def test_a_plot_that_cannot_be_is_refused(tmp_path: Path, results: list[Result])
 
 @pytest.mark.parametrize("delay", [0, 100])
 def test_linear_learns_sms_spam(sms_spam: Path, delay: int) -> None:  # noqa: F811
-    models = pytest.importorskip("learner.models")
+    models = pytest.importorskip("driftline.learner.models")
     warm_up(models.make_classifier("linear"))
     with LabelledTexts(sms_spam) as rows:
         result = evaluate(rows, models.make_classifier("linear"), delay, model="linear")

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from learner import explain, sketch
-from learner.blend import BlendSettings
-from learner.classifier import Classifier
-from learner.explain import Explanation, UnknownLabel
-from learner.models import make_classifier
-from learner.text import TextSettings, features
-from learner.trace import trace, trace_shape
-from stream.errors import ConfigError
+from driftline.learner import explain, sketch
+from driftline.learner.blend import BlendSettings
+from driftline.learner.classifier import Classifier
+from driftline.learner.explain import Explanation, UnknownLabel
+from driftline.learner.models import make_classifier
+from driftline.learner.text import TextSettings, features
+from driftline.learner.trace import trace, trace_shape
+from driftline.stream.errors import ConfigError
 from tests.data import ROOT, CountingClassifier
 from tests.test_classifiers import CLASSIFIERS, FOREIGN, HOSTILE, content, generated, taught, texts
 from tests.test_shape import shape

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import ConfigError, DriftlineError, LogUnavailable
-from stream.files import BadRow, LabelledTexts, Row
-from stream.log import Appended, Log, NewRecord, TopicState
-from stream.records import Topics, decode_feedback, decode_message
-from stream.send import MAX_RECORDS_IN_FLIGHT, feedback_id, send
+from driftline.stream.errors import ConfigError, DriftlineError, LogUnavailable
+from driftline.stream.files import BadRow, LabelledTexts, Row
+from driftline.stream.log import Appended, Log, NewRecord, TopicState
+from driftline.stream.records import Topics, decode_feedback, decode_message
+from driftline.stream.send import MAX_RECORDS_IN_FLIGHT, feedback_id, send
 from tests.data import ROOT
 
 texts = st.text(
@@ -248,7 +248,7 @@ def test_memory_does_not_grow_with_the_file(path: Path) -> None:
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_standard_input(packed: bool) -> None:
     content = as_csv([("héllo", "a"), ("x", None)])
-    script = "from stream.files import *\nwith LabelledTexts('-') as f: print([r[1:] for r in f], f.name, f.size_bytes)"
+    script = "from driftline.stream.files import *\nwith LabelledTexts('-') as f: print([r[1:] for r in f], f.name, f.size_bytes)"
     done = subprocess.run(
         [sys.executable, "-X", "utf8", "-c", script],
         input=gzip.compress(content) if packed else content,
@@ -260,7 +260,7 @@ def test_standard_input(packed: bool) -> None:
 
 
 def test_standard_input_is_read_as_it_comes() -> None:
-    script = "from stream.files import *\nfor row in LabelledTexts('-'): print(row.text, flush=True)"
+    script = "from driftline.stream.files import *\nfor row in LabelledTexts('-'): print(row.text, flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, bufsize=0
     ) as process:
@@ -408,7 +408,7 @@ def test_rows_that_no_learner_could_read_are_skipped() -> None:
 
 def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Sleeper()
-    monkeypatch.setattr("stream.send.time", clock)
+    monkeypatch.setattr("driftline.stream.send.time", clock)
     sent = send(ListLog(), TOPICS, rows(60), 1000, rate=200.0)
     assert sent.seconds == pytest.approx(60 / 200.0)
 

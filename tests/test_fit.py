@@ -4,8 +4,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.fit import fit_prediction, fit_rejected
-from stream.records import Prediction, decode_prediction, decode_rejected, encode, reject
+from driftline.stream.fit import fit_prediction, fit_rejected
+from driftline.stream.records import Prediction, decode_prediction, decode_rejected, encode, reject
 
 LEAST = 1024  # max_record_bytes is at least this
 LABELS = st.text(max_size=256)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.gate import BEFORE, MAX_LOSS, RECENT, Gate
-from learner.models import make_classifier
-from learner.settings import LearnerSettings
-from stream.errors import StateError
-from stream.files import LabelledTexts
+from driftline.learner.gate import BEFORE, MAX_LOSS, RECENT, Gate
+from driftline.learner.models import make_classifier
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.errors import StateError
+from driftline.stream.files import LabelledTexts
 from tests.data import labelled_file
 
 MARGIN = LearnerSettings().publish_margin

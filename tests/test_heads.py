@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.heads import MAX_HEAD_BYTES, MAX_HEADS, Heads
-from api.keys import FILE, Role, save
-from api.slice import SCHED_SETATTR, ask_for_short_slices
+from driftline.api.heads import MAX_HEAD_BYTES, MAX_HEADS, Heads
+from driftline.api.keys import FILE, Role, save
+from driftline.api.slice import SCHED_SETATTR, ask_for_short_slices
 from tests.place import Place, add_key, address, running
 
 
@@ -117,7 +117,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_a_key_that_was_taken_back_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.keys.LOOK_S", -1.0)
+    monkeypatch.setattr("driftline.api.keys.LOOK_S", -1.0)
     place = Place(tmp_path)
     place.publish()
     sent = [f"{name}: {value}".encode() for name, value in add_key(place, Role.PREDICT).items()]

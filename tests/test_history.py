@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learner.history import FILE, PERIODS_S, ROWS, SERIES, History, Points, Totals, read_history
+from driftline.learner.history import FILE, PERIODS_S, ROWS, SERIES, History, Points, Totals, read_history
 
 START = 1_800_000_000  # a full hour
 

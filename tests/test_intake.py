@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.intake import LEAST, RECENT, Intake
-from stream.errors import BadRecord, TooManyDeadLetters
-from stream.log import Chunk, TopicPartition
-from stream.merge import Batch
+from driftline.learner.intake import LEAST, RECENT, Intake
+from driftline.stream.errors import BadRecord, TooManyDeadLetters
+from driftline.stream.log import Chunk, TopicPartition
+from driftline.stream.merge import Batch
 
 TOPIC = TopicPartition("messages", 0)
 
@@ -63,8 +63,8 @@ def test_a_batch_that_was_refused_is_not_remembered() -> None:
 @given(st.lists(st.booleans(), max_size=300), st.integers(1, 300), st.sampled_from([0.1, 0.5, 0.9]))
 def test_it_is_refused_exactly_where_a_window_has_too_many(readable: list[bool], size: int, limit: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("learner.intake.RECENT", 20)
-        patch.setattr("learner.intake.LEAST", 10)
+        patch.setattr("driftline.learner.intake.RECENT", 20)
+        patch.setattr("driftline.learner.intake.LEAST", 10)
         expected = len(readable)
         for start in range(0, len(readable), size):
             ends = range(max(start + 1, 10), min(start + size, len(readable)) + 1)

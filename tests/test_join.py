@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import saved, store
-from stream.join import ENTRY_BYTES, Join, JoinCounts, Labels, Limits, Window
-from stream.records import Feedback, Message, Rejected
+from driftline.stream import saved, store
+from driftline.stream.join import ENTRY_BYTES, Join, JoinCounts, Labels, Limits, Window
+from driftline.stream.records import Feedback, Message, Rejected
 from tests import plain_join
 
 WIDE = Limits(messages=1000, n_bytes=1 << 24, age_ms=1_000_000)

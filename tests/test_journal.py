@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from learner import journal
-from learner.journal import MAGIC, Applied, Head, Journal, Journals, read_journal, read_since
-from learner.settings import LearnerSettings, Rules
-from stream.errors import DiskFull, StateError, SyncFailed
-from stream.log import TopicPartition
-from stream.merge import Span
-from stream.settings import StreamSettings
+from driftline.learner import journal
+from driftline.learner.journal import MAGIC, Applied, Head, Journal, Journals, read_journal, read_since
+from driftline.learner.settings import LearnerSettings, Rules
+from driftline.stream.errors import DiskFull, StateError, SyncFailed
+from driftline.stream.log import TopicPartition
+from driftline.stream.merge import Span
+from driftline.stream.settings import StreamSettings
 from tests.waiting import wait_until
 
 LANES = [TopicPartition("messages", 0), TopicPartition("feedback", 0)]

@@ -11,11 +11,11 @@ import pytest
 from broker import SASL_PASSWORD, SASL_USER, Broker
 from confluent_kafka.admin import AdminClient
 
-from stream import kafka_log, librdkafka
-from stream.errors import ConfigError, LogUnavailable, OffsetsLost
-from stream.kafka_log import kafka_address, topic_config
-from stream.log import Appended, Log, NewRecord, Record, TopicPartition
-from stream.settings import StreamSettings
+from driftline.stream import kafka_log, librdkafka
+from driftline.stream.errors import ConfigError, LogUnavailable, OffsetsLost
+from driftline.stream.kafka_log import kafka_address, topic_config
+from driftline.stream.log import Appended, Log, NewRecord, Record, TopicPartition
+from driftline.stream.settings import StreamSettings
 from tests.logs import Open, new, numbered, read_all, reading
 from tests.waiting import wait_until
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.experts import MAX_REPEATS
-from learner.linear import Linear, LinearSettings
+from driftline.learner.experts import MAX_REPEATS
+from driftline.learner.linear import Linear, LinearSettings
 from tests.test_classifiers import CLASSIFIERS, assert_probabilities, content, make_classifier, rows, run, taught
 
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import keys
-from api.keys import Role
-from stream.lines import MAX_BYTES, JsonLines, TextLines
+from driftline.api import keys
+from driftline.api.keys import Role
+from driftline.stream.lines import MAX_BYTES, JsonLines, TextLines
 from tests.data import ROOT
 from tests.ports import reserved
 from tests.waiting import wait_until
@@ -134,7 +134,7 @@ def test_what_nobody_caught_is_a_line() -> None:
     """In the main thread, in others, where nothing can be raised, in processes of multiprocessing; and warnings."""
     program = """
         import multiprocessing, sys, threading, warnings
-        from stream import lines
+        from driftline.stream import lines
 
         class Loud:
             def __del__(self): raise KeyError("in\\ndel")
@@ -181,7 +181,7 @@ def test_what_ends_a_command_is_a_line(tmp_path: Path) -> None:
 def test_numba_warns_and_fails_in_lines() -> None:
     program = """
         import numba, numpy as np
-        from stream import lines
+        from driftline.stream import lines
         lines.begin("json")
 
         @numba.njit
@@ -204,10 +204,10 @@ def test_kafka_s_own_client_speaks_in_lines() -> None:
     program = """
         import logging, sys
         from contextlib import suppress
-        from stream import librdkafka, lines
-        from stream.errors import LogError
-        from stream.log import TopicPartition, open_log
-        from stream.settings import StreamSettings
+        from driftline.stream import librdkafka, lines
+        from driftline.stream.errors import LogError
+        from driftline.stream.log import TopicPartition, open_log
+        from driftline.stream.settings import StreamSettings
         lines.begin("json")
         logger = logging.getLogger("librdkafka")
         logger.setLevel(logging.DEBUG)
@@ -259,7 +259,7 @@ def test_a_learner_says_all_in_lines(tmp_path: Path) -> None:
         rest, _ = process.communicate(timeout=180)
     assert process.returncode == 0, rest
     found = events(first + rest)
-    assert (found[0]["level"], found[0]["from"]) == ("warning", "learner.service")
+    assert (found[0]["level"], found[0]["from"]) == ("warning", "driftline.learner.service")
     assert found[0]["message"].endswith("waiting for it")
     assert found[-1]["message"] == "the learner has stopped"
     assert found[-1]["labels_learned"] == 0
@@ -297,7 +297,7 @@ def test_lines_of_processes_that_share_a_pipe_do_not_mix() -> None:
     """A pipe that is full takes a part of what is longer than it takes at once (pipe(7))."""
     program = """
         import logging, sys
-        from stream import lines
+        from driftline.stream import lines
         lines.begin("json")
         for n in range(300):
             logging.getLogger("a").warning("%s", sys.argv[1] * 20_000, extra={"fields": {"n": n}})

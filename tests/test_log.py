@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stream import librdkafka, sqlite_log
-from stream.errors import ConfigError, LogError, OffsetsLost, TopicMismatch
-from stream.log import Appended, Log, NewRecord, Record, TopicPartition, Watermarks, open_log
-from stream.settings import StreamSettings
+from driftline.stream import librdkafka, sqlite_log
+from driftline.stream.errors import ConfigError, LogError, OffsetsLost, TopicMismatch
+from driftline.stream.log import Appended, Log, NewRecord, Record, TopicPartition, Watermarks, open_log
+from driftline.stream.settings import StreamSettings
 from tests.logs import APPENDER, Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until
 

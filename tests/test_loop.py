@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from learner.checkpoint import list_checkpoints
-from learner.journal import Journal
-from learner.loop import Learner
-from learner.outbox import Outbox
-from learner.settings import LearnerSettings
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import list_checkpoints
+from driftline.learner.journal import Journal
+from driftline.learner.loop import Learner
+from driftline.learner.outbox import Outbox
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 
 MODEL = "linear?bits=10&max_labels=4"
 
@@ -129,7 +129,7 @@ def test_at_the_end_of_the_log_a_checkpoint_is_waited_for(
     stream: StreamSettings, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log that answers too late for whoever is told to stop is late for nobody who was told to go to the end."""
-    monkeypatch.setattr("learner.ledger.CONFIRM_S", 0.0)
+    monkeypatch.setattr("driftline.learner.ledger.CONFIRM_S", 0.0)
     append(log, 0, 20)
     learn(stream, log)
     assert [int(path.name) > 0 for path in list_checkpoints(stream.data / "checkpoints")] == [True, False]

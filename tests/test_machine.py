@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.machine import Machine, Plan
-from learner.models import make_classifier
-from learner.settings import LearnerSettings
-from stream import store
-from stream.batch import Decoded
-from stream.join import Stop
-from stream.log import NewRecord, Record, TopicPartition
-from stream.plain import ODD_RECORD
-from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
-from stream.settings import StreamSettings
+from driftline.learner.machine import Machine, Plan
+from driftline.learner.models import make_classifier
+from driftline.learner.settings import LearnerSettings
+from driftline.stream import store
+from driftline.stream.batch import Decoded
+from driftline.stream.join import Stop
+from driftline.stream.log import NewRecord, Record, TopicPartition
+from driftline.stream.plain import ODD_RECORD
+from driftline.stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import batch
 
 MODEL = "linear?bits=10&max_labels=4"

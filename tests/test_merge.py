@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import merge
-from stream.errors import OffsetsLost
-from stream.log import Chunk, Reader, Record, TopicPartition
-from stream.merge import Batch, Merger, Span
+from driftline.stream import merge
+from driftline.stream.errors import OffsetsLost
+from driftline.stream.log import Chunk, Reader, Record, TopicPartition
+from driftline.stream.merge import Batch, Merger, Span
 from tests.data import chunks_of
 
 LANES = [TopicPartition("messages", 0), TopicPartition("messages", 1), TopicPartition("feedback", 0)]

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from learner.bayes import BayesSettings
-from learner.blend import BlendSettings
-from learner.linear import LinearSettings
-from learner.models import REGISTRY, build, make_classifier
-from learner.text import TextSettings
-from stream.errors import ConfigError
+from driftline.learner.bayes import BayesSettings
+from driftline.learner.blend import BlendSettings
+from driftline.learner.linear import LinearSettings
+from driftline.learner.models import REGISTRY, build, make_classifier
+from driftline.learner.text import TextSettings
+from driftline.stream.errors import ConfigError
 
 
 @pytest.mark.parametrize(

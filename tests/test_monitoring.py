@@ -12,9 +12,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import keys
-from api.client import Client, Label
-from stream.settings import StreamSettings
+from driftline.api import keys
+from driftline.api.client import Client, Label
+from driftline.stream.settings import StreamSettings
 from tests.place import running
 from tests.prometheus import FOLDER, ROOT, prometheus, tool
 from tests.test_client import learning

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from learner.lock import FILE, Lock, check_free, is_held
-from learner.models import make_classifier
-from stream.errors import StateError
+from driftline.learner.lock import FILE, Lock, check_free, is_held
+from driftline.learner.models import make_classifier
+from driftline.stream.errors import StateError
 from tests.place import SPEC, Api, Place, get, post, refusal, running
 from tests.waiting import wait_until
 
@@ -172,7 +172,7 @@ def samples(api: Api) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 def test_a_fault_is_told_and_counted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.publish()
     with running(place.stream) as url:
-        monkeypatch.setattr("api.predict._few", lambda *_: 1 / 0)
+        monkeypatch.setattr("driftline.api.predict._few", lambda *_: 1 / 0)
         assert refusal(post(f"{url}/predict", {"text": "a"}), 500)["code"] == "internal"
         assert 'driftline_http_requests_total{code="500",route="/predict"} 1.0' in get(f"{url}/metrics").text
         monkeypatch.undo()

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from stream.settings import StreamSettings
+from driftline.stream.settings import StreamSettings
 from tests.page import Site, Tab, at_work
 from tests.place import Place, running
 from tests.waiting import wait_until
@@ -363,7 +363,7 @@ def test_the_page_works_without_its_chart_package(place_without_charts: str, bro
 
 @pytest.fixture
 def place_without_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr("api.page.UPLOT_PACKAGE", "no-such-package")
+    monkeypatch.setattr("driftline.api.page.UPLOT_PACKAGE", "no-such-package")
     place = Place(tmp_path)
     place.publish()
     place.report()

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from api import keys
-from stream.settings import StreamSettings
+from driftline.api import keys
+from driftline.stream.settings import StreamSettings
 from tests.faults.stage import SqliteStage
 from tests.page import Tab
 from tests.place import Api, running

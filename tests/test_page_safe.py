@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from api.page import HEADERS, UPLOT
+from driftline.api.page import HEADERS, UPLOT
 from tests.page import Tab, at_work
 from tests.place import Api
 from tests.waiting import wait_until

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner import pair
-from learner.classifier import State
-from learner.pair import Reader, Writer
-from stream.errors import DiskFull, NotFinite, StateError
+from driftline.learner import pair
+from driftline.learner.classifier import State
+from driftline.learner.pair import Reader, Writer
+from driftline.stream.errors import DiskFull, NotFinite, StateError
 
 
 def begin(path: Path, arrays: State, info: bytes) -> Writer:

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.journal import Applied
-from learner.positions import Standing, Stock, compare, reached
-from learner.settings import LearnerSettings
-from stream.errors import RecordsLost
-from stream.log import TopicPartition, TopicState, Watermarks
-from stream.merge import Span
-from stream.settings import StreamSettings
+from driftline.learner.journal import Applied
+from driftline.learner.positions import Standing, Stock, compare, reached
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.errors import RecordsLost
+from driftline.stream.log import TopicPartition, TopicState, Watermarks
+from driftline.stream.merge import Span
+from driftline.stream.settings import StreamSettings
 
 PARTITION = TopicPartition("feedback", 0)
 RULES = LearnerSettings().rules(StreamSettings(), 1)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from river import metrics
 from river.metrics.base import ClassificationMetric
 
-from learner.progress import DELAY_NAMES, MAX_CONFUSION_LABELS, RECENT_LABELS, Progress
-from stream.errors import StateError
+from driftline.learner.progress import DELAY_NAMES, MAX_CONFUSION_LABELS, RECENT_LABELS, Progress
+from driftline.stream.errors import StateError
 
 Fed = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

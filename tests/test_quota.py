@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import quota as quotas
-from stream.quota import OTHERS, UNNAMED, Quota, Quotas, bounded
+from driftline.stream import quota as quotas
+from driftline.stream.quota import OTHERS, UNNAMED, Quota, Quotas, bounded
 
 
 def test_a_quota_is_read() -> None:

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from learner import checkpoint as checkpoints
-from learner import staged
-from learner.lock import Lock
-from learner.rebuild import stage as build
-from learner.rebuilt import LeftOut
-from learner.status import read_status
-from stream.errors import OffsetsLost, Overtaken
-from stream.log import NewRecord
-from stream.records import Feedback, encode
-from stream.settings import StreamSettings
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import staged
+from driftline.learner.lock import Lock
+from driftline.learner.rebuild import stage as build
+from driftline.learner.rebuilt import LeftOut
+from driftline.learner.status import read_status
+from driftline.stream.errors import OffsetsLost, Overtaken
+from driftline.stream.log import NewRecord
+from driftline.stream.records import Feedback, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
 from tests.waiting import wait_until

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import records
-from stream.errors import BadRecord
-from stream.records import (
+from driftline.stream import records
+from driftline.stream.errors import BadRecord
+from driftline.stream.records import (
     Feedback,
     Message,
     Topics,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learner.requests import HORIZON_S, MAX_OPEN, Estimate, LabelRequest, Requests
+from driftline.learner.requests import HORIZON_S, MAX_OPEN, Estimate, LabelRequest, Requests
 
 Scores = NDArray[np.float32]
 

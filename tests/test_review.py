@@ -14,18 +14,18 @@ import httpx
 import numpy as np
 import pytest
 
-from api.explain import Explainer
-from api.history import MAX_POINTS
-from learner.checkpoint import list_checkpoints
-from learner.history import FILE as HISTORY
-from learner.history import SERIES, read_history
-from learner.loop import Learner
-from learner.requests import MAX_OPEN, MAX_TEXT_CHARS
-from learner.review import FILE, KEPT, MAX_MATRIX, read_review
-from learner.settings import LearnerSettings
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, Prediction, decode_prediction, encode
-from stream.settings import StreamSettings
+from driftline.api.explain import Explainer
+from driftline.api.history import MAX_POINTS
+from driftline.learner.checkpoint import list_checkpoints
+from driftline.learner.history import FILE as HISTORY
+from driftline.learner.history import SERIES, read_history
+from driftline.learner.loop import Learner
+from driftline.learner.requests import MAX_OPEN, MAX_TEXT_CHARS
+from driftline.learner.review import FILE, KEPT, MAX_MATRIX, read_review
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, Prediction, decode_prediction, encode
+from driftline.stream.settings import StreamSettings
 from tests.place import Place, refusal, running
 from tests.waiting import wait_until
 

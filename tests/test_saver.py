@@ -14,18 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from learner import checkpoint as checkpoints
-from learner import durable
-from learner.checkpoint import list_checkpoints, state_files
-from learner.ledger import Ledger
-from learner.loop import Learner
-from learner.restore import copied
-from learner.saver import Saver
-from learner.settings import LearnerSettings
-from learner.work import Work
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, decode_prediction, encode
-from stream.settings import StreamSettings
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import durable
+from driftline.learner.checkpoint import list_checkpoints, state_files
+from driftline.learner.ledger import Ledger
+from driftline.learner.loop import Learner
+from driftline.learner.restore import copied
+from driftline.learner.saver import Saver
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.work import Work
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, decode_prediction, encode
+from driftline.stream.settings import StreamSettings
 from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.batch import decode_batch
-from stream.column import Column
-from stream.errors import BadRecord
-from stream.log import Chunk, TopicPartition
-from stream.merge import Batch
-from stream.records import Feedback, Headers, Message, decode_feedbacks, decode_messages
-from stream.texts import Texts
+from driftline.stream.batch import decode_batch
+from driftline.stream.column import Column
+from driftline.stream.errors import BadRecord
+from driftline.stream.log import Chunk, TopicPartition
+from driftline.stream.merge import Batch
+from driftline.stream.records import Feedback, Headers, Message, decode_feedbacks, decode_messages
+from driftline.stream.texts import Texts
 
 MAX_BYTES = 2000
 
@@ -95,7 +95,7 @@ def test_only_utf8_is_taken(first: int) -> None:
 
 
 def test_what_is_scanned_needs_no_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.batch.decode_messages", None)
+    monkeypatch.setattr("driftline.stream.batch.decode_messages", None)
     values = [b'{"text":"caf\xc3\xa9 \xf0\x9f\x98\x80","id":"%d"}' % number for number in range(100)]
     assert decoded(values, messages=True) == [Message(str(number), "café 😀") for number in range(100)]
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.blend import BlendSettings
-from learner.cut import cut
-from learner.models import make_classifier
-from learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape, step_of
-from learner.text import character_table, hash_text, text_buffers
-from stream.texts import Texts
+from driftline.learner.blend import BlendSettings
+from driftline.learner.cut import cut
+from driftline.learner.models import make_classifier
+from driftline.learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape, step_of
+from driftline.learner.text import character_table, hash_text, text_buffers
+from driftline.stream.texts import Texts
 from tests import oracles
 
 SETTINGS = BlendSettings()

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.server import give_memory_back
-from learner.classifier import Classifier
-from learner.models import REGISTRY, make_classifier
-from learner.single import Single
-from learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, list_snapshots, seal
-from stream.errors import StateError
+from driftline.api.server import give_memory_back
+from driftline.learner.classifier import Classifier
+from driftline.learner.models import REGISTRY, make_classifier
+from driftline.learner.single import Single
+from driftline.learner.snapshot import KEPT, TRIES, Follower, Publisher, Snapshot, SnapshotInfo, list_snapshots, seal
+from driftline.stream.errors import StateError
 from tests.waiting import wait_until
 
 TEXTS = ["win a prize", "see you at home", "", "\N{GRINNING FACE}"]
@@ -178,7 +178,7 @@ def test_one_text_that_is_overtaken_is_answered_from_a_copy_that_goes(
             return super().__call__(text)
 
     with monkeypatch.context() as patched:
-        patched.setattr("learner.snapshot.Single", Overtaken)
+        patched.setattr("driftline.learner.snapshot.Single", Overtaken)
         info, row = model.predict_proba_one(TEXTS[0])
     assert len(copies) == TRIES + 1
     assert row == expected[info.version][0].tolist()

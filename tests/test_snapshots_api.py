@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from learner.versions import Versions
-from stream.settings import StreamSettings
+from driftline.learner.versions import Versions
+from driftline.stream.settings import StreamSettings
 from tests.faults.stage import SqliteStage, finish, learned, steps, text
 from tests.place import refusal, running
 from tests.waiting import wait_until

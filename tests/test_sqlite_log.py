@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import sqlite_file, sqlite_log
-from stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError
-from stream.log import Appended, Log, NewRecord, TopicPartition
-from stream.sqlite_log import SqliteLog, fair_shares
+from driftline.stream import sqlite_file, sqlite_log
+from driftline.stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError
+from driftline.stream.log import Appended, Log, NewRecord, TopicPartition
+from driftline.stream.sqlite_log import SqliteLog, fair_shares
 from tests.logs import Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until
 
@@ -65,8 +65,8 @@ class TestSqlite:
     def test_what_was_acknowledged_survives_kill_9(self, log: Log, path: Path, topic: str) -> None:
         script = """
             import sys
-            from stream.log import NewRecord, open_log
-            from stream.settings import StreamSettings
+            from driftline.stream.log import NewRecord, open_log
+            from driftline.stream.settings import StreamSettings
 
             log = open_log(StreamSettings(log=sys.argv[1]))
             for i in range(1_000_000):

@@ -11,11 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner import characters
-from learner.characters import CLASS_SHIFT, FOLD_MASK, N_CODEPOINTS, UNICODE_VERSION, classify, fold, load_table
-from learner.text import TextSettings, features
-from stream.errors import ConfigError
-from stream.texts import PADDING, Texts
+from driftline.learner import characters
+from driftline.learner.characters import (
+    CLASS_SHIFT,
+    FOLD_MASK,
+    N_CODEPOINTS,
+    UNICODE_VERSION,
+    classify,
+    fold,
+    load_table,
+)
+from driftline.learner.text import TextSettings, features
+from driftline.stream.errors import ConfigError
+from driftline.stream.texts import PADDING, Texts
 
 WORDS_ONLY = TextSettings(pairs=False, chars=False)
 ODD = (

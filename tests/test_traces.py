@@ -11,7 +11,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from stream.settings import StreamSettings
+from driftline.stream.settings import StreamSettings
 from tests.place import Place, running
 from tests.test_client import learning
 

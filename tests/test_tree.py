@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from river.tree import HoeffdingTreeClassifier
 
-from learner.linear import Linear, LinearSettings
-from learner.models import make_classifier
-from learner.text import TextSettings
-from learner.tree import MIB, Tree, TreeSettings, new_work
-from learner.tree_growth import best_split, hoeffding_bound
-from learner.tree_kernel import score_and_learn
-from learner.tree_layout import (
+from driftline.learner.linear import Linear, LinearSettings
+from driftline.learner.models import make_classifier
+from driftline.learner.text import TextSettings
+from driftline.learner.tree import MIB, Tree, TreeSettings, new_work
+from driftline.learner.tree_growth import best_split, hoeffding_bound
+from driftline.learner.tree_kernel import score_and_learn
+from driftline.learner.tree_layout import (
     ABSENT,
     ALTERNATE,
     BLOCK,
@@ -31,7 +31,7 @@ from learner.tree_layout import (
     Memory,
     Options,
 )
-from stream.errors import ConfigError, StateError
+from driftline.stream.errors import ConfigError, StateError
 
 SMALL = {"bits": 14, "max_labels": 8, "memory_mb": 4.0, "chars": False, "pairs": False}
 

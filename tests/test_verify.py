@@ -12,11 +12,11 @@ import safetensors.numpy
 from typer.testing import CliRunner
 
 from driftline import app
-from learner.checkpoint import path_of
-from learner.verify import verify
-from stream.log import NewRecord
-from stream.records import Feedback, encode
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import path_of
+from driftline.learner.verify import verify
+from driftline.stream.log import NewRecord
+from driftline.stream.records import Feedback, encode
+from driftline.stream.settings import StreamSettings
 from tests.faults.stage import SqliteStage, Stage, finish, learned, steps
 
 OFTEN = {"checkpoint_interval_s": 1e-6, "batch_records": 10}

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from learner.checkpoint import path_of
-from learner.chosen import Chosen
-from learner.models import REGISTRY
-from learner.versions import Versions, least_needed
-from stream.errors import StateError
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import path_of
+from driftline.learner.chosen import Chosen
+from driftline.learner.models import REGISTRY
+from driftline.learner.versions import Versions, least_needed
+from driftline.stream.errors import StateError
+from driftline.stream.settings import StreamSettings
 from tests.faults.killed import killed_at
 from tests.faults.stage import SqliteStage, finish, learned, steps, text
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from learner.models import REGISTRY
+from driftline.learner.models import REGISTRY
 from tests.data import ROOT
 
 FORGETFUL = """
 import sys
 from pathlib import Path
-from learner import warm
+from driftline.learner import warm
 warm.join.warm_up = lambda: None
 from tests import kernel_paths
 kernel_paths.main(Path(sys.argv[1]), "linear?bits=12")
@@ -47,4 +47,4 @@ def test_no_kernel_comes_late_with_kafka(kafka: str, tmp_path: Path) -> None:
 
 def test_one_that_is_forgotten_would_be_seen(tmp_path: Path) -> None:
     names = {line.partition(" ")[0] for line in late("-c", FORGETFUL, str(tmp_path))}
-    assert {"stream.plain.take", "stream.store.put", "stream.scan.scan"} <= names
+    assert {"driftline.stream.plain.take", "driftline.stream.store.put", "driftline.stream.scan.scan"} <= names

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from learner.health import Health
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from learner.status import read_status
-from learner.watchdog import Watchdog, stacks
-from stream.errors import ConfigError
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, encode
-from stream.settings import StreamSettings
+from driftline.learner.health import Health
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.status import read_status
+from driftline.learner.watchdog import Watchdog, stacks
+from driftline.stream.errors import ConfigError
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, encode
+from driftline.stream.settings import StreamSettings
 from tests.waiting import wait_until
 
 
@@ -57,8 +57,8 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     clock = Clock()
-    monkeypatch.setattr("learner.watchdog.time", clock)
-    monkeypatch.setattr("learner.watchdog.TURN_S", 0.001)
+    monkeypatch.setattr("driftline.learner.watchdog.time", clock)
+    monkeypatch.setattr("driftline.learner.watchdog.TURN_S", 0.001)
     watched = Watched(clock)
     yield watched
     watched.dog.close()

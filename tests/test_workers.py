@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.server import serve
-from api.settings import ApiSettings
-from learner.snapshot import list_snapshots
-from stream.errors import ConfigError
-from stream.settings import StreamSettings
+from driftline.api.server import serve
+from driftline.api.settings import ApiSettings
+from driftline.learner.snapshot import list_snapshots
+from driftline.stream.errors import ConfigError
+from driftline.stream.settings import StreamSettings
 from tests.place import Place, address, get, post, read_all
 from tests.waiting import wait_until
 

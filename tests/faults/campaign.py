@@ -11,12 +11,12 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
-from learner.lock import last_epoch
-from stream.join import Join
-from stream.log import TopicPartition, open_log
-from stream.records import decode_prediction
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from driftline.learner.lock import last_epoch
+from driftline.stream.join import Join
+from driftline.stream.log import TopicPartition, open_log
+from driftline.stream.records import decode_prediction
+from driftline.stream.settings import StreamSettings
 from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.scene import TORTURE
 from tests.faults.tally import tally

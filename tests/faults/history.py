@@ -7,13 +7,13 @@ had seen by then (predictions, the status). What is on the disk is read with the
 import json
 from pathlib import Path
 
-from learner import checkpoint as checkpoints
-from learner import journal as journals
-from learner.lock import Lock
-from learner.snapshot import Follower
-from learner.status import read_status
-from learner.versions import Versions
-from stream.errors import StateError
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import journal as journals
+from driftline.learner.lock import Lock
+from driftline.learner.snapshot import Follower
+from driftline.learner.status import read_status
+from driftline.learner.versions import Versions
+from driftline.stream.errors import StateError
 from tests.faults.disk import Disk, Op
 
 STATUS = "data/status.json"

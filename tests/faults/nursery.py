@@ -24,7 +24,13 @@ from tests.data import ROOT
 PR_SET_PDEATHSIG: Final = 1
 # What the command line imports where it needs it.
 LOADED: Final = (
-    *("driftline", "learner.service", "api.server", "stream.kafka_log", "stream.sqlite_log"),
+    *(
+        "driftline",
+        "driftline.learner.service",
+        "driftline.api.server",
+        "driftline.stream.kafka_log",
+        "driftline.stream.sqlite_log",
+    ),
     *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.killed", "tests.faults.points"),
 )
 
@@ -150,7 +156,7 @@ def _load(model: str) -> None:
     """Do what no process under test needs to do again. Starts no thread: a child would not have it."""
     for name in LOADED:
         importlib.import_module(name)
-    from learner import drift, models, pair  # noqa: PLC0415
+    from driftline.learner import drift, models, pair  # noqa: PLC0415
 
     models.warm_up(models.make_classifier(model).config()["classifier"])
     drift.warm_up()

@@ -39,51 +39,53 @@ def _in(folder: str) -> Callable[..., bool]:
 
 
 POINTS: Final = {
-    "1 a batch was taken": Point("stream.merge:Merger.take", after=True),
-    "3 it was planned": Point("learner.machine:Machine.plan", after=True),
-    "4 before it is learned": Point("learner.machine:Machine.learn"),
-    "4 it was learned": Point("learner.machine:Machine.learn", after=True),
-    "5 before its entry": Point("learner.journal:Journal.append"),
+    "1 a batch was taken": Point("driftline.stream.merge:Merger.take", after=True),
+    "3 it was planned": Point("driftline.learner.machine:Machine.plan", after=True),
+    "4 before it is learned": Point("driftline.learner.machine:Machine.learn"),
+    "4 it was learned": Point("driftline.learner.machine:Machine.learn", after=True),
+    "5 before its entry": Point("driftline.learner.journal:Journal.append"),
     "5 half of its entry is written": Point(
-        "learner.durable:_write_all", when=lambda file, _: str(file.name).endswith(".journal"), first=_torn
+        "driftline.learner.durable:_write_all", when=lambda file, _: str(file.name).endswith(".journal"), first=_torn
     ),
-    "5 before its entry is synced": Point("learner.durable:_sync", when=_journal),
-    "5 its entry is durable": Point("learner.journal:Journal.append", after=True),
-    "6 before its predictions": Point("learner.outbox:Outbox.send"),
-    "6 its predictions are sent": Point("learner.outbox:Outbox.send", after=True),
-    "6 in the middle of a publish": Point("learner.pair:copy_changed"),
-    "6 before a snapshot has its name": Point("learner.pair:Writer.appear"),
-    "6 a snapshot was published": Point("learner.snapshot:Publisher.publish", after=True),
-    "6 before the status": Point("learner.reporter:write_status"),
-    "7.i the state was copied": Point("learner.saver:Saver.copy", after=True),
-    "7.i before the new journal": Point("learner.journal:Journal.__init__"),
-    "7.i the new journal is there": Point("learner.journal:Journal.__init__", after=True),
-    "7.ii before the windows are encoded": Point("learner.saver:Saver._save"),
-    "7.iii before one of the files": Point("learner.durable:_write_parts"),
+    "5 before its entry is synced": Point("driftline.learner.durable:_sync", when=_journal),
+    "5 its entry is durable": Point("driftline.learner.journal:Journal.append", after=True),
+    "6 before its predictions": Point("driftline.learner.outbox:Outbox.send"),
+    "6 its predictions are sent": Point("driftline.learner.outbox:Outbox.send", after=True),
+    "6 in the middle of a publish": Point("driftline.learner.pair:copy_changed"),
+    "6 before a snapshot has its name": Point("driftline.learner.pair:Writer.appear"),
+    "6 a snapshot was published": Point("driftline.learner.snapshot:Publisher.publish", after=True),
+    "6 before the status": Point("driftline.learner.reporter:write_status"),
+    "7.i the state was copied": Point("driftline.learner.saver:Saver.copy", after=True),
+    "7.i before the new journal": Point("driftline.learner.journal:Journal.__init__"),
+    "7.i the new journal is there": Point("driftline.learner.journal:Journal.__init__", after=True),
+    "7.ii before the windows are encoded": Point("driftline.learner.saver:Saver._save"),
+    "7.iii before one of the files": Point("driftline.learner.durable:_write_parts"),
     "7.iii before the rename": Point(
-        "learner.durable:sync_directory", after=True, when=lambda path: path.parent.name == "checkpoints"
+        "driftline.learner.durable:sync_directory", after=True, when=lambda path: path.parent.name == "checkpoints"
     ),
     "7.iii before the rename is synced": Point(
-        "learner.durable:sync_directory", when=lambda path: path.name == "checkpoints"
+        "driftline.learner.durable:sync_directory", when=lambda path: path.name == "checkpoints"
     ),
-    "7.iii the checkpoint is durable": Point("learner.checkpoint:save_checkpoint", after=True),
-    "7.iv before offsets are committed": Point("learner.committer:Committer.tell"),
-    "7.v before old checkpoints go": Point("learner.checkpoint:prune"),
-    "7.v a checkpoint has lost its name": Point("learner.durable:rename", after=True, when=_in("checkpoints")),
-    "7.v before old journals go": Point("learner.journal:prune"),
-    "7.v old journals are gone": Point("learner.journal:prune", after=True),
-    "a before the epoch is announced": Point("learner.lock:Lock.announce"),
-    "a the epoch is announced": Point("learner.lock:Lock.announce", after=True),
-    "a before journals are settled": Point("learner.journal:settle"),
-    "a a checkpoint was loaded": Point("learner.checkpoint:load_newest", after=True),
-    "b before a batch is applied again": Point("learner.machine:Machine.apply"),
-    "c all is applied and sent again": Point("learner.recovery:replay", after=True),
-    "d before the checkpoint": Point("learner.loop:Learner._checkpoint_now"),
-    "d after the checkpoint": Point("learner.loop:Learner._checkpoint_now", after=True),
+    "7.iii the checkpoint is durable": Point("driftline.learner.checkpoint:save_checkpoint", after=True),
+    "7.iv before offsets are committed": Point("driftline.learner.committer:Committer.tell"),
+    "7.v before old checkpoints go": Point("driftline.learner.checkpoint:prune"),
+    "7.v a checkpoint has lost its name": Point(
+        "driftline.learner.durable:rename", after=True, when=_in("checkpoints")
+    ),
+    "7.v before old journals go": Point("driftline.learner.journal:prune"),
+    "7.v old journals are gone": Point("driftline.learner.journal:prune", after=True),
+    "a before the epoch is announced": Point("driftline.learner.lock:Lock.announce"),
+    "a the epoch is announced": Point("driftline.learner.lock:Lock.announce", after=True),
+    "a before journals are settled": Point("driftline.learner.journal:settle"),
+    "a a checkpoint was loaded": Point("driftline.learner.checkpoint:load_newest", after=True),
+    "b before a batch is applied again": Point("driftline.learner.machine:Machine.apply"),
+    "c all is applied and sent again": Point("driftline.learner.recovery:replay", after=True),
+    "d before the checkpoint": Point("driftline.learner.loop:Learner._checkpoint_now"),
+    "d after the checkpoint": Point("driftline.learner.loop:Learner._checkpoint_now", after=True),
 }
 API_POINTS: Final = {
-    "before a label is appended": Point("api.connection:Connection.append"),
-    "a label was appended, nobody was told": Point("api.connection:Connection.append", after=True),
+    "before a label is appended": Point("driftline.api.connection:Connection.append"),
+    "a label was appended, nobody was told": Point("driftline.api.connection:Connection.append", after=True),
 }
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from learner.checkpoint import list_checkpoints, load_checkpoint
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults import hooks, strace
 from tests.faults.disk import Disk, Op

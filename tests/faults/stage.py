@@ -19,13 +19,13 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from typer.testing import CliRunner
 
 from driftline import app
-from learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
-from stream.sqlite_file import sqlite_path
+from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
+from driftline.stream.sqlite_file import sqlite_path
 from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 
 LATE: Final = 15

@@ -15,18 +15,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from learner import journal as journals
-from learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, load_newest
-from learner.classifier import Scores
-from learner.journal import Applied, read_journal, read_since
-from learner.lock import Lock
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from learner.snapshot import Follower, list_snapshots
-from learner.status import read_status
-from stream.errors import DriftlineError, StateError
-from stream.log import open_log
-from stream.settings import StreamSettings
+from driftline.learner import journal as journals
+from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, load_newest
+from driftline.learner.classifier import Scores
+from driftline.learner.journal import Applied, read_journal, read_since
+from driftline.learner.lock import Lock
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.snapshot import Follower, list_snapshots
+from driftline.learner.status import read_status
+from driftline.stream.errors import DriftlineError, StateError
+from driftline.stream.log import open_log
+from driftline.stream.settings import StreamSettings
 from tests.faults.scene import ALL, MODEL, TORTURE, learn_to_end, make_scene
 from tests.faults.tally import tally
 

@@ -10,17 +10,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner.machine import Machine
-from learner.models import make_classifier
-from learner.settings import LearnerSettings
-from learner.snapshot import Follower
-from learner.status import read_status
-from stream.errors import TooManyDeadLetters
-from stream.join import MAX_IDS_PER_MESSAGE
-from stream.log import NewRecord, Record, TopicPartition
-from stream.merge import Merger
-from stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
-from stream.settings import StreamSettings
+from driftline.learner.machine import Machine
+from driftline.learner.models import make_classifier
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.snapshot import Follower
+from driftline.learner.status import read_status
+from driftline.stream.errors import TooManyDeadLetters
+from driftline.stream.join import MAX_IDS_PER_MESSAGE
+from driftline.stream.log import NewRecord, Record, TopicPartition
+from driftline.stream.merge import Merger
+from driftline.stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import batch
 from tests.faults.stage import START_MS, SqliteStage, finish, label, learned, message, oracle, steps, text
 

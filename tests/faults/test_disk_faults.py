@@ -19,15 +19,15 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from learner import durable
-from learner import room as rooms
-from learner.checkpoint import list_checkpoints, load_checkpoint
-from learner.durable import AppendFile, replace, write_directory
-from learner.status import read_status
-from stream.errors import DiskFull
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, encode
-from stream.settings import StreamSettings
+from driftline.learner import durable
+from driftline.learner import room as rooms
+from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.durable import AppendFile, replace, write_directory
+from driftline.learner.status import read_status
+from driftline.stream.errors import DiskFull
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults import strace
 from tests.faults.scene import MODEL, N_MESSAGES, TORTURE, Scene, learn_to_end, make_scene, model_bytes

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from api.watcher import Watcher
-from learner.history import FILE as HISTORY
-from learner.journal import Head, Journal, path_of, read_since
-from learner.lock import Lock, last_epoch
-from learner.review import FILE as REVIEW
-from learner.settings import LearnerSettings
-from learner.status import FILE as STATUS
-from learner.status import read_status, write_status
-from stream.errors import Overtaken, StateError
-from stream.log import TopicPartition
-from stream.merge import Span
-from stream.settings import StreamSettings
-from stream.sqlite_file import sqlite_path
+from driftline.api.watcher import Watcher
+from driftline.learner.history import FILE as HISTORY
+from driftline.learner.journal import Head, Journal, path_of, read_since
+from driftline.learner.lock import Lock, last_epoch
+from driftline.learner.review import FILE as REVIEW
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.status import FILE as STATUS
+from driftline.learner.status import read_status, write_status
+from driftline.stream.errors import Overtaken, StateError
+from driftline.stream.log import TopicPartition
+from driftline.stream.merge import Span
+from driftline.stream.settings import StreamSettings
+from driftline.stream.sqlite_file import sqlite_path
 from tests.faults.campaign import INTERVALS, LOGS, Course, check, check_predictions, command
 from tests.faults.nursery import Child, Nursery, Stop, wait_until_stopped
 from tests.faults.points import POINTS

@@ -12,16 +12,16 @@ import safetensors.numpy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from learner import journal as journals
-from learner.checkpoint import Checkpoint, load_checkpoint, load_newest, save_checkpoint
-from learner.journal import MAGIC, Head, read_journal
-from learner.settings import LearnerSettings
-from learner.status import read_status
-from stream.errors import StateError
-from stream.join import Join, JoinCounts
-from stream.limits import MOST
-from stream.log import TopicPartition
-from stream.settings import StreamSettings
+from driftline.learner import journal as journals
+from driftline.learner.checkpoint import Checkpoint, load_checkpoint, load_newest, save_checkpoint
+from driftline.learner.journal import MAGIC, Head, read_journal
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.status import read_status
+from driftline.stream.errors import StateError
+from driftline.stream.join import Join, JoinCounts
+from driftline.stream.limits import MOST
+from driftline.stream.log import TopicPartition
+from driftline.stream.settings import StreamSettings
 from tests.faults.scene import FUZZED
 from tests.plain_join import Entry
 from tests.test_checkpoint import make

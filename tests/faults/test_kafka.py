@@ -20,15 +20,15 @@ import httpx
 import pytest
 from broker import Broker, ContainerBroker, end_broker
 
-from learner import watch
-from learner.service import learn
-from learner.settings import LearnerSettings
-from learner.status import read_status
-from stream.errors import LogUnavailable, RecordsLost
-from stream.kafka_log import KafkaLog
-from stream.log import Log, NewRecord, TopicPartition, open_log
-from stream.records import decode_prediction
-from stream.settings import StreamSettings
+from driftline.learner import watch
+from driftline.learner.service import learn
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.status import read_status
+from driftline.stream.errors import LogUnavailable, RecordsLost
+from driftline.stream.kafka_log import KafkaLog
+from driftline.stream.log import Log, NewRecord, TopicPartition, open_log
+from driftline.stream.records import decode_prediction
+from driftline.stream.settings import StreamSettings
 from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
 from tests.faults.scene import TORTURE

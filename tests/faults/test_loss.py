@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import pytest
 
-from learner import watch
-from learner.checkpoint import list_checkpoints
-from learner.ledger import Ledger
-from learner.losses import Loss, Losses
-from learner.status import read_status
-from stream.errors import LogError, RecordsLost
-from stream.log import TopicPartition, open_log
-from stream.settings import StreamSettings
+from driftline.learner import watch
+from driftline.learner.checkpoint import list_checkpoints
+from driftline.learner.ledger import Ledger
+from driftline.learner.losses import Loss, Losses
+from driftline.learner.status import read_status
+from driftline.stream.errors import LogError, RecordsLost
+from driftline.stream.log import TopicPartition, open_log
+from driftline.stream.settings import StreamSettings
 from tests.faults.stage import START_MS, KafkaStage, SqliteStage, Stage, finish, label, learned, oracle, steps
 from tests.waiting import wait_until
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from learner.checkpoint import FORMAT, list_checkpoints, load_newest
-from learner.journal import read_since
-from learner.loop import Learner
-from learner.models import build_saved
-from learner.settings import LearnerSettings
-from stream.join import Join
-from stream.log import open_log
+from driftline.learner.checkpoint import FORMAT, list_checkpoints, load_newest
+from driftline.learner.journal import read_since
+from driftline.learner.loop import Learner
+from driftline.learner.models import build_saved
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.join import Join
+from driftline.stream.log import open_log
 from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally
 from tests.golden.make import GOLDEN

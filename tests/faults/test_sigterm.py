@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from learner.checkpoint import list_checkpoints, load_checkpoint
-from learner.status import read_status
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, encode
-from stream.settings import StreamSettings
+from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.status import read_status
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.scene import TORTURE, times
 from tests.faults.tally import tally

@@ -20,10 +20,10 @@ from typing import Final
 import httpx
 import pytest
 
-from learner.status import Status, read_status
-from stream.log import Log, NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner.status import Status, read_status
+from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.curve import Sample, sample, slope, write
 from tests.faults.scene import TORTURE

@@ -8,13 +8,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from learner import checkpoint as checkpoints
-from learner import journal as journals
-from learner.loop import Learner
-from learner.settings import LearnerSettings
-from stream.log import NewRecord, open_log
-from stream.records import Feedback, Message, encode
-from stream.settings import StreamSettings
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import journal as journals
+from driftline.learner.loop import Learner
+from driftline.learner.settings import LearnerSettings
+from driftline.stream.log import NewRecord, open_log
+from driftline.stream.records import Feedback, Message, encode
+from driftline.stream.settings import StreamSettings
 
 GOLDEN = Path(__file__).parent
 TEXTS = ["win a prize now", "see you at home", "Überraschung: 字漢 👍", ""]
