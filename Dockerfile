@@ -9,7 +9,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.lock /src/
 # Every pinned wheel is taken, but installed is only what Driftline runs with: not what builds it, not what draws plots.
 RUN python3 -m pip download --require-hashes --dest /wheels -r /src/requirements.lock
-COPY pyproject.toml README.md LICENSE driftline.py /src/
+COPY pyproject.toml README.md LICENSE /src/
+COPY driftline /src/driftline
 COPY stream /src/stream
 COPY learner /src/learner
 COPY api /src/api

@@ -9,16 +9,16 @@ import gc
 import os
 from typing import Final
 
-import driftline.api.server  # noqa: F401
-import driftline.learner.pair
+import driftline.api.server
 import driftline.stream.kafka_log
 import driftline.stream.sqlite_log  # noqa: F401
+from driftline.learner import pair
 from driftline.learner.models import warm_up
 
 MODEL: Final = "DRIFTLINE_PRELOADED_MODEL"
 
 if MODEL in os.environ:
-    learner.pair.warm_up()
+    pair.warm_up()
     warm_up(os.environ[MODEL])
     gc.collect()
     gc.freeze()

@@ -2,7 +2,7 @@
 
 One packed entry for each code point: its class, and what it is folded to. The entries come from a file of run lengths,
 made once from Unicode 14 and never from the running Python's tables: features are part of the checkpoint format, so a
-newer Python must not hash differently. `python -m driftline.learner.characters` makes the file again, for a new format version.
+newer Python must not hash differently. `python -m driftline.learner.characters` makes it again, for a new format.
 """
 
 import sys

@@ -23,6 +23,7 @@ MAX_BYTES: Final = 4096  # what a pipe takes as one (PIPE_BUF, pipe(7)), with th
 _SECRET: Final = re.compile(SECRET_PREFIX + r"[\w-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LOG: Final = logging.getLogger("driftline")
+FOLDERS: Final = ("stream", "learner", "api", "cli")  # whose modules say only what matters
 
 LineFormat = Literal["json", "text"]
 _Caught = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -68,6 +69,8 @@ def begin(line_format: LineFormat | None, level: int = logging.WARNING) -> None:
     handler.setFormatter(JsonLines() if as_json else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     _LOG.setLevel(logging.INFO)
+    for folder in FOLDERS:
+        logging.getLogger(f"driftline.{folder}").setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it would tell of every request that is none
     logging.getLogger("uvicorn.access").disabled = True  # api/gate.py does that
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # a line at each attempt; what matters is said once

@@ -1,6 +1,6 @@
 """Which log, where, and how long does it keep things?
 
-Each option stands once: here it has its type, default, limits and help; `driftline.py` makes it a flag, a DRIFTLINE_*
+Each option stands once: here it has its type, default, limits and help; `flags.py` makes it a flag, a DRIFTLINE_*
 variable and an entry of driftline.toml.
 """
 

@@ -22,7 +22,7 @@ from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
 from driftline.learner.models import warm_up
 from driftline.learner.settings import DEFAULT_MODEL
-from driftline.stream.lines import JsonLines, TextLines
+from driftline.stream.lines import FOLDERS, JsonLines, TextLines
 from driftline.stream.log import Log, open_log
 from driftline.stream.settings import StreamSettings
 from tests import chromium
@@ -50,7 +50,9 @@ def compiled() -> None:
 @pytest.fixture(autouse=True)
 def said_as_before() -> Iterator[None]:
     """Undo what a command that ran in this process has set for all of it: how, and from which level on, it speaks."""
-    loggers = [logging.getLogger(name) for name in (None, "driftline", "uvicorn", "uvicorn.access", "librdkafka")]
+    folders = [f"driftline.{folder}" for folder in FOLDERS]
+    names = (None, "driftline", *folders, "uvicorn", "uvicorn.access", "librdkafka")
+    loggers = [logging.getLogger(name) for name in names]
     levels, disabled = [each.level for each in loggers], [each.disabled for each in loggers]
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield

@@ -34,7 +34,9 @@ LABELS = ["spam", "ham", "drôle"]
 
 def signatures() -> set[tuple[str, str]]:
     """Return each kernel of ours with the types that this process has machine code of it for."""
-    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] in {"stream", "learner"}]
+    ours = [
+        module for name, module in sys.modules.items() if name.startswith(("driftline.stream.", "driftline.learner."))
+    ]
     return {
         (f"{kernel.__module__}.{kernel.__name__}", str(types))
         for module in ours

@@ -285,7 +285,8 @@ class TestServer:
         """An idle connection does not hold it up; a request that has begun is answered."""
         place.publish()
         code = (
-            "import sys; from pathlib import Path; from driftline.api.server import serve; from driftline.api.settings import ApiSettings\n"
+            "import sys; from pathlib import Path; from driftline.api.server import serve\n"
+            "from driftline.api.settings import ApiSettings\n"
             "from driftline.stream.settings import StreamSettings\n"
             "serve(StreamSettings(data=Path(sys.argv[1])), ApiSettings(port=0),"
             " on_ready=lambda started: print(started.url, flush=True)); print('closed', flush=True)"

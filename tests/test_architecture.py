@@ -1,4 +1,4 @@
-"""Imports run one way: cli -> api -> learner -> stream; the bench stands beside the API."""
+"""Imports run one way: cli -> api -> learner -> stream; the bench stands beside the API; one name holds all."""
 
 import ast
 import os
@@ -19,13 +19,14 @@ MAY_IMPORT = {
 
 
 def imported(path: Path) -> set[str]:
+    """Return the full names of the modules that a file imports from."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add((node.module or "").partition(".")[0])
+            found.add(node.module or "")
     return found
 
 
@@ -33,9 +34,12 @@ def imported(path: Path) -> set[str]:
 def test_imports_never_turn_round(folder: str) -> None:
     files = list((ROOT / folder).rglob("*.py"))
     assert files
-    ours = {"stream", "learner", "api", "cli", "driftline", "bench", "tests"}
     for path in files:
-        assert imported(path) & ours <= MAY_IMPORT[folder], path
+        found = {tuple(name.split(".")[:2]) for name in imported(path)}
+        assert ("driftline",) not in found, f"{path}: name the folder"
+        assert {name[1] for name in found if name[0] == "driftline"} <= MAY_IMPORT[folder], path
+        assert not {name[0] for name in found} & {"stream", "learner", "api", "cli", "tests"}, path
+        assert folder == "bench" or "bench" not in {name[0] for name in found}, path
 
 
 @pytest.mark.parametrize("path", [path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py")], ids=str)
@@ -59,10 +63,29 @@ def test_what_must_last_is_written_by_one_module(name: str) -> None:
     assert not WRITES & set(own)
 
 
+def test_nothing_stands_in_the_way_of_folders_of_these_names(tmp_path: Path) -> None:
+    """A project with an api/, cli/, stream/ or learner/ of its own, as many have, has the client and the command."""
+    for folder in ("api", "cli", "stream", "learner", "tests", "bench"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("NAME = 'mine'")
+    (tmp_path / "app.py").write_text(
+        "import api, cli, learner, stream\n"
+        "from driftline import AsyncClient, Client\n"
+        "import driftline.cli.commands, driftline.learner.service, driftline.api.server\n"
+        "assert {each.NAME for each in (api, cli, learner, stream)} == {'mine'}\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    for words in (["app.py"], ["-m", "driftline", "--version"]):
+        ended = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr.decode()
+
+
 def test_a_start_imports_nothing_that_it_does_not_need() -> None:
     """The learner and the API are ready soon: plots and the libraries of foreign models wait until one is asked for."""
     code = (
-        "import sys, api.app, api.server, learner.loop, learner.service\n"
+        "import sys, driftline.api.app, driftline.api.server, driftline.learner.loop, driftline.learner.service\n"
         "print(*{name.partition('.')[0] for name in sys.modules} & {'matplotlib', 'river', 'sklearn', 'pandas'})"
     )
     ended = subprocess.run(

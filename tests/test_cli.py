@@ -251,7 +251,7 @@ def test_wrong_values_are_named_with_where_they_came_from(run: Run, rows: Path, 
 
 
 def test_ctrl_c_is_quiet() -> None:
-    script = "import driftline\n@driftline.app.command()\ndef stop(): raise KeyboardInterrupt\ndriftline.main()"
+    script = "from driftline.cli.commands import app, main\n@app.command()\ndef stop(): raise KeyboardInterrupt\nmain()"
     done = subprocess.run([sys.executable, "-c", script, "stop"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 

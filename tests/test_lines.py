@@ -26,7 +26,7 @@ from tests.ports import reserved
 from tests.waiting import wait_until
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
-MAIN = "import driftline; driftline.main()"
+MAIN = "from driftline.cli.commands import main; main()"
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -169,10 +169,11 @@ def test_what_nobody_caught_is_a_line() -> None:
 def test_what_ends_a_command_is_a_line(tmp_path: Path) -> None:
     """Also past what the command line's own library does with it."""
     program = """
-        import driftline, learner.service
+        import driftline.learner.service
+        from driftline.cli.commands import main
         def fail(*_, **__): raise ZeroDivisionError("two\\nlines")
-        learner.service.learn = fail
-        driftline.main()
+        driftline.learner.service.learn = fail
+        main()
     """
     (event,) = run(program, "learn", "--log-format", "json", "--data", str(tmp_path), code=1)
     assert event["traceback"].endswith("ZeroDivisionError: two\nlines")

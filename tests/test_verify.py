@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from typer.testing import CliRunner
 
-from driftline import app
+from driftline.cli.commands import app
 from driftline.learner.checkpoint import path_of
 from driftline.learner.verify import verify
 from driftline.stream.log import NewRecord

@@ -29,7 +29,7 @@ class Ours(Peer):
         return {}
 
     def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
-        """Score and learn in the exact order, as `driftline.learner.evaluate` does: row i, then the label of row i - delay."""
+        """Score and learn in the exact order, as learner/evaluate.py does: row i, then the label of row i - delay."""
         clock = Clock(len(rows.texts), seconds)
         found = Answers([], [], [])
         labels = np.array(rows.labels, np.int32)

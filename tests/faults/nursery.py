@@ -24,13 +24,8 @@ from tests.data import ROOT
 PR_SET_PDEATHSIG: Final = 1
 # What the command line imports where it needs it.
 LOADED: Final = (
-    *(
-        "driftline",
-        "driftline.learner.service",
-        "driftline.api.server",
-        "driftline.stream.kafka_log",
-        "driftline.stream.sqlite_log",
-    ),
+    *("driftline.cli.commands", "driftline.learner.service", "driftline.api.server"),
+    *("driftline.stream.kafka_log", "driftline.stream.sqlite_log"),
     *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.killed", "tests.faults.points"),
 )
 
@@ -174,7 +169,7 @@ def _run(order: dict[str, Any], parent: int) -> None:
         os.dup2(source, target)
     code = 1
     try:
-        import driftline  # noqa: PLC0415
+        from driftline.cli.commands import main  # noqa: PLC0415
         from tests.faults import killed, points  # noqa: PLC0415
 
         if order["stop"]:
@@ -182,7 +177,7 @@ def _run(order: dict[str, Any], parent: int) -> None:
         if order["change"]:
             killed.stop_before_change(*order["change"])
         sys.argv = ["driftline", *order["start"]]
-        driftline.main()
+        main()
         code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1

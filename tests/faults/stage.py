@@ -18,7 +18,7 @@ from click.testing import Result
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from typer.testing import CliRunner
 
-from driftline import app
+from driftline.cli.commands import app
 from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings

@@ -1,4 +1,4 @@
-"""The command line: the commands of cli/ under one name. Also the package's own name: `from driftline import Client`.
+"""The command line: the commands of cli/ under one name.
 
 Nothing is decided here or in cli/. The options of each folder stand in its settings.py; stream/flags.py makes them
 flags. What is heavy is imported inside the commands, so that help comes at once.
@@ -11,7 +11,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -31,22 +31,6 @@ from driftline.cli.verify import verify
 from driftline.stream import lines
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import BadOptions
-
-if TYPE_CHECKING:
-    from driftline.api.client import AsyncClient, Client
-
-
-__all__ = ["AsyncClient", "Client", "app", "main"]
-
-
-def __getattr__(name: str) -> object:
-    """Give the Python client: `from driftline import Client`. Loaded only where it is asked for."""
-    if name in {"Client", "AsyncClient"}:
-        import driftline.api.client
-
-        return getattr(api.client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 app = typer.Typer(
     name="driftline",
@@ -88,7 +72,9 @@ def _version(value: bool) -> None:
         try:
             number = version("driftline")
         except PackageNotFoundError:  # run from a checkout
-            number = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text("utf-8"))["project"]["version"]
+            number = tomllib.loads(Path(__file__).resolve().parent.with_name("pyproject.toml").read_text("utf-8"))[
+                "project"
+            ]["version"]
         print(f"driftline {number}")
         raise typer.Exit
 
@@ -103,7 +89,3 @@ def options(
     del version
     if os.environ.get("DRIFTLINE_LOG_FORMAT") == "json":
         lines.begin("json")  # now, so that options that cannot be meant, and what nobody catches, are such lines too
-
-
-if __name__ == "__main__":
-    main()
