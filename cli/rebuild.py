@@ -95,7 +95,7 @@ def rebuild(
     if into is not None:
         console.print(escape(f"Learn on with it: driftline learn --data {into} --log {stream.log_url}"))
     else:
-        console.print(f"It took over as {rebuilt.lineage}; `driftline verify` proves it.")
+        console.print("It took over; `driftline verify` proves it.")
         if model is not None:
             console.print(escape(f"Start the learner with --model {model!r} from now on, or without --model."))
 

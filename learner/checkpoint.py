@@ -97,7 +97,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     format: int = FORMAT
     batch: int  # the last batch applied
     epoch: int  # of the learner that wrote it
-    lineage: str  # of all models that grew from one empty model
+    lineage: str  # of this model's version; each process gives what it learns another (Machine.renew)
     model: str  # as it was asked for
     config: dict[str, Any]  # every setting of it
     rules: Rules

@@ -132,7 +132,8 @@ class Ledger:
 
     def begin_journal(self, work: Work) -> None:
         """Have the entries from now on go into a new journal."""
-        head = Head(work.batch, self.epoch, work.machine.rules, list(work.positions))
+        machine = work.machine
+        head = Head(work.batch, self.epoch, machine.rules, list(work.positions), machine.lineage)
         self._room.wait_for(lambda: self._journal.begin(head))
 
     def append(self, work: Work, spans: Sequence[Span]) -> None:

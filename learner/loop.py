@@ -158,6 +158,8 @@ class Learner:
             on_wait=lambda: self._report_wait("recovering"),
         )
         recovery.check_unchanged(self._log, work.known)
+        # Whoever has a copy of this directory goes on from here, too: to other models by as many labels.
+        work.machine.renew(recovery.new_lineage())
         work.obey(self._rules())
         if stock.losses or stock.added:
             self._ledger.begin_journal(work)

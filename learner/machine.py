@@ -84,13 +84,14 @@ class Machine:
 
     Attributes
     ----------
+    lineage : of the models from the next thing learned on; with what was learned it names a model
     raised : the drift alarms of the last batch
     delays_ms : int64, from message to label, of the labels of the last batch that were scored
     """
 
     def __init__(self, rules: Rules, classifier: Classifier, lineage: str) -> None:
         self.classifier = classifier
-        self.lineage = lineage
+        self.lineage, self._before = lineage, (lineage, 0)
         self.join = Join()
         self._names = Names()
         self.progress = Progress(classifier.max_labels)
@@ -107,6 +108,14 @@ class Machine:
         """Go by these rules from the next batch on."""
         self.rules = rules
         self.join.configure(rules.partitions, rules.limits)
+
+    def renew(self, lineage: str) -> None:
+        """Give the models of all that is learned from now on another lineage; this one keeps its name.
+
+        Who goes on from a state that somebody else may go on from, too, comes to another model by as many labels.
+        """
+        if lineage != self.lineage:
+            self.lineage, self._before = lineage, (self.version.rpartition("-")[0], self.counts.updates)
 
     @property
     def version(self) -> str:
@@ -402,7 +411,8 @@ class Machine:
         return NewRecord(key.encode(), fit_rejected(rejected, self.rules.max_record_bytes))
 
     def _version(self, updates: int) -> str:
-        return f"{self.lineage}-{updates}"
+        before, last = self._before
+        return f"{before if updates <= last else self.lineage}-{updates}"
 
 
 def _timestamps(records: Decoded, places: Sequence[int], times_ms: Sequence[int]) -> list[str]:

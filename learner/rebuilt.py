@@ -34,7 +34,7 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     """One building anew."""
 
     at: str
-    lineage: str  # of the models that grew from it
+    lineage: str  # of the model as it was put down
     left_out: LeftOut
     rules: Rules  # by which the records up to the last border were applied
     batch: int = 0  # in which it took the place of the model before

@@ -92,9 +92,11 @@ def restored(
     known = describe(log, stream.topics[:2])
     stock = take_stock(manifest, applied, known, accept_loss=settings.accept_loss)
     todo = [stock.clip(each) for each in applied]
-    # Versions that were published stand for models that this replay does not give again: others need other names.
-    lineage = manifest.lineage if todo == applied else new_lineage()
-    machine = restore(newest, lineage, allow_pickle=stream.allow_pickle)
+    machine = restore(newest, allow_pickle=stream.allow_pickle)
+    if todo != applied:
+        # Versions that were published stand for models that this replay does not give again: others need other names.
+        todo = [each._replace(lineage="") for each in todo]
+        machine.renew(new_lineage())
     # All before a checkpoint is delivered once that is on the disk; its journal began before that.
     delivered = max([manifest.batch, *(each.delivered for each in todo)])
     work = _work(log, machine, known, stock.positions, clocks_of(manifest), Clock(*manifest.clock), delivered)
@@ -178,12 +180,16 @@ def replay(
     work, stock, todo = recovered
     machine, merger, outbox = work.machine, work.merger, work.outbox
     short, delivered = Shortfall(), outbox.delivered
+    known = True  # whether the models are those that were published
     for applied in todo:
         if applied.rules != machine.rules:
             work.obey(applied.rules)
         batch = merger.take_spans(applied.spans)
         if short.add(applied.spans, batch.spans):
-            machine.lineage = new_lineage()  # as where spans are left out
+            known = False
+            machine.renew(new_lineage())  # as where spans are left out
+        elif known and applied.lineage:
+            machine.renew(applied.lineage)
         if short.losses() and not accept_loss:
             continue
         outputs = machine.apply(batch) if len(batch) else {}

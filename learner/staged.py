@@ -54,7 +54,8 @@ class Staged:
         """Return it, built on up to where the learner is; None where it has to wait, or goes."""
         path = self._data / DIRECTORY / STAGED
         try:
-            if checkpoints.load_manifest(path).lineage == work.machine.lineage:  # it took over before a crash
+            lineage = checkpoints.load_manifest(path).lineage
+            if work.rebuilt is not None and work.rebuilt.lineage == lineage:  # it took over before a crash
                 self.clear()
                 return None
             builder = caught_up(path, self._log, work.positions, allow_pickle=self._allow_pickle)
@@ -99,6 +100,7 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
         raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
     with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
         machine = restore(found, allow_pickle=allow_pickle)
+        machine.renew(recovery.new_lineage())  # of what is learned beyond it
         builder = Builder(log, machine, manifest.rebuilt, before, clocks, Clock(*manifest.clock), retractions)
         builder.advance(positions)
     return builder
