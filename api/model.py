@@ -59,6 +59,10 @@ class Progressive(msgspec.Struct, frozen=True):
     macro_f1: float
     recent: Scored
     by_delay: list[DelayScored]
+    # Labels that were not scored, by why.
+    unpredicted: int = 0  # their message came before the first label was learned
+    unasked: int = 0  # they brought their text: nothing had been predicted
+    corrections: int = 0  # they correct a label
 
 
 class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What is the learner doing? `driftline status`; `driftline learn` ends with the same."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -54,8 +54,11 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         f"calibration error {progress['calibration_error']:.3f}"
         if progress["labels"]
         else "no label has met a prediction yet",
+        "not scored": _describe_unscored(progress),
         "drift": _describe_drift(status),
     }
+    if not rows["not scored"]:
+        del rows["not scored"]
     if counts.refused:
         rows["refused"] = (
             f"{counts.refused:,} labels that the model could not learn; the learner's log has its first error"
@@ -79,6 +82,19 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     for name, value in rows.items():
         table.add_row(name, escape(value))
     terminal().print(table, soft_wrap=False)
+
+
+def _describe_unscored(progress: dict[str, Any]) -> str:
+    """Say how many labels were compared with no prediction, and why; nothing where all were."""
+    whys = {
+        "unpredicted": "whose message came before the first label was learned",
+        "unasked": "that brought their text, so that nothing had been predicted",
+        "corrections": "that correct one",
+    }
+    found = {why: int(progress.get(name, 0)) for name, why in whys.items()}
+    if not any(found.values()):
+        return ""
+    return f"{sum(found.values()):,} labels: " + ", ".join(f"{n:,} {why}" for why, n in found.items() if n)
 
 
 def _describe_drift(status: "Status") -> str:

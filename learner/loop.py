@@ -352,11 +352,12 @@ class Learner:
         """Go on with another model, of the same records, from here."""
         work = self._work
         self._ledger.forget_model()
+        rebuilt = builder.take_over(work.machine, work.rebuilt, work.batch + 1)
         work.machine = builder.machine
         work.obey(self._rules())
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)
-        work.rebuilt = builder.rebuilt(work.batch)
+        work.rebuilt = rebuilt
         self._checkpoint_now()
         self._publishing.hurry()
         _LOG.warning("a model that was built anew took over: %s", work.rebuilt)

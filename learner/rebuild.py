@@ -42,6 +42,7 @@ from driftline.learner.omit import Omit, Retractions, select
 from driftline.learner.positions import reached
 from driftline.learner.rebuilt import LeftOut, Rebuilt
 from driftline.learner.restore import copied, describe, marks
+from driftline.learner.served import carry
 from driftline.stream.bounded import Bounded
 from driftline.stream.clock import Clock
 from driftline.stream.errors import ConfigError, LogUnavailable, StateError
@@ -141,6 +142,18 @@ class Builder:
                 if part is late:
                     self.machine.obey(msgspec.structs.replace(self.machine.rules, expire_as=None))
                 yield select(batch, part)
+
+    def take_over(self, old: Machine, before: Rebuilt | None, batch: int) -> Rebuilt:
+        """Take the place of a machine that has applied the same records, in a batch; return what was built.
+
+        Parameters
+        ----------
+        before : how that one was built, where it was
+        """
+        carry(old, self.machine)
+        self.machine.taken_over_ms = self.clock.now_ms
+        name = "" if before is None else before.lineage
+        return msgspec.structs.replace(self.rebuilt(batch), before=name, taken_over_ms=self.clock.now_ms)
 
     def rebuilt(self, batch: int) -> Rebuilt:
         """Return what was built, which takes its place in a batch."""

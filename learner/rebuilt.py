@@ -38,6 +38,8 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     left_out: LeftOut
     rules: Rules  # by which the records up to the last border were applied
     batch: int = 0  # in which it took the place of the model before
+    before: str | None = None  # the lineage of the building before this one; "" where there was none
+    taken_over_ms: int = -1  # the log's time then: what was served by then was the other model's, and stays (served.py)
     starts: Offsets = {}  # from where it read
     looked: Offsets = {}  # up to where it looked for retractions
     borders: list[Offsets] = []  # up to where it read, a stretch at a time: within one all is in the order of time

@@ -30,6 +30,8 @@ def restore(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Machine:
     machine.progress.load_state(checkpoint.progress)
     machine.drift.load_state(checkpoint.drift)
     machine.gate.load_state(checkpoint.drift)
+    if manifest.rebuilt is not None:
+        machine.taken_over_ms = manifest.rebuilt.taken_over_ms
     machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
     machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in checkpoint.windows])
     return machine

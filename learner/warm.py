@@ -6,14 +6,14 @@ compiles every one that there is: an image that is built so starts without compi
 
 import numpy as np
 
-from driftline.learner import drift, gate, models, pair, progress
+from driftline.learner import drift, gate, models, pair, progress, served
 from driftline.learner.tree_part import look_up
 from driftline.stream import join
 
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
-    for part in (drift, join, progress, gate, pair):
+    for part in (drift, join, progress, gate, pair, served):
         part.warm_up()
 
 
