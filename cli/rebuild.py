@@ -55,6 +55,17 @@ def rebuild(
     model: Annotated[
         str | None, typer.Option(metavar="<str>", help="The new model's specification.", show_default="as it is")
     ] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--from-checkpoint",
+            help="Begin with the oldest checkpoint that the log still follows: what is older than that stays learned.",
+        ),
+    ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="Build it even where the log no longer has all that the model has learned."),
+    ] = False,
     into: Annotated[
         Path | None,
         typer.Option(metavar="<path>", help="Leave the learner alone, and make a new data directory of it."),
@@ -63,7 +74,10 @@ def rebuild(
     """Build the model anew from the log, without labels that were retracted, and put it in the old one's place.
 
     The learner goes on meanwhile; when the new model has caught up with it, it takes over between two batches, at one
-    stroke. It begins with the log's first record, or what retention left. What is left out is left out of the past:
+    stroke. It begins with the log's first record. Where retention has taken records that the model was learned from it
+    is refused, with how many labels that is: --from-checkpoint begins with the oldest checkpoint that the log still
+    follows (--keep-bases of the learner), so that only younger labels can be left out; --accept-loss goes on without
+    what is gone. What is left out is left out of the past:
     labels that come after the swap are learned, whoever sends them. With --until the model becomes what it was at that
     time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
     itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
@@ -82,6 +96,8 @@ def rebuild(
                 left_out,
                 model,
                 into=into,
+                from_checkpoint=from_checkpoint,
+                accept_loss=accept_loss,
                 allow_pickle=stream.allow_pickle,
                 on_look=looked,
                 on_records=replayed,

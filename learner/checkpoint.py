@@ -108,6 +108,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     join_counts: JoinCounts
     alarms: Alarms
     created_at: str
+    begun: Offsets = {}  # where the model's first records were, of all that it has learned; older ones: 0
     identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
@@ -246,11 +247,11 @@ def set_aside_newer(root: Path, batch: int, epoch: int) -> None:
             durable.rename(path, f"damaged-{path.name}-{epoch}")
 
 
-def prune(root: Path) -> int:
-    """Delete all but the newest checkpoints and return the batch of the oldest kept."""
+def prune(root: Path, put_away: Callable[[Path], None] = durable.remove) -> int:
+    """Put away all but the newest checkpoints and return the batch of the oldest kept."""
     paths = list_checkpoints(root)
-    for path in paths[KEPT:]:
-        durable.remove(path)
+    for path in reversed(paths[KEPT:]):
+        put_away(path)
     return int(paths[:KEPT][-1].name)
 
 

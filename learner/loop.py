@@ -357,7 +357,7 @@ class Learner:
         work.obey(self._rules())
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)
-        work.rebuilt = rebuilt
+        work.rebuilt, work.begun = rebuilt, rebuilt.begun
         self._checkpoint_now()
         self._publishing.hurry()
         _LOG.warning("a model that was built anew took over: %s", work.rebuilt)

@@ -1,8 +1,10 @@
 """How is a model built anew from the log, beside the one that is at work?
 
-What is replayed is the log itself, from its first record or from what retention left, in the order of time, without the
-labels that omit.py leaves out. Nothing of it is sent anywhere. The new state is put down as a checkpoint in a directory
-of its own, and the loop, which alone may change anything else, takes it over:
+What is replayed is the log itself, from its first record, in the order of time, without the labels that omit.py leaves
+out. Where retention has taken records that the model has learned it is refused, unless that is accepted, or it begins
+with a checkpoint that the log still follows (bases.py): then what is older stays learned. Nothing of it is sent
+anywhere. The new state is put down as a checkpoint in a directory of its own, and the loop, which alone may change
+anything else, takes it over:
 
     1. collect the retractions, up to the log's end as it is now; one that comes later counts the next time
     2. replay up to where the learner was when it was asked, then up to where it is now, and so on, until that is near
@@ -26,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,18 +36,20 @@ import numpy as np
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import durable
 from driftline.learner import journal as journals
+from driftline.learner.bases import Bases
 from driftline.learner.checkpoint import Manifest, by_partition, by_topic
 from driftline.learner.lock import alone
 from driftline.learner.machine import Machine
 from driftline.learner.models import build_saved, make_classifier, warm_up
 from driftline.learner.omit import Omit, Retractions, select
 from driftline.learner.positions import reached
-from driftline.learner.rebuilt import LeftOut, Rebuilt
-from driftline.learner.restore import copied, describe, marks
+from driftline.learner.rebuilt import Base, LeftOut, Rebuilt
+from driftline.learner.restore import clocks_of, copied, describe, marks, restore
 from driftline.learner.served import carry
+from driftline.learner.settings import Rules
 from driftline.stream.bounded import Bounded
 from driftline.stream.clock import Clock
-from driftline.stream.errors import ConfigError, LogUnavailable, StateError
+from driftline.stream.errors import ConfigError, LogUnavailable, RecordsLost, StateError
 from driftline.stream.log import Log, TopicPartition, TopicState
 from driftline.stream.merge import Batch, Merger
 
@@ -167,34 +171,118 @@ class Builder:
         )
 
 
+class Start(NamedTuple):
+    """What is built on: an empty machine, or a base's."""
+
+    machine: Machine
+    clocks: Mapping[TopicPartition, Clock]
+    clock: Clock
+
+
 def begin(
     log: Log,
     manifest: Manifest,
     left_out: LeftOut,
     model: str | None,
+    base: Path | None,
     state: Mapping[str, TopicState],
     allow_pickle: bool,
-) -> tuple[Machine, Rebuilt]:
-    """Return an empty machine by a checkpoint's rules, and what is known before anything was read."""
-    config = manifest.config
-    classifier = (
-        make_classifier(model, allow_pickle=allow_pickle) if model else build_saved(config, allow_pickle=allow_pickle)
-    )
-    warm_up(classifier.config()["classifier"])
+) -> tuple[Start, Rebuilt]:
+    """Return a machine by a checkpoint's rules, and what is known before anything was read."""
     lineage, bounds = uuid.uuid4().hex[:8], marks(state)
     rules = msgspec.structs.replace(
         manifest.rules, predictions=False, partitions=log.partition_count(manifest.rules.topics.messages)
     )
+    first = by_topic({partition: mark.low for partition, mark in bounds.items()})
     rebuilt = Rebuilt(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         lineage=lineage,
         left_out=left_out,
         rules=rules,
-        starts=by_topic({partition: mark.low for partition, mark in bounds.items()}),
+        starts=first,
+        begun=first,
         looked=by_topic({partition: mark.high for partition, mark in bounds.items()}),
-        missing={topic: sum(mark.low for mark in state[topic].watermarks.values()) for topic in rules.topics[:2]},
+        missing={}
+        if base
+        else {
+            topic: sum(end - start for _, start, end in gone(manifest, {topic: state[topic]}))
+            for topic in rules.topics[:2]
+        },
     )
-    return Machine(rules, classifier, lineage), rebuilt
+    if base is None:
+        classifier = (
+            make_classifier(model, allow_pickle=allow_pickle)
+            if model
+            else build_saved(manifest.config, allow_pickle=allow_pickle)
+        )
+        warm_up(classifier.config()["classifier"])
+        return Start(Machine(rules, classifier, lineage), {}, Clock()), rebuilt
+    start, held = _begin_with(base, rules, lineage, allow_pickle)
+    at = by_partition(first) | by_partition(held.positions)
+    described = Base(
+        batch=held.batch,
+        created_at=held.created_at,
+        labels_learned=held.counts.labels_learned,
+        sha256=_sum_of(base),
+    )
+    return start, msgspec.structs.replace(rebuilt, starts=by_topic(at), begun=held.begun, base=described)
+
+
+def _begin_with(base: Path, rules: Rules, lineage: str, allow_pickle: bool) -> tuple[Start, Manifest]:
+    held = checkpoints.load_checkpoint(base)
+    manifest = held.manifest
+    machine = restore(held, allow_pickle=allow_pickle)
+    machine.renew(lineage)
+    machine.obey(rules)
+    return Start(machine, clocks_of(manifest), Clock(*manifest.clock)), manifest
+
+
+def _sum_of(path: Path) -> str:
+    return checkpoints.sha256([(path / "SHA256SUMS").read_bytes()])
+
+
+def gone(manifest: Manifest, state: Mapping[str, TopicState]) -> list[tuple[TopicPartition, int, int]]:
+    """Return the ranges of records that a model was learned from and the log no longer has."""
+    begun = by_partition(manifest.begun)
+    found = [(partition, begun.get(partition, 0), mark.low) for partition, mark in marks(state).items()]
+    return [(partition, start, low) for partition, start, low in found if low > start]
+
+
+def check_loss(
+    manifest: Manifest, state: Mapping[str, TopicState], reached: Positions, base: tuple[Path, Manifest] | None
+) -> None:
+    """Refuse to build a model from a log that has not all that the one at work has learned.
+
+    Parameters
+    ----------
+    reached : up to where that one has read
+    base : the checkpoint that could be begun with
+
+    Raises
+    ------
+    RecordsLost : what is gone, how many labels that is, and what to do.
+    """
+    ranges = gone(manifest, state)
+    if not ranges:
+        return
+    topic, learned = manifest.rules.topics.feedback, manifest.counts.labels_learned
+    left = sum(
+        max(0, at - state[topic].watermarks[partition.partition].low)
+        for partition, at in reached.items()
+        if partition.topic == topic and partition.partition in state[topic].watermarks
+    )
+    lost = "; ".join(f"{p}: {low - start:,} records, offsets {start} to {low - 1}" for p, start, low in ranges)
+    raise RecordsLost(
+        f"the log no longer has all that the model was learned from ({lost}). A model built from what is left has at "
+        f"most {min(learned, left):,} of the {learned:,} labels of this one. "
+        + (
+            f"Begin with the checkpoint of {base[1].created_at} instead (--from-checkpoint): the "
+            f"{base[1].counts.labels_learned:,} labels in it stay learned. "
+            if base is not None
+            else ""
+        )
+        + "--accept-loss builds it from what is left. Nothing was changed"
+    )
 
 
 def collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_records: Callable[[int], None]) -> None:
@@ -217,6 +305,8 @@ def stage(
     model: str | None = None,
     *,
     into: Path | None = None,
+    from_checkpoint: bool = False,
+    accept_loss: bool = False,
     allow_pickle: bool = False,
     on_look: Progress = lambda *_: None,
     on_records: Progress = lambda *_: None,
@@ -227,42 +317,70 @@ def stage(
     ----------
     model : its specification; None: as that of the newest checkpoint
     into : a new data directory, to be learned on from where the model ends; None: take the place of `data`'s own
+    from_checkpoint : begin with the oldest state that the log still follows
+    accept_loss : build it from what is left of the log, whatever the model at work has learned
 
     Raises
     ------
     ConfigError : nothing was learned there yet; `into` holds something; the model cannot be meant.
+    RecordsLost : it would take the place of a model that has learned what the log no longer has.
     StateError : another one is being built.
     LogError : the log cannot be read, or has changed meanwhile.
     """
     if into is not None and checkpoints.list_checkpoints(into / "checkpoints"):
         raise ConfigError(f"into: {into} holds a model already; name a directory that is new")
+    if from_checkpoint and model is not None:
+        raise ConfigError("--from-checkpoint goes on with the model in it; another --model begins with the log")
     applied(data)
     with alone(data / LOCK, f"another model is being built in {data}; wait for it, or stop it"):
         root = data / DIRECTORY
-        durable.remove(root)
-        durable.make_directory(root)
-        manifest, _ = applied(data)
+        manifest, reached = applied(data)
         topics = manifest.rules.topics[:2]
         state = log.describe(topics)
         if len(state) < len(topics):
             raise ConfigError(f"log: it has no {' or '.join(topic for topic in topics if topic not in state)}")
-        machine, rebuilt = begin(log, manifest, left_out, model, state, allow_pickle)
+        base = _base(data, manifest, state, reached, wanted=from_checkpoint, refuse=not accept_loss and into is None)
+        durable.remove(root)
+        durable.make_directory(root)
+        (machine, clocks, clock), rebuilt = begin(log, manifest, left_out, model, base, state, allow_pickle)
         with closing(Retractions(root / RETRACTIONS)) as retractions:
             _collect(log, rebuilt, retractions, on_look)  # 1
-            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), {}, Clock(), retractions)
+            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), clocks, clock, retractions)
             manifest = _approach(data, builder, on_records)  # 2
             rebuilt = builder.rebuilt(0)
         now = log.describe(topics)
         if any(now[topic].identity != state[topic].identity for topic in topics):
             raise LogUnavailable("a topic was made again meanwhile; start again")
         made = describe(machine, manifest.batch, manifest.epoch, builder.positions, builder.clocks, builder.clock, now)
-        made.losses, made.rebuilt = manifest.losses, rebuilt
+        made.losses, made.rebuilt, made.begun = manifest.losses, rebuilt, rebuilt.begun
         if into is None:
             checkpoints.save_checkpoint(root, copied(machine, made), STAGED)  # 3
         else:
             checkpoints.save_checkpoint(into / "checkpoints", copied(machine, made))
             durable.remove(root)
     return rebuilt
+
+
+def _base(
+    data: Path,
+    manifest: Manifest,
+    state: Mapping[str, TopicState],
+    reached: Positions,
+    *,
+    wanted: bool,
+    refuse: bool,
+) -> Path | None:
+    """Return the checkpoint to begin with, None where there is to be none. Raises RecordsLost, ConfigError."""
+    bases = Bases(data, 0)
+    found = bases.oldest({partition: mark.low for partition, mark in marks(state).items()})
+    if not wanted:
+        if refuse:
+            check_loss(manifest, state, reached, found)
+        return None
+    if found is None:
+        raise ConfigError(f"--from-checkpoint: the log has not all that came after any checkpoint in {data}")
+    bases.hold(found[0])  # `verify` builds from it again
+    return bases.get(found[1].batch)
 
 
 def _collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_look: Progress) -> None:
@@ -321,15 +439,32 @@ def applied(data: Path) -> tuple[Manifest, dict[TopicPartition, int]]:
     raise AssertionError("unreachable")
 
 
-def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
-    """Build the same model again, up to where it took over (learner/verify.py)."""
-    classifier = build_saved(last.config, allow_pickle=allow_pickle)
-    warm_up(last.config["classifier"])
-    machine = Machine(rebuilt.rules, classifier, rebuilt.lineage)
+def repeat(data: Path, log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
+    """Build the same model again, up to where it took over (learner/verify.py).
+
+    Raises
+    ------
+    StateError : what it began with is not there any more.
+    """
+    if rebuilt.base is None:
+        classifier = build_saved(last.config, allow_pickle=allow_pickle)
+        warm_up(last.config["classifier"])
+        start = Start(Machine(rebuilt.rules, classifier, rebuilt.lineage), {}, Clock())
+    else:
+        path = Bases(data, 0).get(rebuilt.base.batch)
+        try:
+            held = _sum_of(path) == rebuilt.base.sha256
+        except OSError:
+            held = False
+        if not held:
+            raise StateError(f"{path}, with which the model was begun, is gone or was changed since")
+        start, _ = _begin_with(path, rebuilt.rules, rebuilt.lineage, allow_pickle)
     again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)
     with closing(Retractions("")) as retractions:
         collect(log, rebuilt, retractions, lambda _: None)
-        builder = Builder(log, machine, again, by_partition(rebuilt.starts), {}, Clock(), retractions)
+        builder = Builder(
+            log, start.machine, again, by_partition(rebuilt.starts), start.clocks, start.clock, retractions
+        )
         for border in rebuilt.borders:
             builder.advance(by_partition(border))
     return builder

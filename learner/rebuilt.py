@@ -30,6 +30,15 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts)
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint that a model was built from (learner/bases.py)."""
+
+    batch: int
+    created_at: str
+    labels_learned: int
+    sha256: str  # of its SHA256SUMS
+
+
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     """One building anew."""
 
@@ -41,6 +50,8 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     before: str | None = None  # the lineage of the building before this one; "" where there was none
     taken_over_ms: int = -1  # the log's time then: what was served by then was the other model's, and stays (served.py)
     starts: Offsets = {}  # from where it read
+    begun: Offsets = {}  # where the first records were of all that it has learned
+    base: Base | None = None  # the checkpoint that it began with; None: with nothing learned
     looked: Offsets = {}  # up to where it looked for retractions
     borders: list[Offsets] = []  # up to where it read, a stretch at a time: within one all is in the order of time
     missing: dict[str, int] = {}  # records by topic that the log no longer had
@@ -51,7 +62,13 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
         """Say it in a line."""
         missing = sum(self.missing.values())
         return (
-            f"at {self.at} from the log without {self.retracted:,} labels that were retracted"
+            f"at {self.at} from {self._source} without {self.retracted:,} labels that were retracted"
             + (f" and {self.excluded:,} that were left out ({self.left_out})" if str(self.left_out) else "")
             + (f"; {missing:,} records were no longer in the log" if missing else "")
         )
+
+    @property
+    def _source(self) -> str:
+        if self.base is None:
+            return "the log"
+        return f"the checkpoint of {self.base.created_at}, with the {self.base.labels_learned:,} labels in it, on"

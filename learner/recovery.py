@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from driftline.learner.alarms import log_alarms
-from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition
+from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from driftline.learner.journal import Applied
 from driftline.learner.machine import Machine
 from driftline.learner.models import as_of_today, make_classifier, warm_up
@@ -70,7 +70,9 @@ def begin(log: Log, stream: StreamSettings, settings: LearnerSettings) -> Work:
     machine = Machine(rules, classifier, new_lineage())
     known = describe(log, stream.topics[:2])
     positions = {partition: mark.low for partition, mark in marks(known).items()}
-    return _work(log, machine, known, positions, {}, Clock(), delivered=0)
+    work = _work(log, machine, known, positions, {}, Clock(), delivered=0)
+    work.begun = by_topic(positions)
+    return work
 
 
 def restored(
@@ -101,6 +103,7 @@ def restored(
     delivered = max([manifest.batch, *(each.delivered for each in todo)])
     work = _work(log, machine, known, stock.positions, clocks_of(manifest), Clock(*manifest.clock), delivered)
     work.batch, work.losses, work.rebuilt = manifest.batch, manifest.losses, manifest.rebuilt
+    work.begun = manifest.begun
     return Recovered(work, stock, todo)
 
 

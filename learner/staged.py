@@ -54,8 +54,8 @@ class Staged:
         """Return it, built on up to where the learner is; None where it has to wait, or goes."""
         path = self._data / DIRECTORY / STAGED
         try:
-            lineage = checkpoints.load_manifest(path).lineage
-            if work.rebuilt is not None and work.rebuilt.lineage == lineage:  # it took over before a crash
+            built = checkpoints.load_manifest(path).rebuilt
+            if built and work.rebuilt and built.lineage == work.rebuilt.lineage:  # it took over before a crash
                 self.clear()
                 return None
             builder = caught_up(path, self._log, work.positions, allow_pickle=self._allow_pickle)

@@ -114,7 +114,7 @@ def verify(
         todo = _between(data / "journal", first.checkpoint, last.checkpoint)  # 2
         _check_log(log, todo, last.checkpoint)  # 3
         machine, clocks, records = _replay_all(  # 4
-            log, first.checkpoint, last.checkpoint, todo, allow_pickle=allow_pickle, on_batch=on_batch
+            data, log, first.checkpoint, last.checkpoint, todo, allow_pickle=allow_pickle, on_batch=on_batch
         )
     except Unverifiable as error:
         return Verdict(earlier, later, "unknown", [str(error)])
@@ -208,6 +208,7 @@ def _stroke(first: Checkpoint, last: Checkpoint) -> Rebuilt | None:
 
 
 def _replay_all(
+    data: Path,
     log: Log,
     first: Checkpoint,
     last: Checkpoint,
@@ -227,7 +228,10 @@ def _replay_all(
         todo = todo[len(before) :]
         if rebuilt.before is not None:
             replay.run(machine, clocks, clock, before)
-        built = rebuild.repeat(log, rebuilt, last.manifest, allow_pickle)
+        try:
+            built = rebuild.repeat(data, log, rebuilt, last.manifest, allow_pickle)
+        except StateError as error:
+            raise Unverifiable(str(error)) from None
         if rebuilt.before is not None:
             built.take_over(machine, None, rebuilt.batch)
         machine, clocks, clock = built.machine, built.clocks, built.clock

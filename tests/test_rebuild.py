@@ -60,7 +60,7 @@ def test_without_anything_left_out_it_is_the_model_of_a_fresh_learner(stage: Sta
     stage.append(range(70, 80))
     stage.learn()
     assert stage.newest().manifest.counts.labels_seen == 80
-    assert stage.newest().manifest.lineage == after.lineage
+    assert stage.newest().manifest.rebuilt == after.rebuilt
 
 
 def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path) -> None:
