@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from driftline.api import (
+    erase,
     errors,
     explain,
     feedback,
@@ -120,6 +121,7 @@ def make_app(
     access.include(Role.LABEL, review.router(stream.data, watcher))  # it shows texts
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
     access.include(Role.ADMIN, snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
+    access.include(Role.ADMIN, erase.router(stream.data))
     access.include(Role.OPEN, model.health(watcher, connection))
     access.include(Role.PREDICT, open_inference.router(inference, _version()), open_paths=open_inference.OPEN_PATHS)
     access.include(
@@ -127,7 +129,7 @@ def make_app(
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
     app.include_router(page.router(admin_port))  # it holds no data
-    parts = (predict, explain, feedback, model, history, review, snapshots, open_inference, mlflow)
+    parts = (predict, explain, feedback, model, history, review, snapshots, erase, open_inference, mlflow)
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     access.check()

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from driftline.cli import keys
+from driftline.cli.erase import erase
 from driftline.cli.evaluate import evaluate
 from driftline.cli.explain import explain
 from driftline.cli.learn import learn
@@ -42,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, snapshots):
+for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, erase, snapshots):
     app.command()(command)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 

@@ -83,27 +83,43 @@ def rebuild(
     itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
     """
     from driftline.learner.background import in_background
+
+    left_out = _left_out(until, exclude or [])
+    lines.begin(stream.log_format or "text", logging.ERROR)
+    with in_background(), log_to_read(stream) as log:
+        build(stream, log, left_out, model, into, from_checkpoint=from_checkpoint, accept_loss=accept_loss)
+
+
+def build(
+    stream: StreamSettings,
+    log: "Log",
+    left_out: "LeftOut",
+    model: str | None = None,
+    into: Path | None = None,
+    *,
+    from_checkpoint: bool,
+    accept_loss: bool,
+) -> None:
+    """Build a model, have it take over, and say what it was built from. The options are those of `rebuild`."""
     from driftline.learner.rebuild import stage
     from driftline.learner.service import take_over
 
-    left_out, console = _left_out(until, exclude or []), terminal()
-    lines.begin(stream.log_format or "text", logging.ERROR)
-    with in_background(), log_to_read(stream) as log:
-        with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
-            rebuilt = stage(
-                stream.data,
-                log,
-                left_out,
-                model,
-                into=into,
-                from_checkpoint=from_checkpoint,
-                accept_loss=accept_loss,
-                allow_pickle=stream.allow_pickle,
-                on_look=looked,
-                on_records=replayed,
-            )
-        if into is None:
-            take_over(stream, log)
+    console = terminal()
+    with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
+        rebuilt = stage(
+            stream.data,
+            log,
+            left_out,
+            model,
+            into=into,
+            from_checkpoint=from_checkpoint,
+            accept_loss=accept_loss,
+            allow_pickle=stream.allow_pickle,
+            on_look=looked,
+            on_records=replayed,
+        )
+    if into is None:
+        take_over(stream, log)
     console.print(escape(f"Built {rebuilt}."))
     for topic, n in rebuilt.missing.items():
         if n:

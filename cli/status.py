@@ -77,6 +77,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
     if pinned_to is not None:
         rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
+    if status.erased.times:
+        rows["erased"] = f"{status.erased.times:,} times, last at {status.erased.at}; `driftline erase --list` has each"
     if status.rebuilt is not None:
         rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():

@@ -28,7 +28,7 @@ from driftline.learner import durable
 from driftline.learner.alarms import Alarms
 from driftline.learner.classifier import State
 from driftline.learner.durable import Parts
-from driftline.learner.losses import Losses
+from driftline.learner.losses import Erasures, Losses
 from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.settings import Rules
 from driftline.stream.errors import StateError
@@ -112,6 +112,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
+    erased: Erasures = Erasures()
     rebuilt: Rebuilt | None = None  # how the model was built anew last
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
     clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)

@@ -33,14 +33,17 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from driftline.learner import recovery, reporter, warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, by_topic
+from driftline.learner.erasing import Erasing
 from driftline.learner.intake import Intake
 from driftline.learner.ledger import FLUSH_S, Ledger
 from driftline.learner.lock import Lock
+from driftline.learner.losses import Erasures
 from driftline.learner.machine import Plan
 from driftline.learner.positions import compare
 from driftline.learner.publishing import Publishing
@@ -94,6 +97,7 @@ class Learner:
         self._watch = Watch(log, stream.topics)
         self._ledger = Ledger(stream.data, settings, log, self._watch, self._room, check)
         self._staged = Staged(stream.data, log, allow_pickle=stream.allow_pickle)
+        self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
         self._reporter = Reporter(stream.data, self.status, lambda: self._work.lag, settings.stall_after_s, check)
         self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
         self._reviewer: Reviewer | None = None
@@ -219,6 +223,8 @@ class Learner:
                 self._act_on(look)
             if self._staged.is_due(time.monotonic()):
                 self._look_for_rebuilt()
+            if self._erasing.is_due(time.monotonic()) and self._erasing.turn(self._work):
+                self._erase()
             if self._doubt is None and self._refusal is None and not self._work.outbox.full:
                 return self._step(timeout_s)
             self._land()
@@ -362,6 +368,24 @@ class Learner:
         self._publishing.hurry()
         _LOG.warning("a model that was built anew took over: %s", work.rebuilt)
 
+    def _erase(self) -> None:
+        """Forget what was asked to be erased, at this batch's border: learner/erasing.py, 2 to 5."""
+        if self._doubt is not None or not self._save():  # 2
+            return
+        work = self._work
+        work.machine.join.forget(self._erasing.unwanted)  # 3
+        self._ledger.pass_batch(work)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        work.erased = Erasures(work.erased.times + 1, work.batch, at)
+        self._checkpoint_now()
+        self._ledger.pass_batch(work)
+        self._checkpoint_now()
+        if self._reviewer is not None:  # 4
+            self._reviewer.forget(self._erasing.unwanted)
+            self._reviewer.report(work.machine, work.lag)
+        self._lock.check()
+        self._room.wait_for(lambda: self._erasing.clean(work))
+
     # What the outside sees.
 
     @property
@@ -410,6 +434,7 @@ class Learner:
     def close(self) -> None:
         """Give back everything; the log stays open."""
         self._worker.shutdown()
+        self._erasing.close()
         self._watch.close()
         self._reporter.close()
         self._ledger.close()

@@ -38,6 +38,7 @@ from driftline.learner import durable
 from driftline.learner import journal as journals
 from driftline.learner.bases import Bases
 from driftline.learner.checkpoint import Manifest, by_partition, by_topic
+from driftline.learner.erase import left_of
 from driftline.learner.lock import alone
 from driftline.learner.machine import Machine
 from driftline.learner.models import build_saved, make_classifier, warm_up
@@ -76,6 +77,7 @@ class Builder:
     rebuilt : what was built so far
     positions, clocks : of the machine
     retractions : kept by the caller
+    erased : offsets that the log may still have, and nothing is to be learned from
     """
 
     def __init__(
@@ -87,11 +89,12 @@ class Builder:
         clocks: Mapping[TopicPartition, Clock],
         clock: Clock,
         retractions: Retractions,
+        erased: Mapping[TopicPartition, set[int]] | None = None,
     ) -> None:
         self.machine, self.positions, self.clocks, self.clock = machine, dict(positions), dict(clocks), clock
         self._log, self._rebuilt, self._borders = log, rebuilt, list(rebuilt.borders)
         rules = rebuilt.rules
-        self._omit = Omit(rules.topics.feedback, rebuilt.left_out, retractions, rules.max_record_bytes)
+        self._omit = Omit(rules.topics.feedback, rebuilt.left_out, retractions, rules.max_record_bytes, erased)
         self._until_ms = rebuilt.left_out.until_ms
 
     def advance(self, ends: Positions, on_records: Callable[[int], None] = lambda _: None) -> None:
@@ -335,6 +338,7 @@ def stage(
     with alone(data / LOCK, f"another model is being built in {data}; wait for it, or stop it"):
         root = data / DIRECTORY
         manifest, reached = applied(data)
+        known = manifest.erased
         topics = manifest.rules.topics[:2]
         state = log.describe(topics)
         if len(state) < len(topics):
@@ -345,7 +349,9 @@ def stage(
         (machine, clocks, clock), rebuilt = begin(log, manifest, left_out, model, base, state, allow_pickle)
         with closing(Retractions(root / RETRACTIONS)) as retractions:
             _collect(log, rebuilt, retractions, on_look)  # 1
-            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), clocks, clock, retractions)
+            builder = Builder(
+                log, machine, rebuilt, by_partition(rebuilt.starts), clocks, clock, retractions, left_of(data)
+            )
             manifest = _approach(data, builder, on_records)  # 2
             rebuilt = builder.rebuilt(0)
         now = log.describe(topics)
@@ -353,12 +359,25 @@ def stage(
             raise LogUnavailable("a topic was made again meanwhile; start again")
         made = describe(machine, manifest.batch, manifest.epoch, builder.positions, builder.clocks, builder.clock, now)
         made.losses, made.rebuilt, made.begun = manifest.losses, rebuilt, rebuilt.begun
+        made.erased = known
         if into is None:
             checkpoints.save_checkpoint(root, copied(machine, made), STAGED)  # 3
         else:
             checkpoints.save_checkpoint(into / "checkpoints", copied(machine, made))
             durable.remove(root)
     return rebuilt
+
+
+def check_start(data: Path, log: Log, *, from_checkpoint: bool, accept_loss: bool) -> None:
+    """Raise what `stage` would refuse now to begin. Raises RecordsLost, ConfigError."""
+    manifest, reached = applied(data)
+    state = log.describe(manifest.rules.topics[:2])
+    lows = {partition: mark.low for partition, mark in marks(state).items()}
+    base = Bases(data, 0).oldest(lows)
+    if not from_checkpoint and not accept_loss:
+        check_loss(manifest, state, reached, base)
+    elif from_checkpoint and base is None:
+        raise ConfigError(f"--from-checkpoint: the log has not all that came after any checkpoint in {data}")
 
 
 def _base(
@@ -463,7 +482,14 @@ def repeat(data: Path, log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle:
     with closing(Retractions("")) as retractions:
         collect(log, rebuilt, retractions, lambda _: None)
         builder = Builder(
-            log, start.machine, again, by_partition(rebuilt.starts), start.clocks, start.clock, retractions
+            log,
+            start.machine,
+            again,
+            by_partition(rebuilt.starts),
+            start.clocks,
+            start.clock,
+            retractions,
+            left_of(data),
         )
         for border in rebuilt.borders:
             builder.advance(by_partition(border))

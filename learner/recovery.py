@@ -103,7 +103,7 @@ def restored(
     delivered = max([manifest.batch, *(each.delivered for each in todo)])
     work = _work(log, machine, known, stock.positions, clocks_of(manifest), Clock(*manifest.clock), delivered)
     work.batch, work.losses, work.rebuilt = manifest.batch, manifest.losses, manifest.rebuilt
-    work.begun = manifest.begun
+    work.begun, work.erased = manifest.begun, manifest.erased
     return Recovered(work, stock, todo)
 
 

@@ -23,6 +23,7 @@ from driftline.learner.progress import Progress
 from driftline.learner.requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests
 from driftline.stream.errors import DiskFull
 from driftline.stream.join import Entry
+from driftline.stream.saved import Unwanted
 
 FILE: Final = "review.json"
 KEPT: Final = 100  # messages, and labels
@@ -137,6 +138,16 @@ class Reviewer:
             with suppress(OSError, DiskFull):
                 durable.replace(self._data / FILE, encoded, f"-{self._epoch:08d}")
                 self._written = encoded
+
+    def forget(self, unwanted: Unwanted) -> None:
+        """Show these messages no more."""
+        gone = unwanted.ids | unwanted.texts
+        for shown in (self._messages, self._labelled):
+            kept = [each for each in shown if each.id not in gone]
+            shown.clear()
+            shown.extend(kept)
+        for key in gone & self.requests.open.keys():
+            del self.requests.open[key]
 
     def close(self) -> None:
         """Give back what is open."""

@@ -13,6 +13,7 @@ from typing import Final
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import durable, recovery
 from driftline.learner.checkpoint import Checkpoint, by_partition
+from driftline.learner.erase import left_of
 from driftline.learner.omit import Retractions
 from driftline.learner.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
 from driftline.learner.restore import clocks_of, restore
@@ -54,10 +55,13 @@ class Staged:
         """Return it, built on up to where the learner is; None where it has to wait, or goes."""
         path = self._data / DIRECTORY / STAGED
         try:
-            built = checkpoints.load_manifest(path).rebuilt
+            staged = checkpoints.load_manifest(path)
+            built, erased = staged.rebuilt, staged.erased.times
             if built and work.rebuilt and built.lineage == work.rebuilt.lineage:  # it took over before a crash
                 self.clear()
                 return None
+            if erased != work.erased.times:
+                raise StateError("something was erased while it was built; build it again")
             builder = caught_up(path, self._log, work.positions, allow_pickle=self._allow_pickle)
             recovery.check_unchanged(self._log, work.known)
         except LogUnavailable as error:
@@ -101,7 +105,9 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
     with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
         machine = restore(found, allow_pickle=allow_pickle)
         machine.renew(recovery.new_lineage())  # of what is learned beyond it
-        builder = Builder(log, machine, manifest.rebuilt, before, clocks, Clock(*manifest.clock), retractions)
+        erased = left_of(path.parent.parent)
+        clock = Clock(*manifest.clock)
+        builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock, retractions, erased)
         builder.advance(positions)
     return builder
 

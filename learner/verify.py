@@ -140,6 +140,9 @@ def _load(root: Path, batch: int) -> _Loaded:
 
 def _between(root: Path, first: Checkpoint, last: Checkpoint) -> list[Applied]:
     """Return the batches after one checkpoint up to another, without what was lost by then. Raises Unverifiable."""
+    erased = last.manifest.erased
+    if erased.batch > first.manifest.batch:
+        raise Unverifiable(f"records that the replay needs were erased on purpose between them, at {erased.at}")
     rebuilt = _stroke(first, last)
     start, end = first.manifest.batch, last.manifest.batch
     if rebuilt is not None and rebuilt.before is None:

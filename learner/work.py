@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from driftline.learner.checkpoint import Manifest, Offsets
-from driftline.learner.losses import Losses
+from driftline.learner.losses import Erasures, Losses
 from driftline.learner.machine import Machine
 from driftline.learner.outbox import Outbox
 from driftline.learner.positions import Standing, Stock
@@ -38,6 +38,7 @@ class Work:
     losses : what was lost, and accepted
     rebuilt : from what the model was built anew
     begun : where the first records were of what it has learned
+    erased : what was erased on purpose
     """
 
     machine: Machine
@@ -49,6 +50,7 @@ class Work:
     losses: Losses = field(default_factory=Losses)
     rebuilt: Rebuilt | None = None
     begun: Offsets = field(default_factory=dict)
+    erased: Erasures = field(default_factory=Erasures)
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -95,6 +97,7 @@ class Work:
         merger = self.merger
         made = describe(self.machine, self.batch, epoch, merger.positions, merger.clocks, merger.clock, self.known)
         made.losses, made.rebuilt, made.begun = copy.deepcopy(self.losses), self.rebuilt, self.begun
+        made.erased = self.erased
         return made
 
     def close(self) -> None:

@@ -142,6 +142,28 @@ class Appended(NamedTuple):
     offset: int
 
 
+class Place(NamedTuple):
+    """A record that is to be erased."""
+
+    offset: int
+    key: bytes | None
+    timestamp_ms: int
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """Records of a topic that could not be erased at once, and what takes them.
+
+    Attributes
+    ----------
+    after_ms : no sooner than then (milliseconds since 1970); None: not known
+    """
+
+    topic: str
+    records: int
+    why: str
+    after_ms: int | None = None
+
+
 class Reader(ABC):
     """Reads some partitions from given positions on, each in the order of its offsets. One thread at a time."""
 
@@ -232,6 +254,17 @@ class Log(ABC):
     @abstractmethod
     def reader(self, positions: Mapping[TopicPartition, int]) -> Reader:
         """Return a reader of these partitions from these positions on."""
+
+    @abstractmethod
+    def erase(self, places: Mapping[TopicPartition, Sequence[Place]]) -> list[Remains]:
+        """Take records out for good, or have that done; return what of them remains, and until when.
+
+        Any thread. What is gone already is fine. Watermarks and the other offsets stay.
+
+        Raises
+        ------
+        LogUnavailable : not all of it was done; the same call may succeed later.
+        """
 
     @abstractmethod
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:

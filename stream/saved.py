@@ -4,7 +4,7 @@ For that nothing is copied but a word for each row: what the words name is never
 is read where it is; where rows move meanwhile, they leave what is being read behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,7 +17,10 @@ from driftline.stream.store import Arrays
 SLICE: Final = 4096  # rows encoded at once, without the GIL
 EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, with it
 
+CAME_AT: Final = 3  # in an entry: whether the message itself came
+
 _pack = msgspec.msgpack.Encoder().encode
+_unpack_pairs = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]]).decode
 
 
 class WindowState(msgspec.Struct, array_like=True):
@@ -63,3 +66,34 @@ class Frozen(NamedTuple):
 def decode(state: bytes) -> WindowState:
     """Return what `encode` gave in parts. Raises ValueError, RecursionError, OverflowError."""
     return msgspec.msgpack.decode(state, type=WindowState)
+
+
+class Unwanted(NamedTuple):
+    """What a window is to forget.
+
+    Attributes
+    ----------
+    ids : of messages, with all that is known of them
+    texts : of messages of which only labels came, with their texts
+    sources : of labels that wait for their message
+    """
+
+    ids: Set[str]
+    texts: Set[str] = frozenset()
+    sources: Set[str] = frozenset()
+
+
+def forget(state: bytes, unwanted: Unwanted) -> bytes:
+    """Return a window's state without what it is to forget. Raises what `decode` does."""
+    loaded = decode(state)
+    messages = [pair for pair in _unpack_pairs(loaded.messages) if not _is_unwanted(*pair, unwanted)]
+    early = []
+    for key, waiting in loaded.early:
+        kept = [each for each in waiting if each.feedback.source not in unwanted.sources]
+        if kept and key not in unwanted.ids:
+            early.append((key, kept))
+    return _pack(WindowState(loaded.clock_ms, msgspec.Raw(_pack(messages)), early))
+
+
+def _is_unwanted(key: str, entry: msgspec.Raw, unwanted: Unwanted) -> bool:
+    return key in unwanted.ids or (key in unwanted.texts and not msgspec.msgpack.decode(entry)[CAME_AT])

@@ -4,8 +4,8 @@ Each partition is a table whose primary key is the offset, so appending writes a
 is a range scan. The row in `partitions` holds the watermarks and is changed in the same transaction as the records:
 offsets have no gaps, and any number of processes may append and read at once. A submit is durable once its future has a
 result: WAL with synchronous=FULL syncs every commit. One writer thread commits everything that is queued at once (group
-commit), so many small submits cost one sync. What retention frees is used again by later records: the file stays as
-large as it was at its fullest and does not shrink.
+commit), so many small submits cost one sync. What retention frees is overwritten, and used again by later records: the
+file stays as large as it was at its fullest, until something is erased.
 """
 
 import logging
@@ -26,7 +26,18 @@ import msgspec
 import numpy as np
 
 from driftline.stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from driftline.stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
+from driftline.stream.log import (
+    Appended,
+    Chunk,
+    Log,
+    NewRecord,
+    Place,
+    Reader,
+    Remains,
+    TopicPartition,
+    TopicState,
+    Watermarks,
+)
 from driftline.stream.records import Headers
 from driftline.stream.settings import StreamSettings
 from driftline.stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
@@ -40,6 +51,8 @@ RETENTION_S: Final = 5.0
 # A chunk is more than a commit, so that retention always catches up with appending.
 RETENTION_RECORDS: Final = 2 * COMMIT_RECORDS
 RETENTION_BYTES: Final = 2 * COMMIT_BYTES
+ERASE_RECORDS: Final = 1000  # in one statement
+EMPTY_S: Final = 30.0
 READ_BYTES: Final = 32 << 20
 POLL_S: Final = (0.001, 0.010)
 RECORD_OVERHEAD: Final = 24  # bytes a row takes beside key, value and headers
@@ -134,6 +147,15 @@ class SqliteLog(Log):
                 )
             tables[partition] = ids[partition.partition]
         return SqliteReader(self._path, positions, tables, self._settings.max_record_bytes)
+
+    def erase(self, places: Mapping[TopicPartition, Sequence[Place]]) -> list[Remains]:
+        """Delete records, and every trace of them in the file and its WAL; see Log.erase. Takes as long as a copy."""
+        tables = {
+            self._tables(topic)[partition]: [place.offset for place in found]
+            for (topic, partition), found in places.items()
+        }
+        self._writer.erase(tables).result()
+        return []
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Note a consumer group's positions for tools that show lag."""
@@ -248,6 +270,7 @@ class _Writer:
         self._changed = threading.Condition()
         self._queue: deque[_Batch] = deque()
         self._queued_records = self._queued_bytes = 0
+        self._erasures: deque[tuple[Mapping[int, Sequence[int]], Future[None]]] = deque()
         self._closing = False
         self._retention_due = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="sqlite-log-writer", daemon=True)
@@ -265,6 +288,16 @@ class _Writer:
             self._queued_bytes += batch.size
             self._changed.notify_all()
 
+    def erase(self, tables: Mapping[int, Sequence[int]]) -> "Future[None]":
+        """Queue the deletion of some offsets of each table. Any thread."""
+        future: Future[None] = Future()
+        with self._changed:
+            if self._closing:
+                raise LogError(f"log {self._path}: closed")
+            self._erasures.append((tables, future))
+            self._changed.notify_all()
+        return future
+
     def close(self) -> None:
         """Commit what is queued, then end."""
         with self._changed:
@@ -280,6 +313,8 @@ class _Writer:
         while (batches := self._take()) is not None:
             if batches:
                 self._settle(batches)
+            while self._erasures:
+                self._erase(*self._erasures.popleft())
             if time.monotonic() >= self._retention_due:
                 self._clean_up()
         if self._connection is not None:
@@ -289,7 +324,7 @@ class _Writer:
         """Return what the next transaction appends, [] when it is time to clean up, None at the end."""
         with self._changed:
             patience = max(0.0, self._retention_due - time.monotonic())
-            self._changed.wait_for(lambda: self._queue or self._closing, patience)
+            self._changed.wait_for(lambda: self._queue or self._erasures or self._closing, patience)
             batches: list[_Batch] = []
             records = size = 0
             while self._queue and records < COMMIT_RECORDS and size < COMMIT_BYTES:
@@ -299,7 +334,7 @@ class _Writer:
             self._queued_records -= records
             self._queued_bytes -= size
             self._changed.notify_all()
-            return None if self._closing and not batches else batches
+            return None if self._closing and not batches and not self._erasures else batches
 
     def _settle(self, batches: list[_Batch]) -> None:
         try:
@@ -346,6 +381,37 @@ class _Writer:
                 )
         return firsts
 
+    def _erase(self, tables: Mapping[int, Sequence[int]], future: "Future[None]") -> None:
+        try:
+            with explained(self._path):
+                self._file.check()
+                for table, offsets in tables.items():
+                    for start in range(0, len(offsets), ERASE_RECORDS):
+                        self._delete(table, offsets[start : start + ERASE_RECORDS])
+                # Copies may lie in pages that were balanced, or that were freed before they were overwritten.
+                self._db().execute("VACUUM")
+                self._empty_wal()
+        except Exception as error:  # whatever it is, the future must carry it and the thread go on
+            future.set_exception(error if isinstance(error, LogError) else LogError(f"log {self._path}: {error!r}"))
+        else:
+            future.set_result(None)
+
+    def _delete(self, table: int, offsets: Sequence[int]) -> None:
+        which = f"offset IN ({','.join(map(str, offsets))})"
+        size = f"{RECORD_OVERHEAD} + ifnull(length(key), 0) + ifnull(length(value), 0) + ifnull(length(headers), 0)"
+        with self._transaction() as db:
+            (freed,) = db.execute(f"SELECT ifnull(sum({size}), 0) FROM records_{table} WHERE {which}").fetchone()
+            db.execute(f"DELETE FROM records_{table} WHERE {which}")
+            db.execute("UPDATE partitions SET bytes = max(0, bytes - ?) WHERE id = ?", (freed, table))
+
+    def _empty_wal(self) -> None:
+        """Have nothing left in the WAL. Raises LogUnavailable where a reader keeps it from that."""
+        deadline = time.monotonic() + EMPTY_S
+        while self._db().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"log {self._path}: another process reads it, and its WAL cannot be emptied")
+            time.sleep(POLL_S[1])
+
     def _clean_up(self) -> None:
         self._retention_due = time.monotonic() + RETENTION_S
         try:
@@ -369,7 +435,7 @@ class _Writer:
         return more
 
     def _is_older(self, db: sqlite3.Connection, table: int, offset: int, oldest_ms: float) -> bool:
-        sql = f"SELECT appended_ms FROM records_{table} WHERE offset = ?"
+        sql = f"SELECT appended_ms FROM records_{table} WHERE offset >= ? ORDER BY offset LIMIT 1"  # some were erased
         row = db.execute(sql, (offset,)).fetchone()
         return row is not None and row[0] < oldest_ms
 
