@@ -76,8 +76,8 @@ def erase(
     lines.begin(stream.log_format or "text", logging.ERROR)
     with in_background(), log_to_read(stream) as log:
         if dry_run:
-            asked = requests.Request(at="", ids=ids, sources=sources)
-            found = requests.Search(log, stream.topics, asked, stream.max_record_bytes).run().records
+            looked_for = requests.Request(at="", ids=ids, sources=sources)
+            found = requests.Search(log, stream.topics, looked_for, stream.max_record_bytes).run().records
             _say({"records": found, "erased": False}, f"{_counted(found)} would be erased.", as_json)
             return
         if rebuild:

@@ -62,7 +62,7 @@ def test_a_model_built_anew_leaves_the_figures_as_they_were(stage: SqliteStage) 
     assert proved.exit_code == 0, proved.output
     assert "the model was built anew between them" in proved.stdout
     said = stage.command("status").stdout
-    assert "8 labels: 5 whose message came before the first label was learned, 1 that brought their text" in said
+    assert "9 labels: 6 whose message came before the first label was learned, 1 that brought their text" in said
     assert "2 that correct one" in said
 
 
