@@ -230,15 +230,17 @@ def _replay_all(
         before = [applied for applied in todo if applied.batch < rebuilt.batch]
         todo = todo[len(before) :]
         if rebuilt.before is not None:
-            replay.run(machine, clocks, clock, before)
+            clocks, clock = replay.run(machine, clocks, clock, before)
         try:
             built = rebuild.repeat(data, log, rebuilt, last.manifest, allow_pickle)
         except StateError as error:
             raise Unverifiable(str(error)) from None
         if rebuilt.before is not None:
-            built.take_over(machine, None, rebuilt.batch)
-        machine, clocks, clock = built.machine, built.clocks, built.clock
-    clocks = replay.run(machine, clocks, clock, todo)
+            built.take_over(machine, None, rebuilt.batch)  # the loop's clocks go on
+        else:
+            clocks, clock = built.clocks, built.clock
+        machine = built.machine
+    clocks, _ = replay.run(machine, clocks, clock, todo)
     replay.check()
     machine.obey(last.manifest.rules)
     return machine, clocks, replay.records
@@ -259,8 +261,8 @@ class _Replay:
 
     def run(
         self, machine: Machine, clocks: Mapping[TopicPartition, Clock], clock: Clock, todo: Sequence[Applied]
-    ) -> dict[TopicPartition, Clock]:
-        """Apply batches to a machine; return its partitions' clocks."""
+    ) -> tuple[dict[TopicPartition, Clock], Clock]:
+        """Apply batches to a machine; return its partitions' clocks, and that of all."""
         positions, topics = _starts(todo), machine.rules.topics[:2]
         readers = [self._log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
         merger = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock)
@@ -279,7 +281,7 @@ class _Replay:
         finally:
             for reader in readers:
                 reader.close()
-        return {**clocks, **merger.clocks}
+        return {**clocks, **merger.clocks}, merger.clock
 
     def check(self) -> None:
         """Raises Unverifiable where more is missing than what was accepted."""

@@ -40,7 +40,16 @@ from driftline.stream.log import (
 )
 from driftline.stream.records import Headers
 from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
+from driftline.stream.sqlite_file import (
+    BUSY_S,
+    WAL_BYTES,
+    SameFile,
+    connect,
+    explained,
+    open_file,
+    sqlite_path,
+    transaction,
+)
 
 QUEUE_RECORDS: Final = 100_000
 QUEUE_BYTES: Final = 64 << 20
@@ -53,6 +62,9 @@ RETENTION_RECORDS: Final = 2 * COMMIT_RECORDS
 RETENTION_BYTES: Final = 2 * COMMIT_BYTES
 ERASE_RECORDS: Final = 1000  # in one statement
 EMPTY_S: Final = 30.0
+# What retention dropped is in the file, or in its WAL, for at most so long; a reader is waited for so long each time.
+WIPE_S: Final = 60.0
+WIPE_WAIT_MS: Final = 100
 READ_BYTES: Final = 32 << 20
 POLL_S: Final = (0.001, 0.010)
 RECORD_OVERHEAD: Final = 24  # bytes a row takes beside key, value and headers
@@ -273,6 +285,7 @@ class _Writer:
         self._erasures: deque[tuple[Mapping[int, Sequence[int]], Future[None]]] = deque()
         self._closing = False
         self._retention_due = time.monotonic()
+        self._wiping_due: float | None = None  # where something was dropped that the file and its WAL still hold
         self._thread = threading.Thread(target=self._run, name="sqlite-log-writer", daemon=True)
         self._thread.start()
 
@@ -418,6 +431,8 @@ class _Writer:
             with explained(self._path):
                 if self._drop_old():
                     self._retention_due = time.monotonic()  # more is left: go on after the next commit
+                if self._wiping_due is not None and time.monotonic() >= self._wiping_due:
+                    self._wipe()
                 self._shorten_wal()
         except LogError as error:
             _log.warning("retention was put off: %s", error)
@@ -463,8 +478,20 @@ class _Writer:
             if last is None:
                 return False
             db.execute(f"DELETE FROM records_{table} WHERE offset <= ?", (last,))
+            self._wiping_due = self._wiping_due or time.monotonic() + WIPE_S
             db.execute("UPDATE partitions SET low = ?, bytes = bytes - ? WHERE id = ?", (last + 1, dropped, table))
         return bool(last + 1 - low == examined == RETENTION_RECORDS or dropped >= RETENTION_BYTES)
+
+    def _wipe(self) -> None:
+        """Have what was dropped be in neither file any more; where a reader is in the way, later."""
+        self._wiping_due = time.monotonic() + WIPE_S
+        db = self._db()
+        db.execute(f"PRAGMA busy_timeout = {WIPE_WAIT_MS}")
+        try:
+            if not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                self._wiping_due = None
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_S)}")
 
     def _shorten_wal(self) -> None:
         """Wait for readers when they have kept every checkpoint from starting the WAL over."""
