@@ -19,6 +19,7 @@ from driftline.stream.log import NewRecord, Place, TopicPartition, open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.faults.stage import START_MS, SqliteStage, finish, learned, oracle, steps
+from tests.grep import grep
 from tests.waiting import wait_until
 
 TEXT = "Please pay Erika Mustermann, DE89 3704 0044 0532 0130 00, by Friday"
@@ -33,10 +34,8 @@ def stage(tmp_path: Path) -> Iterator[SqliteStage]:
 
 
 def where(data: Path, what: str = NAME) -> list[str]:
-    """Return the files in which something stands, as `grep -r` does."""
-    return [
-        str(path.relative_to(data)) for path in data.rglob("*") if path.is_file() and what.encode() in path.read_bytes()
-    ]
+    """Return the files in which something stands."""
+    return [str(Path(path).relative_to(data)) for path in grep(data, what)]
 
 
 def put(stage: SqliteStage, topic: str, value: Message | Feedback | bytes, key: bytes | None = None) -> None:
