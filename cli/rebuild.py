@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 @contextmanager
 def log_to_read(stream: StreamSettings) -> "Iterator[Log]":
     """Open a log that is there, without making one and without dropping what is old: that is for its owners to do."""
-    from driftline.stream.log import open_log
+    from driftline.stream.log import open_to_keep
     from driftline.stream.sqlite_file import sqlite_path
 
     if stream.log_url.startswith("sqlite:") and not sqlite_path(stream.log_url).exists():
         raise ConfigError(f"log: there is no file {sqlite_path(stream.log_url)}; name the learner's with --log")
-    never = {"retention_hours": 1e9, "retention_bytes": 1 << 62}
-    with closing(open_log(stream.model_copy(update=never))) as log:
+    with closing(open_to_keep(stream)) as log:
         yield log
 
 

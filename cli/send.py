@@ -32,12 +32,12 @@ def send(
     Rows with an id may be sent again: each label is learned once. A label that has changed is sent as a correction.
     """
     from driftline.stream.files import BadRow
-    from driftline.stream.log import open_log
+    from driftline.stream.log import open_to_keep
     from driftline.stream.send import send as send_rows
 
     lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
     with reading(file, "sending", text_column, label_column) as read:
-        log = open_log(stream)
+        log = open_to_keep(stream)
         try:
             sent = send_rows(
                 log,

@@ -56,6 +56,10 @@ class History:
         self._rows = np.zeros(_STARTS[-1], _ROW) if rows is None else rows
         self._file: int | None = None
         with suppress(OSError):
+            if fresh and (data / FILE).exists():
+                (data / FILE).replace(
+                    data / (FILE + ".unknown")
+                )  # of another version, or damaged: it is not ours to delete
             self._file = os.open(data / FILE, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o644)
             if fresh:
                 os.pwrite(self._file, MAGIC + self._rows.tobytes(), 0)

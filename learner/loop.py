@@ -122,6 +122,7 @@ class Learner:
         self._lock.check()
         self._ledger.settle()
         self._log.create_topics(stream.topics)
+        self._log.own()
         newest = self._ledger.newest()  # a
         recovery.check_model(newest, stream, settings)
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())

@@ -206,6 +206,9 @@ class KafkaLog(Log):
         except (KafkaException, TypeError, ValueError) as error:
             raise self._refuse(error) from None
 
+    def own(self) -> None:
+        """Do nothing: how long a topic keeps records is the topic's own configuration."""
+
     def erase(self, places: Mapping[TopicPartition, Sequence[Place]]) -> list[Remains]:
         """Append a tombstone for each key where the topic is compacted, and say what remains until when."""
         by_topic: dict[str, list[Place]] = {}

@@ -9,7 +9,7 @@ position is the next offset to read.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +22,9 @@ from driftline.stream.records import Headers
 
 if TYPE_CHECKING:
     from driftline.stream.settings import StreamSettings
+
+
+FOREVER_HOURS: Final = 1e9
 
 
 class TopicPartition(NamedTuple):
@@ -275,6 +278,10 @@ class Log(ABC):
         """Return the positions last committed; partitions without one are left out."""
 
     @abstractmethod
+    def own(self) -> None:
+        """Have every process keep records for as long as this one was told to: the learner says so."""
+
+    @abstractmethod
     def close(self) -> None:
         """Wait for what was submitted, then give back files, sockets and threads."""
 
@@ -299,3 +306,8 @@ def open_log(settings: "StreamSettings") -> Log:
     raise ConfigError(
         f"log: {settings.log_url!r} is not a log's address; use sqlite:///path/to/log.db or kafka://host:9092"
     )
+
+
+def open_to_keep(settings: "StreamSettings") -> Log:
+    """Open a log for a command: it drops nothing that is old, which is for the log's owners to do."""
+    return open_log(settings.model_copy(update={"retention_hours": FOREVER_HOURS, "retention_bytes": 1 << 62}))

@@ -27,6 +27,7 @@ import numpy as np
 
 from driftline.stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
 from driftline.stream.log import (
+    FOREVER_HOURS,
     Appended,
     Chunk,
     Log,
@@ -76,6 +77,7 @@ CREATE TABLE IF NOT EXISTS records_{} (
 )
 """
 
+_RETENTION: Final = "retention"  # of the learner: hours and bytes, in JSON
 _IDENTITY: Final = "identity of topic {}"  # a name in the file's table `meta`; made once, with the topic
 
 _log = logging.getLogger(__name__)
@@ -132,6 +134,14 @@ class SqliteLog(Log):
         with self._use_control() as db:
             rows = db.execute("SELECT topic, partition, low, high FROM partitions ORDER BY id").fetchall()
         return {TopicPartition(topic, p): Watermarks(low, high) for topic, p, low, high in rows if topic in tables}
+
+    def own(self) -> None:
+        """Have every process that opens the file drop records by this one's settings."""
+        settings = self._settings
+        if settings.retention_hours < FOREVER_HOURS:
+            told = msgspec.json.encode([settings.retention_hours, settings.retention_bytes]).decode()
+            with self._use_control() as db, transaction(db):
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_RETENTION, told))
 
     def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
         """Append records; see Log.submit."""
@@ -439,8 +449,9 @@ class _Writer:
 
     def _drop_old(self) -> bool:
         """Drop at most one chunk of each partition; tell whether more has to go."""
-        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
         db = self._db()
+        self._heed(db)
+        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
         more = False
         for table, low, high, size in db.execute("SELECT id, low, high, bytes FROM partitions").fetchall():
             excess = size - self._max_bytes
@@ -448,6 +459,13 @@ class _Writer:
                 continue
             more |= self._drop_chunk(table, oldest_ms)
         return more
+
+    def _heed(self, db: sqlite3.Connection) -> None:
+        """Go by what the learner was told; a process that is to keep everything does that."""
+        row = db.execute("SELECT value FROM meta WHERE name = ?", (_RETENTION,)).fetchone()
+        if row is not None and self._max_age_ms < FOREVER_HOURS * 3_600_000:
+            hours, self._max_bytes = msgspec.json.decode(row[0])
+            self._max_age_ms = hours * 3_600_000
 
     def _is_older(self, db: sqlite3.Connection, table: int, offset: int, oldest_ms: float) -> bool:
         sql = f"SELECT appended_ms FROM records_{table} WHERE offset >= ? ORDER BY offset LIMIT 1"  # some were erased

@@ -15,7 +15,7 @@ from driftline.learner.rebuilt import LeftOut
 from driftline.learner.review import read_review
 from driftline.learner.service import carry_out
 from driftline.learner.status import read_status
-from driftline.stream.log import NewRecord, Place, TopicPartition, open_log
+from driftline.stream.log import NewRecord, Place, TopicPartition, open_log, open_to_keep
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.faults.stage import START_MS, SqliteStage, finish, learned, oracle, steps
@@ -209,6 +209,25 @@ def test_retention_leaves_nothing_in_free_pages(tmp_path: Path, monkeypatch: pyt
             put(stage, "messages", Message(str(number), "x" * 60_000))
         wait_until(lambda: where(data) == [], what="it is gone from the file and its WAL")
         assert stage.log.watermarks(["messages"])[TopicPartition("messages", 0)].low > 0
+
+
+def test_no_other_process_drops_what_the_learner_was_told_to_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftline.stream.sqlite_log.RETENTION_S", 0.05)
+    told = StreamSettings(data=tmp_path / "data", retention_hours=1000.0)
+    untold = told.model_copy(update={"retention_hours": 0.01 / 3600})
+    first = TopicPartition("messages", 0)
+    with contextlib.closing(SqliteStage(told)) as stage:
+        stage.append(range(5))
+        stage.learn()
+        for opened in (open_log, open_to_keep):
+            with contextlib.closing(opened(untold)) as log:
+                log.append("messages", [NewRecord(b"k", encode(Message("k", "x")))])
+                writer: Any = log._writer  # type: ignore[attr-defined]
+                seen = {writer._retention_due}
+                wait_until(lambda: seen.add(writer._retention_due) or len(seen) > 2, what="it looks for what is old")
+                assert log.watermarks(["messages"])[first].low == 0
 
 
 def test_retention_goes_on_where_its_oldest_record_was_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
