@@ -57,9 +57,8 @@ class History:
         self._file: int | None = None
         with suppress(OSError):
             if fresh and (data / FILE).exists():
-                (data / FILE).replace(
-                    data / (FILE + ".unknown")
-                )  # of another version, or damaged: it is not ours to delete
+                # Of another version, perhaps: not ours to delete.
+                (data / FILE).replace(data / f"{FILE}.unknown")
             self._file = os.open(data / FILE, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o644)
             if fresh:
                 os.pwrite(self._file, MAGIC + self._rows.tobytes(), 0)
