@@ -37,6 +37,7 @@ from driftline.api import (
 )
 from driftline.api.board import Board
 from driftline.api.body import Bodies
+from driftline.api.claims import Claims
 from driftline.api.connection import Connection
 from driftline.api.explain import Explainer
 from driftline.api.feedback import Appender
@@ -90,7 +91,8 @@ def make_app(
     explainer = Explainer(watcher, settings)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
-    appender = Appender(connection, freshness, traces, stream, settings)
+    claims = Claims(board)
+    appender = Appender(connection, freshness, traces, claims, stream, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -108,8 +110,10 @@ def make_app(
         version=_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # page.py has one that works behind a proxy's prefix
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "."}],  # beside this document
     )
     errors.add_handlers(app)
     access = Access(app)
@@ -118,7 +122,7 @@ def make_app(
     access.include(Role.PREDICT, explain.router(explainer, bodies))
     access.include(Role.PREDICT, model.router(watcher, connection))
     access.include(Role.PREDICT, history.router(stream.data, watcher))
-    access.include(Role.LABEL, review.router(stream.data, watcher))  # it shows texts
+    access.include(Role.LABEL, review.router(stream.data, watcher, claims, bodies))  # it shows texts
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
     access.include(Role.ADMIN, snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
     access.include(Role.ADMIN, erase.router(stream.data))

@@ -2,7 +2,8 @@
 
 POST /messages and POST /feedback append to the log, and answer once what they appended is durable. A request is taken
 whole or not at all. Each record is read back by the very code that the learner reads it with, before it is appended:
-what was acknowledged can be learned.
+what was acknowledged can be learned. A label says who gave it: with an API key its source is the key's name, or begins
+with it.
 """
 
 import uuid
@@ -17,9 +18,11 @@ from msgspec import Meta
 
 from driftline.api import openapi
 from driftline.api.body import Bodies
+from driftline.api.claims import Claims
 from driftline.api.connection import Connection
 from driftline.api.errors import ApiError, json_response
 from driftline.api.freshness import Freshness
+from driftline.api.keys import Key, named
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Traces
 from driftline.stream.errors import BadRecord
@@ -44,6 +47,9 @@ _Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_CHARS, extra_jso
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
 _Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 _Weight = Annotated[float, Meta(gt=0, le=MAX_WEIGHT, description="How many times over the label counts.")]
+_Source = Annotated[
+    str, Meta(description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE.")
+]
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,14 +62,18 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
-    """What a message really was. With a text of its own it needs no message. The same id counts once."""
+    """What a message really was. With a text of its own it needs no message. The same id counts once.
+
+    `op: retract` takes the labels of a message back: one that waits for its message is dropped. What was learned stays
+    in the model until another label corrects it, or until `driftline rebuild`.
+    """
 
     message_id: _Id
     label: _Label
     id: _Id | None = None
     op: Literal["upsert", "retract"] = "upsert"
     weight: _Weight = 1.0
-    source: str | None = None
+    source: _Source | None = None
     ts: _Time | None = None
     text: _Text | None = None
 
@@ -112,11 +122,12 @@ class Appender:
         connection: Connection,
         freshness: Freshness,
         traces: Traces,
+        claims: Claims,
         stream: StreamSettings,
         settings: ApiSettings,
     ) -> None:
         self.topics = stream.topics
-        self._connection, self._freshness, self._traces = connection, freshness, traces
+        self._connection, self._freshness, self._traces, self._claims = connection, freshness, traces, claims
         self._max_record_bytes, self._settings = stream.max_record_bytes, settings
 
     async def messages(self, sent: Sequence[NewMessage]) -> list[AppendedMessage]:
@@ -128,16 +139,19 @@ class Appender:
             AppendedMessage(item.id, self.topics.messages, *place) for item, place in zip(items, places, strict=True)
         ]
 
-    async def feedback(self, sent: Sequence[NewFeedback], headers: Mapping[str, str]) -> list[AppendedFeedback]:
+    async def feedback(
+        self, sent: Sequence[NewFeedback], headers: Mapping[str, str], key: Key | None = None
+    ) -> list[AppendedFeedback]:
         """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
         self._check_number(sent)
-        items = [_feedback(each, each.id or _new_id()) for each in sent]
+        items = [_feedback(each, each.id or _new_id(), named(key, each.source)) for each in sent]
         with self._traces.request("POST /feedback", headers) as trace:
             with trace.append(len(items)) if trace is not None else nullcontext():
                 places = await self._append(
                     self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback
                 )
             self._freshness.appended(places, trace)
+        await self._claims.note({item.message_id: item.op for item in items})
         return [
             AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place)
             for item, place in zip(items, places, strict=True)
@@ -207,15 +221,16 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
     )
     async def feedback(request: Request) -> Response:
         async with bodies.read(request, _FEEDBACKS) as sent:
+            key = request.scope.get("key")
             if isinstance(sent, list):
-                return json_response(AppendedFeedbacks(await appender.feedback(sent, request.headers)), 202)
-            return json_response((await appender.feedback([sent], request.headers))[0], 202)
+                return json_response(AppendedFeedbacks(await appender.feedback(sent, request.headers, key)), 202)
+            return json_response((await appender.feedback([sent], request.headers, key))[0], 202)
 
     return routes
 
 
-def _feedback(sent: NewFeedback, feedback_id: str) -> Feedback:
-    return Feedback(sent.message_id, sent.label, feedback_id, sent.op, sent.weight, sent.source, sent.ts, sent.text)
+def _feedback(sent: NewFeedback, feedback_id: str, source: str | None) -> Feedback:
+    return Feedback(sent.message_id, sent.label, feedback_id, sent.op, sent.weight, source, sent.ts, sent.text)
 
 
 def _new_id() -> str:

@@ -74,6 +74,18 @@ def digest(sent: bytes) -> bytes:
     return hashlib.sha256(sent).digest()
 
 
+def named(key: Key | None, name: str | None) -> str | None:
+    """Return who somebody is that calls himself a name: with a key that key's name, and his own behind it.
+
+    So nobody passes for another key's owner; a name that is the key's already, or stands behind it, stays as it is.
+    """
+    if key is None:
+        return name
+    if not name or name == key.name or name.startswith(f"{key.name}/"):
+        return name or key.name
+    return f"{key.name}/{name}"
+
+
 def parse(lines: Iterable[str], where: str) -> list[Key]:
     """Return the keys of some lines; empty ones and those that begin with # say nothing. Raises ConfigError."""
     keys = []

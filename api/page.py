@@ -2,7 +2,7 @@
 
 The page's own files, from `dashboard/`, and uPlot's, which a Python package carries (its code is never imported, and
 their hashes are pinned). All are read once, at the start. The headers let the page load and reach nothing but its own
-origin, run nothing that is not one of these files, and make no markup of a text.
+origin, run nothing that is not one of these files, and make no markup of a text. Beside it, at `/docs`, the reference.
 """
 
 import hashlib
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 
+_SWAGGER: Final = "static-offline-docs"  # where fastapi-offline has its files
 _ROOT: Final = Path(__file__).with_name("dashboard")
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -52,13 +54,25 @@ class _File(NamedTuple):
 
 
 def router(admin_port: int | None) -> APIRouter:
-    """Return GET / and GET /dashboard/..., which are not part of the API's description.
+    """Return GET /, GET /dashboard/... and GET /docs, which are not part of the API's description.
 
+    All that they load or ask lies beside them, by relative URLs: a proxy may put them behind any prefix.
     Where there is an admin port, the page says that the reference is there, and changes nothing that is asked there.
     """
     routes = APIRouter(include_in_schema=False)
     for path, file in _files(admin_port).items():
         routes.add_api_route(path, _answer(file), methods=["GET"])
+
+    @routes.get("/docs")
+    async def reference() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="Driftline: API reference",
+            swagger_js_url=f"{_SWAGGER}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_SWAGGER}/swagger-ui.css",
+            swagger_favicon_url="dashboard/icon.svg",
+        )
+
     return routes
 
 

@@ -1,24 +1,79 @@
 """What can a person look over, and label?
 
 GET /label-requests, GET /recent and GET /labels: what the learner puts into its review (learner/review.py), twice a
-second. Read where it is asked for, and again only once it has changed.
+second. Read where it is asked for, and again only once it has changed. POST /label-requests/claim gives messages to one
+labeller, and to no other meanwhile (claims.py).
 """
 
 import asyncio
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from msgspec import Meta
 
 from driftline.api import openapi, query
-from driftline.api.errors import json_response
+from driftline.api.body import Bodies
+from driftline.api.claims import MAX_HELD, MAX_SECONDS, SECONDS, Claim, Claims
+from driftline.api.errors import ApiError, json_response
+from driftline.api.keys import named
 from driftline.api.watcher import Watcher
 from driftline.learner.requests import MAX_OPEN, LabelRequest
 from driftline.learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
+from driftline.stream.records import MAX_ID_CHARS
 
 REQUESTS: Final = 20
 MAX_LABELS: Final = 100
+_Ids = Annotated[list[Annotated[str, Meta(max_length=MAX_ID_CHARS)]], Meta(max_length=1000)]
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """Who is labelling a message, and how long nobody else is given it."""
+
+    by: str
+    seconds: float
+
+
+class OpenRequest(LabelRequest, frozen=True, kw_only=True):
+    """A message that it would help to have labelled; `claim` is null where it is to be had."""
+
+    claim: Claimed | None = None
+
+
+class NewClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages somebody is about to label. Afterwards he has those that are answered, and no others."""
+
+    labeller: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[A-Za-z0-9_.@:+-]{1,64}$(?!\n)",
+                description="Who labels. With an API key: its name, and behind it what is given here, as KEY/LABELLER.",
+            ),
+        ]
+        | None
+    ) = None
+    n: Annotated[
+        int, Meta(ge=0, le=MAX_HELD, description="How many: those claimed already, then others, the newest first.")
+    ] = 0
+    ids: Annotated[_Ids, Meta(description="Messages wanted before others, as far as they are to be had.")] = []
+    without: Annotated[_Ids, Meta(description="Messages not wanted.")] = []
+    seconds: Annotated[
+        float, Meta(ge=1, le=MAX_SECONDS, description="For so long, unless it is claimed again before.")
+    ] = SECONDS
+
+
+class ClaimAnswer(msgspec.Struct, frozen=True):
+    """What a labeller has now: nobody else is given it until it has a label, is let go, or the time is over."""
+
+    labeller: str
+    key: str | None  # the API key's name
+    requests: list[OpenRequest]
+    taken: list[str]  # of `ids`, what another one has, or has labelled
+    seconds: float
 
 
 class Estimated(msgspec.Struct, frozen=True):
@@ -33,11 +88,12 @@ class Estimated(msgspec.Struct, frozen=True):
 class LabelRequestsAnswer(msgspec.Struct, frozen=True):
     """Messages to label, the newest first, each with the chance at which it was chosen.
 
-    Label them with POST /feedback. Which of them are labelled must not depend on what they are: then the mean of
-    anything over them, each weighted by 1 / chance, is its mean over all messages.
+    Where several people label, each claims what he is about to label (POST /label-requests/claim). Label them with
+    POST /feedback. Which of them are labelled must not depend on what they are: then the mean of anything over them,
+    each weighted by 1 / chance, is its mean over all messages.
     """
 
-    requests: list[LabelRequest]
+    requests: list[OpenRequest]
     open: int
     per_hour: float
     estimate: Estimated
@@ -69,7 +125,8 @@ class LabelsAnswer(msgspec.Struct, frozen=True):
     confusion: Confusion
 
 
-TYPES: Final = (LabelRequestsAnswer, RecentAnswer, LabelsAnswer)
+TYPES: Final = (LabelRequestsAnswer, NewClaim, ClaimAnswer, RecentAnswer, LabelsAnswer)
+_CLAIM: Final = msgspec.json.Decoder(NewClaim)
 
 
 class Reviews:
@@ -94,8 +151,8 @@ class Reviews:
         return self._known[1]
 
 
-def router(data: Path, watcher: Watcher) -> APIRouter:
-    """Return GET /label-requests, GET /recent and GET /labels."""
+def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIRouter:
+    """Return GET /label-requests, POST /label-requests/claim, GET /recent and GET /labels."""
     routes, reviews = APIRouter(tags=["review"], route_class=openapi.BareRoute), Reviews(data)
 
     @routes.get(
@@ -110,9 +167,31 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
         review = await reviews.newest()
         estimate = review.estimate
         told = Estimated(estimate.labels, estimate.correct, estimate.accuracy, estimate.standard_error)
-        return json_response(
-            LabelRequestsAnswer(review.requests[:n], len(review.requests), review.requests_per_hour, told)
-        )
+        claims.see(each.id for each in review.requests)
+        asked = _asked(review.requests, claims.of(each.id for each in review.requests))
+        return json_response(LabelRequestsAnswer(asked[:n], len(asked), review.requests_per_hour, told))
+
+    @routes.post(
+        "/label-requests/claim",
+        summary="Have messages to label that nobody else is given meanwhile",
+        responses=openapi.answers(200, "What the labeller has now.", openapi.ref("ClaimAnswer")) | openapi.refusals(),
+        openapi_extra=openapi.body(openapi.ref("NewClaim"), {"five": {"labeller": "alice", "n": 5}}),
+    )
+    async def claim(request: Request) -> Response:
+        async with bodies.read(request, _CLAIM) as sent:
+            key = request.scope.get("key")
+            labeller = named(key, sent.labeller)
+            if labeller is None:
+                raise ApiError(
+                    422, "no-labeller", "it is not said who labels", 'Send {"labeller": "a name"}, or an API key.'
+                )
+            by_id = {each.id: each for each in (await reviews.newest()).requests}
+            had = await claims.take(
+                labeller, list(by_id), named=sent.ids, n=sent.n, without=sent.without, seconds=sent.seconds
+            )
+            asked = _asked([by_id[each] for each in had.held], claims.of(had.held))
+            name = key.name if key is not None else None
+            return json_response(ClaimAnswer(labeller, name, asked, had.taken, sent.seconds))
 
     @routes.get(
         "/recent",
@@ -138,6 +217,17 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
         return json_response(LabelsAnswer(scored, len(known), review.confusion))
 
     return routes
+
+
+def _asked(requests: list[LabelRequest], claims: Mapping[str, Claim]) -> list[OpenRequest]:
+    """Return requests with their claims; those whose label is on its way are left out."""
+    now, asked = time.monotonic(), []
+    for each in requests:
+        claim = claims.get(each.id)
+        if claim is None or claim.by:
+            claimed = Claimed(claim.by, round(max(0.0, claim.until - now), 1)) if claim is not None else None
+            asked.append(OpenRequest(**msgspec.structs.asdict(each), claim=claimed))
+    return asked
 
 
 def _at_most(what: str, most: int, default: int) -> openapi.Document:

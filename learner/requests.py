@@ -64,9 +64,16 @@ class Estimate(msgspec.Struct):
         self.weight += 1 / chance
         self.squares += 1 / chance**2
         if correct:
-            self.correct += 1
-            self.weight_correct += 1 / chance
-            self.squares_correct += 1 / chance**2
+            self._add_correct(chance, 1)
+
+    def change(self, chance: float, *, correct: bool) -> None:
+        """See that a message which is counted has another label, by which the prediction was right, or was wrong."""
+        self._add_correct(chance, 1 if correct else -1)
+
+    def _add_correct(self, chance: float, n: int) -> None:
+        self.correct += n
+        self.weight_correct = self.weight_correct + n / chance if self.correct else 0.0  # no rest of a sum stays
+        self.squares_correct = self.squares_correct + n / chance**2 if self.correct else 0.0
 
     @property
     def accuracy(self) -> float | None:
@@ -93,6 +100,7 @@ class Requests:
 
     def __init__(self, per_hour: float, seed: int) -> None:
         self.open: OrderedDict[str, LabelRequest] = OrderedDict()
+        self._counted: OrderedDict[str, tuple[LabelRequest, str]] = OrderedDict()  # the last ones, with their labels
         self.estimate = Estimate()
         self._rate = per_hour / 3600.0
         self._tokens = self._rate * HORIZON_S
@@ -131,14 +139,33 @@ class Requests:
             self.open.popitem(last=False)
 
     def settle(self, label_of: Callable[[str], str | None]) -> None:
-        """Look which ones have a label by now. `label_of` raises KeyError for those that can no longer be labelled."""
+        """Look which ones have a label by now, and which of the last ones another one.
+
+        `label_of` raises KeyError for those that can no longer be labelled.
+        """
+        for key, (request, before) in list(self._counted.items()):
+            label = _label(label_of, key) or before
+            if label != before:
+                self._counted[key] = request, label
+                if (label == request.label) != (before == request.label):
+                    self.estimate.change(request.chance, correct=label == request.label)
         for key, request in list(self.open.items()):
             try:
-                label = label_of(key)
+                label_now = label_of(key)
             except KeyError:
                 del self.open[key]
                 continue
-            if label is not None:
+            if label_now is not None:
                 del self.open[key]
                 if request.label is not None:
-                    self.estimate.add(request.chance, correct=label == request.label)
+                    self.estimate.add(request.chance, correct=label_now == request.label)
+                    self._counted[key] = request, label_now
+                    if len(self._counted) > MAX_OPEN:
+                        self._counted.popitem(last=False)
+
+
+def _label(label_of: Callable[[str], str | None], key: str) -> str | None:
+    try:
+        return label_of(key)
+    except KeyError:
+        return None

@@ -126,7 +126,7 @@ class Reviewer:
         self.requests.settle(lambda key: entries[key].label)
         review = Review(
             messages=[_with_label(each, machine) for each in reversed(self._messages)],
-            labelled=list(reversed(self._labelled)),
+            labelled=[_with_label(each, machine) for each in reversed(self._labelled)],  # the last word, not the first
             confusion=_confusion(progress, machine.classifier.labels),
             requests=list(reversed(self.requests.open.values())),
             requests_per_hour=self._per_hour,

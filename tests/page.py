@@ -114,6 +114,7 @@ class Tab:
             self.troubles.append(message.text)
 
     def close(self) -> None:
+        self.page.goto("about:blank")  # so that it lets go of what it claimed
         self.page.context.close()
         assert not self.troubles
         away = [url for url in self.requests if not url.startswith((self.url + "/", "data:"))]

@@ -137,3 +137,29 @@ def test_one_answer_has_no_error_to_tell(correct: bool) -> None:
     estimate.add(0.1, correct=correct)
     assert estimate.accuracy == float(correct)
     assert estimate.standard_error is None
+
+
+def test_a_correction_corrects_what_was_told() -> None:
+    requests = Requests(100, 0)
+    for number in range(3):
+        requests.add(request(number, chance=0.25 * (number + 1)))
+    labels: dict[str, str | None] = {"0": "a", "1": "b", "2": None}
+    requests.settle(labels.__getitem__)
+    assert (requests.estimate.labels, requests.estimate.correct) == (2, 1)
+    labels |= {"0": "b", "1": "a", "2": "a"}
+    requests.settle(labels.__getitem__)
+    expected = Estimate()
+    for chance, correct in ((0.25, False), (0.5, True), (0.75, True)):
+        expected.add(chance, correct=correct)
+    assert requests.estimate == expected
+    labels |= {"0": "c", "1": "b", "2": "b"}
+    requests.settle(labels.__getitem__)
+    assert (requests.estimate.labels, requests.estimate.accuracy) == (3, 0.0)
+    del labels["1"]
+    requests.settle(labels.__getitem__)
+    assert requests.estimate.labels == 3, "what left the window stays counted"
+    for number in range(10, 10 + 2 * MAX_OPEN):
+        requests.add(request(number))
+        labels[str(number)] = "a"
+        requests.settle(labels.__getitem__)
+    assert len(requests._counted) == MAX_OPEN

@@ -20,6 +20,7 @@ from driftline.learner.snapshot import list_snapshots
 from driftline.stream.errors import ConfigError
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, address, get, post, read_all
+from tests.test_claims import ask
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +76,17 @@ class TestWorkers:
             wait_until(
                 lambda: all(predicted(url) == 10 for _ in range(30)), what="each tells the others what it counted"
             )
+
+            ask(place, [f"m{number}" for number in range(40)])
+            body = {"n": 2}
+            claimed = [post(f"{url}/label-requests/claim", body | {"labeller": f"p{n}"}).json() for n in range(20)]
+            given = [each["id"] for answer in claimed for each in answer["requests"]]
+            assert sorted(given) == sorted({f"m{number}" for number in range(40)}), "no message goes to two"
+            shown = get(f"{url}/label-requests?n=40").json()["requests"]
+            assert {each["claim"]["by"] for each in shown} == {f"p{n}" for n in range(20)}
+            post(f"{url}/feedback", {"message_id": "m7", "label": "spam"})
+            for _ in range(10):
+                assert get(f"{url}/label-requests").json()["open"] == 39
 
             os.kill(workers[0], signal.SIGKILL)
             wait_until(lambda: len(set(children(children(process.pid)[-1])) - {workers[0]}) == 2)

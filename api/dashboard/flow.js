@@ -2,7 +2,7 @@
 
 import { alone, Chart, colour, common, timeAxis, valueAxis, withGaps } from "./chart.js";
 import { $ } from "./dom.js";
-import { count, duration, rate } from "./format.js";
+import { duration, many, rate } from "./format.js";
 
 const NOTHING = "Nothing yet.";
 const fromZero = (_, __, most) => [0, Math.max(most ?? 0, 1) * 1.1];
@@ -26,7 +26,7 @@ export function showFlow(history) {
   const columns = (...series) => withGaps(period, time, ...series);
   const { messages_per_second: messages, labels_per_second: labels, lag: behind, label_delay_seconds: late } = history;
   rates.show(columns(messages.mean, labels.mean), `Now ${rate(messages.mean.at(-1))} messages and ${rate(labels.mean.at(-1))} labels a second.`, NOTHING);
-  lag.show(columns(behind.max), `Lag now ${count(behind.mean.at(-1) ?? 0)} records, at most ${count(Math.max(0, ...behind.max))}.`, NOTHING);
+  lag.show(columns(behind.max), `Lag now ${many(behind.mean.at(-1) ?? 0, "record")}, at most ${many(Math.max(0, ...behind.max), "record")}.`, NOTHING);
   const [value, unit] = duration(late.mean.findLast((x) => x !== null) ?? null);
   const known = late.mean.some((x) => x !== null);
   delay.show(known ? columns(late.mean, late.max) : [[]], `Label delay now ${value} ${unit} in the mean.`, "No label has met its message yet.");

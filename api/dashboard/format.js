@@ -9,6 +9,8 @@ const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" 
 
 export const NONE = "–";
 export const count = (n) => whole.format(Math.round(n));
+/** A number of things: 1 label, 2 labels. */
+export const many = (n, one, more = `${one}s`) => `${count(n)} ${Math.round(n) === 1 ? one : more}`;
 export const share = (x) => (x === null || x === undefined ? NONE : x.toFixed(3));
 export const score = (x) => (x >= 0.995 && x < 1 ? "0.99+" : x.toFixed(2));
 export const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);

@@ -2,6 +2,7 @@
 
 import { key, whenKeyIsRefused } from "./api.js";
 import { $, announce, setText } from "./dom.js";
+import { forget } from "./trail.js";
 
 const SENDABLE = /^[\x21-\x7e]*$/; // in a header
 
@@ -11,12 +12,13 @@ export function start(onChange) {
     $("key-open").setAttribute("aria-expanded", String(shown));
   };
   const use = (value) => {
+    const isOther = value !== key.get();
     key.set(value);
     $("key-value").value = "";
     show(false);
     setText($("key-note"), "Kept in this tab only.");
     $("key-open").focus();
-    onChange();
+    onChange(isOther);
   };
   $("key-open").addEventListener("click", () => {
     show($("key").hidden);
@@ -30,6 +32,7 @@ export function start(onChange) {
   });
   $("key-forget").addEventListener("click", () => {
     key.set("");
+    forget();
     location.reload(); // nothing that it showed stays
   });
   $("key-value").addEventListener("keydown", (event) => {

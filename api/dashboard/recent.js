@@ -21,7 +21,7 @@ export function start() {
 }
 
 export async function refresh() {
-  const { messages, labelled } = await get("/recent");
+  const { messages, labelled } = await get("recent");
   const mistaken = labelled.filter((each) => each.predicted !== null && each.predicted !== each.label);
   const seen = { messages, labelled, mistakes: mistaken }[which].slice(0, SHOWN);
   fill($("recent-list"), seen.length ? el("ul", { class: "seen" }, ...seen.map(row)) : el("p", { class: "empty" }, EMPTY[which]));

@@ -10,14 +10,14 @@ let sure = null; // the version whose button was pressed once
 let there = true;
 
 export function start() {
-  $("latest").addEventListener("click", () => act(() => remove("/snapshots/active"), "The latest model answers again.")
+  $("latest").addEventListener("click", () => act(() => remove("snapshots/active"), "The latest model answers again.")
     .then(() => $("snapshots-table").querySelector("button")?.focus())); // this one is gone
 }
 
 export async function refresh() {
   if (!there) return;
   try {
-    show(await get("/snapshots"));
+    show(await get("snapshots"));
   } catch (error) {
     if (error.status === 404) there = false;
     if (error.status === 404 || error.status === 403) $("snapshots").hidden = true;
@@ -52,7 +52,7 @@ function button(version, active) {
       return refresh().then(() => $("snapshots-table").querySelector(".strong")?.focus());
     }
     sure = null;
-    const change = () => post(`/snapshots/${encodeURIComponent(version)}/activate`);
+    const change = () => post(`snapshots/${encodeURIComponent(version)}/activate`);
     return act(change, `Version ${version} answers now.`).then(() => $("latest").focus());
   };
   return el("button", { type: "button", class: sure === version ? "strong" : null, onclick: pressed }, sure === version ? "Sure? Serve it" : "Serve");

@@ -1,24 +1,16 @@
 // Is the learner at work, and what are the numbers of this moment?
 
 import { $, el, fill, setText } from "./dom.js";
-import { count, duration, rate, share } from "./format.js";
-
-const SAYS = {
-  recovering: "recovering", running: "learning", waiting: "waiting for the log", paused: "paused", stalled: "stalled", stopped: "stopped", failed: "failed",
-};
+import { count, duration, many, rate, share } from "./format.js";
+import { describe } from "./learner.js";
 
 export function showState(model) {
-  const learner = model.learner;
-  const alive = learner?.alive ?? false;
-  let text = "no learner has run yet";
-  if (learner) {
-    text = alive ? SAYS[learner.state] : learner.state === "running" ? "the learner is gone" : SAYS[learner.state];
-    if (learner.detail) text += `: ${learner.detail}`;
-  }
+  const said = describe(model.learner);
+  let { text } = said;
   if (model.model) text += ` · ${model.model}`;
   if (model.pinned_to) text += ` · version ${model.pinned_to} answers in the latest's place`;
   setText($("state-text"), text);
-  $("state-dot").className = `dot ${alive && learner.state === "running" ? "good" : "bad"}`;
+  $("state-dot").className = `dot ${said.mood}`;
 }
 
 export function showLost(error) {
@@ -37,7 +29,7 @@ export function showTiles(model, history) {
     tile("Log loss", known ? share(progress.recent.log_loss) : "–", "", known ? `${share(progress.log_loss)} over all` : ""),
     tile("Messages", rate(lastMean(history?.messages_per_second, 10)), "/s", `${count(model.messages_seen)} seen`),
     tile("Labels", rate(lastMean(history?.labels_per_second, 10)), "/s", `${count(model.labels_learned)} learned`),
-    tile("Lag", lag === null ? "–" : count(lag), "", `${count(model.pending)} wait for a label`),
+    tile("Lag", lag === null ? "–" : count(lag), "", `${many(model.pending, "waits", "wait")} for a label`),
     tile("Label delay", delay, delayUnit, "mean, of late"),
     tile("Model changed", age, ageUnit ? `${ageUnit} ago` : "", model.version ? `version ${model.version}` : "none yet"));
 }

@@ -1,9 +1,11 @@
 // What does the model say of a text, and why? And: it is really this.
 
-import { newId, post, teach } from "./api.js";
+import { learned, newId, post, signed } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
-import { ranked, score, signed } from "./format.js";
+import { cut, ranked, score, signed as withSign } from "./format.js";
+import { describe } from "./learner.js";
 import { runs, strongest } from "./marks.js";
+import { remember, trail, undo, whenChanged, whenUndone } from "./trail.js";
 
 const WAIT_MS = 250;
 const FEATURES = 200;
@@ -11,6 +13,8 @@ const SHOWN = 5; // labels
 const WORDS = 8;
 let timer = null;
 let asked = 0;
+let unsure = null; // what may have come through without an answer: sent again it counts once
+let learner = ""; // what it says, unless it learns
 let label = null; // whose words are marked; null: the best
 
 export function start() {
@@ -19,6 +23,10 @@ export function start() {
     timer = setTimeout(() => { label = null; explain(); }, WAIT_MS);
   });
   $("teach").addEventListener("click", learn);
+  $("teach-undo").addEventListener("click", undo);
+  whenUndone("teach", takeBack);
+  whenChanged(showUndo);
+  showUndo();
   $("teach-label").addEventListener("keydown", (event) => event.key === "Enter" && learn());
 }
 
@@ -29,7 +37,7 @@ async function explain() {
   if (!text().trim()) return fill($("try-result"));
   const body = { text: text(), features: FEATURES, ...(label === null ? {} : { labels: [label] }) };
   try {
-    const answer = await post("/explain", body);
+    const answer = await post("explain", body);
     if (number !== asked) return;
     show(body.text, answer);
     announce(`${answer.label}, ${score(answer.score)}`);
@@ -49,23 +57,66 @@ function show(asked, answer) {
       ...runs(asked, answer.features, chosen).map(([part, strength]) => (strength === 0 ? part : mark(part, strength)))),
     el("ul", { class: "words", "aria-label": `Words that say most about ${chosen}` },
       ...strongest(answer.features, chosen, WORDS).map(({ text, shares, known }) => el("li", {},
-        `${text} `, el("b", { class: shares[chosen] < 0 ? "worse" : "better" }, signed(shares[chosen])), known === false ? " (new)" : ""))));
+        `${text} `, el("b", { class: shares[chosen] < 0 ? "worse" : "better" }, withSign(shares[chosen])), known === false ? " (new)" : ""))));
 }
 
 function mark(part, strength) {
   return el("mark", { class: strength > 0 ? "for" : "against", "--depth": Math.abs(strength) }, part);
 }
 
+export function setModel(model) {
+  const { mood, text } = describe(model.learner);
+  learner = mood === "good" ? "" : text;
+}
+
+/** Teach a text; what was taught here last is changed where it is the same text. */
 async function learn() {
   const [taught, as] = [text(), $("teach-label").value.trim()];
   if (!taught.trim() || !as) return setText($("teach-note"), "Write a text, and what it is.");
-  setText($("teach-note"), "Learning …");
+  const last = trail.done.findLast(({ kind, text }) => kind === "teach" && text === taught);
+  const step = unsure?.text === taught && unsure.label === as ? unsure :
+    { kind: "teach", text: taught, label: as, before: last?.label ?? null, message: last?.message ?? `page-${newId()}`, id: newId() };
+  setText($("teach-note"), "Sending …");
+  const said = await sendLabel(step, { id: step.id, label: as }, "Not taken");
+  unsure = said === null ? step : null;
+  if (said === null) return;
+  remember(step);
+  await follow(said, taught, "Learned");
+}
+
+/** Take a label back: the one before it holds again, or none; the model keeps what it learned of it. */
+async function takeBack(step) {
+  [$("try-text").value, $("teach-label").value] = [step.text, step.label];
+  setText($("teach-note"), "Taking it back …");
+  const feedback = step.before === null ? { label: step.label, op: "retract" } : { label: step.before };
+  const said = await sendLabel(step, feedback, "Not taken back");
+  if (said === null) remember(step);
+  else if (step.before !== null) await follow(said, step.text, `It is ${cut(step.before, 40)} again`);
+  else setText($("teach-note"), "Taken back. The model has learned it, and keeps it until you teach another label, or until driftline rebuild.");
+  explain();
+}
+
+/** Return the API's answer, or null where it does not take a label. */
+async function sendLabel({ message, text: taught }, feedback, refused) {
   try {
-    const { learned } = await teach({ message_id: `page-${newId()}`, label: as, text: taught }, taught);
-    const { now, error } = await learned;
-    setText($("teach-note"), now ? `Learned. The model now says ${now.label}, ${score(now.score)}.` : `Sent, not shown yet: ${error.message}. ${error.action}`);
-    explain();
+    return await post("feedback", signed({ message_id: message, text: taught, ...feedback }));
   } catch (error) {
-    setText($("teach-note"), `Not taken: ${error.message}. ${error.action}`);
+    setText($("teach-note"), `${refused}: ${error.message}. ${error.action}`);
+    return null;
   }
+}
+
+async function follow(sent, taught, done) {
+  setText($("teach-note"), "Learning …");
+  const { now, error } = await learned(sent, taught);
+  const why = learner ? `the learner is not at work yet, or no longer (${learner}). It is learned once it is.` : `${error?.message}. ${error?.action}`;
+  setText($("teach-note"), now ? `${done}. The model now says ${now.label}, ${score(now.score)}.` : `Sent, not shown yet: ${why}`);
+  explain();
+}
+
+function showUndo() {
+  const last = trail.done.at(-1);
+  const isOurs = last?.kind === "teach";
+  $("teach-undo").hidden = !isOurs;
+  if (isOurs) $("teach-undo").setAttribute("aria-label", `Undo: ${cut(last.label, 40)}`);
 }

@@ -1,4 +1,4 @@
-"""What was tried, how often, and what was lost? `python -m tests.faults.tally FILES` makes the README's table of it.
+"""What was tried, how often, and what was lost? `python -m tests.faults.tally FILES` makes the table of the docs.
 
 A test that counts calls `tally`; where DRIFTLINE_TALLY names a file (`make torture` does) a line of JSON goes there.
 Counts of the same thing are added up.
