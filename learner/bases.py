@@ -42,9 +42,9 @@ class Bases:
         lows : the first offset that each partition still has
         """
         if self._number:
-            durable.move(path, self._root)
-        else:
-            durable.remove(path)
+            with suppress(StateError, OSError):  # a full disk is no reason to keep what has to go
+                self.hold(path)
+        durable.remove(path)
         self.thin(lows)
 
     def thin(self, lows: Positions) -> None:
@@ -70,7 +70,7 @@ class Bases:
         return None
 
     def hold(self, path: Path) -> None:
-        """Keep a checkpoint that a model is built from as long as the bases go: its files get second names."""
+        """Keep a checkpoint among the bases: its files get second names. Raises DiskFull."""
         if path.parent != self._root:
             with suppress(FileExistsError):
                 durable.write_directory(self._root / path.name, {}, {each.name: each for each in path.iterdir()})

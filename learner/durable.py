@@ -151,17 +151,6 @@ def rename(path: Path, name: str) -> None:
     sync_directory(path.parent)
 
 
-def move(path: Path, directory: Path) -> None:
-    """Put a directory into another one, durably, under its name; where that is taken it goes."""
-    make_directory(directory)
-    if (directory / path.name).exists():
-        remove(path)
-        return
-    path.rename(directory / path.name)
-    sync_directory(directory)
-    sync_directory(path.parent)
-
-
 def sync_directory(directory: Path) -> None:
     """Return once the directory's names are on the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

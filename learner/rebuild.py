@@ -23,12 +23,10 @@ learned twice. What cannot be taken over is refused with its reason (`rebuild/re
 
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -41,17 +39,17 @@ from driftline.learner.checkpoint import Manifest, by_partition, by_topic
 from driftline.learner.erase import left_of
 from driftline.learner.lock import alone
 from driftline.learner.machine import Machine
-from driftline.learner.models import build_saved, make_classifier, warm_up
+from driftline.learner.models import build_saved, warm_up
 from driftline.learner.omit import Omit, Retractions, select
+from driftline.learner.origin import Start, base_of, begin, begin_with, check_loss, sum_of
 from driftline.learner.positions import reached
-from driftline.learner.rebuilt import Base, LeftOut, Rebuilt
-from driftline.learner.restore import clocks_of, copied, describe, marks, restore
+from driftline.learner.rebuilt import LeftOut, Rebuilt
+from driftline.learner.restore import copied, describe, marks
 from driftline.learner.served import carry
-from driftline.learner.settings import Rules
 from driftline.stream.bounded import Bounded
 from driftline.stream.clock import Clock
-from driftline.stream.errors import ConfigError, LogUnavailable, RecordsLost, StateError
-from driftline.stream.log import Log, TopicPartition, TopicState
+from driftline.stream.errors import ConfigError, LogUnavailable, StateError
+from driftline.stream.log import Log, TopicPartition
 from driftline.stream.merge import Batch, Merger
 
 DIRECTORY: Final = "rebuild"
@@ -174,120 +172,6 @@ class Builder:
         )
 
 
-class Start(NamedTuple):
-    """What is built on: an empty machine, or a base's."""
-
-    machine: Machine
-    clocks: Mapping[TopicPartition, Clock]
-    clock: Clock
-
-
-def begin(
-    log: Log,
-    manifest: Manifest,
-    left_out: LeftOut,
-    model: str | None,
-    base: Path | None,
-    state: Mapping[str, TopicState],
-    allow_pickle: bool,
-) -> tuple[Start, Rebuilt]:
-    """Return a machine by a checkpoint's rules, and what is known before anything was read."""
-    lineage, bounds = uuid.uuid4().hex[:8], marks(state)
-    rules = msgspec.structs.replace(
-        manifest.rules, predictions=False, partitions=log.partition_count(manifest.rules.topics.messages)
-    )
-    first = by_topic({partition: mark.low for partition, mark in bounds.items()})
-    rebuilt = Rebuilt(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        lineage=lineage,
-        left_out=left_out,
-        rules=rules,
-        starts=first,
-        begun=first,
-        looked=by_topic({partition: mark.high for partition, mark in bounds.items()}),
-        missing={}
-        if base
-        else {
-            topic: sum(end - start for _, start, end in gone(manifest, {topic: state[topic]}))
-            for topic in rules.topics[:2]
-        },
-    )
-    if base is None:
-        classifier = (
-            make_classifier(model, allow_pickle=allow_pickle)
-            if model
-            else build_saved(manifest.config, allow_pickle=allow_pickle)
-        )
-        warm_up(classifier.config()["classifier"])
-        return Start(Machine(rules, classifier, lineage), {}, Clock()), rebuilt
-    start, held = _begin_with(base, rules, lineage, allow_pickle)
-    at = by_partition(first) | by_partition(held.positions)
-    described = Base(
-        batch=held.batch,
-        created_at=held.created_at,
-        labels_learned=held.counts.labels_learned,
-        sha256=_sum_of(base),
-    )
-    return start, msgspec.structs.replace(rebuilt, starts=by_topic(at), begun=held.begun, base=described)
-
-
-def _begin_with(base: Path, rules: Rules, lineage: str, allow_pickle: bool) -> tuple[Start, Manifest]:
-    held = checkpoints.load_checkpoint(base)
-    manifest = held.manifest
-    machine = restore(held, allow_pickle=allow_pickle)
-    machine.renew(lineage)
-    machine.obey(rules)
-    return Start(machine, clocks_of(manifest), Clock(*manifest.clock)), manifest
-
-
-def _sum_of(path: Path) -> str:
-    return checkpoints.sha256([(path / "SHA256SUMS").read_bytes()])
-
-
-def gone(manifest: Manifest, state: Mapping[str, TopicState]) -> list[tuple[TopicPartition, int, int]]:
-    """Return the ranges of records that a model was learned from and the log no longer has."""
-    begun = by_partition(manifest.begun)
-    found = [(partition, begun.get(partition, 0), mark.low) for partition, mark in marks(state).items()]
-    return [(partition, start, low) for partition, start, low in found if low > start]
-
-
-def check_loss(
-    manifest: Manifest, state: Mapping[str, TopicState], reached: Positions, base: tuple[Path, Manifest] | None
-) -> None:
-    """Refuse to build a model from a log that has not all that the one at work has learned.
-
-    Parameters
-    ----------
-    reached : up to where that one has read
-    base : the checkpoint that could be begun with
-
-    Raises
-    ------
-    RecordsLost : what is gone, how many labels that is, and what to do.
-    """
-    ranges = gone(manifest, state)
-    if not ranges:
-        return
-    topic, learned = manifest.rules.topics.feedback, manifest.counts.labels_learned
-    left = sum(
-        max(0, at - state[topic].watermarks[partition.partition].low)
-        for partition, at in reached.items()
-        if partition.topic == topic and partition.partition in state[topic].watermarks
-    )
-    lost = "; ".join(f"{p}: {low - start:,} records, offsets {start} to {low - 1}" for p, start, low in ranges)
-    raise RecordsLost(
-        f"the log no longer has all that the model was learned from ({lost}). A model built from what is left has at "
-        f"most {min(learned, left):,} of the {learned:,} labels of this one. "
-        + (
-            f"Begin with the checkpoint of {base[1].created_at} instead (--from-checkpoint): the "
-            f"{base[1].counts.labels_learned:,} labels in it stay learned. "
-            if base is not None
-            else ""
-        )
-        + "--accept-loss builds it from what is left. Nothing was changed"
-    )
-
-
 def collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_records: Callable[[int], None]) -> None:
     """Collect the retractions of a building."""
     topic, starts, ends = rebuilt.rules.topics.feedback, by_partition(rebuilt.starts), by_partition(rebuilt.looked)
@@ -343,7 +227,7 @@ def stage(
         state = log.describe(topics)
         if len(state) < len(topics):
             raise ConfigError(f"log: it has no {' or '.join(topic for topic in topics if topic not in state)}")
-        base = _base(data, manifest, state, reached, wanted=from_checkpoint, refuse=not accept_loss and into is None)
+        base = base_of(data, manifest, state, reached, wanted=from_checkpoint, refuse=not accept_loss and into is None)
         durable.remove(root)
         durable.make_directory(root)
         (machine, clocks, clock), rebuilt = begin(log, manifest, left_out, model, base, state, allow_pickle)
@@ -378,28 +262,6 @@ def check_start(data: Path, log: Log, *, from_checkpoint: bool, accept_loss: boo
         check_loss(manifest, state, reached, base)
     elif from_checkpoint and base is None:
         raise ConfigError(f"--from-checkpoint: the log has not all that came after any checkpoint in {data}")
-
-
-def _base(
-    data: Path,
-    manifest: Manifest,
-    state: Mapping[str, TopicState],
-    reached: Positions,
-    *,
-    wanted: bool,
-    refuse: bool,
-) -> Path | None:
-    """Return the checkpoint to begin with, None where there is to be none. Raises RecordsLost, ConfigError."""
-    bases = Bases(data, 0)
-    found = bases.oldest({partition: mark.low for partition, mark in marks(state).items()})
-    if not wanted:
-        if refuse:
-            check_loss(manifest, state, reached, found)
-        return None
-    if found is None:
-        raise ConfigError(f"--from-checkpoint: the log has not all that came after any checkpoint in {data}")
-    bases.hold(found[0])  # `verify` builds from it again
-    return bases.get(found[1].batch)
 
 
 def _collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_look: Progress) -> None:
@@ -472,12 +334,12 @@ def repeat(data: Path, log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle:
     else:
         path = Bases(data, 0).get(rebuilt.base.batch)
         try:
-            held = _sum_of(path) == rebuilt.base.sha256
+            held = sum_of(path) == rebuilt.base.sha256
         except OSError:
             held = False
         if not held:
             raise StateError(f"{path}, with which the model was begun, is gone or was changed since")
-        start, _ = _begin_with(path, rebuilt.rules, rebuilt.lineage, allow_pickle)
+        start, _ = begin_with(path, rebuilt.rules, rebuilt.lineage, allow_pickle)
     again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)
     with closing(Retractions("")) as retractions:
         collect(log, rebuilt, retractions, lambda _: None)
