@@ -61,6 +61,11 @@ class Erasing:
         self._deleting: Future[list[Remains]] | None = None
         self._batch = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is asked for that is not done."""
+        return self._path is not None or bool(erase.pending(self._data))
+
     def is_due(self, now: float) -> bool:
         """Tell whether it is time to look."""
         return now >= self._next
@@ -94,7 +99,12 @@ class Erasing:
     def _begin(self) -> None:
         """1. Look for it."""
         for path in erase.pending(self._data):
-            request = erase.read(path)
+            try:
+                request = erase.read(path)
+            except StateError as error:
+                durable.rename(path, f"{path.name}.damaged")
+                _LOG.error("%s; it was set aside", error)
+                continue
             if request is not None:
                 self._path, self._request = path, request
                 self._search = Search(self._log, self._topics, request, self._max_record_bytes)

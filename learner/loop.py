@@ -197,7 +197,7 @@ class Learner:
 
     def run(self, stop: Callable[[], bool], until: Mapping[TopicPartition, Watermarks] | None = None) -> None:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
-        while not stop() and not (until is not None and (self._work.reached(until) or self._refusal)):
+        while not stop() and not (until is not None and self._is_done(until)):
             self.step()
         self._land()
         while not (saved := self._save()) and until is not None and not stop():
@@ -210,6 +210,9 @@ class Learner:
         if until is not None and self._refusal is not None:
             raise self._refusal
         self._report("stopped")
+
+    def _is_done(self, until: Mapping[TopicPartition, Watermarks]) -> bool:
+        return self._refusal is not None or (self._work.reached(until) and not self._erasing.busy)
 
     def step(self, timeout_s: float = POLL_S) -> int:
         """Take one batch and bring it as far as its learning; return how many records it had.

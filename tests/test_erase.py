@@ -137,6 +137,19 @@ def test_a_learner_at_work_does_it_between_two_batches(stage: SqliteStage) -> No
     assert where(stage.stream.data) == []
 
 
+def test_a_learner_that_stops_at_the_end_does_it_first(stage: SqliteStage) -> None:
+    fill(stage)
+    stage.learn()
+    request = erase.ask(stage.stream.data, ["secret", "other", "whole"])
+    damaged = erase.ask(stage.stream.data, ["x"])
+    damaged.write_bytes(b"{")
+    assert damaged.name > request.name
+    stage.learn()
+    assert not request.exists()
+    assert not erase.pending(stage.stream.data)
+    assert where(stage.stream.data) == []
+
+
 def test_labels_that_wait_are_forgotten_too(stage: SqliteStage) -> None:
     put(stage, "feedback", Feedback("late", "a", source="user:42"))
     put(stage, "feedback", Feedback("later", "a"))
