@@ -12,7 +12,7 @@ from rich.markup import escape
 from driftline.cli.rebuild import build, log_to_read
 from driftline.cli.terminal import bars, terminal
 from driftline.stream import lines
-from driftline.stream.errors import ConfigError
+from driftline.stream.errors import ConfigError, DriftlineError, StateError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
 
@@ -84,8 +84,11 @@ def erase(
             check_start(stream.data, log, from_checkpoint=from_checkpoint, accept_loss=accept_loss)
         request = requests.ask(stream.data, ids, sources)
         asked = requests.read(request)
-        with bars("erasing"):
-            carry_out(stream, log, request)
+        try:
+            with bars("erasing"):
+                carry_out(stream, log, request)
+        except DriftlineError as error:
+            raise StateError(f"{error}. What was asked for stays in {request}, for the next learner to do") from None
         done = [each for each in requests.read_done(stream.data) if asked and requests.answers(each, asked)]
         _report(done[-1], as_json)
         if rebuild:

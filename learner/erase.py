@@ -5,13 +5,16 @@ the texts that they brought, and the messages whose metadata name it as their `s
 dead letters that came of them. Whoever asks writes a request into the data directory; from then on it is done, whatever
 is killed, by the one writer (learner/erasing.py).
 
-    erase/0000000003.json      a request that is to be done
+    erase/01790000000000000000-5f0c2a91.json      a request that is to be done
     erased.jsonl               what was erased when: ids and sources as SHA-256, no text; the newest KEPT
 
 Nothing here deletes anything.
 """
 
 import hashlib
+import re
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -39,7 +42,6 @@ DONE: Final = "erased.jsonl"
 KEPT: Final = 10_000
 MAX_NAMES: Final = 1_000  # ids and sources in one request
 READ_RECORDS: Final = 4096
-_TRIES: Final = 100
 
 Places = dict[TopicPartition, list[Place]]
 
@@ -72,19 +74,9 @@ def ask(data: Path, ids: Sequence[str] = (), sources: Sequence[str] = ()) -> Pat
     root = data / REQUESTS
     durable.make_directory(root)
     request = Request(at=_now(), ids=sorted(set(ids)), sources=sorted(set(sources)))
-    for _ in range(_TRIES):
-        number = 1 + max((int(path.stem) for path in pending(data)), default=0)
-        path = root / f"{number:010d}.json"
-        try:
-            with path.open("xb"):  # two may ask at once
-                pass
-            durable.replace(path, msgspec.json.encode(request), f"-{number}")
-            durable.settle(path)
-            durable.sync_directory(root)
-            return path
-        except FileExistsError:
-            continue
-    raise StateError(f"{root}: too many requests come at once; try again")
+    path = root / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"  # two may ask at once
+    durable.AppendFile(path, msgspec.json.encode(request)).close()
+    return path
 
 
 def pending(data: Path) -> list[Path]:
@@ -93,15 +85,14 @@ def pending(data: Path) -> list[Path]:
 
 
 def read(path: Path) -> Request | None:
-    """Return a request; None where it is done by now, or is just being written.
+    """Return a request; None where it is done by now.
 
     Raises
     ------
     StateError : it is damaged.
     """
     try:
-        content = path.read_bytes()
-        return msgspec.json.decode(content, type=Request) if content else None
+        return msgspec.json.decode(path.read_bytes(), type=Request)
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
@@ -126,6 +117,8 @@ class Search:
         self._readers = [_reader(log, topic) for topic in topics]
         self._ids, self._sources, self._texts = set(request.ids), set(request.sources), set[str]()
         self._rejected: set[tuple[str, int, int]] = set()
+        names = b"|".join(re.escape(msgspec.json.encode(name)) for name in request.ids + request.sources)
+        self._pattern = re.compile(rb'"(?:id|message_id|source)"\s*:\s*(?:' + names + b")") if names else None
         self.places: Places = {}
         self.stopped = False
 
@@ -173,7 +166,8 @@ class Search:
     def _of_message(self, chunk: Chunk) -> Iterator[int]:
         for i, message in enumerate(decode_messages(chunk.values, chunk.headers, self._max_record_bytes)):
             if isinstance(message, Message):
-                if message.metadata is not None and message.metadata.get("source") in self._sources:
+                source = message.metadata.get("source") if message.metadata is not None else None
+                if isinstance(source, str) and source in self._sources:
                     self._ids.add(message.id)
                 if message.id in self._ids:
                     yield i
@@ -197,10 +191,10 @@ class Search:
         key, value = chunk.keys[i], chunk.values[i]
         if bad is None:
             return False  # a tombstone: there is nothing in it
-        names = self._request.ids + self._request.sources
-        return (key is not None and key.decode(errors="replace") in self._ids) or any(
-            msgspec.json.encode(name) in (value or b"") for name in names
-        )
+        return (key is not None and key.decode(errors="replace") in self._ids) or self._named(value or b"")
+
+    def _named(self, value: bytes) -> bool:
+        return self._pattern is not None and self._pattern.search(value) is not None
 
     def _of_prediction(self, chunk: Chunk) -> Iterator[int]:
         return (
@@ -217,11 +211,8 @@ class Search:
                 letter = decode_rejected(chunk.values[i] or b"")
             except (msgspec.MsgspecError, ValueError):
                 continue
-            start = letter.value_start.encode()
-            names = self._request.ids + self._request.sources
-            if (letter.topic, letter.partition, letter.offset) in self._rejected or any(
-                msgspec.json.encode(name) in start for name in names
-            ):
+            which = letter.topic, letter.partition, letter.offset
+            if which in self._rejected or self._named(letter.value_start.encode()):
                 yield i
 
 

@@ -31,7 +31,7 @@ from driftline.learner.erase import Request, Search
 from driftline.learner.restore import marks
 from driftline.learner.versions import Versions
 from driftline.learner.work import Work
-from driftline.stream.errors import DriftlineError, Overtaken, StateError, SyncFailed
+from driftline.stream.errors import Overtaken, StateError, SyncFailed
 from driftline.stream.log import Log, Remains
 from driftline.stream.records import Topics
 from driftline.stream.saved import Unwanted, forget
@@ -77,7 +77,7 @@ class Erasing:
             return self._turn(work)
         except (Overtaken, SyncFailed):
             raise
-        except (DriftlineError, OSError) as error:
+        except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it must not end the learner)
             _LOG.error("what was asked to be erased is not yet: %s; trying again", error)
             self._path = self._searching = self._found = self._deleting = None
             self._next = time.monotonic() + RETRY_S

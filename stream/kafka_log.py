@@ -221,7 +221,13 @@ class KafkaLog(Log):
             if keys:
                 self.append(topic, [NewRecord(key, None) for key in keys])
                 n = sum(place.key is not None for place in found)
-                remains.append(Remains(topic, n, "tombstones were appended; compaction takes them when it next runs"))
+                remains.append(
+                    Remains(
+                        topic,
+                        n,
+                        "tombstones were appended; compaction takes all records of their keys when it next runs",
+                    )
+                )
             left = [place for place in found if not keys or place.key is None]
             if not left:
                 continue

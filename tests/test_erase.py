@@ -262,3 +262,37 @@ def test_retention_goes_on_where_its_oldest_record_was_erased(tmp_path: Path, mo
         assert stage.log.erase({first: [Place(0, b"0", START_MS)]}) == []
         with contextlib.closing(open_log(stream)) as log:
             wait_until(lambda: log.watermarks(["messages"])[first].low == 3, what="all is dropped")
+
+
+def test_names_that_are_odd_find_what_they_name_and_nothing_else(stage: SqliteStage) -> None:
+    """A record that cannot be read is found by its key or by a field of it that is a name, not by any text in it."""
+    odd = 'a "quoted" (id) .*'
+    stage.append(range(3))
+    put(stage, "messages", Message(odd, TEXT, metadata={"source": {"no": "name"}}))
+    put(stage, "messages", encode(Message(odd, TEXT)).replace(b'"text":', b'"text": 7, "was":'))
+    put(stage, "messages", b'{"id": "x", "text": 1, "other": "spam"}')
+    put(stage, "messages", b"not JSON, %s" % TEXT.encode(), odd.encode())
+    put(stage, "feedback", Feedback("0", "b", id="spam"))
+    stage.learn(dead_letter_limit=1.0)
+    dry = json.loads(stage.command("erase", "--id", odd, "--id", "spam", "--dry-run", "--json").stdout)
+    assert dry["records"] == {"messages": 3, "feedback": 1, "predictions": 1, "dead-letter": 2}
+    assert stage.command("erase", "--id", odd, "--id", "spam").exit_code == 0
+    assert where(stage.stream.data) == []
+    assert len(where(stage.stream.data, '"other": "spam"')) > 0
+
+
+def test_in_many_partitions(tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path / "data", partitions=3)
+    with contextlib.closing(SqliteStage(stream)) as stage:
+        stage.append(range(30))
+        for number in range(6):
+            put(stage, "messages", Message(f"secret {number}", TEXT))
+            put(stage, "feedback", Feedback(f"secret {number}", "a", source="user:42"))
+        stage.learn()
+        names = [each for number in range(6) for each in ("--id", f"secret {number}")]
+        assert stage.command("erase", *names).exit_code == 0
+        assert where(stage.stream.data) == []
+        stage.append(range(30, 40))
+        stage.learn()
+        assert stage.newest().manifest.counts.labels_seen == 46
+        assert stage.command("verify").exit_code == 0
