@@ -9,6 +9,9 @@
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# For the bench: the last scikit-multiflow needs Python 3.8. One that runs, on the path or where pyenv keeps it.
+PYTHON38 ?= $(shell for p in python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.8*/bin/python3.8; do \
+	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -68,10 +71,10 @@ bench: .venv-bench/install.done
 	$(BENCH_INSTALL) --require-hashes -r requirements.lock
 	@for peer in bench-river bench-sklearn bench-vw; do \
 		$(BENCH_INSTALL) --no-build-isolation --editable ".[$$peer]" || echo "left out: $$peer"; done
-	@if python3.8 -c '' 2>/dev/null; then \
-		python3.8 -m venv .venv-bench38 && \
+	@if [ -n "$(PYTHON38)" ]; then \
+		"$(PYTHON38)" -m venv .venv-bench38 && \
 		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
-	else echo "left out: scikit-multiflow, for want of python3.8"; fi
+	else echo "left out: scikit-multiflow, for want of python3.8 (name one: make PYTHON38=/path/to/python3.8)"; fi
 	@touch $@
 
 lock:

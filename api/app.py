@@ -10,7 +10,7 @@ what the learner puts into the data directory, where it changes only which model
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from secrets import token_bytes
@@ -24,6 +24,7 @@ from driftline.api import (
     errors,
     explain,
     feedback,
+    health,
     history,
     metrics,
     mlflow,
@@ -66,6 +67,7 @@ class Api(NamedTuple):
     app: FastAPI
     gate: Gate
     metrics: Metrics
+    stop: Callable[[], None]  # what only waits is told to come again; on the event loop
 
 
 def make_app(
@@ -89,6 +91,7 @@ def make_app(
     freshness = Freshness(watcher, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
     explainer = Explainer(watcher, settings)
+    readiness = health.Health(watcher, connection)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     claims = Claims(board)
@@ -126,18 +129,22 @@ def make_app(
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
     access.include(Role.ADMIN, snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
     access.include(Role.ADMIN, erase.router(stream.data))
-    access.include(Role.OPEN, model.health(watcher, connection))
-    access.include(Role.PREDICT, open_inference.router(inference, _version()), open_paths=open_inference.OPEN_PATHS)
+    access.include(Role.OPEN, readiness.router())
     access.include(
-        Role.PREDICT, mlflow.router(predictor, watcher, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
+        Role.PREDICT, open_inference.router(inference, readiness, _version()), open_paths=open_inference.OPEN_PATHS
+    )
+    access.include(
+        Role.PREDICT, mlflow.router(predictor, readiness, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
     app.include_router(page.router(admin_port))  # it holds no data
-    parts = (predict, explain, feedback, model, history, review, snapshots, erase, open_inference, mlflow)
+    parts = (predict, explain, feedback, model, health, history, review, snapshots, erase, open_inference, mlflow)
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     access.check()
-    return Api(app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters)
+    return Api(
+        app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters, freshness.stop
+    )
 
 
 def _rate(settings: ApiSettings, board: Board | None) -> Rate:

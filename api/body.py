@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from driftline.api.errors import ApiError
 from driftline.api.settings import ApiSettings
+from driftline.stream.fields import mend_escapes
 
 # Bodies being read or answered hold at most this many times max_body_bytes of memory.
 MAX_HELD_BODIES: Final = 16
@@ -122,7 +123,7 @@ def decode(content: bytes, decoder: "msgspec.json.Decoder[_T]") -> _T:
     """Decode a body. Raises ApiError (422) for every input that is not what the decoder takes."""
     try:
         content.decode("utf-8")  # msgspec does not look inside the fields that it skips
-        return decoder.decode(content)
+        return _decode(content, decoder)
     except UnicodeDecodeError as error:
         code = "not-utf8"
         message = f"byte {content[error.start]:#04x} at position {error.start} of the body is not UTF-8"
@@ -134,3 +135,16 @@ def decode(content: bytes, decoder: "msgspec.json.Decoder[_T]") -> _T:
     except ValueError as error:
         code, message = "not-json", str(error) if content else "the body is empty"
     raise ApiError(422, code, message, _SEE_DOCS)
+
+
+def _decode(content: bytes, decoder: "msgspec.json.Decoder[_T]") -> _T:
+    """Decode; what has half of a surrogate pair in it, as a second try, with U+FFFD in its place."""
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError:
+        raise
+    except ValueError:
+        mended = mend_escapes(content)
+        if mended == content:
+            raise
+        return decoder.decode(mended)

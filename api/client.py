@@ -6,10 +6,12 @@ a prediction changes nothing, and a message or a label is given its id before it
 """
 
 import asyncio
+import ipaddress
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -19,6 +21,7 @@ import httpx
 import msgspec
 
 from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.fields import whole_characters
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 FIRST_WAIT_S: Final = 0.1
@@ -116,7 +119,13 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._tries = tries
-        self._http = httpx.Client(base_url=_checked(url), headers=_headers(key), timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(
+            base_url=_checked(url),
+            headers=_headers(key),
+            timeout=timeout_s,
+            transport=transport,
+            mounts=_direct(_checked(url).host),
+        )
 
     def predict(self, text: str, *, after: After = None) -> Prediction:
         """Classify a text, by a model that has learned the labels `after`. Raises Refused."""
@@ -196,7 +205,11 @@ class AsyncClient:
     ) -> None:
         self._tries = tries
         self._http = httpx.AsyncClient(
-            base_url=_checked(url), headers=_headers(key), timeout=timeout_s, transport=transport
+            base_url=_checked(url),
+            headers=_headers(key),
+            timeout=timeout_s,
+            transport=transport,
+            mounts=_direct(_checked(url).host),
         )
 
     async def predict(self, text: str, *, after: After = None) -> Prediction:
@@ -269,9 +282,17 @@ class AsyncClient:
 def _encoded(body: Any) -> bytes:
     try:
         return msgspec.json.encode(body)
-    except UnicodeEncodeError as error:
-        message = f"a text has half of a character at {error.start}, which no UTF-8 can have"
-        raise Refused(422, "bad-text", message, "Nothing was sent. Replace it, e.g. by U+FFFD.") from None
+    except UnicodeEncodeError:  # half of a character, which no UTF-8 can have
+        return msgspec.json.encode(_whole(msgspec.to_builtins(body)))
+
+
+def _whole(body: Any) -> Any:
+    """Return a body whose texts have only whole characters: U+FFFD stands for half of one, as the API takes it."""
+    if isinstance(body, str):
+        return whole_characters(body)
+    if isinstance(body, dict):
+        return {_whole(name): _whole(value) for name, value in body.items()}
+    return [_whole(each) for each in body] if isinstance(body, list) else body
 
 
 def _predict(texts: Sequence[str], after: After) -> _Call[list[Prediction]]:
@@ -317,6 +338,22 @@ def _checked(url: str) -> httpx.URL:
     if checked.scheme not in {"http", "https"} or not checked.host:
         raise ConfigError(f"url: {url!r} must be like http://127.0.0.1:8000")
     return checked
+
+
+def _direct(host: str) -> dict[str, None] | None:
+    """Return what keeps httpx from sending requests to this machine through a proxy that the environment names."""
+    return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_here(host) else None
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine, which no proxy of the environment (`http_proxy`) can reach for us."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if address.version == 6 else None
+        return (mapped or address).is_loopback or address.is_unspecified
+    return False
 
 
 def _headers(key: str | None) -> dict[str, str]:

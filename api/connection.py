@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from driftline.api.errors import ApiError
 from driftline.api.settings import ApiSettings
 from driftline.learner.checkpoint import Offsets
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
 from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, Watermarks, open_log
 from driftline.stream.settings import StreamSettings
@@ -41,7 +43,7 @@ class Connection:
         self._answered = time.monotonic()
         self._in_flight_bytes = 0
         self._tried, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log-connection", daemon=True)
+        self._thread = threads.make("log-connection", self._run)
         self._submitters = ThreadPoolExecutor(SUBMIT_THREADS, "log-submit")
 
     def start(self) -> None:
@@ -123,7 +125,8 @@ class Connection:
             self._tried.set()
             self._closing.wait(REFRESH_S)
         if self._log is not None:
-            self._log.close()
+            with suppress(Exception):  # it is over, whatever the log says to that
+                self._log.close()
 
     def _refresh(self) -> None:
         try:

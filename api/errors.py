@@ -102,14 +102,25 @@ def not_found(path: str) -> ApiError:
     return ApiError(404, "not-found", f"there is nothing at {path}", _SEE_DOCS)
 
 
-def no_model() -> ApiError:
-    """Return the error for whoever asks a model that nobody has taught yet."""
+def no_model(why: str) -> ApiError:
+    """Return the error for whoever asks a model that nobody has taught yet, and why there is none."""
     return ApiError(
         503,
         "no-model",
-        "there is no model yet: nothing was learned, or no learner runs",
-        "Run the learner, POST a message and its label, and ask again; GET /readyz says what is missing.",
+        f"no model answers: {why}",
+        "POST a message and its label, have a learner run, and ask again; GET /readyz says what is missing.",
         {"Retry-After": "1"},
+    )
+
+
+def stopping() -> ApiError:
+    """Return the error for a request that the API cannot wait for, since it is being stopped."""
+    return ApiError(
+        503,
+        "stopping",
+        "the API is being stopped, and this request had to wait",
+        "Send it again, with the same ids: what has come twice counts once.",
+        {"Retry-After": "1", "Connection": "close"},
     )
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 from driftline.api import openapi
 from driftline.api.body import Bodies
 from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.health import missing
 from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Watcher
 from driftline.learner.explain import Explanation, FeatureShare, Step, UnknownLabel
@@ -97,7 +98,7 @@ class Explainer:
             raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", _SEE_DOCS)
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise no_model()
+            raise no_model(missing(self._watcher))
         if self._waiting >= MAX_WAITING:
             raise ApiError(
                 503, "busy", f"{self._waiting} explanations are being made", "Try again shortly.", {"Retry-After": "1"}

@@ -6,10 +6,8 @@ what was acknowledged can be learned. A label says who gave it: with an API key 
 with it.
 """
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -22,12 +20,14 @@ from driftline.api.claims import Claims
 from driftline.api.connection import Connection
 from driftline.api.errors import ApiError, json_response
 from driftline.api.freshness import Freshness
+from driftline.api.incoming import Incoming, is_batch
 from driftline.api.keys import Key, named
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Traces
 from driftline.stream.errors import BadRecord
 from driftline.stream.log import Appended, NewRecord
 from driftline.stream.records import (
+    FULL_WEIGHT,
     MAX_ID_CHARS,
     MAX_LABEL_CHARS,
     MAX_WEIGHT,
@@ -36,17 +36,28 @@ from driftline.stream.records import (
     decode_feedback,
     decode_message,
     encode,
+    in_one_form,
 )
 from driftline.stream.settings import StreamSettings
 
 # A record that is read here must be readable wherever a learner calls from; Python's own limit depends on the stack.
 MAX_METADATA_DEPTH: Final = 32
 
-_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra_json_schema=openapi.NO_NUL)]
-_Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_CHARS, extra_json_schema=openapi.NO_NUL)]
+# A number is taken as JSON spells it; those beyond 64 bits are no use to anybody.
+_Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
+_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra_json_schema=openapi.NO_NUL)] | _Number
+_Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_CHARS, extra_json_schema=openapi.NO_NUL)] | _Number
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
-_Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
-_Weight = Annotated[float, Meta(gt=0, le=MAX_WEIGHT, description="How many times over the label counts.")]
+_Time = (
+    Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    | Annotated[float, Meta(ge=-62_135_596_800, le=2.5e20, description="Since 1970, in s, ms, us or ns by its size.")]
+)
+_Weight = Annotated[
+    float,
+    Meta(
+        gt=0, le=MAX_WEIGHT, description=f"How many times over the label counts; above {FULL_WEIGHT} as {FULL_WEIGHT}."
+    ),
+]
 _Source = Annotated[
     str, Meta(description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE.")
 ]
@@ -71,9 +82,9 @@ class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
     message_id: _Id
     label: _Label
     id: _Id | None = None
-    op: Literal["upsert", "retract"] = "upsert"
-    weight: _Weight = 1.0
-    source: _Source | None = None
+    op: Literal["upsert", "retract"] | None = None
+    weight: _Weight | None = None
+    source: _Source | _Number | None = None
     ts: _Time | None = None
     text: _Text | None = None
 
@@ -87,14 +98,15 @@ class AppendedMessage(msgspec.Struct, frozen=True):
     offset: int
 
 
-class AppendedFeedback(msgspec.Struct, frozen=True):
-    """Where a label lies in the log."""
+class AppendedFeedback(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a label lies in the log. A note says what it does not count for."""
 
     id: str
     message_id: str
     topic: str
     partition: int
     offset: int
+    note: str | None = None
 
 
 class AppendedMessages(msgspec.Struct, frozen=True):
@@ -109,9 +121,12 @@ class AppendedFeedbacks(msgspec.Struct, frozen=True):
     appended: list[AppendedFeedback]
 
 
+_EVENTS: Final = (
+    "Also CloudEvents 1.0: structured (application/cloudevents+json), a batch (application/cloudevents-batch+json) or "
+    "binary (ce-* headers). An event's data is such an object, or a text alone: {}. What the data leaves out comes "
+    "from the event's id, time, source and subject."
+)
 TYPES: Final = (NewMessage, NewFeedback, AppendedMessages, AppendedFeedbacks)
-_MESSAGES: Final = msgspec.json.Decoder(NewMessage | list[NewMessage])
-_FEEDBACKS: Final = msgspec.json.Decoder(NewFeedback | list[NewFeedback])
 
 
 class Appender:
@@ -130,21 +145,20 @@ class Appender:
         self._connection, self._freshness, self._traces, self._claims = connection, freshness, traces, claims
         self._max_record_bytes, self._settings = stream.max_record_bytes, settings
 
-    async def messages(self, sent: Sequence[NewMessage]) -> list[AppendedMessage]:
+    async def messages(self, items: Sequence[Message]) -> list[AppendedMessage]:
         """Append messages; return where each lies once all are durable. Raises ApiError."""
-        self._check_number(sent)
-        items = [Message(each.id or _new_id(), each.text, each.ts, each.metadata) for each in sent]
+        self._check_number(items)
         places = await self._append(self.topics.messages, [(item.id, item) for item in items], decode_message)
         return [
             AppendedMessage(item.id, self.topics.messages, *place) for item, place in zip(items, places, strict=True)
         ]
 
     async def feedback(
-        self, sent: Sequence[NewFeedback], headers: Mapping[str, str], key: Key | None = None
+        self, sent: Sequence[Feedback], headers: Mapping[str, str], key: Key | None = None
     ) -> list[AppendedFeedback]:
         """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
         self._check_number(sent)
-        items = [_feedback(each, each.id or _new_id(), named(key, each.source)) for each in sent]
+        items = [in_one_form(msgspec.structs.replace(each, source=named(key, each.source))) for each in sent]
         with self._traces.request("POST /feedback", headers) as trace:
             with trace.append(len(items)) if trace is not None else nullcontext():
                 places = await self._append(
@@ -153,11 +167,11 @@ class Appender:
             self._freshness.appended(places, trace)
         await self._claims.note({item.message_id: item.op for item in items})
         return [
-            AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place)
+            AppendedFeedback(item.id or "", item.message_id, self.topics.feedback, *place, note=_note(item))
             for item, place in zip(items, places, strict=True)
         ]
 
-    def _check_number(self, sent: Sequence[NewMessage] | Sequence[NewFeedback]) -> None:
+    def _check_number(self, sent: Sequence[Message] | Sequence[Feedback]) -> None:
         most = self._settings.max_items
         if not 1 <= len(sent) <= most:
             raise _refuse("out-of-range", f"the list has {len(sent)} items; it must have 1 to {most}")
@@ -195,24 +209,28 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
     """Return POST /messages and POST /feedback."""
     routes = APIRouter(tags=["append"], route_class=openapi.BareRoute)
     topics = appender.topics
+    incoming_messages = Incoming(NewMessage, Message, decode_message, settings.max_body_bytes)
+    incoming_feedback = Incoming(NewFeedback, Feedback, decode_feedback, settings.max_body_bytes)
 
     @routes.post(
         "/messages",
         status_code=202,
         summary="Append messages to be classified, and learned once they have a label",
+        description=_EVENTS.format("its text"),
         responses=_answers("AppendedMessage", {"id": "m1", "topic": topics.messages, "partition": 0, "offset": 41}),
         openapi_extra=_body("NewMessage", {"id": "m1", "text": "win a prize now"}, settings),
     )
     async def messages(request: Request) -> Response:
-        async with bodies.read(request, _MESSAGES) as sent:
-            if isinstance(sent, list):
-                return json_response(AppendedMessages(await appender.messages(sent)), 202)
-            return json_response((await appender.messages([sent]))[0], 202)
+        async with bodies.receive(request) as body:
+            sent, is_list = incoming_messages.records(head := _head(request), body)
+            appended = await appender.messages(sent) if sent or not is_batch(head) else []
+            return json_response(AppendedMessages(appended) if is_list else appended[0], 202)
 
     @routes.post(
         "/feedback",
         status_code=202,
         summary="Append labels, corrections or retractions",
+        description=_EVENTS.format("its label; its subject is the message's id"),
         responses=_answers(
             "AppendedFeedback",
             {"id": "f9", "message_id": "m1", "topic": topics.feedback, "partition": 0, "offset": 17},
@@ -220,21 +238,22 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
         openapi_extra=_body("NewFeedback", {"message_id": "m1", "label": "spam"}, settings),
     )
     async def feedback(request: Request) -> Response:
-        async with bodies.read(request, _FEEDBACKS) as sent:
+        async with bodies.receive(request) as body:
+            sent, is_list = incoming_feedback.records(head := _head(request), body)
             key = request.scope.get("key")
-            if isinstance(sent, list):
-                return json_response(AppendedFeedbacks(await appender.feedback(sent, request.headers, key)), 202)
-            return json_response((await appender.feedback([sent], request.headers, key))[0], 202)
+            appended = await appender.feedback(sent, request.headers, key) if sent or not is_batch(head) else []
+            return json_response(AppendedFeedbacks(appended) if is_list else appended[0], 202)
 
     return routes
 
 
-def _feedback(sent: NewFeedback, feedback_id: str, source: str | None) -> Feedback:
-    return Feedback(sent.message_id, sent.label, feedback_id, sent.op, sent.weight, source, sent.ts, sent.text)
+def _note(label: Feedback) -> str | None:
+    return f"a weight above {FULL_WEIGHT} counts as {FULL_WEIGHT}" if label.weight > FULL_WEIGHT else None
 
 
-def _new_id() -> str:
-    return uuid.uuid4().hex
+def _head(request: Request) -> Mapping[bytes, bytes]:
+    head: Mapping[bytes, bytes] = request.scope.get("head") or dict(request.scope["headers"])
+    return head
 
 
 def _is_shallow(metadata: dict[str, Any] | None) -> bool:

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from driftline.api.errors import ApiError
+from driftline.api.errors import ApiError, stopping
 from driftline.api.metrics import Metrics
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Learning, Trace
@@ -48,10 +48,15 @@ class Freshness:
     def __init__(self, watcher: Watcher, metrics: Metrics, settings: ApiSettings) -> None:
         self._watcher, self._metrics, self._wait_s = watcher, metrics, settings.max_wait_s
         self._measured: deque[tuple[Appended, float, Learning | None]] = deque()
-        self._n_waiting = 0
+        self._n_waiting, self._stopping = 0, False
         self._somebody = asyncio.Event()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """Let nobody wait any more: who does is told to come again."""
+        self._stopping = True
+        self._somebody.set()
 
     def start(self) -> None:
         """Begin to look. Once, in the lifespan."""
@@ -79,7 +84,7 @@ class Freshness:
 
         Raises
         ------
-        ApiError : 409, it has not within `max_wait_s`; 503, too many wait already.
+        ApiError : 409, it has not within `max_wait_s`; 503, too many wait already, or the API is being stopped.
         """
         if self._learned(asked):
             return
@@ -93,7 +98,9 @@ class Freshness:
         self._somebody.set()
         try:
             async with asyncio.timeout(self._wait_s), self._changed:
-                await self._changed.wait_for(lambda: self._learned(asked))
+                await self._changed.wait_for(lambda: self._stopping or self._learned(asked))
+            if not self._learned(asked):
+                raise stopping()
         except TimeoutError:
             raise self._too_late(asked) from None
         finally:

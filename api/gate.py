@@ -30,6 +30,7 @@ from driftline.api.keys import Key, Keys, Role
 from driftline.api.metrics import OTHER, Metrics
 from driftline.api.openapi import BareRoute
 from driftline.api.origin import Head, Origins
+from driftline.api.proxies import Proxies, networks
 from driftline.api.rate import Rate, address_of
 from driftline.api.security import Access, Rule
 from driftline.api.settings import ApiSettings
@@ -73,6 +74,7 @@ class Gate:
     ) -> None:
         self._app, self._keys, self._rate, self._metrics = app, keys, rate, metrics
         self._settings, self._admin_port = settings, admin_port
+        self._proxies = Proxies(networks(settings.trusted_proxies))
         self._origins = Origins(settings.cors_origin, settings.allowed_host)
         self._exact = {(rule.method, rule.route.path): _operation(rule) for rule in access.rules}
         self._patterns = [(rule, _operation(rule)) for rule in access.rules if "{" in rule.route.path]
@@ -82,6 +84,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        self._enter(scope)
         started, status = time.perf_counter(), GONE
         if scope["method"] == "HEAD":  # what GET gets, but for the body: the server leaves it out
             scope = {**scope, "method": "GET"}
@@ -91,14 +94,19 @@ class Gate:
             try:
                 if "admitted" not in scope:
                     self._admit(scope, head, operation)  # 2, 3
-                if operation.direct is None:  # 4
+                if self._settings.root_path and scope["path"] == self._settings.root_path:
+                    response = Response(status_code=308, headers={"location": f"{self._settings.root_path}/"})
+                elif operation.direct is None:  # 4
                     status = await self._through_fastapi(scope, receive, send, head)
                     return
-                response = await operation.direct(Request(scope, receive))
+                else:
+                    response = await operation.direct(Request(scope, receive))
             except ApiError as error:
                 response = refusal(error)
             except ClientDisconnect:
                 return
+            except asyncio.CancelledError:  # likewise
+                response = refusal(errors.stopping())
             except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it has an answer)
                 response = fault(scope, error)
             status = response.status_code
@@ -110,6 +118,7 @@ class Gate:
 
     def may_answer_at_once(self, scope: Scope) -> bool:
         """Tell whether a request, of which only the head is there, is worth asking `at_once` about."""
+        self._enter(scope)
         operation = self._exact.get((scope["method"], scope["path"]))
         if operation is None or operation.at_once is None:
             return False
@@ -140,6 +149,19 @@ class Gate:
         self._count(scope, operation, response.status_code, time.perf_counter() - started)
         return response
 
+    def _enter(self, scope: Scope) -> None:
+        """Take away the path at which a proxy has the API, where it left that to us; once."""
+        root, path = self._settings.root_path, scope["path"]
+        if root and scope["root_path"] != root:
+            scope["root_path"] = root
+            if path.startswith(root + "/"):
+                scope["path"] = path[len(root) :]
+
+    def _client(self, scope: Scope) -> str:
+        """Return the address of who asks."""
+        peer = str(scope["client"][0]) if scope["client"] else ""
+        return self._proxies.client(peer, scope["headers"])
+
     def _find(self, scope: Scope) -> _Operation:
         method, path = scope["method"], scope["path"]
         found = self._exact.get((method, path))
@@ -162,7 +184,7 @@ class Gate:
         if not self._keys.needed():
             self._origins.check_host(head)
             if operation.role > Role.OPEN and self._settings.rate_limit is not None:
-                self._take_token(self._place_of_address(_host(scope)))
+                self._take_token(self._place_of_address(self._client(scope)))
         elif operation.role > Role.OPEN:
             key = scope["key"] = self._identify(scope, head)
             self._take_token(self._place_of_key(key))
@@ -183,7 +205,7 @@ class Gate:
         key = self._keys.find(sent)
         if key is not None:
             return key
-        self._take_token(self._place_of_address(_host(scope)))
+        self._take_token(self._place_of_address(self._client(scope)))
         raise ApiError(
             401,
             "unknown-key" if sent else "no-key",
@@ -224,6 +246,9 @@ class Gate:
         except TimeoutError:
             if status == 0:
                 raise errors.too_long(self._settings.request_timeout_s) from None
+        except asyncio.CancelledError:  # it took longer than a stop waits for (server.py, 4)
+            if status == 0:
+                raise errors.stopping() from None
         except Exception:  # FastAPI has told of it and answered before it let it go on
             if status == 0:
                 raise
@@ -234,17 +259,13 @@ class Gate:
         if self._settings.access_log:
             key: Key | None = scope.get("key")
             fields = {"method": scope["method"], "path": scope["path"][:MAX_SHOWN], "status": status}
-            fields |= {"seconds": round(seconds, 6), "client": _host(scope), "key": key.name if key else None}
+            fields |= {"seconds": round(seconds, 6), "client": self._client(scope), "key": key.name if key else None}
             _ACCESS.info("request", extra={"fields": fields})
 
 
 def _operation(rule: Rule) -> _Operation:
     direct = rule.route.endpoint if isinstance(rule.route, BareRoute) and "{" not in rule.route.path else None
     return _Operation(rule.route.path, rule.role, rule.private, direct, getattr(direct, "at_once", None))
-
-
-def _host(scope: Scope) -> str:
-    return str(scope["client"][0]) if scope["client"] else ""
 
 
 def _check_head(scope: Scope, head: Head) -> None:

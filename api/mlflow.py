@@ -15,10 +15,11 @@ from fastapi import APIRouter, Request, Response
 
 from driftline.api import openapi
 from driftline.api.body import Bodies
-from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.errors import ApiError, json_response
+from driftline.api.health import Health
 from driftline.api.predict import PredictedLabel, Predictor, check_texts
 from driftline.api.settings import ApiSettings
-from driftline.api.watcher import Watcher
+from driftline.stream.words import counted
 
 COLUMN: Final = "text"
 
@@ -48,7 +49,7 @@ class Predictions(msgspec.Struct, frozen=True):
 
 
 class Pong(msgspec.Struct, frozen=True):
-    """A model is served."""
+    """The server takes requests; what of it works, GET /readyz says."""
 
     status: str = "ready"
 
@@ -65,7 +66,7 @@ _EXAMPLES: Final = {
 }
 
 
-def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: ApiSettings, version: str) -> APIRouter:
+def router(predictor: Predictor, health: Health, bodies: Bodies, settings: ApiSettings, version: str) -> APIRouter:
     """Return POST /invocations, GET /ping, /health and /version."""
     routes = APIRouter(tags=["mlflow"])
 
@@ -84,9 +85,7 @@ def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: Api
             return json_response(Predictions([each if scores else each.label for each in predictions]))
 
     async def ping() -> Response:
-        served = watcher.served
-        if served is None or not served.info.labels:
-            raise no_model()
+        health.check()
         return json_response(Pong())
 
     for path in ("/ping", "/health"):
@@ -94,7 +93,7 @@ def router(predictor: Predictor, watcher: Watcher, bodies: Bodies, settings: Api
             path,
             ping,
             operation_id=path[1:],
-            summary="Whether a model is served",
+            summary="Whether the server takes requests",
             responses=openapi.answers(200, "It is.", openapi.ref("Pong"))
             | {503: {"description": "Not yet.", "content": openapi.content(openapi.ref("Error"))}},
         )
@@ -127,7 +126,9 @@ def _of_table(table: Table) -> Sequence[str]:
     column = table.columns.index(_column(table.columns, "dataframe_split"))
     for index, row in enumerate(table.data):
         if len(row) != len(table.columns):
-            raise _refuse("out-of-range", f"dataframe_split.data[{index}] has {len(row)} columns, not as many as named")
+            raise _refuse(
+                "out-of-range", f"dataframe_split.data[{index}] has {counted(len(row), 'column')}, not as many as named"
+            )
     return [_of_row(row[column], f"dataframe_split.data[{index}]") for index, row in enumerate(table.data)]
 
 

@@ -1,7 +1,7 @@
 """Which model is served, how good is it, and can this process do its work?
 
-GET /model, /healthz and /readyz. Everything is read from what the watcher and the connection already hold, so these
-answer at once whatever has failed. The counts and scores are the learner's own, at most a second old while it lives;
+GET /model. Everything is read from what the watcher and the connection already hold, so it answers at once whatever has
+failed. The counts and scores are the learner's own, at most a second old while it lives;
 lag is taken from the log itself, so it is right even when the learner is dead.
 """
 
@@ -13,12 +13,13 @@ from fastapi import APIRouter, Response
 
 from driftline.api import openapi
 from driftline.api.connection import Connection
-from driftline.api.errors import Error, json_response
-from driftline.api.watcher import Served, Watcher
+from driftline.api.errors import json_response
+from driftline.api.watcher import Watcher
 from driftline.learner.alarms import Alarms
 from driftline.learner.checkpoint import Offsets
 from driftline.learner.gate import GateReport
 from driftline.learner.losses import Losses
+from driftline.learner.starting import Start
 from driftline.learner.status import Status
 
 
@@ -31,6 +32,7 @@ class Learner(msgspec.Struct, frozen=True):
     epoch: int
     pid: int
     status_age_seconds: float
+    start: Start | None = None  # what it is at, and how much of that is done, while it is starting
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -103,28 +105,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     learner: Learner | None
 
 
-class Alive(msgspec.Struct, frozen=True):
-    """The process answers. What the learner does is said beside it: to start the API anew would not mend that."""
-
-    status: str = "alive"
-    learner: str | None = None  # its state, or `silent` where it says nothing any more; null where there was none yet
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """Predictions are answered, and records appended. Warnings do not keep it from that."""
-
-    status: str
-    warnings: list[str]
-
-
-class NotReady(Error, frozen=True):
-    """Something is missing: every reason."""
-
-    reasons: list[str]
-    warnings: list[str]
-
-
-TYPES: Final = (ModelAnswer, Alive, Ready, NotReady)
+TYPES: Final = (ModelAnswer,)
 
 
 def router(watcher: Watcher, connection: Connection) -> APIRouter:
@@ -138,34 +119,6 @@ def router(watcher: Watcher, connection: Connection) -> APIRouter:
     )
     async def model() -> Response:
         return json_response(describe(watcher, connection))
-
-    return routes
-
-
-def health(watcher: Watcher, connection: Connection) -> APIRouter:
-    """Return GET /healthz and GET /readyz."""
-    routes = APIRouter(tags=["operate"])
-
-    @routes.get(
-        "/healthz",
-        summary="Whether the process is alive",
-        responses=openapi.answers(200, "It is.", openapi.ref("Alive")),
-    )
-    async def healthz() -> Response:
-        return json_response(Alive(learner=_learner_state(watcher.status)))
-
-    @routes.get(
-        "/readyz",
-        summary="Whether a model is loaded and the log answers",
-        responses=openapi.answers(200, "Both.", openapi.ref("Ready"))
-        | openapi.answers(503, "Not now: every reason.", openapi.ref("NotReady")),
-    )
-    async def readyz() -> Response:
-        reasons, warnings = _reasons(watcher, connection), _warnings(watcher)
-        if not reasons:
-            return json_response(Ready("ready", warnings))
-        action = "Mend what the reasons name; it becomes ready by itself."
-        return json_response(NotReady("not-ready", "; ".join(reasons), action, reasons, warnings), 503)
 
     return routes
 
@@ -214,61 +167,5 @@ def _progressive(summary: dict[str, Any]) -> Progressive | None:
 
 
 def _learner(status: Status) -> Learner:
-    return Learner(status.state, status.alive, status.detail, status.epoch, status.pid, round(status.age_s, 3))
-
-
-def _reasons(watcher: Watcher, connection: Connection) -> list[str]:
-    reasons = []
-    if not _answers(watcher.served):
-        reasons.append(_missing(watcher))
-    if connection.problem is not None:
-        reasons.append(f"log: {connection.problem}")
-    return reasons
-
-
-def _answers(served: Served | None) -> bool:
-    return served is not None and bool(served.info.labels)
-
-
-def _missing(watcher: Watcher) -> str:
-    status = watcher.status
-    if watcher.snapshot_problem is not None:
-        return f"model: {watcher.snapshot_problem}"
-    if status is None:
-        return "model: no learner has run on this data directory yet"
-    if not status.alive:
-        return f"model: there is no snapshot, and the learner is not at work ({_condition(status)})"
-    if status.state == "recovering":
-        return "model: the learner is recovering"
-    return "model: nothing was learned yet; send messages and their labels"
-
-
-def _warnings(watcher: Watcher) -> list[str]:
-    warnings = []
-    status = watcher.status
-    if status is not None and not status.alive:
-        warnings.append(f"learner: not at work ({_condition(status)}); predictions are answered, nothing is learned")
-    elif status is not None and status.state == "waiting":
-        warnings.append(f"learner: it waits ({status.detail}); predictions are answered, nothing is learned")
-    if watcher.pinned_to is not None:
-        warnings.append(f"model: pinned to {watcher.pinned_to}; what is learned since is not served")
-    if _answers(watcher.served) and watcher.snapshot_problem is not None:
-        warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
-    if status is not None and status.gate.state == "shut":
-        warnings.append(f"model: the newest is held back, the one before is served ({status.gate.why})")
-    if watcher.status_problem is not None:
-        warnings.append(f"learner: {watcher.status_problem}")
-    return warnings
-
-
-def _learner_state(status: Status | None) -> str | None:
-    if status is None:
-        return None
-    at_work = status.state in {"recovering", "running", "waiting"}
-    return "silent" if at_work and not status.alive else status.state
-
-
-def _condition(status: Status) -> str:
-    if status.state in {"paused", "stalled", "stopped", "failed"}:
-        return f"{status.state}: {status.detail}" if status.detail else status.state
-    return f"{status.state}, but silent for {status.age_s:.0f} s"
+    age_s = round(status.age_s, 3)
+    return Learner(status.state, status.alive, status.detail, status.epoch, status.pid, age_s, status.start)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from driftline.api import openapi
 from driftline.api.body import Bodies, decode
 from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.health import Health, missing
 from driftline.api.predict import Predictor, check_texts
 from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Watcher
@@ -108,7 +109,7 @@ class Live(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A model is served."""
+    """Messages and labels are taken; whether a model answers, its own route says."""
 
     ready: bool = True
 
@@ -153,7 +154,7 @@ class OpenInference:
             raise ApiError(404, "not-found", f"there is no model {name!r}", f"The model here is {self.name!r}.")
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise no_model()
+            raise no_model(missing(self._watcher))
         self._check_version(version, served.quick.info())
         return served.quick.info()
 
@@ -197,7 +198,7 @@ class OpenInference:
             yield decode(content[: int(head)], _DECODER), memoryview(raw)
 
 
-def router(inference: OpenInference, version: str) -> APIRouter:
+def router(inference: OpenInference, health: Health, version: str) -> APIRouter:
     """Return the routes under /v2."""
     routes = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -209,9 +210,9 @@ def router(inference: OpenInference, version: str) -> APIRouter:
     async def live() -> Response:
         return json_response(Live())
 
-    @routes.get("/health/ready", summary="Whether a model is served", responses=_answer(Prepared) | _absent())
+    @routes.get("/health/ready", summary="Whether the server takes requests", responses=_answer(Prepared) | _absent())
     async def ready() -> Response:
-        inference.served(inference.name)
+        health.check()
         return json_response(Prepared())
 
     for prefix in ("/models/{name}", "/models/{name}/versions/{version}"):

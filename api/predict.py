@@ -23,12 +23,14 @@ from driftline.api import openapi
 from driftline.api.body import Bodies, decode
 from driftline.api.errors import ApiError, json_response, no_model, too_long
 from driftline.api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
+from driftline.api.health import missing
 from driftline.api.metrics import Metrics
 from driftline.api.origin import Head
 from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Served, Watcher
 from driftline.learner.classifier import Scores
 from driftline.learner.snapshot import Model, SnapshotInfo
+from driftline.stream.words import counted
 
 # About a millisecond of the event loop.
 QUICK_CHARS: Final = 16_384
@@ -141,7 +143,7 @@ class Predictor:
     def _served(self) -> Served:
         served = self._watcher.served
         if served is None or not served.info.labels:
-            raise no_model()
+            raise no_model(missing(self._watcher))
         return served
 
     def _counted(
@@ -229,7 +231,7 @@ def check_texts(
 ) -> Sequence[str]:
     """Return texts, if each is within its limits and they are not too many. Raises ApiError (422)."""
     if not 1 <= len(texts) <= settings.max_items:
-        raise _refuse("out-of-range", f"there are {len(texts)} texts; there must be 1 to {settings.max_items}")
+        raise _refuse("out-of-range", f"got {counted(len(texts), 'text')}; there must be 1 to {settings.max_items}")
     for index, text in enumerate(texts):
         if "\0" in text:
             raise _refuse("forbidden-character", f"{where(index)} contains a NUL character (U+0000)")

@@ -15,7 +15,7 @@ import driftline.stream.sqlite_log  # noqa: F401
 from driftline.learner import pair
 from driftline.learner.models import warm_up
 
-MODEL: Final = "DRIFTLINE_PRELOADED_MODEL"
+MODEL: Final = "_DRIFTLINE_PRELOADED_MODEL"  # it is no option
 
 if MODEL in os.environ:
     pair.warm_up()

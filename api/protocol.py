@@ -32,6 +32,7 @@ class Protocol(HttpToolsProtocol):
 
     max_connections = 1000
     receive_timeout_s = 10.0
+    keep_alive_s = 75.0
     heads = Heads()
 
     _is_between = True  # all that came was parsed, and is whole requests
@@ -39,6 +40,7 @@ class Protocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _owes_since = 0.0  # from when on the client is waited for, if it is
+    _was_answered = False  # before: it may ask again
     _is_broken = False  # what came last is no HTTP
     _full_since: float | None = None  # from when on it has not read what was sent
 
@@ -89,8 +91,9 @@ class Protocol(HttpToolsProtocol):
         if not self.is_waited_for():
             return
         waited_s = now - self._owes_since
-        if self._head_bytes == 0 and waited_s > min(self.timeout_keep_alive, self.receive_timeout_s):
-            self.transport.close()
+        if self._head_bytes == 0:
+            if waited_s > (self.keep_alive_s if self._was_answered else self.receive_timeout_s):
+                self.transport.close()
         elif waited_s > self.receive_timeout_s:
             if self.cycle is not None and self.cycle.response_started and self.cycle.more_body:
                 self.transport.close()
@@ -185,6 +188,7 @@ class Protocol(HttpToolsProtocol):
         uvicorn's own sets a timer here and takes it back at the next request; `look` does without.
         """
         self._owes_since = time.monotonic()
+        self._was_answered = True
         if not self._in_head:
             self._head_bytes = 0
         self.server_state.total_requests += 1
@@ -229,7 +233,8 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def limited(max_connections: int, receive_timeout_s: float) -> type[Protocol]:
+def limited(max_connections: int, receive_timeout_s: float, keep_alive_s: float) -> type[Protocol]:
     """Return the protocol with these limits; uvicorn makes an object of it for each connection."""
     limits: dict[str, Any] = {"max_connections": max_connections, "receive_timeout_s": receive_timeout_s}
+    limits["keep_alive_s"] = keep_alive_s
     return type("LimitedProtocol", (Protocol,), limits | {"heads": Heads()})

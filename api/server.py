@@ -127,6 +127,10 @@ class _Server(uvicorn.Server):
         if self._on_ready is not None:
             self._on_ready(started(self.listeners, self.stop))
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._api.stop()
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_TICKS == 0:
             now = time.monotonic()
@@ -154,7 +158,7 @@ class _Server(uvicorn.Server):
 def _configure(api: Api, settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
         api.gate,
-        http=limited(settings.max_connections, settings.receive_timeout_s),
+        http=limited(settings.max_connections, settings.receive_timeout_s, settings.keep_alive_s),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -198,9 +202,13 @@ def _check_reach(listeners: Sequence[socket.socket], stream: StreamSettings, set
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """Return a listener. `::` is every address, of IPv4 too; a name with addresses of both kinds is that of IPv4."""
+    host = host.strip("[]")
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        families = {found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+        both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(
             f"port: {host}:{port} cannot be listened on: {error.strerror}; "

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from driftline.stream.settings import Settings
+from driftline.api.proxies import networks
+from driftline.stream.settings import MOST_SECONDS, Settings
 
 
 class ApiSettings(Settings):
@@ -20,6 +21,17 @@ class ApiSettings(Settings):
         "answered, on --port they are not.",
     )
     admin_host: str = Field("127.0.0.1", min_length=1, description="Address that the admin port is on.")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",
+        max_length=200,
+        description="Where a proxy has the API, as /driftline. Requests are taken with it and without it.",
+    )
+    trusted_proxies: list[str] = Field(
+        [],
+        description="Address or network of proxies, as 10.0.0.0/8, whose X-Forwarded-For says who asks: for rates and "
+        "for the access log. * trusts all.",
+    )
     workers: int = Field(1, ge=1, le=256, description="Processes that answer; they share the model's memory.")
     open: bool = Field(
         False, description="Listen to other machines although there are no API keys: whoever reaches it may do all."
@@ -28,9 +40,9 @@ class ApiSettings(Settings):
     api_keys: list[str] = Field([], description="Lines as in that file, of more keys.")
     rate_limit: float | None = Field(
         None,
-        gt=0,
-        description="Requests a second that one key, or one address without a key, may make. Default: 1000 where keys "
-        "are asked for, else any number.",
+        ge=0.001,
+        description="Requests a second that one key, or one address without a key, may make; inf: any number. Default: "
+        "1000 where keys are asked for, else any number.",
     )
     cors_origin: list[str] = Field([], description="Origin whose pages may use the API, as https://example.org.")
     allowed_host: list[str] = Field(
@@ -39,7 +51,7 @@ class ApiSettings(Settings):
     max_items: int = Field(1000, ge=1, le=100_000, description="Texts, messages or labels in one request, at most.")
     max_text_chars: int = Field(100_000, ge=1, le=1 << 24, description="Characters in one text, at most.")
     max_body_bytes: int = Field(8 << 20, ge=1 << 10, le=1 << 30, description="Bytes in a request's body, at most.")
-    max_scores: int = Field(100, ge=1, description="Labels in the scores of a prediction, the best ones.")
+    max_scores: int = Field(100, ge=1, le=1_000_000, description="Labels in the scores of a prediction, the best ones.")
     max_connections: int = Field(
         1000,
         ge=1,
@@ -47,11 +59,23 @@ class ApiSettings(Settings):
         description="Connections of one worker; beyond that, who has kept it waiting longest is closed.",
     )
     receive_timeout_s: float = Field(
-        10.0, gt=0, description="A client whose request, or who reads its answer, takes longer is closed."
+        10.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="A client whose request, or who reads its answer, takes longer is closed.",
     )
-    request_timeout_s: float = Field(30.0, gt=0, description="A request that takes longer is answered with 503.")
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="A connection on which no request comes for so long is closed. Behind a load balancer it must be "
+        "longer than that one's idle timeout, often 60 s.",
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=MOST_SECONDS, description="A request that takes longer is answered with 503."
+    )
     append_timeout_s: float = Field(
-        10.0, gt=0, description="A record that is not durable after this long is answered with 503."
+        10.0, gt=0, le=MOST_SECONDS, description="A record that is not durable after this long is answered with 503."
     )
     max_wait_s: float = Field(
         5.0, gt=0, le=60, description="A prediction that waits for a label (min_feedback_offset) waits at most so long."
@@ -65,3 +89,14 @@ class ApiSettings(Settings):
         False, description="Send OpenTelemetry traces of labels to where OTEL_EXPORTER_OTLP_ENDPOINT says (extra otel)."
     )
     access_log: bool = Field(False, description="Write a line to standard error for each request.")
+
+    @field_validator("root_path")
+    @classmethod
+    def _without_end(cls, path: str) -> str:
+        return path.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, named: list[str]) -> list[str]:
+        networks(named)
+        return named

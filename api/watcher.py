@@ -19,6 +19,7 @@ from driftline.learner.chosen import Chosen
 from driftline.learner.lock import last_epoch
 from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
 from driftline.learner.status import Status, read_status
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError
 
 POLL_S: Final = 0.05
@@ -54,7 +55,7 @@ class Watcher:
         self._chosen = Chosen(data, allow_pickle=allow_pickle)
         self._newest: Snapshot | None = None
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="snapshot-watcher", daemon=True)
+        self._thread = threads.make("snapshot-watcher", self._run)
 
     def start(self) -> None:
         """Look once, then go on looking in a thread. Raises ConfigError for a pickle that may not be opened."""

@@ -31,7 +31,7 @@ from driftline.api.server import SIGNALS, STOP_S, Started, run, started
 from driftline.api.settings import ApiSettings
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.learner.status import read_status
-from driftline.stream import lines
+from driftline.stream import lines, threads
 from driftline.stream.errors import ConfigError, StateError
 from driftline.stream.settings import StreamSettings
 
@@ -166,7 +166,7 @@ def _work(
 
     def ready(started: Started) -> None:
         pipe.send(True)
-        threading.Thread(target=_stop_with, args=(pipe, started.stop), daemon=True).start()
+        threads.start("stop-with-supervisor", lambda: _stop_with(pipe, started.stop))
 
     with lines.ending_said():
         try:

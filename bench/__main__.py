@@ -1,9 +1,13 @@
 """Measure quality and speed beside the peers: `python -m bench [FILES]` (`make bench` installs the peers first).
 
 1. Take the streams: the files given, else made ones with known drift.
-2. Give each to every system, ours and the peers, in processes of their own (quality.py).
-3. Measure speed (speed.py).
-4. Write tables and pictures.
+2. Choose the settings of the peers that have some, by other streams: those of --tune (grid.py).
+3. Give each stream to every system, ours and the peers, in processes of their own (quality.py).
+4. Measure speed (speed.py).
+5. Write tables and pictures.
+
+With `--answers DIRECTORY` what the peers answered is kept there, and taken from there the next time: a run that was
+stopped goes on, and one of ours alone takes a minute.
 
 With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py); with
 `--trees ROWS` only `tree` beside River's, and its memory (trees.py).
@@ -12,11 +16,14 @@ With `--pipeline MESSAGES` only the path from the log to the model, beside the b
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from bench.grid import FAMILIES, Tried, try_all
+from bench.peers.protocol import PATIENCE
 from bench.pipeline import measure_pipelines
 from bench.plots import plot_quality, plot_speed
 from bench.quality import PEERS, Launcher, Quality, measure
@@ -69,6 +76,18 @@ def main(
     speed_rows: Annotated[int, typer.Option(min=1000)] = 200_000,
     repetitions: Annotated[int, typer.Option(min=1, help="of each speed; the median counts")] = 5,
     out: Annotated[Path, typer.Option(help="directory for pictures and the report")] = ROOT / "bench" / "out",
+    tune: Annotated[
+        list[Path] | None,
+        typer.Option(help="labelled texts on which peers' settings are chosen; never on the stream that is measured"),
+    ] = None,
+    tune_rows: Annotated[int, typer.Option(min=100, help="so many rows of each")] = 3000,
+    tune_seconds: Annotated[float, typer.Option(min=0.1, help="processor time of one run")] = 10.0,
+    answers: Annotated[
+        Path | None, typer.Option(help="directory of the peers' answers, of this run and earlier ones")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="by the clock a run may take so many times its processor time")
+    ] = PATIENCE,
     report: Annotated[Path | None, typer.Option(help="the report; else REPORT.md in the directory")] = None,
     peer_python: Annotated[str, typer.Option(help="the Python that has the peers' libraries")] = sys.executable,
     multiflow_python: Annotated[str | None, typer.Option(help="a Python 3.8 that has scikit-multiflow")] = None,
@@ -97,7 +116,7 @@ def main(
             write_pipelines(path, _command(None), measured)
             typer.echo(path.read_text(encoding="utf-8"))
             return
-        launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds)
+        launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds, patience, answers)
         if trees:
             found = [read_stream(file, trees) for file in files] if files else [make_stream("steady", trees)]
             path = report or out / "TREES.md"
@@ -120,22 +139,30 @@ def main(
         if len({stream.name for stream in found}) < len(found):
             raise ConfigError("two files have the same name, and each name is one picture")
         out.mkdir(parents=True, exist_ok=True)
+        families = [name for name in peer_names if name in FAMILIES]
+        tuned_on = [read_stream(file, tune_rows) for file in tune or ()]
+        tried = try_all(tuned_on, families, replace(launcher, seconds=tune_seconds), tune_rows, typer.echo)
         rounds = [
-            [_quality(stream, our_names, peer_names, launcher, late, out) for stream in found]
+            [_quality(stream, our_names, _set(peer_names, tried, stream), launcher, late, out) for stream in found]
             for late in dict.fromkeys(delay or (None,))
         ]
         speeds: list[Speed] = []
         if speed:
-            families = sorted({name.partition("-")[0] for name in peer_names})
+            kinds = sorted({name.partition("-")[0] for name in peer_names})
             n_rows, repetitions = (QUICK_ROWS, 1) if quick else (speed_rows, repetitions)
-            speeds = measure_speed(launcher, n_rows, repetitions, families, typer.echo)
+            speeds = measure_speed(launcher, n_rows, repetitions, kinds, typer.echo)
             plot_speed(speeds, out / "speed.png")
         path = report or out / "REPORT.md"
-        write_report(path, _command(files), rounds, speeds, out)
+        write_report(path, _command([*(files or []), *(tune or [])]), rounds, speeds, out, tried)
         typer.echo(f"written: {path}")
     except DriftlineError as error:
         typer.echo(f"bench: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _set(peers: list[str], tried: Tried, stream: Stream) -> list[str]:
+    """Return the peers with the settings that other streams chose."""
+    return [name for peer in peers for name in (tried.chosen(peer, stream.name) if peer in FAMILIES else [peer])]
 
 
 def _quality(
@@ -153,7 +180,7 @@ def _command(files: list[Path] | None) -> str:
     words, skip = [], False
     for word in sys.argv[1:]:
         option = word.partition("=")[0]
-        if skip or option in ("--peer-python", "--multiflow-python", "--out", "--report", "--kafka"):
+        if skip or option in ("--peer-python", "--multiflow-python", "--out", "--report", "--kafka", "--answers"):
             skip = not skip and "=" not in word
             continue
         words.append(shlex.quote(paths.get(word, word)))

@@ -5,7 +5,9 @@ predicted label and the true one's probability (peers/protocol.py). All scores a
 that was stopped is compared with ours on the rows that it did.
 """
 
+import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,6 +36,15 @@ PEERS: Final = (
     "vw-pairs",
     "vw-chars",
     "vw-driver",
+    "vw-rich-none",
+    "vw-rich-inside",
+    "vw-rich-across",
+    "vw-hinge",
+    "river-rich-nb",
+    "river-rich-logreg-none",
+    "river-rich-logreg-across",
+    "sklearn-rich-nb",
+    "sklearn-rich-sgd",
     "sklearn-sgd-100",
     "sklearn-sgd-1",
     "sklearn-sgd-chars-100",
@@ -53,7 +64,8 @@ class Run:
     Attributes
     ----------
     predicted : int32 [rows done], the label's number
-    p_truth, p_predicted : float32 [rows done], the probability of the true label, and of the one predicted
+    p_truth, p_predicted : float32 [rows done], the probability of the true label, and of the one predicted; no numbers
+        where a peer has none
     seconds : the system's own processor time
     times : float64 [n, 2], rows done and seconds until then, at even distances
     """
@@ -80,6 +92,11 @@ class Run:
         return self.done < self.n_rows
 
     @property
+    def has_probabilities(self) -> bool:
+        """Whether it says more than a label."""
+        return not np.isnan(self.p_truth).any()
+
+    @property
     def rows_per_second(self) -> float:
         """Rows predicted and learned in a second of the system's own processor time."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
@@ -88,7 +105,8 @@ class Run:
 class Score(NamedTuple):
     """How good a run is. `known_log_loss` leaves out the rows whose label had not been learned by then.
 
-    Peers that are told all labels in advance can foresee those; others cannot.
+    Peers that are told all labels in advance can foresee those; others cannot. What needs probabilities is no number
+    where a peer has none.
     """
 
     rows: int
@@ -112,11 +130,15 @@ class Launcher:
     ----------
     peer_python, multiflow_python : the interpreters that have the peers' libraries; multiflow's may be None
     seconds : each run's limit, of processor time
+    patience : how many times that by the clock
+    kept : a directory of peers' answers: what is there is taken, what is not is run and put there
     """
 
     peer_python: str = sys.executable
     multiflow_python: str | None = None
     seconds: float = 60.0
+    patience: float = PATIENCE
+    kept: Path | None = None
 
     def run(self, system: str, stream: Stream, delay: int, *, is_ours: bool) -> Run:
         """Give a stream to a system and return what it answered."""
@@ -129,11 +151,29 @@ class Launcher:
         with tempfile.TemporaryDirectory() as folder:
             rows, answers = Path(folder, "rows"), Path(folder, "answers.json")
             write_rows(str(rows), stream.rows)
-            arguments = [system, str(rows), str(answers), str(self.seconds), str(delay)]
+            kept = None if is_ours or self.kept is None else self.kept / self._key(system, rows, delay)
+            if kept is not None and kept.exists():
+                return _read(empty, json.loads(kept.read_text()))
+            arguments = [system, str(rows), str(answers), str(self.seconds), str(delay), str(self.patience)]
             why_not = self._start([python, "-m", "bench.peers", *arguments])
             if why_not or not answers.exists():
                 return _without(empty, why_not or "no answer")
-            return _read(empty, json.loads(answers.read_text()))
+            found = answers.read_text()
+            run = _read(empty, json.loads(found))
+            if kept is not None and run.done:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                part = kept.with_suffix(".part")
+                part.write_text(found)
+                part.replace(kept)
+            return run
+
+    def _key(self, system: str, rows: Path, delay: int) -> str:
+        """Return the name under which a peer's answers are kept: of it, the rows, and how and by what it is run."""
+        sources = ROOT / "bench" / "peers"
+        asked = hashlib.sha256(f"{system} {delay} {self.seconds:g}".encode())
+        for path in (rows, sources / f"{system.partition('-')[0]}_peers.py", sources / "rich.py"):
+            asked.update(path.read_bytes())
+        return f"{system.replace('?', '-').replace('&', '-').replace('=', '')}-{asked.hexdigest()[:16]}.json"
 
     def _python(self, system: str) -> str | None:
         return self.multiflow_python if system.startswith("multiflow-") else self.peer_python
@@ -146,7 +186,7 @@ class Launcher:
                 command,
                 cwd=ROOT,
                 env=environment,
-                timeout=PATIENCE * self.seconds + START_S,
+                timeout=self.patience * (self.seconds + START_S),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 check=False,
@@ -154,7 +194,7 @@ class Launcher:
                 errors="replace",
             )
         except subprocess.TimeoutExpired:
-            return f"did not stop {START_S:g} s after its time"
+            return f"did not stop {self.patience * START_S:g} s after its time"
         except OSError as error:
             return f"{command[0]} cannot be run: {error.strerror}"
         lines = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
@@ -214,10 +254,12 @@ class Quality:
         predicted, p_truth, p_predicted = run.predicted[:done].copy(), run.p_truth[:done], run.p_predicted[:done]
         predicted[: self.delay + 1] = -1
         known = self._known()[:done]
+        if not run.has_probabilities:
+            p_truth = p_predicted = np.ones(done, np.float32)  # only the labels are scored
         all_rows, known_rows = (Progress(max(self.stream.rows.n_labels, 1)) for _ in range(2))
         all_rows.add(predicted, truth, p_truth, p_predicted)
         known_rows.add(predicted[known], truth[known], p_truth[known], p_predicted[known])
-        return Score(
+        score = Score(
             all_rows.labels,
             all_rows.accuracy,
             all_rows.macro_f1,
@@ -225,6 +267,9 @@ class Quality:
             known_rows.log_loss,
             all_rows.calibration_error,
         )
+        if run.has_probabilities:
+            return score
+        return score._replace(log_loss=math.nan, known_log_loss=math.nan, calibration_error=math.nan)
 
     def _known(self) -> NDArray[np.bool_]:
         """Tell of each row whether its label had been learned when it was predicted: bool [n_rows]."""
@@ -240,7 +285,9 @@ class Quality:
             if peer.was_stopped and peer.done < max(LEAST_ROWS, peer.n_rows // 10):
                 continue
             rows = min(peer.done, ours.done)
-            found.append((peer, value(self.score(ours, rows)) / max(value(self.score(peer, rows)), 1e-12)))
+            its = value(self.score(peer, rows))
+            if not math.isnan(its):
+                found.append((peer, value(self.score(ours, rows)) / max(its, 1e-12)))
         return max(found, key=lambda pair: pair[1], default=None)
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from bench.grid import Tried
 from bench.pipeline import MODEL, N_CHARS, WAYS, Pipeline
 from bench.quality import Quality, Run, Score
 from bench.speed import WHAT, Speed
@@ -22,12 +23,19 @@ _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def write_report(
-    path: Path, command: str, rounds: Sequence[Sequence[Quality]], speeds: Sequence[Speed], pictures: Path | None
+    path: Path,
+    command: str,
+    rounds: Sequence[Sequence[Quality]],
+    speeds: Sequence[Speed],
+    pictures: Path | None,
+    tried: Tried | None = None,
 ) -> None:
     """Write the report; a round is all streams, labels equally late. Pictures are linked where they lie under it."""
     qualities = [quality for streams in rounds for quality in streams]
     parts = [_head(command, qualities, speeds), *(_summary(streams) for streams in rounds if streams)]
     parts += [_stream(quality, _link(path, pictures, f"{quality.name}.png")) for quality in qualities]
+    if tried and tried.errors:
+        parts.append(_tried(tried))
     if speeds:
         parts.append(_speed(speeds, _link(path, pictures, "speed.png")))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,12 +204,13 @@ def _stream(quality: Quality, picture: str) -> str:
     runs = [run for run in quality.runs if run.done]
     scores = {run.system: quality.score(run) for run in runs}
     whole = [run for run in runs if not run.was_stopped]  # a stopped one did easier or harder rows
+    sure = [run for run in whole if run.has_probabilities]
     best = {
         "accuracy": max((scores[run.system].accuracy for run in whole), default=math.nan),
         "macro_f1": max((scores[run.system].macro_f1 for run in whole), default=math.nan),
-        "known_log_loss": min((scores[run.system].known_log_loss for run in whole), default=math.nan),
-        "log_loss": min((scores[run.system].log_loss for run in whole), default=math.nan),
-        "calibration_error": min((scores[run.system].calibration_error for run in whole), default=math.nan),
+        "known_log_loss": min((scores[run.system].known_log_loss for run in sure), default=math.nan),
+        "log_loss": min((scores[run.system].log_loss for run in sure), default=math.nan),
+        "calibration_error": min((scores[run.system].calibration_error for run in sure), default=math.nan),
     }
     rows = []
     for run in runs:
@@ -209,7 +218,7 @@ def _stream(quality: Quality, picture: str) -> str:
         for column, top in best.items():
             value = getattr(scores[run.system], column)
             is_best = value == top and not run.was_stopped
-            cells.append(f"**{value:.4f}**" if is_best else f"{value:.4f}")
+            cells.append("" if math.isnan(value) else f"**{value:.4f}**" if is_best else f"{value:.4f}")
         rows.append([*cells, f"{run.rows_per_second:,.0f}"])
     rows.sort(key=lambda cells: -float(cells[2].strip("*")))
     n_labels = quality.stream.rows.n_labels
@@ -217,6 +226,28 @@ def _stream(quality: Quality, picture: str) -> str:
     head = ["system", "rows", "accuracy", "macro F1", "log loss", "all", "ECE", "texts/s"]
     title = f"## {quality.stream.name}: {len(quality.stream.rows.texts):,} rows, {n_labels} labels{late}"
     return f"{title}\n\n{_table(head, rows)}{picture}"
+
+
+def _tried(tried: Tried) -> str:
+    """What each setting got on the streams that chose, and what is best there in hindsight."""
+    streams = list(dict.fromkeys(name for of in tried.errors.values() for by in of.values() for name in by))
+    rows = []
+    for family, settings in tried.errors.items():
+        best = {name: min(by.get(name, math.inf) for by in settings.values()) for name in streams}
+        for setting, by in settings.items():
+            cells = [f"**{by[name]:.4f}**" if by.get(name) == best[name] else _cell(by.get(name)) for name in streams]
+            losses = [_cell(tried.losses[family][setting].get(name)) for name in streams]
+            rows.append([setting, *(f"{a} {b and f'({b})'}".strip() for a, b in zip(cells, losses, strict=True))])
+    note = (
+        f"Error (log loss) on the first {tried.rows:,} rows, or as many as all settings of a peer did in time. A "
+        "stream is measured with the settings that have the lowest geometric mean of errors, and of log losses, on the "
+        "other streams here; bold is the best in hindsight."
+    )
+    return f"## Settings that were tried\n\n{_table(['setting', *streams], rows)}\n\n{note}"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _speed(speeds: Sequence[Speed], picture: str) -> str:

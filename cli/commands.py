@@ -7,7 +7,6 @@ Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot 
 over; 130 Ctrl-C.
 """
 
-import os
 import sys
 import tomllib
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Annotated
 
 import typer
 
-from driftline.cli import keys
+from driftline.cli import keys, streams
 from driftline.cli.erase import erase
 from driftline.cli.evaluate import evaluate
 from driftline.cli.explain import explain
+from driftline.cli.help import Command, Group
 from driftline.cli.learn import learn
 from driftline.cli.predict import predict
 from driftline.cli.rebuild import rebuild
@@ -29,27 +29,31 @@ from driftline.cli.status import status
 from driftline.cli.terminal import print_error
 from driftline.cli.up import up
 from driftline.cli.verify import verify
-from driftline.stream import lines
+from driftline.stream import lines, variables
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import BadOptions
 
+MAX_COLUMNS = 110  # of help: longer lines are hard to read
+
 app = typer.Typer(
+    cls=Group,
     name="driftline",
     help="A text classifier that never stops learning.",
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_COLUMNS},
 )
 
 for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, erase, snapshots):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 
 
 def main() -> None:
     """Run the command line."""
+    streams.settle()
     try:
         app(prog_name="driftline")
     except BadOptions as error:
@@ -88,5 +92,5 @@ def options(
 ) -> None:
     """A text classifier that never stops learning."""
     del version
-    if os.environ.get("DRIFTLINE_LOG_FORMAT") == "json":
-        lines.begin("json")  # now, so that options that cannot be meant, and what nobody catches, are such lines too
+    # Now, so that options that cannot be meant, and what nobody catches, are such lines too.
+    lines.begin("json" if variables.options().get("DRIFTLINE_LOG_FORMAT") == "json" else "text")

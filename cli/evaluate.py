@@ -1,6 +1,5 @@
 """How good are classifiers on a file? `driftline evaluate`."""
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import File, LabelColumn, TextColumn, reading
-from driftline.cli.terminal import terminal
+from driftline.cli.reading import MOST_ROWS, Delimiter, Encoding, File, Header, LabelColumn, TextColumn, reading
+from driftline.cli.terminal import print_json, terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
 
@@ -28,26 +27,34 @@ def evaluate(
         list[str] | None, typer.Option(help="A classifier; may be given several times.", show_default=DEFAULT_MODEL)
     ] = None,
     delay: Annotated[
-        int, typer.Option(min=0, help="A label is learned this many messages after its message; 0: at once.")
+        int,
+        typer.Option(min=0, max=MOST_ROWS, help="A label is learned this many messages after its message; 0: at once."),
     ] = 0,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first rows only.", show_default="all")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_ROWS, help="Use the first rows only.", show_default="all")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the learning curves into this file, .png or .svg.", show_default="none")
     ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    header: Header = None,
 ) -> None:
     """Measure classifiers on a file: each text is scored before its label is learned (progressive validation)."""
     from driftline.learner.evaluate import BATCH_ROWS, Evaluation, warm_up
     from driftline.learner.models import make_classifier
+    from driftline.stream.files import Format
 
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     if plot is not None:
         from driftline.learner.plots import check_suffix, plot_curves
 
         check_suffix(plot)
-    with reading(file, "evaluating", text_column, label_column) as read:
+    form = Format(text_column, label_column, "", delimiter, encoding, header)
+    with reading(file, "evaluating", form) as read:
         for spec in models:
             warm_up(make_classifier(spec, allow_pickle=True))  # no state is read: there is no pickle to be opened
         evaluations = [Evaluation(make_classifier(spec, allow_pickle=True), delay, spec) for spec in models]
@@ -69,14 +76,14 @@ def evaluate(
     else:
         _print_table(results)
     if read.skipped:
-        terminal(stderr=True).print(f"{read.skipped:,} rows skipped", style="yellow")
+        terminal(stderr=True).print(read.summary, style="yellow", markup=False)
     if plot is not None:
         plot_curves(results, plot, "standard input" if file == "-" else Path(file).name)
 
 
 def _print_json(results: "list[Result]") -> None:
     for result in results:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print_json(result.to_json())
 
 
 def _print_table(results: "list[Result]") -> None:

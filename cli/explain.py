@@ -1,13 +1,14 @@
 """Which words speak for which label? `driftline explain`."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.markup import escape
 
 from driftline.cli.predict import newest_snapshot
-from driftline.cli.terminal import terminal
+from driftline.cli.reading import texts_of_input
+from driftline.cli.terminal import is_utf8, print_json, terminal
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @with_settings
 def explain(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain; - is standard input.")],
     stream: StreamSettings,
     label: Annotated[
         list[str] | None,
@@ -25,7 +26,7 @@ def explain(
             metavar="<str>", help="A label to explain; may be given several times.", show_default="the three best"
         ),
     ] = None,
-    features: Annotated[int, typer.Option(min=0, help="How many words and n-grams to list.")] = 20,
+    features: Annotated[int, typer.Option(min=0, max=1 << 30, help="How many words and n-grams to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show which words and n-grams of a text speak for which label, by the newest snapshot of a data directory.
@@ -33,9 +34,11 @@ def explain(
     A number says by how much: e to the power of the difference of two labels' numbers is what it does to their odds.
     """
     model = newest_snapshot(stream, "teach it with `driftline up`").model
+    if text == "-":
+        text = "\n".join(line for lines in texts_of_input() for line in lines)
     _, explanation = model.explain_one(text, label or None, features)
     if as_json:
-        print(msgspec.json.encode(explanation).decode())
+        print_json(explanation)
     else:
         _print_explanation(explanation)
 
@@ -60,13 +63,15 @@ def _print_explanation(explanation: "Explanation") -> None:
         table.add_column(escape(label), justify="right")
     table.add_column("")
 
+    space = "␣" if is_utf8(sys.stdout) else "_"
+
     def add(kind: str, what: str, shares: dict[str, float], remark: str = "") -> None:
         table.add_row(kind, escape(what), *(f"{shares[label]:+.2f}" for label in labels), remark)
 
     for feature in explanation.features:
         unknown, shared = feature.known is False, bool(feature.shared)
         remarks = ["never learned"] * unknown + ["slot is shared"] * shared
-        what = feature.text.replace(" ", "␣") if feature.kind == "chars" else feature.text
+        what = feature.text.replace(" ", space) if feature.kind == "chars" else feature.text
         add(feature.kind, what, feature.shares, ", ".join(remarks))
     others = explanation.n_features - len(explanation.features)
     if explanation.rest and others:

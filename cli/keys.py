@@ -6,15 +6,18 @@ import typer
 from rich.markup import escape
 
 from driftline.api.settings import ApiSettings
+from driftline.cli.help import Command, Group
 from driftline.cli.terminal import terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
 
-app = typer.Typer(help="API keys: add, list, remove. A running API heeds them within a second.")
+app = typer.Typer(
+    cls=Group, help="API keys: add, list, remove. A running API heeds them within a second.", rich_markup_mode=None
+)
 
 
-@app.command("add")
+@app.command("add", cls=Command)
 @with_settings
 def add(
     name: Annotated[str, typer.Argument(help="Whose key it is; shows in log lines.")],
@@ -38,7 +41,7 @@ def add(
     terminal(stderr=True).print(f"Kept in {escape(str(path))}: {key}")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 @with_settings
 def list_all(stream: StreamSettings, api: ApiSettings) -> None:
     """Print the keys as they are kept: SHA-256, role, name."""
@@ -48,7 +51,7 @@ def list_all(stream: StreamSettings, api: ApiSettings) -> None:
         print(key)
 
 
-@app.command("remove")
+@app.command("remove", cls=Command)
 @with_settings
 def remove(
     name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings

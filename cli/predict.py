@@ -1,13 +1,15 @@
 """Which label does a text get? `driftline predict`: by the data directory's snapshot, or by a running API."""
 
-import json
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import terminal
+from driftline.cli.reading import texts_of_input
+from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
 
 @with_settings
 def predict(
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="The texts to classify.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXT...", help="The texts to classify; - alone is standard input, a text in each line."
+        ),
+    ],
     stream: StreamSettings,
     url: Annotated[
         str | None,
@@ -30,36 +37,40 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
-    predictions = _ask(url, texts, key) if url else _predict_offline(stream, texts)
-    if as_json:
-        for prediction in predictions:
-            print(json.dumps(prediction, ensure_ascii=False))
-        return
+    ask = partial(_ask, url, key) if url else _offline(stream)
     console = terminal()
-    for text, prediction in zip(texts, predictions, strict=True):
-        console.print(f"[bold]{escape(prediction['label'])}[/bold]  {prediction['score']:.4f}  {escape(text)}")
+    for some in texts_of_input() if texts == ["-"] else [texts]:
+        for text, prediction in zip(some, ask(some), strict=True):
+            if as_json:
+                print_json(prediction)
+            else:
+                console.print(f"[bold]{escape(prediction['label'])}[/bold]  {prediction['score']:.4f}  {escape(text)}")
 
 
-def _ask(url: str, texts: list[str], key: str | None) -> list[dict[str, Any]]:
+def _ask(url: str, key: str | None, texts: list[str]) -> list[dict[str, Any]]:
     from driftline.api.client import Client
 
     with Client(url, key=key, timeout_s=10.0, tries=1) as client:
         return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
 
 
-def _predict_offline(stream: StreamSettings, texts: list[str]) -> list[dict[str, Any]]:
+def _offline(stream: StreamSettings) -> Callable[[list[str]], list[dict[str, Any]]]:
     snapshot = newest_snapshot(stream, "a running API with --url http://127.0.0.1:8000")
-    info, scores = snapshot.model.predict_proba_many(texts)
-    labels = info.labels
-    return [
-        {
-            "text": text,
-            "label": labels[int(row.argmax())],
-            "score": float(row.max()),
-            "scores": dict(zip(labels, row.tolist(), strict=True)),
-        }
-        for text, row in zip(texts, scores, strict=True)
-    ]
+
+    def ask(texts: list[str]) -> list[dict[str, Any]]:
+        info, scores = snapshot.model.predict_proba_many(texts)
+        labels = info.labels
+        return [
+            {
+                "text": text,
+                "label": labels[int(row.argmax())],
+                "score": float(row.max()),
+                "scores": dict(zip(labels, row.tolist(), strict=True)),
+            }
+            for text, row in zip(texts, scores, strict=True)
+        ]
+
+    return ask
 
 
 def newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":

@@ -1,6 +1,7 @@
-"""How is a labelled file read? With a bar, and the first of the rows that cannot be used."""
+"""How is a labelled file read? With a bar, the first of the rows that cannot be used, and a count of all by reason."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final
@@ -12,17 +13,49 @@ from driftline.cli.terminal import terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from driftline.stream.files import BadRow, LabelledTexts
+    from driftline.stream.files import BadRow, Format, LabelledTexts
 
+
+MOST_ROWS: Final = 1 << 40  # that an option may count
+PIECE_BYTES: Final = 1 << 16
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="CSV, TSV or JSON lines, gzipped or not; - is standard input.")
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="CSV, TSV or another table, JSON lines, a JSON array or Parquet; also packed (gzip, bzip2, xz, zstd). "
+        "- is standard input.",
+    ),
 ]
 TextColumn = Annotated[
-    str | None, typer.Option(help="The text's column.", show_default="the first of text, message, body, title")
+    str | None,
+    typer.Option(
+        help="The text's column; a number where there is no header.",
+        show_default="the first of text, message, body, title",
+    ),
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="The label's column.", show_default="the first of label, category, class, target")
+    str | None,
+    typer.Option(
+        help="The label's column; a number where there is no header.",
+        show_default="the first of label, category, class, target",
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="What stands between a table's cells: a character, or tab.", show_default="as the file looks"),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="The file's encoding: latin-1, utf-16, ...", show_default="UTF-8, or what the file looks like"),
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether a table's first row has the columns' names.",
+        show_default="as the file looks",
+    ),
 ]
 
 
@@ -35,16 +68,31 @@ class Reading:
     def __init__(self, console: "Console", advance: Callable[[int, int], None]) -> None:
         self.file: LabelledTexts
         self.skipped = 0
+        self.skipped_by: Counter[str] = Counter()
         self._console, self._advance = console, advance
         self._next_s = 0.0
 
     def bad_row(self, bad: "BadRow") -> None:
         """Show a row that cannot be used; after SHOWN of them only count."""
         self.skipped += 1
+        self.skipped_by[bad.kind or bad.why] += 1
         if self.skipped <= self.SHOWN:
             self._console.print(f"skipped: {bad}", style="yellow", markup=False)
         elif self.skipped == self.SHOWN + 1:
             self._console.print("skipped: further rows are only counted", style="yellow")
+
+    def say(self, what: str) -> None:
+        """Say something about the file."""
+        self._console.print(what, style="yellow", markup=False)
+
+    @property
+    def summary(self) -> str:
+        """How many rows were skipped, and why; empty where none was."""
+        if not self.skipped:
+            return ""
+        rows = "row" if self.skipped == 1 else "rows"
+        why = ", ".join(f"{number:,} {kind}" for kind, number in self.skipped_by.most_common())
+        return f"{self.skipped:,} {rows} skipped: {why}"
 
     def show(self, messages: int, *, last: bool = False) -> None:
         """Move the bar; at most every PERIOD_S, since drawing costs more than a row."""
@@ -54,8 +102,24 @@ class Reading:
             self._advance(self.file.read_bytes, messages)
 
 
+def texts_of_input() -> Iterator[list[str]]:
+    """Give the lines of standard input that are not blank, as many at a time as have come."""
+    from driftline.stream.encoding import Lines
+    from driftline.stream.fields import whole_characters
+    from driftline.stream.source import Source, unpacked
+
+    lines = Lines(unpacked(Source("-"), "standard input")[0], None)
+    rest = ""
+    while piece := lines.piece(PIECE_BYTES):
+        *whole, rest = (rest + piece).split("\n")
+        if texts := [whole_characters(line.removesuffix("\r")) for line in whole if line.strip()]:
+            yield texts
+    if rest.strip():
+        yield [whole_characters(rest.removesuffix("\r"))]
+
+
 @contextmanager
-def reading(path: str, what: str, text_column: str | None, label_column: str | None) -> Iterator[Reading]:
+def reading(path: str, what: str, form: "Format") -> Iterator[Reading]:
     """Open a file of labelled texts, and show how far it was read."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -72,7 +136,7 @@ def reading(path: str, what: str, text_column: str | None, label_column: str | N
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, messages=0)
         reading = Reading(bar.console, lambda n, messages: bar.update(task, completed=n, messages=messages))
-        with LabelledTexts(path, text_column, label_column, reading.bad_row) as file:
+        with LabelledTexts(path, on_bad_row=reading.bad_row, form=form, on_guess=reading.say) as file:
             reading.file = file
             bar.update(task, total=file.size_bytes)
             yield reading

@@ -15,6 +15,7 @@ from driftline.stream import lines
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.rebuilt import LeftOut
@@ -122,7 +123,9 @@ def build(
     console.print(escape(f"Built {rebuilt}."))
     for topic, n in rebuilt.missing.items():
         if n:
-            console.print(escape(f"{topic}: {n:,} records were no longer in the log."), style="yellow")
+            console.print(
+                escape(f"{topic}: {counted(n, 'record was', 'records were')} no longer in the log."), style="yellow"
+            )
     if into is not None:
         console.print(escape(f"Learn on with it: driftline learn --data {into} --log {stream.log_url}"))
     else:
@@ -133,13 +136,14 @@ def build(
 
 def _left_out(until: str | None, exclude: list[str]) -> "LeftOut":
     from driftline.learner.rebuilt import LeftOut
+    from driftline.stream.names import same_name
 
     names: dict[str, list[str]] = {"source": [], "id": [], "label": []}
     for each in exclude:
         kind, equals, name = each.partition("=")
         if not equals or kind not in names or not name:
             raise ConfigError(f"--exclude {each}: write source=NAME, id=NAME or label=NAME")
-        names[kind].append(name)
+        names[kind].append(name if kind == "id" else same_name(name))
     until_ms = None
     if until is not None:
         try:

@@ -1,6 +1,5 @@
 """Which models of the past can be served again, and which one is? `driftline snapshots`."""
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import terminal
+from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -78,7 +77,7 @@ def snapshots(
 
 def _say(console: "Console", answer: dict[str, Any], said: str, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(answer))
+        print_json(answer)
     else:
         console.print(escape(said))
 
@@ -96,7 +95,7 @@ def _list(versions: "Versions", as_json: bool) -> None:
     found = [_described(versions, kept) for kept in versions.kept()]
     active = versions.active().version
     if as_json:
-        print(json.dumps({"pinned_to": active, "snapshots": found}, ensure_ascii=False))
+        print_json({"pinned_to": active, "snapshots": found})
         return
     console = terminal()
     if not found:
@@ -123,7 +122,7 @@ def _show(versions: "Versions", version: str, as_json: bool) -> None:
 
     found = _described(versions, versions.get(version))
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(found)
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for field, value in found.items():

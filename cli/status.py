@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import terminal
+from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.status import Status
@@ -27,7 +27,7 @@ def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json
             f"no learner has run on {stream.data} yet; start one with `driftline up`, or name another --data"
         )
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         print_status(found, Versions(stream.data).active().version)
     if not found.alive:
@@ -38,19 +38,22 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     """Print a status, a line a subject."""
     from rich.table import Table
 
+    from driftline.learner.status import AT_WORK
+
     progress, counts, join = status.progress, status.counts, status.join
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    shown = "gone" if status.state in {"running", "waiting"} and not status.alive else status.state
+    shown = "gone" if status.state in AT_WORK and not status.alive else status.state
     rows: dict[str, str] = {
         "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
-        "model": f"{status.model}, version {status.version or '-'}, {len(status.labels)} labels",
+        "model": f"{status.model}, version {status.version or '-'}, {counted(len(status.labels), 'label')}",
         "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
         f"{join.expired:,} left without one",
-        "labels": f"{counts.labels_learned:,} learned, {join.corrected:,} corrections, {join.repeated:,} repeated, "
+        "labels": f"{counts.labels_learned:,} learned, {counted(join.corrected, 'correction')}, "
+        f"{join.repeated:,} repeated, "
         f"{status.waiting:,} waiting for a message, {join.orphaned:,} orphaned",
         "rejected": f"{counts.rejected:,}",
         "accuracy": f"{progress['accuracy']:.4f} as served, {progress['recent']['accuracy']:.4f} "
-        f"over the last {progress['recent']['labels']:,} labels; log loss {progress['log_loss']:.4f}, "
+        f"over the last {counted(progress['recent']['labels'], 'label')}; log loss {progress['log_loss']:.4f}, "
         f"calibration error {progress['calibration_error']:.3f}"
         if progress["labels"]
         else "no label has met a prediction yet",
@@ -65,8 +68,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         )
     if counts.clock_jumps or counts.unwritten:
         rows["odd"] = (
-            f"{counts.clock_jumps:,} timestamps too far off to count, "
-            f"{counts.unwritten:,} predictions too large to send"
+            f"{counted(counts.clock_jumps, 'timestamp')} too far off to count, "
+            f"{counted(counts.unwritten, 'prediction')} too large to send"
         )
     if status.over_quota:
         most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]
@@ -74,7 +77,9 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     if status.gate.state == "shut":
         rows["held back"] = status.gate.why
     if status.losses.losses:
-        rows["lost"] = f"{status.losses.records:,} records that the log no longer had; last {status.losses.recent[-1]}"
+        rows["lost"] = (
+            f"{counted(status.losses.records, 'record')} that the log no longer had; last {status.losses.recent[-1]}"
+        )
     if pinned_to is not None:
         rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
     if status.erased.times:
@@ -101,7 +106,7 @@ def _describe_unscored(progress: dict[str, Any]) -> str:
 
 def _describe_drift(status: "Status") -> str:
     overall = status.drift.overall
-    line = f"got worse {overall.worse:,} times, better {overall.better:,} times"
+    line = f"got worse {counted(overall.worse, 'time')}, better {counted(overall.better, 'time')}"
     worse = [alarm for alarm in status.drift.recent if alarm.change == "worse" and alarm.label is None]
     if worse:
         last = worse[-1]

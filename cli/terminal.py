@@ -3,12 +3,15 @@
 Where a process says what it has to say as JSON (stream/lines.py), an error is such a line, and there are no bars.
 """
 
+import json
 import logging
+import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from driftline.stream import lines
 
@@ -24,6 +27,21 @@ def terminal(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON in one line, in whatever standard output can write: the rest as JSON's own escapes."""
+    import msgspec
+
+    text = msgspec.json.encode(value).decode()
+    if not is_utf8(sys.stdout):
+        text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    print(text, flush=True)
+
+
+def is_utf8(file: TextIO) -> bool:
+    """Tell whether a file takes every character."""
+    return (getattr(file, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
 def where(stream: "StreamSettings") -> str:

@@ -10,6 +10,7 @@ from driftline.cli.terminal import bars, terminal
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 
 @with_settings
@@ -37,8 +38,8 @@ def verify(
                 outcomes.append(verdict.outcome)
                 found = escape("; ".join(verdict.details))
                 said = {
-                    "same": f"[green]the same[/green]: {verdict.batches:,} batches, {verdict.records:,} records"
-                    + (f" ({found})" if found else ""),
+                    "same": f"[green]the same[/green]: {counted(verdict.batches, 'batch', 'batches')}, "
+                    f"{counted(verdict.records, 'record')}" + (f" ({found})" if found else ""),
                     "differs": f"[red]differs[/red]: {found}",
                     "damaged": f"[red]damaged[/red]: {found}; restore it from a copy, or let the learner step over it",
                     "unknown": f"[yellow]cannot be verified[/yellow]: {found}",

@@ -1,13 +1,14 @@
 """How does a model of another library learn from our texts?
 
-`river:`, `sklearn:`, `multiflow:` and `class:` models behind the `Classifier` protocol (foreign.py finds them). A text
-becomes hashed words and pairs, each an index under 2**bits; a label is its column's number, so nothing in the model
-depends on how Python hashes text. Texts are scored and learned one by one, so a batch is exactly a loop. What a foreign
-model gives back is not believed: what is not a probability becomes one, and an error of its own is a text not learned.
+`river:`, `sklearn:` and `class:` models behind the `Classifier` protocol (foreign.py finds them), and those that a file
+builds (model_file.py). A text becomes hashed words and pairs, each an index under 2**bits, or stays as it is for a
+model that takes texts (`text.raw`); a label is its column's number, so nothing of ours depends on how Python hashes
+text. Texts are scored and learned one by one, so a batch is exactly a loop. What a foreign model gives back is not
+believed: what is not a probability becomes one, and an error of its own is a text not learned.
 
 Its state is a pickle, which runs any code when it is opened: `models.build` refuses these models, and `load_state`
 refuses to open a state, unless the operator allowed it. Its memory is its own affair, bounded by 2**bits features and
-`max_labels` labels alone.
+`max_labels` labels alone; one that takes texts has only the latter bound.
 """
 
 import inspect
@@ -18,7 +19,7 @@ import random
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
@@ -28,17 +29,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.classifier import Classifier, Scores, State, options_set
-from driftline.learner.foreign import LIBRARIES, Argument, Library, check_allowed, make, parse
+from driftline.learner.foreign import FILE, LIBRARIES, Named, check_allowed, parse
+from driftline.learner.model_file import DIGEST, SOURCE, ModelFile
 from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
 from driftline.learner.text import TextSettings, features
 from driftline.learner.trace import Feature
 from driftline.stream.errors import ConfigError, StateError
+from driftline.stream.words import counted
 
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
 LEAST: Final = 1e-30  # of a known label: only a label that was not known has exactly 0
 SKETCH_BITS: Final = 20  # a sketch of more places would be larger than most models
 ARGUMENT_NAMED: Final = {"classifier": "argument.classifier"}  # in a configuration: there it is the model's own name
 TEXT: Final = "text."  # before our options' names, so that none hides an argument of the model
+_TRIED: Final = ("one text", "another")
+_DRAWS: Final = 32  # times two texts: enough for nearly anything that is drawn to differ
+_HINT: Final = "; if it takes texts, add text.raw=1"
 REFUSED, LEARNED = 0, 1  # places in counters
 _LOG: Final = logging.getLogger(__name__)
 
@@ -51,6 +57,7 @@ class ForeignSettings(TextSettings):
     max_features: int = 4096
     bits: int = 18  # 2**bits features
     norm: bool = False  # each value 1 / sqrt(their number), not 1
+    raw: bool = False  # no features: the text itself
     dense: bool = False  # zeros too, not only what occurs: a tree of River sees no other way what is absent
     max_labels: int = 64
 
@@ -61,6 +68,8 @@ class ForeignSettings(TextSettings):
             raise ConfigError(f"text.bits={self.bits}: it must be 1 to 30")
         if self.dense and self.bits > 16:
             raise ConfigError(f"text.bits={self.bits}: with text.dense=1 it must be 1 to 16")
+        if self.dense and self.raw:
+            raise ConfigError("text.raw=1: the model gets the text itself, so there is nothing for text.dense=1 to do")
         if not 1 <= self.max_labels <= 100_000:
             raise ConfigError(f"max_labels={self.max_labels}: it must be 1 to 100000")
 
@@ -73,14 +82,6 @@ class PartialFitSettings(ForeignSettings):
     max_labels: int = 16  # each takes its room and its time from the start
 
 
-@dataclass(frozen=True, kw_only=True)
-class MultiflowSettings(PartialFitSettings):
-    """The same for scikit-multiflow, which takes dense rows only."""
-
-    bits: int = 10
-    dense: bool = True
-
-
 def option_name(field: str) -> str:
     """Return how a field of the settings is called in a specification."""
     return field if field == "max_labels" else TEXT + field
@@ -88,7 +89,7 @@ def option_name(field: str) -> str:
 
 def settings_class(prefix: str) -> type[ForeignSettings]:
     """Return the settings of a library's models."""
-    return {"river": ForeignSettings, "multiflow": MultiflowSettings}.get(prefix, PartialFitSettings)
+    return ForeignSettings if prefix in ("river", FILE) else PartialFitSettings
 
 
 def make_adapter(
@@ -108,14 +109,34 @@ def make_adapter(
     ConfigError : it cannot be found, made, or taught a hashed text.
     """
     prefix, _, path = name.partition(":")
-    library = LIBRARIES[prefix]
+    kept = {key: value for key, value in arguments.items() if key in (SOURCE, DIGEST)}
+    given = {key: parse(key, value) for key, value in arguments.items() if key not in kept}
+    if prefix == FILE:
+        source, digest = kept.get(SOURCE), kept.get(DIGEST)
+        made_by = ModelFile.read(name, given) if source is None else ModelFile(name, str(source), given)
+        if digest not in (None, made_by.digest):
+            raise ConfigError(f"model {name}: the file's SHA-256 is {made_by.digest}, not {digest}")
+        return _kind_of(made_by)(made_by, settings, allow_pickle)
     kind = RiverAdapter if prefix == "river" else PartialFitAdapter
-    return kind(library, path, settings, {key: parse(key, value) for key, value in arguments.items()}, allow_pickle)
+    return kind(Named(LIBRARIES[prefix], path, given), settings, allow_pickle)
+
+
+def _kind_of(file: ModelFile) -> "type[RiverAdapter | PartialFitAdapter]":
+    """Look at a model that a file builds. Raises ConfigError where it is none."""
+    model = file.new()
+    if callable(getattr(model, "learn_one", None)) and callable(getattr(model, "predict_one", None)):
+        return RiverAdapter
+    if callable(getattr(model, "partial_fit", None)) and callable(getattr(model, "predict_proba", None)):
+        return PartialFitAdapter
+    raise ConfigError(
+        f"model {file.name}: what it returns, a {type(model).__name__}, must have learn_one and predict_one, as "
+        "River's have, or partial_fit and predict_proba, as scikit-learn's"
+    )
 
 
 def warm_up() -> None:
     """Compile what a foreign model's texts are hashed and noted with, or load it compiled."""
-    found, _ = features(["a"], TextSettings())
+    found, _ = features(["a", "e\u0301"], TextSettings())
     sketch = new_sketch(1)
     is_due(sketch)
     note(found, len(found), sketch)
@@ -129,20 +150,19 @@ class Adapter(Classifier):
 
     def __init__(
         self,
-        library: Library,
-        path: str,
+        made_by: Named | ModelFile,
         settings: ForeignSettings,
-        arguments: Mapping[str, Argument],
         allow_pickle: bool,
     ) -> None:
-        self.settings, self._library, self._path = settings, library, path
-        self._name, self._arguments, self._allow_pickle = f"{library.prefix}:{path}", dict(arguments), allow_pickle
+        self.settings, self._made_by, self._allow_pickle = settings, made_by, allow_pickle
+        self._name = made_by.name
         options = {option_name(name): int(value) for name, value in options_set(settings).items()}
-        query = "&".join(f"{name}={value}" for name, value in (options | self._arguments).items())
+        query = "&".join(f"{name}={value}" for name, value in (options | dict(made_by.arguments)).items())
         self.spec = f"{self._name}?{query}" if query else self._name
         self._set_labels([], settings.max_labels)
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
+        self._owed: NDArray[np.float64] = np.zeros(self.max_labels)  # of each label, weight that is not yet learned
         self._sketch = new_sketch(1 << min(settings.bits, SKETCH_BITS))
         self._complained = False
         self._model = self._try_out()
@@ -152,15 +172,38 @@ class Adapter(Classifier):
         with self._quiet():
             try:
                 self._model = self._make()
-                rows = self._rows(self._hashed(["one text", "another"]))
-                for target, row in enumerate(rows):
+                for target, row in enumerate(self._inputs(_TRIED, self._hashed(_TRIED))):
                     self._learn(row, target, 1.0)
                     self._score(row, 2)
             except ConfigError:
                 raise
             except Exception as error:
-                raise ConfigError(f"{self.spec} cannot learn and score hashed text: {error}") from error
+                what, hint = ("text", "") if self.settings.raw else ("hashed text", _HINT)
+                raise ConfigError(f"{self.spec} cannot learn and score {what}: {error}{hint}") from error
+            try:
+                _Unpickler(io.BytesIO(_dumps(self._model))).load()
+            except Exception as error:
+                raise ConfigError(
+                    f"{self.spec} cannot be kept: it has learned something that no pickle holds, or that cannot be "
+                    f"opened again: {error}"
+                ) from error
+            if isinstance(self._made_by, ModelFile) and self._draws():
+                raise ConfigError(
+                    f"{self.spec} is not the same model twice: it learned the same texts two times, and differs. "
+                    "Give all in it that draws random numbers a seed; a replay could not make it again"
+                )
             return self._make()
+
+    def _draws(self) -> bool:
+        """Tell whether two new models that learn the same differ: something in them is drawn, and has no seed."""
+        found = []
+        for _ in range(2):
+            self._model = self._make()
+            for n, row in enumerate([*self._inputs(_TRIED, self._hashed(_TRIED))] * _DRAWS):
+                with suppress(Exception):  # as when it is at work: what it refuses is not learned
+                    self._learn(row, int(n % 4 == 1), 1.0)
+            found.append(_dumps(self._model))
+        return found[0] != found[1]
 
     @property
     def n_refused(self) -> int:
@@ -172,7 +215,7 @@ class Adapter(Classifier):
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
         with self._quiet():
             hashed = self._hashed(texts)
-            rows = zip(hashed, self._rows(hashed), targets.tolist(), weights.tolist(), scores, strict=True)
+            rows = zip(hashed, self._inputs(texts, hashed), targets.tolist(), weights.tolist(), scores, strict=True)
             for found, row, target, weight, out in rows:
                 sound = self._write_scores(row, out)
                 if target >= 0:
@@ -214,6 +257,17 @@ class Adapter(Classifier):
         self._counters[LEARNED] += 1
         return True
 
+    def _times(self, target: int, weight: float) -> int:
+        """Return how often a model that knows no weights learns a text now.
+
+        Whole times; what is over is owed to the label, and counts with its next texts: four of a quarter are one. The
+        first text of a label is learned once at least, or the label would be known and nothing of it.
+        """
+        self._owed[target] += weight
+        times = max(int(self._owed[target]), int(not self._known[target]))
+        self._owed[target] -= times
+        return times
+
     def _complain(self, what: str, error: Exception) -> None:
         if not self._complained:
             _LOG.warning("%s could not %s a text: %r; such texts are counted only", self.spec, what, error)
@@ -223,6 +277,17 @@ class Adapter(Classifier):
         """Return each text's features."""
         found, starts = features(texts, self.settings)
         return [found[start:stop] for start, stop in pairwise(starts)]
+
+    def _inputs(self, texts: Sequence[str], hashed: Iterable[NDArray[np.uint32]]) -> Iterable[Any]:
+        """Give what the model gets of each text."""
+        return map(self._raw, texts) if self.settings.raw else self._rows(hashed)
+
+    def _raw(self, text: str) -> Any:
+        """Return a text as a model that takes texts gets it: cut as ours are, and half a surrogate pair is a `?`."""
+        most, tail = self.settings.max_chars, self.settings.tail_chars
+        if len(text) > most:
+            text = f"{text[: most - tail - 1]} {text[-tail:]}" if tail else text[:most]
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
     def _indices(self, hashed: Iterable[NDArray[np.uint32]]) -> Iterable[NDArray[np.uint32]]:
         """Give the places of each text's features, under 2**bits, in order, each once."""
@@ -263,17 +328,18 @@ class Adapter(Classifier):
     def config(self) -> dict[str, Any]:
         """Return every setting of ours, and the arguments that were given."""
         ours = {option_name(name): value for name, value in asdict(self.settings).items()}
-        arguments = {ARGUMENT_NAMED.get(name, name): value for name, value in self._arguments.items()}
-        return {"classifier": self._name, **ours, **arguments}
+        arguments = {ARGUMENT_NAMED.get(name, name): value for name, value in self._made_by.arguments.items()}
+        return {**self._made_by.config(), **ours, **arguments}
 
     def state(self) -> State:
         """Return the model as a pickle's bytes, and what is kept beside it."""
-        package = self._package()
+        package = self._made_by.package
         content = (f"{package} {_version(package)}", self._model)
         return {
             "pickle": np.frombuffer(_dumps(content), np.uint8),
             "known": self._known,
             "counters": self._counters,
+            "owed": self._owed,
             **sketch_state(self._sketch),
         }
 
@@ -281,11 +347,12 @@ class Adapter(Classifier):
         """Open the pickle, where that was allowed."""
         check_allowed(self._name, self._allow_pickle)
         if len(labels) > self.max_labels:
-            raise StateError(f"{self._name}: {len(labels)} labels, but max_labels is {self.max_labels}")
+            raise StateError(f"{self._name}: {counted(len(labels), 'label')}, but max_labels is {self.max_labels}")
         taken = {}
-        kept: State = {"known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
-        for name, own in kept.items():
-            given = state.get(name)
+        kept: State = {"known": self._known, "counters": self._counters, "owed": self._owed}
+        before: State = {"owed": np.zeros_like(self._owed)}  # what was, until it was kept
+        for name, own in (kept | sketch_state(self._sketch)).items():
+            given = (before | state).get(name)
             if given is None or given.shape != own.shape or given.dtype != own.dtype:
                 found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
                 raise StateError(f"{self._name}: array {name!r} must be {own.dtype} {list(own.shape)}, but is {found}")
@@ -301,24 +368,21 @@ class Adapter(Classifier):
             ) from error
         if type(model) is not type(self._model):
             raise StateError(f"{self._name}: array 'pickle' holds a {type(model).__name__}")
-        package = self._package()
+        package = self._made_by.package
         here = f"{package} {_version(package)}"
         if written_by != here:
             _LOG.warning("%s was written by %s and is read by %s: it may learn otherwise", self.spec, written_by, here)
         self._model, self._known, self._counters = model, taken["known"], taken["counters"]
+        self._owed = taken["owed"]
         self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
-
-    def _package(self) -> str:
-        return self._library.package or self._path.partition(".")[0]
 
 
 class RiverAdapter(Adapter):
     """A River model on {feature: value}. One that tells only two classes apart gets a copy for each label."""
 
     def _make(self) -> Any:
-        model = make(self._library, self._path, self._arguments)
-        one = model
+        model = one = self._made_by.new()
         if not model._multiclass:
             from river.multiclass import OneVsRestClassifier  # noqa: PLC0415
 
@@ -334,11 +398,13 @@ class RiverAdapter(Adapter):
     def _score(self, row: dict[int, float], n_labels: int) -> Sequence[float] | NDArray[np.float64]:
         scores = np.zeros(n_labels)
         try:
-            for label, score in self._model.predict_proba_one(row).items():
+            for label, score in _answer(self._model.predict_proba_one(row)).items():
                 if label < n_labels:
                     scores[label] = score
-        except NotImplementedError:  # it has no probabilities
-            label = self._model.predict_one(row)
+        except (NotImplementedError, AttributeError) as error:  # it has no probabilities
+            if isinstance(error, AttributeError) and hasattr(self._model, "predict_proba_one"):
+                raise
+            label = _answer(self._model.predict_one(row))
             if label is not None:
                 scores[label] = 1
         return scores
@@ -347,8 +413,13 @@ class RiverAdapter(Adapter):
         if self._takes_weight:
             self._model.learn_one(row, target, w=weight)
             return
-        for _ in range(max(1, round(weight))):
+        for _ in range(self._times(target, weight)):
             self._model.learn_one(row, target)
+
+
+def _answer(given: Any) -> Any:
+    """Return what a model of River's says; its active learners say in a second place whether they want the label."""
+    return given[0] if isinstance(given, tuple) else given
 
 
 class PartialFitAdapter(Adapter):
@@ -360,7 +431,7 @@ class PartialFitAdapter(Adapter):
     """
 
     def _make(self) -> Any:
-        model = make(self._library, self._path, self._arguments)
+        model = self._made_by.new()
         parameters = inspect.signature(model.partial_fit).parameters
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         self._takes_weight = takes_any or "sample_weight" in parameters
@@ -380,6 +451,10 @@ class PartialFitAdapter(Adapter):
             else:
                 yield csr_matrix((values, indices.astype(np.int32), np.array([0, len(indices)], np.int32)), (1, width))
 
+    def _raw(self, text: str) -> list[str]:
+        """Return a batch of one text."""
+        return [super()._raw(text)]
+
     def _score(self, row: Any, n_labels: int) -> Sequence[float] | NDArray[np.float64]:
         given = np.asarray(self._model.predict_proba(row), np.float64)[0]
         scores = np.zeros(max(self.max_labels, n_labels, len(given)))
@@ -396,7 +471,7 @@ class PartialFitAdapter(Adapter):
             options["classes"] = np.arange(max(2, self.max_labels))
         if self._takes_weight:
             options["sample_weight"] = np.array([weight])
-        for _ in range(1 if self._takes_weight else max(1, round(weight))):
+        for _ in range(1 if self._takes_weight else self._times(target, weight)):
             self._model.partial_fit(row, np.array([target]), **options)
 
     @contextmanager

@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from driftline.stream.words import counted
+
 RECENT_ALARMS: Final = 20
 LOGGED: Final = 5  # of a batch
 _LOG: Final = logging.getLogger(__name__)
@@ -34,9 +36,9 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         """Say it in a line for the log."""
         whose = "predictions" if self.label is None else f"predictions of label {self.label!r}"
         return (
-            f"drift: {whose} got {self.change}, log loss {self.loss_before:.3f} over {self.labels_before:,} labels, "
-            f"then {self.loss_after:.3f} over {self.labels_after:,}; at label {self.at_label:,}, "
-            f"{self.topic}/{self.partition} offset {self.offset}"
+            f"drift: {whose} got {self.change}, log loss {self.loss_before:.3f} "
+            f"over {counted(self.labels_before, 'label')}, then {self.loss_after:.3f} over {self.labels_after:,}; "
+            f"at label {self.at_label:,}, {self.topic}/{self.partition} offset {self.offset}"
         )
 
 

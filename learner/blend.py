@@ -38,6 +38,7 @@ from driftline.learner.blend_rows import (
     FLATTEN_ALL,
     FLATTEN_TERMS,
     GRAMS,
+    MIN_GRADIENT,
     N_LINEAR,
     PLAIN,
     ROWS_APART,
@@ -65,7 +66,18 @@ from driftline.learner.blend_two import (
     score_linear_two,
 )
 from driftline.learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
-from driftline.learner.experts import DISTINCT_FEATURES, FEATURES, LANES, MAX_REPEATS, N_LABELS, REFUSED, SCALE, ask_for
+from driftline.learner.experts import (
+    DISTINCT_FEATURES,
+    FEATURES,
+    LANES,
+    MAX_REPEATS,
+    N_LABELS,
+    REFUSED,
+    SCALE,
+    SURE_ALONE,
+    ask_for,
+    is_alone,
+)
 from driftline.learner.kernels import kernel
 from driftline.learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, with_rows
 from driftline.learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
@@ -76,6 +88,7 @@ from driftline.learner.trace import Feature, trace, trace_shape
 from driftline.stream.errors import ConfigError
 
 N_EXPERTS: Final = 5
+PAIR: Final = 2  # labels: then blend_two.py has the kernels
 FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
 TERM_SHARE: Final = 1  # the tables of terms have 2**(bits - TERM_SHARE) slots
 CHARS_VALUE: Final = np.float32(0.4)
@@ -273,7 +286,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
        Values: 1, and less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
     2. Score: each expert, then the mixer, with the labels known by now. Of long texts naive Bayes is less certain.
     3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
-       A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once.
+       A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once. A label that is the
+       only one is told from one that is its opposite, until it is SURE_ALONE, and the second label begins as that.
 
     O(features * labels). Bit-exact on one machine.
     """
@@ -345,8 +359,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         # 3
         if target < 0:
             continue
-        weight_left = weights[text]
-        if not finite or not 0 < weight_left < np.inf:
+        weight_left = min(weights[text], np.float32(MAX_REPEATS))
+        if not finite or not 0 < weights[text] < np.inf:
             counters[REFUSED] += 1
             continue
         if target < n_labels and known[target]:
@@ -362,22 +376,29 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             fresh = True
         amount = np.float32(min(weight_left, np.float32(MAX_REPEATS)) * overall[SCALE])
         is_counted = False
+        alone = target < PAIR <= max_labels and is_alone(known, n_labels)
+        n_learned = PAIR if alone else n_labels
+        least = one - SURE_ALONE if alone else MIN_GRADIENT
         for repeat in range(MAX_REPEATS + 1):
-            if fresh or repeat > 0:
-                if n_labels == 2:
+            if fresh or alone or repeat > 0:
+                if alone:
+                    known[1 - target] = 1
+                if n_learned == PAIR:
                     finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)
                 else:
                     finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
+                if alone:
+                    known[1 - target] = 0
                 if not finite:
                     counters[REFUSED] += 1
                     break
             some = False
             for expert in range(N_LINEAR):
-                some = to_large_gradients(p[expert], target, n_labels) or some
+                some = to_large_gradients(p[expert], target, n_learned, least) or some
             if not some:
                 break
             part = min(weight_left, one)
-            if n_labels != 2:
+            if n_learned != PAIR:
                 learn_linear(tables, states, bases, ends, values, p, part, n_labels, planes)
             else:
                 if p[GRAMS, 0] != 0:

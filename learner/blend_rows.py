@@ -209,12 +209,12 @@ def calm_down(logs, n_words, n_labels):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def to_large_gradients(p, target, n_labels):  # type: ignore[no-untyped-def]
-    """Turn probabilities into gradients of the log loss, small ones into 0. Returns whether any is left."""
+def to_large_gradients(p, target, n_labels, least):  # type: ignore[no-untyped-def]
+    """Turn probabilities into gradients of the log loss, those under the least into 0. Returns whether any is left."""
     p[target] -= np.float32(1)
     some = False
     for label in range(n_labels):
-        is_large = abs(p[label]) >= MIN_GRADIENT
+        is_large = abs(p[label]) >= least
         p[label] = p[label] if is_large else np.float32(0)
         some = some or is_large
     return some

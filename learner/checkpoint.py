@@ -35,6 +35,7 @@ from driftline.stream.errors import StateError
 from driftline.stream.limits import JoinCounts
 from driftline.stream.log import TopicPartition
 from driftline.stream.quota import Quotas
+from driftline.stream.words import counted
 
 FORMAT: Final = 2
 REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before
@@ -116,6 +117,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     rebuilt: Rebuilt | None = None  # how the model was built anew last
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
     clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
+    rhythms: dict[str, dict[str, tuple[int, ...]]] = {}  # what else a Clock has, of each partition
+    rhythm: tuple[int, ...] = ()  # the same of the one of all partitions
     quotas: Quotas = msgspec.field(default_factory=Quotas)
     revision: int = 0  # REVISION of the version that wrote it, where that wrote it down
 
@@ -237,15 +240,25 @@ def load_newest(root: Path) -> Checkpoint | None:
         except StateError as error:
             _LOG.error("%s; taking the one before", error)
     if paths:
-        raise StateError(f"none of the {len(paths)} checkpoints in {root} can be read; restore one from a copy")
+        raise StateError(f"none of {counted(len(paths), 'checkpoint')} in {root} can be read; restore one from a copy")
     return None
 
 
 def set_aside_newer(root: Path, batch: int, epoch: int) -> None:
-    """Rename the checkpoints that were stepped over: recovery makes them again, and none may count as one to keep."""
+    """Rename the checkpoints that were stepped over: recovery makes them again, and none may count as one to keep.
+
+    One of a later epoch was not: who has taken over meanwhile wrote it.
+    """
     for path in list_checkpoints(root):
-        if int(path.name) > batch:
+        if int(path.name) > batch and not _is_later(path, epoch):
             durable.rename(path, f"damaged-{path.name}-{epoch}")
+
+
+def _is_later(path: Path, epoch: int) -> bool:
+    try:
+        return load_manifest(path).epoch > epoch
+    except StateError:
+        return False
 
 
 def prune(root: Path, put_away: Callable[[Path], None] = durable.remove) -> int:

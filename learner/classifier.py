@@ -73,7 +73,8 @@ class Classifier(ABC):
         ----------
         texts : n strings
         targets : int32 [n], the label's column (from `label_index`), or -1: score only
-        weights : float32 [n], finite and above 0, how many times over a label counts
+        weights : float32 [n], how many times over a label counts; more than MAX_REPEATS (64) count as that. A text with
+            one that is not finite and above 0 is scored only, and counted in `n_refused`.
 
         Returns
         -------

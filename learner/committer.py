@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from driftline.stream.errors import LogError
+from driftline.stream import threads
 from driftline.stream.log import Log, TopicPartition
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class Committer:
         self._changed = threading.Condition()
         self._wanted: Mapping[TopicPartition, int] | None = None
         self._busy = self._closing = False
-        threading.Thread(target=self._run, name="committer", daemon=True).start()
+        threads.start("committer", self._run)
 
     def tell(self, positions: Mapping[TopicPartition, int]) -> None:
         """Commit these, in the place of any that were not committed yet."""
@@ -51,5 +51,5 @@ class Committer:
                 positions, self._wanted, self._busy = self._wanted, None, True
             try:
                 self._log.commit(self._group, positions)
-            except LogError as error:
+            except Exception as error:  # a damaged page, too: who learns does not need it
                 _LOG.warning("positions were not committed: %s", error)

@@ -33,13 +33,6 @@ def cut(texts: Texts, most: int, tail: int) -> Texts:
     return Texts(codes, new_starts)
 
 
-def cut_text(text: str, most: int, tail: int) -> tuple[str, int]:
-    """Return one text as it is read, and how much further its end stands in the whole text."""
-    if len(text) <= most or not tail:
-        return text[:most], 0
-    return f"{text[: most - tail - 1]} {text[-tail:]}", len(text) - most
-
-
 @kernel
 def begins(byte):  # type: ignore[no-untyped-def]
     """Return whether a character begins with this byte of UTF-8."""

@@ -195,14 +195,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_partial(directory: Path) -> None:
+def remove_partial(directory: Path, epoch_of: Callable[[str], int] = lambda _: 0, last: int = 0) -> None:
     """Delete what processes that were killed left half-written or half-deleted.
 
     That they have this name, and no other any more, is made durable first.
+
+    Parameters
+    ----------
+    epoch_of : returns which learner's that is, by its name; 0: anybody's
+    last : the last epoch of which nobody is at work any more: what a later one is just writing stays
     """
     sync_directory(directory)
     for path in directory.glob(TEMPORARY + "*"):
-        remove(path)
+        if epoch_of(path.name.removeprefix(TEMPORARY)) <= last:
+            remove(path)
 
 
 @contextlib.contextmanager

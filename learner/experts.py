@@ -16,6 +16,7 @@ import numpy as np
 from driftline.learner.kernels import kernel, prefetch
 
 MIN_GRADIENT: Final = np.float32(3e-3)  # spares most labels of many a step, and at no loss of accuracy
+SURE_ALONE: Final = np.float32(0.9)  # the only label is learned so far: more, and a second one could not catch up
 MAX_REPEATS: Final = 64  # a label of a larger weight: a text is long since learned by then
 LEAST: Final = np.float32(1e-30)  # of a known label: only a label that was not known has exactly 0
 PRODUCTS: Final = 16  # counts multiplied before a logarithm is taken: 1e16 each would still be finite
@@ -60,6 +61,23 @@ def softmax(scores, known, n_labels, out):  # type: ignore[no-untyped-def]
     for label in range(n_labels):
         out[label] = np.float32(out[label] / total)
     return finite
+
+
+@kernel
+def is_alone(known, n_labels):  # type: ignore[no-untyped-def]
+    """Return whether only one label is known."""
+    n = 0
+    for label in range(n_labels):
+        n += int(known[label] != 0)
+        if n > 1:
+            return False
+    return n == 1
+
+
+@kernel
+def beside_nothing(score):  # type: ignore[no-untyped-def]
+    """Return the probability of a label beside one of which nothing is known, whose score is 0."""
+    return np.float32(1 / (1 + math.exp(-score)))
 
 
 @kernel

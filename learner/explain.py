@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from driftline.learner.parts import Hashed, Part, slices
 from driftline.learner.trace import Feature, Span
 from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.names import same_name
 
 if TYPE_CHECKING:
     from driftline.learner.classifier import Classifier
@@ -115,6 +116,7 @@ def _columns(classifier: "Classifier", scores: NDArray[np.float32], labels: Sequ
         best = np.argsort(-scores, kind="stable")[:N_LABELS_SHOWN]
         return [column for column in best.tolist() if scores[column] > 0]
     known = {label: column for column, label in enumerate(classifier.labels) if scores[column] > 0}
+    labels = [label if label in known else same_name(label) for label in labels]
     for label in labels:
         if label not in known:
             some = ", ".join(list(known)[:10]) + (", ..." if len(known) > 10 else "")

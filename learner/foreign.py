@@ -2,8 +2,9 @@
 
 `river:tree.HoeffdingTreeClassifier?grace_period=50` is a class beneath the package `river`, and an argument of it.
 Arguments are numbers, truths, None, text, or again the name of a class of the same library, whose own arguments stand
-behind a dot: `ensemble.BaggingClassifier?model=tree.HoeffdingTreeClassifier&model.grace_period=50`. Whatever is wrong
-with a name or an argument is a ConfigError that says what there is. Making one runs code of that library: nothing here
+behind a dot: `ensemble.BaggingClassifier?model=tree.HoeffdingTreeClassifier&model.grace_period=50`. What is made of
+more than that is built by a file (model_file.py). Whatever is wrong with a name or an argument is a ConfigError that
+says what there is. Making one runs code of that library: nothing here
 may be called with a name from a file that was not trusted (see `models.build`).
 """
 
@@ -13,6 +14,7 @@ import inspect
 import math
 import pkgutil
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -23,6 +25,7 @@ from driftline.stream.errors import ConfigError
 Argument = str | int | float | bool | None
 
 _CLASS_NAME: Final = re.compile(r"([a-z_][a-z0-9_]*\.)+[A-Za-z_]\w*")
+FILE: Final = "file"  # the prefix of a model that a file builds
 _WORDS: Final[dict[str, Argument]] = {"true": True, "false": False, "none": None}
 _SEEDS: Final = ("seed", "random_state")  # what River and scikit-learn call it
 
@@ -41,7 +44,7 @@ class Library:
 def is_foreign(name: str) -> bool:
     """Tell whether a classifier's name, or its whole specification, means one of another library."""
     prefix, colon, _ = name.partition(":")
-    return bool(colon) and prefix in LIBRARIES
+    return bool(colon) and (prefix in LIBRARIES or prefix == FILE)
 
 
 def check_allowed(name: str, allow_pickle: bool) -> None:
@@ -69,10 +72,49 @@ LIBRARIES: Final = {
     for library in (
         Library("river", "river", "pip install river", _is_river_classifier, "be a classifier of River"),
         Library("sklearn", "sklearn", "pip install 'driftline[sklearn]'", _learns_in_parts, _PARTS),
-        Library("multiflow", "skmultiflow", "pip install scikit-multiflow", _learns_in_parts, _PARTS),
         Library("class", "", "install the package that has it", _learns_in_parts, _PARTS),
     )
 }
+
+
+GONE: Final = {
+    "multiflow": "scikit-multiflow became River, and its last version does not install beside this Python; "
+    "river:tree.HoeffdingTreeClassifier, river:forest.ARFClassifier and the others of River stand in its place",
+}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A class of a library, and its arguments."""
+
+    library: Library
+    path: str
+    arguments: Mapping[str, Argument]
+
+    @property
+    def name(self) -> str:
+        """As in a specification."""
+        return f"{self.library.prefix}:{self.path}"
+
+    @property
+    def package(self) -> str:
+        """What a pickle's version is that of."""
+        return self.library.package or self.path.partition(".")[0]
+
+    def config(self) -> dict[str, Any]:
+        """Return what is kept of it, arguments apart."""
+        return {"classifier": self.name}
+
+    def new(self) -> Any:
+        """Return a new model. Raises ConfigError."""
+        return make(self.library, self.path, self.arguments)
+
+
+def explained(error: BaseException, path: str) -> str:
+    """Return an error with the line of a file where it arose, or by which."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    at = f"line {lines[-1]}: " if lines else ""
+    return f"{at}{type(error).__name__}: {error}"
 
 
 def parse(name: str, value: Any) -> Argument:

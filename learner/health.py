@@ -6,7 +6,7 @@ hangs. 503 where a new start may help: it is stalled or has failed. One that wai
 a new start would wait for the same.
 """
 
-import threading
+import socket
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from driftline.learner.metrics import of_learner
 from driftline.learner.status import Status
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError
 
 CLIENT_S: Final = 2.0  # a client that sends nothing holds up the next one for so long
@@ -67,16 +68,32 @@ class Health:
                 """Say nothing: a probe comes every few seconds."""
 
         try:
-            self._server = HTTPServer((host, port), Handler)
+            self._server = _server(host, port, Handler)
         except OSError as error:
             raise ConfigError(f"health_port: {host}:{port} cannot be listened on: {error.strerror}") from None
         self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        threads.start("health", self._server.serve_forever)
 
     def close(self) -> None:
         """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> HTTPServer:
+    """Return a server that listens; `::` is every address, of IPv4 too. Raises OSError."""
+    host = host.strip("[]")
+    families = {found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+
+    class Server(HTTPServer):
+        address_family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+
+        def server_bind(self) -> None:
+            if host == "::" and socket.has_dualstack_ipv6():
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    return Server((host, port), handler)
 
 
 class _OfStatus(Collector):
@@ -91,6 +108,6 @@ class _OfStatus(Collector):
 
 def _healthz(status: Status | None) -> tuple[int, bytes]:
     if status is None:
-        return 200, msgspec.json.encode(HealthAnswer("recovering", "", 0, 0.0))
+        return 200, msgspec.json.encode(HealthAnswer("starting", "", 0, 0.0))
     answer = HealthAnswer(status.state, status.detail, status.stalls, round(status.age_s, 3))
     return 503 if status.state in SICK else 200, msgspec.json.encode(answer)

@@ -9,6 +9,7 @@ A disk that is full is waited for in each of these (room.py).
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,6 +40,12 @@ FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
 _LOG: Final = logging.getLogger(__name__)
+
+
+def _epoch_of(name: str) -> int:
+    """Return whose a half-written checkpoint, journal or status is, by its name; 0: of none of these."""
+    found = re.search(r"-(\d{8})(?:\.journal)?$", name)
+    return int(found[1]) if found else 0
 
 
 class Ledger:
@@ -84,14 +91,17 @@ class Ledger:
 
     # For a recovery.
 
-    def settle(self) -> None:
-        """Make durable what lies there: who wrote it may have been killed before its fsync."""
+    def settle(self, last: int) -> None:
+        """Make durable what lies there: who wrote it may have been killed before its fsync.
+
+        `last` : the last epoch of which nobody is at work any more
+        """
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
-            durable.remove_partial(directory)
+            durable.remove_partial(directory, _epoch_of, last)
         for directory in (self._data, self._data / bases.DIRECTORY):
             if directory.exists():
-                durable.remove_partial(directory)
+                durable.remove_partial(directory, _epoch_of, last)
         durable.sync_directory(self._checkpoints)
         journals.settle(self._journals)
 
@@ -108,6 +118,7 @@ class Ledger:
     def take_up(self, newest: Checkpoint) -> list[Applied]:
         """Go on behind a checkpoint; return the batches that were applied since. Raises StateError."""
         batch = newest.manifest.batch
+        self._check()
         checkpoints.set_aside_newer(self._checkpoints, batch, self.epoch)
         self.batch = self._saver.batch = batch
         return journals.read_since(self._journals, batch)

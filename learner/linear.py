@@ -23,7 +23,10 @@ from driftline.learner.experts import (
     MOST_LINES,
     N_LABELS,
     REFUSED,
+    SURE_ALONE,
     adagrad,
+    beside_nothing,
+    is_alone,
     learn_label,
     place,
     softmax,
@@ -254,7 +257,9 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     2. Values: 1 a word, pair and the bias, less an n-gram; the whole divided by its Euclidean norm.
     3. Score with the labels known by now.
     4. Learn. p - y is the gradient of the log loss in a score. Weight 2.5 is two steps and a half one; it ends early
-       when the text is learned. A half step moves half as far and adds half to the sum.
+       when the text is learned. A half step moves half as far and adds half to the sum. A label that is the only one is
+       told from nothing, a score of 0, until it is SURE_ALONE: else there would be nothing to set against the first
+       text of another one.
 
     O(features * labels). Bit-exact on one machine: sums run in the order of features.
     """
@@ -288,8 +293,8 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         target = targets[text]
         n_labels = counters[N_LABELS]
         n_scored = max(n_labels, target + 1)
-        weight_left = weights[text]
-        if target >= 0 and not 0 < weight_left < np.inf:
+        weight_left = min(weights[text], np.float32(MAX_REPEATS))
+        if target >= 0 and not 0 < weights[text] < np.inf:
             counters[REFUSED] += 1
             target = np.int32(-1)
             n_scored = n_labels
@@ -315,6 +320,11 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 copy(scores[text, :n_scored], p)
             else:
                 finite = finite and softmax(z, known, n_scored, p)
+            if is_alone(known, n_scored):
+                p[target] = beside_nothing(z[target])
+                finite = finite and np.isfinite(z[target])
+                if finite and p[target] > SURE_ALONE:
+                    break
             if not finite:
                 counters[REFUSED] += 1
                 break

@@ -4,11 +4,12 @@ An exclusive lock on a file, held until the process ends, and a number, the epoc
 learner writes carries its epoch, so that readers can tell the newest from one that was overtaken.
 
 A learner that stands still (stopped, or on a machine that cannot be reached) keeps its lock. `take_over` puts another
-file in the place of the locked one, with a higher epoch. Whoever finds another line there than its own was overtaken:
-it looks before each thing that it writes (`check`), and ends. What it had decided to write before, and wrote after, is
-one thing in each of its threads: an entry in its own journal, which recovery leaves out (journal.py), a checkpoint of
-what came before the takeover, or its model, kept; what people look at, until the next; records that the other sends
-too, with the same content. Proved by tests/faults/test_fencing.py.
+file in the place of the locked one, with a higher epoch, once all that can be tried before was tried. Whoever finds
+another line there than its own, or another file before it has a line, was overtaken: it looks before each thing that it
+writes (`check`), and ends. What it had decided to write before, and wrote after, is one thing in each of its threads:
+an entry in its own journal, which recovery leaves out (journal.py), a checkpoint of what came before the takeover, or
+its model, kept; what people look at, until the next; records that the other sends too, with the same content. Proved
+by tests/faults/test_fencing.py.
 """
 
 import fcntl
@@ -16,7 +17,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -58,21 +59,32 @@ def alone(path: Path, refusal: str, timeout_s: float = 0.0) -> Iterator[None]:
 class Lock:
     """The right to change a data directory. `check` may be called by any thread.
 
+    Parameters
+    ----------
+    take_over : whether to take it from another learner
+    rehearse : called before it is taken from one; what it raises leaves that one alone
+
+    Attributes
+    ----------
+    last : the epoch that was announced last when it was got: nobody of that one, or before, is at work any more
+
     Raises
     ------
     StateError : another learner has it, and it is not to be taken.
     """
 
-    def __init__(self, data: Path, *, take_over: bool = False) -> None:
+    def __init__(self, data: Path, *, take_over: bool = False, rehearse: Callable[[], None] = lambda: None) -> None:
         durable.make_directory(data)
         self._path = data / FILE
         self._line: bytes | None = None
         file = _locked(self._path)
         if file is None and take_over:
-            file = self._overtake(data / NEXT)
+            rehearse()
+            file = _locked(self._path) or self._overtake(data / NEXT)
         if file is None:
             raise _held(data)
         self._file = file
+        self.last = _epoch(os.pread(file.fileno(), LINE_BYTES, 0).decode(errors="replace"))
 
     def announce(self, epoch: int) -> None:
         """Write down who holds the lock. It may be torn by a power cut: the journals' names have their epochs, too.
@@ -98,15 +110,27 @@ class Lock:
         ------
         Overtaken : another learner has the directory: nothing may be written any more.
         """
-        if self._line is not None and (found := _said(self._path)) != self._line.decode().strip():
+        if self._line is None:
+            found, own, overtaken = _said(self._path), "just starting", not self._has_the_name()
+        else:
+            found, own = _said(self._path), self._line.decode().strip()
+            overtaken = found != own
+        if overtaken:
             raise Overtaken(
                 f"{self._path.parent} was taken over by another learner ({found or 'the lock is gone'}); this one "
-                f"({self._line.decode().strip()}) wrote nothing since, and ends"
+                f"({own}) wrote nothing since, and ends"
             )
 
     def close(self) -> None:
         """Let another learner have it."""
         self._file.close()
+
+    def _has_the_name(self) -> bool:
+        """Tell whether the file that is locked is still the one that others would find."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def _overtake(self, following: Path) -> BinaryIO | None:
         """Put another file in the place of the one that is locked; None: somebody else is doing that just now."""
@@ -153,7 +177,11 @@ def _held(data: Path) -> StateError:
 
 def last_epoch(data: Path) -> int:
     """Return the epoch of the learner that has a data directory, or had it last; 0 where that is not known."""
-    words = _said(data / FILE).split()
+    return _epoch(_said(data / FILE))
+
+
+def _epoch(line: str) -> int:
+    words = line.split()
     return int(words[-1]) if words and words[-1].isdecimal() and words[-1].isascii() else 0
 
 

@@ -34,9 +34,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
-from driftline.learner import recovery, reporter, warm
+from driftline.learner import models, recovery, reporter, warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, by_topic
 from driftline.learner.erasing import Erasing
@@ -51,12 +52,14 @@ from driftline.learner.rebuild import Builder
 from driftline.learner.reporter import Reporter
 from driftline.learner.review import Reviewer
 from driftline.learner.room import Room
-from driftline.learner.settings import LearnerSettings, Rules
+from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from driftline.learner.staged import Staged
-from driftline.learner.status import State, Status, change_status, read_status
+from driftline.learner.starting import Start, telling
+from driftline.learner.status import State, Status, change_status, last_status, read_status
 from driftline.learner.watch import Look, Watch
 from driftline.learner.work import Work
 from driftline.stream.errors import (
+    DiskFull,
     LogError,
     LogUnavailable,
     OffsetsLost,
@@ -75,6 +78,8 @@ _LOG: Final = logging.getLogger(__name__)
 class Learner:
     """The one writer of a data directory. `start`, then `run` or `step`, then `close`; one thread.
 
+    A `lock` that is held already stays its owner's to close.
+
     A disk that is full is waited for, until `stopped` says that it is time to end.
 
     Raises
@@ -88,10 +93,17 @@ class Learner:
     _publishing: Publishing
 
     def __init__(
-        self, stream: StreamSettings, settings: LearnerSettings, log: Log, stopped: Callable[[], bool] = lambda: False
+        self,
+        stream: StreamSettings,
+        settings: LearnerSettings,
+        log: Log,
+        stopped: Callable[[], bool] = lambda: False,
+        lock: Lock | None = None,
     ) -> None:
         self._stream, self._settings, self._log = stream, settings, log
-        self._lock = Lock(stream.data, take_over=settings.take_over)
+        rehearse = partial(recovery.rehearse, log, stream, settings)
+        self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
+        self._own_lock = None if lock else self._lock
         check = self._lock.check
         self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), check)
         self._watch = Watch(log, stream.topics)
@@ -117,10 +129,10 @@ class Learner:
         on_replay : called with the batches replayed so far, and with how many there are
         """
         stream, settings = self._stream, self._settings
-        self._reporter.beat(self._ledger.batch, "recovering")
-        warm.warm_up()
+        self._reporter.begin(self._ledger.batch)
+        self._warm_up()
         self._lock.check()
-        self._ledger.settle()
+        self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         self._log.own()
         newest = self._ledger.newest()  # a
@@ -144,24 +156,53 @@ class Learner:
             self._publishing.prepare(self._work.machine.classifier)
         self._report("running")
 
+    def _warm_up(self) -> None:
+        """Compile all that there is to compile, and say so meanwhile. A model that cannot be meant is refused first."""
+        asked = self._settings.model
+        status = last_status(self._stream.data, asked or DEFAULT_MODEL)
+        if asked:
+            recovery.check_spec(asked, self._stream)
+        model = (asked or status.model).partition("?")[0]
+
+        def tell(start: Start) -> None:
+            self._lock.check()
+            with suppress(DiskFull):
+                change_status(self._stream.data, status, "starting", str(start), self._lock.last_epoch(), start)
+            self._reporter.shown = status
+
+        if hasattr(self, "_work"):  # it recovers anew, and all is compiled
+            return
+        with telling(tell, "compiling", warm.shares(model)), models.waiting_said(model):
+            warm.warm_up()
+            models.warm_up(model)
+
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         applied = self._ledger.take_up(newest)
         recovered = recovery.restored(newest, applied, self._log, self._stream, self._settings)
         work, stock, todo = recovered
         self._work, first = work, work.batch
 
+        def tell() -> None:
+            """Say how far it is, or what it waits for; the watchdog sees whether it gets on."""
+            problem, detail = self._watch.problem, f"batch {work.batch} of {todo[-1].batch}"
+            self._reporter.report(work.batch, "waiting" if problem else "recovering", problem or detail, replays=True)
+
         def on_batch() -> None:
+            self._reporter.beat(work.batch, replays=True)
             if on_replay is not None:
                 on_replay(work.batch - first, len(todo))
             if self._reporter.is_due(time.monotonic()):
-                self._report("recovering", f"batch {work.batch} of {todo[-1].batch}")
+                tell()
 
-        recovery.replay(  # b, c
-            recovered,
-            accept_loss=self._settings.accept_loss,
-            on_batch=on_batch,
-            on_wait=lambda: self._report_wait("recovering"),
-        )
+        def on_wait() -> None:
+            self._reporter.beat(work.batch, replays=True)
+            self._watch.turn(work.standing)  # for what the log says of itself; check_unchanged has the last word
+            if self._reporter.is_due(time.monotonic()):
+                tell()
+
+        if todo:
+            tell()
+        recovery.replay(recovered, accept_loss=self._settings.accept_loss, on_batch=on_batch, on_wait=on_wait)  # b, c
         recovery.check_unchanged(self._log, work.known)
         # Whoever has a copy of this directory goes on from here, too: to other models by as many labels.
         work.machine.renew(recovery.new_lineage())
@@ -300,7 +341,15 @@ class Learner:
         return not self._halted and self._ledger.save(self._work, lambda: self._report_wait("running"))
 
     def _checkpoint_now(self) -> None:
-        self._ledger.save_now(self._work, lambda: self._report_wait("recovering"))
+        def tell() -> None:
+            self._watch.turn(self._work.standing)
+            if self._reporter.is_due(time.monotonic()):
+                sent = self._work.outbox.delivered >= self._work.batch
+                detail = "writing a checkpoint" if sent else "waiting until what was sent is in the log"
+                problem = self._watch.problem
+                self._report("waiting" if problem else "recovering", problem or detail)
+
+        self._ledger.save_now(self._work, tell)
 
     # What comes between.
 
@@ -364,6 +413,7 @@ class Learner:
         self._ledger.forget_model()
         rebuilt = builder.take_over(work.machine, work.rebuilt, work.batch + 1)
         work.machine = builder.machine
+        work.merger.set(builder.clocks, builder.clock)  # what it was built from may have begun later than the log did
         work.obey(self._rules())
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)
@@ -447,6 +497,6 @@ class Learner:
             self._lock.check()
         except Overtaken:
             owned = owned[1:]  # what it published does not count any more
-        for resource in (*owned, self._lock):
+        for resource in (*owned, self._own_lock):
             if resource is not None:
                 resource.close()

@@ -147,7 +147,7 @@ class Machine:
         if records is not None:
             admit(batch, records.by_place())
             if self.rules.source_quota is not None:
-                self._refuse_floods(self.rules.source_quota, records)
+                self._refuse_floods(self.rules.source_quota, records, batch.claims_ms)
         plan = Plan(batch, records, self.counts.updates, len(self.classifier.labels))
         self._before_new_label = before_new_label
         plan.corrections = -self.join.counts.corrected
@@ -169,9 +169,15 @@ class Machine:
         return plan
 
     def _decode(self, batch: Batch) -> Decoded:
-        return decode_batch(batch, self._has_messages, self.rules.max_record_bytes, LAST_TIMESTAMP_MS)
+        return decode_batch(
+            batch,
+            self._has_messages,
+            self.rules.max_record_bytes,
+            LAST_TIMESTAMP_MS,
+            as_written=not self.rules.one_form,
+        )
 
-    def _refuse_floods(self, quota: Quota, records: Decoded) -> None:
+    def _refuse_floods(self, quota: Quota, records: Decoded, claims_ms: NDArray[np.int64] | None) -> None:
         """Put a reason in the place of each label beyond its source's quota."""
         for place in records.may_be_labels().tolist():
             index = int(records.order[place])
@@ -179,7 +185,9 @@ class Machine:
             if index in records.found and type(record) is not Feedback:
                 continue
             source = record.source if record is not None else None
-            if not self.quotas.admit(source, int(records.times_ms[place]), quota):
+            time_ms = int(records.times_ms[place])
+            claim_ms = time_ms if claims_ms is None else int(claims_ms[place])
+            if not self.quotas.admit(source, time_ms, quota, claim_ms):
                 detail = f"source {bounded(source)!r} sent more labels than its quota allows"
                 records.replace(index, BadRecord("over-quota", detail))
                 self.counts.over_quota += 1

@@ -46,6 +46,9 @@ def of_learner(status: Status) -> Iterator[Metric]:
     yield gauge("waiting", "Labels that wait for a message.", status.waiting)
     yield gauge("window_bytes", "Memory of the join window.", status.window_bytes)
     yield gauge("learner_alive", "Whether a learner is at work.", status.alive)
+    yield gauge("learner_starting", "Whether it starts, and learns nothing yet.", status.state == "starting")
+    if status.start is not None and status.start.share is not None:
+        yield gauge("learner_start_share", "How much of that is done, 0 to 1.", status.start.share)
     yield gauge("learner_stalled", "Whether records wait and none is taken.", status.state == "stalled")
     yield gauge("learner_paused", "Whether it takes nothing in, and says why.", status.state == "paused")
     yield gauge("model_quarantined", "Whether an older model than the newest is served.", status.gate.state == "shut")

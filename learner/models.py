@@ -2,21 +2,24 @@
 
 A classifier is named by a specification, `linear?bits=20&chars=0`: its name, then settings that differ from the
 defaults. `build_saved` takes what `Classifier.config` gave, so that a checkpoint can be read without knowing who wrote
-it. A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library. Such a name runs code, and so
-does such a model's state: without `allow_pickle` it is refused before anything of it is looked at.
+it. A name with a colon, `river:naive_bayes.MultinomialNB`, is a class of another library, or a file that builds a
+model. Such a name runs code, and so does such a model's state: without `allow_pickle` it is refused before anything of
+it is looked at.
 """
 
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from threading import Timer
 from typing import Any, Final
 
 from driftline.learner.bayes import Bayes, BayesSettings
 from driftline.learner.blend import Blend, BlendSettings
 from driftline.learner.classifier import Classifier
-from driftline.learner.foreign import LIBRARIES, check_allowed, is_foreign
+from driftline.learner.foreign import FILE, GONE, LIBRARIES, check_allowed, is_foreign
 from driftline.learner.linear import Linear, LinearSettings
 from driftline.learner.tree import Tree, TreeSettings
 from driftline.stream.errors import ConfigError
@@ -37,7 +40,8 @@ REGISTRY: Final[dict[str, Entry]] = {
     "blend": Entry(BlendSettings, Blend),
 }
 
-EARLIER: Final = {"tail_chars": 0}  # what was before there was the setting
+EARLIER: Final = {"tail_chars": 0, "hashing": 1}  # what was before there was the setting
+EARLIER_FOREIGN: Final = {"text.hashing": 1}
 
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -73,8 +77,11 @@ def build_saved(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Cla
 
 
 def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration with every setting of ours: what came later is as it was before."""
-    return {**({} if is_foreign(config["classifier"]) else EARLIER), **config}
+    """Return a saved configuration with every setting of ours: what came later is as it was before.
+
+    So a model that learned texts as they are written (`hashing` 1) goes on with that.
+    """
+    return {**(EARLIER_FOREIGN if is_foreign(config["classifier"]) else EARLIER), **config}
 
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
@@ -83,7 +90,10 @@ def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False)
         return _build_foreign(name, settings, allow_pickle)
     entry = REGISTRY.get(name)
     if entry is None:
-        foreign = ", ".join(f"{prefix}:module.Class" for prefix in LIBRARIES)
+        foreign = ", ".join(f"{prefix}:module.Class" for prefix in LIBRARIES) + f", {FILE}:model.py:build"
+        gone = GONE.get(name.partition(":")[0])
+        if gone:
+            raise ConfigError(f"there is no classifier {name!r} any more: {gone}")
         raise ConfigError(f"there is no classifier {name!r}; there are {', '.join(sorted(REGISTRY))}, {foreign}")
     fields = {field.name: field for field in dataclasses.fields(entry.settings)}
     values = {}
@@ -132,17 +142,29 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
     return converted
 
 
+@contextmanager
+def waiting_said(name: str) -> Iterator[None]:
+    """Say it, once a process, where kernels are compiled in the block: to load them takes half a second, no more."""
+    notice = Timer(1.5, _say_waiting, [name])
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
+@cache
+def _say_waiting(name: str) -> None:
+    _LOG.warning("compiling the kernels of %s, once: this takes up to a minute, or more on a busy machine", name)
+
+
 def warm_up(name: str) -> None:
     """Compile a classifier's kernels, or load them compiled, so that no message waits for that."""
     entry = REGISTRY.get(name)
     if entry is None:  # a foreign model is tried out when it is made
         return
-    # Loading what was compiled before takes half a second; nobody should wait longer than that and not know for what.
-    notice = Timer(1.5, _LOG.warning, ["compiling the kernels of %s, once: this takes up to a minute", name])
-    notice.start()
-    try:
+    with waiting_said(name):
         classifier = entry.make(entry.settings(max_labels=2, bits=8))
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
+        classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")
-    finally:
-        notice.cancel()

@@ -179,7 +179,9 @@ def select(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
         start += len(chunk)
         if len(places):
             chunks.append(chunk if len(places) == len(chunk) else _pick(chunk, places))
-    return Batch(chunks, (np.cumsum(by_place) - 1)[batch.order[kept]], batch.spans, batch.disbelieved)
+    order = (np.cumsum(by_place) - 1)[batch.order[kept]]
+    claims_ms = None if batch.claims_ms is None else batch.claims_ms[kept]
+    return Batch(chunks, order, batch.spans, batch.disbelieved, claims_ms)
 
 
 def _pick(chunk: Chunk, places: NDArray[np.int64]) -> Chunk:

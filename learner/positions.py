@@ -22,6 +22,7 @@ from driftline.learner.losses import Loss
 from driftline.stream.errors import RecordsLost
 from driftline.stream.log import TopicPartition, TopicState, Watermarks
 from driftline.stream.merge import Span
+from driftline.stream.words import counted
 
 
 class Standing(NamedTuple):
@@ -128,8 +129,9 @@ def compare(standing: Standing, log: Mapping[str, TopicState]) -> Stock:
         known, now = standing.identities.get(topic), log.get(topic)
         if now is not None and len(now.watermarks) < n_before:
             raise RecordsLost(
-                f"{topic} has {len(now.watermarks)} partitions, it had {n_before}: it was deleted and made again with "
-                f"fewer. Make it with {n_before} and start again, or start anew with another --data directory"
+                f"{topic} has {counted(len(now.watermarks), 'partition')}, it had {n_before}: it was deleted and made "
+                f"again with fewer. Make it with {n_before} and start again, or start anew with another --data "
+                "directory"
             )
         recreated = now is None or (None not in (known, now.identity) and known != now.identity)
         for number in range(max(n_before, len(now.watermarks) if now else 0)):

@@ -7,6 +7,7 @@ that is needed to build the same model again (learner/verify.py).
 import msgspec
 
 from driftline.learner.settings import Rules
+from driftline.stream.words import counted
 
 Offsets = dict[str, dict[str, int]]  # as in a checkpoint
 
@@ -61,10 +62,11 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Say it in a line."""
         missing = sum(self.missing.values())
+        retracted = counted(self.retracted, "label that was", "labels that were")
         return (
-            f"at {self.at} from {self._source} without {self.retracted:,} labels that were retracted"
+            f"at {self.at} from {self._source} without {retracted} retracted"
             + (f" and {self.excluded:,} that were left out ({self.left_out})" if str(self.left_out) else "")
-            + (f"; {missing:,} records were no longer in the log" if missing else "")
+            + (f"; {counted(missing, 'record was', 'records were')} no longer in the log" if missing else "")
         )
 
     @property

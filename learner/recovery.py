@@ -11,23 +11,28 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from driftline.learner import checkpoint as checkpoints
+from driftline.learner import journal as journals
+from driftline.learner import warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, Manifest, by_partition, by_topic
 from driftline.learner.journal import Applied
 from driftline.learner.machine import Machine
+from driftline.learner.model_file import DIGEST
 from driftline.learner.models import as_of_today, make_classifier, warm_up
 from driftline.learner.outbox import Outbox
 from driftline.learner.positions import Shortfall, Standing, Stock, compare, reached
-from driftline.learner.restore import clocks_of, marks, restore
+from driftline.learner.restore import clock_of, clocks_of, marks, restore
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
 from driftline.learner.work import Work
 from driftline.stream.clock import Clock
-from driftline.stream.errors import ConfigError, LogUnavailable
+from driftline.stream.errors import ConfigError, LogUnavailable, StateError
 from driftline.stream.log import Log, TopicPartition, TopicState
 from driftline.stream.merge import Merger
 from driftline.stream.settings import StreamSettings
 
 POLL_S: Final = 0.05
+TRIES: Final = 5
 START_S: Final = 10.0  # how long brokers may take to elect leaders
 _LOG: Final = logging.getLogger(__name__)
 
@@ -45,11 +50,62 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
     asked = settings.model
     if newest is None or not asked:
         return
-    if make_classifier(asked, allow_pickle=stream.allow_pickle).config() != as_of_today(newest.manifest.config):
+    wanted, held = (
+        make_classifier(asked, allow_pickle=stream.allow_pickle).config(),
+        as_of_today(newest.manifest.config),
+    )
+    if "hashing=" not in asked:  # the newest rules are for new models
+        wanted |= {setting: held[setting] for setting in ("hashing", "text.hashing") if setting in held}
+    if wanted != held:
+        if DIGEST in wanted and wanted["classifier"] == held["classifier"] and wanted[DIGEST] != held[DIGEST]:
+            raise ConfigError(
+                f"model: the file of {asked!r} has changed: {stream.data} holds a model by SHA-256 "
+                f"{held[DIGEST][:16]}, the file is now {wanted[DIGEST][:16]}. Leave --model out to go on with the "
+                "model as it was (it has its own copy of the file), build it anew by the new file with "
+                "`driftline rebuild --model`, or give the new one a --data directory of its own"
+            )
         raise ConfigError(
             f"model: {stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
             "leave --model out to go on with it, or give the new one a --data directory of its own"
         )
+
+
+def rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:
+    """Do all of a start that changes nothing in the data directory, beside the learner that is at work there.
+
+    Raises what would end the start: the log does not answer, or has lost records; no checkpoint or journal can be read;
+    the model cannot be built, or is another one; the options do not fit.
+    """
+    warm.warm_up()
+    for attempt in range(TRIES):
+        try:
+            _rehearse(log, stream, settings)
+        except (StateError, OSError):
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(POLL_S)  # what was being read may just have been replaced by a newer one
+        else:
+            return
+
+
+def _rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:
+    log.create_topics(stream.topics)
+    newest = checkpoints.load_newest(stream.data / "checkpoints")
+    check_model(newest, stream, settings)
+    if newest is None:
+        begin(log, stream, settings).close()
+        return
+    check_topics(newest, stream)
+    applied = journals.read_since(stream.data / "journal", newest.manifest.batch)
+    restored(newest, applied, log, stream, settings).work.close()
+
+
+def check_spec(asked: str, stream: StreamSettings) -> None:
+    """Refuse a model that nobody has. Raises ConfigError."""
+    try:
+        make_classifier(asked, allow_pickle=stream.allow_pickle)
+    except ConfigError as error:
+        raise ConfigError(f"model: {error}") from None
 
 
 def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:
@@ -101,7 +157,7 @@ def restored(
         machine.renew(new_lineage())
     # All before a checkpoint is delivered once that is on the disk; its journal began before that.
     delivered = max([manifest.batch, *(each.delivered for each in todo)])
-    work = _work(log, machine, known, stock.positions, clocks_of(manifest), Clock(*manifest.clock), delivered)
+    work = _work(log, machine, known, stock.positions, clocks_of(manifest), clock_of(manifest), delivered)
     work.batch, work.losses, work.rebuilt = manifest.batch, manifest.losses, manifest.rebuilt
     work.begun, work.erased = manifest.begun, manifest.erased
     return Recovered(work, stock, todo)
@@ -120,7 +176,7 @@ def _work(
         log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
         for topic in reversed(machine.rules.topics[:2])  # labels first: their messages are there when those are read
     ]
-    merger = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock)
+    merger = Merger(readers, positions, clocks, machine.rules.clock, clock)
     return Work(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)
 
 
@@ -174,7 +230,7 @@ def replay(
     Parameters
     ----------
     on_batch : called once each batch was applied
-    on_wait : called while the log takes no more in
+    on_wait : called while the log gives nothing, or takes no more in
 
     Raises
     ------
@@ -187,7 +243,7 @@ def replay(
     for applied in todo:
         if applied.rules != machine.rules:
             work.obey(applied.rules)
-        batch = merger.take_spans(applied.spans)
+        batch = merger.take_spans(applied.spans, lambda _: on_wait())
         if short.add(applied.spans, batch.spans):
             known = False
             machine.renew(new_lineage())  # as where spans are left out

@@ -17,7 +17,7 @@ from driftline.learner.checkpoint import by_topic
 from driftline.learner.ledger import Ledger
 from driftline.learner.publishing import Publishing
 from driftline.learner.status import State, Status, write_status
-from driftline.learner.watchdog import Watchdog
+from driftline.learner.watchdog import REPLAYING, Watchdog
 from driftline.learner.work import Work
 from driftline.stream.errors import DiskFull, Overtaken
 
@@ -64,17 +64,27 @@ class Reporter:
         """Tell whether it is time."""
         return now >= self._next
 
-    def beat(self, batch: int, state: State | None = None) -> None:
-        """Note that the loop gets on; without a state in the one that was reported last."""
-        self._watchdog.beat(batch, state or self._state)
+    def begin(self, batch: int) -> None:
+        """Note that it starts, which may take its time."""
+        self._state = "recovering"
+        self.beat(batch)
 
-    def report(self, batch: int, state: State, detail: str = "") -> None:
-        """Write the status. Raises Overtaken; a full disk is left alone: what must be written down waits for room."""
+    def beat(self, batch: int, *, replays: bool = False) -> None:
+        """Note that the loop gets on, in the state that was reported last."""
+        self._watchdog.beat(batch, REPLAYING if replays and self._state == "recovering" else self._state)
+
+    def report(self, batch: int, state: State, detail: str = "", *, replays: bool = False) -> None:
+        """Write the status. Raises Overtaken; a full disk is left alone: what must be written down waits for room.
+
+        A recovery takes its time, but where it `replays` batches it has to get on, as the loop has.
+        """
         self._check()
         self._state = state
-        self._watchdog.beat(batch, state)
-        if state == "running" and self._watchdog.problem:
-            state, detail = "stalled", self._watchdog.problem
+        replays = replays and state == "recovering"
+        self.beat(batch, replays=replays)
+        if self._watchdog.problem and (state == "running" or replays):
+            detail = f"recovering, {detail}: {self._watchdog.problem}" if replays else self._watchdog.problem
+            state = "stalled"
         with self._showing, suppress(DiskFull):
             self.shown = self._status(state, detail)
             write_status(self._data, self.shown)

@@ -63,8 +63,10 @@ def describe(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identities={topic: state.identity for topic, state in log.items()},
         ends=by_topic({partition: mark.high for partition, mark in marks(log).items()}),
-        ahead=by_topic({partition: clock[1:] for partition, clock in clocks.items() if clock.votes}),
-        clock=clock,
+        ahead=by_topic({partition: clock[1:3] for partition, clock in clocks.items() if clock.votes}),
+        clock=clock[:3],
+        rhythms=by_topic({partition: clock[3:] for partition, clock in clocks.items() if any(clock[3:])}),
+        rhythm=clock[3:],
         quotas=machine.quotas.copy(),
         revision=REVISION,
     )
@@ -72,11 +74,16 @@ def describe(
 
 def clocks_of(manifest: Manifest) -> dict[TopicPartition, Clock]:
     """Return the partitions' clocks."""
-    ahead = by_partition(manifest.ahead)
+    ahead, rhythms = by_partition(manifest.ahead), by_partition(manifest.rhythms)
     return {
-        partition: Clock(now_ms, *ahead.get(partition, (0, 0)))
+        partition: Clock(now_ms, *ahead.get(partition, (0, 0)), *rhythms.get(partition, ()))
         for partition, now_ms in by_partition(manifest.clocks).items()
     }
+
+
+def clock_of(manifest: Manifest) -> Clock:
+    """Return the clock of all partitions."""
+    return Clock(*manifest.clock, *manifest.rhythm)
 
 
 def copied(machine: Machine, manifest: Manifest) -> Checkpoint:

@@ -4,6 +4,7 @@
 as the last step of a River pipeline, and passes River's own `check_estimator`. It takes texts, or dicts with one.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -57,7 +58,16 @@ class RiverClassifier(base.Classifier):
         yield {"spec": "linear?bits=12&max_labels=20"}
 
     def learn_one(self, x: Any, y: base.typing.ClfTarget, w: float = 1.0) -> None:
-        """Learn a text, or a dict, with its label, `w` times over."""
+        """Learn a text, or a dict, with its label, `w` times over; more than 64 times count as 64, 0 is nothing.
+
+        Raises
+        ------
+        ValueError : `w` is negative, infinite or no number
+        """
+        if not 0 <= w < math.inf:
+            raise ValueError(f"w={w}: a weight must be 0 or more, and finite")
+        if w == 0:
+            return
         label = self._names[y] if y in self._names else self._new_name(y)
         self._classifier.learn_one(self._text(x), label, w)
         self._names[y] = label

@@ -6,6 +6,7 @@ so that the status can still be written.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -76,4 +77,4 @@ class Room:
                 time.sleep(RETRY_S)
 
     def _keep_reserve(self) -> None:
-        durable.replace(self._reserve, bytes(RESERVE_BYTES))
+        durable.replace(self._reserve, bytes(RESERVE_BYTES), f"-{os.getpid()}")  # two may be at it: one is overtaken

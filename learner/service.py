@@ -8,10 +8,12 @@ API and for people.
 import gc
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,7 +24,9 @@ from driftline.learner.health import Health
 from driftline.learner.lock import Lock
 from driftline.learner.loop import Learner
 from driftline.learner.settings import DEFAULT_MODEL, LearnerSettings
-from driftline.learner.status import State, Status, blank_status, change_status, read_status
+from driftline.learner.starting import Start, telling
+from driftline.learner.status import State, Status, change_status, last_status, read_status
+from driftline.stream import threads
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.flags import build_settings
 from driftline.stream.log import Log, open_log
@@ -32,6 +36,7 @@ _LOG: Final = logging.getLogger(__name__)
 PARENT_CHECK_S: Final = 1.0
 LOOK_S: Final = 0.2
 RETRY_S: Final = 1.0
+AGAIN_S: Final = 0.2
 # Records make no cycles, and the default of 700 has Python look through all of a batch several times.
 GC_THRESHOLD: Final = 50_000
 
@@ -58,12 +63,19 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
-    with _Signals() as signals, in_background(), _disk_errors_explained(stream), ExitStack() as opened:
+    with (
+        _Signals() as signals,
+        in_background(),
+        _disk_errors_explained(stream),
+        threads.saying(partial(_say_last, stream)),
+        ExitStack() as opened,
+    ):
+        lock = None if settings.take_over else opened.enter_context(closing(Lock(stream.data)))
         try:
             with signals.ending_at_once():
-                log, learner = _start(stream, settings, signals.stopped, on_replay, opened)
+                log, learner = _start(stream, settings, signals, on_replay, opened, lock)
         except _StoppedAtOnceError:
-            return _say(stream, settings, "stopped", "before it had started")
+            return _say(stream, settings, "stopped", "before it had started", lock)
         try:
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
@@ -117,26 +129,38 @@ def carry_out(stream: StreamSettings, log: Log, request: Path) -> None:
 def _start(
     stream: StreamSettings,
     settings: LearnerSettings,
-    stopped: Callable[[], bool],
+    signals: "_Signals",
     on_replay: Callable[[int, int], None] | None,
     opened: ExitStack,
+    lock: Lock | None,
 ) -> tuple[Log, Learner]:
     """Return a log and a learner that has started, closed with `opened`. A Kafka that is away is waited for.
+
+    With the lock it says from the first moment on that it starts. Without it, which is to be taken from another
+    learner, that one speaks until the learner here has it. The learner comes last: with it a directory may be taken
+    over, and what could fail before has to have failed by then.
 
     Until it has started, a signal ends it at once: nothing that is done by then could be lost.
     """
     while True:
         with ExitStack() as trying:
             learner: Learner | None = None
+
+            def shown() -> Status | None:
+                return learner.shown if learner is not None else None  # noqa: B023  (it is the one of this round)
+
             try:
-                log = trying.enter_context(closing(open_log(stream)))
-                learner = trying.enter_context(closing(Learner(stream, settings, log, stopped)))
+                with _opening_said(stream, settings, lock):
+                    log = trying.enter_context(closing(open_log(stream)))
                 if settings.health_port is not None:
-                    shown = partial(getattr, learner, "shown")
                     trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
+                learner = trying.enter_context(closing(Learner(stream, settings, log, signals.stopped, lock)))
                 learner.start(on_replay)
                 opened.push(trying.pop_all())
                 return log, learner
+            except _StoppedAtOnceError:
+                signals.heard()  # what is given back now must not be cut off
+                raise
             except (DriftlineError, OSError) as error:
                 waits = isinstance(error, LogUnavailable) and not isinstance(error, LogDenied)
                 if not waits or not stream.log_url.startswith("kafka:"):
@@ -145,17 +169,47 @@ def _start(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        _say(stream, settings, "waiting", why)
+        _say(stream, settings, "waiting", why, lock)
         time.sleep(RETRY_S)
 
 
-def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str) -> Status:
-    """Write and return the status of a learner that has not started: all else is what the last one said."""
-    with closing(Lock(stream.data, take_over=settings.take_over)) as lock:
-        status = read_status(stream.data) or blank_status(settings.model or DEFAULT_MODEL)
+def _opening_said(stream: StreamSettings, settings: LearnerSettings, lock: Lock | None) -> AbstractContextManager[None]:
+    """Say that the log is being opened, where this is the only learner. Raises StateError where it is not."""
+    if lock is None:
+        return nullcontext()
+    status = last_status(stream.data, settings.model or DEFAULT_MODEL)
+    if status.state == "waiting" and status.pid == os.getpid():
+        return nullcontext()  # it is tried again, and why is said
+
+    def tell(start: Start) -> None:
         with suppress(DiskFull):
+            change_status(stream.data, status, "starting", str(start), lock.last_epoch(), start)
+
+    return telling(tell, "opening the log", lambda: None)
+
+
+def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail: str, held: Lock | None) -> Status:
+    """Write and return the status of a learner that has not started: all else is what the last one said.
+
+    Where another one has the directory, it is the one that speaks: nothing is written, nothing taken over for this.
+    """
+    status = last_status(stream.data, settings.model or DEFAULT_MODEL)
+    try:
+        with ExitStack() as stack, suppress(DiskFull):
+            lock = held or stack.enter_context(closing(Lock(stream.data)))
             change_status(stream.data, status, state, detail, lock.last_epoch())
-        return status
+    except StateError:
+        if not settings.take_over:
+            raise
+        status.state, status.detail = state, detail
+    return status
+
+
+def _say_last(stream: StreamSettings, why: str) -> None:
+    """Write down why this process ends at once, where the last status is its own."""
+    status = read_status(stream.data)
+    if status is not None and status.pid == os.getpid():
+        change_status(stream.data, status, "failed", why, status.epoch)
 
 
 @contextmanager
@@ -207,17 +261,32 @@ class _Signals:
     def _note(self, *_: object) -> None:
         self._came = True
         if self._at_once:
-            self._at_once = False  # what is given back then must not be cut off
             raise _StoppedAtOnceError
 
     @contextmanager
     def ending_at_once(self) -> Iterator[None]:
-        """Raise _StoppedAtOnceError where a signal comes, whatever is waited for."""
+        """Raise _StoppedAtOnceError where a signal comes, whatever is waited for, until it is `heard`.
+
+        Where a library has just called back into Python, what is raised there goes no further. So it is raised again.
+        """
         self._at_once = True
+        over = threading.Event()
+        repeating = threads.start("signals", lambda: self._repeat(over))
         try:
             yield
         finally:
-            self._at_once = False
+            self.heard()
+            over.set()
+            repeating.join()
+
+    def heard(self) -> None:
+        """Raise no more."""
+        self._at_once = False
+
+    def _repeat(self, over: threading.Event) -> None:
+        while not over.wait(AGAIN_S):
+            if self._came and self._at_once:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def stopped(self) -> bool:
         """Tell whether a signal came, or the parent process is gone."""

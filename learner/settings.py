@@ -4,12 +4,14 @@ import math
 from typing import Final
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from driftline.stream.limits import Limits
+from driftline.stream.clock import ClockRule
+from driftline.stream.limits import MOST, Limits
+from driftline.stream.names import same_name
 from driftline.stream.quota import PATTERN, Quota
 from driftline.stream.records import Topics
-from driftline.stream.settings import Settings, StreamSettings
+from driftline.stream.settings import MOST_BYTES, MOST_SECONDS, Settings, StreamSettings, hours_or_no_end
 
 DEFAULT_MODEL: Final = "blend"
 
@@ -28,6 +30,13 @@ class Rules(msgspec.Struct, frozen=True):
     max_clock_jump_ms: int | None = None
     source_quota: Quota | None = None
     publish_margin: float | None = None
+    one_form: bool = False  # whether labels that look the same are one (names.py)
+    only_votes: bool = True  # the log's clock, as versions before went by it (ClockRule)
+
+    @property
+    def clock(self) -> ClockRule:
+        """How far a record may move the log's clock."""
+        return ClockRule(self.max_clock_jump_ms, self.only_votes)
 
 
 class LearnerSettings(Settings):
@@ -36,27 +45,39 @@ class LearnerSettings(Settings):
     model: str | None = Field(
         None,
         description="The classifier, with its own options: blend, linear, bayes, tree, linear?bits=22&chars=0, "
-        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5 (see --allow-pickle). "
+        "or one of another library, river:naive_bayes.MultinomialNB?alpha=0.5, or file:model.py:build (see "
+        "--allow-pickle). "
         f"Default: the one in the data directory, else {DEFAULT_MODEL}.",
     )
-    window_messages: int = Field(200_000, ge=1, description="Messages that can still be labelled, at most.")
-    window_bytes: int = Field(256 << 20, ge=1 << 16, description="Memory for messages that can still be labelled.")
+    window_messages: int = Field(200_000, ge=1, le=1 << 30, description="Messages that can still be labelled, at most.")
+    window_bytes: int = Field(
+        256 << 20, ge=1 << 16, le=MOST_BYTES, description="Memory for messages that can still be labelled."
+    )
     window_hours: float = Field(
-        168.0, gt=0, description="How long a message can still be labelled, by the records' own times."
+        168.0,
+        gt=0,
+        description="How long a message can still be labelled, by the records' own times; inf: until others need "
+        "the room.",
     )
     expire_as: str | None = Field(
         None, min_length=1, max_length=256, description="Learn a message that leaves unlabelled as this label."
     )
     batch_records: int = Field(4096, ge=1, le=1 << 16, description="Records applied at once, at most.")
-    publish_interval_s: float = Field(0.05, ge=0.0, description="A snapshot is published at most this often.")
-    checkpoint_interval_s: float = Field(30.0, gt=0.0, description="Time between checkpoints.")
-    keep_snapshots: int = Field(
-        8, ge=0, description="Models of the past that can be served again, at most, beside those that are pinned."
+    publish_interval_s: float = Field(
+        0.05, ge=0.0, le=MOST_SECONDS, description="A snapshot is published at most this often."
     )
-    keep_snapshots_bytes: int = Field(4 << 30, ge=0, description="Their bytes, at most.")
+    checkpoint_interval_s: float = Field(30.0, gt=0.0, le=MOST_SECONDS, description="Time between checkpoints.")
+    keep_snapshots: int = Field(
+        8,
+        ge=0,
+        le=100_000,
+        description="Models of the past that can be served again, at most, beside those that are pinned.",
+    )
+    keep_snapshots_bytes: int = Field(4 << 30, ge=0, le=MOST_BYTES, description="Their bytes, at most.")
     keep_bases: int = Field(
         3,
         ge=0,
+        le=1000,
         description="States of the past that `driftline rebuild --from-checkpoint` may begin with, at most, while the "
         "log has all that came after them.",
     )
@@ -65,7 +86,8 @@ class LearnerSettings(Settings):
         24.0,
         gt=0,
         description="A record's timestamp further than this from the log's clock, ahead or behind, does not "
-        "count, unless a hundred records more than others are as far ahead. inf: all count.",
+        "count, unless the stream is slow enough for it, the log noted that time itself, or so many records more than "
+        "others are as far ahead that it must have slept. inf: all count.",
     )
     source_quota: str | None = Field(
         None,
@@ -101,7 +123,9 @@ class LearnerSettings(Settings):
         "be reached. It will write nothing any more, and end once it goes on.",
     )
     stall_after_s: float = Field(
-        30.0, gt=0, description="Where records wait and none is taken for so long, say that the learner is stalled."
+        30.0,
+        ge=0.1,
+        description="Where records wait and none is taken for so long, say that the learner is stalled; inf: never.",
     )
     health_port: int | None = Field(
         None, ge=0, le=65535, description="Answer GET /healthz and GET /metrics of the learner itself on this port."
@@ -111,18 +135,30 @@ class LearnerSettings(Settings):
     )
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
+    @field_validator("window_hours", "max_clock_jump_hours")
+    @classmethod
+    def _may_last(cls, hours: float) -> float:
+        return hours_or_no_end(hours)
+
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:
         """Return the rules that follow from the options, for a log with so many partitions."""
-        jump_ms = self.max_clock_jump_hours * 3_600_000
+        jump_ms = _milliseconds(self.max_clock_jump_hours)
         return Rules(
             topics=stream.topics,
             partitions=partitions,
-            limits=Limits(self.window_messages, self.window_bytes, int(self.window_hours * 3_600_000)),
+            limits=Limits(self.window_messages, self.window_bytes, _milliseconds(self.window_hours)),
             max_record_bytes=stream.max_record_bytes,
-            expire_as=self.expire_as,
+            expire_as=self.expire_as and (same_name(self.expire_as) or None),
+            one_form=True,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
-            max_clock_jump_ms=None if jump_ms == math.inf else int(jump_ms),
+            max_clock_jump_ms=None if jump_ms == MOST else jump_ms,
             source_quota=Quota.parse(self.source_quota) if self.source_quota else None,
             publish_margin=None if self.publish_margin == math.inf else self.publish_margin,
+            only_votes=False,
         )
+
+
+def _milliseconds(hours: float) -> int:
+    """Return a time in whole milliseconds; MOST where it has no end."""
+    return MOST if hours == math.inf else int(hours * 3_600_000)

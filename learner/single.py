@@ -12,6 +12,8 @@ import numpy as np
 from numba._dispatcher import compute_fingerprint
 
 from driftline.learner.classifier import Classifier
+from driftline.learner.forms import load_forms
+from driftline.learner.normal import is_odd
 from driftline.stream.texts import PADDING, Texts
 
 _ENTRIES: Final[dict[tuple[Any, bytes], Any]] = {}  # a few for each kind of classifier
@@ -28,7 +30,8 @@ class Single:
         room, starts = np.zeros(MAX_BYTES + PADDING, np.uint8), np.zeros(2, np.int64)
         codes = room.view()
         codes.flags.writeable = False  # the kernels are compiled for such
-        self._room, self._starts = room.data, starts.data
+        self._room, self._starts, self._codes = room.data, starts.data, codes
+        self._forms = load_forms() if settings.hashing > 1 else None
         self._scores = np.zeros((1, len(classifier.labels)), np.float32)
         target, weight = np.full(1, -1, np.int32), np.ones(1, np.float32)
         call = classifier.call(Texts(codes, starts), target, weight, self._scores)
@@ -42,6 +45,8 @@ class Single:
         if self._kernel is None or size > self._most:
             return self._classifier.predict_proba_many([text])[0].tolist()  # type: ignore[no-any-return]
         self._room[:size] = encoded
+        if self._forms is not None and not text.isascii() and is_odd(self._codes, 0, size, self._forms):
+            return self._classifier.predict_proba_many([text])[0].tolist()  # type: ignore[no-any-return]
         self._starts[1] = size
         self._scores.fill(0)
         self._kernel(*self._arguments)

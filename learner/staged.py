@@ -16,9 +16,8 @@ from driftline.learner.checkpoint import Checkpoint, by_partition
 from driftline.learner.erase import left_of
 from driftline.learner.omit import Retractions
 from driftline.learner.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
-from driftline.learner.restore import clocks_of, restore
+from driftline.learner.restore import clock_of, clocks_of, restore
 from driftline.learner.work import Work
-from driftline.stream.clock import Clock
 from driftline.stream.errors import ConfigError, LogError, LogUnavailable, StateError
 from driftline.stream.log import Log
 
@@ -105,8 +104,7 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
     with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
         machine = restore(found, allow_pickle=allow_pickle)
         machine.renew(recovery.new_lineage())  # of what is learned beyond it
-        erased = left_of(path.parent.parent)
-        clock = Clock(*manifest.clock)
+        erased, clock = left_of(path.parent.parent), clock_of(manifest)
         builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock, retractions, erased)
         builder.advance(positions)
     return builder

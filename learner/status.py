@@ -19,16 +19,19 @@ from driftline.learner.lock import is_held
 from driftline.learner.losses import Erasures, Losses
 from driftline.learner.progress import Progress
 from driftline.learner.rebuilt import Rebuilt
+from driftline.learner.starting import Start
 from driftline.stream.errors import StateError
 from driftline.stream.limits import JoinCounts
 
 FILE: Final = "status.json"
 STALE_S: Final = 15.0
+AT_WORK: Final = frozenset({"starting", "recovering", "running", "waiting"})
 
 
 # waiting: at work, but the log does not answer. paused: the disk is full, or too much of what comes cannot be read.
 # stalled: it should be at work, and nothing moves.
-State = Literal["recovering", "running", "waiting", "paused", "stalled", "stopped", "failed"]
+# starting: nothing is learned yet, and `start` says why not.
+State = Literal["starting", "recovering", "running", "waiting", "paused", "stalled", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -61,6 +64,7 @@ class Status(msgspec.Struct, kw_only=True):
     gate: GateReport = GateReport()
     over_quota: dict[str, int] = {}  # labels refused, by source
     stalls: int = 0  # since the process began
+    start: Start | None = None  # what it is at, where the state is starting
     gone: bool = False  # no learner holds the directory; found out when this is read
 
     @property
@@ -71,7 +75,7 @@ class Status(msgspec.Struct, kw_only=True):
     @property
     def alive(self) -> bool:
         """Whether a learner is at work."""
-        return self.state in {"recovering", "running", "waiting"} and self.age_s < STALE_S and not self.gone
+        return self.state in AT_WORK and self.age_s < STALE_S and not self.gone
 
 
 def blank_status(model: str) -> Status:
@@ -98,11 +102,22 @@ def write_status(data: Path, status: Status) -> None:
     durable.replace(data / FILE, msgspec.json.encode(status), f"-{status.epoch:08d}")
 
 
-def change_status(data: Path, status: Status, state: State, detail: str, epoch: int) -> None:
+def change_status(
+    data: Path, status: Status, state: State, detail: str, epoch: int, start: Start | None = None
+) -> None:
     """Write a status of which nothing changes but the state, for a learner that has not started. Raises DiskFull."""
     status.state, status.detail, status.at, status.pid = state, detail, time.time(), os.getpid()
-    status.epoch = max(status.epoch, epoch)
+    status.start, status.epoch = start, max(status.epoch, epoch)
     write_status(data, status)
+
+
+def last_status(data: Path, model: str) -> Status:
+    """Return what the last learner said, for one that has said nothing yet; else that of one of a model, blank."""
+    try:
+        found = read_status(data)
+    except StateError:  # of another version, or damaged: it will be written anew
+        found = None
+    return found or blank_status(model)
 
 
 def read_status(data: Path) -> Status | None:

@@ -18,12 +18,16 @@ from driftline.learner.characters import load_table
 from driftline.learner.cut import cut
 from driftline.learner.hashes import BLOCK, hash_ngrams, hash_tokens, spread_ascii, spread_tokens
 from driftline.learner.kernels import inlined, kernel
+from driftline.learner.normal import normalised
 from driftline.learner.repeats import FEW, drop_few, drop_repeats, drop_tokens, table_size
 from driftline.learner.tokens import FIRST, GROUP, WHOLE, decode, fold_ascii, list_ascii, list_tokens, read_codes
 from driftline.stream.errors import ConfigError
 from driftline.stream.texts import PADDING, Texts
 
 Buffers = tuple[NDArray[Any], ...]
+
+
+HASHING: Final = 2  # the number of this format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class TextSettings:
     max_chars: int = 8192  # of a longer text only so many are read ...
     tail_chars: int = 0  # ... of which so many are its last ones; see cut.py
     max_features: int = 32768  # words go first, then pairs, then n-grams
+    hashing: int = HASHING  # by which rules; 1: texts are read as they are written, without normal.py
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -47,6 +52,8 @@ class TextSettings:
         for name in ("max_chars", "max_features"):
             if not 1 <= getattr(self, name) <= 1 << 24:
                 raise ConfigError(f"{name}={getattr(self, name)}: it must be 1 to {1 << 24}")
+        if not 1 <= self.hashing <= HASHING:
+            raise ConfigError(f"hashing={self.hashing}: it must be 1 to {HASHING}; a newer Driftline may know others")
         longest = max(self.max_chars - 2, 0)
         if not 0 <= self.tail_chars <= longest:
             raise ConfigError(f"tail_chars={self.tail_chars}: it must be 0 to {longest}, 2 less than max_chars")
@@ -72,8 +79,18 @@ def character_table() -> NDArray[np.uint32]:
     return table
 
 
+MAX_CHARS: Final = 1 << 62  # of a text whose last ones are wanted: all
 LEAST_FREE: Final = 1024  # four places for each word with capitals of a text's shape, too (shape.py)
 N_INPUTS: Final = 7  # of `kernel_inputs`
+
+
+def read(texts: Sequence[str], settings: TextSettings) -> Texts:
+    """Return texts as kernels read them: in one form (normal.py), long ones cut (cut.py)."""
+    most = None if settings.tail_chars else settings.max_chars  # what is beyond need not be encoded then
+    ready = Texts.of(texts, most)
+    if settings.hashing > 1:
+        ready = normalised(ready, MAX_CHARS if most is None else most)
+    return cut(ready, settings.max_chars, settings.tail_chars)
 
 
 def kernel_inputs(
@@ -84,8 +101,7 @@ def kernel_inputs(
     buffers: Buffers,
 ) -> tuple[Any, ...]:
     """Return what every classifier's kernel begins with: codes, starts, targets, weights, table, arguments, buffers."""
-    most = None if settings.tail_chars else settings.max_chars  # what is beyond need not be encoded then
-    ready = cut(Texts.of(texts, most), settings.max_chars, settings.tail_chars)
+    ready = read(texts, settings)
     n = len(ready.starts) - 1
     if not n == len(targets) == len(weights):  # a kernel would read on behind them
         raise ValueError(f"{n} texts, {len(targets)} targets and {len(weights)} weights: as many of each are needed")
@@ -123,7 +139,7 @@ def text_buffers(settings: TextSettings) -> Buffers:
 
 def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Return the features of texts, uint32, and where each text's begin, int64 [n_texts + 1]."""
-    ready = cut(Texts.of(texts), settings.max_chars, settings.tail_chars)
+    ready = read(texts, settings)
     buffers = text_buffers(settings)
     arguments = settings.kernel_arguments
     found = []

@@ -2,8 +2,9 @@
 
 The rules of tokens.py and hashes.py once more, in plain Python and with places: what `hash_text` leaves out to be
 fast. Not a second definition: `tests/test_explain.py` demands the kernel's features, in the kernel's order, of
-generated texts. Places are characters of the text as it was given, so folding ("İ" to "i") and what is ignored
-(joiners, skin tones) move none. The same for shape.py: an amount is of the whole text and stands nowhere.
+generated texts. Places are characters of the text as it was given, so neither folding ("İ" to "i") nor what the text
+became in its one form (normal.py) moves any: of an "e" and its accent apart, the place is that of both. The same for
+shape.py: an amount is of the whole text and stands nowhere.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,10 @@ from math import isqrt
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from driftline.learner.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
-from driftline.learner.cut import cut_text
 from driftline.learner.hashes import CHARS_SEED, FINISHER, MULTIPLIER, PAIR_SEED, WORD_SEED
+from driftline.learner.normal import Placed, as_written, placed
 from driftline.learner.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
 from driftline.learner.text import TextSettings, character_table
 from driftline.learner.tokens import BOUNDARY, MAX_RUN
@@ -47,10 +47,10 @@ class Token(NamedTuple):
 def trace(text: str, settings: TextSettings) -> list[Feature]:
     """Return the features of a text in the kernel's order, each once, with all of its places."""
     room = settings.max_features
-    codes = _codes(text, settings)
+    found = _read(text, settings)
     tokens: list[Token] = []
     stretches: list[Token] = []
-    for token, goes_on in _tokens(character_table()[codes].tolist()):
+    for token, goes_on in _tokens(character_table()[found.codes].tolist()):
         tokens.append(token)
         if goes_on:
             stretches[-1] = Token(*(old + new for old, new in zip(stretches[-1], token, strict=True)))
@@ -70,12 +70,13 @@ def trace(text: str, settings: TextSettings) -> list[Feature]:
         room -= max(0, min(len(tokens) - 1, room - len(words)))
     if settings.chars:
         _add_ngrams(features, stretches, settings, room - len(words))
-    return _placed(list(features.values()), text, settings)
+    return _in_text(list(features.values()), found)
 
 
 def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> list[Feature]:
     """Return the features of a text's shape in the kernel's order, given its others, as `trace` returns them."""
-    codes = _codes(text, settings).tolist()
+    read = _read(text, settings)
+    codes = read.codes.tolist()
     entries = character_table()[codes].tolist()
     runs = list(_runs([entry >> CLASS_SHIFT for entry in entries]))
     is_upper = [entry & FOLD_MASK != code for entry, code in zip(entries, codes, strict=True)]
@@ -91,26 +92,30 @@ def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> l
         Feature(_hash_two(int(SHAPE_SEED) ^ number, 1 + amount), "amount", name, [])
         for number, (amount, name) in enumerate(_amounts(codes, entries, runs, is_upper))
     ]
-    return [*_placed(list(found.values()), text, settings), *ends, *amounts]
+    return [*_in_text(list(found.values()), read), *ends, *amounts]
 
 
-def _codes(text: str, settings: TextSettings) -> NDArray[np.uint32]:
-    read, _ = cut_text(text, settings.max_chars, settings.tail_chars)
-    return np.array([ord(character) for character in read], np.uint32)
+def _read(text: str, settings: TextSettings) -> Placed:
+    """Return what is read of a text."""
+    whole = placed(text) if settings.hashing > 1 else as_written(text)
+    most, tail, n = settings.max_chars, settings.tail_chars, len(whole.codes)
+    if n <= most or not tail:
+        return Placed(whole.codes[:most], whole.starts[:most], whole.stops[:most])
+    head = most - tail - 1
+    kept = np.concatenate([np.arange(head + 1), np.arange(n - tail, n)])  # one more, for the space between
+    codes = whole.codes[kept]
+    codes[head] = ord(" ")
+    return Placed(codes, whole.starts[kept], whole.stops[kept])
 
 
-def _placed(features: list[Feature], text: str, settings: TextSettings) -> list[Feature]:
-    """Return features with their places in the whole text, where they are those in what is read of it."""
-    _, left_out = cut_text(text, settings.max_chars, settings.tail_chars)
-    if not left_out:
-        return features
-    gap = settings.max_chars - settings.tail_chars - 1
+def _in_text(features: list[Feature], read: Placed) -> list[Feature]:
+    """Return features with their places in the text, where they are those in what is read of it."""
 
-    def placed(span: Span) -> Span:
-        start, stop = span
-        return start + left_out * (start > gap), stop + left_out * (stop > gap + 1)
+    def in_text(span: Span) -> Span:
+        own = slice(*span)
+        return int(read.starts[own].min()), int(read.stops[own].max())
 
-    return [feature._replace(spans=[placed(span) for span in feature.spans]) for feature in features]
+    return [feature._replace(spans=[in_text(span) for span in feature.spans]) for feature in features]
 
 
 def _runs(kinds: list[int]) -> Iterator[Span]:

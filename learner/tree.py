@@ -92,7 +92,7 @@ class TreeSettings(TextSettings):
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         super().__post_init__()
-        limit = 1 << max(self.bits - 2, 0)
+        limit = 1 << min(max(self.bits - 2, 0), 62)
         for ok, name, allowed in (
             (8 <= self.bits <= 30, "bits", "8 to 30"),
             (1 <= self.max_labels <= limit, "max_labels", f"with bits={self.bits} 1 to {limit}"),

@@ -178,7 +178,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         n_local = min(n_words, LOCAL_WORDS)
         fill_values(n_plain, n, options.chars_value, values)
         target = targets[text]
-        weight = min(weights[text], np.float32(MAX_REPEATS + 1))
+        weight = min(weights[text], np.float32(MAX_REPEATS))
         if target >= 0 and not 0 < weights[text] < np.inf:
             counters[REFUSED] += 1
             target = np.int32(-1)

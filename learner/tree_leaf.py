@@ -12,7 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from driftline.learner.experts import LANES, MIN_GRADIENT, learn_label, softmax, to_gradients
+from driftline.learner.experts import (
+    LANES,
+    MIN_GRADIENT,
+    SURE_ALONE,
+    beside_nothing,
+    is_alone,
+    learn_label,
+    softmax,
+    to_gradients,
+)
 from driftline.learner.kernels import inlined, kernel
 from driftline.learner.linear import FIRST_SUM, learn_two, score, take_rows
 from driftline.learner.tree_growth import (
@@ -342,6 +351,10 @@ def learn_linear(memory, work, options, n, n_labels, target, weight, two):  # ty
     while left > 0:
         if not softmax(z, memory.known, n_labels, p):
             return False
+        if is_alone(memory.known, n_labels):  # as in `linear`
+            p[target] = beside_nothing(z[target])
+            if p[target] > SURE_ALONE:
+                break
         if not to_gradients(p, target, n_labels):
             break
         share = min(left, one)

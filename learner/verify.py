@@ -32,11 +32,13 @@ from driftline.learner.losses import Loss
 from driftline.learner.machine import Machine
 from driftline.learner.positions import Shortfall
 from driftline.learner.rebuilt import Rebuilt
-from driftline.learner.restore import clocks_of, copied, describe, marks, restore
+from driftline.learner.restore import clock_of, clocks_of, copied, describe, marks, restore
+from driftline.stream.bounded import SILENT_S
 from driftline.stream.clock import Clock
-from driftline.stream.errors import DriftlineError, OffsetsLost, StateError
+from driftline.stream.errors import DriftlineError, LogUnavailable, OffsetsLost, StateError
 from driftline.stream.log import Log, TopicPartition
 from driftline.stream.merge import Merger, Span
+from driftline.stream.words import counted
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
 REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
@@ -89,7 +91,9 @@ def pairs(root: Path, first: int | None = None, last: int | None = None) -> list
         pair for pair in pairwise(kept) if (first is None or pair[0] >= first) and (last is None or pair[1] == last)
     ]
     if not found:
-        raise StateError(f"{root} has {len(kept)} checkpoints, and none to compare with one before; two are needed")
+        raise StateError(
+            f"{root} has {counted(len(kept), 'checkpoint')}, and none to compare with one before; two are needed"
+        )
     return found
 
 
@@ -199,7 +203,7 @@ def _check_log(log: Log, todo: Sequence[Applied], last: Checkpoint) -> None:
             gone[span.partition] = min(gone.get(span.partition, span[1:3])[0], span.start), min(span.end, mark.low)
     if gone:
         which = "; ".join(
-            f"{p}: {end - start:,} records, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
+            f"{p}: {counted(end - start, 'record')}, offsets {start} to {end - 1}" for p, (start, end) in gone.items()
         )
         raise Unverifiable(f"the log dropped records that the replay needs: {which}")
 
@@ -225,22 +229,20 @@ def _replay_all(
     replay = _Replay(log, lost, len(todo), on_batch)
     rebuilt = _stroke(first, last)
     machine, clocks = restore(first, allow_pickle=allow_pickle), clocks_of(first.manifest)
-    clock = Clock(*first.manifest.clock)
+    clock = clock_of(first.manifest)
     if rebuilt is not None:
         before = [applied for applied in todo if applied.batch < rebuilt.batch]
         todo = todo[len(before) :]
         if rebuilt.before is not None:
-            clocks, clock = replay.run(machine, clocks, clock, before)
+            replay.run(machine, clocks, clock, before)
         try:
             built = rebuild.repeat(data, log, rebuilt, last.manifest, allow_pickle)
         except StateError as error:
             raise Unverifiable(str(error)) from None
         if rebuilt.before is not None:
-            built.take_over(machine, None, rebuilt.batch)  # the loop's clocks go on
-        else:
-            clocks, clock = built.clocks, built.clock
-        machine = built.machine
-    clocks, _ = replay.run(machine, clocks, clock, todo)
+            built.take_over(machine, None, rebuilt.batch)
+        machine, clocks, clock = built.machine, built.clocks, built.clock
+    clocks = replay.run(machine, clocks, clock, todo)
     replay.check()
     machine.obey(last.manifest.rules)
     return machine, clocks, replay.records
@@ -261,17 +263,17 @@ class _Replay:
 
     def run(
         self, machine: Machine, clocks: Mapping[TopicPartition, Clock], clock: Clock, todo: Sequence[Applied]
-    ) -> tuple[dict[TopicPartition, Clock], Clock]:
-        """Apply batches to a machine; return its partitions' clocks, and that of all."""
+    ) -> dict[TopicPartition, Clock]:
+        """Apply batches to a machine; return its partitions' clocks."""
         positions, topics = _starts(todo), machine.rules.topics[:2]
         readers = [self._log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
-        merger = Merger(readers, positions, clocks, machine.rules.max_clock_jump_ms, clock)
+        merger = Merger(readers, positions, clocks, machine.rules.clock, clock)
         try:
             for applied in todo:
                 if applied.rules != machine.rules:
                     machine.obey(applied.rules)
-                    merger.obey(applied.rules.max_clock_jump_ms)
-                batch = merger.take_spans(applied.spans)
+                    merger.obey(applied.rules.clock)
+                batch = merger.take_spans(applied.spans, _check_silence)
                 self._short.add(applied.spans, batch.spans)
                 if len(batch):
                     machine.apply(batch)
@@ -281,11 +283,17 @@ class _Replay:
         finally:
             for reader in readers:
                 reader.close()
-        return {**clocks, **merger.clocks}, merger.clock
+        return {**clocks, **merger.clocks}
 
     def check(self) -> None:
         """Raises Unverifiable where more is missing than what was accepted."""
         _check_shortfall(self._short.losses(), [loss for loss in self._lost if loss.why == "compacted"])
+
+
+def _check_silence(silent_s: float) -> None:
+    """Raise LogUnavailable where the log no longer answers: nothing here waits for ever."""
+    if silent_s > SILENT_S:
+        raise LogUnavailable(f"the log gave no record for {silent_s:.0f} s, and there must be more; try again later")
 
 
 def _starts(todo: Sequence[Applied]) -> dict[TopicPartition, int]:

@@ -1,20 +1,47 @@
-"""Which kernels are there to compile, before the first record comes?
+"""Which kernels are there to compile, before the first record comes, and how many of them are?
 
 Those of the loop's own parts, whatever the model; those of a model are its own affair (models.py). As a program it
 compiles every one that there is: an image that is built so starts without compiling anything.
 """
+
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from driftline.learner import drift, gate, models, pair, progress, served
 from driftline.learner.tree_part import look_up
 from driftline.stream import join
+from driftline.stream.kernels import KERNELS, called_by
 
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
     for part in (drift, join, progress, gate, pair, served):
         part.warm_up()
+
+
+def shares(model: str) -> Callable[[], float]:
+    """Return what tells, from any thread, how much of a start with a model is compiled, 0 to 1.
+
+    By the lengths of the kernels' code, those of other models left out: about so much of the time.
+    """
+    others = [name for name in models.REGISTRY if name != model]
+    own = {id(each) for each in called_by(_of_model(model))}
+    foreign = {id(each) for name in others for each in called_by(_of_model(name))} - own
+    sizes = [(each, len(each.py_func.__code__.co_code)) for each in KERNELS if id(each) not in foreign]
+    total = sum(size for _, size in sizes)
+    return lambda: sum(size for each, size in sizes if each.signatures) / total
+
+
+def _of_model(name: str) -> list[Any]:
+    """Return the kernels that a model's own module calls."""
+    entry = models.REGISTRY.get(name)
+    if entry is None:  # of another library
+        return []
+    known = {id(each) for each in KERNELS}
+    return [each for each in vars(sys.modules[entry.settings.__module__]).values() if id(each) in known]
 
 
 def warm_up_all() -> None:

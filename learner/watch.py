@@ -6,19 +6,22 @@ whose identities it finds. A checkpoint is written only once a look asked for af
 (`ask`, `answer`), because Kafka's client goes on at its offset in a topic that was made again, without a word.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from driftline.learner.positions import Standing
-from driftline.stream.errors import DriftlineError, LogUnavailable
+from driftline.stream import threads
+from driftline.stream.errors import DriftlineError, LogError, LogUnavailable
 from driftline.stream.log import Log, TopicState
 
 LOOK_S: Final = 3.0
 RETRY_S: Final = 1.0
 # Without an answer for this long the learner says that it waits.
 PATIENCE_S: Final = 5.0
+_LOG: Final = logging.getLogger(__name__)
 # A broker that has just started may not know a topic yet: one that is missing has to be so twice, this far apart.
 MISSING_S: Final = 1.0
 
@@ -43,7 +46,7 @@ class Watch:
         self._error: DriftlineError | None = None
         self._next = 0.0
         self._closing = False
-        threading.Thread(target=self._run, name="log-watch", daemon=True).start()
+        threads.start("log-watch", self._run)
 
     def turn(self, standing: Callable[[], Standing]) -> Look | None:
         """Ask where it is time to; return what a look found, once.
@@ -124,6 +127,9 @@ class Watch:
                 found = Look(standing, self._describe())
             except DriftlineError as error:
                 found = error
+            except Exception as error:  # the loop has to hear of it: without an answer no checkpoint counts
+                _LOG.exception("looking at the log has failed")
+                found = LogError(f"looking at the log has failed: {error!r}")
             with self._changed:
                 if number == self._number:
                     self._asked, self._found = None, found

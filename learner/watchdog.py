@@ -1,8 +1,9 @@
 """Does the learner get on?
 
 A thread looks from outside, since the loop itself may hang: in a kernel, in a client of the log, on a disk. Stalled is
-a learner that does not come round, or that comes round and takes nothing although records wait. Where it says itself
-what it waits for (a log that does not answer, a full disk, records that cannot be read), that explains it.
+a learner that does not come round, or that comes round and takes nothing although records wait, also while it replays
+what its journal names. Where it says itself what it waits for (a log that does not answer, a full disk, records that
+cannot be read), that explains it.
 Once it is stalled, the log gets one line, with where each thread stands.
 """
 
@@ -14,9 +15,12 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from driftline.stream import threads
+
 TURN_S: Final = 1.0
-EXPLAINED: Final = frozenset({"recovering", "waiting", "paused", "stopped", "failed"})
-SILENT: Final = frozenset({"recovering", "stopped", "failed"})  # in which the loop may take its time
+EXPLAINED: Final = frozenset({"starting", "recovering", "waiting", "paused", "stopped", "failed"})
+SILENT: Final = frozenset({"starting", "recovering", "stopped", "failed"})  # in which the loop may take its time
+REPLAYING: Final = "replaying"  # the part of recovering in which it has to get on
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -47,8 +51,9 @@ class Watchdog:
         self.problem, self.stalls = "", 0
         self._patience_s, self._lag, self._tell = patience_s, lag, tell
         self._beat: Beat | None = None  # replaced whole
+        self._batch, self._moved_at = -1, 0.0  # the last one that was seen, and since when
         self._closing = threading.Event()
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+        threads.start("watchdog", self._run)
 
     def beat(self, batch: int, state: str) -> None:
         """Say that the loop comes round, after which batch, and what it is doing."""
@@ -60,20 +65,25 @@ class Watchdog:
 
     def _run(self) -> None:
         turn_s = min(TURN_S, self._patience_s / 4)
-        batch, moved_at = -1, 0.0
-        turned_at = woke_at = time.monotonic()
+        self._turned_at = self._woke_at = time.monotonic()
         while not self._closing.wait(turn_s):
-            now, beat = time.monotonic(), self._beat
-            if now - turned_at > self._patience_s / 2:  # the whole process stood still, or the machine: begin anew
-                woke_at = now
-            turned_at = now
-            if beat is None:
-                continue
-            explained = beat.state in EXPLAINED
-            if beat.batch != batch or explained or not self._lag():
-                batch, moved_at = beat.batch, now
-            silent_s = now - max(beat.at, woke_at) if beat.state not in SILENT else 0.0
-            self._judge(silent_s, now - max(moved_at, woke_at))
+            try:
+                self._turn()
+            except Exception:  # what it looks at belongs to another thread, which may just be changing it
+                _LOG.warning("the watchdog could not look; it looks again", exc_info=True)
+
+    def _turn(self) -> None:
+        now, beat = time.monotonic(), self._beat
+        if now - self._turned_at > self._patience_s / 2:  # the whole process stood still, or the machine: begin anew
+            self._woke_at = now
+        self._turned_at = now
+        if beat is None:
+            return
+        explained = beat.state in EXPLAINED
+        if beat.batch != self._batch or explained or not self._lag():
+            self._batch, self._moved_at = beat.batch, now
+        silent_s = now - max(beat.at, self._woke_at) if beat.state not in SILENT else 0.0
+        self._judge(silent_s, now - max(self._moved_at, self._woke_at))
 
     def _judge(self, silent_s: float, still_s: float) -> None:
         problem = ""

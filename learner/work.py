@@ -81,7 +81,7 @@ class Work:
     def obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""
         self.machine.obey(rules)
-        self.merger.obey(rules.max_clock_jump_ms)
+        self.merger.obey(rules.clock)
 
     def accept(self, stock: Stock) -> None:
         """Take note, in this batch, of what is lost and of partitions that are new."""

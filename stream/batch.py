@@ -1,12 +1,14 @@
 """What does a batch say? Its values, decoded into columns: the ordinary ones by a scan, the rest one by one."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.stream.column import PADDING, Column
+from driftline.stream.events import has_event_headers
 from driftline.stream.log import Chunk
 from driftline.stream.merge import Batch
 from driftline.stream.records import Feedback, Message, decode_feedbacks, decode_messages
@@ -81,8 +83,10 @@ class Decoded(NamedTuple):
         return None if start < 0 else self.data[start : start + size].tobytes().decode()
 
 
-def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: int, last_ms: int) -> Decoded:
-    """Decode a batch. Times are kept to 0..last_ms."""
+def decode_batch(
+    batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: int, last_ms: int, *, as_written: bool = False
+) -> Decoded:
+    """Decode a batch. Times are kept to 0..last_ms; for `as_written` see `decode_feedbacks`."""
     chunks = batch.chunks
     values = Column.joined([Column.of(chunk.values) for chunk in chunks])
     n = len(values)
@@ -94,9 +98,11 @@ def decode_batch(batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: i
         part = slice(first, first + len(chunk))
         starts = values.starts[first : part.stop + 1]
         scan(values.data, starts, is_message(chunk), max_bytes, fields[part], kinds[part])
+        if chunk.headers:  # of an event the value is not the whole record
+            kinds[part][list(map(has_event_headers, chunk.headers))] = ODD
         odd = np.flatnonzero(kinds[part] == ODD)
         if len(odd):
-            decode: Any = decode_messages if is_message(chunk) else decode_feedbacks
+            decode: Any = decode_messages if is_message(chunk) else partial(decode_feedbacks, as_written=as_written)
             headers = [chunk.headers[place] for place in odd.tolist()] if chunk.headers else None
             records = decode(Column.of(chunk.values).some(odd.tolist()), headers, max_bytes)
             found |= dict(zip((odd + first).tolist(), records, strict=True))

@@ -1,51 +1,38 @@
 """Which labelled texts are in a file?
 
-CSV, TSV and JSON lines, gzipped or not, told apart by their content and never by their name; `-` is standard input.
-Read as a stream: memory is bounded by the longest row (`MAX_ROW_BYTES`), whatever the file's size. A row that cannot be
-used is counted and reported, and the next one is read; only a missing column, or a file that is no text, ends it.
+CSV, TSV and other tables, JSON lines, a JSON array, Parquet; packed or not; in any encoding. Told apart by content and
+never by name; `-` is standard input. Read as a stream: memory is bounded by the longest row (`MAX_ROW_BYTES`), whatever
+the file's size. Every row is given, or it is reported with the reason why it cannot be used, and the next one is read;
+only a missing column, or a file that holds no rows, ends it.
 """
 
-import csv
-import gzip
-import io
-import os
-import stat
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-import msgspec
-
+from driftline.stream.encoding import MAX_ROW_BYTES, Lines, check_encoding
 from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.fields import as_name, as_time, whole_characters
+from driftline.stream.json_rows import is_array, json_blocks, json_items, json_lines
+from driftline.stream.names import same_name
+from driftline.stream.parquet import MAGIC, Parquet
 from driftline.stream.records import MAX_ID_CHARS, MAX_LABEL_CHARS
+from driftline.stream.rows import Rows, Unusable
+from driftline.stream.source import DAMAGED, Source, check_content, unpacked
+from driftline.stream.table import Columns, Table, check_delimiter, guess_columns
+
+__all__ = ["MAX_ROW_BYTES", "BadRow", "Format", "LabelledTexts", "Row"]
 
 TEXT_COLUMNS: Final = ("text", "message", "body", "title")
 LABEL_COLUMNS: Final = ("label", "category", "class", "target")
 ID_COLUMNS: Final = ("id",)
 TIME_COLUMNS: Final = ("time", "ts", "timestamp")
 
-MAX_ROW_BYTES: Final = 1 << 26
-_BUFFER_BYTES: Final = 1 << 18
-_BOM: Final = b"\xef\xbb\xbf"
-_HEAD_BYTES: Final = 6
-_NOT_TEXT: Final = {
-    b"PK\x03\x04": "a zip archive; unpack it first",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
-    b"BZh": "compressed with bzip2; unpack it first",
-    b"\xfd7zXZ\x00": "compressed with xz; unpack it first",
-    b"PAR1": "a Parquet file; export it as CSV or JSON lines",
-    b"\xff\xfe": "UTF-16; save it as UTF-8",
-    b"\xfe\xff": "UTF-16; save it as UTF-8",
-}
-
 
 class Row(NamedTuple):
-    """A text of a file. `line` is where it begins, counted from 1."""
+    """A text of a file. `line` is where it begins, from 1: a line, or an array's item, or a Parquet file's row."""
 
     id: str | None
     text: str
@@ -55,18 +42,39 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that could not be used, and why."""
+    """A row that could not be used, and why; rows of one kind can be counted together."""
 
     file: str
     line: int
     why: str
+    kind: str = ""
+    unit: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.why}"
+        return f"{self.file}, {self.unit} {self.line}: {self.why}"
 
 
-class _Unusable(Exception):
-    """Why a row cannot be used."""
+class Format(NamedTuple):
+    """What is said about a file; None: what it looks like.
+
+    text_column, label_column : their names, or their numbers from 1 where there is no header
+    id_column : its name; "" for none at all
+    delimiter : between cells
+    encoding : of its characters
+    has_header : whether the first row of a table has the columns' names
+    """
+
+    text_column: str | None = None
+    label_column: str | None = None
+    id_column: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    has_header: bool | None = None
+
+    def checked(self) -> "Format":
+        """Return it in Python's own words. Raises ConfigError for what cannot be meant."""
+        encoding = self.encoding and check_encoding(self.encoding)
+        return self._replace(encoding=encoding, delimiter=self.delimiter and check_delimiter(self.delimiter))
 
 
 class LabelledTexts:
@@ -75,20 +83,22 @@ class LabelledTexts:
     Parameters
     ----------
     path : a file's path, or `-` for standard input
-    text_column, label_column : their names; None: the first of TEXT_COLUMNS and LABEL_COLUMNS that is there
+    text_column, label_column : see Format, of which more may be given
     on_bad_row : called with each row that cannot be used
+    on_guess : called with a sentence for each thing that was guessed, and how to say otherwise
 
     Attributes
     ----------
-    columns : the names that are there (JSON lines: in the first object), known once the first row was read
+    columns : the names that are there (JSON: in the first object), known once the first row was read
+    id_column : the name of the column that ids are taken from, then
     bad_rows : how many rows could not be used so far
     size_bytes : the file's size as it lies on disk, None where it is not known
     read_bytes : how much of that was read
 
     Raises
     ------
-    ConfigError : the file cannot be opened or is no text; while iterating: a column is missing.
-    DriftlineError : while iterating: the gzip stream is damaged.
+    ConfigError : the file cannot be opened or holds no rows; while iterating: a column is missing.
+    DriftlineError : while iterating: the file is damaged.
     """
 
     def __init__(
@@ -97,19 +107,29 @@ class LabelledTexts:
         text_column: str | None = None,
         label_column: str | None = None,
         on_bad_row: Callable[[BadRow], None] | None = None,
+        *,
+        form: Format | None = None,
+        on_guess: Callable[[str], None] | None = None,
     ) -> None:
         self.name = "standard input" if str(path) == "-" else str(path)
         self.columns: list[str] = []
+        self.id_column: str | None = None
         self.bad_rows = 0
-        self._wanted = _Wanted(text_column, label_column)
-        self._on_bad_row = on_bad_row
+        self._form = (form or Format(text_column, label_column)).checked()
+        self._wanted = _Wanted(self._form)
+        self._on_bad_row, self._on_guess = on_bad_row, on_guess
+        self._unit, self._at = "line", 0
+        self._lines: Lines | None = None
+        self._parquet: Parquet | None = None
         try:
-            self._source = _Source(path)
+            self._source = Source(path)
         except OSError as error:
             raise ConfigError(f"{self.name}: cannot be read: {error.strerror}") from None
         self.size_bytes = self._source.size_bytes
         try:
-            self._open()
+            if self._source.head.startswith(MAGIC):
+                self._parquet = Parquet(path, self.name)
+            self._bytes, self._packed = unpacked(self._source, self.name)
         except BaseException:
             self._source.close()
             raise
@@ -117,15 +137,25 @@ class LabelledTexts:
     @property
     def read_bytes(self) -> int:
         """How many bytes of the file as it lies on disk were read."""
+        if self._parquet is not None and self.size_bytes:
+            return int(self.size_bytes * self._at / max(self._parquet.n_rows, 1))
         return self._source.read_bytes
 
     def __iter__(self) -> Iterator[Row]:
         try:
             yield from self._rows()
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DriftlineError(f"{self.name}: the gzip stream is damaged after line {self._line}: {error}") from None
+        except DriftlineError:
+            raise
+        except DAMAGED as error:
+            raise self._damaged(error) from None
         except OSError as error:
-            raise DriftlineError(f"{self.name}: cannot be read after line {self._line}: {error.strerror}") from None
+            if self._packed is not None and error.strerror is None:
+                raise self._damaged(error) from None
+            raise DriftlineError(f"{self.name}: cannot be read after line {self._at}: {error.strerror}") from None
+        except Exception as error:
+            if type(error).__name__ == "ZstdError":
+                raise self._damaged(error) from None
+            raise
 
     def __enter__(self) -> "LabelledTexts":
         return self
@@ -137,121 +167,114 @@ class LabelledTexts:
 
     def close(self) -> None:
         """Give back the file; standard input stays open."""
+        if self._parquet is not None:
+            self._parquet.close()
         self._source.close()
 
-    def _open(self) -> None:
-        head = self._source.head
-        for magic, what in _NOT_TEXT.items():
-            if head.startswith(magic):
-                raise ConfigError(f"{self.name} is {what}")
-        raw: Any = gzip.GzipFile(fileobj=self._source) if head.startswith(b"\x1f\x8b") else self._source
-        self._text: io.BufferedIOBase = io.BufferedReader(raw, _BUFFER_BYTES)
-        self._line = 0  # physical lines read
+    def _damaged(self, error: Exception) -> DriftlineError:
+        return DriftlineError(f"{self.name}: the {self._packed} stream is damaged after line {self._at}: {error}")
 
     def _rows(self) -> Iterator[Row]:
-        first = self._first_line()
-        start = first.lstrip()[:1]
-        if start == b"[":
-            raise ConfigError(f"{self.name} is one JSON array; write JSON lines instead: one object a line")
-        return self._json_rows(first) if start == b"{" else self._csv_rows(first)
+        if self._parquet is not None:
+            self._unit = "row"
+            self.columns = self._parquet.columns
+            found = self._found(need_label=True)
+            return self._used(self._parquet.rows([name for name in found if name is not None]), found)
+        check_content(self._bytes.peek(512), self.name)
+        lines = self._lines = Lines(self._bytes, self._form.encoding, self._say_encoding)
+        check_content(lines.head(), self.name)
+        if is_array(lines.head()):
+            self._unit = "item"
+            return self._used(json_items(lines), None)
+        first = lines.next()
+        while first and not first.strip():
+            first = lines.next()
+        if not first:
+            raise ConfigError(f"{self.name} is empty")
+        if first.lstrip().startswith("{"):
+            return self._used((json_blocks if first.strip() == "{" else json_lines)(lines, first), None)
+        return self._table_rows(lines, first)
 
-    def _first_line(self) -> bytes:
-        line = b""
-        while not line.strip():
-            line = self._next_line()
-            if not line:
-                raise ConfigError(f"{self.name} is empty")
-            if self._line == 1:
-                line = line.removeprefix(_BOM)
-        return line
+    def _table_rows(self, lines: Lines, first: str) -> Iterator[Row]:
+        table = Table(lines, first, self._form.delimiter)
+        names = None if self._form.has_header is False else table.header(self._wanted.is_header)
+        if names is not None:
+            self.columns = [name.strip() for name in names]
+            found = self._found(need_label=True)
+            table.skip_header()
+        else:
+            table.guess()
+            first_row = table.first_row()
+            pair = guess_columns(table.sample()) if self._form.has_header is not True else None
+            if pair is None and self._form.has_header is not False:
+                self.columns = [name.strip() for name in first_row]
+                raise self._wanted.missing("text", self._form.text_column, self.columns, self.name, is_table=True)
+            self.columns = [str(number) for number in range(1, len(first_row) + 1)]
+            found = self._numbered(pair)
+        return self._used(table.rows(Columns(self.columns, found.label)), found)
 
-    def _next_line(self) -> bytes:
-        """Return the next physical line with its end, cut at MAX_ROW_BYTES + 1, or b"" at the end."""
-        line = self._text.readline(MAX_ROW_BYTES + 1)
-        self._line += bool(line)
-        rest = line
-        while len(rest) > MAX_ROW_BYTES and not rest.endswith(b"\n"):
-            rest = self._text.readline(MAX_ROW_BYTES + 1)
-        return line
+    def _numbered(self, pair: tuple[int, int] | None) -> "_Columns":
+        """Return the columns of a table without a header."""
+        text, label = self._form.text_column, self._form.label_column
+        if len(self.columns) == 1:
+            text = text or "1"
+        if pair is not None and text is None and label is None:
+            text, label = (self.columns[each] for each in pair)
+            self._guessed(
+                f"{self.name} has no header: column {label} is taken for the label, column {text} for the text "
+                "(--text-column and --label-column take a number; --header says that there is one)"
+            )
+        elif len(self.columns) == 2 and (text is None) != (label is None):
+            other = next(name for name in self.columns if name not in (text, label))
+            text, label = text or other, label or other
+        wanted = _Wanted(self._form._replace(text_column=text, label_column=label))
+        if text is None:
+            raise ConfigError(
+                f"{self.name}: its {len(self.columns)} columns have no names; say which one is the text, and which the "
+                "label, by their numbers: --text-column 2 --label-column 1"
+            )
+        return wanted.find(self.columns, self.name, need_label=True)
 
-    def _lines(self, first: bytes) -> Iterator[bytes]:
-        line = first
-        while line:
-            yield line
-            line = self._next_line()
+    def _found(self, *, need_label: bool) -> "_Columns":
+        return self._wanted.find(self.columns, self.name, need_label=need_label)
 
-    def _bad(self, line: int, why: str) -> None:
-        self.bad_rows += 1
-        if self._on_bad_row:
-            self._on_bad_row(BadRow(self.name, line, why))
-
-    def _json_rows(self, first: bytes) -> Iterator[Row]:
-        decode = msgspec.json.Decoder(dict[str, Any]).decode
-        found: _Columns | None = None
-        label_seen = False
-        for line in self._lines(first):
-            if line.isspace():
-                continue
-            try:
-                if len(line) > MAX_ROW_BYTES:
-                    raise _Unusable(f"longer than {MAX_ROW_BYTES} bytes")
-                fields = _json_object(decode, line)
-            except _Unusable as error:
-                self._bad(self._line, str(error))
+    def _used(self, rows: Rows, found: "_Columns | None") -> Iterator[Row]:
+        """Give the rows that can be used, and report the others. Without columns, the first row has them."""
+        is_json, label_seen = found is None, False
+        for line, fields in rows:
+            self._at = line
+            if isinstance(fields, Unusable):
+                self._bad(line, fields)
                 continue
             if found is None:
                 self.columns = list(fields)
-                found = self._wanted.find(self.columns, self.name, need_label=False)
-            if found.label is None:  # the first objects may have none
-                found = found._replace(label=self._wanted.label_in(fields))
+                found = self._found(need_label=False)
+            if is_json and found.label is None:  # the first objects may have none
+                found = found._replace(label=self._wanted.label_in(list(fields)))
             label_seen = label_seen or found.label in fields
+            self.id_column = found.id
             try:
-                yield found.row(fields, self._line)
-            except _Unusable as error:
-                self._bad(self._line, str(error))
-        if found is not None and self._wanted.label is not None and not label_seen:
-            raise self._wanted.missing("label", self._wanted.label, self.columns, self.name)
-
-    def _csv_rows(self, first: bytes) -> Iterator[Row]:
-        csv.field_size_limit(MAX_ROW_BYTES)  # the whole process; Python's own 128 KiB is less than many an e-mail
-        delimiter = self._delimiter(first)
-        reader = csv.reader(_CsvLines(self._lines(first)), delimiter=delimiter, strict=True)
-        try:
-            self.columns = [name.strip() for name in next(reader)]
-        except csv.Error as error:
-            raise ConfigError(f"{self.name}: the first line is no header: {error}") from None
-        found = self._wanted.find(self.columns, self.name, need_label=True)
-        while True:
-            begin = self._line + 1
-            try:
-                cells = next(reader)
-                if not cells:
-                    continue
-                if len(cells) != len(self.columns):
-                    raise _Unusable(f"{len(cells)} columns, the header has {len(self.columns)}")
-                row = found.row(dict(zip(reversed(self.columns), reversed(cells), strict=True)), begin)
-            except StopIteration:
-                return
-            except (csv.Error, _Unusable) as error:
-                through = f" (through line {self._line})" if self._line > begin else ""
-                self._bad(begin, f"{error}{through}")
+                row = found.row(fields, line, self._lines.encoding if self._lines else "utf-8")
+            except Unusable as error:
+                self._bad(line, error)
                 continue
             yield row
+        if is_json and found is not None and self._wanted.label is not None and not label_seen:
+            raise self._wanted.missing("label", self._wanted.label, self.columns, self.name)
 
-    def _delimiter(self, first: bytes) -> str:
-        """Return the delimiter under which the header has a text column, else the most columns."""
-        header = first.decode("utf-8", errors="replace")
-        best, most = ",", 0
-        for delimiter in (",", "\t", ";"):
-            try:
-                names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-            except csv.Error:
-                continue
-            if self._wanted.text_in(names) is not None:
-                return delimiter
-            if len(names) > most:
-                best, most = delimiter, len(names)
-        return best
+    def _bad(self, line: int, why: Unusable) -> None:
+        self.bad_rows += 1
+        if self._on_bad_row:
+            self._on_bad_row(BadRow(self.name, line, str(why), why.kind, self._unit))
+
+    def _guessed(self, what: str) -> None:
+        if self._on_guess:
+            self._on_guess(what)
+
+    def _say_encoding(self, encoding: str) -> None:
+        self._guessed(
+            f"{self.name} is not UTF-8: it is read as {encoding}, which is a guess (--encoding says otherwise)"
+        )
 
 
 class _Columns(NamedTuple):
@@ -262,33 +285,38 @@ class _Columns(NamedTuple):
     id: str | None
     time: str | None
 
-    def row(self, fields: dict[str, Any], line: int) -> Row:
+    def row(self, fields: dict[str, Any], line: int, encoding: str) -> Row:
         text = fields.get(self.text)
         if text is None or text == "":
-            raise _Unusable(f"no text in column {self.text!r}")
+            raise Unusable("without a text", f"no text in column {self.text!r}")
         if not isinstance(text, str):
-            raise _Unusable(f"column {self.text!r} holds {_kind(text)} instead of a text")
-        _check_characters(self.text, text)
+            raise Unusable("without a text", f"column {self.text!r} holds {_kind(text)} instead of a text")
+        _check_characters(self.text, text, encoding)
         return Row(
-            _name(self.id, fields, MAX_ID_CHARS),
+            _name(self.id, fields, MAX_ID_CHARS, encoding),
             text,
-            _name(self.label, fields, MAX_LABEL_CHARS),
+            _label(self.label, fields, encoding),
             line,
             _time(fields.get(self.time)) if self.time else None,
         )
 
 
-class _Wanted(NamedTuple):
+class _Wanted:
     """The columns that were asked for by name."""
 
-    text: str | None
-    label: str | None
+    def __init__(self, form: Format) -> None:
+        self.text, self.label, self.id = form.text_column, form.label_column, form.id_column
+
+    def is_header(self, names: Sequence[str]) -> bool:
+        """Whether some cells are a table's header."""
+        names = [name.strip() for name in names]
+        return self.text_in(names) is not None
 
     def text_in(self, names: Sequence[str]) -> str | None:
         return _pick(names, (self.text,) if self.text is not None else TEXT_COLUMNS)
 
-    def label_in(self, names: "Sequence[str] | dict[str, Any]") -> str | None:
-        return _pick(list(names), (self.label,) if self.label is not None else LABEL_COLUMNS)
+    def label_in(self, names: Sequence[str]) -> str | None:
+        return _pick(names, (self.label,) if self.label is not None else LABEL_COLUMNS)
 
     def find(self, names: Sequence[str], file: str, *, need_label: bool) -> _Columns:
         """Return the columns to use. Raises ConfigError where one is missing."""
@@ -299,14 +327,21 @@ class _Wanted(NamedTuple):
             raise self.missing("label", self.label, names, file)
         if text == label:
             raise ConfigError(f"{file}: column {text!r} cannot be both the text and the label")
-        return _Columns(text, label, _pick(names, ID_COLUMNS), _pick(names, TIME_COLUMNS))
+        ids = ID_COLUMNS if self.id is None else (self.id,) if self.id else ()
+        number = _pick(names, ids)
+        if self.id and number is None:
+            raise self.missing("id", self.id, names, file)
+        return _Columns(text, label, number, _pick(names, TIME_COLUMNS))
 
     @staticmethod
-    def missing(what: str, wanted: str | None, names: Sequence[str], file: str) -> ConfigError:
+    def missing(
+        what: str, wanted: str | None, names: Sequence[str], file: str, *, is_table: bool = False
+    ) -> ConfigError:
         """Return the error for a column that is not there."""
         column = f"column {wanted!r}" if wanted is not None else f"{what} column"
-        there = ", ".join(repr(name) for name in names[:20]) + (", ..." if len(names) > 20 else "")
-        return ConfigError(f"{file}: no {column}; the columns are {there}; name one with --{what}-column")
+        there = ", ".join(repr(name[:40]) for name in names[:20]) + (", ..." if len(names) > 20 else "") or "none"
+        without = "; or say --no-header, if these are the first row" if is_table else ""
+        return ConfigError(f"{file}: no {column}; the columns are {there}; name one with --{what}-column{without}")
 
 
 def _pick(names: Sequence[str], candidates: Sequence[str]) -> str | None:
@@ -320,106 +355,48 @@ def _pick(names: Sequence[str], candidates: Sequence[str]) -> str | None:
     return None
 
 
-def _json_object(decode: Callable[[bytes], dict[str, Any]], line: bytes) -> dict[str, Any]:
-    try:
-        line.decode("utf-8")  # msgspec does not look inside every string
-        return decode(line)
-    except UnicodeDecodeError as error:
-        raise _Unusable(f"byte {line[error.start]:#04x} is not UTF-8") from None
-    except msgspec.ValidationError:
-        raise _Unusable("JSON, but not an object") from None
-    except (ValueError, RecursionError) as error:
-        raise _Unusable(f"not JSON: {error}") from None
-
-
 def _kind(value: object) -> str:
-    return {dict: "an object", list: "a list", bool: "a boolean"}.get(type(value), "a number")
+    kinds = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
 
 
-def _name(column: str | None, fields: dict[str, Any], max_chars: int) -> str | None:
-    """Return an id or a label; empty is none; JSON numbers and booleans are taken as JSON spells them."""
+def _label(column: str | None, fields: dict[str, Any], encoding: str) -> str | None:
+    """Return a label in its one form; what has nothing to be seen is none."""
+    name = _name(column, fields, MAX_LABEL_CHARS, encoding)
+    return name and (same_name(name) or None)
+
+
+def _name(column: str | None, fields: dict[str, Any], max_chars: int, encoding: str) -> str | None:
+    """Return an id or a label; empty is none."""
     value = fields.get(column) if column is not None else None
     if value is None or value == "":
         return None
-    if isinstance(value, dict | list):
-        raise _Unusable(f"column {column!r} holds {_kind(value)} instead of a name")
-    name = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    try:
+        name = as_name(value)
+    except TypeError:
+        raise Unusable("with a wrong value", f"column {column!r} holds {_kind(value)} instead of a name") from None
     if len(name) > max_chars:
-        raise _Unusable(f"column {column!r} has {len(name)} characters, at most {max_chars} are allowed")
-    _check_characters(str(column), name)
+        why = f"column {column!r} has {len(name)} characters, at most {max_chars} are allowed"
+        raise Unusable("with too long a name", why)
+    _check_characters(str(column), name, encoding)
     return name
 
 
-def _check_characters(column: str, value: str) -> None:
+def _check_characters(column: str, value: str, encoding: str) -> None:
     if "\0" in value:
-        raise _Unusable(f"column {column!r} contains a NUL character (U+0000)")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise _Unusable(f"column {column!r} contains bytes that are not UTF-8") from None
+        raise Unusable("with a NUL character", f"column {column!r} contains a NUL character (U+0000)")
+    if not value.isascii() and whole_characters(value) is not value:
+        name = encoding.upper()
+        raise Unusable(f"not {name}", f"column {column!r} contains bytes that are not {name}; --encoding says another")
 
 
 def _time(value: object) -> datetime | None:
-    """Return a time given as RFC 3339 or in seconds or milliseconds since 1970; None where it is neither."""
+    """Return a time, or None where it is none: it decides nothing, so no row is lost for it."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    with suppress(ValueError, OverflowError, OSError):
-        seconds = float(value)
-        return datetime.fromtimestamp(seconds if abs(seconds) < 1e11 else seconds / 1000, UTC)
-    with suppress(ValueError):
-        time = datetime.fromisoformat(str(value))
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
-    return None
-
-
-class _CsvLines:
-    """Lines as the csv module wants them. Bytes that are not UTF-8 become lone surrogates, found in the row."""
-
-    def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines = lines
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._lines).decode("utf-8", errors="surrogateescape")
-
-
-class _Source(io.RawIOBase):
-    """A file's bytes, counted. The first ones are kept, so that a pipe too can be looked at before it is read."""
-
-    _file: io.BufferedReader | None = None  # where opening fails, close is called all the same
-
-    def __init__(self, path: str | Path) -> None:
-        self._is_stdin = str(path) == "-"
-        file = sys.stdin.buffer if self._is_stdin else Path(path).open("rb")  # noqa: SIM115  (see close)
-        self._file = source = cast("io.BufferedReader", file)
-        self.head = self._unread = source.read(_HEAD_BYTES)
-        self._read1 = source.read1
-        self.read_bytes = 0
-        self.size_bytes = _size_bytes(source)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        chunk = self._unread[: len(view)] if self._unread else self._read1(len(view))
-        self._unread = self._unread[len(chunk) :]
-        view[: len(chunk)] = chunk
-        self.read_bytes += len(chunk)
-        return len(chunk)
-
-    def close(self) -> None:
-        if self._file is not None and not self.closed and not self._is_stdin:
-            self._file.close()
-        super().close()
-
-
-def _size_bytes(file: io.BufferedReader) -> int | None:
     try:
-        status = os.fstat(file.fileno())
-    except (OSError, ValueError):
+        return as_time(value)
+    except ValueError:
         return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

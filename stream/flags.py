@@ -5,11 +5,12 @@ flag of a typer command; pydantic-settings reads DRIFTLINE_* variables and drift
 cannot be meant is refused with where it came from.
 """
 
+import difflib
 import inspect
-import os
+import logging
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -17,10 +18,10 @@ import typer
 from pydantic import SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
-from rich.markup import escape
 
+from driftline.stream import lines, variables
 from driftline.stream.errors import ConfigError
-from driftline.stream.settings import CONFIG_FILE, Settings
+from driftline.stream.settings import CONFIG_FILE, Settings, StreamSettings, split
 
 
 class BadOptions(ConfigError):
@@ -32,6 +33,8 @@ class BadOptions(ConfigError):
 
 
 _S = TypeVar("_S", bound=Settings)
+NEAR: Final = 0.75  # of difflib's ratio: `dtaa` is near `data`, `hostname` is not near `host`
+_LOG: Final = logging.getLogger("driftline")
 _METAVARS: Final = {int: "<int>", float: "<float>", Path: "<path>"}
 
 
@@ -56,11 +59,17 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     def run(**values: Any) -> None:
         given = {name: value for name in fields if (value := values.pop(name)) not in (None, [])}
+        given = {name: _split(name, value) if isinstance(value, list) else value for name, value in given.items()}
         check_config_file()
+        unread = check_variables()
         built = {
             parameter: build_settings(cls, {name: given[name] for name in cls.model_fields if name in given})
             for parameter, cls in classes.items()
         }
+        if any(isinstance(each, StreamSettings) and each.log_format == "json" for each in built.values()):
+            lines.begin("json")
+        for remark in unread:
+            _LOG.warning("%s", remark)
         command(**values, **built)
 
     parameters = own + [_option(name, field, panels[name]) for name, field in fields.items()]
@@ -69,6 +78,14 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     return run
+
+
+def _split(name: str, values: list[str]) -> list[str]:
+    """Return the parts of a flag that may be given several times, each time with several of them."""
+    try:
+        return [part for value in values for part in split(value)]
+    except ValueError as error:
+        raise BadOptions([f"--{name.replace('_', '-')}: {error}"]) from None
 
 
 def build_settings(cls: type[_S], given: Mapping[str, Any]) -> _S:
@@ -96,13 +113,50 @@ def check_config_file() -> None:
     entries = _config_file()
     if not entries:
         return
-    known = {name for cls in Settings.__subclasses__() for name in cls.model_fields}
+    known = _known()
     unknown = [name for name in entries if name not in known]
     if unknown:
+        meant = [f"{name} (is {near[0]} meant?)" if (near := _near(name, known)) else name for name in unknown]
         raise ConfigError(
-            f"{CONFIG_FILE}: unknown {'entry' if len(unknown) == 1 else 'entries'} {', '.join(unknown)}; "
+            f"{CONFIG_FILE}: unknown {'entry' if len(unknown) == 1 else 'entries'} {', '.join(meant)}; "
             f"known are: {', '.join(sorted(known))}"
         )
+
+
+def check_variables() -> list[str]:
+    """Refuse a DRIFTLINE_* variable that no option reads and that is nearly called as one.
+
+    Returns
+    -------
+    remarks : on others that no option reads. They may be somebody else's, so they keep nothing from starting.
+
+    Raises
+    ------
+    ConfigError : it names them, and the options that they are nearest to.
+    """
+    names = _known()
+    found = {name.removeprefix(variables.PREFIX).lower(): name for name in variables.options()}
+    unknown = {
+        name: variable
+        for name, variable in found.items()
+        if name not in names and not variables.is_read_elsewhere(variable)
+    }
+    near = {variable: meant[0] for name, variable in unknown.items() if (meant := _near(name, names | {"key"}))}
+    if near:
+        said = (f"{variable}: no option reads this; is {_variable(meant)} meant?" for variable, meant in near.items())
+        raise ConfigError(f"{'; '.join(said)} Rename or unset it")
+    return [
+        f"{variable}: no option reads this variable; `--help` names those that are" for variable in unknown.values()
+    ]
+
+
+def _known() -> set[str]:
+    return {name for cls in Settings.__subclasses__() for name in cls.model_fields}
+
+
+def _near(name: str, known: Collection[str]) -> list[str]:
+    """Return the known name that is nearest to another, if one is near."""
+    return difflib.get_close_matches(name, sorted(known), n=1, cutoff=NEAR)
 
 
 def _config_file() -> dict[str, Any]:
@@ -127,10 +181,10 @@ def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     if field.default is not None and not field.is_required() and kind not in (SecretStr, SecretBytes):
         default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, bool):
-            default = flag if default else "--no-" + flag[2:]
+            default = "on" if default else "off"
         if default not in ("", [], ()):
             notes.append(f"[default: {default}]")
-    text = f"{escape(field.description or '')} [dim]{escape(' '.join(notes))}[/dim]"
+    text = f"{field.description or ''} {' '.join(notes)}"
     annotation: Any
     if kind is bool:
         switch = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False, rich_help_panel=panel)
@@ -151,7 +205,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _variable(name: str) -> str:
-    return f"DRIFTLINE_{name.upper()}"
+    return f"{variables.PREFIX}{name.upper()}"
 
 
 def _explain(cls: type[Settings], given: Mapping[str, Any], error: dict[str, Any]) -> str:
@@ -160,13 +214,13 @@ def _explain(cls: type[Settings], given: Mapping[str, Any], error: dict[str, Any
     if not error["loc"]:
         return why
     name = str(error["loc"][0])
-    variables = {variable.upper(): value for variable, value in os.environ.items()}
+    found = variables.options()
     field = cls.model_fields.get(name)
     secret = field is not None and _kind(field.annotation) in (SecretStr, SecretBytes)
     if name in given:
         return f"--{name.replace('_', '-')}{'' if secret else f' {given[name]}'}: {why}"
-    if _variable(name) in variables:
-        return f"{_variable(name)}{'' if secret else f'={variables[_variable(name)]}'}: {why}"
+    if _variable(name) in found:
+        return f"{_variable(name)}{'' if secret else f'={found[_variable(name)]}'}: {why}"
     if name in (entries := _config_file()):
         return f"{CONFIG_FILE}: {name}{'' if secret else f' = {entries[name]!r}'}: {why}"
     return f"--{name.replace('_', '-')}: {why}"

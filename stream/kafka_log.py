@@ -7,18 +7,19 @@ seen. Properties of librdkafka come from the address (`kafka://host:9092?securit
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import confluent_kafka as ck
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -26,6 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
+from driftline.stream import threads
 from driftline.stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, TopicMismatch
 from driftline.stream.kafka_reader import READER, READER_FIXED, KafkaReader
 from driftline.stream.log import (
@@ -40,6 +42,7 @@ from driftline.stream.log import (
     Watermarks,
 )
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 START_S: Final = 10.0
 REQUEST_S: Final = 10.0
@@ -103,8 +106,7 @@ class KafkaLog(Log):
         self._closing = False
         self._producer = self._make_producer()
         self._admin = self._client(AdminClient, self._properties)
-        self._poller = threading.Thread(target=self._poll, name="kafka-log-poll", daemon=True)
-        self._poller.start()
+        self._poller = threads.start("kafka-log-poll", self._poll)
         try:
             self._wait("the cluster", self._admin.describe_cluster(request_timeout=START_S), START_S)
         except BaseException:
@@ -200,7 +202,9 @@ class KafkaLog(Log):
         for partition in positions:
             if not 0 <= partition.partition < counts[partition.topic]:
                 n = counts[partition.topic]
-                raise TopicMismatch(f"kafka {self._brokers}: {partition} does not exist, the topic has {n} partitions")
+                raise TopicMismatch(
+                    f"kafka {self._brokers}: {partition} does not exist, the topic has {counted(n, 'partition')}"
+                )
         try:
             return KafkaReader(self, {**READER, **self._properties, **READER_FIXED}, positions)
         except (KafkaException, TypeError, ValueError) as error:
@@ -254,25 +258,39 @@ class KafkaLog(Log):
         if not positions:
             return
         offsets = [ck.TopicPartition(*partition, position) for partition, position in positions.items()]
-        request = [ConsumerGroupTopicPartitions(group, offsets)]
         try:
-            futures = self._admin.alter_consumer_group_offsets(request, request_timeout=REQUEST_S)
-            for future in futures.values():
-                for result in self._wait(f"committing for group {group}", future).topic_partitions:
+            with self._member(group) as member:
+                for result in member.commit(offsets=offsets, asynchronous=False):
                     if result.error is not None:
-                        raise self._explain(f"committing for group {group}", KafkaException(result.error))
-        except LogError as error:
-            _log.warning("positions were not committed: %s", error)
+                        raise KafkaException(result.error)
+        except KafkaException as error:
+            _log.warning("positions were not committed: %s", self._explain(f"committing for group {group}", error))
 
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the positions last committed; partitions without one are left out."""
         wanted = [ck.TopicPartition(*partition) for partition in partitions]
         if not wanted:
             return {}
-        request = [ConsumerGroupTopicPartitions(group, wanted)]
-        futures = self._admin.list_consumer_group_offsets(request, request_timeout=REQUEST_S)
-        found = [self._wait(f"reading group {group}", future).topic_partitions for future in futures.values()]
-        return {TopicPartition(p.topic, p.partition): p.offset for part in found for p in part if p.offset >= 0}
+        try:
+            with self._member(group) as member:
+                found = member.committed(wanted, timeout=REQUEST_S)
+        except KafkaException as error:
+            raise self._explain(f"reading group {group}", error) from error
+        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+    @contextmanager
+    def _member(self, group: str) -> Iterator[ck.Consumer]:
+        """Give a consumer that asks a group's coordinator; it reads nothing and joins nothing.
+
+        librdkafka's admin client could ask, too, but an assertion of its (`eonce->refcnt > 0`, librdkafka 4605)
+        ends the whole process where the coordinator goes away just then.
+        """
+        own = {"group.id": group, "group.protocol": "classic", "session.timeout.ms": int(1000 * REQUEST_S)}
+        member = self._client(ck.Consumer, {**self._properties, **own, "enable.auto.commit": False})
+        try:
+            yield member
+        finally:
+            member.close()
 
     def close(self) -> None:
         """Wait for what was submitted, then give back sockets and threads."""
@@ -295,11 +313,18 @@ class KafkaLog(Log):
         return len(self._producer)
 
     def _poll(self) -> None:
+        """Take delivery reports. No error ends this: every submit waits for it."""
         while not self._closing:
             try:
                 self._producer.poll(SLICE_S)
             except KafkaException as error:
-                self._replace_producer(error)
+                try:
+                    self._replace_producer(error)
+                except ConfigError as refusal:  # no memory, no threads: the old one fails what it is given
+                    _log.error("%s; trying again", refusal)
+                    time.sleep(SLICE_S)
+            except Exception:
+                _log.exception("what is to be done with a delivery report has failed")
 
     def _make_producer(self) -> Any:
         max_bytes = self._settings.max_record_bytes + ENVELOPE_BYTES
@@ -506,7 +531,7 @@ class _Delivery:
 def topic_config(settings: StreamSettings) -> dict[str, str]:
     """Return the configuration of a topic that has to be made."""
     config = {
-        "retention.ms": int(settings.retention_hours * 3_600_000),
+        "retention.ms": -1 if settings.retention_hours == math.inf else int(settings.retention_hours * 3_600_000),
         "retention.bytes": settings.retention_bytes,
         "segment.bytes": max(1 << 20, min(1 << 30, settings.retention_bytes // SEGMENTS)),
         "max.message.bytes": settings.max_record_bytes + ENVELOPE_BYTES,

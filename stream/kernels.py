@@ -1,18 +1,22 @@
 """How are the hot loops compiled, and where do they stay compiled?
 
-numba compiles a kernel at its first call and keeps it on the disk. It looks for changes only in the file of the kernel
-itself, not in those that the kernel calls; so here each state of the files with kernels has a directory of its own, and
-a kernel can never be older than what it was compiled from. NUMBA_CACHE_DIR puts it elsewhere.
+numba compiles a kernel at its first call and keeps it on the disk, for one processor and one version of numba. It looks
+for changes only in the file of the kernel itself: not in those that the kernel calls, and not in those whose constants
+it has frozen. So here each state of all these files has a directory of its own, and a kernel can never be older than
+what it was compiled from. NUMBA_CACHE_DIR says where those directories are.
 """
 
 import hashlib
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import llvmlite
 import numba
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -21,6 +25,73 @@ from numba.extending import intrinsic
 HERE: Final = Path(__file__).parent
 FOLDERS: Final = ("stream", "learner")
 PREFIX: Final = "kernels-"
+KERNELS: Final[list[Any]] = []  # all that were imported, for who wants to know how many of them are compiled
+KEPT: Final = 4  # states of the sources whose kernels stay: two versions may take turns, and a branch come back
+# What numba itself does not tell apart: options by which the same source becomes other code.
+OPTIONS: Final = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
+_IMPORT: Final = re.compile(rb"^(?:from|import) +([\w.]+)(?: +import +(\([^)]*\)|[^\n#]*))?", re.MULTILINE)
+
+
+def digest(package: Path) -> str:
+    """Return what changes with anything that a kernel is made of: sources, numba, its options.
+
+    The sources are the files with kernels and all of ours that they import, and so on: a global is a constant to numba.
+
+    Parameters
+    ----------
+    package : the folder in which FOLDERS are
+    """
+    sources = {
+        f"driftline.{folder}.{path.stem}".encode(): path.read_bytes()
+        for folder in FOLDERS
+        for path in sorted((package / folder).glob("*.py"))
+    }
+    found: set[bytes] = set()
+    left = [name for name, source in sources.items() if b".kernels import" in source]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            for module, names in _IMPORT.findall(sources[name]):
+                imported = {module, *(module + b"." + each for each in re.findall(rb"\w+", names))}
+                left += imported & sources.keys()
+    made = hashlib.blake2b(digest_size=8)
+    options = [getattr(numba.config, option, None) for option in OPTIONS]
+    made.update(repr((numba.__version__, llvmlite.__version__, options)).encode())
+    for name in sorted(found):
+        made.update(b"%d %s %d " % (len(name), name, len(sources[name])) + sources[name])
+    return made.hexdigest()
+
+
+def _choose_directory() -> None:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    name = PREFIX + digest(HERE.parent)
+    for parent in (Path(chosen),) if chosen else (HERE / "__pycache__", Path.home() / ".cache" / "driftline"):
+        own = parent / name
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            os.utime(own)  # used last
+        except OSError:  # a read-only installation
+            continue
+        if os.access(own, os.W_OK):
+            _forget(parent)
+            numba.config.CACHE_DIR = str(own)  # type: ignore[attr-defined]
+            return
+
+
+def _forget(parent: Path) -> None:
+    """Delete the kernels that were used longest ago, but for KEPT states of the sources."""
+
+    def used(path: Path) -> float:
+        with suppress(OSError):
+            return path.stat().st_mtime
+        return 0.0
+
+    for old in sorted(parent.glob(f"{PREFIX}*"), key=used, reverse=True)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+_choose_directory()  # before the first kernel, which asks numba where it is kept
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -31,7 +102,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     array in a tuple and each slice, which cost as much as the hashing of a text.
     """
     compiler: Any = numba.njit  # its types do not know _nrt
-    return compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
+    return _noted(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -41,7 +112,26 @@ def inlined(function: Callable[..., Any]) -> Any:
     than hashing a text does.
     """
     compiler: Any = numba.njit
-    return compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, forceinline=True)(function)
+    return _noted(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+
+
+def _noted(made: Any) -> Any:
+    KERNELS.append(made)
+    return made
+
+
+def called_by(kernels: Iterable[Any]) -> list[Any]:
+    """Return kernels, and those that they call, and so on; each once."""
+    found: dict[int, Any] = {}
+    left = list(kernels)
+    while left:
+        one = left.pop()
+        if id(one) not in found:
+            found[id(one)] = one
+            names = one.py_func.__code__.co_names
+            known = {id(other): other for other in KERNELS}
+            left += [each for name in names if id(each := one.py_func.__globals__.get(name)) in known]
+    return list(found.values())
 
 
 @kernel
@@ -157,25 +247,3 @@ same: Final[Any] = intrinsic(_same)
 first_bit: Final[Any] = intrinsic(_first_bit)
 count_bits: Final[Any] = intrinsic(_count_bits)
 eight_bytes: Final[Any] = intrinsic(_eight_bytes)
-
-
-def _choose_directory() -> None:
-    if "NUMBA_CACHE_DIR" in os.environ:
-        return
-    sources = (path.read_bytes() for folder in FOLDERS for path in sorted((HERE.parent / folder).glob("*.py")))
-    with_kernels = b"".join(source for source in sources if b".kernels import" in source)
-    name = PREFIX + hashlib.blake2b(with_kernels, digest_size=8).hexdigest()
-    for parent in (HERE / "__pycache__", Path.home() / ".cache" / "driftline"):
-        try:
-            (parent / name).mkdir(parents=True, exist_ok=True)
-        except OSError:  # a read-only installation
-            continue
-        if os.access(parent / name, os.W_OK):
-            for old in parent.glob(f"{PREFIX}*"):
-                if old.name != name:
-                    shutil.rmtree(old, ignore_errors=True)
-            numba.config.CACHE_DIR = str(parent / name)  # type: ignore[attr-defined]
-            return
-
-
-_choose_directory()

@@ -73,6 +73,7 @@ class Chunk(msgspec.Struct, gc=False):
     offsets, timestamps_ms : int64 [n]
     keys, values : n, None for what a record does not have; a list is turned into a column
     headers : n, None for a record without; or None where no record has any
+    appended_ms : int64 [n], when the log took each, by its own clock; None: it does not say
     """
 
     partition: TopicPartition
@@ -81,6 +82,7 @@ class Chunk(msgspec.Struct, gc=False):
     keys: Column | Sequence[bytes | None]
     values: Column | Sequence[bytes | None]
     headers: list[Headers | None] | None = None
+    appended_ms: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Hold keys and values as columns."""
@@ -109,9 +111,14 @@ class Chunk(msgspec.Struct, gc=False):
     def part(self, start: int, stop: int | None = None) -> "Chunk":
         """Return the records from `start` up to, not including, `stop`."""
         cut = slice(start, stop)
-        headers = self.headers and self.headers[cut]
         return Chunk(
-            self.partition, self.offsets[cut], self.timestamps_ms[cut], self.keys[cut], self.values[cut], headers
+            self.partition,
+            self.offsets[cut],
+            self.timestamps_ms[cut],
+            self.keys[cut],
+            self.values[cut],
+            self.headers and self.headers[cut],
+            None if self.appended_ms is None else self.appended_ms[cut],
         )
 
     def __add__(self, more: "Chunk") -> "Chunk":
@@ -119,6 +126,9 @@ class Chunk(msgspec.Struct, gc=False):
         headers = None
         if self.headers or more.headers:
             headers = (self.headers or [None] * len(self)) + (more.headers or [None] * len(more))
+        appended_ms = None
+        if self.appended_ms is not None and more.appended_ms is not None:
+            appended_ms = np.concatenate([self.appended_ms, more.appended_ms])
         return Chunk(
             self.partition,
             np.concatenate([self.offsets, more.offsets]),
@@ -126,6 +136,7 @@ class Chunk(msgspec.Struct, gc=False):
             Column.joined([Column.of(self.keys), Column.of(more.keys)]),
             Column.joined([Column.of(self.values), Column.of(more.values)]),
             headers,
+            appended_ms,
         )
 
 
@@ -185,6 +196,14 @@ class Reader(ABC):
     def read(self, max_records: int, timeout_s: float) -> list[Record]:
         """Return what `fetch` does, record by record."""
         return [chunk[index] for chunk in self.fetch(max_records, timeout_s) for index in range(len(chunk))]
+
+    def wait(self, timeout_s: float) -> bool | None:
+        """Wait until there may be more in the log, in whichever partition; tell whether there may.
+
+        None, at once, where this reader cannot tell: then `fetch` has to wait.
+        """
+        del timeout_s
+        return None
 
     @abstractmethod
     def at_end(self, partition: TopicPartition) -> bool:

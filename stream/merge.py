@@ -9,14 +9,14 @@ what time each counts as.
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.clock import Clock, advance, believed
+from driftline.stream.clock import Clock, ClockRule, advance, believed
 from driftline.stream.column import Column
 from driftline.stream.errors import OffsetsLost
 from driftline.stream.log import Chunk, Reader, Record, TopicPartition
@@ -53,12 +53,14 @@ class Batch(msgspec.Struct, gc=False):
     order : int64 [n], each record's place in the chunks as they follow one another
     spans : which records these are
     disbelieved : how many timestamps do not count; the clock stands there in their place
+    claims_ms : int64 [n], in the order: the records' times, of those on trial (clock.py) their own; None: as they count
     """
 
     chunks: list[Chunk]
     order: NDArray[np.int64]
     spans: list[Span]
     disbelieved: int = 0
+    claims_ms: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return how many records these are."""
@@ -85,7 +87,7 @@ class _Lane:
         self.position = position  # of the next record to take
         self.clock = clock  # behind what was read
         self.taken_clock = clock  # behind what was taken
-        self.max_jump_ms: int | None = None
+        self.rule = ClockRule()
         self.records = Chunk.empty(partition)
         self.keys = np.empty(0, np.int64)
         self.n_bytes = 0
@@ -93,7 +95,7 @@ class _Lane:
         self._silent_since: float | None = None
 
     def put(self, records: Chunk) -> None:
-        keys, self.clock = advance(self.clock, records.timestamps_ms, self.max_jump_ms)
+        keys, _, self.clock = advance(self.clock, records.timestamps_ms, self.rule, records.appended_ms)
         self.records, self.keys = (
             (self.records + records, np.concatenate([self.keys, keys])) if len(self.keys) else (records, keys)
         )
@@ -101,16 +103,17 @@ class _Lane:
 
     def pop(self, count: int) -> Chunk:
         taken, self.records = self.records.part(0, count), self.records.part(count)
-        _, self.taken_clock = advance(self.taken_clock, taken.timestamps_ms, self.max_jump_ms)
+        *_, self.taken_clock = advance(self.taken_clock, taken.timestamps_ms, self.rule, taken.appended_ms)
         self.keys = self.keys[count:]
         self.n_bytes -= _size(taken)
         self.position = int(taken.offsets[-1]) + 1
         return taken
 
-    def obey(self, max_jump_ms: int | None) -> None:
-        self.max_jump_ms, self.clock = max_jump_ms, self.taken_clock
+    def obey(self, rule: ClockRule) -> None:
+        self.rule, self.clock = rule, self.taken_clock
         if len(self.keys):
-            self.keys, self.clock = advance(self.clock, self.records.timestamps_ms, max_jump_ms)
+            waiting = self.records
+            self.keys, _, self.clock = advance(self.clock, waiting.timestamps_ms, rule, waiting.appended_ms)
 
     def mark(self) -> tuple[Any, ...]:
         """Return what `pop` changes; nothing in it is changed in place."""
@@ -124,9 +127,16 @@ class _Lane:
         if full > 1 and not self.paused:
             self.reader.pause(self.partition)
             self.paused = True
-        elif full < 0.25 and self.paused:
+        elif full < 0.25:
+            self.go_on()
+
+    def go_on(self) -> None:
+        if self.paused:
             self.reader.resume(self.partition)
             self.paused = False
+
+    def reaches(self, end: int) -> bool:
+        return bool(len(self.keys)) and int(self.records.offsets[-1]) >= end - 1
 
     @property
     def at_end(self) -> bool:
@@ -146,11 +156,11 @@ class Merger:
 
     Parameters
     ----------
-    readers : one for each topic, so that a topic of small records cannot starve one of large records; read in this
-        order: records of a later one that were appended before those of an earlier one are there when those are
+    readers : one for each topic of a log, so that a topic of small records cannot starve one of large records; read in
+        this order: records of a later one that were appended before those of an earlier one are there when those are
     positions : the next offset of each partition that the readers read
     clocks : behind the last record that was taken before, for each partition that had one
-    max_jump_ms : how far a record may move a clock; None: as far as it says
+    rule : how far a record may move a clock
     clock : of all partitions, behind the last record that was taken before; an attribute, too
     patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
     """
@@ -160,7 +170,7 @@ class Merger:
         readers: Sequence[Reader],
         positions: Mapping[TopicPartition, int],
         clocks: Mapping[TopicPartition, Clock],
-        max_jump_ms: int | None = None,
+        rule: ClockRule = ClockRule(),  # noqa: B008
         clock: Clock = Clock(),  # noqa: B008
         patience_s: float | None = None,
     ) -> None:
@@ -174,13 +184,20 @@ class Merger:
         self._by_partition = {lane.partition: lane for lane in self._lanes}
         self.clock = clock
         self._before: tuple[list[tuple[Any, ...]], Clock] = [], clock  # the last batch was taken
-        self.obey(max_jump_ms)
+        self.obey(rule)
 
-    def obey(self, max_jump_ms: int | None) -> None:
-        """Go by this limit from the next record on that is taken."""
-        self._max_jump_ms = max_jump_ms
+    def obey(self, rule: ClockRule) -> None:
+        """Go by this rule from the next record on that is taken."""
+        self._rule = rule
         for lane in self._lanes:
-            lane.obey(max_jump_ms)
+            lane.obey(rule)
+
+    def set(self, clocks: Mapping[TopicPartition, Clock], clock: Clock) -> None:
+        """Go by these clocks, behind the last record that was taken, from the next one on."""
+        self.clock = clock
+        for lane in self._lanes:
+            lane.taken_clock = clocks.get(lane.partition, Clock())
+            lane.obey(self._rule)
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -207,7 +224,10 @@ class Merger:
         while not (counts := self._ready()):
             if (left := deadline - time.monotonic()) <= 0:
                 return NOTHING
-            self._fill(max_records, min(SLICE_S, left))
+            more = self._readers[0].wait(left) if self.at_end else None
+            if more is False:
+                return NOTHING
+            self._fill(max_records, 0.0 if more else min(SLICE_S, left))
         return self._pop(counts, max_records, MAX_BATCH_BYTES)
 
     def put_back(self) -> None:
@@ -216,10 +236,14 @@ class Merger:
         for lane, mark in zip(self._lanes, marks, strict=True):
             lane.go_back(mark)
 
-    def take_spans(self, spans: Iterable[Span]) -> Batch:
+    def take_spans(self, spans: Iterable[Span], on_wait: Callable[[float], None] = lambda _: None) -> Batch:
         """Return the records of these spans, in the order in which `take` gave them.
 
         Some may be missing inside a span: it is for the caller to compare its `records` with what was found.
+
+        Parameters
+        ----------
+        on_wait : called while records have to be waited for, with the seconds since any came; may raise
 
         Raises
         ------
@@ -229,13 +253,7 @@ class Merger:
         wanted = list(spans)
         for span in wanted:
             lane = self._by_partition[span.partition]
-            while not len(lane.keys) or lane.records.offsets[-1] < span.end - 1:
-                if lane.reader.at_end(span.partition):
-                    end = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
-                    if lane.reader.end(span.partition) >= span.end:
-                        break  # what is missing is its last records
-                    raise OffsetsLost(*span.partition, wanted=span.end - 1, low=0, high=end)
-                self._fill(MAX_LANE_RECORDS, SLICE_S)
+            self._read_up_to(lane, span.end, on_wait)
             counts[self._lanes.index(lane)] = int(np.searchsorted(lane.records.offsets, span.end))
         batch = self._pop(counts, sum(counts.values())) if any(counts.values()) else NOTHING
         for span in wanted:
@@ -243,14 +261,37 @@ class Merger:
             lane.position = max(lane.position, span.end)
         return batch
 
+    def _read_up_to(self, lane: _Lane, end: int, on_wait: Callable[[float], None]) -> None:
+        """Read until a lane has all that there is before `end`, however much that is: `take` once gave it at once."""
+        came = time.monotonic()
+        while not lane.reaches(end):
+            if lane.reader.at_end(lane.partition):
+                if lane.reader.end(lane.partition) >= end:
+                    return  # what is missing is its last records
+                high = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
+                raise OffsetsLost(*lane.partition, wanted=end - 1, low=0, high=high)
+            if self._read(lane.reader, MAX_LANE_RECORDS, SLICE_S, needed=lane):
+                came = time.monotonic()
+            on_wait(time.monotonic() - came)
+
     def _fill(self, max_records: int, wait_s: float) -> None:
         for reader in self._readers:
-            lanes = [self._by_partition[partition] for partition in reader.partitions]
-            if any(len(lane.keys) < max_records and not lane.paused for lane in lanes):
-                for chunk in reader.fetch(max_records, wait_s):
-                    self._by_partition[chunk.partition].put(chunk)
-            for lane in lanes:
+            self._read(reader, max_records, wait_s)
+
+    def _read(self, reader: Reader, max_records: int, wait_s: float, needed: _Lane | None = None) -> bool:
+        """Read what a reader has; tell whether anything came. The lane that is needed is not held back."""
+        lanes = [self._by_partition[partition] for partition in reader.partitions]
+        if needed is not None:
+            needed.go_on()
+        chunks = []
+        if needed is not None or any(len(lane.keys) < max_records and not lane.paused for lane in lanes):
+            chunks = reader.fetch(max_records, wait_s)
+        for chunk in chunks:
+            self._by_partition[chunk.partition].put(chunk)
+        for lane in lanes:
+            if lane is not needed:
                 lane.hold_back()
+        return bool(chunks)
 
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
@@ -291,21 +332,24 @@ class Merger:
                 chunks.append(lane.pop(count))
                 spans.append(Span(lane.partition, start, lane.position, count))
         order -= left[of_lane[order]]
-        chunks, disbelieved = self._date(chunks, order)
-        return Batch(chunks, order, spans, disbelieved)
+        return self._dated(chunks, order, spans)
 
-    def _date(self, chunks: list[Chunk], order: NDArray[np.int64]) -> tuple[list[Chunk], int]:
-        """Return chunks with the times that count, and how many of these are not the records' own."""
-        if self._max_jump_ms is None or not chunks:
-            return chunks, 0
+    def _dated(self, chunks: list[Chunk], order: NDArray[np.int64], spans: list[Span]) -> Batch:
+        """Return a batch with the times that count."""
+        if self._rule.max_jump_ms is None or not chunks:
+            return Batch(chunks, order, spans)
         times_ms = np.concatenate([chunk.timestamps_ms for chunk in chunks])
-        keys, self.clock = advance(self.clock, times_ms[order], self._max_jump_ms)
-        times_ms[order], disbelieved = believed(times_ms[order], keys, self._max_jump_ms)
+        noted = [chunk.appended_ms for chunk in chunks if chunk.appended_ms is not None]
+        appended_ms = np.concatenate(noted)[order] if len(noted) == len(chunks) else None
+        own_ms = times_ms[order]
+        keys, on_trial, self.clock = advance(self.clock, own_ms, self._rule, appended_ms)
+        times_ms[order], disbelieved = believed(own_ms, keys, self._rule.max_jump_ms)
+        claims_ms = None if on_trial is None else np.where(on_trial, own_ms, times_ms[order])
         if disbelieved:
             parts = np.split(times_ms, np.cumsum([len(chunk) for chunk in chunks])[:-1])
             replace = msgspec.structs.replace
             chunks = [replace(chunk, timestamps_ms=part) for chunk, part in zip(chunks, parts, strict=True)]
-        return chunks, disbelieved
+        return Batch(chunks, order, spans, disbelieved, claims_ms)
 
 
 def _lane_order(partition: TopicPartition) -> tuple[bool, str, int]:

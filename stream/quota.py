@@ -4,6 +4,10 @@ Each source may send so many labels in each stretch of the log's time; what is m
 labels cannot outvote the others. Labels without a source count as one source. Up to MAX_SOURCES are counted for
 themselves, those that came later in the same stretch all together: who takes a new name for every label gains nothing.
 A function of the records in their order.
+
+Where a stream goes on after it slept, the log's clock follows a little later (clock.py). Until then a label counts for
+the stretch that it says it is of; one such stretch is remembered, the latest, and becomes the one that runs once the
+clock is there. So a source whose clock is ahead has its quota, too, in each stretch of its own.
 """
 
 import hashlib
@@ -42,17 +46,22 @@ class Quotas(msgspec.Struct):
     stretch: int = 0
     sent: dict[str, int] = {}
     refused: dict[str, int] = {}
+    ahead: int = 0  # the stretch after this one of which there were labels, and what each source has sent in it
+    sent_ahead: dict[str, int] = {}
 
-    def admit(self, source: str | None, time_ms: int, quota: Quota) -> bool:
-        """Count a label and tell whether its source may send it. A time before this stretch counts as in it."""
-        stretch = time_ms // quota.per_ms
-        if stretch > self.stretch:
-            self.stretch, self.sent = stretch, {}
+    def admit(self, source: str | None, time_ms: int, quota: Quota, claim_ms: int | None = None) -> bool:
+        """Count a label and tell whether its source may send it. A time before this stretch counts as in it.
+
+        Parameters
+        ----------
+        claim_ms : what time it says it is, where that may yet prove right; None: as `time_ms`
+        """
+        sent = self._sent_in(time_ms // quota.per_ms, (time_ms if claim_ms is None else claim_ms) // quota.per_ms)
         name = bounded(source)
-        if name not in self.sent and len(self.sent) >= MAX_SOURCES:
+        if name not in sent and len(sent) >= MAX_SOURCES:
             name = OTHERS
-        sent = self.sent[name] = self.sent.get(name, 0) + 1
-        if sent <= quota.labels:
+        sent[name] = sent.get(name, 0) + 1
+        if sent[name] <= quota.labels:
             return True
         if name not in self.refused and len(self.refused) >= MAX_NAMED:
             name = OTHERS
@@ -61,7 +70,19 @@ class Quotas(msgspec.Struct):
 
     def copy(self) -> "Quotas":
         """Return these as they are now."""
-        return Quotas(self.stretch, dict(self.sent), dict(self.refused))
+        return Quotas(self.stretch, dict(self.sent), dict(self.refused), self.ahead, dict(self.sent_ahead))
+
+    def _sent_in(self, stretch: int, claimed: int) -> dict[str, int]:
+        """Return what each source has sent in a stretch, where that is the one that runs, or the one it claims."""
+        if stretch > self.stretch:
+            self.stretch, self.sent = stretch, self.sent_ahead if stretch == self.ahead else {}
+            if stretch >= self.ahead:
+                self.ahead, self.sent_ahead = 0, {}
+        if claimed <= self.stretch:
+            return self.sent
+        if claimed > self.ahead:
+            self.ahead, self.sent_ahead = claimed, {}
+        return self.sent_ahead
 
 
 def bounded(source: str | None) -> str:

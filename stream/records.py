@@ -1,14 +1,13 @@
 """What does a record look like on the wire?
 
-JSON in UTF-8; only `id` and `text` (`message_id` and `label`) are required; unknown fields are skipped. CloudEvents 1.0
-are accepted in binary form (headers) and structured form. A value that cannot be read raises BadRecord, whatever its
-bytes are: nothing else ever leaves `decode_message` and `decode_feedback`. The hot path is one msgspec call, over many
-values at once where there are many; reasons are only looked for once it has failed.
+JSON in UTF-8; only `id` and `text` (`message_id` and `label`) are required; unknown fields are skipped, and null is as
+good as none. CloudEvents are in stream/events.py, what else than a string may be an id or a time in stream/fields.py. A
+value that cannot be read raises BadRecord, whatever its bytes are: nothing else ever leaves `decode_message` and
+`decode_feedback`. The hot path is one msgspec call for values as we write them, over many at once where there are many;
+only what that refuses is looked at again, loosely, and then for the reason.
 """
 
-import base64
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import chain
@@ -16,17 +15,22 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from driftline.stream import events
 from driftline.stream.errors import BadRecord
+from driftline.stream.events import has_event_headers, may_be_event, read_event
+from driftline.stream.fields import as_name, as_time, mend_escapes
+from driftline.stream.names import same_name
 
 MAX_ID_CHARS: Final = 512
 MAX_LABEL_CHARS: Final = 256
 MAX_WEIGHT: Final = 1e6
+FULL_WEIGHT: Final = 64  # more counts as this much: a text is long since learned by then
 # Values that cannot be decoded in one call are divided into PARTS, and fewer than MANY are taken one by one.
 PARTS: Final = 16
 MANY: Final = 16
 _OPENING, _CLOSING = b"{}"
 
-Headers = list[tuple[str, bytes]]
+Headers = events.Headers
 Values = Sequence[bytes | None]
 ManyHeaders = Sequence[Headers | None] | None  # None: no value has any
 
@@ -111,7 +115,7 @@ def decode_message(value: bytes, headers: Headers | None = None, max_bytes: int 
     ------
     BadRecord : for every input that is not one.
     """
-    message = _decode(_MESSAGE, value, headers, max_bytes)
+    message = read(_MESSAGE, value, headers, max_bytes)
     check_message(message)
     return message
 
@@ -123,9 +127,17 @@ def decode_feedback(value: bytes, headers: Headers | None = None, max_bytes: int
     ------
     BadRecord : for every input that is not one.
     """
-    feedback = _decode(_FEEDBACK, value, headers, max_bytes)
+    feedback = in_one_form(read(_FEEDBACK, value, headers, max_bytes))
     check_feedback(feedback)
     return feedback
+
+
+def in_one_form(feedback: Feedback) -> Feedback:
+    """Return a label whose own name and whose source's are in the form in which they are compared (names.py)."""
+    label, source = same_name(feedback.label), feedback.source and (same_name(feedback.source) or None)
+    if label == feedback.label and source == feedback.source:
+        return feedback
+    return msgspec.structs.replace(feedback, label=label, source=source)
 
 
 def decode_messages(values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20) -> list[Message | BadRecord | None]:
@@ -134,10 +146,13 @@ def decode_messages(values: Values, headers: ManyHeaders, max_bytes: int = 1 << 
 
 
 def decode_feedbacks(
-    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20
+    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20, *, as_written: bool = False
 ) -> list[Feedback | BadRecord | None]:
-    """Read labels: for each value what `decode_feedback` returns or raises, or None for a value that is None."""
-    return _decode_many(_FEEDBACKS, values, headers, max_bytes)
+    """Read labels: for each value what `decode_feedback` returns or raises, or None for a value that is None.
+
+    `as_written` is for a replay of what was learned before names had one form.
+    """
+    return _decode_many(_FEEDBACKS_AS_WRITTEN if as_written else _FEEDBACKS, values, headers, max_bytes)
 
 
 def check_message(message: Message) -> None:
@@ -169,44 +184,147 @@ def _check_name(field: str, value: str, max_chars: int) -> None:
         raise BadRecord("forbidden-character", f"{field} contains a NUL character (U+0000)")
 
 
-_T = TypeVar("_T", Message, Feedback)
-_MESSAGE: Final = msgspec.json.Decoder(Message)
-_FEEDBACK: Final = msgspec.json.Decoder(Feedback)
+_T = TypeVar("_T")
+Name = str | int | float | bool | None
 
 
-def _decode(decoder: "msgspec.json.Decoder[_T]", value: bytes, headers: Headers | None, max_bytes: int) -> _T:
+class _LooseMessage(msgspec.Struct):
+    """What a message may look like, beside how we write it."""
+
+    id: Name = None
+    text: str | None = None
+    ts: str | float | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _LooseFeedback(msgspec.Struct):
+    """What a label may look like, beside how we write it."""
+
+    message_id: Name = None
+    label: Name = None
+    id: Name = None
+    op: str | None = None
+    weight: float | None = None
+    source: Name = None
+    ts: str | float | None = None
+    text: str | None = None
+
+
+_NAMES: Final = ("id", "message_id", "label", "source")
+
+
+class Form(Generic[_T]):
+    """How records of one type are read: as we write them, or else loosely.
+
+    Parameters
+    ----------
+    type : with the fields of Message or of Feedback; an API's own may do without an id
+    is_message : which of the two
+    """
+
+    def __init__(self, type: type[_T], *, is_message: bool) -> None:
+        loose: Any = _LooseMessage if is_message else _LooseFeedback
+        self.type, self.decode = type, msgspec.json.Decoder(type).decode
+        self.loose_type, self.decode_loosely = loose, msgspec.json.Decoder(loose).decode
+        self.alone = "text" if is_message else "label"  # what a text without fields is
+
+
+_MESSAGE: Final = Form(Message, is_message=True)
+_FEEDBACK: Final = Form(Feedback, is_message=False)
+
+
+def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) -> _T:
+    """Read a record of a form; whether it has the right characters and sizes is still to be checked.
+
+    Raises
+    ------
+    BadRecord : for every input that is not one.
+    """
     if len(value) > max_bytes:
         raise BadRecord("too-large", f"the value has {len(value)} bytes, at most {max_bytes} are allowed")
+    if headers and has_event_headers(headers):
+        return _from_event(form, value, headers)
     if not value.isascii():
         _check_utf8(value)  # msgspec does not look inside the fields that it skips
     try:
-        return decoder.decode(value)
+        if not may_be_event(value) and not _is_local(record := form.decode(value)):
+            return record
+    except (ValueError, RecursionError):
+        pass
+    return _from_event(form, value, None)
+
+
+def _is_local(record: Any) -> bool:
+    """Whether a record's time has no offset: read loosely it has."""
+    return record.ts is not None and record.ts.tzinfo is None
+
+
+def _from_event(form: Form[_T], value: bytes, headers: Headers | None) -> _T:
+    """Read a record that may be an event, or is one by its headers, or else one that is not as we write it."""
+    try:
+        event = read_event(value, headers)
+        if event is None:
+            return _convert(form, form.decode_loosely(mend_escapes(value)))
+        given = event.attributes
+        fields: dict[str, Any] = {"id": given["id"], "ts": given.get("time"), "source": given.get("source")}
+        fields["message_id"] = given.get("subject")
+        data = event.data if isinstance(event.data, dict) else {form.alone: event.data}
+        fields |= {name: each for name, each in data.items() if each is not None}
+        return _convert(form, msgspec.convert(fields, form.loose_type))
     except (ValueError, RecursionError) as error:
-        event = _cloud_event(decoder.type, value, headers)
-        if event is not None:
-            return event
-        raise _explain(value, error) from None
+        raise _explain(error) from None
 
 
-class _Kind(NamedTuple, Generic[_T]):
+def _convert(form: Form[_T], loose: Any) -> _T:
+    """Return a record that was read loosely as it would have been written by us."""
+    return msgspec.convert(tidy(loose), form.type)
+
+
+def tidy(loose: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields of a record that was read loosely: none that is null, names as strings, times as such.
+
+    Raises
+    ------
+    msgspec.ValidationError : for a time that is none.
+    """
+    fields = {name: each for name, each in msgspec.structs.asdict(loose).items() if each is not None}
+    for name in _NAMES:
+        if name in fields:
+            fields[name] = as_name(fields[name])
+    if "ts" in fields:
+        try:
+            fields["ts"] = as_time(fields["ts"])
+        except ValueError:
+            shown = str(fields["ts"])[:40]
+            raise msgspec.ValidationError(
+                f"{shown!r} is no time as in 2026-01-31T12:00:00Z, nor a number since 1970 - at `$.ts`"
+            ) from None
+    return fields
+
+
+_R = TypeVar("_R", Message, Feedback)
+
+
+class _Kind(NamedTuple, Generic[_R]):
     """How one kind of record is read: one by one, many at once, and what many have to be looked at for then."""
 
-    decode: Callable[[bytes, Headers | None, int], _T]
-    decode_lines: Callable[[bytes], list[_T]]
-    are_usable: Callable[[list[_T], int], bool]
+    decode: Callable[[bytes, Headers | None, int], _R]
+    decode_lines: Callable[[bytes], list[_R]]
+    are_usable: Callable[[list[_R], int], bool]
 
 
-def _decode_many(kind: _Kind[_T], values: Values, headers: ManyHeaders, max_bytes: int) -> list[_T | BadRecord | None]:
+def _decode_many(kind: _Kind[_R], values: Values, headers: ManyHeaders, max_bytes: int) -> list[_R | BadRecord | None]:
     """Decode in one call where all values are plain; else in parts, so that one bad value costs only its neighbours."""
     n = len(values)
-    if n >= MANY and (found := _decode_lines(kind, values, max_bytes)) is not None:
+    plain = headers is None or not any(map(has_event_headers, headers))
+    if plain and n >= MANY and (found := _decode_lines(kind, values, max_bytes)) is not None:
         return list(found)
     if n >= PARTS * MANY:
         size = -(-n // PARTS)
         cuts = [slice(start, start + size) for start in range(0, n, size)]
         parts = [_decode_many(kind, values[cut], headers and headers[cut], max_bytes) for cut in cuts]
         return list(chain.from_iterable(parts))
-    records: list[_T | BadRecord | None] = []
+    records: list[_R | BadRecord | None] = []
     for value, its_headers in zip(values, headers or [None] * n, strict=True):
         try:
             records.append(None if value is None else kind.decode(value, its_headers, max_bytes))
@@ -215,7 +333,7 @@ def _decode_many(kind: _Kind[_T], values: Values, headers: ManyHeaders, max_byte
     return records
 
 
-def _decode_lines(kind: _Kind[_T], values: Values, max_bytes: int) -> list[_T] | None:
+def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] | None:
     """Return the records where every value is a plain one, else None.
 
     The values are decoded as lines. That a record is one value, no more and no less, follows from this: every value
@@ -239,7 +357,7 @@ def _decode_lines(kind: _Kind[_T], values: Values, max_bytes: int) -> list[_T] |
     try:
         if not joined.isascii():
             _check_utf8(joined)
-        if b"\\" in joined and b"\\u0000" in joined:  # the first is fast, and seldom true
+        if may_be_event(joined) or (b"\\" in joined and b"\\u0000" in joined):  # `\\` is fast, and seldom there
             return None
         records = kind.decode_lines(joined)
     except (ValueError, RecursionError, BadRecord):
@@ -249,7 +367,7 @@ def _decode_lines(kind: _Kind[_T], values: Values, max_bytes: int) -> list[_T] |
 
 def _are_usable_messages(messages: list[Message], longest: int) -> bool:
     """Whether `check_message` raises for none; that there is no NUL is known, and how long the longest value is."""
-    return _are_names([message.id for message in messages], MAX_ID_CHARS, longest)
+    return not any(map(_is_local, messages)) and _are_names([each.id for each in messages], MAX_ID_CHARS, longest)
 
 
 def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
@@ -257,7 +375,8 @@ def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
     ids = [feedback.id for feedback in feedbacks if feedback.id is not None]
     weights = [feedback.weight for feedback in feedbacks]
     return (
-        _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
+        not any(map(_is_local, feedbacks))
+        and _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
         and _are_names([feedback.label for feedback in feedbacks], MAX_LABEL_CHARS, longest)
         and _are_names(ids, MAX_ID_CHARS, longest)
         and (weights.count(1.0) == len(weights) or 0.0 < min(weights) <= max(weights) <= MAX_WEIGHT)
@@ -269,8 +388,24 @@ def _are_names(names: list[str], max_chars: int, longest: int) -> bool:
     return all(names) and (longest <= max_chars or max(map(len, names), default=0) <= max_chars)
 
 
-_MESSAGES: Final = _Kind(decode_message, _MESSAGE.decode_lines, _are_usable_messages)
-_FEEDBACKS: Final = _Kind(decode_feedback, _FEEDBACK.decode_lines, _are_usable_feedbacks)
+def _are_in_one_form(feedbacks: list[Feedback], longest: int) -> bool:
+    """Whether nothing has to be changed of any, either; there are few different names."""
+    names = {feedback.label for feedback in feedbacks} | {feedback.source for feedback in feedbacks}
+    are_same = all(name is None or (name and same_name(name) == name) for name in names)
+    return are_same and _are_usable_feedbacks(feedbacks, longest)
+
+
+def _decode_as_written(value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
+    feedback = read(_FEEDBACK, value, headers, max_bytes)
+    check_feedback(feedback)
+    return feedback
+
+
+_MESSAGE_LINES: Final = msgspec.json.Decoder(Message).decode_lines
+_FEEDBACK_LINES: Final = msgspec.json.Decoder(Feedback).decode_lines
+_MESSAGES: Final = _Kind(decode_message, _MESSAGE_LINES, _are_usable_messages)
+_FEEDBACKS: Final = _Kind(decode_feedback, _FEEDBACK_LINES, _are_in_one_form)
+_FEEDBACKS_AS_WRITTEN: Final = _Kind(_decode_as_written, _FEEDBACK_LINES, _are_usable_feedbacks)
 
 
 def _check_utf8(value: bytes) -> None:
@@ -280,18 +415,10 @@ def _check_utf8(value: bytes) -> None:
         raise BadRecord("not-utf8", f"byte {value[error.start]:#04x} at position {error.start} is not UTF-8") from None
 
 
-_LONE_SURROGATE: Final = re.compile(
-    rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-)
-
-
-def _explain(value: bytes, error: Exception) -> BadRecord:
+def _explain(error: Exception) -> BadRecord:
     detail = str(error)
     if isinstance(error, RecursionError):
         return BadRecord("too-deep", "the JSON is nested too deeply")
-    if not isinstance(error, msgspec.ValidationError) and _LONE_SURROGATE.search(value):
-        return BadRecord("forbidden-character", "a \\u escape is half of a surrogate pair")
     if "out of range" in detail:
         return BadRecord("out-of-range", detail)
     if "missing required field" in detail:
@@ -299,62 +426,3 @@ def _explain(value: bytes, error: Exception) -> BadRecord:
     if isinstance(error, msgspec.ValidationError):
         return BadRecord("wrong-type", detail)
     return BadRecord("not-json", detail)
-
-
-class _Event(msgspec.Struct):
-    """The attributes of a structured CloudEvent that matter here (CloudEvents 1.0, JSON format)."""
-
-    specversion: str
-    id: str
-    time: str | None = None
-    datacontenttype: str | None = None
-    data: msgspec.Raw = msgspec.Raw()
-    data_base64: str | None = None
-
-
-_EVENT: Final = msgspec.json.Decoder(_Event)
-
-
-def _cloud_event(kind: type[_T], value: bytes, headers: Headers | None) -> _T | None:
-    """Return the record inside a CloudEvent, or None where the value is none. Raises BadRecord for a broken one."""
-    names = {name.lower(): content for name, content in headers or ()}
-    if "ce_specversion" in names:  # binary form (Kafka protocol binding, section 3.2)
-        event = _Event(
-            specversion=_header(names, "ce_specversion") or "",
-            id=_header(names, "ce_id") or "",
-            time=_header(names, "ce_time"),
-            datacontenttype=_header(names, "content-type"),
-            data=msgspec.Raw(value),
-        )
-    else:
-        try:
-            event = _EVENT.decode(value)
-        except (ValueError, RecursionError):
-            return None
-    if not event.specversion.startswith("1."):
-        raise BadRecord("wrong-type", f"CloudEvents {event.specversion!r} is not supported, only 1.0 is")
-    try:
-        return msgspec.convert(_fields(event), kind)
-    except (ValueError, RecursionError) as error:
-        raise _explain(value, error) from None
-
-
-def _header(names: dict[str, bytes], name: str) -> str | None:
-    content = names.get(name)
-    return None if content is None else content.decode("utf-8", errors="replace")
-
-
-def _fields(event: _Event) -> dict[str, Any]:
-    """Return the event's data as a record's fields, its id and time filled in where the data has none."""
-    data = base64.b64decode(event.data_base64, validate=True) if event.data_base64 is not None else bytes(event.data)
-    defaults: dict[str, Any] = {"id": event.id}
-    if event.time is not None:
-        defaults["ts"] = event.time
-    media_type = (event.datacontenttype or "application/json").partition(";")[0].strip().lower()
-    is_json = media_type == "application/json" or media_type.endswith("+json")
-    content = msgspec.json.decode(data) if is_json else data.decode()
-    if isinstance(content, str):
-        return defaults | {"text": content}
-    if not isinstance(content, dict):
-        raise msgspec.ValidationError(f"CloudEvent data must be an object or a text, got {type(content).__name__}")
-    return defaults | content

@@ -121,6 +121,24 @@ def scan_string(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def is_in_one_form(data, at, end):  # type: ignore[no-untyped-def]
+    """Tell whether a name is surely what `same_name` makes of it: no space but one between others, no odd characters.
+
+    Told by the first bytes of UTF-8 under which all characters stay as they are: Latin from À on, Cyrillic up
+    to U+047F, ideographs from U+5000 on. That of all others `same_name` has to say.
+    """
+    before = _BLANK
+    for i in range(at, end):
+        byte = data[i]
+        if byte == _BLANK and before == _BLANK:
+            return False
+        if byte >= 0xC0 and not (0xC3 <= byte <= 0xCB or 0xD0 <= byte <= 0xD1 or 0xE5 <= byte <= 0xE9):
+            return False
+        before = byte
+    return before != _BLANK
+
+
+@kernel
 def scan_value(data, at, end, is_message, fields):  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912
     """Write where one value's fields stand; tell whether it is an ordinary record."""
     fields[:] = -1
@@ -169,7 +187,10 @@ def scan_value(data, at, end, is_message, fields):  # type: ignore[no-untyped-de
     own_is_good = fields[OWN] < 0 or 0 < fields[OWN + CHARS] <= MAX_ID_CHARS
     if not (0 < fields[KEY + CHARS] <= MAX_ID_CHARS and own_is_good and fields[CONTENT] >= 0):
         return False
-    return is_message or 0 < fields[CONTENT + CHARS] <= MAX_LABEL_CHARS
+    if is_message:
+        return True
+    has_room = 0 < fields[CONTENT + CHARS] <= MAX_LABEL_CHARS
+    return has_room and is_in_one_form(data, fields[CONTENT], fields[CONTENT] + fields[CONTENT + SIZE])
 
 
 @kernel

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
-from driftline.stream.errors import BadRecord, ConfigError
+from driftline.stream.errors import BadRecord, ConfigError, DriftlineError, LogError
 from driftline.stream.files import Row
 from driftline.stream.log import Appended, Log, NewRecord
 from driftline.stream.records import Feedback, Message, Topics, check_feedback, check_message, encode
 
+LEAST_RATE: Final = 0.001  # a message every twenty minutes
 MAX_GROUP: Final = 500
 MAX_RECORDS_IN_FLIGHT: Final = 8192
 MAX_BYTES_IN_FLIGHT: Final = 1 << 25
@@ -63,24 +64,33 @@ def send(
     ------
     ConfigError : a negative delay, or a rate that is not above 0.
     LogError : an append failed; some records may be in the log. Sending the file again is safe where its rows have ids.
+    DriftlineError, KeyboardInterrupt : out of the rows; the messages that were sent by then have their labels.
     """
     if label_delay < 0:
         raise ConfigError(f"label delay: must be 0 or more messages, got {label_delay}")
-    if rate is not None and not 0 < rate < float("inf"):
-        raise ConfigError(f"rate: must be above 0 messages per second, got {rate:g}")
+    if rate is not None and not LEAST_RATE <= rate < float("inf"):
+        raise ConfigError(f"rate: must be {LEAST_RATE:g} messages per second or more, and finite; got {rate:g}")
     log.create_topics(topics)
     sender = _Sender(log, topics, max_record_bytes, on_skipped, on_durable)
     group_size = _group_size(label_delay, rate)
     begin = time.monotonic()
     group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == group_size:
-            sender.messages(group)
-            sender.labels(keep=label_delay)
-            group.clear()
-            if rate is not None:
-                time.sleep(max(0.0, begin + sender.submitted_messages / rate - time.monotonic()))
+    try:
+        for row in rows:
+            group.append(row)
+            if len(group) == group_size:
+                sender.messages(group)
+                group.clear()
+                sender.labels(keep=label_delay)
+                if rate is not None:
+                    time.sleep(max(0.0, begin + sender.submitted_messages / rate - time.monotonic()))
+    except LogError:
+        raise
+    except (KeyboardInterrupt, DriftlineError) as error:  # what was read of a damaged file is sent
+        sender.messages([] if isinstance(error, KeyboardInterrupt) else group)
+        sender.labels(keep=0)
+        sender.settle(0, 0)
+        raise
     sender.messages(group)
     sender.labels(keep=label_delay)
     sender.labels(keep=0)

@@ -15,9 +15,10 @@ import time
 import uuid
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import count, repeat
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -25,7 +26,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from driftline.stream.errors import LogError, LogUnavailable, OffsetsLost, TopicMismatch
+from driftline.stream import threads
+from driftline.stream.errors import DriftlineError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
 from driftline.stream.log import (
     FOREVER_HOURS,
     Appended,
@@ -51,6 +53,8 @@ from driftline.stream.sqlite_file import (
     sqlite_path,
     transaction,
 )
+from driftline.stream.wake import Wake
+from driftline.stream.words import counted
 
 QUEUE_RECORDS: Final = 100_000
 QUEUE_BYTES: Final = 64 << 20
@@ -68,6 +72,7 @@ WIPE_S: Final = 60.0
 WIPE_WAIT_MS: Final = 100
 READ_BYTES: Final = 32 << 20
 POLL_S: Final = (0.001, 0.010)
+STIRRED_S: Final = 0.2  # after a write, within which it is synced and counts, nearly always
 RECORD_OVERHEAD: Final = 24  # bytes a row takes beside key, value and headers
 
 # Records are dropped by the time of appending, not by their own: old texts that are replayed must not vanish at once.
@@ -165,7 +170,7 @@ class SqliteLog(Log):
             ids = self._tables(partition.topic)
             if not 0 <= partition.partition < len(ids):
                 raise TopicMismatch(
-                    f"log {self._path}: {partition} does not exist, the topic has {len(ids)} partitions"
+                    f"log {self._path}: {partition} does not exist, the topic has {counted(len(ids), 'partition')}"
                 )
             tables[partition] = ids[partition.partition]
         return SqliteReader(self._path, positions, tables, self._settings.max_record_bytes)
@@ -281,7 +286,8 @@ class _Batch(NamedTuple):
 class _Writer:
     """The one thread of this process that appends, drops what is too old and keeps the WAL short.
 
-    No error ends it: what failed goes to the futures that it concerns, and the next commit starts afresh.
+    No error ends it: what failed goes to the futures that it concerns, and the next commit starts afresh. What keeps
+    retention from a partition, a damaged page, is said, and the others are looked after.
     """
 
     def __init__(self, path: Path, file: SameFile, settings: StreamSettings) -> None:
@@ -296,8 +302,8 @@ class _Writer:
         self._closing = False
         self._retention_due = time.monotonic()
         self._wiping_due: float | None = None  # where something was dropped that the file and its WAL still hold
-        self._thread = threading.Thread(target=self._run, name="sqlite-log-writer", daemon=True)
-        self._thread.start()
+        self._put_off: set[str] = set()  # why retention was, when it was tried last
+        self._thread = threads.start("sqlite-log-writer", self._run)
 
     def queue(self, batch: _Batch) -> None:
         """Queue one submit; wait while the queue is full. Any thread."""
@@ -437,32 +443,41 @@ class _Writer:
 
     def _clean_up(self) -> None:
         self._retention_due = time.monotonic() + RETENTION_S
+        put_off: set[str] = set()
+        self._but_for(put_off, self._heed)
+        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
+        if self._but_for(put_off, lambda: self._drop_old(oldest_ms, put_off)):
+            self._retention_due = time.monotonic()  # more is left: go on after the next commit
+        self._but_for(put_off, self._wipe)
+        self._but_for(put_off, self._shorten_wal)
+        for why in put_off - self._put_off:
+            _log.warning("retention was put off: %s", why)
+        self._put_off = put_off
+
+    def _but_for(self, put_off: set[str], work: Callable[[], bool | None]) -> bool:
+        """Do a part of it; note what keeps it from being done, whatever that is, and go on."""
         try:
             with explained(self._path):
-                if self._drop_old():
-                    self._retention_due = time.monotonic()  # more is left: go on after the next commit
-                if self._wiping_due is not None and time.monotonic() >= self._wiping_due:
-                    self._wipe()
-                self._shorten_wal()
-        except LogError as error:
-            _log.warning("retention was put off: %s", error)
+                return bool(work())
+        except Exception as error:
+            put_off.add(str(error) if isinstance(error, DriftlineError) else repr(error))
+            return False
 
-    def _drop_old(self) -> bool:
+    def _drop_old(self, oldest_ms: float, put_off: set[str]) -> bool:
         """Drop at most one chunk of each partition; tell whether more has to go."""
-        db = self._db()
-        self._heed(db)
-        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
-        more = False
-        for table, low, high, size in db.execute("SELECT id, low, high, bytes FROM partitions").fetchall():
-            excess = size - self._max_bytes
-            if low == high or (excess <= 0 and not self._is_older(db, table, low, oldest_ms)):
-                continue
-            more |= self._drop_chunk(table, oldest_ms)
-        return more
+        found = self._db().execute("SELECT id, low, high, bytes FROM partitions").fetchall()
+        more = [self._but_for(put_off, partial(self._drop_of, oldest_ms, *each)) for each in found]
+        return any(more)
 
-    def _heed(self, db: sqlite3.Connection) -> None:
+    def _drop_of(self, oldest_ms: float, table: int, low: int, high: int, size: int) -> bool:
+        """Drop at most one chunk of a partition; tell whether more has to go."""
+        if low == high or (size <= self._max_bytes and not self._is_older(self._db(), table, low, oldest_ms)):
+            return False
+        return self._drop_chunk(table, oldest_ms)
+
+    def _heed(self) -> None:
         """Go by what the learner was told; a process that is to keep everything does that."""
-        row = db.execute("SELECT value FROM meta WHERE name = ?", (_RETENTION,)).fetchone()
+        row = self._db().execute("SELECT value FROM meta WHERE name = ?", (_RETENTION,)).fetchone()
         if row is not None and self._max_age_ms < FOREVER_HOURS * 3_600_000:
             hours, self._max_bytes = msgspec.json.decode(row[0])
             self._max_age_ms = hours * 3_600_000
@@ -502,6 +517,8 @@ class _Writer:
 
     def _wipe(self) -> None:
         """Have what was dropped be in neither file any more; where a reader is in the way, later."""
+        if self._wiping_due is None or time.monotonic() < self._wiping_due:
+            return
         self._wiping_due = time.monotonic() + WIPE_S
         db = self._db()
         db.execute(f"PRAGMA busy_timeout = {WIPE_WAIT_MS}")
@@ -513,7 +530,7 @@ class _Writer:
 
     def _shorten_wal(self) -> None:
         """Wait for readers when they have kept every checkpoint from starting the WAL over."""
-        wal = self._path.with_name(self._path.name + "-wal")
+        wal = wal_of(self._path)
         with suppress(FileNotFoundError):
             if wal.stat().st_size > WAL_BYTES:
                 self._db().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -560,6 +577,9 @@ class SqliteReader(Reader):
         with explained(path):
             self._db = connect(path)
             self._db.execute("PRAGMA query_only = ON")
+            self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # now the WAL is there
+        self._wake = Wake(wal_of(path))
+        self._stirred_until, self._pause = 0.0, POLL_S[0]
 
     def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
         """Return what is there; see Reader.fetch."""
@@ -581,6 +601,20 @@ class SqliteReader(Reader):
             time.sleep(min(pause, left))
             pause = min(2 * pause, longest)
 
+    def wait(self, timeout_s: float) -> bool | None:
+        """Wait for a commit, of any process. What is written counts once it is synced: until then this looks."""
+        if not self._wake.can_tell:
+            return None
+        now = time.monotonic()
+        if now < self._stirred_until:
+            self._pause = min(2 * self._pause, POLL_S[1])
+            return not self._wake.wait(min(self._pause, timeout_s)) or self._stir()
+        return self._wake.wait(timeout_s) and self._stir()
+
+    def _stir(self) -> bool:
+        self._stirred_until, self._pause = time.monotonic() + STIRRED_S, POLL_S[0] / 2
+        return True
+
     def at_end(self, partition: TopicPartition) -> bool:
         """Tell whether the last read found no more records there. False until that was seen."""
         return partition in self._ended
@@ -601,6 +635,7 @@ class SqliteReader(Reader):
     def close(self) -> None:
         """Give back the file."""
         self._closed = True
+        self._wake.close()
         self._db.close()
 
     def _fetch(self, max_records: int) -> list[Chunk] | None:
@@ -638,7 +673,7 @@ class SqliteReader(Reader):
         """Append up to `share` records; return the bytes of their values. Stops soon after `max_bytes`."""
         start = self._positions[partition]
         cursor = self._db.execute(
-            "SELECT offset, ifnull(timestamp_ms, appended_ms), key, value, headers "
+            "SELECT offset, ifnull(timestamp_ms, appended_ms), appended_ms, key, value, headers "
             f"FROM records_{self._tables[partition]} WHERE offset >= ? AND offset < ? ORDER BY offset",
             (start, start + share),
         )
@@ -647,15 +682,20 @@ class SqliteReader(Reader):
         with closing(cursor):
             while size < max_bytes and (more := cursor.fetchmany(self._rows)):
                 rows += more
-                size += sum([len(row[3]) for row in more if row[3]])
+                size += sum([len(row[4]) for row in more if row[4]])
         # Behind offsets that have no record any more, too: nothing would ever pass those.
         self._positions[partition] = rows[-1][0] + 1 if size >= max_bytes else start + share
         if rows:
-            offsets, timestamps, keys, values, headers = zip(*rows, strict=True)
+            offsets, timestamps, appended, keys, values, headers = zip(*rows, strict=True)
             decoded = [pairs and _decode_headers(pairs) for pairs in headers] if any(headers) else None
-            times = np.array(timestamps, np.int64)
-            chunks.append(Chunk(partition, np.array(offsets, np.int64), times, list(keys), list(values), decoded))
+            places, times, appended_ms = (np.array(each, np.int64) for each in (offsets, timestamps, appended))
+            chunks.append(Chunk(partition, places, times, list(keys), list(values), decoded, appended_ms))
         return size
+
+
+def wal_of(path: Path) -> Path:
+    """Return where SQLite's write-ahead log of a file lies: all that is written goes there first."""
+    return path.with_name(path.name + "-wal")
 
 
 _K = TypeVar("_K")

@@ -23,7 +23,10 @@ class Texts(Sequence[str]):
     codes : uint8 [starts[n] + PADDING or more], UTF-8. Bytes that are no UTF-8 give features of no meaning, no more;
         what stands behind the last text is not looked at.
     starts : int64 [n + 1], where each text begins; it ends where the next one begins
+    is_ascii : whether all are known to be ASCII
     """
+
+    is_ascii = False
 
     def __init__(self, codes: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
         if len(starts) == 0 or starts[0] < 0 or (starts[1:] < starts[:-1]).any() or starts[-1] + PADDING > len(codes):
@@ -34,7 +37,9 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Sequence[str], max_chars: int | None = None) -> "Texts":
-        """Return texts as they are, or encode strings: the first `max_chars` characters of each, where that is given.
+        """Return texts as they are, or encode strings: of ASCII the first `max_chars` characters, where that is given.
+
+        Of others all: how many characters they have is known only when they are in one form (learner/normal.py).
 
         Half of a surrogate pair, which JSON can spell and UTF-8 refuses, gets the three bytes that it would have.
         """
@@ -42,9 +47,10 @@ class Texts(Sequence[str]):
             return texts
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
         if max_chars is not None and len(texts) and sizes.max() > max_chars:
-            texts = [text[:max_chars] for text in texts]
-            np.minimum(sizes, max_chars, out=sizes)
-        if all(map(str.isascii, texts)):
+            texts = [text[:max_chars] if text.isascii() else text for text in texts]
+            sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        is_ascii = all(map(str.isascii, texts))
+        if is_ascii:
             codes = "".join((*texts, "\0" * PADDING)).encode()
         else:
             parts = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -53,7 +59,7 @@ class Texts(Sequence[str]):
         starts = np.zeros(len(texts) + 1, np.int64)
         np.cumsum(sizes, out=starts[1:])
         made = cls.__new__(cls)
-        made.codes, made.starts = np.frombuffer(codes, np.uint8), starts
+        made.codes, made.starts, made.is_ascii = np.frombuffer(codes, np.uint8), starts, is_ascii
         return made
 
     @classmethod

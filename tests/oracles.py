@@ -23,6 +23,45 @@ def assigned(character: str) -> bool:
     return unicodedata.category(character) != "Cn"
 
 
+UNSEEN = (  # default ignorable (Unicode 14, DerivedCoreProperties), and tatweel
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180e\u180f\u200b\u200c\u200d\u200e\u200f"
+    "\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\u2065\u2066\u2067\u2068\u2069\u206a\u206b"
+    "\u206c\u206d\u206e\u206f\u3164\ufeff\uffa0\U0001bca0\U0001bca1\U0001bca2\U0001bca3"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0x1D173, 0x1D17B))))
+    + "".join(map(chr, range(0xE0000, 0xE1000)))
+    + "\u0640"
+)
+
+
+def is_seen(character: str) -> bool:
+    is_left_out = unicodedata.category(character) in ("Cf", "Me") or 0x1F3FB <= ord(character) <= 0x1F3FF
+    return not is_left_out and character not in UNSEEN
+
+
+def takes_no_marks(character: str) -> bool:
+    scripts = ("LATIN ", "GREEK ", "CYRILLIC ", "ARABIC ", "HEBREW ")
+    is_letter = unicodedata.category(character)[0] == "L"
+    return character.isascii() or (is_letter and unicodedata.name(character, "").startswith(scripts))
+
+
+def normal(text: str) -> str:
+    """Return a text in the one form in which it is read."""
+    seen = "".join(filter(is_seen, text)).replace("\u2800", " ")
+    apart = "".join(filter(is_seen, unicodedata.normalize("NFKD", seen)))
+    few = []
+    for is_mark, run in groupby(unicodedata.normalize("NFD", apart), lambda c: unicodedata.combining(c) > 0):
+        characters = list(run)
+        few += characters[:8] if is_mark else characters
+    kept, letter = [], "a"
+    for character in unicodedata.normalize("NFC", "".join(few)):
+        if unicodedata.combining(character) == 0:
+            letter = character
+        elif takes_no_marks(letter):
+            continue
+        kept.append(character)
+    return "".join(kept)
+
+
 def finish(h: int) -> int:
     return ((h ^ h >> 32) * FINISHER & MASK) >> 32
 
@@ -78,6 +117,7 @@ def tokens(text: str) -> list[tuple[int, str]]:
 
 def read(text: str, settings: TextSettings) -> str:
     """Return what is read of a text."""
+    text = normal(text) if settings.hashing > 1 else text
     most, tail = settings.max_chars, settings.tail_chars
     return text[: most - tail - 1] + " " + text[len(text) - tail :] if tail and len(text) > most else text[:most]
 
@@ -113,7 +153,7 @@ def hash_shape(number: int, value: int) -> int:
 
 
 def shape(text: str) -> tuple[list[int], list[int]]:
-    """Return the features of words with capitals, and of amounts."""
+    """Return the features of words with capitals, and of amounts, of what is read of a text."""
     kinds = [(classify(fold(c)), c) for c in text + "\n"]
     words = ["".join(c for _, c in run) for kind, run in groupby(kinds, lambda pair: pair[0]) if kind == WORD]
     capitals = [[fold(c) != c for c in word] for word in words]
@@ -180,7 +220,13 @@ class OracleLinear:
         self.known.add(target)
         for _ in range(65):
             part = min(weight, 1.0)
-            gradients = {k: p - (k == target) for k, p in self.probabilities(values).items()}  # in order of labels
+            probabilities = self.probabilities(values)
+            if len(self.known) == 1:  # told from nothing, whose score is 0
+                score = sum(self.weights.get(base + target, 0.0) * x for base, x in values)
+                probabilities = {target: 1 / (1 + math.exp(-score))}
+                if probabilities[target] > 0.9:
+                    break
+            gradients = {k: p - (k == target) for k, p in probabilities.items()}  # in order of labels
             gradients = {k: g for k, g in gradients.items() if abs(g) >= np.float32(3e-3)}
             if part <= 0 or not gradients:
                 break

@@ -151,7 +151,7 @@ def refusal(answer: httpx.Response, status: int) -> dict[str, str]:
     assert answer.headers["content-type"] == "application/json"
     content = answer.json()
     error = {key: content[key] for key in ("error", "code", "action")}
-    assert set(content) - {"reasons", "warnings"} == set(error)
+    assert set(content) - {"reasons", "warnings", "parts"} == set(error)
     assert all(isinstance(part, str) and part for part in error.values())
     return {"message": error["error"]} | error
 

@@ -1,12 +1,12 @@
 """Models of other libraries behind ours, and ours inside River: found, made, guarded, kept."""
 
-import importlib
+import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +248,11 @@ def test_a_poisoned_river_model_gives_equal_scores_and_is_counted() -> None:
         ("river:MultinomialNB", "river:module.Class"),
         ("river:linear_model.LinearRegression", "must be a classifier of River; there are .*LogisticRegression"),
         (f"{BAYES}?alfa=1", "has no argument 'alfa'; it has alpha"),
-        (f"{BAYES}?text.colour=1", "text.bits, text.norm, text.dense, max_labels"),
+        (f"{BAYES}?text.colour=1", "text.bits, text.norm, text.raw, text.dense, max_labels"),
         (f"{BAYES}?text.bits=31", "1 to 30"),
         (f"{BAYES}?text.dense=1", "1 to 16"),
+        (f"{BAYES}?text.dense=1&text.bits=8&text.raw=1", "the text itself, so there is nothing for text.dense=1"),
+        (f"{BAYES}?text.raw=1", "cannot learn and score text: "),
         (f"{BAYES}?max_labels=0", "1 to 100000"),
         (f"{BAYES}?max_labels=many", "a whole number"),
         (f"{BAYES}?alpha=nan", "finite"),
@@ -271,34 +273,16 @@ def test_what_is_wrong_is_said_with_what_there_is(spec: str, message: str) -> No
         make_classifier(spec, allow_pickle=True)
 
 
-def test_a_library_that_is_not_installed() -> None:
-    with pytest.raises(ConfigError, match="skmultiflow, which is not installed: pip install scikit-multiflow"):
-        make_classifier("multiflow:bayes.NaiveBayes", allow_pickle=True)
+def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    with pytest.raises(ConfigError, match=r"sklearn, which is not installed: pip install 'driftline\[sklearn\]'"):
+        make_classifier("sklearn:naive_bayes.MultinomialNB", allow_pickle=True)
 
 
-def test_multiflow_gets_dense_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """scikit-multiflow itself is of 2020 and does not install on today's Python: a class of its shape in its place."""
-    seen: list[Any] = []
-
-    class NaiveBayes:
-        def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> None:
-            seen.append((X, y, classes, sample_weight))
-
-        def predict_proba(self, X: Any) -> Any:
-            return np.array([[0.75, 0.25]] * len(X))
-
-    for name in ("skmultiflow", "skmultiflow.bayes"):
-        module = types.ModuleType(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        monkeypatch.setitem(sys.modules, name, module)
-    sys.modules["skmultiflow.bayes"].NaiveBayes = NaiveBayes  # type: ignore[attr-defined]
-    classifier = make_classifier("multiflow:bayes.NaiveBayes?max_labels=3", allow_pickle=True)
-    del seen[:]
-    classifier.learn_many(["a b", "c"], ["x", "y"], [1.0, 2.0])
-    assert [X.shape for X, *_ in seen] == [(1, 1024)] * 2
-    assert [None if classes is None else classes.tolist() for _, _, classes, _ in seen] == [[0, 1, 2], None]
-    assert [weight.tolist() for *_, weight in seen] == [[1.0], [2.0]]
-    assert classifier.predict_proba_one("a") == {"x": 0.75, "y": 0.25}
+def test_what_stands_in_the_place_of_multiflow_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"became River.*river:tree\.HoeffdingTreeClassifier"):
+        make_classifier("multiflow:trees.HoeffdingTreeClassifier", allow_pickle=True)
 
 
 # The pickle.
@@ -345,7 +329,9 @@ def test_a_pickle_is_never_opened_without_the_flag(tmp_path: Path) -> None:
     watcher.close()
     state, config = mined(trace).state(), mined(trace).config()
     assert "--allow-pickle" in refused(lambda: build_saved(config))
-    guarded = RiverAdapter(foreign.LIBRARIES["river"], "naive_bayes.MultinomialNB", ForeignSettings(), {}, False)
+    guarded = RiverAdapter(
+        foreign.Named(foreign.LIBRARIES["river"], "naive_bayes.MultinomialNB", {}), ForeignSettings(), False
+    )
     assert "--allow-pickle" in refused(lambda: guarded.load_state(state, ["x"]))
     assert not trace.exists()
     with pytest.raises(StateError, match="holds a"):  # with the flag it is opened, and then refused for what it is
@@ -529,3 +515,37 @@ def test_labels_come_back_as_they_were_given() -> None:
     assert [model.predict_one(x) for x in ({"text": "yes"}, "no", "two", "word")] == [True, False, 2, "w"]
     with pytest.raises(TypeError, match="text or a dict"):
         model.learn_one(5, True)
+
+
+def test_weights_are_learned_by_a_model_that_knows_none() -> None:
+    """Four texts of a weight of a quarter are one, and two of 2.5 are five."""
+    light, whole = (make_classifier("river:naive_bayes.MultinomialNB?text.bits=12", allow_pickle=True) for _ in "ab")
+    for classifier, weights in ((light, [0.25] * 4 + [2.5] * 2), (whole, [1.0, 5.0])):
+        classifier.learn_many(["a b", "c d"], ["x", "y"])
+        classifier.learn_many(["a e"] * len(weights), ["y"] * len(weights), weights)
+    assert light.predict_proba_one("a e") == whole.predict_proba_one("a e")
+
+
+def test_weight_that_is_owed_is_kept_and_was_none_before() -> None:
+    spec = "river:naive_bayes.MultinomialNB?text.bits=12"
+    classifier, again, before = (make_classifier(spec, allow_pickle=True) for _ in range(3))
+    classifier.learn_many(["a b", "c d", "a e"], ["x", "y", "y"], [1, 1, 0.75])
+    again.load_state(classifier.state(), classifier.labels)
+    for each in (classifier, again):
+        each.learn_one("a e", "y", 0.25)
+    assert again.predict_proba_one("a e") == classifier.predict_proba_one("a e")
+    state = classifier.state()
+    assert state["owed"].tolist()[:2] == [0, 0]
+    del state["owed"]
+    before.load_state(state, classifier.labels)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_river_hears_of_a_weight_that_is_none(weight: float) -> None:
+    model = RiverClassifier("linear?bits=12")
+    with pytest.raises(ValueError, match="0 or more"):
+        model.learn_one("a", "x", weight)
+    model.learn_one("a", "x", 0.0)
+    assert model.predict_proba_one("a") == {}
+    model.learn_one("a", "x", 2.0)
+    assert model.predict_one("a") == "x"

@@ -116,19 +116,30 @@ class TestModels:
             assert error["code"] == "no-model"
             assert "POST" in error["action"]
             assert get(f"{url}/healthz").json() == {"status": "alive", "learner": None}
+            assert "no learner has run on this data directory yet" in error["message"]
             answer = get(f"{url}/readyz")
-            refusal(answer, 503)
-            assert answer.json()["reasons"] == ["model: no learner has run on this data directory yet"]
+            assert answer.status_code == 200, "it takes the first label, or there will never be one"
+            parts = answer.json()["parts"]
+            assert {name: part["ready"] for name, part in parts.items()} == {
+                "predict": False, "take": True, "learn": False,
+            }  # fmt: skip
+            assert parts["learn"]["why"] == "no learner has run on this data directory yet"
+            assert post(f"{url}/feedback", {"message_id": "m", "label": "a", "text": "b"}).status_code == 202
             model = get(f"{url}/model").json()
             assert model["version"] is model["learner"] is model["progressive"] is model["age_seconds"] is None
             assert model["drift"] is None
-            assert model["lag"] == {"messages": {"0": 0}, "feedback": {"0": 0}}
+            wait_until(lambda: get(f"{url}/model").json()["lag"] == {"messages": {"0": 0}, "feedback": {"0": 1}})
             assert get(f"{url}/metrics").status_code == 200
 
             place.report()
-            wait_until(lambda: get(f"{url}/readyz").json()["reasons"][0].startswith("model: nothing was learned yet"))
+
+            def parts_now() -> dict[str, tuple[bool, str | None]]:
+                return {name: tuple(part.values()) for name, part in get(f"{url}/readyz").json()["parts"].items()}
+
+            why = "nothing was learned yet; send messages and their labels"
+            wait_until(lambda: parts_now() == {"predict": (False, why), "take": (True, None), "learn": (True, None)})
             place.publish()
-            wait_until(lambda: get(f"{url}/readyz").status_code == 200)
+            wait_until(lambda: all(ready for ready, _ in parts_now().values()))
             assert post(f"{url}/predict", {"text": "a"}).status_code == 200
 
     def test_no_request_fails_while_models_change(self, place: Place) -> None:

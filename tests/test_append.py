@@ -79,7 +79,11 @@ class TestAppend:
             ("/messages", {"id": "", "text": "a"}, "wrong-type"),
             ("/messages", {"id": "m" * 513, "text": "a"}, "wrong-type"),
             ("/messages", {"id": "m\0", "text": "a"}, "forbidden-character"),
-            ("/messages", {"id": 1, "text": "a"}, "wrong-type"),
+            ("/messages", {"id": [1], "text": "a"}, "wrong-type"),
+            ("/messages", {"text": None}, "wrong-type"),
+            ("/messages", {"text": 1}, "wrong-type"),
+            ("/messages", {"text": "a", "ts": 1e300}, "wrong-type"),
+            ("/feedback", {"message_id": None, "label": "a"}, "wrong-type"),
             ("/messages", {"text": "a\0b"}, "forbidden-character"),
             ("/messages", {"text": "a", "ts": "yesterday"}, "wrong-type"),
             ("/messages", {"text": "a" * (MAX_TEXT_CHARS + 1)}, "too-large"),
@@ -140,6 +144,11 @@ class TestAppend:
             refusal(answer, 503)
             assert len(answer.json()["reasons"]) == 1
             assert answer.json()["reasons"][0].startswith("log: ")
+            assert {"predict": True, "take": False}.items() <= {
+                name: part["ready"] for name, part in answer.json()["parts"].items()
+            }.items()
+            assert refusal(get(f"{url}/v2/health/ready"), 503)["code"] == "not-ready"
+            assert get(f"{url}/v2/models/driftline/ready").status_code == 200
             assert get(f"{url}/model").json()["lag"] is None
             assert post(f"{url}/predict", {"text": "a"}).status_code == 200
             (tmp_path / "later").unlink()

@@ -31,8 +31,6 @@ class TestBodies:
             (b"{", "not-json"),
             (b'{"text": NaN}', "not-json"),
             (b'{"text": Infinity}', "not-json"),
-            (b'{"text": "\\ud800"}', "not-json"),
-            (b'{"text": "\\udc00x"}', "not-json"),
             (b'{"text": "a", "message_id": "m", "label": "a"} {}', "not-json"),
             (b"text=a", "not-json"),
             (b'\xef\xbb\xbf{"text": "a"}', "not-json"),

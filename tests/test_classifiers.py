@@ -169,6 +169,37 @@ def test_exactly_0_means_that_a_label_was_not_known(classifier: Classifier) -> N
     assert (classifier.predict_proba_many(["yes yes", "no no", "neither"]) > 0).all()
 
 
+@pytest.mark.parametrize("name", ["linear", "bayes", "tree", "blend"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_text_of_each_label_is_enough_to_tell_them(name: str, turned: bool) -> None:
+    """Whichever came first: a label is learned while it is the only one."""
+    classifier = make_classifier(name)
+    rows = [("You won a prize, call now", "spam"), ("Running late, see you at home", "ham")]
+    classifier.learn_many(*zip(*(reversed(rows) if turned else rows), strict=True))
+    assert classifier.predict_many(["You won a prize", "see you at home"]) == ["spam", "ham"]
+
+
+@pytest.mark.parametrize("name", ["linear", "bayes", "blend"])
+@pytest.mark.parametrize("n", [10, 100, 1000])
+def test_the_first_text_of_a_second_label_does_not_take_all(name: str, n: int) -> None:
+    classifier = make_classifier(name)
+    batch, labels = generated(n + 200, 1)
+    classifier.learn_many(batch[:n], labels[:n])
+    classifier.learn_one("win a free prize now word1 word2 word3", "spam")
+    assert np.mean([label == "label0" for label in classifier.predict_many(batch[n:])]) > 0.75
+    for _ in range(4):
+        classifier.learn_one("win a free prize now word4 word5 word6", "spam")
+    assert classifier.predict_one("win a free prize now") == "spam"
+
+
+@pytest.mark.parametrize("name", ["linear", "bayes", "tree", "blend"])
+def test_a_weight_above_64_counts_as_64(name: str) -> None:
+    heavy, most = make_classifier(f"{name}?bits=12&max_labels=4"), make_classifier(f"{name}?bits=12&max_labels=4")
+    for classifier, weight in ((heavy, 1e6), (most, 64.0)):
+        classifier.learn_many(["a b", "c d", "a c"], ["x", "y", "x"], [weight] * 3)
+    assert content(heavy) == content(most)
+
+
 @ours
 def test_a_late_label_is_learned(classifier: Classifier) -> None:
     taught(classifier, 1000)

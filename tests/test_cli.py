@@ -14,6 +14,8 @@ import typer
 from pydantic import Field, SecretStr
 from typer.testing import CliRunner
 
+from driftline.cli.commands import app
+from driftline.cli.help import Command
 from driftline.learner.models import make_classifier
 from driftline.stream.flags import BadOptions, build_settings, with_settings
 from driftline.stream.settings import Settings, StreamSettings
@@ -59,10 +61,10 @@ class ExampleSettings(Settings):
     password: SecretStr | None = Field(None, min_length=8, description="What.")
 
 
-example = typer.Typer()
+example = typer.Typer(rich_markup_mode=None, context_settings={"max_content_width": 200})
 
 
-@example.command()
+@example.command(cls=Command)
 @with_settings
 def show(word: str, stream: StreamSettings, example: ExampleSettings, times: int = 1) -> None:
     """Show what was given."""
@@ -107,18 +109,47 @@ def test_every_kind_of_field_has_its_flag(shown: Callable[..., list[object]], mo
 
 def test_help_shows_each_option_with_its_variable_and_default() -> None:
     result = CliRunner().invoke(example, ["--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"})
-    text = re.sub(r"\s+", " ", result.output.replace("│", " "))
+    text = re.sub(r"\s+", " ", result.output)
     for cls in (StreamSettings, ExampleSettings):
         for name in cls.model_fields:
             assert f"--{name.replace('_', '-')} " in text
             assert f"[env: DRIFTLINE_{name.upper()}]" in text
     assert "[default: 1048576]" in text
-    assert "--fast --no-fast" in text
-    assert "Go [fast]. [env: DRIFTLINE_FAST] [default: --fast]" in text
+    assert "--fast / --no-fast" in text
+    assert "Go [fast]. [env: DRIFTLINE_FAST] [default: on]" in text
     assert "low|high" in text
-    assert "Options of the log ─" in text
-    assert "Options of the example ─" in text
+    assert "Options of the log: --" in text
+    assert "Options of the example: --" in text
     assert text.count("--prefix ") == 1
+
+
+def commands() -> list[list[str]]:
+    """Return the words of every command that there is."""
+    group = typer.main.get_command(app)
+    found = [[]]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        found += [[name], *([name, each] for each in getattr(command, "commands", ()))]
+    return found
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_cuts_no_name(words: list[str], columns: int) -> None:
+    """Of an option, a variable, a command: where a terminal is narrow, lines are folded between words."""
+    shown = CliRunner().invoke(app, [*words, "--help"], terminal_width=columns)
+    assert shown.exit_code == 0
+    assert "…" not in shown.output
+    assert "..." not in re.sub(r"\[(OPTIONS|ARGS)\]\.\.\.|[A-Z]+\.\.\.", "", shown.output)
+    assert max(map(len, shown.output.partition("\n\n")[2].splitlines())) <= columns
+    whole = set(re.findall(r"[\w-]+", shown.output))
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]  # type: ignore[attr-defined]
+    assert set(getattr(command, "commands", ())) <= whole
+    for param in command.params:
+        assert set(param.opts) - {param.name} <= whole | {"-"}
+        assert set(param.secondary_opts) <= whole
+        assert set(re.findall(r"DRIFTLINE_\w+", getattr(param, "help", None) or "")) <= whole
 
 
 def test_a_parameter_may_not_hide_a_setting() -> None:
@@ -147,7 +178,7 @@ def test_the_banner_has_no_property_of_kafka_s(line_format: Literal["text", "jso
         "from pathlib import Path; from driftline.cli.serve import print_banner; from driftline.stream import lines; "
     )
     program += f"from driftline.stream.settings import StreamSettings; lines.begin({line_format!r}); "
-    program += f"print_banner('http://127.0.0.1:8000', 'http://127.0.0.1:8000/docs', {settings})"
+    program += f"print_banner('http://127.0.0.1:8000', 'http://127.0.0.1:8000/docs', {settings}, None)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     said = done.stdout + done.stderr
     assert "kafka://a:9092,b:9092" in said
@@ -205,7 +236,9 @@ def test_refusals_are_one_line_without_a_traceback(run: Run, rows: Path, tmp_pat
     (tmp_path / "driftline.toml").write_text("partition = 2\n")
     done = run("send", str(rows))
     assert done.returncode == 1
-    assert done.stderr.startswith("driftline: driftline.toml: unknown entry partition; known are: ")
+    assert done.stderr.startswith(
+        "driftline: driftline.toml: unknown entry partition (is partitions meant?); known are: "
+    )
     assert "partitions" in done.stderr
     (tmp_path / "driftline.toml").write_text("partitions = \n")
     done = run("send", str(rows))
@@ -228,7 +261,7 @@ def test_what_can_be_sent_is_said_with_where(run: Run, rows: Path, tmp_path: Pat
     (tmp_path / "bad.csv").write_text("id,text,label\nshort\n")
     done = run("send", str(tmp_path / "bad.csv"))
     assert done.returncode == 1
-    assert "nothing was sent: none of its 1 rows can be used" in done.stderr
+    assert "nothing was sent: none of 1 row can be used" in done.stderr
 
 
 def test_figures_are_whole_where_there_is_no_room(run: Run, rows: Path) -> None:
@@ -261,9 +294,9 @@ def test_send(run: Run, rows: Path) -> None:
     done = run("send", str(rows), "--label-delay", "10", "--data", "state")
     assert done.returncode == 0, done.stderr
     assert "Sent 100 messages and 100 labels in " in done.stdout
-    assert "1 rows skipped" in done.stdout
+    assert "; 1 row skipped: 1 with another number of columns." in done.stdout
     assert "Next: " in done.stdout
-    assert f"skipped: {rows}, line 102: 1 columns, the header has 3" in done.stderr
+    assert f"skipped: {rows}, line 102: 1 column, not 3" in done.stderr
     again = run("send", "-", "--data", "state", stdin=rows.read_text())
     assert "Sent 100 messages and 100 labels in " in again.stdout
 

@@ -1,10 +1,12 @@
 """Does the Python client get what it asks for, and does each label count once whatever fails on the way?"""
 
 import asyncio
+import importlib
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,7 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.log import open_log
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, post, read_all, refusal, running
+from tests.ports import reserved
 from tests.waiting import wait_until
 
 SPAM, HAM = "win a free prize now", "see you at lunch today"
@@ -243,3 +246,97 @@ def test_a_program_that_asks_loads_no_kernels() -> None:
     code = "import sys, api.client; print([m for m in ('numba', 'numpy', 'fastapi', 'river') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Stands where a proxy would: whoever asks it was sent astray."""
+
+    asked: list[str] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(502)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Name a proxy in the environment; give what was asked of it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    Echo.asked.clear()
+    yield Echo.asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "a.localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]"])
+def test_this_machine_is_asked_past_a_proxy(host: str, proxy: list[str]) -> None:
+    """A proxy of the environment, as many companies have one, cannot reach what is here."""
+    with reserved() as port:
+        with Client(f"http://{host}:{port}", tries=1) as client, pytest.raises(Refused) as caught:
+            client.predict("a")
+        assert caught.value.code == "unreachable"
+
+        async def ask() -> None:
+            async with AsyncClient(f"http://{host}:{port}", tries=1) as client:
+                await client.predict("a")
+
+        with pytest.raises(Refused, match="Is `driftline up` running"):
+            asyncio.run(ask())
+    assert proxy == []
+
+
+def test_another_machine_is_asked_through_it(proxy: list[str]) -> None:
+    with Client("http://driftline.example:8000", tries=1) as client, pytest.raises(Refused):
+        client.predict("a")
+    assert proxy == ["http://driftline.example:8000/predict"]
+
+
+def asked_while_it_stops(
+    place: Place, monkeypatch: pytest.MonkeyPatch, method: str, body: object
+) -> list[httpx.Response]:
+    """Stop an API while two requests wait in a method of its; return their answers."""
+    place.publish(4)
+    of, name = method.rsplit(".", 1)
+    cls = getattr(importlib.import_module(f"driftline.api.{of.partition('.')[0]}"), of.partition(".")[2])
+    waiting, before = [], getattr(cls, name)
+
+    async def wait(self: Any, asked: Any) -> Any:
+        waiting.append(asked)
+        return await before(self, asked)
+
+    monkeypatch.setattr(cls, name, wait)
+    with ThreadPoolExecutor(2) as pool:
+        with running(place.stream, max_wait_s=60.0, request_timeout_s=120.0) as url:
+            asking = [pool.submit(httpx.post, f"{url}/predict", json=body, timeout=120) for _ in range(2)]
+            wait_until(lambda: len(waiting) == 2, what="both wait")
+        return [each.result() for each in asking]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_who_waits_while_the_api_is_stopped_is_told_to_come_again(
+    slow: bool, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503 in the API's own shape, without a traceback: at once who waits for a label, after STOP_S who is in work."""
+    if slow:
+        monkeypatch.setattr("driftline.api.server.STOP_S", 1)
+
+        async def never(*_: Any) -> None:
+            await asyncio.sleep(600)
+
+        monkeypatch.setattr("driftline.api.predict.Predictor.predict", never)
+        answers = asked_while_it_stops(place, monkeypatch, "predict.Predictor.answer", {"texts": ["a"] * 900})
+    else:
+        body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 1000}}
+        answers = asked_while_it_stops(place, monkeypatch, "freshness.Freshness.wait", body)
+    assert [refusal(answer, 503)["code"] for answer in answers] == ["stopping"] * 2
+    assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
+    assert not [record for record in caplog.records if record.exc_info]

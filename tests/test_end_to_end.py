@@ -332,14 +332,14 @@ def test_two_learners_of_one_directory_are_refused(tmp_path: Path) -> None:
 def test_learner_and_api_as_two_processes(stream: StreamSettings) -> None:
     with ExitStack() as running:
         client = running.enter_context(api("serve", *flags(stream)))
-        ready = client.get("/readyz")
-        assert ready.status_code == 503
-        assert ready.json()
+        wait_until(lambda: client.get("/readyz").is_success, what="it takes messages and labels")
+        assert not client.get("/readyz").json()["parts"]["predict"]["ready"]
         learner = running.enter_context(driftline("learn", *flags(stream)))
         label = {"message_id": "m", "label": "ham", "text": "hello there"}
         assert client.post("/feedback", json=label).status_code == 202
         wait_until(lambda: client.post("/predict", json={"text": "hello"}).is_success, 180, "the first label is served")
-        wait_until(lambda: client.get("/readyz").is_success, what="ready")
+        wait_until(lambda: client.get("/readyz").json()["parts"]["learn"]["ready"], what="it learns")
+        assert client.get("/readyz").json()["parts"]["predict"]["ready"]
         assert client.post("/predict", json={"text": "hello"}).json()["predictions"][0]["label"] == "ham"
         learner.terminate()
         assert learner.wait(timeout=60) == 0

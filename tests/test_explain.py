@@ -27,7 +27,7 @@ from tests.test_text import texts as odd_texts
 
 WORDS_ONLY = TextSettings(pairs=False, chars=False)
 text_settings = st.builds(
-    lambda pairs, chars, shortest, more, step, most, max_features: BlendSettings(
+    lambda pairs, chars, shortest, more, step, most, max_features, hashing: BlendSettings(
         pairs=pairs,
         chars=chars,
         chars_min=shortest,
@@ -36,6 +36,7 @@ text_settings = st.builds(
         max_chars=most[0],
         tail_chars=most[1],
         max_features=max_features,
+        hashing=hashing,
     ),
     st.booleans(),
     st.booleans(),
@@ -44,6 +45,7 @@ text_settings = st.builds(
     st.integers(1, 3),
     st.sampled_from([(1, 0), (7, 0), (9, 3), (30, 0), (30, 28), (8192, 0)]),
     st.sampled_from([1, 2, 9, 40, 32768]),
+    st.sampled_from([1, 2, 2]),
 )
 
 

@@ -156,9 +156,14 @@ def test_a_label_may_first_appear_late(path: Path) -> None:
         (b"text\na\n", {"label_column": "text"}, "cannot be both"),
         (b"", {}, "is empty"),
         (b"\n \n", {}, "is empty"),
-        (b"[{}]", {}, "one JSON array"),
-        ("text\n".encode("utf-16"), {}, "UTF-16"),
+        (b"[{}]", {}, "no text column; the columns are none"),
+        (b"a,b\nc,d\n", {}, "or say --no-header, if these are the first row"),
         (b"PK\x03\x04....", {}, "zip"),
+        (b"%PDF-1.7\n", {}, "is a PDF"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", {}, "old Office file, as .xls is; save it as CSV"),
+        (b"<!DOCTYPE html>\n<html>", {}, "a web page"),
+        (gzip.compress(b"%PDF-1.7\n"), {}, "is a PDF"),
+        (b"text\na\n", {"label_column": "x"}, "no column 'x'"),
     ],
 )
 def test_what_cannot_be_read_says_why(path: Path, content: bytes, columns: dict[str, str], message: str) -> None:
@@ -181,17 +186,17 @@ def test_bad_rows_are_counted_and_passed_over_in_json_lines(path: Path) -> None:
         b'{"text": null}',
         b'{"text": 3}',
         b'{"text": "\\u0000"}',
+        '{"text": "Gr\u00fc\u00dfe"}'.encode(),
         b'{"text": "\xff"}',
-        b'{"text": "\\ud800"}',
         b'{"text": "a", "label": ["b"]}',
         b'{"text": "a", "label": "' + b"x" * 257 + b'"}',
         b"[" * 100_000,
         b'{"text": "last"}',
     ]
     rows, bad = read(b"\n".join(lines), path)
-    assert [(row.text, row.line) for row in rows] == [("first", 1), ("last", 12)]
-    assert [row.line for row in bad] == list(range(2, 12))
-    reasons = ["not JSON", "not an object", "no text", "a number", "NUL", "not UTF-8", "not JSON", "a list", "257", ""]
+    assert [(row.text, row.line) for row in rows] == [("first", 1), ("Gr\u00fc\u00dfe", 7), ("last", 12)]
+    assert [row.line for row in bad] == [2, 3, 4, 5, 6, 8, 9, 10, 11]
+    reasons = ["not JSON", "not an object", "no text", "a number", "NUL", "not UTF-8", "a list", "257", ""]
     for row, reason in zip(bad, reasons, strict=True):
         assert reason in row.why
         assert str(row).startswith(f"{path}, line {row.line}: ")
@@ -206,15 +211,28 @@ def test_bad_rows_are_counted_and_passed_over_in_csv(path: Path) -> None:
         b'"a"b,c',
         b",x",
         b"a\0,b",
+        "\u00e9,b".encode(),
         b"\xff,b",
         b'"two\n2",y',
         b'"open',
         b"end,z",
     ]
     rows, bad = read(b"\n".join(lines) + b"\n", path)
-    assert [(row.text, row.label, row.line) for row in rows] == [("one", "x", 2), ("two\n2", "y", 9)]
-    assert [row.line for row in bad] == [3, 4, 5, 6, 7, 8, 11]
-    assert "through line 12" in bad[-1].why
+    assert [(row.text, row.label, row.line) for row in rows] == [
+        ("one", "x", 2),
+        ('"a"b', "c", 5),
+        ("\u00e9", "b", 8),
+        ("two\n2", "y", 10),
+        ("end", "z", 13),
+    ]
+    assert [row.line for row in bad] == [3, 4, 6, 7, 9, 12]
+    assert [row.kind for row in bad] == [
+        *["with another number of columns"] * 2,
+        "without a text",
+        "with a NUL character",
+        "not UTF-8",
+        "with another number of columns",
+    ]
 
 
 def test_a_text_may_be_large(path: Path) -> None:

@@ -13,6 +13,7 @@ from driftline.stream.merge import Batch, Merger, Span
 from tests.data import chunks_of
 
 LANES = [TopicPartition("messages", 0), TopicPartition("messages", 1), TopicPartition("feedback", 0)]
+PARTS = (LANES[:2], LANES[2:])
 
 
 class ScriptedReader(Reader):
@@ -171,3 +172,57 @@ def test_a_span_says_how_many_records_it_has_and_what_is_left_of_it_is_taken() -
     assert [record.offset for record in left] == [0, 2, 4]
     assert [span.records for span in left.spans] == [3]
     assert again.positions[LANES[0]] == 5
+
+
+class SmallLimits:
+    """Limits of a few records, so that a partition is held back all the time."""
+
+    def __enter__(self) -> None:
+        self._patch = pytest.MonkeyPatch()
+        for name, value in {"MAX_LANE_RECORDS": 6, "MAX_LANE_BYTES": 64, "MAX_BATCH_BYTES": 64, "SLICE_S": 0.0}.items():
+            self._patch.setattr(merge, name, value)
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+
+def stands_still(silent_s: float) -> None:
+    raise AssertionError(f"nothing came for {silent_s} s")
+
+
+class OneAtATime(ScriptedReader):
+    """Gives a few records at a time, as a log of large ones does, and waits where all its partitions are paused."""
+
+    def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
+        assert self.paused < set(self.partitions), "all that it may read are paused: this would wait for ever"
+        return super().fetch(min(max_records, 3), timeout_s)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 100)), max_size=30), min_size=3, max_size=3),
+    st.data(),
+)
+def test_what_was_taken_can_be_had_again_however_large_it_is_and_however_full_a_partition(
+    lanes: list[list[tuple[int, int]]], data: st.DataObject
+) -> None:
+    """A replay has to read on where the live reading, which takes what is there, would hold a partition back."""
+    found = [
+        [Record(lane, offset, time, None, b"x" * size) for offset, (time, size) in enumerate(of_lane)]
+        for lane, of_lane in zip(LANES, lanes, strict=True)
+    ]
+
+    def source() -> Merger:
+        arrivals = shuffled(found, data)
+        readers = [OneAtATime(part, [each for each in arrivals if each.partition in part]) for part in PARTS]
+        return Merger(readers, dict.fromkeys(LANES, 0), {})
+
+    with SmallLimits():
+        batches, live, size = [], source(), data.draw(st.integers(1, 40))
+        while not live.at_end:
+            batches.append(live.take(size, 0.0))
+        batches = [batch for batch in batches if len(batch)]
+        assert sum(map(len, batches)) == sum(map(len, found))
+        again = source()
+        for batch in batches:
+            taken = again.take_spans(batch.spans, lambda silent_s: silent_s > 5 and stands_still(silent_s))
+            assert (list(taken), taken.spans) == (list(batch), batch.spans)

@@ -1,15 +1,21 @@
 """Does a specification give the classifier that it names, or say what is wrong with it?"""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from driftline.learner.bayes import BayesSettings
 from driftline.learner.blend import BlendSettings
+from driftline.learner.checkpoint import load_newest
 from driftline.learner.linear import LinearSettings
-from driftline.learner.models import REGISTRY, build, make_classifier
-from driftline.learner.text import TextSettings
+from driftline.learner.models import REGISTRY, build, build_saved, make_classifier
+from driftline.learner.recovery import check_model
+from driftline.learner.settings import LearnerSettings
+from driftline.learner.text import HASHING, TextSettings
 from driftline.stream.errors import ConfigError
+from driftline.stream.settings import StreamSettings
+from tests.golden.make import GOLDEN
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,8 @@ from driftline.stream.errors import ConfigError
         ("linear?chars=maybe", "1 or 0"),
         ("linear?chars_min=9", "in this order"),
         ("linear?max_chars=0", "1 to"),
+        ("linear?hashing=0", "1 to 2"),
+        ("linear?hashing=3", "newer Driftline"),
         ("bayes?alpha=0", "0.001 to 10"),
         ("bayes?flatten=2", "0 to 1"),
         ("bayes?half_life=1", "10 to"),
@@ -68,6 +76,7 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "max_chars": 8192,
         "tail_chars": 0,
         "max_features": 32768,
+        "hashing": 2,
         "bits": 22,
         "rate": 0.5,
         "chars_weight": 0.4,
@@ -83,3 +92,26 @@ def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
     read = {"max_chars": 4096, "tail_chars": 2048, "chars_min": 2, "chars_max": 4, "chars_step": 2}
     blend = {**read, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
     assert dataclasses.asdict(BlendSettings()) == {**text, **blend}
+
+
+@pytest.mark.parametrize("spec", ["linear?bits=8&max_labels=4", "river:naive_bayes.MultinomialNB?text.bits=8"])
+def test_a_model_of_before_goes_on_reading_texts_as_they_are_written(spec: str) -> None:
+    config = make_classifier(spec, allow_pickle=True).config()
+    setting = "text.hashing" if ":" in spec else "hashing"
+    assert config.pop(setting) == HASHING
+    before = build_saved(config, allow_pickle=True)
+    assert before.settings.hashing == 1
+    assert build_saved(before.config(), allow_pickle=True).config() == before.config()
+    assert make_classifier(before.spec, allow_pickle=True).config() == before.config()
+
+
+def test_a_learner_of_before_may_be_started_with_its_name(tmp_path: Path) -> None:
+    """The newest rules for texts are for new models, unless they were asked for."""
+    newest, stream = load_newest(GOLDEN / "format-2" / "checkpoints"), StreamSettings(data=tmp_path)
+    assert newest is not None
+    assert "hashing" not in newest.manifest.config
+    for spec in ("linear?bits=8&max_labels=4", "linear?bits=8&max_labels=4&hashing=1"):
+        check_model(newest, stream, LearnerSettings(model=spec))
+    for spec in ("linear?bits=8&max_labels=4&hashing=2", "linear?bits=9&max_labels=4"):
+        with pytest.raises(ConfigError, match="holds a model"):
+            check_model(newest, stream, LearnerSettings(model=spec))

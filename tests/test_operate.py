@@ -44,7 +44,7 @@ class TestOperate:
         wait_until(lambda: api.http.get("/model").json()["learner"]["state"] == "waiting")
         assert api.http.get("/model").json()["learner"]["alive"]
         (warning,) = api.http.get("/readyz").json()["warnings"]
-        assert "it waits (the log has not answered for 9 s)" in warning
+        assert "the learner waits (the log has not answered for 9 s)" in warning
         api.place.report()
 
     def test_a_learner_that_is_gone(self, api: Api) -> None:

@@ -73,11 +73,11 @@ def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path
     stage.append([51])
     stage.learn()
     assert stage.model() != oracle(tmp_path, range(20), [51])
-    assert "without 1 labels that were retracted" in rebuilt(stage)
+    assert "without 1 label that was retracted" in rebuilt(stage)
     assert stage.model() == oracle(tmp_path, range(20), [51])
     found = stage.command("status")
     assert "rebuilt" in found.stdout
-    assert "1 labels that were retracted" in found.stdout
+    assert "1 label that was retracted" in found.stdout
 
 
 def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_retraction_that_comes_after_the_look_for_them_counts_the_next_time(tm
         assert stage.model() == oracle(tmp_path, range(20))
         assert stage.newest().manifest.rebuilt is not None
         assert stage.command("verify", "--to", str(stage.checkpoints()[-1])).exit_code == 0
-        assert "without 1 labels that were retracted" in rebuilt(stage)
+        assert "without 1 label that was retracted" in rebuilt(stage)
         assert stage.model() == oracle(tmp_path, range(3), range(4, 20))
 
 

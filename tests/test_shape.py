@@ -8,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.learner.blend import BlendSettings
-from driftline.learner.cut import cut
 from driftline.learner.models import make_classifier
 from driftline.learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape, step_of
-from driftline.learner.text import character_table, hash_text, text_buffers
-from driftline.stream.texts import Texts
+from driftline.learner.text import character_table, hash_text, read, text_buffers
 from tests import oracles
 
 SETTINGS = BlendSettings()
@@ -20,7 +18,7 @@ SETTINGS = BlendSettings()
 
 def shape(text: str, settings: BlendSettings = SETTINGS) -> tuple[list[int], list[int], list[int]]:
     """Return the features of words with capitals, of the text's ends, and of amounts."""
-    ready = cut(Texts.of([text]), settings.max_chars, settings.tail_chars)
+    ready = read([text], settings)
     buffers = text_buffers(settings)
     arguments = (ready.codes, ready.starts[0], ready.starts[1], character_table())
     n_words, _, _ = hash_text(*arguments, settings.kernel_arguments, buffers)
@@ -34,7 +32,7 @@ def shape(text: str, settings: BlendSettings = SETTINGS) -> tuple[list[int], lis
 @given(st.text(st.characters().filter(oracles.assigned), max_size=60) | st.text("aBCé1_ !'\n字", max_size=2000))
 def test_the_shape_equals_the_plain_version(text: str) -> None:
     cased, _, amounts = shape(text)
-    assert (cased, [max(amount, 1) for amount in amounts]) == oracles.shape(text)
+    assert (cased, [max(amount, 1) for amount in amounts]) == oracles.shape(oracles.read(text, SETTINGS))
 
 
 @pytest.mark.parametrize("amount", [0, 1, 2, 3, 4, 5, 6, 7, 8, 100, 8191, 8192, 10**6])

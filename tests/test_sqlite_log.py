@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from driftline.stream import sqlite_file, sqlite_log
 from driftline.stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError
 from driftline.stream.log import Appended, Log, NewRecord, TopicPartition
+from driftline.stream.settings import StreamSettings
 from driftline.stream.sqlite_log import SqliteLog, fair_shares
 from tests.logs import Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until
@@ -32,6 +33,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retention run all the time, and locks be waited for only briefly."""
     monkeypatch.setattr(sqlite_log, "RETENTION_S", 0.01)
     monkeypatch.setattr(sqlite_file, "BUSY_S", 0.2)
+
+
+def damage_page_of(path: Path, value: bytes) -> None:
+    """Damage the page of a log that nobody has open, in which a value stands first."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[16:18], "big")
+    start = content.index(value) // size * size
+    path.write_bytes(content[:start] + bytes(8) + content[start + 8 :])
 
 
 class Later:
@@ -137,6 +146,29 @@ class TestSqlite:
         log.create_topics([topic])
         log.append(topic, numbered(1_000))
         wait_until(lambda: log.watermarks([topic])[TopicPartition(topic, 0)] == (1_000, 1_000))
+
+    @pytest.mark.usefixtures("impatient")
+    def test_a_damaged_page_puts_off_retention_there_and_nothing_else(
+        self, opened: Open, path: Path, topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with contextlib.closing(SqliteLog(StreamSettings(log=f"sqlite:///{path}"))) as log:
+            log.create_topics([topic, "other"])
+            for each in (topic, "other"):
+                log.append(each, numbered(1_000))
+        damage_page_of(path, b"value 0")
+        clock = Later()
+        monkeypatch.setattr(sqlite_log, "time", clock)
+        log = opened(f"sqlite:///{path}", retention_hours=1)
+        clock.passed_ns = 2 * 3600 * 10**9
+        wait_until(lambda: log.watermarks(["other"])[TopicPartition("other", 0)] == (1_000, 1_000))
+        wait_until(lambda: "retention was put off" in caplog.text)
+        for n in range(3):
+            assert log.append(topic, new(b"later")) == [Appended(0, 1_000 + n)]
+            assert log.append("other", new(b"later")) == [Appended(0, 1_000 + n)]
+        assert "malformed" in caplog.text
+        assert caplog.text.count("retention was put off") == 1, "what stays the same is said once"
+        with reading(log, topic, 0) as reader, pytest.raises(StateError, match="restore it from a copy"):
+            reader.read(1000, 0.0)
 
     @pytest.mark.usefixtures("impatient")
     def test_a_locked_file_is_said_and_survived(self, opened: Open, path: Path, topic: str) -> None:

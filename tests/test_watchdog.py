@@ -1,7 +1,9 @@
 """A learner that does not get on is seen from outside, in the log, the status and over HTTP."""
 
+import contextlib
 import logging
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,12 +16,14 @@ import pytest
 from driftline.learner.health import Health
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import read_status
-from driftline.learner.watchdog import Watchdog, stacks
+from driftline.learner.status import Status, read_status
+from driftline.learner.watchdog import REPLAYING, Watchdog, stacks
 from driftline.stream.errors import ConfigError
 from driftline.stream.log import NewRecord, open_log
+from driftline.stream.merge import Merger
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
+from tests.faults.stage import SqliteStage, learned, steps
 from tests.waiting import wait_until
 
 
@@ -103,6 +107,20 @@ def test_a_loop_that_does_not_come_round_is_stalled(watched: Watched, state: str
     assert "has not come round" in watched.told[-1]
 
 
+def test_a_replay_has_to_get_on_too(watched: Watched) -> None:
+    watched.lag = 5
+    watched.beat_for(3, REPLAYING, moving=True)
+    assert watched.dog.stalls == 0
+    watched.beat_for(2, REPLAYING)
+    assert "5 wait" in watched.dog.problem
+    watched.beat_for(1, "waiting")
+    assert (watched.dog.problem, watched.dog.stalls) == ("", 1)
+    watched.dog.beat(9, REPLAYING)
+    for _ in range(7):
+        watched.pass_by(0.2)
+    assert "has not come round" in watched.dog.problem
+
+
 def test_the_log_says_where_each_thread_stands() -> None:
     entered, release = threading.Event(), threading.Event()
 
@@ -163,6 +181,45 @@ def test_a_learner_that_hangs_says_so_in_its_status_and_over_http(
         log.close()
         health.close()
     assert get_fails(health.port)
+
+
+def test_a_recovery_that_stands_still_says_so_in_its_status_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that waits for records that do not come."""
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path))) as stage:
+        stage.append(range(40))
+        with stage.learning(batch_records=8) as first:  # crashes
+            steps(first, learned(first, 40))
+        released, held = threading.Event(), threading.Event()
+        take_spans = Merger.take_spans
+
+        def held_up(self: Merger, spans: Any, on_wait: Any = lambda _: None) -> Any:
+            while not released.is_set():
+                held.set()
+                on_wait(1.0)
+                time.sleep(0.01)
+            return take_spans(self, spans, on_wait)
+
+        monkeypatch.setattr(Merger, "take_spans", held_up)
+        learner = stage.learner(batch_records=8, stall_after_s=0.3)
+        thread = threading.Thread(target=learner.start, name="loop")
+        thread.start()
+        try:
+            wait_until(lambda: (found := read_status(tmp_path)) is not None and is_held_up(found))
+            assert "held_up" in "".join(errors(caplog)), "where it stands"
+        finally:
+            released.set()
+            thread.join()
+        status = learner.status("running")
+        assert (status.counts.labels_learned, learner.shown and learner.shown.state) == (40, "running")
+        learner.close()
+
+
+def is_held_up(status: Status) -> bool:
+    """Tell whether a recovery says that it stands still."""
+    recovering = status.detail.startswith("recovering, batch ")
+    return status.state == "stalled" and recovering and "no record was taken" in status.detail
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,4 +1,7 @@
-"""One peer over one stream: `python -m bench.peers PEER ROWS ANSWERS SECONDS DELAY` (see protocol.py)."""
+"""One peer over one stream: `python -m bench.peers PEER ROWS ANSWERS SECONDS DELAY PATIENCE` (see protocol.py).
+
+A peer that can be set is named with its settings, `vw-rich?grams=inside&rate=2`.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,12 @@ def find(name: str) -> Callable[[int], Peer]:
         from bench.peers.ours import Ours
 
         return lambda n_labels: Ours(n_labels, name)
-    return PEERS[name]
+    base, _, query = name.partition("?")
+    settings = dict(part.split("=", 1) for part in query.split("&")) if query else {}
+    return lambda n_labels: PEERS[base](n_labels, **settings)
 
 
-def main(name: str, rows: str, answers: str, seconds: str, delay: str) -> None:
+def main(name: str, rows: str, answers: str, seconds: str, delay: str, patience: str) -> None:
     """Run a peer and write its answers; what went wrong is an answer too."""
     found: dict[str, Any]
     try:
@@ -45,7 +50,7 @@ def main(name: str, rows: str, answers: str, seconds: str, delay: str) -> None:
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core, whoever starts threads
         peer = make(stream.n_labels)
-        found = run(peer, stream, int(delay), float(seconds))
+        found = run(peer, stream, int(delay), float(seconds), float(patience))
         found["versions"] = {**peer.versions(), "Python": platform.python_version()}
     with open(answers + ".part", "w") as file:
         json.dump(found, file)

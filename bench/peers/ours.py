@@ -6,7 +6,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from bench.peers.protocol import Answers, Clock, Peer, Rows
+from bench.peers.protocol import PATIENCE, Answers, Clock, Peer, Rows
 from driftline.learner.evaluate import warm_up
 from driftline.learner.models import make_classifier
 
@@ -28,9 +28,9 @@ class Ours(Peer):
         """See Peer."""
         return {}
 
-    def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+    def run_all(self, rows: Rows, delay: int, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
         """Score and learn in the exact order, as learner/evaluate.py does: row i, then the label of row i - delay."""
-        clock = Clock(len(rows.texts), seconds)
+        clock = Clock(len(rows.texts), seconds, patience)
         found = Answers([], [], [])
         labels = np.array(rows.labels, np.int32)
         for begin in range(0, len(rows.texts), BATCH_ROWS):

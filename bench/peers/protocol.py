@@ -17,15 +17,19 @@ but where they leave a peer too little the clock ends it.
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any, NamedTuple, Sequence
 
 TIMES = 100  # places at which the time is kept
-PATIENCE = 3  # times the limit, by the clock
+PATIENCE = 3.0  # times the limit, by the clock; more on a machine that has much else to do
 
 
 class Answers(NamedTuple):
-    """Of each row the predicted label, and the probabilities that the true one and the predicted one were given."""
+    """Of each row the predicted label, and the probabilities that the true one and the predicted one were given.
+
+    They are no numbers (nan) where a peer has no probabilities.
+    """
 
     predicted: list[int]
     p_truth: list[float]
@@ -99,7 +103,7 @@ class Peer:
         self.learn(examples, truths)
         return scores
 
-    def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+    def run_all(self, rows: Rows, delay: int, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
         """Do what `run` does, for a peer that does it by itself."""
         raise NotImplementedError
 
@@ -107,6 +111,11 @@ class Peer:
         """Return the answers of a model that has learned nothing yet."""
         p = [1.0 / max(self.n_labels, 1)] * n
         return Answers([0] * n, p, list(p))
+
+    def labels_only(self, predicted: list[int]) -> Answers:
+        """Return the answers of a model without probabilities."""
+        p = [math.nan] * len(predicted)
+        return Answers(predicted, p, list(p))
 
     def from_scores(self, scores: Sequence[dict[Any, float]], truths: Sequence[int]) -> Answers:
         """Return the answers for a dict of label to probability a row; an empty one, or all 0, knows nothing."""
@@ -126,8 +135,8 @@ class Peer:
 class Clock:
     """The peer's own processor time, kept at TIMES places, and when to stop."""
 
-    def __init__(self, n_rows: int, limit: float) -> None:
-        self.limit, self.seconds, self.elapsed = limit, 0.0, 0.0
+    def __init__(self, n_rows: int, limit: float, patience: float = PATIENCE) -> None:
+        self.limit, self.longest, self.seconds, self.elapsed = limit, patience * limit, 0.0, 0.0
         self.step = max(n_rows // TIMES, 1)
         self.times: list[tuple[int, float]] = []
 
@@ -141,14 +150,14 @@ class Clock:
         self.elapsed += time.perf_counter() - self._started[1]
         if not self.times or rows - self.times[-1][0] >= self.step:
             self.times.append((rows, self.seconds))
-        return self.seconds < self.limit and self.elapsed < PATIENCE * self.limit
+        return self.seconds < self.limit and self.elapsed < self.longest
 
 
-def run(peer: Peer, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+def run(peer: Peer, rows: Rows, delay: int, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
     """Give a stream to a peer for at most so many seconds and return its answers and times, as JSON types."""
     if peer.at_once:
-        return peer.run_all(rows, delay, seconds)
-    clock = Clock(len(rows.texts), seconds)
+        return peer.run_all(rows, delay, seconds, patience)
+    clock = Clock(len(rows.texts), seconds, patience)
     found = Answers([], [], [])
     waiting: list[Any] = []  # examples of rows that are predicted and not yet learned
     learned = 0  # rows

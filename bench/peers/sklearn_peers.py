@@ -1,4 +1,8 @@
-"""scikit-learn, set as in its own example "Out-of-core classification of text documents", with word pairs added."""
+"""scikit-learn, set as in its own example "Out-of-core classification of text documents", with word pairs added.
+
+The `-rich-` ones get words, words as they are written with signs, the pairs of both, n-grams of characters by its own
+analysers (`char_wb`, or `char` as they are written), and the shape that rich.py makes, each hashed by its vectorizer.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 import sklearn
+from scipy.sparse import hstack
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
 from sklearn.naive_bayes import MultinomialNB
 
 from bench.peers.protocol import Answers, Peer
+from bench.peers.rich import LENGTHS, MAX_CHARS, TOKEN, rich
+
+FEW_LABELS = 12  # up to so many the rich rows may be wide, and learned in small batches
 
 
 class SklearnPeer(Peer):
@@ -20,8 +28,12 @@ class SklearnPeer(Peer):
         super().__init__(n_labels)
         self.batch, self.model = batch, model
         self.classes = np.arange(max(n_labels, 2))
-        self.hashing = HashingVectorizer(n_features=2**18, alternate_sign=False, **hashing)
+        self.hashing = self._hashing(**hashing)
         self.fitted = False
+
+    def _hashing(self, **hashing: Any) -> Any:
+        """Return what makes rows of texts."""
+        return HashingVectorizer(n_features=2**18, alternate_sign=False, **hashing)
 
     def versions(self) -> dict[str, str]:
         """See Peer."""
@@ -57,6 +69,46 @@ class SklearnPeer(Peer):
         self.fitted = True
 
 
+class RichHashing:
+    """All groups of rich.py side by side, each hashed by itself."""
+
+    def __init__(self, n_features: int, norm: str | None, grams: str) -> None:
+        common: dict[str, Any] = {"n_features": n_features, "alternate_sign": False, "norm": norm}
+        lengths = (LENGTHS[0], LENGTHS[-1])
+        of_grams: dict[str, dict[str, Any]] = {
+            "none": {},
+            "inside": {"analyzer": "char_wb", "ngram_range": lengths},
+            "across": {"analyzer": "char", "ngram_range": lengths, "lowercase": False},
+        }
+        self.parts = [
+            HashingVectorizer(ngram_range=(1, 2), **common),
+            HashingVectorizer(ngram_range=(1, 2), lowercase=False, token_pattern=TOKEN, **common),
+            HashingVectorizer(analyzer=lambda text: rich(text).shape, **common),
+            *([HashingVectorizer(**of_grams[grams], **common)] if of_grams[grams] else []),
+        ]
+
+    def transform(self, texts: Sequence[str]) -> Any:
+        """Return a sparse row a text."""
+        texts = [text[:MAX_CHARS] for text in texts]
+        return hstack([part.transform(texts) for part in self.parts], format="csr")
+
+
+class RichPeer(SklearnPeer):
+    """A model over all that rich.py makes."""
+
+    def _hashing(self, **hashing: Any) -> Any:
+        return RichHashing(2**18 if self.n_labels <= FEW_LABELS else 2**16, **hashing)
+
+
+def _rich_sgd(n_labels: int, grams: str, rate: str) -> Peer:
+    model = SGDClassifier(loss="log_loss", penalty=None, learning_rate="constant", eta0=float(rate), random_state=1)
+    return RichPeer(n_labels, 10 if n_labels <= FEW_LABELS else 100, model, grams=grams, norm="l2")
+
+
+def _rich_nb(n_labels: int, grams: str, alpha: str) -> Peer:
+    return RichPeer(n_labels, 100, MultinomialNB(alpha=float(alpha)), grams=grams, norm=None)
+
+
 def _sgd(n_labels: int, batch: int, **hashing: Any) -> Peer:
     return SklearnPeer(n_labels, batch, SGDClassifier(loss="log_loss", random_state=1), **hashing)
 
@@ -65,7 +117,9 @@ def _bayes(n_labels: int, batch: int) -> Peer:
     return SklearnPeer(n_labels, batch, MultinomialNB(alpha=0.01), ngram_range=(1, 2))
 
 
-PEERS: dict[str, Callable[[int], Peer]] = {
+PEERS: dict[str, Callable[..., Peer]] = {
+    "sklearn-rich-sgd": _rich_sgd,
+    "sklearn-rich-nb": _rich_nb,
     "sklearn-sgd-100": lambda n: _sgd(n, 100, ngram_range=(1, 2)),
     "sklearn-sgd-1": lambda n: _sgd(n, 1, ngram_range=(1, 2)),
     "sklearn-sgd-chars-100": lambda n: _sgd(n, 100, ngram_range=(3, 5), analyzer="char_wb"),

@@ -1,8 +1,11 @@
 """Vowpal Wabbit 9: one against all under the logistic loss, so that it gives probabilities.
 
-Texts are lower-cased and cut into words; 2**22 weights, as many as our own models have by default. How many labels
-there will be must be named at the start. From Python an example is parsed once, then learned; the prediction is the one
-from before the update. The driver is the same program reading a file by itself, in C++.
+2**22 weights, as many as our own models have by default. The plain peers get lower-cased words, their pairs, and
+n-grams of characters inside words, at the default rate; `vw-rich` gets all that rich.py makes, with pairs of words and
+of tokens, at the rate that is asked for, or with none by `rate=coin`; `vw-hinge` the same under the hinge loss, which
+gives no probabilities. How many labels there will be must be named at the start. From Python an example is parsed once,
+then learned; the prediction is the one from before the update. The driver is the same program reading a file by itself,
+in C++.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import pylibvw  # the compiled part of vowpalwabbit
 import vowpalwabbit
 
 from bench.peers.protocol import PATIENCE, Answers, Peer, Rows
+from bench.peers.rich import rich
 
 BITS = 22
 _WORD = re.compile(r"\w+")
@@ -39,6 +43,22 @@ def words_and_characters(text: str) -> str:
         for n in (3, 4, 5):
             grams += [padded[i : i + n] for i in range(len(padded) - n + 1)]
     return f"{words(text)} |c {' '.join(grams)}"
+
+
+# What would end a name: a colon begins a value, a bar a namespace, a space the next feature.
+_INSTEAD = ((" ", "_"), (":", "\u2236"), ("|", "\u2223"), ("\0", " "))
+
+
+def all_groups(text: str, which: str) -> str:
+    """Return a namespace for each group of rich.py, with grams of one kind."""
+    return " ".join(f"|{group} {_names(names)}" for group, names in zip("wtcs", rich(text, which)))
+
+
+def _names(names: Sequence[str]) -> str:
+    joint = "\0".join(names)
+    for what, instead in _INSTEAD:
+        joint = joint.replace(what, instead)
+    return joint
 
 
 def options(ngram: int, bits: int = BITS) -> str:
@@ -94,6 +114,45 @@ class VowpalWabbit(Peer):
         return self.from_scores([dict(enumerate(row)) for row in scores], truths)
 
 
+def rich_line(grams: str) -> Callable[[str], str]:
+    """Return what makes an example of a text."""
+    return lambda text: all_groups(text, grams)
+
+
+def rich_options(rate: str, loss: str = "logistic", bits: int = BITS) -> str:
+    """Return the part of the command line for all groups; `rate` is a number, or coin: betting, which has none."""
+    step = "--coin" if rate == "coin" else f"-l {float(rate):g}"
+    return f"--loss_function {loss} -b {bits} --ngram w2 --ngram t2 {step}"
+
+
+class Hinge(VowpalWabbit):
+    """Vowpal Wabbit under the hinge loss: a label, and of the probabilities only that it is the likeliest."""
+
+    def __init__(self, n_labels: int, options: str, line: Callable[[str], str]) -> None:
+        Peer.__init__(self, n_labels)
+        self.line = line
+        self.model = vowpalwabbit.Workspace(f"--oaa {max(n_labels, 2)} {options} --quiet")
+
+    def predict(self, examples: Sequence[Any], truths: Sequence[int]) -> Any:
+        """See Peer."""
+        for example in examples:
+            pylibvw.vw.predict(self.model, example)
+        return [example.get_multiclass_prediction() for example in examples]
+
+    def predict_and_learn(self, examples: Sequence[Any], truths: Sequence[int]) -> Any:
+        """Learn, and take the prediction from before the update; see Peer."""
+        for example in examples:
+            pylibvw.vw.learn(self.model, example)
+        found = [example.get_multiclass_prediction() for example in examples]
+        for example in examples:
+            self.model.finish_example(example)
+        return found
+
+    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
+        """See Peer."""
+        return self.labels_only([label - 1 for label in scores])
+
+
 class TwoLabels(VowpalWabbit):
     """Vowpal Wabbit from Python, one model for two labels, and the probability of the second."""
 
@@ -139,7 +198,7 @@ class Driver(Peer):
         """See Peer."""
         return {"vowpalwabbit": vowpalwabbit.__version__}
 
-    def run_all(self, rows: Rows, delay: int, seconds: float) -> dict[str, Any]:
+    def run_all(self, rows: Rows, delay: int, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
         """Run the driver; the time that it takes over no examples is taken off."""
         if delay:
             raise ValueError("Vowpal Wabbit's driver learns every label at once")
@@ -149,9 +208,9 @@ class Driver(Peer):
             examples, answers = Path(folder, "examples"), Path(folder, "answers")
             examples.write_text("")
             written = answers if self.write else None
-            start = drive(self.options, examples, seconds, written, self.all_cores)
+            start = drive(self.options, examples, patience * seconds, written, self.all_cores)
             examples.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            taken = max(drive(self.options, examples, seconds, written, self.all_cores) - start, 1e-6)
+            taken = max(drive(self.options, examples, patience * seconds, written, self.all_cores) - start, 1e-6)
             found = answers.read_text().splitlines(keepends=True) if self.write else []
         if not self.write:
             return {**self.nothing_known(len(lines))._asdict(), "seconds": taken, "times": []}
@@ -180,7 +239,7 @@ def drive(options: str, examples: Path, seconds: float, answers: Path | None, al
         os.sched_setaffinity(0, range(os.cpu_count() or 1))  # what a child inherits
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     try:
-        subprocess.run([*command, *(["-p", str(answers)] if answers else [])], check=True, timeout=PATIENCE * seconds)
+        subprocess.run([*command, *(["-p", str(answers)] if answers else [])], check=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         if answers is None:
             raise
@@ -192,10 +251,12 @@ def drive(options: str, examples: Path, seconds: float, answers: Path | None, al
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-PEERS: dict[str, Callable[[int], Peer]] = {
+PEERS: dict[str, Callable[..., Peer]] = {
     "vw-words": lambda n: VowpalWabbit(n, options(1)),
     "vw-pairs": lambda n: VowpalWabbit(n, options(2)),
     "vw-chars": lambda n: VowpalWabbit(n, options(2), words_and_characters),
+    "vw-rich": lambda n, grams, rate: VowpalWabbit(n, rich_options(rate), rich_line(grams)),
+    "vw-hinge": lambda n, grams, rate: Hinge(n, rich_options(rate, "hinge"), rich_line(grams)),
     "vw-driver": lambda n: Driver(n, f"{one_against_all(n)} {options(2)}"),
     # For speed: as many weights as `linear?bits=20` has. Two labels are one model, with `--binary` if labels are to be
     # predicted, with `--link logistic` if probabilities are. What is not written is predicted all the same.

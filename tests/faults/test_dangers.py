@@ -25,6 +25,7 @@ from tests.data import batch
 from tests.faults.stage import START_MS, SqliteStage, finish, label, learned, message, oracle, steps, text
 
 DAY_MS: Final = 86_400_000
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -96,6 +97,30 @@ def test_after_a_year_without_records_the_clock_follows_and_old_messages_leave(s
     stage.log.append("messages", [at(message(n), START_MS + 365 * DAY_MS) for n in range(50, 200)])
     status = learn_all(stage)
     assert (status.join.expired, status.counts.clock_jumps) == (50 + 99, 99)  # the last vote is believed
+
+
+def test_a_quota_by_the_day_refuses_nobody_who_sleeps_over_weekends(stage: SqliteStage) -> None:
+    """30 labels each business day of three weeks, and one from the year 2100 each Monday; the quota is 40."""
+    first = START_MS - START_MS % DAY_MS - 30 * DAY_MS
+    for day in [day for day in range(21) if day % 7 < 5]:
+        times = [first + day * DAY_MS + 8 * HOUR_MS + n * 15 * 60_000 for n in range(30)]
+        labels = [at(feedback(30 * day + n, "ab"[n % 2], text=text(n), source="crm"), ms) for n, ms in enumerate(times)]
+        if day % 7 == 0:
+            wrong = feedback(10_000 + day, "a", text=text(0), source="other")
+            labels.insert(3, at(wrong, first + 27_000 * DAY_MS))
+        stage.log.append("feedback", labels)
+    status = learn_all(stage, source_quota="40/d", batch_records=7)
+    assert (status.counts.labels_learned, status.over_quota) == (453, {})
+
+
+def test_messages_leave_by_age_in_a_stream_of_one_a_day(stage: SqliteStage) -> None:
+    for day in range(60):
+        weekend = 2 * (day // 5)
+        stage.log.append("messages", [at(message(day), START_MS + (day + weekend - 90) * DAY_MS + (day % 3) * 60_000)])
+    stage.log.append("messages", [at(message(1000), START_MS + 27_000 * DAY_MS)])
+    status = learn_all(stage, window_hours=24.0 * 5)
+    assert 5 <= status.pending <= 7, "of the last five days, and the one of 2100"
+    assert status.join.expired == 61 - status.pending
 
 
 def test_votes_for_a_later_clock_are_in_the_checkpoint(stage: SqliteStage, tmp_path: Path) -> None:
@@ -360,10 +385,10 @@ def test_a_model_that_is_not_finite_is_not_served(stage: SqliteStage) -> None:
 def test_rules_of_before_have_no_limits() -> None:
     """A journal of a version that knew nothing of them is replayed as it was."""
     known = msgspec.to_builtins(LearnerSettings().rules(StreamSettings(), 1))
-    for name in ("max_clock_jump_ms", "source_quota", "publish_margin"):
+    for name in ("max_clock_jump_ms", "source_quota", "publish_margin", "only_votes"):
         del known[name]
     old = msgspec.convert(known, type(LearnerSettings().rules(StreamSettings(), 1)))
-    assert (old.max_clock_jump_ms, old.source_quota, old.publish_margin) == (None, None, None)
+    assert (old.max_clock_jump_ms, old.source_quota, old.publish_margin, old.only_votes) == (None, None, None, True)
 
 
 def test_the_rules_come_through_a_journal() -> None:

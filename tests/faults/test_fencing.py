@@ -8,6 +8,7 @@ was killed.
 
 import contextlib
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -34,8 +35,9 @@ from tests.faults.campaign import INTERVALS, LOGS, Course, check, check_predicti
 from tests.faults.nursery import Child, Nursery, Stop, wait_until_stopped
 from tests.faults.points import POINTS
 from tests.faults.scene import TORTURE, times
-from tests.faults.stage import SqliteStage, learned, steps
+from tests.faults.stage import SqliteStage, finish, learned, steps
 from tests.faults.tally import tally
+from tests.ports import reserved
 from tests.test_snapshot import info_of, publish, taught
 from tests.waiting import wait_until
 
@@ -160,6 +162,24 @@ def test_a_write_that_was_decided_on_before_is_of_no_effect(course: Course, nurs
         tally(f"{what}, {LOGS[course.name]}", COMMAND, 1)
     check_predictions(course)
     assert done >= len(names) / 2
+
+
+def test_a_takeover_without_a_log_ends_no_one(nursery: Nursery, tmp_path: Path) -> None:
+    """It waits for the log, as any start does, and takes nothing over before that is there."""
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage, stage.learning() as learner:
+        stage.append(range(20))
+        steps(learner, learned(learner, 20))
+        with reserved() as port:
+            log = ("--log", f"kafka://127.0.0.1:{port}")
+            child = nursery.start("learn", "--data", str(stage.stream.data), *log, "--take-over")
+            wait_until(lambda: "waiting for it" in child.said, 300, "it waits for the log")
+            learner._lock.check()
+            assert read_status(stage.stream.data).pid == os.getpid()  # type: ignore[union-attr]
+            child.send(signal.SIGTERM)
+            assert child.wait() == 0, child.said
+        stage.append(range(20, 30))
+        steps(learner, learned(learner, 30))
+        finish(learner)
 
 
 # The parts.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from driftline.learner.checkpoint import FORMAT, list_checkpoints, load_newest
+from driftline.learner.checkpoint import list_checkpoints, load_newest
 from driftline.learner.journal import read_since
 from driftline.learner.loop import Learner
 from driftline.learner.models import build_saved
@@ -19,7 +19,7 @@ from driftline.stream.join import Join
 from driftline.stream.log import open_log
 from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally
-from tests.golden.make import GOLDEN
+from tests.golden.make import GOLDEN, NAME
 from tests.test_classifiers import CLASSIFIERS, FOREIGN
 
 # The same classifiers, small: their checkpoints are written and read some hundred times.
@@ -79,7 +79,7 @@ GOLDENS = sorted(GOLDEN.glob("format-*"))
 
 
 def test_the_format_that_is_written_has_its_golden_files() -> None:
-    assert GOLDEN / f"format-{FORMAT}" in GOLDENS, "make them: python -m tests.golden.make"
+    assert GOLDEN / NAME in GOLDENS, "make them: python -m tests.golden.make"
 
 
 @pytest.mark.parametrize("golden", GOLDENS, ids=lambda path: path.name)

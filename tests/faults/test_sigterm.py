@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -41,6 +42,32 @@ def append(stream: StreamSettings, numbers: range) -> None:
         log.create_topics(stream.topics)
         for first in numbers[::CHUNK]:
             log.append(stream.topics.feedback, list(map(label, range(first, first + CHUNK))))
+
+
+def test_a_signal_that_comes_while_a_library_calls_back_is_heard_all_the_same() -> None:
+    """What is raised inside a callback goes no further: a long start went on then, and no second signal came."""
+    program = """
+        import contextlib, os, signal, sys, tempfile, time
+        from pathlib import Path
+        from driftline.learner import service
+        from driftline.learner.settings import LearnerSettings
+        from driftline.stream.settings import StreamSettings
+
+        def open_log(_):
+            with contextlib.suppress(BaseException):  # as librdkafka's and ctypes' callbacks do
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+            raise SystemExit("the signal was lost")
+
+        service.open_log = open_log
+        status = service.learn(StreamSettings(data=Path(tempfile.mkdtemp())), LearnerSettings())
+        assert status.state == "stopped", status
+        """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, env=environment, check=True, timeout=300)
 
 
 def test_at_full_speed(tmp_path: Path) -> None:

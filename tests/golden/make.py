@@ -12,18 +12,20 @@ from driftline.learner import checkpoint as checkpoints
 from driftline.learner import journal as journals
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
+from driftline.learner.text import HASHING
 from driftline.stream.log import NewRecord, open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 
 GOLDEN = Path(__file__).parent
-TEXTS = ["win a prize now", "see you at home", "Überraschung: 字漢 👍", ""]
+NAME = f"format-{checkpoints.FORMAT}-hashing-{HASHING}"
+TEXTS = ["win a prize now", "see you at home", "Überraschung: 字漢 👍", "", "e\u0301te\u0301 sp\u200bam ﬁn"]
 
 
 def main() -> None:
     """Write the directory of this format."""
     with tempfile.TemporaryDirectory() as name:
-        learn_into(GOLDEN / f"format-{checkpoints.FORMAT}", StreamSettings(data=Path(name)))
+        learn_into(GOLDEN / NAME, StreamSettings(data=Path(name)))
 
 
 def learn_into(golden: Path, stream: StreamSettings) -> None:

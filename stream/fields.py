@@ -1,0 +1,80 @@
+"""What may stand in a field of a record, wherever it comes from: the log, HTTP, a file?
+
+A producer in another language writes ids and labels as numbers, times as it likes, and cuts a text in the middle of a
+character. All of that has one meaning, and it is given here, for every surface alike. Nothing is guessed: a value that
+has no such meaning is refused by whoever asked.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+# Epochs by their size: seconds and milliseconds until the year 5138, then microseconds, then nanoseconds.
+MILLISECONDS_FROM: Final = 1e11
+MICROSECONDS_FROM: Final = 1e14
+NANOSECONDS_FROM: Final = 1e17
+WHOLE_UP_TO: Final = 2.0**53  # beyond it not every whole number is one of 64 bits
+
+_EPOCH: Final = re.compile(r"\s*[+-]?\d+(?:\.\d+)?\s*")
+_DATE: Final = re.compile(r"\d{8}")  # 20260131 is a day, and not one in August 1970
+_ESCAPES: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
+def as_name(value: str | float | bool) -> str:
+    """Return an id or a label: numbers and booleans as JSON spells them, equal numbers alike (1, 1.0 and 1e0 are "1").
+
+    Raises
+    ------
+    TypeError : for whatever else it is.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) <= WHOLE_UP_TO:
+        return str(int(value))
+    if isinstance(value, bool | float):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, int):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is no name")
+
+
+def as_time(value: str | float) -> datetime:
+    """Return a time given as ISO 8601 (RFC 3339, a day alone, without seconds) or as a number since 1970.
+
+    The number may be a string; its size tells seconds from milli-, micro- and nanoseconds. Without an offset it is UTC.
+
+    Raises
+    ------
+    ValueError : it is none of these, or not in the years 1 to 9999.
+    """
+    if isinstance(value, str) and (_DATE.fullmatch(value) or not _EPOCH.fullmatch(value)):
+        time = datetime.fromisoformat(value.strip().upper())
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        number = float(value)
+        scale = 1 if number < MILLISECONDS_FROM else 1e3 if number < MICROSECONDS_FROM else 1e6
+        return datetime.fromtimestamp(number / (scale if number < NANOSECONDS_FROM else 1e9), UTC)
+    except (OverflowError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+def whole_characters(text: str) -> str:
+    """Return a text in which halves of surrogate pairs that belong together are one character, and others U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def mend_escapes(value: bytes) -> bytes:
+    r"""Return JSON in which an escape that is half of a surrogate pair (`\ud800`) is one of U+FFFD."""
+    if b"\\u" not in value:
+        return value
+    return _ESCAPES.sub(lambda found: b"\\ufffd" if found[1] else found[0], value)
