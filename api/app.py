@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from driftline.api import (
+    erase,
     errors,
     explain,
     feedback,
@@ -127,6 +128,7 @@ def make_app(
     access.include(Role.LABEL, review.router(stream.data, watcher, claims, bodies))  # it shows texts
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
     access.include(Role.ADMIN, snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
+    access.include(Role.ADMIN, erase.router(stream.data))
     access.include(Role.OPEN, readiness.router())
     access.include(
         Role.PREDICT, open_inference.router(inference, readiness, _version()), open_paths=open_inference.OPEN_PATHS
@@ -136,7 +138,7 @@ def make_app(
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
     app.include_router(page.router(admin_port))  # it holds no data
-    parts = (predict, explain, feedback, model, health, history, review, snapshots, open_inference, mlflow)
+    parts = (predict, explain, feedback, model, health, history, review, snapshots, erase, open_inference, mlflow)
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     access.check()

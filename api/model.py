@@ -61,6 +61,10 @@ class Progressive(msgspec.Struct, frozen=True):
     macro_f1: float
     recent: Scored
     by_delay: list[DelayScored]
+    # Labels that were not scored, by why.
+    unpredicted: int = 0  # their message came before the first label was learned
+    unasked: int = 0  # they brought their text: nothing had been predicted
+    corrections: int = 0  # they correct a label
 
 
 class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +81,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     messages_seen: int = 0
     labels_seen: int = 0
     labels_learned: int = 0
+    refused: int = 0  # labels that the model could not learn: an error of its own, a number that was none
     orphaned: int = 0
     orphaned_by: dict[str, int] = {}  # the same, by the limit that they met while they waited for their message
     rejected: int = 0

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from driftline.cli import keys, streams
+from driftline.cli.erase import erase
 from driftline.cli.evaluate import evaluate
 from driftline.cli.explain import explain
 from driftline.cli.help import Command, Group
@@ -45,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_COLUMNS},
 )
 
-for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, snapshots):
+for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, erase, snapshots):
     app.command(cls=Command)(command)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 

@@ -114,6 +114,9 @@ def _print_table(results: "list[Result]") -> None:
     console.width = max(console.width, least)
     console.print(table, soft_wrap=False)
     for result in results:
+        if result.refused:
+            said = f"{result.model}: {result.refused:,} labels were not learned: the model failed on them"
+            terminal(stderr=True).print(escape(said), style="yellow")
         if result.shifts:
             terminal().print(escape(_describe_shifts(result)), style="dim")
 

@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 @contextmanager
 def log_to_read(stream: StreamSettings) -> "Iterator[Log]":
     """Open a log that is there, without making one and without dropping what is old: that is for its owners to do."""
-    from driftline.stream.log import open_log
+    from driftline.stream.log import open_to_keep
     from driftline.stream.sqlite_file import sqlite_path
 
     if stream.log_url.startswith("sqlite:") and not sqlite_path(stream.log_url).exists():
         raise ConfigError(f"log: there is no file {sqlite_path(stream.log_url)}; name the learner's with --log")
-    never = {"retention_hours": 1e9, "retention_bytes": 1 << 62}
-    with closing(open_log(stream.model_copy(update=never))) as log:
+    with closing(open_to_keep(stream)) as log:
         yield log
 
 
@@ -56,6 +55,17 @@ def rebuild(
     model: Annotated[
         str | None, typer.Option(metavar="<str>", help="The new model's specification.", show_default="as it is")
     ] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--from-checkpoint",
+            help="Begin with the oldest checkpoint that the log still follows: what is older than that stays learned.",
+        ),
+    ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="Build it even where the log no longer has all that the model has learned."),
+    ] = False,
     into: Annotated[
         Path | None,
         typer.Option(metavar="<path>", help="Leave the learner alone, and make a new data directory of it."),
@@ -64,31 +74,52 @@ def rebuild(
     """Build the model anew from the log, without labels that were retracted, and put it in the old one's place.
 
     The learner goes on meanwhile; when the new model has caught up with it, it takes over between two batches, at one
-    stroke. It begins with the log's first record, or what retention left. What is left out is left out of the past:
+    stroke. It begins with the log's first record. Where retention has taken records that the model was learned from it
+    is refused, with how many labels that is: --from-checkpoint begins with the oldest checkpoint that the log still
+    follows (--keep-bases of the learner), so that only younger labels can be left out; --accept-loss goes on without
+    what is gone. What is left out is left out of the past:
     labels that come after the swap are learned, whoever sends them. With --until the model becomes what it was at that
     time, messages since then can still be labelled, and learning goes on from now: so this rolls back the learner
     itself (`driftline snapshots rollback` only what is served). Stopped at any moment it leaves everything as it was.
     """
     from driftline.learner.background import in_background
+
+    left_out = _left_out(until, exclude or [])
+    lines.begin(stream.log_format or "text", logging.ERROR)
+    with in_background(), log_to_read(stream) as log:
+        build(stream, log, left_out, model, into, from_checkpoint=from_checkpoint, accept_loss=accept_loss)
+
+
+def build(
+    stream: StreamSettings,
+    log: "Log",
+    left_out: "LeftOut",
+    model: str | None = None,
+    into: Path | None = None,
+    *,
+    from_checkpoint: bool,
+    accept_loss: bool,
+) -> None:
+    """Build a model, have it take over, and say what it was built from. The options are those of `rebuild`."""
     from driftline.learner.rebuild import stage
     from driftline.learner.service import take_over
 
-    left_out, console = _left_out(until, exclude or []), terminal()
-    lines.begin(stream.log_format or "text", logging.ERROR)
-    with in_background(), log_to_read(stream) as log:
-        with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
-            rebuilt = stage(
-                stream.data,
-                log,
-                left_out,
-                model,
-                into=into,
-                allow_pickle=stream.allow_pickle,
-                on_look=looked,
-                on_records=replayed,
-            )
-        if into is None:
-            take_over(stream, log)
+    console = terminal()
+    with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
+        rebuilt = stage(
+            stream.data,
+            log,
+            left_out,
+            model,
+            into=into,
+            from_checkpoint=from_checkpoint,
+            accept_loss=accept_loss,
+            allow_pickle=stream.allow_pickle,
+            on_look=looked,
+            on_records=replayed,
+        )
+    if into is None:
+        take_over(stream, log)
     console.print(escape(f"Built {rebuilt}."))
     for topic, n in rebuilt.missing.items():
         if n:
@@ -98,7 +129,7 @@ def rebuild(
     if into is not None:
         console.print(escape(f"Learn on with it: driftline learn --data {into} --log {stream.log_url}"))
     else:
-        console.print(f"It took over as {rebuilt.lineage}; `driftline verify` proves it.")
+        console.print("It took over; `driftline verify` proves it.")
         if model is not None:
             console.print(escape(f"Start the learner with --model {model!r} from now on, or without --model."))
 

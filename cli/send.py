@@ -75,7 +75,7 @@ def send(
     Rows that cannot be used are counted by reason. Ctrl-C says how far it got.
     """
     from driftline.stream.files import BadRow, Format
-    from driftline.stream.log import open_log
+    from driftline.stream.log import open_to_keep
     from driftline.stream.send import send as send_rows
 
     if no_ids and id_column is not None:
@@ -83,7 +83,7 @@ def send(
     lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
     form = Format(text_column, label_column, "" if no_ids else id_column, delimiter, encoding, header)
     with reading(file, "sending", form if id_column or no_ids else _with_ids_if_they_are(file, form)) as read:
-        log = open_log(stream)
+        log = open_to_keep(stream)
         renamed = _Renamed(read)
         durable, unsent = (0, 0), 0
 

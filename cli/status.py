@@ -1,6 +1,6 @@
 """What is the learner doing? `driftline status`; `driftline learn` ends with the same."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -57,8 +57,15 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         f"calibration error {progress['calibration_error']:.3f}"
         if progress["labels"]
         else "no label has met a prediction yet",
+        "not scored": _describe_unscored(progress),
         "drift": _describe_drift(status),
     }
+    if not rows["not scored"]:
+        del rows["not scored"]
+    if counts.refused:
+        rows["refused"] = (
+            f"{counts.refused:,} labels that the model could not learn; the learner's log has its first error"
+        )
     if counts.clock_jumps or counts.unwritten:
         rows["odd"] = (
             f"{counted(counts.clock_jumps, 'timestamp')} too far off to count, "
@@ -80,11 +87,26 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         )
     if pinned_to is not None:
         rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
+    if status.erased.times:
+        rows["erased"] = f"{status.erased.times:,} times, last at {status.erased.at}; `driftline erase --list` has each"
     if status.rebuilt is not None:
         rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():
         table.add_row(name, escape(value))
     terminal().print(table, soft_wrap=False)
+
+
+def _describe_unscored(progress: dict[str, Any]) -> str:
+    """Say how many labels were compared with no prediction, and why; nothing where all were."""
+    whys = {
+        "unpredicted": "whose message came before the first label was learned",
+        "unasked": "that brought their text, so that nothing had been predicted",
+        "corrections": "that correct one",
+    }
+    found = {why: int(progress.get(name, 0)) for name, why in whys.items()}
+    if not any(found.values()):
+        return ""
+    return f"{sum(found.values()):,} labels: " + ", ".join(f"{n:,} {why}" for why, n in found.items() if n)
 
 
 def _describe_drift(status: "Status") -> str:

@@ -28,7 +28,7 @@ from driftline.learner import durable
 from driftline.learner.alarms import Alarms
 from driftline.learner.classifier import State
 from driftline.learner.durable import Parts
-from driftline.learner.losses import Losses
+from driftline.learner.losses import Erasures, Losses
 from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.settings import Rules
 from driftline.stream.errors import StateError
@@ -39,7 +39,7 @@ from driftline.stream.words import counted
 
 FORMAT: Final = 3
 READABLE: Final = (FORMAT, 2)  # 2 had other windows (stream/saved.py), and joined by ids alone, by partition
-REVISION: Final = 1  # raised where a state of this format holds or counts something that it did not before
+REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
@@ -77,13 +77,14 @@ class Counts(msgspec.Struct):
 
     messages_seen: int = 0
     labels_seen: int = 0
-    labels_learned: int = 0  # corrections included
-    updates: int = 0  # labels_learned, and what was learned of expired messages
+    labels_learned: int = 0  # corrections included; without what the model refused
+    updates: int = 0  # what the model was given to learn: these, what it refused, and expired messages
     rejected: int = 0  # records that went to the dead-letter topic
     tombstones: int = 0
     clock_jumps: int = 0  # timestamps too far from the log's clock to count
     over_quota: int = 0  # labels beyond their source's quota; rejected, too
     unwritten: int = 0  # predictions too large for the log even without scores
+    refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
     rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
 
     def reject(self, error: str) -> None:
@@ -98,7 +99,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     format: int = FORMAT
     batch: int  # the last batch applied
     epoch: int  # of the learner that wrote it
-    lineage: str  # of all models that grew from one empty model
+    lineage: str  # of this model's version; each process gives what it learns another (Machine.renew)
     model: str  # as it was asked for
     config: dict[str, Any]  # every setting of it
     rules: Rules
@@ -109,9 +110,11 @@ class Manifest(msgspec.Struct, kw_only=True):
     join_counts: JoinCounts
     alarms: Alarms
     created_at: str
+    begun: Offsets = {}  # where the model's first records were, of all that it has learned; older ones: 0
     identities: dict[str, str | None] = {}  # of the topics in `positions`, where the log gives them one
     ends: Offsets = {}  # the high watermarks seen last
     losses: Losses = msgspec.field(default_factory=Losses)
+    erased: Erasures = Erasures()
     rebuilt: Rebuilt | None = None  # how the model was built anew last
     ahead: dict[str, dict[str, tuple[int, int]]] = {}  # the votes for a later clock, where there are any (Clock)
     clock: tuple[int, int, int] = (0, 0, 0)  # of all partitions (Clock)
@@ -259,11 +262,11 @@ def _is_later(path: Path, epoch: int) -> bool:
         return False
 
 
-def prune(root: Path) -> int:
-    """Delete all but the newest checkpoints and return the batch of the oldest kept."""
+def prune(root: Path, put_away: Callable[[Path], None] = durable.remove) -> int:
+    """Put away all but the newest checkpoints and return the batch of the oldest kept."""
     paths = list_checkpoints(root)
-    for path in paths[KEPT:]:
-        durable.remove(path)
+    for path in reversed(paths[KEPT:]):
+        put_away(path)
     return int(paths[:KEPT][-1].name)
 
 

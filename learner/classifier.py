@@ -60,6 +60,11 @@ class Classifier(ABC):
     settings: TextSettings = TextSettings()  # which features its texts are turned into
     _sketch: Sketch | None = None  # what was learned where, in the classifiers that keep it
 
+    @property
+    def n_refused(self) -> int:
+        """How many labels it was given and could not learn."""
+        return 0
+
     @abstractmethod
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target.

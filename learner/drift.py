@@ -84,6 +84,16 @@ class Drift:
         """Whether predictions got worse overall within the last so many labels: when it may pay to learn faster."""
         return self._worse_at >= 0 and self.labels - self._worse_at < labels
 
+    def carried(self, columns: NDArray[np.int64], max_labels: int) -> "Drift":
+        """Return the same for a model whose labels have other columns: int64, each one's new one, or -1: it goes."""
+        found = Drift(max_labels)
+        rows = np.concatenate([[0], columns[: self._rows - 1] + 1])
+        kept = np.flatnonzero((rows < len(found._windows.widths)) & ((rows > 0) | (np.arange(len(rows)) == 0)))
+        for own, given in zip(found._windows, self._windows, strict=True):
+            own[rows[kept]] = given[kept]
+        found.labels, found._worse_at, found._rows = self.labels, self._worse_at, int(rows[kept].max()) + 1
+        return found
+
     def state(self) -> State:
         """Return copies of everything; the same labels give the same bytes."""
         arrays = {name: array[: self._rows].copy() for name, array in self._windows._asdict().items()}

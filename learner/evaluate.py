@@ -52,6 +52,7 @@ class Result(NamedTuple):
     seconds: float
     curve: Curve
     shifts: tuple[Shift, ...] = ()  # when the loss had changed: what would have been drift alarms
+    refused: int = 0  # labels that the model could not learn
 
     @property
     def messages_per_second(self) -> float:
@@ -181,6 +182,7 @@ class Evaluation:
             self._seconds,
             _curve(np.concatenate([np.zeros(0, np.bool_), *self._correct])),
             tuple(self._shifts),
+            self._classifier.n_refused,
         )
 
     def _due(self) -> tuple[str, int]:

@@ -56,6 +56,9 @@ class History:
         self._rows = np.zeros(_STARTS[-1], _ROW) if rows is None else rows
         self._file: int | None = None
         with suppress(OSError):
+            if fresh and (data / FILE).exists():
+                # Of another version, perhaps: not ours to delete.
+                (data / FILE).replace(data / f"{FILE}.unknown")
             self._file = os.open(data / FILE, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o644)
             if fresh:
                 os.pwrite(self._file, MAGIC + self._rows.tobytes(), 0)

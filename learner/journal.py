@@ -41,6 +41,7 @@ class Head(msgspec.Struct, array_like=True):
     epoch: int
     rules: Rules
     partitions: list[TopicPartition]
+    lineage: str = ""  # of the models of what is learned in it; older ones do not say: as before
 
 
 class _Span(msgspec.Struct, array_like=True):
@@ -175,6 +176,7 @@ class Applied(NamedTuple):
     delivered: int
     spans: list[Span]
     rules: Rules
+    lineage: str = ""
 
 
 def read_since(root: Path, batch: int) -> list[Applied]:
@@ -230,7 +232,7 @@ def read_journal(path: Path) -> list[Applied]:
 
 def _applied(head: Head, entry: _Entry) -> Applied:
     spans = [Span(head.partitions[span.partition], span.start, span.end, span.records) for span in entry.spans]
-    return Applied(entry.batch, entry.delivered, spans, head.rules)
+    return Applied(entry.batch, entry.delivered, spans, head.rules, head.lineage)
 
 
 def _bodies(content: bytes) -> Iterator[bytes]:

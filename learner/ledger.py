@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from driftline.learner import bases, durable
 from driftline.learner import checkpoint as checkpoints
-from driftline.learner import durable
 from driftline.learner import journal as journals
 from driftline.learner.checkpoint import Checkpoint, Manifest
 from driftline.learner.committer import Committer
@@ -74,7 +74,7 @@ class Ledger:
         self._settings, self._watch, self._room, self._check = settings, watch, room, check
         self._committer, self._versions = Committer(log, settings.group), Versions(data)
         self._journal = Journals(self._journals)
-        self._saver = Saver(self._checkpoints, self._journals, check)
+        self._saver = Saver(data, check, settings.keep_bases)
         self._next = 0.0
         self.epoch = self.batch = 0
         self.pause_s = 0.0
@@ -99,7 +99,9 @@ class Ledger:
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory, _epoch_of, last)
-        durable.remove_partial(self._data, _epoch_of, last)
+        for directory in (self._data, self._data / bases.DIRECTORY):
+            if directory.exists():
+                durable.remove_partial(directory, _epoch_of, last)
         durable.sync_directory(self._checkpoints)
         journals.settle(self._journals)
 
@@ -137,13 +139,14 @@ class Ledger:
     def forget_model(self) -> None:
         """Let go of the copies of a model that another one takes the place of; no checkpoint may count any more."""
         self._saver.close()
-        self._saver = Saver(self._checkpoints, self._journals, self._check)
+        self._saver = Saver(self._data, self._check, self._settings.keep_bases)
 
     # The journal.
 
     def begin_journal(self, work: Work) -> None:
         """Have the entries from now on go into a new journal."""
-        head = Head(work.batch, self.epoch, work.machine.rules, list(work.positions))
+        machine = work.machine
+        head = Head(work.batch, self.epoch, machine.rules, list(work.positions), machine.lineage)
         self._room.wait_for(lambda: self._journal.begin(head))
 
     def append(self, work: Work, spans: Sequence[Span]) -> None:
@@ -244,7 +247,8 @@ class Ledger:
         self.batch = work.batch
         self.begin_journal(work)
         recent = Recent(min(progress.labels, RECENT_LABELS), progress.recent_accuracy, progress.recent_log_loss)
-        self._saver.start(state, windows, positions, work.outbox, partial(self._saved, manifest, recent))
+        lows = {partition: mark.low for partition, mark in marks(work.known).items()}
+        self._saver.start(state, windows, positions, work.outbox, partial(self._saved, manifest, recent), lows)
         now = time.monotonic()
         self.pause_s = now - started
         self._next = now + self._settings.checkpoint_interval_s

@@ -33,15 +33,18 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from driftline.learner import models, recovery, reporter, warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, by_topic
+from driftline.learner.erasing import Erasing
 from driftline.learner.intake import Intake
 from driftline.learner.ledger import FLUSH_S, Ledger
 from driftline.learner.lock import Lock
+from driftline.learner.losses import Erasures
 from driftline.learner.machine import Plan
 from driftline.learner.positions import compare
 from driftline.learner.publishing import Publishing
@@ -106,6 +109,7 @@ class Learner:
         self._watch = Watch(log, stream.topics)
         self._ledger = Ledger(stream.data, settings, log, self._watch, self._room, check)
         self._staged = Staged(stream.data, log, allow_pickle=stream.allow_pickle)
+        self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
         self._reporter = Reporter(stream.data, self.status, lambda: self._work.lag, settings.stall_after_s, check)
         self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
         self._reviewer: Reviewer | None = None
@@ -130,6 +134,7 @@ class Learner:
         self._lock.check()
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
+        self._log.own()
         newest = self._ledger.newest()  # a
         recovery.check_model(newest, stream, settings)
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())
@@ -199,6 +204,8 @@ class Learner:
             tell()
         recovery.replay(recovered, accept_loss=self._settings.accept_loss, on_batch=on_batch, on_wait=on_wait)  # b, c
         recovery.check_unchanged(self._log, work.known)
+        # Whoever has a copy of this directory goes on from here, too: to other models by as many labels.
+        work.machine.renew(recovery.new_lineage())
         work.obey(self._rules())
         if stock.losses or stock.added:
             self._ledger.begin_journal(work)
@@ -231,7 +238,7 @@ class Learner:
 
     def run(self, stop: Callable[[], bool], until: Mapping[TopicPartition, Watermarks] | None = None) -> None:
         """Take batches until `stop` says so, or until these watermarks are reached; then write a checkpoint."""
-        while not stop() and not (until is not None and (self._work.reached(until) or self._refusal)):
+        while not stop() and not (until is not None and self._is_done(until)):
             self.step()
         self._land()
         while not (saved := self._save()) and until is not None and not stop():
@@ -244,6 +251,9 @@ class Learner:
         if until is not None and self._refusal is not None:
             raise self._refusal
         self._report("stopped")
+
+    def _is_done(self, until: Mapping[TopicPartition, Watermarks]) -> bool:
+        return self._refusal is not None or (self._work.reached(until) and not self._erasing.busy)
 
     def step(self, timeout_s: float = POLL_S) -> int:
         """Take one batch and bring it as far as its learning; return how many records it had.
@@ -258,6 +268,8 @@ class Learner:
                 self._act_on(look)
             if self._staged.is_due(time.monotonic()):
                 self._look_for_rebuilt()
+            if self._erasing.is_due(time.monotonic()) and self._erasing.turn(self._work):
+                self._erase()
             if self._doubt is None and self._refusal is None and not self._work.outbox.full:
                 return self._step(timeout_s)
             self._land()
@@ -399,15 +411,34 @@ class Learner:
         """Go on with another model, of the same records, from here."""
         work = self._work
         self._ledger.forget_model()
+        rebuilt = builder.take_over(work.machine, work.rebuilt, work.batch + 1)
         work.machine = builder.machine
         work.merger.set(builder.clocks, builder.clock)  # what it was built from may have begun later than the log did
         work.obey(self._rules())
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)
-        work.rebuilt = builder.rebuilt(work.batch)
+        work.rebuilt, work.begun = rebuilt, rebuilt.begun
         self._checkpoint_now()
         self._publishing.hurry()
         _LOG.warning("a model that was built anew took over: %s", work.rebuilt)
+
+    def _erase(self) -> None:
+        """Forget what was asked to be erased, at this batch's border: learner/erasing.py, 2 to 5."""
+        if self._doubt is not None or not self._save():  # 2
+            return
+        work = self._work
+        work.machine.join.forget(self._erasing.unwanted)  # 3
+        self._ledger.pass_batch(work)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        work.erased = Erasures(work.erased.times + 1, work.batch, at)
+        self._checkpoint_now()
+        self._ledger.pass_batch(work)
+        self._checkpoint_now()
+        if self._reviewer is not None:  # 4
+            self._reviewer.forget(self._erasing.unwanted)
+            self._reviewer.report(work.machine, work.lag)
+        self._lock.check()
+        self._room.wait_for(lambda: self._erasing.clean(work))
 
     # What the outside sees.
 
@@ -457,6 +488,7 @@ class Learner:
     def close(self) -> None:
         """Give back everything; the log stays open."""
         self._worker.shutdown()
+        self._erasing.close()
         self._watch.close()
         self._reporter.close()
         self._ledger.close()

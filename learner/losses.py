@@ -66,3 +66,11 @@ class Losses(msgspec.Struct):
         self.records += loss.lost
         self.by_topic[loss.topic] = self.by_topic.get(loss.topic, 0) + loss.lost
         self.recent = [*self.recent, loss][-RECENT_LOSSES:]
+
+
+class Erasures(msgspec.Struct, frozen=True):
+    """How often something was erased, and in which batch last: in the manifests and the status."""
+
+    times: int = 0
+    batch: int = 0
+    at: str = ""

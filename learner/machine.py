@@ -61,6 +61,8 @@ class Plan:
         self.rejected: list[Rejected] = []
         self.updates = updates  # before the batch
         self.scores: Scores = np.empty((0, 0), np.float32)
+        self.refused = 0  # steps that the classifier could not learn
+        self.corrections = 0  # steps with another label than one before
 
     @cached_property
     def steps_scored(self) -> Ints:
@@ -83,19 +85,22 @@ class Machine:
 
     Attributes
     ----------
+    lineage : of the models from the next thing learned on; with what was learned it names a model
     raised : the drift alarms of the last batch
     delays_ms : int64, from message to label, of the labels of the last batch that were scored
+    taken_over_ms : up to this time, the log's, what was served for messages was another model's, whose place this took
     """
 
     def __init__(self, rules: Rules, classifier: Classifier, lineage: str) -> None:
         self.classifier = classifier
-        self.lineage = lineage
+        self.lineage, self._before = lineage, (lineage, 0)
         self.join = Join()
         self._names = Names()
         self.progress = Progress(classifier.max_labels)
         self.drift = Drift(classifier.max_labels)
         self.gate = Gate(classifier.max_labels)
         self.alarms = Alarms()
+        self.taken_over_ms = -1
         self.raised: list[Alarm] = []
         self.delays_ms: Ints = np.empty(0, np.int64)
         self.obey(rules)
@@ -106,6 +111,14 @@ class Machine:
         """Go by these rules from the next batch on."""
         self.rules = rules
         self.join.configure(rules.partitions, rules.limits)
+
+    def renew(self, lineage: str) -> None:
+        """Give the models of all that is learned from now on another lineage; this one keeps its name.
+
+        Who goes on from a state that somebody else may go on from, too, comes to another model by as many labels.
+        """
+        if lineage != self.lineage:
+            self.lineage, self._before = lineage, (self.version.rpartition("-")[0], self.counts.updates)
 
     @property
     def version(self) -> str:
@@ -137,6 +150,7 @@ class Machine:
                 self._refuse_floods(self.rules.source_quota, records, batch.claims_ms)
         plan = Plan(batch, records, self.counts.updates, len(self.classifier.labels))
         self._before_new_label = before_new_label
+        plan.corrections = -self.join.counts.corrected
         if records is not None:
             # What was planned of it before rows move is learned and finished before the next batch is planned.
             self.join.make_room(len(batch), 2 * len(records.data), len(batch) * plan.growth[-1][1])
@@ -145,6 +159,7 @@ class Machine:
             plan.rows = steps.rows.copy()
             store.pending.append(plan.rows)
             plan.texts = steps.texts(store)
+        plan.corrections += self.join.counts.corrected
         n_scored = len(plan.steps_scored)
         self.counts.clock_jumps += batch.disbelieved
         self.counts.messages_seen += n_scored
@@ -263,6 +278,7 @@ class Machine:
             except TooManyLabels as error:  # it waited for its message, and others took the last places
                 waited = label.orphan or _reject(plan.batch[place], "", "")
                 plan.rejected.append(msgspec.structs.replace(waited, error="too-many-labels", detail=str(error)))
+                plan.corrections -= label.corrects
                 continue
             served, time_ms = entry.came and not label.corrects, label.timestamp_ms
             plan.steps.add(self.join.store, entry.row, target, feedback.weight, place, time_ms, served=served)
@@ -293,7 +309,9 @@ class Machine:
     def learn(self, plan: Plan) -> None:
         """Score the plan's texts, and learn those that have a label. May run in another thread than the rest."""
         targets, weights = plan.steps.targets, plan.steps.weights[: len(plan.steps)]
+        before = self.classifier.n_refused
         plan.scores = self.classifier.score_and_learn(plan.texts, targets, weights)
+        plan.refused = self.classifier.n_refused - before
 
     # 3. What was served, and how good it was.
 
@@ -303,6 +321,10 @@ class Machine:
         scores, n_labels = plan.scores[steps], plan.n_labels(steps)
         store = self.join.store
         remember(store.rows, store.now, store.scores, plan.rows[steps], scores, n_labels)
+        is_label = (plan.steps.targets >= 0) & (plan.steps.places >= 0)
+        self._count_refused(plan, int(np.count_nonzero(is_label)))
+        unscored = int(np.count_nonzero(is_label & (plan.steps.served == 0)))
+        self.progress.pass_over(plan.corrections, unscored - plan.corrections)
         self._measure(plan)
         store.pending = [rows for rows in store.pending if rows is not plan.rows]
         topics = self.rules.topics
@@ -310,6 +332,11 @@ class Machine:
             topics.predictions: self._predictions(plan, steps, scores, n_labels) if self.rules.predictions else [],
             topics.dead_letter: [self._dead_letter(rejected) for rejected in plan.rejected],
         }
+
+    def _count_refused(self, plan: Plan, n_labels: int) -> None:
+        """Take back what was counted as learned and was not. Which steps they were no kernel says, only how many."""
+        self.counts.refused += plan.refused
+        self.counts.labels_learned -= min(plan.refused, n_labels)
 
     def _measure(self, plan: Plan) -> None:
         """Compare labels with what was served when their message came in.
@@ -329,7 +356,8 @@ class Machine:
         p_truth = scores[np.arange(len(steps)), truth]
         self.delays_ms = np.maximum(delay_ms, 0)
         self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), self.delays_ms)
-        known = np.where(store.now[rows] & SCORED, store.rows[rows, N_SCORES], 0)
+        own = store.rows[rows, TIME_MS] > self.taken_over_ms  # the gate judges this model, not the one before
+        known = np.where(own & (store.now[rows] & SCORED > 0), store.rows[rows, N_SCORES], 0)
         margin = self.rules.publish_margin
         self.gate.add(truth, scores, known, math.inf if margin is None else margin)
         for which, shift in self.drift.add(predicted, truth, p_truth):
@@ -399,7 +427,8 @@ class Machine:
         return NewRecord(key.encode(), fit_rejected(rejected, self.rules.max_record_bytes))
 
     def _version(self, updates: int) -> str:
-        return f"{self.lineage}-{updates}"
+        before, last = self._before
+        return f"{before if updates <= last else self.lineage}-{updates}"
 
 
 def _timestamps(records: Decoded, places: Sequence[int], times_ms: Sequence[int]) -> list[str]:

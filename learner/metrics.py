@@ -25,6 +25,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "messages_seen": (counts.messages_seen, "Messages taken in."),
         "labels_seen": (counts.labels_seen, "Labels taken in."),
         "labels_learned": (counts.labels_learned, "Labels learned, corrections included."),
+        "refused_labels": (counts.refused, "Labels that the model could not learn: its own error, or no number."),
         "duplicate_messages": (join.duplicates, "Messages whose id was there, with the same text."),
         "repeated_labels": (join.repeated, "Labels that were known."),
         "other_texts": (join.other_texts, "Messages and labels that brought another text than their id had."),

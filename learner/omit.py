@@ -2,8 +2,8 @@
 
 Those that were taken back later: a retraction takes out all labels of its message that lie before it in its partition,
 or, where the producer spread them over several, that are not younger. And those that were asked to be left out, by
-source, id, label or time; what an excluded source took back stays. The retractions are collected first, in one pass
-over the labels, into a table on the disk: there may be any number.
+source, id, label or time; what an excluded source took back stays. And what was erased, where the log still has it. The
+retractions are collected first, in one pass over the labels, into a table on the disk: there may be any number.
 """
 
 import sqlite3
@@ -120,10 +120,18 @@ class Omit:
     retracted, excluded : how many it took out because they were taken back, and because it was asked to
     """
 
-    def __init__(self, topic: str, left_out: LeftOut, retractions: Retractions, max_record_bytes: int) -> None:
+    def __init__(
+        self,
+        topic: str,
+        left_out: LeftOut,
+        retractions: Retractions,
+        max_record_bytes: int,
+        erased: Mapping[TopicPartition, set[int]] | None = None,
+    ) -> None:
         self._topic, self._left_out, self._max_record_bytes = topic, left_out, max_record_bytes
         self._retractions = retractions if retractions.any else None
-        self._idle = self._retractions is None and left_out == LeftOut()
+        self._erased = {partition: np.array(sorted(offsets)) for partition, offsets in (erased or {}).items()}
+        self._idle = self._retractions is None and left_out == LeftOut() and not self._erased
         self.retracted = self.excluded = 0
 
     def __call__(self, batch: Batch) -> Batch:
@@ -134,7 +142,8 @@ class Omit:
             self._kept(chunk) if chunk.partition.topic == self._topic else np.ones(len(chunk), bool)
             for chunk in batch.chunks
         ]
-        by_place = np.concatenate(kept)
+        there = [~np.isin(chunk.offsets, self._erased.get(chunk.partition, ())) for chunk in batch.chunks]
+        by_place = np.concatenate(kept) & np.concatenate(there)
         return batch if by_place.all() else select(batch, by_place[batch.order])
 
     def _kept(self, chunk: Chunk) -> NDArray[np.bool_]:

@@ -3,7 +3,8 @@
 Progressive validation: each label is compared with the prediction that was made when its message came in. Everything
 is a count or a sum, added in the order of the labels: the same labels give the same bytes, wherever they are cut into
 batches. A label costs the same however many came before; memory is bounded by `max_labels`. A label whose message came
-before the model knew any label has no prediction to be compared with: it is counted apart, as River leaves it out.
+before the model knew any label has no prediction to be compared with: it is counted apart, as River leaves it out. So
+are corrections, which would count twice, and labels that brought their text, for which nothing had been predicted.
 """
 
 from collections.abc import Sequence
@@ -37,11 +38,12 @@ class Progress:
     ----------
     labels, correct : how many labels were scored, and how many of them had been predicted
     unpredicted : how many labels had no prediction to be scored
+    corrections, unasked : how many were not scored since they replaced one, or since no message had come
     """
 
     def __init__(self, max_labels: int = 1000) -> None:
         self.max_labels = max_labels
-        self.labels = self.correct = self.unpredicted = 0
+        self.labels = self.correct = self.unpredicted = self.corrections = self.unasked = 0
         self._loss = 0.0
         self._support, self._predicted, self._hits = (np.zeros(0, np.int64) for _ in range(3))
         self._confusion = np.zeros((0, 0), np.int64)
@@ -95,6 +97,34 @@ class Progress:
         self.correct += int(np.count_nonzero(right))
         # cumsum adds one by one; sum() adds in pairs, so that its last bits would depend on where a batch ends.
         self._loss = float(np.cumsum(np.concatenate([[self._loss], loss]))[-1])
+
+    def pass_over(self, corrections: int, unasked: int) -> None:
+        """Count labels that are not to be scored."""
+        self.corrections += corrections
+        self.unasked += unasked
+
+    def carried(self, columns: Ints, max_labels: int) -> "Progress":
+        """Return the same for a model whose labels have other columns.
+
+        Parameters
+        ----------
+        columns : int64 [n_columns or more], each one's new column, or -1: its own counts go
+        max_labels : of that model
+        """
+        state, found = self.state(), Progress(max_labels)
+        old = np.flatnonzero(columns[: self._n_columns] >= 0)
+        new = columns[old]
+        n = int(new.max(initial=-1)) + 1
+        side = min(n, MAX_CONFUSION_LABELS)
+        for name in ("support", "predicted", "hits"):
+            counts = np.zeros(n, np.int64)
+            counts[new] = state[name][old]
+            state[name] = counts
+        confusion = np.zeros((side, side), np.int64)
+        shown = (old < len(state["confusion"])) & (new < side)
+        confusion[np.ix_(new[shown], new[shown])] = state["confusion"][np.ix_(old[shown], old[shown])]
+        found.load_state(state | {"confusion": confusion})
+        return found
 
     def _count_recent(self, right: NDArray[np.bool_], loss: NDArray[np.float64]) -> None:
         n = min(len(loss), RECENT_LABELS)
@@ -197,6 +227,8 @@ class Progress:
             "labels": self.labels,
             "correct": self.correct,
             "unpredicted": self.unpredicted,
+            "corrections": self.corrections,
+            "unasked": self.unasked,
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "log_loss": self.log_loss,
@@ -219,6 +251,7 @@ class Progress:
         """Return copies of everything counted; the same labels give the same bytes."""
         return {
             "totals": np.array([self.labels, self.correct, self.unpredicted], np.int64),
+            "unscored": np.array([self.corrections, self.unasked], np.int64),
             "loss": np.array([self._loss], np.float64),
             "support": self.support.copy(),
             "predicted": self.predicted.copy(),
@@ -237,9 +270,11 @@ class Progress:
         ------
         StateError : an array is missing or has another shape or type; nothing was changed then.
         """
+        state = {"unscored": np.zeros(2, np.int64), **state}  # older states have none
         self._check(state)
         self._n_columns = len(state["support"])
         self.labels, self.correct, self.unpredicted = (int(total) for total in state["totals"])
+        self.corrections, self.unasked = (int(total) for total in state["unscored"])
         self._loss = float(state["loss"][0])
         self._support, self._predicted = state["support"].copy(), state["predicted"].copy()
         self._hits, self._confusion = state["hits"].copy(), state["confusion"].copy()

@@ -1,8 +1,10 @@
 """How is a model built anew from the log, beside the one that is at work?
 
-What is replayed is the log itself, from its first record or from what retention left, in the order of time, without the
-labels that omit.py leaves out. Nothing of it is sent anywhere. The new state is put down as a checkpoint in a directory
-of its own, and the loop, which alone may change anything else, takes it over:
+What is replayed is the log itself, from its first record, in the order of time, without the labels that omit.py leaves
+out. Where retention has taken records that the model has learned it is refused, unless that is accepted, or it begins
+with a checkpoint that the log still follows (bases.py): then what is older stays learned. Nothing of it is sent
+anywhere. The new state is put down as a checkpoint in a directory of its own, and the loop, which alone may change
+anything else, takes it over:
 
     1. collect the retractions, up to the log's end as it is now; one that comes later counts the next time
     2. replay up to where the learner was when it was asked, then up to where it is now, and so on, until that is near
@@ -21,10 +23,8 @@ learned twice. What cannot be taken over is refused with its reason (`rebuild/re
 
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -34,18 +34,22 @@ import numpy as np
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import durable
 from driftline.learner import journal as journals
+from driftline.learner.bases import Bases
 from driftline.learner.checkpoint import Manifest, by_partition, by_topic
+from driftline.learner.erase import left_of
 from driftline.learner.lock import alone
 from driftline.learner.machine import Machine
-from driftline.learner.models import build_saved, make_classifier, warm_up
+from driftline.learner.models import build_saved, warm_up
 from driftline.learner.omit import Omit, Retractions, select
+from driftline.learner.origin import Start, base_of, begin, begin_with, check_loss, sum_of
 from driftline.learner.positions import reached
 from driftline.learner.rebuilt import LeftOut, Rebuilt
 from driftline.learner.restore import copied, describe, marks
+from driftline.learner.served import carry
 from driftline.stream.bounded import Bounded
 from driftline.stream.clock import Clock
 from driftline.stream.errors import ConfigError, LogUnavailable, StateError
-from driftline.stream.log import Log, TopicPartition, TopicState
+from driftline.stream.log import Log, TopicPartition
 from driftline.stream.merge import Batch, Merger
 
 DIRECTORY: Final = "rebuild"
@@ -70,6 +74,7 @@ class Builder:
     rebuilt : what was built so far
     positions, clocks : of the machine
     retractions : kept by the caller
+    erased : offsets that the log may still have, and nothing is to be learned from
     """
 
     def __init__(
@@ -81,11 +86,12 @@ class Builder:
         clocks: Mapping[TopicPartition, Clock],
         clock: Clock,
         retractions: Retractions,
+        erased: Mapping[TopicPartition, set[int]] | None = None,
     ) -> None:
         self.machine, self.positions, self.clocks, self.clock = machine, dict(positions), dict(clocks), clock
         self._log, self._rebuilt, self._borders = log, rebuilt, list(rebuilt.borders)
         rules = rebuilt.rules
-        self._omit = Omit(rules.topics.feedback, rebuilt.left_out, retractions, rules.max_record_bytes)
+        self._omit = Omit(rules.topics.feedback, rebuilt.left_out, retractions, rules.max_record_bytes, erased)
         self._until_ms = rebuilt.left_out.until_ms
 
     def advance(self, ends: Positions, on_records: Callable[[int], None] = lambda _: None) -> None:
@@ -135,6 +141,18 @@ class Builder:
                     self.machine.obey(msgspec.structs.replace(self.machine.rules, expire_as=None))
                 yield select(batch, part)
 
+    def take_over(self, old: Machine, before: Rebuilt | None, batch: int) -> Rebuilt:
+        """Take the place of a machine that has applied the same records, in a batch; return what was built.
+
+        Parameters
+        ----------
+        before : how that one was built, where it was
+        """
+        carry(old, self.machine)
+        self.machine.taken_over_ms = self.clock.now_ms
+        name = "" if before is None else before.lineage
+        return msgspec.structs.replace(self.rebuilt(batch), before=name, taken_over_ms=self.clock.now_ms)
+
     def rebuilt(self, batch: int) -> Rebuilt:
         """Return what was built, which takes its place in a batch."""
         before = self._rebuilt
@@ -145,36 +163,6 @@ class Builder:
             retracted=before.retracted + self._omit.retracted,
             excluded=before.excluded + self._omit.excluded,
         )
-
-
-def begin(
-    log: Log,
-    manifest: Manifest,
-    left_out: LeftOut,
-    model: str | None,
-    state: Mapping[str, TopicState],
-    allow_pickle: bool,
-) -> tuple[Machine, Rebuilt]:
-    """Return an empty machine by a checkpoint's rules, and what is known before anything was read."""
-    config = manifest.config
-    classifier = (
-        make_classifier(model, allow_pickle=allow_pickle) if model else build_saved(config, allow_pickle=allow_pickle)
-    )
-    warm_up(classifier.config()["classifier"])
-    lineage, bounds = uuid.uuid4().hex[:8], marks(state)
-    rules = msgspec.structs.replace(
-        manifest.rules, predictions=False, partitions=log.partition_count(manifest.rules.topics.messages)
-    )
-    rebuilt = Rebuilt(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        lineage=lineage,
-        left_out=left_out,
-        rules=rules,
-        starts=by_topic({partition: mark.low for partition, mark in bounds.items()}),
-        looked=by_topic({partition: mark.high for partition, mark in bounds.items()}),
-        missing={topic: sum(mark.low for mark in state[topic].watermarks.values()) for topic in rules.topics[:2]},
-    )
-    return Machine(rules, classifier, lineage), rebuilt
 
 
 def collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_records: Callable[[int], None]) -> None:
@@ -197,6 +185,8 @@ def stage(
     model: str | None = None,
     *,
     into: Path | None = None,
+    from_checkpoint: bool = False,
+    accept_loss: bool = False,
     allow_pickle: bool = False,
     on_look: Progress = lambda *_: None,
     on_records: Progress = lambda *_: None,
@@ -207,42 +197,64 @@ def stage(
     ----------
     model : its specification; None: as that of the newest checkpoint
     into : a new data directory, to be learned on from where the model ends; None: take the place of `data`'s own
+    from_checkpoint : begin with the oldest state that the log still follows
+    accept_loss : build it from what is left of the log, whatever the model at work has learned
 
     Raises
     ------
     ConfigError : nothing was learned there yet; `into` holds something; the model cannot be meant.
+    RecordsLost : it would take the place of a model that has learned what the log no longer has.
     StateError : another one is being built.
     LogError : the log cannot be read, or has changed meanwhile.
     """
     if into is not None and checkpoints.list_checkpoints(into / "checkpoints"):
         raise ConfigError(f"into: {into} holds a model already; name a directory that is new")
+    if from_checkpoint and model is not None:
+        raise ConfigError("--from-checkpoint goes on with the model in it; another --model begins with the log")
     applied(data)
     with alone(data / LOCK, f"another model is being built in {data}; wait for it, or stop it"):
         root = data / DIRECTORY
-        durable.remove(root)
-        durable.make_directory(root)
-        manifest, _ = applied(data)
+        manifest, reached = applied(data)
+        known = manifest.erased
         topics = manifest.rules.topics[:2]
         state = log.describe(topics)
         if len(state) < len(topics):
             raise ConfigError(f"log: it has no {' or '.join(topic for topic in topics if topic not in state)}")
-        machine, rebuilt = begin(log, manifest, left_out, model, state, allow_pickle)
+        base = base_of(data, manifest, state, reached, wanted=from_checkpoint, refuse=not accept_loss and into is None)
+        durable.remove(root)
+        durable.make_directory(root)
+        (machine, clocks, clock), rebuilt = begin(log, manifest, left_out, model, base, state, allow_pickle)
         with closing(Retractions(root / RETRACTIONS)) as retractions:
             _collect(log, rebuilt, retractions, on_look)  # 1
-            builder = Builder(log, machine, rebuilt, by_partition(rebuilt.starts), {}, Clock(), retractions)
+            builder = Builder(
+                log, machine, rebuilt, by_partition(rebuilt.starts), clocks, clock, retractions, left_of(data)
+            )
             manifest = _approach(data, builder, on_records)  # 2
             rebuilt = builder.rebuilt(0)
         now = log.describe(topics)
         if any(now[topic].identity != state[topic].identity for topic in topics):
             raise LogUnavailable("a topic was made again meanwhile; start again")
         made = describe(machine, manifest.batch, manifest.epoch, builder.positions, builder.clocks, builder.clock, now)
-        made.losses, made.rebuilt = manifest.losses, rebuilt
+        made.losses, made.rebuilt, made.begun = manifest.losses, rebuilt, rebuilt.begun
+        made.erased = known
         if into is None:
             checkpoints.save_checkpoint(root, copied(machine, made), STAGED)  # 3
         else:
             checkpoints.save_checkpoint(into / "checkpoints", copied(machine, made))
             durable.remove(root)
     return rebuilt
+
+
+def check_start(data: Path, log: Log, *, from_checkpoint: bool, accept_loss: bool) -> None:
+    """Raise what `stage` would refuse now to begin. Raises RecordsLost, ConfigError."""
+    manifest, reached = applied(data)
+    state = log.describe(manifest.rules.topics[:2])
+    lows = {partition: mark.low for partition, mark in marks(state).items()}
+    base = Bases(data, 0).oldest(lows)
+    if not from_checkpoint and not accept_loss:
+        check_loss(manifest, state, reached, base)
+    elif from_checkpoint and base is None:
+        raise ConfigError(f"--from-checkpoint: the log has not all that came after any checkpoint in {data}")
 
 
 def _collect(log: Log, rebuilt: Rebuilt, retractions: Retractions, on_look: Progress) -> None:
@@ -301,15 +313,39 @@ def applied(data: Path) -> tuple[Manifest, dict[TopicPartition, int]]:
     raise AssertionError("unreachable")
 
 
-def repeat(log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
-    """Build the same model again, up to where it took over (learner/verify.py)."""
-    classifier = build_saved(last.config, allow_pickle=allow_pickle)
-    warm_up(last.config["classifier"])
-    machine = Machine(rebuilt.rules, classifier, rebuilt.lineage)
+def repeat(data: Path, log: Log, rebuilt: Rebuilt, last: Manifest, allow_pickle: bool) -> Builder:
+    """Build the same model again, up to where it took over (learner/verify.py).
+
+    Raises
+    ------
+    StateError : what it began with is not there any more.
+    """
+    if rebuilt.base is None:
+        classifier = build_saved(last.config, allow_pickle=allow_pickle)
+        warm_up(last.config["classifier"])
+        start = Start(Machine(rebuilt.rules, classifier, rebuilt.lineage), {}, Clock())
+    else:
+        path = Bases(data, 0).get(rebuilt.base.batch)
+        try:
+            held = sum_of(path) == rebuilt.base.sha256
+        except OSError:
+            held = False
+        if not held:
+            raise StateError(f"{path}, with which the model was begun, is gone or was changed since")
+        start, _ = begin_with(path, rebuilt.rules, rebuilt.lineage, allow_pickle)
     again = msgspec.structs.replace(rebuilt, borders=[], retracted=0, excluded=0)
     with closing(Retractions("")) as retractions:
         collect(log, rebuilt, retractions, lambda _: None)
-        builder = Builder(log, machine, again, by_partition(rebuilt.starts), {}, Clock(), retractions)
+        builder = Builder(
+            log,
+            start.machine,
+            again,
+            by_partition(rebuilt.starts),
+            start.clocks,
+            start.clock,
+            retractions,
+            left_of(data),
+        )
         for border in rebuilt.borders:
             builder.advance(by_partition(border))
     return builder

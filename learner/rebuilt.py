@@ -31,15 +31,28 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts)
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint that a model was built from (learner/bases.py)."""
+
+    batch: int
+    created_at: str
+    labels_learned: int
+    sha256: str  # of its SHA256SUMS
+
+
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     """One building anew."""
 
     at: str
-    lineage: str  # of the models that grew from it
+    lineage: str  # of the model as it was put down
     left_out: LeftOut
     rules: Rules  # by which the records up to the last border were applied
     batch: int = 0  # in which it took the place of the model before
+    before: str | None = None  # the lineage of the building before this one; "" where there was none
+    taken_over_ms: int = -1  # the log's time then: what was served by then was the other model's, and stays (served.py)
     starts: Offsets = {}  # from where it read
+    begun: Offsets = {}  # where the first records were of all that it has learned
+    base: Base | None = None  # the checkpoint that it began with; None: with nothing learned
     looked: Offsets = {}  # up to where it looked for retractions
     borders: list[Offsets] = []  # up to where it read, a stretch at a time: within one all is in the order of time
     missing: dict[str, int] = {}  # records by topic that the log no longer had
@@ -51,7 +64,13 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
         missing = sum(self.missing.values())
         retracted = counted(self.retracted, "label that was", "labels that were")
         return (
-            f"at {self.at} from the log without {retracted} retracted"
+            f"at {self.at} from {self._source} without {retracted} retracted"
             + (f" and {self.excluded:,} that were left out ({self.left_out})" if str(self.left_out) else "")
             + (f"; {counted(missing, 'record was', 'records were')} no longer in the log" if missing else "")
         )
+
+    @property
+    def _source(self) -> str:
+        if self.base is None:
+            return "the log"
+        return f"the checkpoint of {self.base.created_at}, with the {self.base.labels_learned:,} labels in it, on"

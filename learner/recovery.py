@@ -15,7 +15,7 @@ from driftline.learner import checkpoint as checkpoints
 from driftline.learner import journal as journals
 from driftline.learner import warm
 from driftline.learner.alarms import log_alarms
-from driftline.learner.checkpoint import FORMAT, Checkpoint, Manifest, by_partition
+from driftline.learner.checkpoint import FORMAT, Checkpoint, Manifest, by_partition, by_topic
 from driftline.learner.journal import Applied
 from driftline.learner.machine import Machine
 from driftline.learner.model_file import DIGEST
@@ -126,7 +126,9 @@ def begin(log: Log, stream: StreamSettings, settings: LearnerSettings) -> Work:
     machine = Machine(rules, classifier, new_lineage())
     known = describe(log, stream.topics[:2])
     positions = {partition: mark.low for partition, mark in marks(known).items()}
-    return _work(log, machine, known, positions, {}, Clock(), delivered=0)
+    work = _work(log, machine, known, positions, {}, Clock(), delivered=0)
+    work.begun = by_topic(positions)
+    return work
 
 
 def restored(
@@ -148,15 +150,17 @@ def restored(
     known = describe(log, stream.topics[:2])
     stock = take_stock(manifest, applied, known, accept_loss=settings.accept_loss)
     todo = [stock.clip(each) for each in applied]
-    # Versions that were published stand for models that this replay does not give again: others need other names. An
-    # older version joined by other rules.
-    again = todo == applied and (manifest.format == FORMAT or not todo)
-    lineage = manifest.lineage if again else new_lineage()
-    machine = restore(newest, lineage, allow_pickle=stream.allow_pickle)
+    machine = restore(newest, allow_pickle=stream.allow_pickle)
+    if todo != applied or (todo and manifest.format != FORMAT):
+        # Versions that were published stand for models that this replay does not give again: others need other names.
+        # An older version joined by other rules.
+        todo = [each._replace(lineage="") for each in todo]
+        machine.renew(new_lineage())
     # All before a checkpoint is delivered once that is on the disk; its journal began before that.
     delivered = max([manifest.batch, *(each.delivered for each in todo)])
     work = _work(log, machine, known, stock.positions, clocks_of(manifest), clock_of(manifest), delivered)
     work.batch, work.losses, work.rebuilt = manifest.batch, manifest.losses, manifest.rebuilt
+    work.begun, work.erased = manifest.begun, manifest.erased
     return Recovered(work, stock, todo)
 
 
@@ -236,12 +240,16 @@ def replay(
     work, stock, todo = recovered
     machine, merger, outbox = work.machine, work.merger, work.outbox
     short, delivered = Shortfall(), outbox.delivered
+    known = True  # whether the models are those that were published
     for applied in todo:
         if applied.rules != machine.rules:
             work.obey(applied.rules)
         batch = merger.take_spans(applied.spans, lambda _: on_wait())
         if short.add(applied.spans, batch.spans):
-            machine.lineage = new_lineage()  # as where spans are left out
+            known = False
+            machine.renew(new_lineage())  # as where spans are left out
+        elif known and applied.lineage:
+            machine.renew(applied.lineage)
         if short.losses() and not accept_loss:
             continue
         outputs = machine.apply(batch) if len(batch) else {}

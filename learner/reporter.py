@@ -129,6 +129,7 @@ def describe(state: State, detail: str, work: Work, ledger: Ledger, publishing: 
         drift=machine.alarms,
         losses=work.losses,
         rebuilt=work.rebuilt,
+        erased=work.erased,
         checkpoint=ledger.saved_batch,
         batch=work.batch,
         window_bytes=machine.join.n_bytes,

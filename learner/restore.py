@@ -14,12 +14,8 @@ from driftline.stream.clock import Clock
 from driftline.stream.log import TopicPartition, TopicState, Watermarks
 
 
-def restore(checkpoint: Checkpoint, lineage: str | None = None, *, allow_pickle: bool = False) -> Machine:
+def restore(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Machine:
     """Return a machine in the state of a checkpoint, which it may keep parts of.
-
-    Parameters
-    ----------
-    lineage : of its models from now on; None: the checkpoint's
 
     Raises
     ------
@@ -29,11 +25,13 @@ def restore(checkpoint: Checkpoint, lineage: str | None = None, *, allow_pickle:
     manifest = checkpoint.manifest
     warm_up(manifest.config["classifier"])
     classifier = build_saved(manifest.config, allow_pickle=allow_pickle)
-    machine = Machine(manifest.rules, classifier, lineage or manifest.lineage)
+    machine = Machine(manifest.rules, classifier, manifest.lineage)
     machine.classifier.load_state(checkpoint.model, manifest.labels)
     machine.progress.load_state(checkpoint.progress)
     machine.drift.load_state(checkpoint.drift)
     machine.gate.load_state(checkpoint.drift)
+    if manifest.rebuilt is not None:
+        machine.taken_over_ms = manifest.rebuilt.taken_over_ms
     machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
     machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in checkpoint.windows])
     return machine
@@ -52,7 +50,7 @@ def describe(
     return Manifest(
         batch=batch,
         epoch=epoch,
-        lineage=machine.lineage,
+        lineage=machine.version.rpartition("-")[0],
         model=machine.classifier.spec,
         config=machine.classifier.config(),
         rules=machine.rules,

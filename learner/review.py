@@ -24,6 +24,7 @@ from driftline.learner.requests import MAX_TEXT_CHARS, N_SCORES, Estimate, Label
 from driftline.stream.errors import DiskFull
 from driftline.stream.join import Entry
 from driftline.stream.records import Feedback
+from driftline.stream.saved import Unwanted
 
 FILE: Final = "review.json"
 KEPT: Final = 100  # messages, and labels
@@ -177,6 +178,17 @@ class Reviewer:
         if label == seen.label and not retracted:
             return seen
         return msgspec.structs.replace(seen, label=label, retracted=retracted)
+
+    def forget(self, unwanted: Unwanted) -> None:
+        """Show these messages no more."""
+        gone = unwanted.ids | unwanted.texts
+        for shown in (self._messages, self._labelled):
+            kept = [each for each in shown if each.id not in gone]
+            shown.clear()
+            shown.extend(kept)
+        self.requests.forget(gone)
+        for key in gone & self._taken_back.keys():
+            del self._taken_back[key]
 
     def close(self) -> None:
         """Give back what is open."""

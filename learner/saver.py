@@ -8,7 +8,7 @@ one thread does the rest, one checkpoint at a time:
        again, and until it is confirmed that its records came from the topics that are known (watch.py)
     3. write the files, fsync, rename: from here on it counts
     4. commit offsets, for lag tools; keep the model, to be served again (versions.py)
-    5. drop old checkpoints, and journals that end before the oldest
+    5. put away old checkpoints (bases.py), and drop journals that end before the oldest
 
 Until 3 is done recovery goes from the checkpoint before, through its journal and the new one. A disk that is full is
 waited for, and the loop with it. What else fails in the thread ends the learner at the loop's next look.
@@ -26,6 +26,7 @@ import numpy as np
 
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import journal as journals
+from driftline.learner.bases import Bases
 from driftline.learner.checkpoint import Checkpoint
 from driftline.learner.classifier import State
 from driftline.learner.outbox import Outbox
@@ -41,7 +42,8 @@ class Saver:
 
     Parameters
     ----------
-    root, journal_root : where checkpoints and journals lie
+    data : where checkpoints, journals and bases lie
+    keep_bases : how many states of the past stay to build models from
     check : raises where this learner was overtaken; called by the thread before anything counts or goes
 
     Attributes
@@ -50,8 +52,9 @@ class Saver:
     seconds : how long that took, from the copy to the last fsync
     """
 
-    def __init__(self, root: Path, journal_root: Path, check: Callable[[], None] = lambda: None) -> None:
-        self._root, self._journal_root, self._check = root, journal_root, check
+    def __init__(self, data: Path, check: Callable[[], None] = lambda: None, keep_bases: int = 0) -> None:
+        self._root, self._journal_root, self._check = data / "checkpoints", data / "journal", check
+        self._bases = Bases(data, keep_bases)
         self._copies: State = {}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[float] | None = None
@@ -86,6 +89,7 @@ class Saver:
         positions: Mapping[TopicPartition, int],
         outbox: Outbox,
         commit: Callable[[Mapping[TopicPartition, int]], None],
+        lows: Mapping[TopicPartition, int] | None = None,
     ) -> None:
         """Save a checkpoint, once it is confirmed; none may be under way.
 
@@ -95,11 +99,14 @@ class Saver:
         windows, positions : of the same moment
         outbox : to which all was given that was sent up to then
         commit : called with the positions when it is on the disk
+        lows : the first offsets that the log still has
         """
         self._ready.clear()
         self._confirmed = False
         self._outbox, self._next = outbox, (checkpoint.manifest.batch, positions)
-        self._saving = self._thread.submit(self._save, checkpoint, windows, lambda: commit(positions), time.monotonic())
+        self._saving = self._thread.submit(
+            self._save, checkpoint, windows, lambda: commit(positions), lows or {}, time.monotonic()
+        )
 
     def confirm(self) -> None:
         """Say that the topics were still those that are known when the checkpoint under way was copied."""
@@ -146,7 +153,14 @@ class Saver:
         self._ready.set()
         self._thread.shutdown()
 
-    def _save(self, checkpoint: Checkpoint, windows: list[Frozen], commit: Callable[[], None], started: float) -> float:
+    def _save(
+        self,
+        checkpoint: Checkpoint,
+        windows: list[Frozen],
+        commit: Callable[[], None],
+        lows: Mapping[TopicPartition, int],
+        started: float,
+    ) -> float:
         for window in windows:  # 1
             checkpoint.windows.append(encoded := [])
             for part in window.encode():
@@ -164,6 +178,7 @@ class Saver:
             seconds = time.monotonic() - started
             self._check()
             commit()  # 4
-            journals.prune(self._journal_root, checkpoints.prune(self._root))  # 5
+            oldest = checkpoints.prune(self._root, lambda path: self._bases.take(path, lows))  # 5
+            journals.prune(self._journal_root, oldest)
             return seconds
         return 0.0

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from driftline.learner import staged
@@ -110,6 +111,19 @@ def take_over(stream: StreamSettings, log: Log) -> None:
             learner.run(lambda: True)
     if (why := staged.refusal(stream.data)) is not None:
         raise StateError(f"the new model was refused, and the one before is at work: {why}")
+
+
+def carry_out(stream: StreamSettings, log: Log, request: Path) -> None:
+    """Return once what was asked to be erased (learner/erase.py) is: by the learner at work, else by one here."""
+    while request.exists():
+        try:
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+        except StateError:
+            time.sleep(LOOK_S)  # the one that has the lock will
+            continue
+        with closing(learner):
+            learner.start()
+            learner.run(lambda: not request.exists())
 
 
 def _start(

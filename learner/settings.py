@@ -74,6 +74,13 @@ class LearnerSettings(Settings):
         description="Models of the past that can be served again, at most, beside those that are pinned.",
     )
     keep_snapshots_bytes: int = Field(4 << 30, ge=0, le=MOST_BYTES, description="Their bytes, at most.")
+    keep_bases: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="States of the past that `driftline rebuild --from-checkpoint` may begin with, at most, while the "
+        "log has all that came after them.",
+    )
     predictions: bool = Field(True, description="Write each prediction to the predictions topic.")
     max_clock_jump_hours: float = Field(
         24.0,

@@ -44,7 +44,7 @@ class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
     """What stands beside a version of a model."""
 
     format: int = FORMAT
-    version: str  # lineage and number of labels learned: equal versions are equal models
+    version: str  # lineage and number of what was learned: equal versions are equal models
     epoch: int
     model: str
     config: dict[str, Any]

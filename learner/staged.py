@@ -13,6 +13,7 @@ from typing import Final
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import durable, recovery
 from driftline.learner.checkpoint import Checkpoint, by_partition
+from driftline.learner.erase import left_of
 from driftline.learner.omit import Retractions
 from driftline.learner.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
 from driftline.learner.restore import clock_of, clocks_of, restore
@@ -53,9 +54,13 @@ class Staged:
         """Return it, built on up to where the learner is; None where it has to wait, or goes."""
         path = self._data / DIRECTORY / STAGED
         try:
-            if checkpoints.load_manifest(path).lineage == work.machine.lineage:  # it took over before a crash
+            staged = checkpoints.load_manifest(path)
+            built, erased = staged.rebuilt, staged.erased.times
+            if built and work.rebuilt and built.lineage == work.rebuilt.lineage:  # it took over before a crash
                 self.clear()
                 return None
+            if erased != work.erased.times:
+                raise StateError("something was erased while it was built; build it again")
             builder = caught_up(path, self._log, work.positions, allow_pickle=self._allow_pickle)
             recovery.check_unchanged(self._log, work.known)
         except LogUnavailable as error:
@@ -98,7 +103,9 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
         raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
     with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
         machine = restore(found, allow_pickle=allow_pickle)
-        builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock_of(manifest), retractions)
+        machine.renew(recovery.new_lineage())  # of what is learned beyond it
+        erased, clock = left_of(path.parent.parent), clock_of(manifest)
+        builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock, retractions, erased)
         builder.advance(positions)
     return builder
 

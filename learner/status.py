@@ -16,7 +16,7 @@ from driftline.learner.alarms import Alarms
 from driftline.learner.checkpoint import Counts, Offsets
 from driftline.learner.gate import GateReport
 from driftline.learner.lock import is_held
-from driftline.learner.losses import Losses
+from driftline.learner.losses import Erasures, Losses
 from driftline.learner.progress import Progress
 from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.starting import Start
@@ -54,6 +54,7 @@ class Status(msgspec.Struct, kw_only=True):
     drift: Alarms = msgspec.field(default_factory=Alarms)
     losses: Losses = msgspec.field(default_factory=Losses)
     rebuilt: Rebuilt | None = None
+    erased: Erasures = Erasures()
     checkpoint: int = 0  # batch of the newest checkpoint on the disk
     batch: int = 0
     window_bytes: int = 0

@@ -6,7 +6,8 @@ later one with the same SHA-256. Only reads, and takes no lock, so it works besi
     1. read the earlier checkpoint, the later one and the journals between them
     2. leave out what was lost by then, as the recovery that accepted that did (learner/positions.py)
     3. see that the log has all the rest; what it dropped since, no replay can give
-    4. replay
+    4. replay; where a model built anew took over between them, up to there, then that one, built once more, with what
+       the one before knows of predictions that were served (learner/served.py)
     5. compare, file by file, and name the arrays that differ; what an older version did not hold or count yet is told
        apart: the replay has it, the checkpoint cannot
 
@@ -30,6 +31,7 @@ from driftline.learner.journal import Applied
 from driftline.learner.losses import Loss
 from driftline.learner.machine import Machine
 from driftline.learner.positions import Shortfall
+from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.restore import clock_of, clocks_of, copied, describe, marks, restore
 from driftline.stream.bounded import SILENT_S
 from driftline.stream.clock import Clock
@@ -116,14 +118,15 @@ def verify(
         _check_formats(first.checkpoint, last.checkpoint)
         todo = _between(data / "journal", first.checkpoint, last.checkpoint)  # 2
         _check_log(log, todo, last.checkpoint)  # 3
-        start = _start(log, first.checkpoint, last.checkpoint, allow_pickle)
-        machine, clocks, records = _replay(log, start, last.checkpoint, todo, on_batch)  # 4
+        machine, clocks, records = _replay_all(  # 4
+            data, log, first.checkpoint, last.checkpoint, todo, allow_pickle=allow_pickle, on_batch=on_batch
+        )
     except Unverifiable as error:
         return Verdict(earlier, later, "unknown", [str(error)])
     except OffsetsLost as error:
         return Verdict(earlier, later, "unknown", [f"while it was being read: {error}"])
     differences, unheld = _differences(machine, clocks, last)  # 5
-    details = differences + [_ANEW] * (start.batch > earlier and not differences)
+    details = differences + [_ANEW] * (_stroke(first.checkpoint, last.checkpoint) is not None and not differences)
     if unheld:
         details.append(f"checkpoint {later} is of an older version, which did not have {', '.join(unheld)}")
     return Verdict(earlier, later, "differs" if differences else "same", details, len(todo), records)
@@ -152,8 +155,15 @@ def _check_formats(*both: Checkpoint) -> None:
 
 def _between(root: Path, first: Checkpoint, last: Checkpoint) -> list[Applied]:
     """Return the batches after one checkpoint up to another, without what was lost by then. Raises Unverifiable."""
-    rebuilt = last.manifest.rebuilt
-    start, end = max(first.manifest.batch, rebuilt.batch if rebuilt else 0), last.manifest.batch
+    erased = last.manifest.erased
+    if erased.batch > first.manifest.batch:
+        raise Unverifiable(f"records that the replay needs were erased on purpose between them, at {erased.at}")
+    rebuilt = _stroke(first, last)
+    start, end = first.manifest.batch, last.manifest.batch
+    if rebuilt is not None and rebuilt.before is None:
+        start = rebuilt.batch  # by an older version: nothing of the model before is in it
+    elif rebuilt is not None and rebuilt.before != (first.manifest.rebuilt.lineage if first.manifest.rebuilt else ""):
+        raise Unverifiable("the model was built anew more than once between them")
     try:
         found = [applied for applied in journals.read_since(root, start) if applied.batch <= end]
     except (StateError, FileNotFoundError) as error:
@@ -209,52 +219,86 @@ def _check_log(log: Log, todo: Sequence[Applied], last: Checkpoint) -> None:
         raise Unverifiable(f"the log dropped records that the replay needs: {which}")
 
 
-class _Start(NamedTuple):
-    """What a replay starts from."""
-
-    batch: int
-    machine: Machine
-    clocks: dict[TopicPartition, Clock]
-    clock: Clock
-
-
-def _start(log: Log, first: Checkpoint, last: Checkpoint, allow_pickle: bool) -> _Start:
-    """Return the earlier checkpoint's state, or that of a model built anew since, built once more."""
+def _stroke(first: Checkpoint, last: Checkpoint) -> Rebuilt | None:
+    """Return how the model was built anew that took over between two checkpoints last, None where none did."""
     rebuilt = last.manifest.rebuilt
-    if rebuilt is None or rebuilt.batch <= first.manifest.batch:
-        machine = restore(first, allow_pickle=allow_pickle)
-        return _Start(first.manifest.batch, machine, clocks_of(first.manifest), clock_of(first.manifest))
-    built = rebuild.repeat(log, rebuilt, last.manifest, allow_pickle)
-    return _Start(rebuilt.batch, built.machine, built.clocks, built.clock)
+    return rebuilt if rebuilt is not None and rebuilt.batch > first.manifest.batch else None
 
 
-def _replay(
-    log: Log, start: _Start, last: Checkpoint, todo: Sequence[Applied], on_batch: Progress
+def _replay_all(
+    data: Path,
+    log: Log,
+    first: Checkpoint,
+    last: Checkpoint,
+    todo: Sequence[Applied],
+    *,
+    allow_pickle: bool,
+    on_batch: Progress,
 ) -> tuple[Machine, dict[TopicPartition, Clock], int]:
     """Return the machine after the last batch, its partitions' clocks, and how many records it took."""
-    first, machine, clocks, clock = start
-    lost = [loss for loss in last.manifest.losses.recent if loss.batch > first]
-    positions = _starts(todo)
-    topics = last.manifest.rules.topics[:2]
-    readers = [log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
-    merger, short, records = Merger(readers, positions, clocks, machine.rules.clock, clock), Shortfall(), 0
-    try:
-        for number, applied in enumerate(todo, 1):
-            if applied.rules != machine.rules:
-                machine.obey(applied.rules)
-                merger.obey(applied.rules.clock)
-            batch = merger.take_spans(applied.spans, _check_silence)
-            short.add(applied.spans, batch.spans)
-            if len(batch):
-                machine.apply(batch)
-                records += len(batch)
-            on_batch(number, len(todo))
-    finally:
-        for reader in readers:
-            reader.close()
-    _check_shortfall(short.losses(), [loss for loss in lost if loss.why == "compacted"])
+    lost = [loss for loss in last.manifest.losses.recent if loss.batch > first.manifest.batch]
+    replay = _Replay(log, lost, len(todo), on_batch)
+    rebuilt = _stroke(first, last)
+    machine, clocks = restore(first, allow_pickle=allow_pickle), clocks_of(first.manifest)
+    clock = clock_of(first.manifest)
+    if rebuilt is not None:
+        before = [applied for applied in todo if applied.batch < rebuilt.batch]
+        todo = todo[len(before) :]
+        if rebuilt.before is not None:
+            replay.run(machine, clocks, clock, before)
+        try:
+            built = rebuild.repeat(data, log, rebuilt, last.manifest, allow_pickle)
+        except StateError as error:
+            raise Unverifiable(str(error)) from None
+        if rebuilt.before is not None:
+            built.take_over(machine, None, rebuilt.batch)
+        machine, clocks, clock = built.machine, built.clocks, built.clock
+    clocks = replay.run(machine, clocks, clock, todo)
+    replay.check()
     machine.obey(last.manifest.rules)
-    return machine, clocks | merger.clocks, records
+    return machine, clocks, replay.records
+
+
+class _Replay:
+    """Replays stretches of batches, and counts what is missing in all of them.
+
+    Parameters
+    ----------
+    lost : what was accepted as lost by the end
+    n_batches : in all
+    """
+
+    def __init__(self, log: Log, lost: Sequence[Loss], n_batches: int, on_batch: Progress) -> None:
+        self._log, self._lost, self._n_batches, self._on_batch = log, lost, n_batches, on_batch
+        self._short, self._batches, self.records = Shortfall(), 0, 0
+
+    def run(
+        self, machine: Machine, clocks: Mapping[TopicPartition, Clock], clock: Clock, todo: Sequence[Applied]
+    ) -> dict[TopicPartition, Clock]:
+        """Apply batches to a machine; return its partitions' clocks."""
+        positions, topics = _starts(todo), machine.rules.topics[:2]
+        readers = [self._log.reader({p: at for p, at in positions.items() if p.topic == topic}) for topic in topics]
+        merger = Merger(readers, positions, clocks, machine.rules.clock, clock)
+        try:
+            for applied in todo:
+                if applied.rules != machine.rules:
+                    machine.obey(applied.rules)
+                    merger.obey(applied.rules.clock)
+                batch = merger.take_spans(applied.spans, _check_silence)
+                self._short.add(applied.spans, batch.spans)
+                if len(batch):
+                    machine.apply(batch)
+                    self.records += len(batch)
+                self._batches += 1
+                self._on_batch(self._batches, self._n_batches)
+        finally:
+            for reader in readers:
+                reader.close()
+        return {**clocks, **merger.clocks}
+
+    def check(self) -> None:
+        """Raises Unverifiable where more is missing than what was accepted."""
+        _check_shortfall(self._short.losses(), [loss for loss in self._lost if loss.why == "compacted"])
 
 
 def _check_silence(silent_s: float) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from driftline.learner import drift, gate, models, pair, progress
+from driftline.learner import drift, gate, models, pair, progress, served
 from driftline.learner.tree_part import look_up
 from driftline.stream import join, kernels
 
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
-    for part in (drift, join, progress, gate, pair):
+    for part in (drift, join, progress, gate, pair, served):
         part.warm_up()
 
 

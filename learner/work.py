@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from driftline.learner.checkpoint import Manifest
-from driftline.learner.losses import Losses
+from driftline.learner.checkpoint import Manifest, Offsets
+from driftline.learner.losses import Erasures, Losses
 from driftline.learner.machine import Machine
 from driftline.learner.outbox import Outbox
 from driftline.learner.positions import Standing, Stock
@@ -37,6 +37,8 @@ class Work:
     batch : the last one that was taken
     losses : what was lost, and accepted
     rebuilt : from what the model was built anew
+    begun : where the first records were of what it has learned
+    erased : what was erased on purpose
     """
 
     machine: Machine
@@ -47,6 +49,8 @@ class Work:
     batch: int = 0
     losses: Losses = field(default_factory=Losses)
     rebuilt: Rebuilt | None = None
+    begun: Offsets = field(default_factory=dict)
+    erased: Erasures = field(default_factory=Erasures)
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -100,7 +104,8 @@ class Work:
         """Return the manifest of all this; what of it may change is copied."""
         merger = self.merger
         made = describe(self.machine, self.batch, epoch, merger.positions, merger.clocks, merger.clock, self.known)
-        made.losses, made.rebuilt = copy.deepcopy(self.losses), self.rebuilt
+        made.losses, made.rebuilt, made.begun = copy.deepcopy(self.losses), self.rebuilt, self.begun
+        made.erased = self.erased
         return made
 
     def close(self) -> None:

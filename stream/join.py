@@ -68,7 +68,7 @@ from driftline.stream.plain import (
 )
 from driftline.stream.records import Feedback, Message, Rejected
 from driftline.stream.said import weight_bits, word_of
-from driftline.stream.saved import Frozen, decode
+from driftline.stream.saved import Frozen, Unwanted, decode, forget
 from driftline.stream.steps import Steps
 from driftline.stream.store import (
     ASIDE,
@@ -431,6 +431,10 @@ class Join:
         oldest = self.columns[self.columns[:, COUNT] > 0, FIRST]
         arrays = self.store.hold(int(oldest.min(initial=self.store.used[ROWS])))
         return [window.freeze(arrays) for window in self.windows]
+
+    def forget(self, unwanted: Unwanted) -> None:
+        """Forget messages and labels that wait, as if they had not come; counts stay. Nothing may be pending."""
+        self.load_state(self.counts, [forget(state, unwanted) for state in self.state()])
 
     def load_state(self, counts: JoinCounts, windows: Sequence[bytes]) -> None:
         """Take over what a join with so many windows had."""

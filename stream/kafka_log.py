@@ -20,12 +20,27 @@ from urllib.parse import unquote
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
 
 from driftline.stream import threads
 from driftline.stream.errors import ConfigError, LogDenied, LogError, LogUnavailable, TopicMismatch
 from driftline.stream.kafka_reader import READER, READER_FIXED, KafkaReader
-from driftline.stream.log import Appended, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
+from driftline.stream.log import (
+    Appended,
+    Log,
+    NewRecord,
+    Place,
+    Reader,
+    Remains,
+    TopicPartition,
+    TopicState,
+    Watermarks,
+)
 from driftline.stream.settings import StreamSettings
 from driftline.stream.words import counted
 
@@ -194,6 +209,49 @@ class KafkaLog(Log):
             return KafkaReader(self, {**READER, **self._properties, **READER_FIXED}, positions)
         except (KafkaException, TypeError, ValueError) as error:
             raise self._refuse(error) from None
+
+    def own(self) -> None:
+        """Do nothing: how long a topic keeps records is the topic's own configuration."""
+
+    def erase(self, places: Mapping[TopicPartition, Sequence[Place]]) -> list[Remains]:
+        """Append a tombstone for each key where the topic is compacted, and say what remains until when."""
+        by_topic: dict[str, list[Place]] = {}
+        for partition, found in places.items():
+            by_topic.setdefault(partition.topic, []).extend(found)
+        remains = []
+        for topic, found in by_topic.items():
+            policy, retention_ms = self._policy(topic)
+            keys = sorted({place.key for place in found if place.key is not None}) if "compact" in policy else []
+            if keys:
+                self.append(topic, [NewRecord(key, None) for key in keys])
+                n = sum(place.key is not None for place in found)
+                remains.append(
+                    Remains(
+                        topic,
+                        n,
+                        "tombstones were appended; compaction takes all records of their keys when it next runs",
+                    )
+                )
+            left = [place for place in found if not keys or place.key is None]
+            if not left:
+                continue
+            which = "have no key for a tombstone" if keys else "lie in a topic that is not compacted"
+            if "delete" in policy and retention_ms >= 0:
+                after_ms = max(place.timestamp_ms for place in left) + retention_ms
+                why = f"they {which}; retention takes them with their segment, once that is older than retention.ms"
+                remains.append(Remains(topic, len(left), why, after_ms))
+            else:
+                why = f"they {which}, and no retention takes them: set retention.ms, or delete the topic"
+                remains.append(Remains(topic, len(left), why))
+        return remains
+
+    def _policy(self, topic: str) -> tuple[str, int]:
+        """Return a topic's cleanup.policy and retention.ms."""
+        request = [ConfigResource(ConfigResource.Type.TOPIC, topic)]
+        for future in self._admin.describe_configs(request, request_timeout=REQUEST_S).values():
+            found = self._wait(f"the configuration of {topic}", future)
+            return str(found["cleanup.policy"].value), int(found["retention.ms"].value)
+        raise AssertionError("unreachable")
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Note a consumer group's positions for tools that show lag. What prevents it is logged."""

@@ -9,7 +9,7 @@ position is the next offset to read.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +22,9 @@ from driftline.stream.records import Headers
 
 if TYPE_CHECKING:
     from driftline.stream.settings import StreamSettings
+
+
+FOREVER_HOURS: Final = 1e9
 
 
 class TopicPartition(NamedTuple):
@@ -153,6 +156,28 @@ class Appended(NamedTuple):
     offset: int
 
 
+class Place(NamedTuple):
+    """A record that is to be erased."""
+
+    offset: int
+    key: bytes | None
+    timestamp_ms: int
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """Records of a topic that could not be erased at once, and what takes them.
+
+    Attributes
+    ----------
+    after_ms : no sooner than then (milliseconds since 1970); None: not known
+    """
+
+    topic: str
+    records: int
+    why: str
+    after_ms: int | None = None
+
+
 class Reader(ABC):
     """Reads some partitions from given positions on, each in the order of its offsets. One thread at a time."""
 
@@ -253,12 +278,27 @@ class Log(ABC):
         """Return a reader of these partitions from these positions on."""
 
     @abstractmethod
+    def erase(self, places: Mapping[TopicPartition, Sequence[Place]]) -> list[Remains]:
+        """Take records out for good, or have that done; return what of them remains, and until when.
+
+        Any thread. What is gone already is fine. Watermarks and the other offsets stay.
+
+        Raises
+        ------
+        LogUnavailable : not all of it was done; the same call may succeed later.
+        """
+
+    @abstractmethod
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Note a consumer group's positions for tools that show lag. Nothing here ever reads them back to recover."""
 
     @abstractmethod
     def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the positions last committed; partitions without one are left out."""
+
+    @abstractmethod
+    def own(self) -> None:
+        """Have every process keep records for as long as this one was told to: the learner says so."""
 
     @abstractmethod
     def close(self) -> None:
@@ -285,3 +325,8 @@ def open_log(settings: "StreamSettings") -> Log:
     raise ConfigError(
         f"log: {settings.log_url!r} is not a log's address; use sqlite:///path/to/log.db or kafka://host:9092"
     )
+
+
+def open_to_keep(settings: "StreamSettings") -> Log:
+    """Open a log for a command: it drops nothing that is old, which is for the log's owners to do."""
+    return open_log(settings.model_copy(update={"retention_hours": FOREVER_HOURS, "retention_bytes": 1 << 62}))

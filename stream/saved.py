@@ -4,7 +4,7 @@ For that nothing is copied but a word for each row: what the words name is never
 is read where it is; where rows move meanwhile, they leave what is being read behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,7 +18,10 @@ from driftline.stream.store import Arrays
 SLICE: Final = 4096  # rows encoded at once, without the GIL
 EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, with it
 
+CAME_AT: Final = 2  # in an entry: whether the message itself came
+
 _pack = msgspec.msgpack.Encoder().encode
+_unpack_pairs = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]]).decode
 
 
 FORMAT: Final = 3  # of a window; before, there was no number
@@ -116,3 +119,40 @@ def _as_of_today(before: _Before) -> WindowState:
 def _entry_of_today(before: _EntryBefore) -> tuple[object, ...]:
     words = [Word(short(each), ANY, 0) for each in before.feedback_ids]
     return before.text, before.timestamp_ms, before.came, False, before.label, 0, words, before.scores
+
+
+class Unwanted(NamedTuple):
+    """What a window is to forget.
+
+    Attributes
+    ----------
+    ids : of messages, with all that is known of them, and of labels that wait
+    texts : of messages of which only labels came, with their texts
+    places : topic, partition and offset of labels that wait for their message
+    """
+
+    ids: Set[str]
+    texts: Set[str] = frozenset()
+    places: Set[tuple[str, int, int]] = frozenset()
+
+
+def forget(state: bytes, unwanted: Unwanted) -> bytes:
+    """Return a window's state without what it is to forget. Raises what `decode` does."""
+    loaded = decode(state)
+    messages = [pair for pair in _unpack_pairs(loaded.messages) if not _is_unwanted(*pair, unwanted)]
+    early = []
+    for key, waiting in loaded.early:
+        kept = [each for each in waiting if not _is_unwanted_label(each, unwanted)]
+        if kept and key not in unwanted.ids:
+            early.append((key, kept))
+    return _pack(WindowState(FORMAT, loaded.clock_ms, msgspec.Raw(_pack(messages)), early))
+
+
+def _is_unwanted(key: str, entry: msgspec.Raw, unwanted: Unwanted) -> bool:
+    return key in unwanted.ids or (key in unwanted.texts and not msgspec.msgpack.decode(entry)[CAME_AT])
+
+
+def _is_unwanted_label(label: Early, unwanted: Unwanted) -> bool:
+    orphan = label.orphan
+    place = None if orphan is None else (orphan.topic, orphan.partition, orphan.offset)
+    return label.feedback.id in unwanted.ids or place in unwanted.places

@@ -117,6 +117,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         _use_wal(path, db)
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, in pages that are free, too
         db.execute("PRAGMA fullfsync = ON")  # macOS: without it a sync may stop at the disk's cache
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")

@@ -4,8 +4,8 @@ Each partition is a table whose primary key is the offset, so appending writes a
 is a range scan. The row in `partitions` holds the watermarks and is changed in the same transaction as the records:
 offsets have no gaps, and any number of processes may append and read at once. A submit is durable once its future has a
 result: WAL with synchronous=FULL syncs every commit. One writer thread commits everything that is queued at once (group
-commit), so many small submits cost one sync. What retention frees is used again by later records: the file stays as
-large as it was at its fullest and does not shrink.
+commit), so many small submits cost one sync. What retention frees is overwritten, and used again by later records: the
+file stays as large as it was at its fullest, until something is erased.
 """
 
 import logging
@@ -28,10 +28,31 @@ import numpy as np
 
 from driftline.stream import threads
 from driftline.stream.errors import DriftlineError, LogError, LogUnavailable, OffsetsLost, TopicMismatch
-from driftline.stream.log import Appended, Chunk, Log, NewRecord, Reader, TopicPartition, TopicState, Watermarks
+from driftline.stream.log import (
+    FOREVER_HOURS,
+    Appended,
+    Chunk,
+    Log,
+    NewRecord,
+    Place,
+    Reader,
+    Remains,
+    TopicPartition,
+    TopicState,
+    Watermarks,
+)
 from driftline.stream.records import Headers
 from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_file import WAL_BYTES, SameFile, connect, explained, open_file, sqlite_path, transaction
+from driftline.stream.sqlite_file import (
+    BUSY_S,
+    WAL_BYTES,
+    SameFile,
+    connect,
+    explained,
+    open_file,
+    sqlite_path,
+    transaction,
+)
 from driftline.stream.wake import Wake
 from driftline.stream.words import counted
 
@@ -44,6 +65,11 @@ RETENTION_S: Final = 5.0
 # A chunk is more than a commit, so that retention always catches up with appending.
 RETENTION_RECORDS: Final = 2 * COMMIT_RECORDS
 RETENTION_BYTES: Final = 2 * COMMIT_BYTES
+ERASE_RECORDS: Final = 1000  # in one statement
+EMPTY_S: Final = 30.0
+# What retention dropped is in the file, or in its WAL, for at most so long; a reader is waited for so long each time.
+WIPE_S: Final = 60.0
+WIPE_WAIT_MS: Final = 100
 READ_BYTES: Final = 32 << 20
 POLL_S: Final = (0.001, 0.010)
 STIRRED_S: Final = 0.2  # after a write, within which it is synced and counts, nearly always
@@ -56,6 +82,7 @@ CREATE TABLE IF NOT EXISTS records_{} (
 )
 """
 
+_RETENTION: Final = "retention"  # of the learner: hours and bytes, in JSON
 _IDENTITY: Final = "identity of topic {}"  # a name in the file's table `meta`; made once, with the topic
 
 _log = logging.getLogger(__name__)
@@ -113,6 +140,14 @@ class SqliteLog(Log):
             rows = db.execute("SELECT topic, partition, low, high FROM partitions ORDER BY id").fetchall()
         return {TopicPartition(topic, p): Watermarks(low, high) for topic, p, low, high in rows if topic in tables}
 
+    def own(self) -> None:
+        """Have every process that opens the file drop records by this one's settings."""
+        settings = self._settings
+        if settings.retention_hours < FOREVER_HOURS:
+            told = msgspec.json.encode([settings.retention_hours, settings.retention_bytes]).decode()
+            with self._use_control() as db, transaction(db):
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_RETENTION, told))
+
     def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
         """Append records; see Log.submit."""
         future: Future[list[Appended]] = Future()
@@ -139,6 +174,15 @@ class SqliteLog(Log):
                 )
             tables[partition] = ids[partition.partition]
         return SqliteReader(self._path, positions, tables, self._settings.max_record_bytes)
+
+    def erase(self, places: Mapping[TopicPartition, Sequence[Place]]) -> list[Remains]:
+        """Delete records, and every trace of them in the file and its WAL; see Log.erase. Takes as long as a copy."""
+        tables = {
+            self._tables(topic)[partition]: [place.offset for place in found]
+            for (topic, partition), found in places.items()
+        }
+        self._writer.erase(tables).result()
+        return []
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Note a consumer group's positions for tools that show lag."""
@@ -254,8 +298,10 @@ class _Writer:
         self._changed = threading.Condition()
         self._queue: deque[_Batch] = deque()
         self._queued_records = self._queued_bytes = 0
+        self._erasures: deque[tuple[Mapping[int, Sequence[int]], Future[None]]] = deque()
         self._closing = False
         self._retention_due = time.monotonic()
+        self._wiping_due: float | None = None  # where something was dropped that the file and its WAL still hold
         self._put_off: set[str] = set()  # why retention was, when it was tried last
         self._thread = threads.start("sqlite-log-writer", self._run)
 
@@ -270,6 +316,16 @@ class _Writer:
             self._queued_records += batch.length
             self._queued_bytes += batch.size
             self._changed.notify_all()
+
+    def erase(self, tables: Mapping[int, Sequence[int]]) -> "Future[None]":
+        """Queue the deletion of some offsets of each table. Any thread."""
+        future: Future[None] = Future()
+        with self._changed:
+            if self._closing:
+                raise LogError(f"log {self._path}: closed")
+            self._erasures.append((tables, future))
+            self._changed.notify_all()
+        return future
 
     def close(self) -> None:
         """Commit what is queued, then end."""
@@ -286,6 +342,8 @@ class _Writer:
         while (batches := self._take()) is not None:
             if batches:
                 self._settle(batches)
+            while self._erasures:
+                self._erase(*self._erasures.popleft())
             if time.monotonic() >= self._retention_due:
                 self._clean_up()
         if self._connection is not None:
@@ -295,7 +353,7 @@ class _Writer:
         """Return what the next transaction appends, [] when it is time to clean up, None at the end."""
         with self._changed:
             patience = max(0.0, self._retention_due - time.monotonic())
-            self._changed.wait_for(lambda: self._queue or self._closing, patience)
+            self._changed.wait_for(lambda: self._queue or self._erasures or self._closing, patience)
             batches: list[_Batch] = []
             records = size = 0
             while self._queue and records < COMMIT_RECORDS and size < COMMIT_BYTES:
@@ -305,7 +363,7 @@ class _Writer:
             self._queued_records -= records
             self._queued_bytes -= size
             self._changed.notify_all()
-            return None if self._closing and not batches else batches
+            return None if self._closing and not batches and not self._erasures else batches
 
     def _settle(self, batches: list[_Batch]) -> None:
         try:
@@ -352,12 +410,45 @@ class _Writer:
                 )
         return firsts
 
+    def _erase(self, tables: Mapping[int, Sequence[int]], future: "Future[None]") -> None:
+        try:
+            with explained(self._path):
+                self._file.check()
+                for table, offsets in tables.items():
+                    for start in range(0, len(offsets), ERASE_RECORDS):
+                        self._delete(table, offsets[start : start + ERASE_RECORDS])
+                # Copies may lie in pages that were balanced, or that were freed before they were overwritten.
+                self._db().execute("VACUUM")
+                self._empty_wal()
+        except Exception as error:  # whatever it is, the future must carry it and the thread go on
+            future.set_exception(error if isinstance(error, LogError) else LogError(f"log {self._path}: {error!r}"))
+        else:
+            future.set_result(None)
+
+    def _delete(self, table: int, offsets: Sequence[int]) -> None:
+        which = f"offset IN ({','.join(map(str, offsets))})"
+        size = f"{RECORD_OVERHEAD} + ifnull(length(key), 0) + ifnull(length(value), 0) + ifnull(length(headers), 0)"
+        with self._transaction() as db:
+            (freed,) = db.execute(f"SELECT ifnull(sum({size}), 0) FROM records_{table} WHERE {which}").fetchone()
+            db.execute(f"DELETE FROM records_{table} WHERE {which}")
+            db.execute("UPDATE partitions SET bytes = max(0, bytes - ?) WHERE id = ?", (freed, table))
+
+    def _empty_wal(self) -> None:
+        """Have nothing left in the WAL. Raises LogUnavailable where a reader keeps it from that."""
+        deadline = time.monotonic() + EMPTY_S
+        while self._db().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"log {self._path}: another process reads it, and its WAL cannot be emptied")
+            time.sleep(POLL_S[1])
+
     def _clean_up(self) -> None:
         self._retention_due = time.monotonic() + RETENTION_S
-        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
         put_off: set[str] = set()
+        self._but_for(put_off, self._heed)
+        oldest_ms = time.time_ns() // 1_000_000 - self._max_age_ms
         if self._but_for(put_off, lambda: self._drop_old(oldest_ms, put_off)):
             self._retention_due = time.monotonic()  # more is left: go on after the next commit
+        self._but_for(put_off, self._wipe)
         self._but_for(put_off, self._shorten_wal)
         for why in put_off - self._put_off:
             _log.warning("retention was put off: %s", why)
@@ -384,8 +475,15 @@ class _Writer:
             return False
         return self._drop_chunk(table, oldest_ms)
 
+    def _heed(self) -> None:
+        """Go by what the learner was told; a process that is to keep everything does that."""
+        row = self._db().execute("SELECT value FROM meta WHERE name = ?", (_RETENTION,)).fetchone()
+        if row is not None and self._max_age_ms < FOREVER_HOURS * 3_600_000:
+            hours, self._max_bytes = msgspec.json.decode(row[0])
+            self._max_age_ms = hours * 3_600_000
+
     def _is_older(self, db: sqlite3.Connection, table: int, offset: int, oldest_ms: float) -> bool:
-        sql = f"SELECT appended_ms FROM records_{table} WHERE offset = ?"
+        sql = f"SELECT appended_ms FROM records_{table} WHERE offset >= ? ORDER BY offset LIMIT 1"  # some were erased
         row = db.execute(sql, (offset,)).fetchone()
         return row is not None and row[0] < oldest_ms
 
@@ -413,8 +511,22 @@ class _Writer:
             if last is None:
                 return False
             db.execute(f"DELETE FROM records_{table} WHERE offset <= ?", (last,))
+            self._wiping_due = self._wiping_due or time.monotonic() + WIPE_S
             db.execute("UPDATE partitions SET low = ?, bytes = bytes - ? WHERE id = ?", (last + 1, dropped, table))
         return bool(last + 1 - low == examined == RETENTION_RECORDS or dropped >= RETENTION_BYTES)
+
+    def _wipe(self) -> None:
+        """Have what was dropped be in neither file any more; where a reader is in the way, later."""
+        if self._wiping_due is None or time.monotonic() < self._wiping_due:
+            return
+        self._wiping_due = time.monotonic() + WIPE_S
+        db = self._db()
+        db.execute(f"PRAGMA busy_timeout = {WIPE_WAIT_MS}")
+        try:
+            if not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                self._wiping_due = None
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_S)}")
 
     def _shorten_wal(self) -> None:
         """Wait for readers when they have kept every checkpoint from starting the WAL over."""

@@ -307,7 +307,7 @@ def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "calibration_error"]
-    expected += ["seconds", "messages_per_second"]
+    expected += ["seconds", "refused", "messages_per_second"]
     assert list(result) == [*expected, "drift_alarms"]
     assert (result["model"], result["messages"], result["labels"]) == ("blend", 80, 80)
     assert result["accuracy"] > 0.8

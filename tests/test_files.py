@@ -331,7 +331,7 @@ class ListLog(Log):
     def partition_count(self, topic: str) -> int:
         raise NotImplementedError
 
-    watermarks = reader = commit = committed = close = partition_count  # type: ignore[assignment]
+    watermarks = reader = commit = committed = erase = own = close = partition_count  # type: ignore[assignment]
 
 
 def rows(n: int, *, ids: bool = True) -> list[Row]:

@@ -9,7 +9,7 @@ import pytest
 
 from driftline.stream import librdkafka, sqlite_log
 from driftline.stream.errors import ConfigError, LogError, OffsetsLost, TopicMismatch
-from driftline.stream.log import Appended, Log, NewRecord, Record, TopicPartition, Watermarks, open_log
+from driftline.stream.log import Appended, Log, NewRecord, Place, Record, TopicPartition, Watermarks, open_log
 from driftline.stream.settings import StreamSettings
 from tests.logs import APPENDER, Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until
@@ -132,6 +132,22 @@ class TestContract:
             assert not reader.at_end(partition)
             read_all(reader, 3)
             wait_until(lambda: reader.read(10, 0.1) == [] and reader.at_end(partition))
+
+    def test_what_is_erased_is_gone_or_said_to_remain(self, log: Log, topic: str) -> None:
+        """Offsets and watermarks stay. A topic of Kafka's that is not compacted keeps it until retention."""
+        log.append(topic, [NewRecord(b"%d" % i, b"value %d" % i, 1_000 + i) for i in range(5)])
+        partition = TopicPartition(topic, 0)
+        remains = log.erase({partition: [Place(1, b"1", 1_001), Place(4, b"4", 1_004), Place(99, b"x", 0)]})
+        assert log.watermarks([topic]) == {partition: Watermarks(0, 5)}
+        if remains:
+            assert [(each.topic, each.records) for each in remains] == [(topic, 3)]
+            assert "not compacted" in remains[0].why
+            return
+        assert log.erase({partition: [Place(1, b"1", 1_001)]}) == [], "it is gone already"
+        log.append(topic, new(b"after"))
+        with reading(log, topic, 0) as reader:
+            found = [record.offset for record in read_all(reader, 4)]
+        assert found == [0, 2, 3, 5]
 
     def test_watermarks(self, log3: Log, topic: str, prefix: str) -> None:
         assert log3.watermarks([topic]) == {TopicPartition(topic, p): Watermarks(0, 0) for p in range(3)}

@@ -13,11 +13,12 @@ import pytest
 
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import staged
+from driftline.learner.bases import least_needed
 from driftline.learner.lock import Lock
 from driftline.learner.rebuild import stage as build
 from driftline.learner.rebuilt import LeftOut
 from driftline.learner.status import read_status
-from driftline.stream.errors import OffsetsLost, Overtaken
+from driftline.stream.errors import OffsetsLost, Overtaken, RecordsLost
 from driftline.stream.log import NewRecord
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
@@ -60,7 +61,7 @@ def test_without_anything_left_out_it_is_the_model_of_a_fresh_learner(stage: Sta
     stage.append(range(70, 80))
     stage.learn()
     assert stage.newest().manifest.counts.labels_seen == 80
-    assert stage.newest().manifest.lineage == after.lineage
+    assert stage.newest().manifest.rebuilt == after.rebuilt
 
 
 def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path) -> None:
@@ -184,13 +185,105 @@ def test_a_retraction_that_comes_after_the_look_for_them_counts_the_next_time(tm
 
 
 def test_what_retention_dropped_is_counted(stage: Stage, tmp_path: Path) -> None:
+    """It is refused, with what is gone and how many labels that is, unless it is accepted."""
     stage.append(range(30))
     stage.learn()
+    before, feedback = stage.model(), stage.stream.topics.feedback
     for topic in stage.stream.topics[:2]:
         stage.drop_below(topic, 10)
-    said = rebuilt(stage)
-    assert f"{stage.stream.topics.feedback}: 10 records were no longer in the log." in said
+    refused = stage.command("rebuild")
+    assert type(refused.exception) is RecordsLost
+    assert f"{feedback}[0]: 10 records, offsets 0 to 9" in str(refused.exception)
+    assert "at most 20 of the 30 labels of this one" in str(refused.exception)
+    assert "--accept-loss" in str(refused.exception)
+    assert stage.model() == before
+    assert not (stage.stream.data / "rebuild").exists()
+    said = rebuilt(stage, "--accept-loss")
+    assert f"{feedback}: 10 records were no longer in the log." in said
     assert stage.model() == oracle(tmp_path, range(10, 30))
+    rebuilt(stage)  # it was learned from what there is now
+    stage.append(range(30, 40))
+    stage.learn()
+    for topic in stage.stream.topics[:2]:
+        stage.drop_below(topic, 12)
+    assert "2 records, offsets 10 to 11" in str(stage.command("rebuild").exception)
+
+
+def test_a_model_that_began_behind_the_logs_first_record_has_lost_nothing(stage: Stage, tmp_path: Path) -> None:
+    stage.append(range(20))
+    for topic in stage.stream.topics[:2]:
+        stage.drop_below(topic, 5)
+    stage.learn()
+    rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(5, 20))
+
+
+def test_from_the_oldest_checkpoint_that_the_log_follows(stage: Stage, tmp_path: Path) -> None:
+    for start in range(0, 80, 10):
+        stage.append(range(start, start + 10))
+        stage.learn(keep_bases=2)
+    assert len(list((stage.stream.data / "bases").iterdir())) == 2
+    give(stage, 65, "b", op="retract")
+    stage.append(range(80, 90))
+    for topic in stage.stream.topics[:2]:
+        stage.drop_below(topic, 3)
+    stage.learn(keep_bases=2)
+    refused = stage.command("rebuild", "--exclude", "id=70")
+    assert "--from-checkpoint" in str(refused.exception)
+    said = rebuilt(stage, "--exclude", "id=70", "--from-checkpoint")
+    assert "without 1 labels that were retracted and 1 that were left out (id=70)" in said
+    assert "from the checkpoint of " in said
+    assert stage.model() == oracle(tmp_path, range(65), range(66, 70), range(71, 90))
+    assert "from the checkpoint of " in stage.command("status").stdout
+    stage.append(range(90, 95))
+    stage.learn(keep_bases=2)
+    assert stage.command("verify").exit_code == 0
+    for topic in stage.stream.topics[:2]:
+        stage.drop_below(topic, 85)
+    assert stage.command("rebuild", "--from-checkpoint").exit_code == 0
+    assert "--from-checkpoint goes on with" in str(
+        stage.command("rebuild", "--from-checkpoint", "--model", MODEL).exception
+    )
+
+
+def test_a_base_that_was_changed_proves_nothing(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        stage.append(range(20))
+        stage.learn()
+        assert stage.command("rebuild", "--from-checkpoint").exit_code == 0
+        (base,) = (stage.stream.data / "bases").iterdir()
+        sums = base / "SHA256SUMS"
+        sums.write_text(sums.read_text() + "\n")
+        found = stage.command("verify", "--to", str(stage.checkpoints()[-1]))
+        assert found.exit_code == 2
+        assert "is gone or was changed since" in found.stdout
+
+
+def test_bases_lie_evenly_and_go_when_the_log_does_not_follow_them(stage: Stage) -> None:
+    found = []
+    for start in range(0, 60, 5):
+        stage.append(range(start, start + 5))
+        stage.learn(keep_bases=3)
+        found = sorted(int(path.name) for path in (stage.stream.data / "bases").glob("*"))
+        assert len(found) <= 3
+    assert found[0] == 0, "the oldest stays"
+    for topic in stage.stream.topics[:2]:
+        stage.drop_below(topic, 7)
+    stage.append(range(60, 65))
+    stage.learn(keep_bases=3)
+    left = sorted(int(path.name) for path in (stage.stream.data / "bases").glob("*"))
+    assert 0 not in left
+    stage.append(range(65, 70))
+    stage.learn(keep_bases=0)
+    assert not list((stage.stream.data / "bases").glob("*"))
+    times: list[float] = []
+    for turn in range(1000):
+        times.insert(0, 30.0 * turn)
+        if len(times) > 5:
+            times.pop(least_needed(times))
+    ages = [times[0] - each for each in times]
+    assert ages[-1] == 30.0 * 999
+    assert max(later - earlier for earlier, later in itertools.pairwise(ages)) < 0.6 * ages[-1]
 
 
 def test_into_another_directory(stage: Stage, tmp_path: Path) -> None:
