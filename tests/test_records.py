@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from driftline.stream import records
 from driftline.stream.errors import BadRecord
+from driftline.stream.names import same_name
 from driftline.stream.records import (
     Feedback,
     Message,
@@ -24,6 +25,7 @@ from driftline.stream.records import (
     decode_messages,
     decode_rejected,
     encode,
+    in_one_form,
     reject,
 )
 
@@ -153,10 +155,10 @@ def test_a_message_survives(message: Message) -> None:
         st.none() | TEXT,
         st.none() | TIMES,
         st.none() | TEXT,
-    )
+    ).filter(lambda feedback: same_name(feedback.label))
 )
 def test_a_label_survives(feedback: Feedback) -> None:
-    assert decode_feedback(encode(feedback)) == feedback
+    assert decode_feedback(encode(feedback)) == in_one_form(feedback)
 
 
 GOOD = [
