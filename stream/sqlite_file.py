@@ -190,3 +190,8 @@ def explained(path: Path) -> Iterator[None]:
         if code in _NEXT_STEP:
             raise LogUnavailable(f"log {path}: {error}: {_NEXT_STEP[code]}") from error
         raise LogError(f"log {path}: {error}") from error
+
+
+def wal_of(path: Path) -> Path:
+    """Return where SQLite's write-ahead log of a file lies: all that is written goes there first."""
+    return path.with_name(path.name + "-wal")

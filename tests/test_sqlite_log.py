@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.stream import sqlite_file, sqlite_log
+from driftline.stream import sqlite_file, sqlite_log, sqlite_reader
 from driftline.stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError
 from driftline.stream.log import Appended, Log, NewRecord, TopicPartition
 from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_log import SqliteLog, fair_shares
+from driftline.stream.sqlite_log import SqliteLog
+from driftline.stream.sqlite_reader import fair_shares
 from tests.logs import Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until
 
@@ -265,7 +266,7 @@ class TestSqlite:
 
     @pytest.mark.parametrize("size", [10, 100_000])
     def test_a_read_keeps_to_its_bytes(self, log: Log, topic: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite_log, "READ_BYTES", 2 << 20)
+        monkeypatch.setattr(sqlite_reader, "READ_BYTES", 2 << 20)
         log.append(topic, new(*[b"x" * size] * 200))
         with reading(log, topic, 0) as reader:
             first = reader.read(200, 0.0)
