@@ -24,7 +24,9 @@ FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "vw-hinge": tuple(f"vw-hinge?grams={grams}&rate={rate}" for grams in ("none", "across") for rate in ("2", "0.5")),
     "river-rich-nb": tuple(f"river-rich-nb?alpha={alpha}" for alpha in ("0.01", "0.1")),
     **{
-        f"river-rich-logreg-{grams}": tuple(f"river-rich-logreg?grams={grams}&rate={rate}" for rate in ("1", "0.3"))
+        f"river-rich-logreg-{grams}": tuple(
+            f"river-rich-logreg?grams={grams}&rate={rate}" for rate in ("1", "0.3", "3")
+        )
         for grams in ("none", "across")
     },
     "sklearn-rich-nb": tuple(
