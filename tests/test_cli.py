@@ -412,3 +412,12 @@ def test_the_banner_s_command_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_
     assert program() == "driftline"
     monkeypatch.setattr(sys, "argv", ["/lib/driftline/__main__.py", "up"])
     assert program() == "driftline"
+
+
+def test_a_removed_key_is_said_and_what_no_key_means(run: Run) -> None:
+    for name in ("alice", "bob"):
+        assert run("keys", "add", name, "--role", "label").returncode == 0
+    first, last = run("keys", "remove", "alice"), run("keys", "remove", "bob")
+    assert first.stderr == "The key 'alice' no longer counts.\n"
+    assert "None is left: an API that runs goes on asking for one." in last.stderr
+    assert (first.stdout, last.stdout) == ("", "")
