@@ -108,7 +108,7 @@ def no_model(why: str) -> ApiError:
         503,
         "no-model",
         f"no model answers: {why}",
-        "POST a message and its label, have a learner run, and ask again; GET /readyz says what is missing.",
+        "POST labels, have a learner run, and ask again in a moment; GET /readyz says what is missing.",
         {"Retry-After": "1"},
     )
 

@@ -133,7 +133,7 @@ def missing(watcher: Watcher) -> str:
     if watcher.snapshot_problem is not None:
         return watcher.snapshot_problem
     idle = _not_learning(watcher)
-    return "nothing was learned yet; send messages and their labels" if idle is None else f"there is none yet, {idle}"
+    return f"there is none yet, {idle or 'nothing was learned; labels show a moment after they were sent'}"
 
 
 def _not_learning(watcher: Watcher) -> str | None:

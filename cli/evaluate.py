@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.reading import MOST_ROWS, Delimiter, Encoding, File, Header, LabelColumn, TextColumn, reading
-from driftline.cli.terminal import print_json, terminal
+from driftline.cli.terminal import print_json, print_table, terminal
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.evaluate import Result
@@ -111,11 +112,10 @@ def _print_table(results: "list[Result]") -> None:
     longest = max(len(result.model) for result in results)
     least = console.measure(table, options=console.options.update(width=1000)).maximum
     least -= max(0, longest - MODEL_WIDTH)
-    console.width = max(console.width, least)
-    console.print(table, soft_wrap=False)
+    print_table(table, least=least)
     for result in results:
         if result.refused:
-            said = f"{result.model}: {result.refused:,} labels were not learned: the model failed on them"
+            said = f"{result.model}: {counted(result.refused, 'label')} not learned: the model failed there"
             terminal(stderr=True).print(escape(said), style="yellow")
         if result.shifts:
             terminal().print(escape(_describe_shifts(result)), style="dim")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from driftline.cli.predict import newest_snapshot
 from driftline.cli.reading import texts_of_input
 from driftline.cli.streams import typed
-from driftline.cli.terminal import is_utf8, print_json, terminal
+from driftline.cli.terminal import is_utf8, print_json, print_table, terminal
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
 
@@ -79,4 +79,4 @@ def _print_explanation(explanation: "Explanation") -> None:
         add("rest", f"{others:,} more", explanation.rest)
     if explanation.bias:
         add("bias", "whatever the text", explanation.bias)
-    console.print(table, soft_wrap=False)
+    print_table(table)

@@ -65,3 +65,7 @@ def remove(
     if len(left) == len(known):
         raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
     keys.save(path, left)
+    said = f"The key {name!r} no longer counts."
+    if not left and not api.api_keys:
+        said += " None is left: an API that runs goes on asking for one. Add one, or start it anew."
+    terminal(stderr=True).print(escape(said))

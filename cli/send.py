@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,7 @@ from driftline.cli.reading import (
 )
 from driftline.cli.terminal import terminal, where
 from driftline.stream import lines
-from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.errors import ConfigError, DriftlineError, StateError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
 from driftline.stream.words import counted
@@ -131,7 +132,18 @@ def send(
             f"{renamed.number:,} of them have an id that came before with another text: they got ids of their own."
         )
     place = escape(where(stream))
-    console.print(f"Next: `driftline up{place}` learns and serves them; `driftline status{place}` shows how well.")
+    first = "" if _is_learned(stream) else f"`driftline up{place}` learns and serves them; "
+    console.print(f"Next: {first}`driftline status{place}` shows how well they are learned.")
+
+
+def _is_learned(stream: StreamSettings) -> bool:
+    """Tell whether a learner of this data directory is at work."""
+    from driftline.learner.status import read_status
+
+    with suppress(StateError):  # of another version: what it says is not known
+        status = read_status(stream.data)
+        return status is not None and status.alive
+    return False
 
 
 class _Renamed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from driftline.api.settings import ApiSettings
-from driftline.cli.terminal import terminal, where
+from driftline.cli.terminal import program, terminal, where
 from driftline.stream import lines
 from driftline.stream.errors import StateError
 from driftline.stream.flags import with_settings
@@ -55,7 +55,7 @@ Teach it a label, then ask it:
   {post.format("predict")} {_quoted(json.dumps({"text": "Call now for your prize"}))}
 
 Or send a labelled file from a second shell:
-  driftline send FILE --label-delay 100{escape(where(stream))}
+  {escape(program())} send FILE --label-delay 100{escape(where(stream))}
 
 API and its reference: {reference}    State of the model: {url}/model
 Log: {escape(stream.log_shown)}    Data: {escape(str(stream.data.resolve()))}

@@ -7,7 +7,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import print_json, terminal
+from driftline.cli.terminal import print_json, print_table, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
@@ -112,7 +112,7 @@ def _list(versions: "Versions", as_json: bool) -> None:
         scores = (f"{recent['accuracy']:.4f}", f"{recent['log_loss']:.4f}") if recent["labels"] else ("", "")
         model, learned = escape(each["model"]), f"{each['labels_learned']:,}"
         table.add_row(each["version"], each["created_at"], model, learned, *scores, ", ".join(marks))
-    console.print(table, soft_wrap=False)
+    print_table(table)
     console.print("Accuracy and log loss: of predictions as served, over the last 1,000 labels then.", style="dim")
     console.print(f"Served: {'pinned to ' + active if active else 'the latest'}.")
 
@@ -127,4 +127,4 @@ def _show(versions: "Versions", version: str, as_json: bool) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for field, value in found.items():
         table.add_row(field, escape(str(value)))
-    terminal().print(table, soft_wrap=False)
+    print_table(table)

@@ -5,12 +5,15 @@ Where a process says what it has to say as JSON (stream/lines.py), an error is s
 
 import json
 import logging
+import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from driftline.stream import lines
@@ -18,6 +21,7 @@ from driftline.stream import lines
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
     from driftline.stream.settings import StreamSettings
 
@@ -27,6 +31,17 @@ def terminal(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_table(table: "Table", *, least: int = 0) -> None:
+    """Print a table: within a terminal's width, but not below `least`; into a file or pipe each row is one line."""
+    console = terminal()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        least = console.measure(table, options=console.options.update(width=1 << 16)).maximum
+    console.width = max(console.width, least)
+    with console.capture() as printed:
+        console.print(table, soft_wrap=False)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
 
 def print_json(value: object) -> None:
@@ -54,6 +69,12 @@ def where(stream: "StreamSettings") -> str:
         for name, value in named.items()
         if value != fields[name].default
     )
+
+
+def program() -> str:
+    """Return what calls this program in another shell of this directory: its path, where its name alone does not."""
+    called = Path(sys.argv[0])
+    return shlex.quote(str(called)) if called.name == "driftline" and not shutil.which("driftline") else "driftline"
 
 
 def print_error(*errors: str) -> None:

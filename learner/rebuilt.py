@@ -62,11 +62,12 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Say it in a line."""
         missing = sum(self.missing.values())
-        retracted = counted(self.retracted, "label that was", "labels that were")
-        return (
-            f"at {self.at} from {self._source} without {retracted} retracted"
-            + (f" and {self.excluded:,} that were left out ({self.left_out})" if str(self.left_out) else "")
-            + (f"; {counted(missing, 'record was', 'records were')} no longer in the log" if missing else "")
+        without = [f"{counted(self.retracted, 'label that was', 'labels that were')} retracted"] * bool(self.retracted)
+        if str(self.left_out):
+            without += [f"{counted(self.excluded, 'label that was', 'labels that were')} left out ({self.left_out})"]
+        left_out = f"without {' and '.join(without)}" if without else "with no label left out"
+        return f"at {self.at} from {self._source} {left_out}" + (
+            f"; {counted(missing, 'record was', 'records were')} no longer in the log" if missing else ""
         )
 
     @property

@@ -136,7 +136,7 @@ class TestModels:
             def parts_now() -> dict[str, tuple[bool, str | None]]:
                 return {name: tuple(part.values()) for name, part in get(f"{url}/readyz").json()["parts"].items()}
 
-            why = "nothing was learned yet; send messages and their labels"
+            why = "there is none yet, nothing was learned; labels show a moment after they were sent"
             wait_until(lambda: parts_now() == {"predict": (False, why), "take": (True, None), "learn": (True, None)})
             place.publish()
             wait_until(lambda: all(ready for ready, _ in parts_now().values()))

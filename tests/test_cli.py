@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from driftline.cli.commands import app
 from driftline.cli.help import Command
+from driftline.cli.terminal import program
 from driftline.learner.models import make_classifier
 from driftline.stream.flags import BadOptions, build_settings, with_settings
 from driftline.stream.settings import Settings, StreamSettings
@@ -384,3 +385,39 @@ def test_explain_refuses(run: Run, learned: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "label 'news' was never learned; known are: spam, ham" in done.stderr
     assert run("explain", "x", "--features", "-1").returncode == 2
+
+
+def test_a_table_in_a_pipe_is_a_line_a_row(tmp_path: Path) -> None:
+    """Whoever looks for a line finds all of it, whatever the width of a terminal that is not there."""
+    clean = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
+    version = "a" * 100
+    program = (
+        "from rich.table import Table; from driftline.cli.terminal import print_table; table = Table(box=None); "
+        f"table.add_column('version'); table.add_column(''); table.add_row({version!r}, 'b c'); "
+        "table.add_row('d', ''); print_table(table)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=clean, cwd=tmp_path, check=True, timeout=60
+    )
+    assert [line.split(None, 1) for line in done.stdout.splitlines()] == [["version"], [version, "b c"], ["d"]]
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+
+
+def test_the_banner_s_command_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the environment is not active, the name alone would not be found."""
+    monkeypatch.setattr(sys, "argv", [".venv/bin/driftline", "up"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == ".venv/bin/driftline"
+    (tmp_path / "driftline").touch(0o755)
+    assert program() == "driftline"
+    monkeypatch.setattr(sys, "argv", ["/lib/driftline/__main__.py", "up"])
+    assert program() == "driftline"
+
+
+def test_a_removed_key_is_said_and_what_no_key_means(run: Run) -> None:
+    for name in ("alice", "bob"):
+        assert run("keys", "add", name, "--role", "label").returncode == 0
+    first, last = run("keys", "remove", "alice"), run("keys", "remove", "bob")
+    assert first.stderr == "The key 'alice' no longer counts.\n"
+    assert "None is left: an API that runs goes on asking for one." in last.stderr
+    assert (first.stdout, last.stdout) == ("", "")

@@ -176,7 +176,7 @@ def test_bases_forget_it_and_can_still_be_begun_with(stage: SqliteStage) -> None
         stage.drop_below(topic, 3)
     found = stage.command("rebuild", "--from-checkpoint", "--exclude", "id=59")
     assert found.exit_code == 0, (found.output, found.exception)
-    assert "and 1 that were left out (id=59)" in found.stdout
+    assert "without 1 label that was left out (id=59)" in found.stdout
     assert stage.command("verify").exit_code == 0
 
 

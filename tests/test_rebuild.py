@@ -50,7 +50,7 @@ def test_without_anything_left_out_it_is_the_model_of_a_fresh_learner(stage: Sta
         stage.append(part)
         stage.learn(batch_records=7)
     before, data = stage.newest().manifest, stage.stream.data
-    assert "without 0 labels that were retracted" in rebuilt(stage)
+    assert "from the log with no label left out" in rebuilt(stage)
     after, model = stage.newest().manifest, stage.model()
     assert after.positions == before.positions
     assert after.lineage != before.lineage
@@ -89,7 +89,7 @@ def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_
     stage.append(range(10, 20))
     stage.learn()
     said = rebuilt(stage, "--exclude", "source=bot", "--exclude", "id=f1", "--exclude", "label=c", "--exclude", "id=7")
-    assert "0 labels that were retracted and 4 that were left out (source=bot, id=f1, id=7, label=c)" in said
+    assert "from the log without 4 labels that were left out (source=bot, id=f1, id=7, label=c)" in said
     assert stage.model() == oracle(tmp_path, range(7), range(8, 20))
     give(stage, 60, "b", source="bot")
     stage.learn()
@@ -101,7 +101,7 @@ def test_until_a_time_it_is_the_model_of_then_and_learning_goes_on_from_now(stag
     stage.append(range(40))
     stage.learn()
     moment = datetime.fromtimestamp((START_MS + 2 * 19 + 1) / 1000, UTC).isoformat()
-    assert "and 20 that were left out" in rebuilt(stage, "--until", moment)
+    assert "without 20 labels that were left out" in rebuilt(stage, "--until", moment)
     assert stage.model() == oracle(tmp_path, range(20))
     assert stage.newest().manifest.counts.messages_seen == 40, "later messages may still be labelled"
     feedback = Feedback("30", "a")
@@ -151,7 +151,7 @@ def test_a_model_of_another_library(tmp_path: Path, model: str) -> None:
         assert "--allow-pickle" in str(stage.command("rebuild", "--exclude", "id=3").exception)
         assert stage.model() == before
         stage.stream = allowed
-        assert "and 1 that were left out (id=3)" in rebuilt(stage, "--exclude", "id=3")
+        assert "without 1 label that was left out (id=3)" in rebuilt(stage, "--exclude", "id=3")
         assert stage.model() == oracle(tmp_path, range(3), range(4, 30), model=model)
         stage.append(range(30, 40))
         stage.learn(model=model)
@@ -231,7 +231,7 @@ def test_from_the_oldest_checkpoint_that_the_log_follows(stage: Stage, tmp_path:
     refused = stage.command("rebuild", "--exclude", "id=70")
     assert "--from-checkpoint" in str(refused.exception)
     said = rebuilt(stage, "--exclude", "id=70", "--from-checkpoint")
-    assert "without 1 label that was retracted and 1 that" in said
+    assert "without 1 label that was retracted and 1 label that was left out" in said
     assert "from the checkpoint of " in said
     assert stage.model() == oracle(tmp_path, range(65), range(66, 70), range(71, 90))
     assert "from the checkpoint of " in stage.command("status").stdout
@@ -400,7 +400,7 @@ def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -
         try:
             wait_until(lambda: seen_by(stage) == 30, 180, "it learns")
             said = rebuilt(stage, "--exclude", "id=3")
-            assert "1 that were left out (id=3)" in said
+            assert "1 label that was left out (id=3)" in said
             found = read_status(stage.stream.data)
             assert found is not None
             assert found.pid == process.pid, "it was not this process that took over"

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 from driftline.cli import up as up_command
 from driftline.cli.commands import app
 from driftline.cli.serve import print_banner
+from driftline.cli.status import print_status
 from driftline.learner import models, warm
 from driftline.learner.health import Health
 from driftline.learner.lock import Lock
 from driftline.learner.loop import Learner
+from driftline.learner.progress import Progress
 from driftline.learner.service import learn
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.starting import LEAST, Start, telling
@@ -244,3 +246,12 @@ def test_the_banner_says_what_the_learner_is_at(
     assert "http://localhost:8000" in said
     assert ("learner" in said.lower().partition("teach it")[0]) == (line is not None)
     assert line is None or line in said
+
+
+def test_one_label_is_not_called_labels(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, said in ((1, "1 label: 1 that brought"), (2, "2 labels: 2 that brought")):
+        place.report(progress=Progress().summary() | {"unasked": number})
+        status = read_status(place.stream.data)
+        assert status is not None
+        print_status(status)
+        assert said in capsys.readouterr().out
