@@ -15,6 +15,7 @@ from driftline.stream import lines
 from driftline.stream.errors import ConfigError, DriftlineError, StateError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
+from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.erase import Erased
@@ -70,7 +71,7 @@ def erase(
         return
     ids, sources = ids or [], sources or []
     if not 0 < len(ids) + len(sources) <= requests.MAX_NAMES or not all(ids + sources):
-        raise ConfigError(f"erase: name 1 to {requests.MAX_NAMES:,} messages or sources: --id ID, --source NAME")
+        raise ConfigError(f"erase: name messages or sources, {requests.MAX_NAMES:,} at most: --id ID, --source NAME")
     if not list_checkpoints(stream.data / "checkpoints"):
         raise ConfigError(f"{stream.data} holds no checkpoint: no learner has run there yet")
     lines.begin(stream.log_format or "text", logging.ERROR)
@@ -99,7 +100,7 @@ def _report(erased: "Erased", as_json: bool) -> None:
     said = f"Erased: {_counted(erased.records)}."
     for each in erased.remains:
         after = f" (not before {_day(each.after_ms)})" if each.after_ms is not None else ""
-        said += f"\n{each.topic}: of {each.records:,} records: {each.why}{after}."
+        said += f"\n{each.topic}: of {counted(each.records, 'record')}: {each.why}{after}."
     if erased.foreign:
         said += "\nModels of another library are kept, as pickles: what these hold of texts was not looked at."
     _say(msgspec.to_builtins(erased), said, as_json)

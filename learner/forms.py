@@ -41,6 +41,7 @@ _ZERO_WIDTH_SPACE: Final = "\u200b"  # it divides words for line breaks only; ch
 _TATWEEL: Final = "\u0640"  # makes an Arabic word longer, not another one
 _OTHER_FORMS: Final = {"\u2800": " "}  # a Braille cell without dots
 # Where a mark makes a letter of its own (é, й, أ) or else is decoration: stress, vowel points, strokes through a word.
+_SPACES: Final = frozenset({"Cc", "Zs", "Zl", "Zp"})  # and what counts as one
 _BARE_SCRIPTS: Final = ("LATIN ", "GREEK ", "CYRILLIC ", "ARABIC ", "HEBREW ")
 
 
@@ -99,9 +100,13 @@ def is_unseen(character: str) -> bool:
 
 
 def is_bare(character: str) -> bool:
-    """Tell whether marks that do not become one with a character are left out."""
-    is_letter = unicodedata.category(character)[0] == "L"
-    return character.isascii() or (is_letter and unicodedata.name(character, "").startswith(_BARE_SCRIPTS))
+    """Tell whether marks that do not become one with a character are left out; of a space they are nobody's."""
+    kind = unicodedata.category(character)
+    return (
+        character.isascii()
+        or kind in _SPACES
+        or (kind[0] == "L" and unicodedata.name(character, "").startswith(_BARE_SCRIPTS))
+    )
 
 
 def apart(character: str) -> str:

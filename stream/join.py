@@ -652,5 +652,6 @@ def warm_up() -> None:
     join.make_room(1 << 16, 0, 0)
     join.set_label(join.messages["m"], "a", weight_bits(1.0))
     join.windows[0].add_message(Message("m", "another text"), 0, 1)
+    join.messages.aside("m", "")
     join.evict_messages(0)
     join.load_state(join.counts, join.state())

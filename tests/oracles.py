@@ -40,8 +40,9 @@ def is_seen(character: str) -> bool:
 
 def takes_no_marks(character: str) -> bool:
     scripts = ("LATIN ", "GREEK ", "CYRILLIC ", "ARABIC ", "HEBREW ")
-    is_letter = unicodedata.category(character)[0] == "L"
-    return character.isascii() or (is_letter and unicodedata.name(character, "").startswith(scripts))
+    kind = unicodedata.category(character)
+    is_space = kind in ("Cc", "Zs", "Zl", "Zp")
+    return character.isascii() or is_space or (kind[0] == "L" and unicodedata.name(character, "").startswith(scripts))
 
 
 def normal(text: str) -> str:

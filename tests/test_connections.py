@@ -32,7 +32,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give an API that waits a second for its clients."""
     place = Place(tmp_path_factory.mktemp("slow"))
     place.publish()
-    with running(place.stream, receive_timeout_s=1.0) as url:
+    with running(place.stream, receive_timeout_s=1.0, keep_alive_s=1.0) as url:
         yield url
 
 

@@ -215,6 +215,7 @@ def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: Stream
         "labels_seen": 1,
         "labels_learned": 1,
         "updates": 1,
+        "refused": 0,
         "rejected": 10_000,
         "tombstones": 0,
         "clock_jumps": 0,

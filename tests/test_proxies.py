@@ -178,7 +178,7 @@ class TestRootPath:
 
     @pytest.mark.parametrize("prefix", ["", "/ml/driftline"])
     def test_the_reference_is_found_there(self, rooted: str, prefix: str) -> None:
-        assert "/ml/driftline/openapi.json" in get(f"{rooted}{prefix}/docs").text
+        assert "url: 'openapi.json'" in get(f"{rooted}{prefix}/docs").text  # so beside it, wherever that is
         document = get(f"{rooted}{prefix}/openapi.json").json()
         assert document["servers"] == [{"url": "/ml/driftline"}]
 

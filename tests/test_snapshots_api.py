@@ -69,7 +69,7 @@ def test_they_are_listed_and_shown(stage: SqliteStage, http: httpx.Client) -> No
 
 
 def test_one_is_served_until_it_is_taken_back(stage: SqliteStage, http: httpx.Client) -> None:
-    first, _, third = versions_of(stage)
+    first, *_ = versions_of(stage)
     latest = predicted(http)["predictions"]
     answer = http.post(f"/snapshots/{first}/activate")
     assert (answer.status_code, answer.json()) == (200, {"pinned_to": first})
@@ -92,7 +92,7 @@ def test_one_is_served_until_it_is_taken_back(stage: SqliteStage, http: httpx.Cl
     assert f"pinned to {first}" in refusal(waiting, 409)["message"]
     answer = http.delete("/snapshots/active")
     assert (answer.status_code, answer.json()) == (200, {"pinned_to": None})
-    serves(http, third.replace("-30", "-40"))
+    wait_until(lambda: predicted(http)["model_version"].endswith("-40"), what="the latest is served")
     assert predicted(http)["predictions"] != latest
     assert "driftline_model_pinned 0.0" in http.get("/metrics").text
     assert http.delete("/snapshots/active").status_code == 200, "once more changes nothing"

@@ -307,7 +307,7 @@ def test_a_branch_that_became_worse_is_replaced() -> None:
 
 
 def test_branches_come_and_go_and_all_stays_in_order() -> None:
-    model = tree(grace_period=30, delta=0.05, tau=1.0, memory_mb=2.79)
+    model = tree(grace_period=30, delta=0.05, tau=1.0, memory_mb=2.85)
     for seed in range(6):
         texts, labels = turning(3000, seed)
         if seed % 2:

@@ -156,7 +156,7 @@ def test_one_message_that_is_labelled_for_ever_takes_no_more_room(stage: SqliteS
     with stage.learning() as learner:
         steps(learner, learned(learner, 5000))
         (entry,) = learner._work.machine.join.messages.values()
-        assert len(entry.feedback_ids) == MAX_IDS_PER_MESSAGE
+        assert len(entry.words) == MAX_IDS_PER_MESSAGE
         assert learner.status("running").join.corrected == 4999
 
 

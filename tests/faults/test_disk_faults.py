@@ -410,10 +410,10 @@ def test_a_write_that_found_room_is_not_tried_again_for_the_reserve(
     place = rooms.Room(tmp_path, lambda: False, reports.append)
     keep, calls = durable.replace, []
 
-    def scarce(path: Path, content: bytes) -> None:
+    def scarce(path: Path, content: bytes, mark: str = "") -> None:
         if len(reports) < 5:
             raise DiskFull(f"no room for {path.name}")
-        keep(path, content)
+        keep(path, content, mark)
 
     def write() -> str:
         calls.append(len(reports))
