@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from driftline.learner.rebuilt import LeftOut
 from driftline.learner.status import read_status
 from driftline.stream.errors import OffsetsLost, Overtaken, RecordsLost
 from driftline.stream.log import NewRecord
-from driftline.stream.records import Feedback, encode
+from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
@@ -78,6 +79,78 @@ def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path
     found = stage.command("status")
     assert "rebuilt" in found.stdout
     assert "1 label that was retracted" in found.stdout
+
+
+def test_what_is_sent_twice_is_taken_back_once_and_stays_so(stage: Stage, tmp_path: Path) -> None:
+    """As the join has it, by the last word of each id."""
+    stage.append(range(10))
+    give(stage, 50, "a", id="f1")
+    give(stage, 50, "a", id="r1", op="retract")
+    give(stage, 50, "a", id="f1")  # was there already
+    stage.append(range(10, 20))
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(20))
+    give(stage, 50, "b", id="f2")
+    give(stage, 50, "a", id="r1", op="retract")  # was there already
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.newest().manifest.counts.labels_learned == 21
+    give(stage, 50, "b", id="f1")
+    give(stage, 50, "a", id="f1")  # what it says last
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.newest().manifest.counts.labels_learned == 22
+    give(stage, 50, "a", id="r1")
+    give(stage, 50, "a", id="r1", op="retract")
+    stage.learn()
+    assert "without 6 labels that were retracted" in rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(20))
+
+
+def test_of_several_texts_with_one_id_that_one_is_taken_back_that_was_meant(stage: Stage, tmp_path: Path) -> None:
+    topics = stage.stream.topics
+
+    def label(words: str | None, which: str, **fields: Any) -> None:
+        feedback = Feedback("customer 7", which, text=words, **fields)
+        stage.log.append(topics.feedback, [NewRecord(b"customer 7", encode(feedback), START_MS + 100)])
+
+    stage.append(range(20))
+    for words, which in (("one text", "a"), ("another text", "b")):
+        stage.log.append(topics.messages, [NewRecord(b"customer 7", encode(Message("customer 7", words)), START_MS)])
+        label(words, which)
+    label("one text", "a", op="retract")
+    stage.learn()
+    assert "without 1 label that was retracted" in rebuilt(stage)
+    assert stage.newest().manifest.counts.labels_learned == 21
+    label(None, "b", op="retract")
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(20))
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"", None])
+def test_a_built_model_whose_retractions_cannot_be_read_is_refused(tmp_path: Path, damage: bytes | None) -> None:
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        stage.append(range(20))
+        give(stage, 3, "a", op="retract")
+        stage.learn()
+        build(stage.stream.data, stage.log, LeftOut())
+        path = stage.stream.data / "rebuild" / "retractions.db"
+        if damage is None:
+            path.unlink()
+        elif damage:
+            path.write_bytes(damage * 1000)
+        else:  # as an older version made it
+            path.unlink()
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute("CREATE TABLE retracted (message_id TEXT, partition INTEGER)")
+                db.execute("INSERT INTO retracted VALUES ('3', 0)")
+        stage.append(range(20, 25))
+        before = stage.newest().manifest.counts.labels_learned
+        stage.learn()
+        assert "build the model again" in str(staged.refusal(stage.stream.data))
+        assert stage.newest().manifest.counts.labels_learned == before + 5
 
 
 def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_path: Path) -> None:
