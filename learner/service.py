@@ -102,7 +102,7 @@ def take_over(stream: StreamSettings, log: Log) -> None:
     """
     while staged.find(stream.data) is not None:
         try:
-            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
         except StateError:
             time.sleep(LOOK_S)  # the one that has the lock will
             continue
@@ -117,7 +117,7 @@ def carry_out(stream: StreamSettings, log: Log, request: Path) -> None:
     """Return once what was asked to be erased (learner/erase.py) is: by the learner at work, else by one here."""
     while request.exists():
         try:
-            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
         except StateError:
             time.sleep(LOOK_S)  # the one that has the lock will
             continue

@@ -198,6 +198,28 @@ def test_messages_that_leave_after_that_time_are_not_learned_either(tmp_path: Pa
         assert stage.model() == oracle(tmp_path, range(20))
 
 
+def test_who_stands_in_for_a_learner_goes_by_its_rules(tmp_path: Path) -> None:
+    """A command that does a learner's part was told nothing of windows: what waits stays, and is learned as before."""
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        rules = {"window_messages": 5, "expire_as": "a", "window_hours": 1000.0, "source_quota": "9/h"}
+        for number in range(40):
+            message = Message(f"n{number}", text(number))
+            stage.log.append("messages", [NewRecord(b"%d" % number, encode(message), START_MS + 2 * number)])
+        stage.learn(**rules)
+        before = stage.newest().manifest.rules
+        assert stage.command("rebuild").exit_code == 0
+        assert stage.newest().manifest.rules == before
+        model = stage.model()
+        moment = datetime.fromtimestamp((START_MS + 20) / 1000, UTC).isoformat()
+        assert stage.command("rebuild", "--until", moment).exit_code == 0
+        assert stage.newest().manifest.rules == before, "until then is of the past only"
+        assert stage.command("erase", "--id", "nobody's").exit_code == 0
+        assert stage.newest().manifest.rules == before
+        assert stage.command("rebuild").exit_code == 0
+        assert stage.model() == model
+        assert stage.command("verify").exit_code == 0
+
+
 def test_another_model(stage: Stage) -> None:
     stage.append(range(30))
     stage.learn()
