@@ -48,6 +48,10 @@ class Erasing:
     Parameters
     ----------
     data : the data directory
+
+    Attributes
+    ----------
+    waits : whether the loop has not taken all of what was found
     """
 
     def __init__(self, data: Path, log: Log, topics: Topics, max_record_bytes: int) -> None:
@@ -63,6 +67,7 @@ class Erasing:
         self._following: Future[Search] | None = None
         self._deleting: Future[list[Remains]] | None = None
         self._batch = 0
+        self.waits = False
 
     @property
     def busy(self) -> bool:
@@ -104,7 +109,8 @@ class Erasing:
         if self._found is None or self._following is not None or self._deleting is not None:
             return False
         positions = work.positions
-        return all(positions.get(partition, 0) >= end for partition, end in self._found.ends.items())
+        self.waits = any(positions.get(partition, 0) < end for partition, end in self._found.ends.items())
+        return not self.waits
 
     def _begin(self) -> None:
         """1. Look for it."""
@@ -167,7 +173,7 @@ class Erasing:
     def _forget(self) -> None:
         """Have nothing at hand, so that the next turn begins with 1."""
         self._path = self._searching = self._found = self._following = self._deleting = None
-        self._cleaned = False
+        self._cleaned = self.waits = False
 
     def close(self) -> None:
         """End the thread; what is not done begins again at the next start."""

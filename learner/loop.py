@@ -457,6 +457,11 @@ class Learner:
         return self._work.positions
 
     @property
+    def stuck(self) -> TooManyDeadLetters | None:
+        """Why nothing is taken in, where what is to be erased lies behind that."""
+        return self._refusal if self._erasing.waits else None
+
+    @property
     def shown(self) -> Status | None:
         """The last status, for any thread."""
         return self._reporter.shown

@@ -164,6 +164,20 @@ def test_what_comes_of_it_while_the_learner_is_behind(stage: SqliteStage) -> Non
     assert found == {"messages": 4, "feedback": 2, "predictions": 2, "dead-letter": 2}
 
 
+def test_what_lies_behind_junk_waits_for_a_person_and_says_so(stage: SqliteStage) -> None:
+    fill(stage)
+    stage.learn(dead_letter_limit=1.0)
+    stage.log.append("messages", [NewRecord(b"j", b"junk", START_MS + 900)] * 2000)
+    assert stage.command("erase", "--id", "other").exit_code == 0, "what lies before it is erased"
+    put(stage, "messages", Message("secret", TEXT))
+    found = stage.command("erase", "--id", "secret")
+    assert "--dead-letter-limit 1" in str(found.exception)
+    assert "What was asked for stays in" in str(found.exception)
+    stage.learn(dead_letter_limit=1.0)
+    assert erase.pending(stage.stream.data) == []
+    assert where(stage.stream.data, '"secret"') == []
+
+
 def test_ids_of_labels_are_forgotten_by_their_messages(stage: SqliteStage) -> None:
     names = [f"erika.mustermann-{number}" + "-" * 40 * (number % 2) for number in range(5)]
     stage.append(range(3))
