@@ -78,7 +78,8 @@ def erase(
     with in_background(), log_to_read(stream) as log:
         if dry_run:
             looked_for = requests.Request(at="", ids=ids, sources=sources)
-            found = requests.Search(log, stream.topics, looked_for, stream.max_record_bytes).run().records
+            search = requests.Search(log, stream.topics, looked_for, stream.max_record_bytes)
+            found = search.run().go_on(log).run().records
             _say({"records": found, "erased": False}, f"{_counted(found)} would be erased.", as_json)
             return
         if rebuild:

@@ -100,7 +100,9 @@ def read(path: Path) -> Request | None:
 
 
 class Search:
-    """Looks for what is to be erased, up to the log's end as it is when this is made. Made in the log's own thread.
+    """Looks for what is to be erased: among messages and labels, then (`go_on`) among what came of them.
+
+    Each time up to the log's end as it is when this is made, or `go_on` called: both in the log's own thread.
 
     Parameters
     ----------
@@ -113,19 +115,32 @@ class Search:
     """
 
     def __init__(self, log: Log, topics: Topics, request: Request, max_record_bytes: int) -> None:
-        self._topics, self._request, self._max_record_bytes = topics, request, max_record_bytes
-        self._readers = [_reader(log, topic) for topic in topics]
+        self._topics, self._max_record_bytes = topics, max_record_bytes
         self._ids, self._sources, self._texts = set(request.ids), set(request.sources), set[str]()
+        self._words: set[tuple[str, str]] = set()
         self._rejected: set[tuple[str, int, int]] = set()
         names = b"|".join(re.escape(msgspec.json.encode(name)) for name in request.ids + request.sources)
         self._pattern = re.compile(rb'"(?:id|message_id|source)"\s*:\s*(?:' + names + b")") if names else None
+        self._readers = [
+            (_reader(log, topics.messages), self._of_message),
+            (_reader(log, topics.feedback), self._of_feedback),
+        ]
         self.places: Places = {}
         self.stopped = False
+
+    def go_on(self, log: Log) -> "Search":
+        """Have `run` look through predictions and dead letters: once all that comes of what was found is sent."""
+        predictions, dead_letter = self._topics[2:]
+        self._readers = [
+            (_reader(log, predictions), self._of_prediction),
+            (_reader(log, dead_letter), self._of_dead_letter),
+        ]
+        return self
 
     @property
     def unwanted(self) -> Unwanted:
         """What windows have to forget."""
-        return Unwanted(frozenset(self._ids), frozenset(self._texts), frozenset(self._rejected))
+        return Unwanted(frozenset(self._ids), frozenset(self._texts), frozenset(self._rejected), frozenset(self._words))
 
     @property
     def records(self) -> dict[str, int]:
@@ -145,9 +160,8 @@ class Search:
         }
 
     def run(self, on_records: Callable[[int], None] = lambda _: None) -> "Search":
-        """Read everything. Any one thread."""
-        steps = (self._of_message, self._of_feedback, self._of_prediction, self._of_dead_letter)
-        for reader, find in zip(self._readers, steps, strict=True):
+        """Read what was not read yet. Any one thread."""
+        for reader, find in self._readers:
             with closing(reader):
                 while not all(map(reader.at_end, reader.partitions)):
                     if self.stopped:
@@ -184,6 +198,8 @@ class Search:
             elif feedback.id in self._ids or feedback.source in self._sources:
                 if feedback.text is not None:
                     self._texts.add(feedback.message_id)
+                if feedback.id is not None:
+                    self._words.add((feedback.message_id, feedback.id))
                 yield i
 
     def _names(self, chunk: Chunk, i: int, bad: BadRecord | None) -> bool:

@@ -2,14 +2,15 @@
 
 The loop's side of learner/erase.py. Killed anywhere, it begins again with 1: the request is there until all is done.
 
-    1. a thread looks through the log for the records, up to its end as it is then
+    1. a thread looks through the log for the messages and labels, up to its end as it is then
     2. once the loop has taken them all, at a batch's border: a checkpoint of the old state, so that nothing is on its
        way any more
     3. the windows forget them, in a batch without records, and a checkpoint is written: its rename is the stroke. A
        second one follows, so that there are two
     4. older checkpoints, set aside ones and journals go; the bases forget them, and the page's messages; a model that
        is being built anew goes, since it has learned them
-    5. a thread takes the records out of the log (Log.erase)
+    5. a thread looks for the predictions and dead letters that came of them, all of which 2 has sent; then it takes all
+       that was found out of the log (Log.erase)
     6. what was erased is noted, without a name, and the request goes
 
 No replay crosses 3: the records that it would need are gone. So `verify` begins behind it, and says so of an older
@@ -47,6 +48,10 @@ class Erasing:
     Parameters
     ----------
     data : the data directory
+
+    Attributes
+    ----------
+    waits : whether the loop has not taken all of what was found
     """
 
     def __init__(self, data: Path, log: Log, topics: Topics, max_record_bytes: int) -> None:
@@ -58,8 +63,11 @@ class Erasing:
         self._searching: Future[Search] | None = None
         self._search: Search | None = None
         self._found: Search | None = None
+        self._cleaned = False  # 4 is done
+        self._following: Future[Search] | None = None
         self._deleting: Future[list[Remains]] | None = None
         self._batch = 0
+        self.waits = False
 
     @property
     def busy(self) -> bool:
@@ -79,7 +87,7 @@ class Erasing:
             raise
         except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it must not end the learner)
             _LOG.error("what was asked to be erased is not yet: %s; trying again", error)
-            self._path = self._searching = self._found = self._deleting = None
+            self._forget()
             self._next = time.monotonic() + RETRY_S
             return False
 
@@ -89,12 +97,20 @@ class Erasing:
         elif self._searching is not None and self._searching.done():
             self._found, self._searching = self._searching.result(), None
             self._note_found(self._found.records)
+        elif self._cleaned:
+            assert self._found is not None, "4 comes behind 1"
+            self._cleaned, self._following = False, self._thread.submit(self._found.go_on(self._log).run)
+        elif self._following is not None and self._following.done():
+            found, self._following = self._following.result(), None
+            self._note_found(found.records)
+            self._deleting = self._thread.submit(self._log.erase, found.places)
         elif self._deleting is not None and self._deleting.done():
             self._finish(self._deleting.result(), work)
-        if self._found is None or self._deleting is not None:
+        if self._found is None or self._following is not None or self._deleting is not None:
             return False
         positions = work.positions
-        return all(positions.get(partition, 0) >= end for partition, end in self._found.ends.items())
+        self.waits = any(positions.get(partition, 0) < end for partition, end in self._found.ends.items())
+        return not self.waits
 
     def _begin(self) -> None:
         """1. Look for it."""
@@ -126,7 +142,7 @@ class Erasing:
         return self._found.unwanted
 
     def clean(self, work: Work) -> None:
-        """4 and 5. Take it out of the directory, and have it taken out of the log; the loop has done 3."""
+        """4. Take it out of the directory; the loop has done 3."""
         assert self._found is not None, "`turn` comes first"
         self._batch = work.erased.batch
         root = self._data / "checkpoints"
@@ -138,8 +154,7 @@ class Erasing:
             durable.remove(path)
         durable.remove(self._data / rebuild.DIRECTORY)
         scrub(self._data / bases.DIRECTORY, self._found.unwanted)
-        places = self._found.places
-        self._deleting = self._thread.submit(self._log.erase, places)
+        self._cleaned = True
 
     def _finish(self, remains: list[Remains], work: Work) -> None:
         """6. Note it."""
@@ -153,7 +168,12 @@ class Erasing:
         durable.remove(self._path)
         durable.sync_directory(self._path.parent)
         _LOG.warning("erased: %s records, asked for at %s", f"{sum(records.values()):,}", self._request.at)
-        self._path = self._found = self._deleting = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Have nothing at hand, so that the next turn begins with 1."""
+        self._path = self._searching = self._found = self._following = self._deleting = None
+        self._cleaned = self.waits = False
 
     def close(self) -> None:
         """End the thread; what is not done begins again at the next start."""

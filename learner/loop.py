@@ -37,6 +37,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from driftline.learner import models, recovery, reporter, warm
 from driftline.learner.alarms import log_alarms
 from driftline.learner.checkpoint import Checkpoint, by_topic
@@ -78,7 +80,8 @@ _LOG: Final = logging.getLogger(__name__)
 class Learner:
     """The one writer of a data directory. `start`, then `run` or `step`, then `close`; one thread.
 
-    A `lock` that is held already stays its owner's to close.
+    A `lock` that is held already stays its owner's to close. One that stands in (`stands_in`) is there for one task and
+    was told nothing of how to learn: it goes by the rules of the one before.
 
     A disk that is full is waited for, until `stopped` says that it is time to end.
 
@@ -99,8 +102,10 @@ class Learner:
         log: Log,
         stopped: Callable[[], bool] = lambda: False,
         lock: Lock | None = None,
+        *,
+        stands_in: bool = False,
     ) -> None:
-        self._stream, self._settings, self._log = stream, settings, log
+        self._stream, self._settings, self._log, self._stands_in = stream, settings, log, stands_in
         rehearse = partial(recovery.rehearse, log, stream, settings)
         self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
         self._own_lock = None if lock else self._lock
@@ -232,7 +237,11 @@ class Learner:
             self._doubt, self._halted = None, False
 
     def _rules(self) -> Rules:
-        return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
+        rules = self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
+        if not self._stands_in:
+            return rules
+        of_today = {name: getattr(rules, name) for name in ("partitions", "one_form", "only_votes")}
+        return msgspec.structs.replace(self._work.machine.rules, **of_today)
 
     # Running.
 
@@ -409,12 +418,12 @@ class Learner:
 
     def _take_over(self, builder: Builder) -> None:
         """Go on with another model, of the same records, from here."""
-        work = self._work
+        work, rules = self._work, self._rules()
         self._ledger.forget_model()
         rebuilt = builder.take_over(work.machine, work.rebuilt, work.batch + 1)
         work.machine = builder.machine
         work.merger.set(builder.clocks, builder.clock)  # what it was built from may have begun later than the log did
-        work.obey(self._rules())
+        work.obey(rules)
         self._settings = self._settings.model_copy(update={"model": None})  # it was chosen anew
         self._ledger.pass_batch(work)
         work.rebuilt, work.begun = rebuilt, rebuilt.begun
@@ -446,6 +455,11 @@ class Learner:
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each partition."""
         return self._work.positions
+
+    @property
+    def stuck(self) -> TooManyDeadLetters | None:
+        """Why nothing is taken in, where what is to be erased lies behind that."""
+        return self._refusal if self._erasing.waits else None
 
     @property
     def shown(self) -> Status | None:

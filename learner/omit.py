@@ -1,11 +1,17 @@
 """Which labels is a model built without?
 
 Those that were taken back later: a retraction takes out all labels of its message that lie before it in its partition,
-or, where the producer spread them over several, that are not younger. And those that were asked to be left out, by
-source, id, label or time; what an excluded source took back stays. And what was erased, where the log still has it. The
-retractions are collected first, in one pass over the labels, into a table on the disk: there may be any number.
+or, where the producer spread them over several, that are not younger; one with a text takes out none that have another.
+And those that were asked to be left out, by source, id, label or time; what an excluded source took back stays. And
+what was erased, where the log still has it.
+
+What comes twice is once, as in the join: a retraction that is sent again takes nothing more out, and a label that was
+taken out does not come back when it is sent again.
+
+The retractions are collected first, in one pass over the labels, into a table on the disk: there may be any number.
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -20,16 +26,29 @@ from driftline.stream.bounded import Bounded
 from driftline.stream.log import Chunk, Log, TopicPartition
 from driftline.stream.merge import Batch
 from driftline.stream.records import Feedback, decode_feedbacks
+from driftline.stream.said import weight_bits
 
 READ_RECORDS: Final = 8192
-ASKED: Final = 500  # ids looked up at once
+ASKED: Final = 400  # pairs looked up at once
+# A text is its hash. Of a retraction it may be NO_TEXT, and for labels without a text each is under ANY_TEXT too.
+NO_TEXT: Final = ""
+ANY_TEXT: Final = "*"
+# `retracted`: the last offset of a partition's retractions, and their highest time. `said`: ids whose last word is a
+# retraction. `taken`: ids of labels that were taken out, with what they said last.
 _MAKE: Final = """
 CREATE TABLE retracted (
-    message_id TEXT, partition INTEGER, offset INTEGER, timestamp_ms INTEGER, PRIMARY KEY (message_id, partition)
-) WITHOUT ROWID
+    message_id TEXT, text TEXT, partition INTEGER, offset INTEGER, timestamp_ms INTEGER,
+    PRIMARY KEY (message_id, text, partition)
+) WITHOUT ROWID;
+CREATE TABLE said (
+    message_id TEXT, text TEXT, id TEXT, partition INTEGER, PRIMARY KEY (message_id, text, id, partition)
+) WITHOUT ROWID;
+CREATE TABLE taken (
+    message_id TEXT, id TEXT, partition INTEGER, label TEXT, weight INTEGER, PRIMARY KEY (message_id, id, partition)
+) WITHOUT ROWID;
 """
 _ADD: Final = """
-INSERT INTO retracted VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+INSERT INTO retracted VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     offset = max(offset, excluded.offset), timestamp_ms = max(timestamp_ms, excluded.timestamp_ms)
 """
 
@@ -47,17 +66,22 @@ class Retraction(NamedTuple):
 
 
 class Retractions:
-    """All retractions of a log, on the disk. One thread.
+    """All retractions of a log, and the labels that they took out so far, on the disk. One thread.
 
     Parameters
     ----------
     path : of a file that is made if it is not there; "" for a temporary one
+
+    Raises
+    ------
+    sqlite3.Error : it cannot be read.
     """
 
     def __init__(self, path: Path | str) -> None:
         self._db = sqlite3.connect(path)
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'retracted'").fetchone():
-            self._db.execute(_MAKE)
+            self._db.executescript(_MAKE)
+        self._db.execute("SELECT 1 FROM taken LIMIT 1")  # an older version had none: that is refused here
 
     def collect(
         self,
@@ -70,42 +94,87 @@ class Retractions:
     ) -> None:
         """Read labels from some positions up to others, and keep what was taken back."""
         reader = Bounded(log.reader(starts), starts, ends)
+        found = False
         with closing(reader), self._db:
             while not all(map(reader.at_end, reader.partitions)):
                 for chunk in reader.fetch(READ_RECORDS, 0.05):
-                    self._db.executemany(_ADD, _retractions(chunk, left_out, max_record_bytes))
+                    decoded = decode_feedbacks(chunk.values, chunk.headers, max_record_bytes)
+                    for place, feedback in enumerate(decoded):
+                        if type(feedback) is not Feedback or _is_excluded(feedback, left_out):
+                            continue
+                        if feedback.op == "retract":
+                            found = True
+                            self._add(feedback, chunk, place)
+                        elif found and feedback.id is not None:
+                            self._db.execute(
+                                "DELETE FROM said WHERE (message_id, text, id, partition) = (?, ?, ?, ?)",
+                                (*_key(feedback), chunk.partition.partition),
+                            )
                     on_records(len(chunk))
 
-    def of(self, message_ids: Iterable[str]) -> dict[str, list[Retraction]]:
-        """Return the retractions of those messages that have any."""
-        ids = list(dict.fromkeys(message_ids))
-        found: dict[str, list[Retraction]] = {}
-        for start in range(0, len(ids), ASKED):
-            asked = ids[start : start + ASKED]
-            sql = f"SELECT * FROM retracted WHERE message_id IN ({','.join('?' * len(asked))})"
-            for message_id, *place in self._db.execute(sql, asked):
-                found.setdefault(message_id, []).append(Retraction(*place))
+    def _add(self, feedback: Feedback, chunk: Chunk, place: int) -> None:
+        message_id, text, feedback_id = _key(feedback)
+        number, offset = chunk.partition.partition, int(chunk.offsets[place])
+        if feedback_id is not None:
+            said = (message_id, text, feedback_id, number)
+            if not self._db.execute("INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?)", said).rowcount:
+                return  # it was said already
+        for each in (text, ANY_TEXT):
+            self._db.execute(_ADD, (message_id, each, number, offset, int(chunk.timestamps_ms[place])))
+
+    def of(self, labels: Iterable[Feedback]) -> dict[tuple[str, str], list[Retraction]]:
+        """Return the retractions that may take some labels out, by message and `texts_of` a label."""
+        asked = list(dict.fromkeys((each.message_id, text) for each in labels for text in texts_of(each)))
+        found: dict[tuple[str, str], list[Retraction]] = {}
+        for start in range(0, len(asked), ASKED):
+            some = asked[start : start + ASKED]
+            sql = f"SELECT * FROM retracted WHERE (message_id, text) IN (VALUES {','.join(['(?, ?)'] * len(some))})"
+            for message_id, text, *place in self._db.execute(sql, [value for pair in some for value in pair]):
+                found.setdefault((message_id, text), []).append(Retraction(*place))
         return found
+
+    def note_taken(self, label: Feedback, partition: int) -> None:
+        """Keep what a label said that was taken out."""
+        if label.id is not None:
+            said = label.message_id, label.id, partition, label.label, weight_bits(label.weight)
+            self._db.execute("INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?)", said)
+
+    def comes_again(self, label: Feedback, partition: int) -> bool:
+        """Tell whether a label says what its id said when it was taken out. One that says something else is another."""
+        if label.id is None:
+            return False
+        where, key = "WHERE (message_id, id, partition) = (?, ?, ?)", (label.message_id, label.id, partition)
+        said = self._db.execute(f"SELECT label, weight FROM taken {where}", key).fetchone()
+        if said is None or said == (label.label, weight_bits(label.weight)):
+            return said is not None
+        self._db.execute(f"DELETE FROM taken {where}", key)
+        return False
 
     @property
     def any(self) -> bool:
         """Whether there is one at all."""
         return self._db.execute("SELECT 1 FROM retracted LIMIT 1").fetchone() is not None
 
+    def keep(self) -> None:
+        """Keep what was taken out, for whoever builds on; what is not kept is not there the next time."""
+        self._db.commit()
+
     def close(self) -> None:
         """Give back the file."""
         self._db.close()
 
 
-def _retractions(chunk: Chunk, left_out: LeftOut, max_record_bytes: int) -> list[tuple[str, int, int, int]]:
-    decoded = decode_feedbacks(chunk.values, chunk.headers, max_record_bytes)
-    return [
-        (feedback.message_id, chunk.partition.partition, offset, timestamp_ms)
-        for feedback, offset, timestamp_ms in zip(
-            decoded, chunk.offsets.tolist(), chunk.timestamps_ms.tolist(), strict=True
-        )
-        if type(feedback) is Feedback and feedback.op == "retract" and not _is_excluded(feedback, left_out)
-    ]
+def texts_of(label: Feedback) -> tuple[str, ...]:
+    """Return under which texts a label's retractions are found."""
+    return (ANY_TEXT,) if label.text is None else (NO_TEXT, _hash(label.text))
+
+
+def _key(feedback: Feedback) -> tuple[str, str, str | None]:
+    return feedback.message_id, NO_TEXT if feedback.text is None else _hash(feedback.text), feedback.id
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _is_excluded(feedback: Feedback, left_out: LeftOut) -> bool:
@@ -150,7 +219,7 @@ class Omit:
         """Return which of a chunk's records stay: all that are no label to be left out."""
         decoded = decode_feedbacks(chunk.values, chunk.headers, self._max_record_bytes)
         labels = [(place, feedback) for place, feedback in enumerate(decoded) if type(feedback) is Feedback]
-        retracted = self._retractions.of(feedback.message_id for _, feedback in labels) if self._retractions else {}
+        retracted = self._retractions.of(feedback for _, feedback in labels) if self._retractions else {}
         until_ms, names = self._left_out.until_ms, self._left_out.labels
         kept = np.ones(len(chunk), bool)
         for place, feedback in labels:
@@ -160,10 +229,13 @@ class Omit:
             if _is_excluded(feedback, self._left_out) or (is_label and (late or feedback.label in names)):
                 kept[place] = False
                 self.excluded += is_label
-            elif is_label and any(
-                each.takes(chunk.partition.partition, offset, timestamp_ms)
-                for each in retracted.get(feedback.message_id, ())
-            ):
+            elif is_label and self._retractions is not None:
+                number = chunk.partition.partition
+                found = [each for text in texts_of(feedback) for each in retracted.get((feedback.message_id, text), ())]
+                if any(each.takes(number, offset, timestamp_ms) for each in found):
+                    self._retractions.note_taken(feedback, number)
+                elif not found or not self._retractions.comes_again(feedback, number):
+                    continue
                 kept[place] = False
                 self.retracted += 1
         return kept

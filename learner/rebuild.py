@@ -230,6 +230,7 @@ def stage(
                 log, machine, rebuilt, by_partition(rebuilt.starts), clocks, clock, retractions, left_of(data)
             )
             manifest = _approach(data, builder, on_records)  # 2
+            retractions.keep()
             rebuilt = builder.rebuilt(0)
         now = log.describe(topics)
         if any(now[topic].identity != state[topic].identity for topic in topics):

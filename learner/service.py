@@ -102,7 +102,7 @@ def take_over(stream: StreamSettings, log: Log) -> None:
     """
     while staged.find(stream.data) is not None:
         try:
-            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
         except StateError:
             time.sleep(LOOK_S)  # the one that has the lock will
             continue
@@ -114,16 +114,23 @@ def take_over(stream: StreamSettings, log: Log) -> None:
 
 
 def carry_out(stream: StreamSettings, log: Log, request: Path) -> None:
-    """Return once what was asked to be erased (learner/erase.py) is: by the learner at work, else by one here."""
+    """Return once what was asked to be erased (learner/erase.py) is: by the learner at work, else by one here.
+
+    Raises
+    ------
+    TooManyDeadLetters : it lies behind records that nobody takes in before a person has looked.
+    """
     while request.exists():
         try:
-            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log)
+            learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
         except StateError:
             time.sleep(LOOK_S)  # the one that has the lock will
             continue
         with closing(learner):
             learner.start()
-            learner.run(lambda: not request.exists())
+            learner.run(lambda: not request.exists() or learner.stuck is not None)  # noqa: B023  (it is this round's)
+            if learner.stuck is not None:
+                raise learner.stuck
 
 
 def _start(

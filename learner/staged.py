@@ -5,6 +5,7 @@ itself, and takes it over. What cannot be taken over is refused with its reason;
 """
 
 import logging
+import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
@@ -101,12 +102,18 @@ def caught_up(path: Path, log: Log, positions: Positions, *, allow_pickle: bool 
     before, clocks = by_partition(manifest.positions), clocks_of(manifest)
     if any(positions.get(partition, 0) < at for partition, at in before.items()):
         raise LogUnavailable("it has records that the learner does not have yet")  # a power cut took journal entries
-    with closing(Retractions(path.parent / RETRACTIONS)) as retractions:
-        machine = restore(found, allow_pickle=allow_pickle)
-        machine.renew(recovery.new_lineage())  # of what is learned beyond it
-        erased, clock = left_of(path.parent.parent), clock_of(manifest)
-        builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock, retractions, erased)
-        builder.advance(positions)
+    retracted = path.parent / RETRACTIONS
+    if not retracted.exists():
+        raise StateError(f"{retracted} is gone, which says what was taken back; build the model again")
+    try:
+        with closing(Retractions(retracted)) as retractions:
+            machine = restore(found, allow_pickle=allow_pickle)
+            machine.renew(recovery.new_lineage())  # of what is learned beyond it
+            erased, clock = left_of(path.parent.parent), clock_of(manifest)
+            builder = Builder(log, machine, manifest.rebuilt, before, clocks, clock, retractions, erased)
+            builder.advance(positions)
+    except sqlite3.Error as error:
+        raise StateError(f"{retracted} cannot be read: {error}; build the model again") from None
     return builder
 
 

@@ -19,6 +19,7 @@ SLICE: Final = 4096  # rows encoded at once, without the GIL
 EARLY_SLICE: Final = 256  # messages whose waiting labels are encoded at once, with it
 
 CAME_AT: Final = 2  # in an entry: whether the message itself came
+SAID_AT: Final = 6  # in an entry: its words
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_pairs = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]]).decode
@@ -129,17 +130,26 @@ class Unwanted(NamedTuple):
     ids : of messages, with all that is known of them, and of labels that wait
     texts : of messages of which only labels came, with their texts
     places : topic, partition and offset of labels that wait for their message
+    words : a message's id and that of a feedback: that this one was there
     """
 
     ids: Set[str]
     texts: Set[str] = frozenset()
     places: Set[tuple[str, int, int]] = frozenset()
+    words: Set[tuple[str, str]] = frozenset()
 
 
 def forget(state: bytes, unwanted: Unwanted) -> bytes:
     """Return a window's state without what it is to forget. Raises what `decode` does."""
     loaded = decode(state)
-    messages = [pair for pair in _unpack_pairs(loaded.messages) if not _is_unwanted(*pair, unwanted)]
+    said = dict[str, set[str]]()
+    for key, feedback_id in unwanted.words:
+        said.setdefault(key, set()).add(short(feedback_id))
+    messages = [
+        (key, _without_words(entry, said[key]) if key in said else entry)
+        for key, entry in _unpack_pairs(loaded.messages)
+        if not _is_unwanted(key, entry, unwanted)
+    ]
     early = []
     for key, waiting in loaded.early:
         kept = [each for each in waiting if not _is_unwanted_label(each, unwanted)]
@@ -152,7 +162,14 @@ def _is_unwanted(key: str, entry: msgspec.Raw, unwanted: Unwanted) -> bool:
     return key in unwanted.ids or (key in unwanted.texts and not msgspec.msgpack.decode(entry)[CAME_AT])
 
 
+def _without_words(entry: msgspec.Raw, feedback_ids: Set[str]) -> msgspec.Raw:
+    fields = msgspec.msgpack.decode(entry)
+    fields[SAID_AT] = [word for word in fields[SAID_AT] if word[0] not in feedback_ids]
+    return msgspec.Raw(_pack(fields))
+
+
 def _is_unwanted_label(label: Early, unwanted: Unwanted) -> bool:
-    orphan = label.orphan
+    said, orphan = label.feedback, label.orphan
     place = None if orphan is None else (orphan.topic, orphan.partition, orphan.offset)
-    return label.feedback.id in unwanted.ids or place in unwanted.places
+    is_named = said.id is not None and (said.id in unwanted.ids or (said.message_id, said.id) in unwanted.words)
+    return is_named or place in unwanted.places

@@ -150,6 +150,80 @@ def test_a_learner_that_stops_at_the_end_does_it_first(stage: SqliteStage) -> No
     assert where(stage.stream.data) == []
 
 
+def test_what_comes_of_it_while_the_learner_is_behind(stage: SqliteStage) -> None:
+    """Predictions and dead letters of records that were not taken yet when somebody asked."""
+    stage.append(range(3))
+    stage.learn()
+    fill(stage)
+    put(stage, "messages", b'{"id": "secret", "text": 7, "was": "%s"}' % TEXT.encode())
+    erase.ask(stage.stream.data, ["secret", "other", "whole"])
+    stage.learn(batch_records=3, dead_letter_limit=1.0)
+    assert where(stage.stream.data) == []
+    assert where(stage.stream.data, "secret") == []
+    found = erase.read_done(stage.stream.data)[0].records
+    assert found == {"messages": 4, "feedback": 2, "predictions": 2, "dead-letter": 2}
+
+
+def test_what_lies_behind_junk_waits_for_a_person_and_says_so(stage: SqliteStage) -> None:
+    fill(stage)
+    stage.learn(dead_letter_limit=1.0)
+    stage.log.append("messages", [NewRecord(b"j", b"junk", START_MS + 900)] * 2000)
+    assert stage.command("erase", "--id", "other").exit_code == 0, "what lies before it is erased"
+    put(stage, "messages", Message("secret", TEXT))
+    found = stage.command("erase", "--id", "secret")
+    assert "--dead-letter-limit 1" in str(found.exception)
+    assert "What was asked for stays in" in str(found.exception)
+    stage.learn(dead_letter_limit=1.0)
+    assert erase.pending(stage.stream.data) == []
+    assert where(stage.stream.data, '"secret"') == []
+
+
+def test_ids_of_labels_are_forgotten_by_their_messages(stage: SqliteStage) -> None:
+    names = [f"erika.mustermann-{number}" + "-" * 40 * (number % 2) for number in range(5)]
+    stage.append(range(3))
+    put(stage, "feedback", Feedback("0", "b", id=names[0]))
+    put(stage, "feedback", Feedback("1", "b", id=names[1], source="user:42"))
+    put(stage, "feedback", Feedback("1", "a", id="another's"))
+    put(stage, "feedback", Feedback("late", "b", id=names[2], source="user:42"))
+    put(stage, "feedback", Feedback("late", "b", id="r", op="retract"))
+    put(stage, "feedback", Feedback("later", "b", id=names[3]))
+    put(stage, "feedback", Feedback("2", "b", id=names[4], source="user:42", op="retract"))
+    stage.learn()
+    assert stage.command("erase", "--id", names[0], "--id", names[3], "--source", "user:42").exit_code == 0
+    assert [path for name in names for path in where(stage.stream.data, name[:18])] == []
+    before = stage.newest().manifest
+    put(stage, "feedback", Feedback("1", "a", id="another's"))
+    put(stage, "messages", Message("later", "x"))
+    stage.learn()
+    after = stage.newest().manifest
+    assert after.join_counts.repeated == before.join_counts.repeated + 1, "what else was known is known"
+    assert after.counts.labels_learned == before.counts.labels_learned
+    assert stage.command("verify").exit_code == 0
+
+
+def test_labels_of_a_source_that_wait_in_partitions_that_were_added(stage: SqliteStage) -> None:
+    def wait(numbers: range) -> None:
+        for number in numbers:
+            put(stage, "feedback", Feedback(f"late {number}", "a", source="user:42" if number % 2 else "me"))
+
+    stage.append(range(10))
+    wait(range(8))
+    stage.learn()
+    stage.add_partitions(4)
+    stage.append(range(10, 20))
+    wait(range(8, 16))
+    stage.learn()
+    assert stage.command("erase", "--source", "user:42").exit_code == 0
+    assert where(stage.stream.data, "user:42") == []
+    for number in range(16):
+        put(stage, "messages", Message(f"late {number}", "x"))
+    stage.learn()
+    assert stage.newest().manifest.counts.labels_learned == 28
+    assert stage.command("verify").exit_code == 0
+    assert stage.command("rebuild").exit_code == 0
+    assert stage.newest().manifest.counts.labels_learned == 28
+
+
 def test_labels_that_wait_are_forgotten_too(stage: SqliteStage) -> None:
     put(stage, "feedback", Feedback("late", "a", source="user:42"))
     put(stage, "feedback", Feedback("later", "a"))

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from driftline.learner.rebuilt import LeftOut
 from driftline.learner.status import read_status
 from driftline.stream.errors import OffsetsLost, Overtaken, RecordsLost
 from driftline.stream.log import NewRecord
-from driftline.stream.records import Feedback, encode
+from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
@@ -80,6 +81,78 @@ def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path
     assert "1 label that was retracted" in found.stdout
 
 
+def test_what_is_sent_twice_is_taken_back_once_and_stays_so(stage: Stage, tmp_path: Path) -> None:
+    """As the join has it, by the last word of each id."""
+    stage.append(range(10))
+    give(stage, 50, "a", id="f1")
+    give(stage, 50, "a", id="r1", op="retract")
+    give(stage, 50, "a", id="f1")  # was there already
+    stage.append(range(10, 20))
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(20))
+    give(stage, 50, "b", id="f2")
+    give(stage, 50, "a", id="r1", op="retract")  # was there already
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.newest().manifest.counts.labels_learned == 21
+    give(stage, 50, "b", id="f1")
+    give(stage, 50, "a", id="f1")  # what it says last
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.newest().manifest.counts.labels_learned == 22
+    give(stage, 50, "a", id="r1")
+    give(stage, 50, "a", id="r1", op="retract")
+    stage.learn()
+    assert "without 6 labels that were retracted" in rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(20))
+
+
+def test_of_several_texts_with_one_id_that_one_is_taken_back_that_was_meant(stage: Stage, tmp_path: Path) -> None:
+    topics = stage.stream.topics
+
+    def label(words: str | None, which: str, **fields: Any) -> None:
+        feedback = Feedback("customer 7", which, text=words, **fields)
+        stage.log.append(topics.feedback, [NewRecord(b"customer 7", encode(feedback), START_MS + 100)])
+
+    stage.append(range(20))
+    for words, which in (("one text", "a"), ("another text", "b")):
+        stage.log.append(topics.messages, [NewRecord(b"customer 7", encode(Message("customer 7", words)), START_MS)])
+        label(words, which)
+    label("one text", "a", op="retract")
+    stage.learn()
+    assert "without 1 label that was retracted" in rebuilt(stage)
+    assert stage.newest().manifest.counts.labels_learned == 21
+    label(None, "b", op="retract")
+    stage.learn()
+    assert "without 2 labels that were retracted" in rebuilt(stage)
+    assert stage.model() == oracle(tmp_path, range(20))
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"", None])
+def test_a_built_model_whose_retractions_cannot_be_read_is_refused(tmp_path: Path, damage: bytes | None) -> None:
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        stage.append(range(20))
+        give(stage, 3, "a", op="retract")
+        stage.learn()
+        build(stage.stream.data, stage.log, LeftOut())
+        path = stage.stream.data / "rebuild" / "retractions.db"
+        if damage is None:
+            path.unlink()
+        elif damage:
+            path.write_bytes(damage * 1000)
+        else:  # as an older version made it
+            path.unlink()
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute("CREATE TABLE retracted (message_id TEXT, partition INTEGER)")
+                db.execute("INSERT INTO retracted VALUES ('3', 0)")
+        stage.append(range(20, 25))
+        before = stage.newest().manifest.counts.labels_learned
+        stage.learn()
+        assert "build the model again" in str(staged.refusal(stage.stream.data))
+        assert stage.newest().manifest.counts.labels_learned == before + 5
+
+
 def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(10))
     give(stage, 50, "b", source="bot")
@@ -123,6 +196,28 @@ def test_messages_that_leave_after_that_time_are_not_learned_either(tmp_path: Pa
         rebuilt(stage, "--until", datetime.fromtimestamp((START_MS + 2 * 19 + 1) / 1000, UTC).isoformat())
         assert stage.newest().manifest.counts.updates == 20
         assert stage.model() == oracle(tmp_path, range(20))
+
+
+def test_who_stands_in_for_a_learner_goes_by_its_rules(tmp_path: Path) -> None:
+    """A command that does a learner's part was told nothing of windows: what waits stays, and is learned as before."""
+    with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:
+        rules = {"window_messages": 5, "expire_as": "a", "window_hours": 1000.0, "source_quota": "9/h"}
+        for number in range(40):
+            message = Message(f"n{number}", text(number))
+            stage.log.append("messages", [NewRecord(b"%d" % number, encode(message), START_MS + 2 * number)])
+        stage.learn(**rules)
+        before = stage.newest().manifest.rules
+        assert stage.command("rebuild").exit_code == 0
+        assert stage.newest().manifest.rules == before
+        model = stage.model()
+        moment = datetime.fromtimestamp((START_MS + 20) / 1000, UTC).isoformat()
+        assert stage.command("rebuild", "--until", moment).exit_code == 0
+        assert stage.newest().manifest.rules == before, "until then is of the past only"
+        assert stage.command("erase", "--id", "nobody's").exit_code == 0
+        assert stage.newest().manifest.rules == before
+        assert stage.command("rebuild").exit_code == 0
+        assert stage.model() == model
+        assert stage.command("verify").exit_code == 0
 
 
 def test_another_model(stage: Stage) -> None:
