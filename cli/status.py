@@ -64,7 +64,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         del rows["not scored"]
     if counts.refused:
         rows["refused"] = (
-            f"{counts.refused:,} labels that the model could not learn; the learner's log has its first error"
+            f"{counted(counts.refused, 'label')} that the model could not learn: an error of its own (a foreign "
+            "model's first one is in the learner's log), or a number that is none"
         )
     if counts.clock_jumps or counts.unwritten:
         rows["odd"] = (
@@ -73,8 +74,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         )
     if join.other_texts or join.reused_ids:
         rows["ids"] = (
-            f"{join.other_texts:,} texts under an id that had another, {join.ambiguous:,} labels refused for it; "
-            f"{join.reused_ids:,} feedback ids with something else to say"
+            f"{counted(join.other_texts, 'text')} under an id that had another, {counted(join.ambiguous, 'label')} "
+            f"refused for it; {counted(join.reused_ids, 'feedback id')} with something else to say"
         )
     if status.over_quota:
         most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]
@@ -88,7 +89,9 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     if pinned_to is not None:
         rows["served"] = f"pinned to {pinned_to}; `driftline snapshots latest` has the latest served again"
     if status.erased.times:
-        rows["erased"] = f"{status.erased.times:,} times, last at {status.erased.at}; `driftline erase --list` has each"
+        rows["erased"] = (
+            f"{counted(status.erased.times, 'time')}, last at {status.erased.at}; `driftline erase --list` has each"
+        )
     if status.rebuilt is not None:
         rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():
@@ -106,7 +109,7 @@ def _describe_unscored(progress: dict[str, Any]) -> str:
     found = {why: int(progress.get(name, 0)) for name, why in whys.items()}
     if not any(found.values()):
         return ""
-    return f"{sum(found.values()):,} labels: " + ", ".join(f"{n:,} {why}" for why, n in found.items() if n)
+    return f"{counted(sum(found.values()), 'label')}: " + ", ".join(f"{n:,} {why}" for why, n in found.items() if n)
 
 
 def _describe_drift(status: "Status") -> str:
