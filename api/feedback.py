@@ -25,6 +25,7 @@ from driftline.api.keys import Key, named
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Traces
 from driftline.stream.errors import BadRecord
+from driftline.stream.fields import MAX_DEPTH
 from driftline.stream.log import Appended, NewRecord
 from driftline.stream.records import (
     FULL_WEIGHT,
@@ -39,9 +40,6 @@ from driftline.stream.records import (
     in_one_form,
 )
 from driftline.stream.settings import StreamSettings
-
-# A record that is read here must be readable wherever a learner calls from; Python's own limit depends on the stack.
-MAX_METADATA_DEPTH: Final = 32
 
 # A number is taken as JSON spells it; those beyond 64 bits are no use to anybody.
 _Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
@@ -191,9 +189,10 @@ class Appender:
         max_chars = self._settings.max_text_chars
         if item.text is not None and len(item.text) > max_chars:
             raise BadRecord("too-large", f"text has {len(item.text)} characters, at most {max_chars} are allowed")
-        if isinstance(item, Message) and not _is_shallow(item.metadata):
-            raise BadRecord("too-deep", f"metadata is nested more than {MAX_METADATA_DEPTH} deep")
-        value = encode(item)
+        try:
+            value = encode(item)
+        except RecursionError:
+            raise BadRecord("too-deep", f"metadata is nested more than {MAX_DEPTH} deep") from None
         if len(value) > self._max_record_bytes:
             raise ApiError(
                 413,
@@ -254,21 +253,6 @@ def _note(label: Feedback) -> str | None:
 def _head(request: Request) -> Mapping[bytes, bytes]:
     head: Mapping[bytes, bytes] = request.scope.get("head") or dict(request.scope["headers"])
     return head
-
-
-def _is_shallow(metadata: dict[str, Any] | None) -> bool:
-    """Tell whether metadata is within its depth, without recursion."""
-    level: list[Any] = [metadata]
-    for _ in range(MAX_METADATA_DEPTH):
-        level = [
-            child
-            for each in level
-            if isinstance(each, (dict, list))
-            for child in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return True
-    return False
 
 
 def _refuse(code: str, message: str) -> ApiError:

@@ -64,7 +64,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         del rows["not scored"]
     if counts.refused:
         rows["refused"] = (
-            f"{counted(counts.refused, 'label')} that the model could not learn; the learner's log has its first error"
+            f"{counted(counts.refused, 'label')} that the model could not learn: an error of its own (a foreign "
+            "model's first one is in the learner's log), or a number that is none"
         )
     if counts.clock_jumps or counts.unwritten:
         rows["odd"] = (
@@ -73,9 +74,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         )
     if join.other_texts or join.reused_ids:
         rows["ids"] = (
-            f"{counted(join.other_texts, 'text')} under an id that had another, "
-            f"{counted(join.ambiguous, 'label')} refused for it; "
-            f"{join.reused_ids:,} feedback ids with something else to say"
+            f"{counted(join.other_texts, 'text')} under an id that had another, {counted(join.ambiguous, 'label')} "
+            f"refused for it; {counted(join.reused_ids, 'feedback id')} with something else to say"
         )
     if status.over_quota:
         most = sorted(status.over_quota.items(), key=lambda item: -item[1])[:3]

@@ -174,7 +174,10 @@ def make(library: Library, path: str, arguments: Mapping[str, Argument], *, what
         return cls(**values)
     except Exception as error:
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
-        raise ConfigError(f"{what} cannot be made with {given or 'no arguments'}: {error}") from error
+        raise ConfigError(
+            f"{what} cannot be made with {given or 'no arguments'}: {error}; what needs a list, a dict, a metric or a "
+            "pipeline is built in a file, file:model.py:build"
+        ) from error
 
 
 def find_class(library: Library, path: str) -> tuple[ModuleType, type]:

@@ -97,7 +97,7 @@ class ModelFile:
         try:
             # A copy: what the file keeps for itself, and puts into each model, would be one for all of them.
             return copy.deepcopy(build(**self.arguments))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script's sys.exit() would end the learner without a word
             raise ConfigError(f"model {self.name}: {function}() failed: {explained(error, path)}") from error
 
     @property
@@ -118,7 +118,7 @@ class ModelFile:
             module.__file__ = path
             try:
                 exec(compile(self.source, path, "exec", dont_inherit=True), vars(module))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 del sys.modules[name]
                 raise ConfigError(f"model {self.name}: {path} cannot be run: {explained(error, path)}") from error
             return module

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from driftline.stream.errors import BadRecord
-from driftline.stream.fields import mend_escapes
+from driftline.stream.fields import MAX_DEPTH, is_too_deep, mend_escapes
 
 Headers = list[tuple[str, bytes]]
 
@@ -91,7 +91,7 @@ def read_event(value: bytes, headers: Headers | None) -> Content | None:
 def _binary(value: bytes, names: Mapping[str, str]) -> Content:
     _check_version(names["ce_specversion"])
     if "ce_id" not in names:
-        raise BadRecord("missing-field", "the CloudEvent has no id (header ce_id)")
+        raise BadRecord("missing-field", "the CloudEvent has no id (header ce_id; over HTTP ce-id)")
     attributes = {name: names[f"ce_{name}"] for name in ("id", "source", "subject", "time") if f"ce_{name}" in names}
     content_type = names.get("content-type", "")
     return Content(attributes, _data(value, "" if _media_type(content_type) == FORM else content_type))
@@ -99,13 +99,13 @@ def _binary(value: bytes, names: Mapping[str, str]) -> Content:
 
 def _structured(value: bytes, *, is_named: bool) -> Content | None:
     """Return what a value says as an event. Where nobody named it one, what lacks the parts of one is none."""
+    _check_depth(value)
     try:
         event = _ATTRIBUTES.decode(mend_escapes(value))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         if not is_named:
             return None
         code = "wrong-type" if isinstance(error, msgspec.ValidationError) else "not-json"
-        code = "too-deep" if isinstance(error, RecursionError) else code
         raise BadRecord(code, f"the CloudEvent cannot be read: {error}") from None
     parts = {"specversion": event.specversion, "id": event.id, "data": bytes(event.data) or event.data_base64}
     lacks = [name for name, part in parts.items() if part is None]
@@ -144,10 +144,9 @@ def _data(value: bytes, content_type: str) -> dict[str, Any] | str:
 
 
 def _object_or_text(raw: bytes) -> dict[str, Any] | str:
+    _check_depth(raw)
     try:
         data = msgspec.json.decode(mend_escapes(raw))
-    except RecursionError:
-        raise BadRecord("too-deep", "the JSON is nested too deeply") from None
     except ValueError as error:
         code = "out-of-range" if "out of range" in str(error) else "not-json"
         raise BadRecord(code, f"the CloudEvent's data is not JSON: {error}; a text is text/plain") from None
@@ -171,6 +170,11 @@ def _text(value: bytes, content_type: str) -> str:
         code = "not-utf8" if charset == "utf-8" else "wrong-type"
         raise BadRecord(code, f"the CloudEvent's data is not {charset[:40]}: {error}") from None
     return text
+
+
+def _check_depth(value: bytes) -> None:
+    if is_too_deep(value):
+        raise BadRecord("too-deep", f"the CloudEvent is nested more than {MAX_DEPTH} deep")
 
 
 def _check_version(specversion: str) -> None:

@@ -6,7 +6,7 @@ has no such meaning is refused by whoever asked.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -15,10 +15,17 @@ import msgspec
 MILLISECONDS_FROM: Final = 1e11
 MICROSECONDS_FROM: Final = 1e14
 NANOSECONDS_FROM: Final = 1e17
+# How deep JSON may be nested, the record itself being 1. Python's own limit is that of its stack, which is not the same
+# in a replay, nor in another version of it: what is refused must not depend on that.
+MAX_DEPTH: Final = 100
 WHOLE_UP_TO: Final = 2.0**53  # beyond it not every whole number is one of 64 bits
 
-_EPOCH: Final = re.compile(r"\s*[+-]?\d+(?:\.\d+)?\s*")
-_DATE: Final = re.compile(r"\d{8}")  # 20260131 is a day, and not one in August 1970
+_EPOCH: Final = re.compile(r"\s*[+-]?[0-9]+(?:\.[0-9]+)?\s*")
+_DATE: Final = re.compile(r"[0-9]{8}")  # 20260131 is a day, and not one in August 1970
+_LEAP_SECOND: Final = re.compile(r"(?<=:59:)60(?![0-9])")  # RFC 3339 has it, and Python has not
+_END_OF_DAY: Final = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:[Z+-]|\Z))")  # Python has it since 3.14
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKET: Final = re.compile(rb"[\[{\]}]")
 _ESCAPES: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -46,14 +53,20 @@ def as_time(value: str | float) -> datetime:
     """Return a time given as ISO 8601 (RFC 3339, a day alone, without seconds) or as a number since 1970.
 
     The number may be a string; its size tells seconds from milli-, micro- and nanoseconds. Without an offset it is UTC.
+    A leap second is the second before it, 24:00 the next day's 00:00.
 
     Raises
     ------
     ValueError : it is none of these, or not in the years 1 to 9999.
     """
     if isinstance(value, str) and (_DATE.fullmatch(value) or not _EPOCH.fullmatch(value)):
-        time = datetime.fromisoformat(value.strip().upper())
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
+        text, days = _END_OF_DAY.subn("00", _LEAP_SECOND.sub("59", value.strip().upper()))
+        time = datetime.fromisoformat(text)
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        try:
+            return time + timedelta(days=days)
+        except OverflowError as error:
+            raise ValueError(str(error)) from None
     try:
         number = float(value)
         scale = 1 if number < MILLISECONDS_FROM else 1e3 if number < MICROSECONDS_FROM else 1e6
@@ -78,3 +91,15 @@ def mend_escapes(value: bytes) -> bytes:
     if b"\\u" not in value:
         return value
     return _ESCAPES.sub(lambda found: b"\\ufffd" if found[1] else found[0], value)
+
+
+def is_too_deep(value: bytes) -> bool:
+    """Tell whether JSON is nested deeper than MAX_DEPTH. Only what has so many brackets is looked at."""
+    if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", value)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False

@@ -6,6 +6,7 @@ the file's size. Every row is given, or it is reported with the reason why it ca
 only a missing column, or a file that holds no rows, ends it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ TEXT_COLUMNS: Final = ("text", "message", "body", "title")
 LABEL_COLUMNS: Final = ("label", "category", "class", "target")
 ID_COLUMNS: Final = ("id",)
 TIME_COLUMNS: Final = ("time", "ts", "timestamp")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f]")
 
 
 class Row(NamedTuple):
@@ -207,6 +209,11 @@ class LabelledTexts:
             first_row = table.first_row()
             pair = guess_columns(table.sample()) if self._form.has_header is not True else None
             if pair is None and self._form.has_header is not False:
+                if _CONTROLS.search(first):
+                    raise ConfigError(
+                        f"{self.name} holds no text that can be read here: its first line has control characters. It "
+                        "must be a table, JSON or Parquet; --encoding says in which encoding a table is"
+                    )
                 self.columns = [name.strip() for name in first_row]
                 raise self._wanted.missing("text", self._form.text_column, self.columns, self.name, is_table=True)
             self.columns = [str(number) for number in range(1, len(first_row) + 1)]
@@ -341,6 +348,8 @@ class _Wanted:
         column = f"column {wanted!r}" if wanted is not None else f"{what} column"
         there = ", ".join(repr(name[:40]) for name in names[:20]) + (", ..." if len(names) > 20 else "") or "none"
         without = "; or say --no-header, if these are the first row" if is_table else ""
+        if is_table and len(names) == 1:
+            without += ", or --delimiter, if something else stands between its cells"
         return ConfigError(f"{file}: no {column}; the columns are {there}; name one with --{what}-column{without}")
 
 

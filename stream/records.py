@@ -18,17 +18,18 @@ import msgspec
 from driftline.stream import events
 from driftline.stream.errors import BadRecord
 from driftline.stream.events import has_event_headers, may_be_event, read_event
-from driftline.stream.fields import as_name, as_time, mend_escapes
+from driftline.stream.fields import MAX_DEPTH, as_name, as_time, is_too_deep, mend_escapes
 from driftline.stream.names import same_name
 
 MAX_ID_CHARS: Final = 512
 MAX_LABEL_CHARS: Final = 256
 MAX_WEIGHT: Final = 1e6
+LEAST_WEIGHT: Final = 2.0**-149  # what is less is 0 in the numbers of a model (float32), which learns nothing from it
 FULL_WEIGHT: Final = 64  # more counts as this much: a text is long since learned by then
 # Values that cannot be decoded in one call are divided into PARTS, and fewer than MANY are taken one by one.
 PARTS: Final = 16
 MANY: Final = 16
-_OPENING, _CLOSING = b"{}"
+_OPENING, _LIST, _CLOSING = b"{[}"
 
 Headers = events.Headers
 Values = Sequence[bytes | None]
@@ -171,7 +172,7 @@ def check_feedback(feedback: Feedback) -> None:
         _check_name("id", feedback.id, MAX_ID_CHARS)
     if feedback.text is not None and "\0" in feedback.text:
         raise BadRecord("forbidden-character", "text contains a NUL character (U+0000)")
-    if not 0.0 < feedback.weight <= MAX_WEIGHT:
+    if not LEAST_WEIGHT <= feedback.weight <= MAX_WEIGHT:
         raise BadRecord("out-of-range", f"weight must be above 0 and at most {MAX_WEIGHT:g}, got {feedback.weight:g}")
 
 
@@ -246,6 +247,8 @@ def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) 
         return _from_event(form, value, headers)
     if not value.isascii():
         _check_utf8(value)  # msgspec does not look inside the fields that it skips
+    if is_too_deep(value):
+        raise BadRecord("too-deep", f"the JSON is nested more than {MAX_DEPTH} deep")
     try:
         if not may_be_event(value) and not _is_local(record := form.decode(value)):
             return record
@@ -354,10 +357,13 @@ def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] |
     characters = np.frombuffer(joined, np.uint8)
     if (characters[ends - sizes] != _OPENING).any() or (characters[ends - 1] != _CLOSING).any():
         return None
+    opening = (characters == _OPENING) | (characters == _LIST)
+    may_be_deep = sizes.max() > MAX_DEPTH and np.add.reduceat(opening, ends - sizes, dtype=np.int64).max() > MAX_DEPTH
     try:
         if not joined.isascii():
             _check_utf8(joined)
-        if may_be_event(joined) or (b"\\" in joined and b"\\u0000" in joined):  # `\\` is fast, and seldom there
+        may_have_nul = b"\\" in joined and b"\\u0000" in joined  # `\\` is fast, and seldom there
+        if may_be_deep or may_have_nul or may_be_event(joined):
             return None
         records = kind.decode_lines(joined)
     except (ValueError, RecursionError, BadRecord):
@@ -379,7 +385,7 @@ def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
         and _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
         and _are_names([feedback.label for feedback in feedbacks], MAX_LABEL_CHARS, longest)
         and _are_names(ids, MAX_ID_CHARS, longest)
-        and (weights.count(1.0) == len(weights) or 0.0 < min(weights) <= max(weights) <= MAX_WEIGHT)
+        and (weights.count(1.0) == len(weights) or LEAST_WEIGHT <= min(weights) <= max(weights) <= MAX_WEIGHT)
     )
 
 

@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import sys
 import zipfile
@@ -33,14 +34,15 @@ _REFUSED: Final = {
     b"Rar!": "a RAR archive; unpack it, and send what is in it",
     b"ARROW1": "an Arrow file; write it as Parquet, CSV or JSON lines",
     b"Obj\x01": "an Avro file; write it as Parquet, CSV or JSON lines",
-    b"ORC": "an ORC file; write it as Parquet, CSV or JSON lines",
     b"\x89HDF": "an HDF5 file; write it as Parquet, CSV or JSON lines",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture",
     b"\x7fELF": "a program",
-    b"SQLite": "a database (SQLite); write the table as CSV or JSON lines",
+    b"SQLite format 3\0": "a database (SQLite); write the table as CSV or JSON lines",
 }
+_ORC: Final = b"ORC"  # and a column of a table may be called ORCID
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0e-\x1a]")
 _PAGES: Final = (b"<!doctype html", b"<html", b"<?xml")
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 # What unpacking raises where a stream is cut or damaged; a ZstdError is an Exception, no more.
@@ -131,6 +133,9 @@ def unpacked(source: Source, name: str) -> tuple[io.BufferedReader, str | None]:
 def check_content(head: bytes, name: str) -> None:
     """Raise ConfigError where the first bytes of what was unpacked are those of a file that holds no rows."""
     _check(head, name)
+    for magic, (how, _) in _UNPACKED.items():
+        if head.startswith(magic):
+            raise ConfigError(f"{name} is packed more than once, inside with {how}; unpack it, and send what is in it")
     if head[257:262] == b"ustar":
         raise ConfigError(f"{name} is a tar archive; unpack it, and send what is in it")
     if head.lstrip()[:20].lower().startswith(_PAGES):
@@ -141,6 +146,8 @@ def _check(head: bytes, name: str) -> None:
     for magic, what in _REFUSED.items():
         if head.startswith(magic):
             raise ConfigError(f"{name} is {what}")
+    if head.startswith(_ORC) and _CONTROLS.search(head[:_HEAD_BYTES]):
+        raise ConfigError(f"{name} is an ORC file; write it as Parquet, CSV or JSON lines")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         raise ConfigError(f"{name} is {_zipped(name)}")
 

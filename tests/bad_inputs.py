@@ -190,7 +190,7 @@ APPENDS: Final = {
         "an id with a NUL": {"id": "m\0", "text": "a"},
         "a time that is none": {"text": "a", "ts": "2026-02-30T00:00:00Z"},
         "a time in the year 10000": {"text": "a", "ts": "10000-01-01T00:00:00Z"},
-        "metadata 33 deep": {"text": "a", "metadata": {"a": json.loads("[" * 33 + "]" * 33)}},
+        "metadata 100 deep": {"text": "a", "metadata": {"a": json.loads("[" * 99 + "]" * 99)}},
         "metadata that is a list": {"text": "a", "metadata": [1]},
     },
     "/feedback": {

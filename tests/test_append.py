@@ -88,7 +88,7 @@ class TestAppend:
             ("/messages", {"text": "a", "ts": "yesterday"}, "wrong-type"),
             ("/messages", {"text": "a" * (MAX_TEXT_CHARS + 1)}, "too-large"),
             ("/messages", {"text": "a", "metadata": []}, "wrong-type"),
-            ("/messages", {"text": "a", "metadata": {"a": json.loads("[" * 40 + "]" * 40)}}, "too-deep"),
+            ("/messages", {"text": "a", "metadata": {"a": json.loads("[" * 99 + "]" * 99)}}, "too-deep"),
             ("/feedback", {"label": "a"}, "missing-field"),
             ("/feedback", {"message_id": "m"}, "missing-field"),
             ("/feedback", {"message_id": "m", "label": ""}, "wrong-type"),

@@ -135,6 +135,8 @@ def test_what_is_said_of_explanations(tmp_path: Path) -> None:
         ("build = 3\n", "", "has no function 'build'; it has none"),
         ("def build():\n    return 3\n", "", "returns, a int, must have learn_one and predict_one.*partial_fit"),
         ("def build():\n    pass\n    return 1 / 0\n", "", r"build\(\) failed: line 3: ZeroDivisionError"),
+        ("import sys\nsys.exit(3)\n", "", "m.py cannot be run: line 2: SystemExit: 3"),
+        ("def build():\n    raise SystemExit(3)\n", "", r"build\(\) failed: line 2: SystemExit: 3"),
         (BAG, "?text.raw=1&beta=2", r"build\(\) cannot be called so: got an unexpected keyword argument 'beta'"),
         (BAG, "", "cannot learn and score hashed text: .*; if it takes texts, add text.raw=1"),
         (BAG, "?text.raw=1&file.sha256=12", "the file's SHA-256 is [0-9a-f]{64}, not 12"),

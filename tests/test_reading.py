@@ -187,6 +187,20 @@ LETTER = {
 
 
 class TestEncodings:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "ação não é possível",
+            "hôtel à côté de la forêt",
+            "Näen sinut kotona, äiti odottaa meitä",
+            "Café déjà vu à Noël, £5",
+        ],
+    )
+    @pytest.mark.parametrize("n", [1, 2, 20])
+    def test_accents_that_look_like_noise(self, text: str, n: int) -> None:
+        raw = "".join(f"{text} {i}\ta\n" for i in range(n)).encode("latin-1")
+        assert raw.decode(guess_encoding(raw)).startswith(text)
+
     @pytest.mark.parametrize("encoding", LETTER)
     def test_one_that_is_guessed_and_one_that_is_named(self, read: Callable[..., Read], encoding: str) -> None:
         rows = [(LETTER[encoding], "a"), ("plain", "b"), (LETTER[encoding] + "!", "a")]
@@ -311,6 +325,11 @@ class TestPacked:
         with pytest.raises(DriftlineError, match=f"the {how} stream is damaged after line"):
             read(packed[:-20])
 
+    def test_it_may_be_packed_twice(self, read: Callable[..., Read]) -> None:
+        for pack in self.PACK.values():
+            with pytest.raises(ConfigError, match="is packed more than once, inside with gzip; unpack it"):
+                read(pack(gzip.compress(b"text,label\na,b\n")))
+
     def test_what_is_in_it_may_be_none(self, read: Callable[..., Read]) -> None:
         for pack in self.PACK.values():
             with pytest.raises(ConfigError, match="is a PDF"):
@@ -419,3 +438,21 @@ class TestShuffle:
             assert tracemalloc.get_traced_memory()[1] < 100_000_000
         finally:
             tracemalloc.stop()
+
+
+class TestNoText:
+    @pytest.mark.parametrize("raw", [b"\0" * 99, b"\x04\x22\x4d\x18abc", "text,label\na,b\n".encode("utf-32-le")])
+    def test_it_is_said_and_not_shown(self, read: Callable[..., Read], raw: bytes) -> None:
+        with pytest.raises(ConfigError, match=r"holds no text that can be read here: .*--encoding says"):
+            read(raw)
+
+    def test_a_table_that_only_begins_as_something_else(self, read: Callable[..., Read]) -> None:
+        assert read("ORCID,text,label\n1,a,x\n").pairs == [("a", "x")]
+        table = read("SQLite is small\tdb\nruff is fast\tlint\nSQLite again\tdb\n")
+        assert table.pairs[0] == ("SQLite is small", "db")
+        with pytest.raises(ConfigError, match="an ORC file"):
+            read(b"ORC\x0a\x05\x00abc")
+
+    def test_one_column_may_have_another_delimiter(self, read: Callable[..., Read]) -> None:
+        with pytest.raises(ConfigError, match="or --delimiter, if something else"):
+            read("body text:label\na:b\n")

@@ -55,6 +55,7 @@ BAD_MESSAGES = {
     "too-deep": [
         b'{"id":"a","text":"b","metadata":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
         b'{"id":"a","text":"b","x":' + b"[" * 100_000,
+        b'{"id":"a","text":"b","metadata":{"a":' + b"[" * 99 + b"]" * 99 + b"}}",
     ],
     "out-of-range": [b'{"id":"a","text":"b","metadata":{"n":' + b"1" * 5000 + b"}}"],
     "too-large": [b'{"id":"a","text":"' + b"b" * (1 << 20) + b'"}', b'{"id":"' + b"a" * 513 + b'","text":"b"}'],
@@ -66,6 +67,7 @@ BAD_FEEDBACK = {
         b'{"message_id":"a","label":"b","weight":0}',
         b'{"message_id":"a","label":"b","weight":-1}',
         b'{"message_id":"a","label":"b","weight":1e7}',
+        b'{"message_id":"a","label":"b","weight":1e-300}',
     ],
     "not-json": [b'{"message_id":"a","label":"b","weight":NaN}', b'{"message_id":"a","label":"b","weight":Infinity}'],
     "missing-field": [b'{"label":"b"}', b'{"message_id":"a"}'],
@@ -105,6 +107,25 @@ def test_a_bad_label_says_why(value: bytes, error: str) -> None:
         decode_feedback(value)
     assert raised.value.error == error
     assert raised.value.detail
+
+
+@pytest.mark.parametrize("n", [1, 400])
+def test_how_deep_json_may_be_is_the_same_alone_and_among_many(n: int) -> None:
+    deep = [b'{"id":"a","text":"%s","metadata":{"a":%s%s}}' % (b"[{" * 200, b"[" * n, b"]" * n) for n in (98, 99, 900)]
+    whole, *cut = decode_messages([*deep, *[b'{"id":"a","text":"b","metadata":{}}'] * n], None)[:3]
+    assert isinstance(whole, Message)
+    assert [each.error for each in cut if isinstance(each, BadRecord)] == ["too-deep"] * 2
+    event = {"specversion": "1.0", "id": "e", "datacontenttype": "application/json"}
+    assert decode_message(encode(event | {"data_base64": base64.b64encode(deep[0]).decode()})) == whole
+    with pytest.raises(BadRecord, match="nested more than 100 deep"):
+        decode_message(encode(event | {"data_base64": base64.b64encode(deep[1]).decode()}))
+
+
+def test_a_weight_that_no_model_can_hold_is_refused_among_many() -> None:
+    labels = [b'{"message_id":"a","label":"b","weight":%s}' % weight for weight in [b"2", b"1e-300"] * 10]
+    found = decode_feedbacks(labels, None)
+    assert [each.weight for each in found[::2] if isinstance(each, Feedback)] == [2.0] * 10
+    assert [each.error for each in found[1::2] if isinstance(each, BadRecord)] == ["out-of-range"] * 10
 
 
 @given(st.binary(), st.lists(st.tuples(st.text(), st.binary()), max_size=3))

@@ -212,6 +212,25 @@ def test_an_epoch_is_told_by_its_size(time: datetime) -> None:
             assert abs(as_time(seconds * scale) - expected) < timedelta(milliseconds=1)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59+00:00"),
+        ("2016-12-31t23:59:60.5+01:00", "2016-12-31T23:59:59.500000+01:00"),
+        ("2026-01-31T24:00", "2026-02-01T00:00:00+00:00"),
+        ("20261231T240000Z", "2027-01-01T00:00:00+00:00"),
+    ],
+)
+def test_what_iso_8601_has_and_python_has_not(given: str, meant: str) -> None:
+    assert as_time(given).isoformat() == meant
+
+
+@pytest.mark.parametrize("odd", ["2026-01-31T12:00:60Z", "2026-01-31T24:01", "9999-12-31T24:00Z", "٢٠٢٦"])
+def test_what_is_no_time_in_any_version_of_python(odd: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        as_time(odd)
+
+
 @given(st.text(), st.text(st.sampled_from('\\u0dD8fFaA"x\n')))
 def test_only_halves_are_mended(text: str, odd: str) -> None:
     whole = json.dumps(text).encode()
