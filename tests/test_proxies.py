@@ -180,7 +180,7 @@ class TestRootPath:
     def test_the_reference_is_found_there(self, rooted: str, prefix: str) -> None:
         assert "url: 'openapi.json'" in get(f"{rooted}{prefix}/docs").text  # so beside it, wherever that is
         document = get(f"{rooted}{prefix}/openapi.json").json()
-        assert document["servers"] == [{"url": "/ml/driftline"}]
+        assert document["servers"][0] == {"url": "/ml/driftline"}  # where clients of the description look first
 
     def test_its_own_name_leads_into_it(self, rooted: str) -> None:
         """Else what the page asks for by relative addresses would be looked for beside it."""
