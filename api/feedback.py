@@ -29,6 +29,7 @@ from driftline.stream.fields import MAX_DEPTH
 from driftline.stream.log import Appended, NewRecord
 from driftline.stream.records import (
     FULL_WEIGHT,
+    LEAST_WEIGHT,
     MAX_ID_CHARS,
     MAX_LABEL_CHARS,
     MAX_WEIGHT,
@@ -53,7 +54,9 @@ _Time = (
 _Weight = Annotated[
     float,
     Meta(
-        gt=0, le=MAX_WEIGHT, description=f"How many times over the label counts; above {FULL_WEIGHT} as {FULL_WEIGHT}."
+        ge=LEAST_WEIGHT,
+        le=MAX_WEIGHT,
+        description=f"How many times over the label counts; above {FULL_WEIGHT} as {FULL_WEIGHT}.",
     ),
 ]
 _Source = Annotated[

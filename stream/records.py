@@ -173,7 +173,7 @@ def check_feedback(feedback: Feedback) -> None:
     if feedback.text is not None and "\0" in feedback.text:
         raise BadRecord("forbidden-character", "text contains a NUL character (U+0000)")
     if not LEAST_WEIGHT <= feedback.weight <= MAX_WEIGHT:
-        raise BadRecord("out-of-range", f"weight must be above 0 and at most {MAX_WEIGHT:g}, got {feedback.weight:g}")
+        raise BadRecord("out-of-range", f"weight must be {LEAST_WEIGHT:.2g} to {MAX_WEIGHT:g}, got {feedback.weight:g}")
 
 
 def _check_name(field: str, value: str, max_chars: int) -> None:

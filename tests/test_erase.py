@@ -270,8 +270,8 @@ def test_a_model_that_was_being_built_is_not_taken_over(stage: SqliteStage) -> N
 
 def test_what_cannot_be_meant(stage: SqliteStage) -> None:
     for more, why in (
-        ([], "name 1 to 1,000"),
-        (["--id", ""], "name 1 to 1,000"),
+        ([], "1,000 at most"),
+        (["--id", ""], "1,000 at most"),
         (["--id", "a"], "no learner has run there yet"),
         (["--id", "a", "--list"], "takes no --id"),
     ):

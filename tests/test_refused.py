@@ -85,5 +85,5 @@ def test_evaluate_says_it(tmp_path: Path, stage: SqliteStage) -> None:
 
     found = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["evaluate", str(file), "--model", SPEC])
     assert found.exit_code == 0, (found.output, found.exception)
-    assert "8 labels were not learned" in found.output
+    assert "8 labels not learned" in found.output
     del stage

@@ -211,8 +211,8 @@ def test_a_recovery_that_stands_still_says_so_in_its_status_and_goes_on(
         finally:
             released.set()
             thread.join()
-        status = learner.status("running")
-        assert (status.counts.labels_learned, learner.shown and learner.shown.state) == (40, "running")
+        assert learner.status("running").counts.labels_learned == 40
+        steps(learner, lambda: learner.shown is not None and learner.shown.state == "running")
         learner.close()
 
 
