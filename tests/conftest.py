@@ -41,6 +41,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("driftline")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument and place: what is packed holds the time, and all workers must collect one list."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled() -> None:
     """Compile the default model's kernels: no process under test, each with its deadline, has to do it first."""
