@@ -145,24 +145,29 @@ class SqliteReader(Reader):
     def _scan(self, partition: TopicPartition, share: int, max_bytes: int, chunks: list[Chunk]) -> int:
         """Append up to `share` records; return the bytes of their values. Stops soon after `max_bytes`."""
         start = self._positions[partition]
+        table, bounds = f"records_{self._tables[partition]}", (start, start + share)
         cursor = self._db.execute(
-            "SELECT offset, ifnull(timestamp_ms, appended_ms), appended_ms, key, value, headers "
-            f"FROM records_{self._tables[partition]} WHERE offset >= ? AND offset < ? ORDER BY offset",
-            (start, start + share),
+            "SELECT ifnull(timestamp_ms, appended_ms), appended_ms, key, value, headers "
+            f"FROM {table} WHERE offset >= ? AND offset < ? ORDER BY offset",
+            bounds,
         )
         rows: list[tuple[Any, ...]] = []
         size = 0
         with closing(cursor):
             while size < max_bytes and (more := cursor.fetchmany(self._rows)):
                 rows += more
-                size += sum([len(row[4]) for row in more if row[4]])
+                size += sum([len(row[3]) for row in more if row[3]])
+        offsets = np.arange(start, start + share)
+        if len(rows) < share:  # some are not there any more, or were not read: a column of all would be dear
+            sql = f"SELECT offset FROM {table} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT {len(rows)}"
+            offsets = np.array([offset for (offset,) in self._db.execute(sql, bounds)], np.int64)
         # Behind offsets that have no record any more, too: nothing would ever pass those.
-        self._positions[partition] = rows[-1][0] + 1 if size >= max_bytes else start + share
+        self._positions[partition] = int(offsets[-1]) + 1 if size >= max_bytes else start + share
         if rows:
-            offsets, timestamps, appended, keys, values, headers = zip(*rows, strict=True)
+            timestamps, appended, keys, values, headers = zip(*rows, strict=True)
             decoded = [pairs and _decode_headers(pairs) for pairs in headers] if any(headers) else None
-            places, times, appended_ms = (np.array(each, np.int64) for each in (offsets, timestamps, appended))
-            chunks.append(Chunk(partition, places, times, list(keys), list(values), decoded, appended_ms))
+            times, appended_ms = np.array(timestamps, np.int64), np.array(appended, np.int64)
+            chunks.append(Chunk(partition, offsets, times, list(keys), list(values), decoded, appended_ms))
         return size
 
 
