@@ -61,7 +61,6 @@ class Clock(NamedTuple):
     votes: int = 0
     voted_ms: int = 0  # the last time that was voted for
     reached_ms: int = 0  # what the clock would show now, had it believed the votes
-    least_ms: int = 0  # between two votes that followed one another
     usual_ms: int = 0  # between two records, over the last whole block of BLOCK records; 0: not known
     since_ms: int = 0  # what it showed when this block began
     n: int = 0  # records of this block
@@ -127,15 +126,15 @@ class _Running:
     """A clock that records pass one by one."""
 
     def __init__(self, clock: Clock, max_jump_ms: int) -> None:
-        self.now_ms, self.ahead_ms, self.votes, self.voted_ms, self.reached_ms, self.least_ms = clock[:6]
-        self.usual_ms, self.since_ms, self.n = clock[6:]
+        self.now_ms, self.ahead_ms, self.votes, self.voted_ms, self.reached_ms = clock[:5]
+        self.usual_ms, self.since_ms, self.n = clock[5:]
         self.since_ms = self.since_ms or self.now_ms
         self.max_jump_ms = max_jump_ms
 
     @property
     def clock(self) -> Clock:
-        votes = self.ahead_ms, self.votes, self.voted_ms, self.reached_ms, self.least_ms
-        return Clock(self.now_ms, *(votes if self.votes else (0,) * 5), self.usual_ms, self.since_ms, self.n)
+        votes = self.ahead_ms, self.votes, self.voted_ms, self.reached_ms
+        return Clock(self.now_ms, *(votes if self.votes else (0,) * 4), self.usual_ms, self.since_ms, self.n)
 
     @property
     def reach_ms(self) -> int:
@@ -162,9 +161,9 @@ class _Running:
             return False
         if apart or not self.votes:  # what is nearer is likelier
             self.ahead_ms = self.reached_ms = time_ms
-            self.votes, self.least_ms = 1, SLEEP_MS
+            self.votes = 1
         else:
-            self.votes, self.least_ms = self.votes + 1, min(self.least_ms, far - near)
+            self.votes += 1
             self.ahead_ms = min(self.ahead_ms, time_ms)
             step_ms = self.max_jump_ms * 5 // 4  # a day is not always quite a day
             if abs(time_ms - self.reached_ms) <= step_ms:
@@ -173,18 +172,23 @@ class _Running:
                 self.reached_ms = min(self.reached_ms, time_ms)
         self.voted_ms = time_ms
         if self.votes >= self.enough:
-            self.now_ms, self.votes, self.usual_ms = self.reached_ms, 0, max(1, self.usual_ms, self.least_ms)
-            self.since_ms, self.n = self.now_ms, 0
+            self.usual_ms = max(1, self.usual_ms, int(self._pace_ms))  # so the next sleep of its kind needs no votes
+            self.now_ms = self.since_ms = self.reached_ms
+            self.votes = self.n = 0
         return time_ms - self.now_ms <= SLEEP_MS
 
     @property
     def enough(self) -> int:
         """How many votes move it."""
-        spread_ms = abs(self.voted_ms - self.ahead_ms)
-        if self.votes < FEWEST_VOTES or not spread_ms or self.ahead_ms - self.now_ms > SLEEP_MS:
+        if self.votes < FEWEST_VOTES or not self._pace_ms or self.ahead_ms - self.now_ms > SLEEP_MS:
             return VOTES
         fewest = max(FEWEST_VOTES, min(FEW_VOTES, self._share(self.usual_ms))) if self.usual_ms else FEWEST_VOTES
-        return max(fewest, min(VOTES, self._share(spread_ms / (self.votes - 1))))
+        return max(fewest, min(VOTES, self._share(self._pace_ms)))
+
+    @property
+    def _pace_ms(self) -> float:
+        """The time between two votes, on average."""
+        return abs(self.voted_ms - self.ahead_ms) / max(1, self.votes - 1)
 
     def _share(self, pace_ms: float) -> int:
         return int(self.max_jump_ms / (SPREAD * pace_ms))

@@ -87,6 +87,15 @@ def test_after_a_sleep_the_clock_is_right_within_a_share_of_a_days_records(aslee
     assert right <= {DAY: 3, HOUR: 3, 60_000: VOTES, 50: VOTES, 0: VOTES}[pace]
 
 
+@pytest.mark.parametrize("asleep_h", [30, 64, 150])
+@pytest.mark.parametrize("burst", [1, 2, 3, 4, 5, 8, 9, 12, 30, 100])
+def test_a_stream_of_bursts_is_never_further_behind_than_one_sleep(burst: int, asleep_h: int) -> None:
+    stamps = [NOW + asleep_h * HOUR * (number // burst) + 2 * (number % burst) for number in range(max(60, 6 * burst))]
+    keys = passed(stamps, RULE).keys
+    behind_h = (np.array(stamps) - keys).max() / HOUR
+    assert behind_h <= asleep_h * (2 if burst == 1 else 1) + 1  # of three votes the first two are behind
+
+
 def test_after_an_idle_week_most_records_set_the_clock_right() -> None:
     later = NOW + 7 * DAY
     times = times_of([*range(NOW, NOW + 10), *(later + number for number in range(VOTES + 5))])
