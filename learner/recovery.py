@@ -177,7 +177,9 @@ def _work(
         log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
         for topic in reversed(machine.rules.topics[:2])  # labels first: their messages are there when those are read
     ]
-    merger = Merger(readers, positions, clocks, machine.rules.clock, clock)
+    # Half of the time for which messages and labels wait for one another: a broker that is away makes none too late.
+    ahead_ms = machine.rules.limits.age_ms / 2
+    merger = Merger(readers, positions, clocks, machine.rules.clock, clock, ahead_ms=ahead_ms)
     return Work(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)
 
 

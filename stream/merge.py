@@ -26,7 +26,8 @@ MAX_LANE_RECORDS: Final = 1 << 16
 MAX_LANE_BYTES: Final = 32 << 20
 # A batch ends here at the latest, but has one record: thousands of large ones would not fit into memory.
 MAX_BATCH_BYTES: Final = 32 << 20
-# How long a partition that should have more records and gives none holds up the others; then its broker counts as away.
+# How long a partition that should have more records and gives none holds up the others; then its broker counts as away,
+# and they get ahead of it by `ahead_ms` at most.
 PATIENCE_S: Final = 5.0
 # While nothing comes, each reader in turn is waited on for this long.
 SLICE_S: Final = 0.005
@@ -93,6 +94,7 @@ class _Lane:
         self.n_bytes = 0
         self.paused = False
         self._silent_since: float | None = None
+        self._silent_at_ms: float | None = None  # where it was then, or where the others were that had records
 
     def put(self, records: Chunk) -> None:
         keys, _, self.clock = advance(self.clock, records.timestamps_ms, self.rule, records.appended_ms)
@@ -142,13 +144,21 @@ class _Lane:
     def at_end(self) -> bool:
         return not len(self.keys) and self.reader.at_end(self.partition)
 
-    def is_waited_for(self, now: float, patience_s: float) -> bool:
-        """Whether older records than those of the other lanes may still come."""
+    def limit_ms(self, now: float, patience_s: float, ahead_ms: float, first_ms: float) -> float:
+        """Return the key up to which records may be taken of all lanes: of this one, older ones may still come.
+
+        Parameters
+        ----------
+        first_ms : the lowest key that waits in any lane
+        """
         if len(self.keys) or self.reader.at_end(self.partition):
-            self._silent_since = None
-            return not self.reader.at_end(self.partition)
+            self._silent_since = self._silent_at_ms = None
+            return math.inf if self.reader.at_end(self.partition) else self.clock.now_ms
         self._silent_since = self._silent_since or now
-        return now - self._silent_since < patience_s
+        if now - self._silent_since < patience_s:
+            return self.clock.now_ms
+        self._silent_at_ms = self._silent_at_ms or self.clock.now_ms or first_ms
+        return self._silent_at_ms + ahead_ms
 
 
 class Merger:
@@ -163,6 +173,8 @@ class Merger:
     rule : how far a record may move a clock
     clock : of all partitions, behind the last record that was taken before; an attribute, too
     patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
+    ahead_ms : by how much, in the log's time, the others may then get ahead of it: less than for how long messages and
+        labels wait for one another
     """
 
     def __init__(
@@ -173,8 +185,10 @@ class Merger:
         rule: ClockRule = ClockRule(),  # noqa: B008
         clock: Clock = Clock(),  # noqa: B008
         patience_s: float | None = None,
+        ahead_ms: float = math.inf,
     ) -> None:
         self._readers = readers
+        self._ahead_ms = ahead_ms
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         of_reader = sorted((partition, reader) for reader in readers for partition in reader.partitions)
         self._lanes = [
@@ -296,12 +310,11 @@ class Merger:
     def _ready(self) -> dict[int, int]:
         """Return how many records of which lanes may be taken now."""
         now = time.monotonic()
-        waited_for = [
-            (lane.clock.now_ms, rank)
+        first_ms = min((float(lane.keys[0]) for lane in self._lanes if len(lane.keys)), default=0.0)
+        limit, limit_rank = min(
+            (lane.limit_ms(now, self._patience_s, self._ahead_ms, first_ms), rank)
             for rank, lane in enumerate(self._lanes)
-            if lane.is_waited_for(now, self._patience_s)
-        ]
-        limit, limit_rank = min(waited_for, default=(math.inf, 0))
+        )
         counts = {}
         for rank, lane in enumerate(self._lanes):
             count = len(lane.keys)

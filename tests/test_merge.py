@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.stream import merge
+from driftline.stream.clock import Clock
 from driftline.stream.errors import OffsetsLost
 from driftline.stream.log import Chunk, Reader, Record, TopicPartition
 from driftline.stream.merge import Batch, Merger, Span
@@ -161,6 +162,36 @@ def test_a_partition_whose_broker_is_away_does_not_hold_up_the_others_for_ever()
     here = ScriptedReader(LANES[:2], records([[1, 2], [3], []])[0])
     source = Merger([here, Away(LANES[2:], [])], dict.fromkeys(LANES, 0), {})
     assert len(source.take(10, 10.0)) == 2
+
+
+class Silent(ScriptedReader):
+    """Has records, and gives none until it may."""
+
+    gives = False
+
+    def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
+        return super().fetch(max_records, timeout_s) if self.gives else []
+
+    def at_end(self, partition: TopicPartition) -> bool:
+        return self.gives and super().at_end(partition)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_nobody_gets_further_ahead_of_a_partition_whose_broker_is_away_than_records_wait(known: bool) -> None:
+    """Else the labels of a long backlog would leave before their messages came."""
+    here = ScriptedReader(LANES[:1], [Record(LANES[0], offset, 100 + 10 * offset, None, b"x") for offset in range(100)])
+    away = Silent(LANES[1:2], [Record(LANES[1], 0, 105, None, b"y")])
+    clocks = {LANES[1]: Clock(120)} if known else {}
+    source = Merger([here, away], dict.fromkeys(LANES[:2], 0), clocks, patience_s=0.0, ahead_ms=200)
+    taken = []
+    for _ in range(50):
+        taken += [record.timestamp_ms for record in source.take(7, 0.0)]
+    assert taken == list(range(100, 321 if known else 301, 10))
+    assert not source.at_end
+    away.gives = True
+    while not source.at_end:
+        taken += [record.timestamp_ms for record in source.take(7, 0.0)]
+    assert len(taken) == 101
 
 
 def test_a_span_says_how_many_records_it_has_and_what_is_left_of_it_is_taken() -> None:

@@ -195,14 +195,14 @@ class KafkaStage(Stage):
 
 
 @contextlib.contextmanager
-def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+def open_stage(request: pytest.FixtureRequest, tmp_path: Path, **options: Any) -> Iterator[Stage]:
     """Give an empty log of one partition, the one that a fixture's parameter names, sqlite or kafka."""
     stage: Stage
     if request.param == "sqlite":
-        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}"))
+        stage = SqliteStage(StreamSettings(data=tmp_path / "data", log=f"sqlite:///{tmp_path / 'log.db'}", **options))
     else:
         broker = request.getfixturevalue("kafka")
-        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
+        stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.", **options)
         stage = KafkaStage(stream, broker)
     with contextlib.closing(stage):
         yield stage
