@@ -122,7 +122,7 @@ def test_a_snapshot_that_somebody_deleted(tmp_path: Path) -> None:
     stream = StreamSettings(data=tmp_path / "data")
     with closing(open_log(stream)) as log:
         log.create_topics(stream.topics)
-        learner = Learner(stream, LearnerSettings(model="linear?bits=8"), log)
+        learner = Learner(stream, LearnerSettings(model="linear?bits=12"), log)
         with closing(learner):
             learner.start()
             teach(log, 0)
