@@ -298,8 +298,10 @@ def _whole(body: Any) -> Any:
 def _predict(texts: Sequence[str], after: After) -> _Call[list[Prediction]]:
     body: dict[str, Any] = {"texts": texts}
     if after is not None:
-        sent = [after] if isinstance(after, Sent) else after
-        body["min_feedback_offset"] = [{"partition": each.partition, "offset": each.offset} for each in sent]
+        ends: dict[int, int] = {}  # of each partition the last one: any number may have been sent
+        for each in [after] if isinstance(after, Sent) else after:
+            ends[each.partition] = max(each.offset, ends.get(each.partition, 0))
+        body["min_feedback_offset"] = [{"partition": number, "offset": offset} for number, offset in ends.items()]
     return _Call("POST", "/predict", _predictions, _encoded(body))
 
 

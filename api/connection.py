@@ -111,10 +111,10 @@ class Connection:
         """
         log = self._log
         if log is None:
-            raise _unavailable(self._problem or "the log is being opened")
+            raise unavailable(self._problem or "the log is being opened")
         n_bytes = sum(len(record.value or b"") for record in records)
         if self._in_flight_bytes and self._in_flight_bytes + n_bytes > MAX_IN_FLIGHT_BYTES:
-            raise _unavailable("more records are waiting for the log than it takes")
+            raise unavailable("more records are waiting for the log than it takes")
         self._in_flight_bytes += n_bytes
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -132,7 +132,7 @@ class Connection:
                 {"Retry-After": "1"},
             ) from None
         except DriftlineError as error:
-            raise _unavailable(str(error)) from None
+            raise unavailable(str(error)) from None
         finally:
             self._in_flight_bytes -= n_bytes
 
@@ -188,7 +188,8 @@ class Connection:
         return log
 
 
-def _unavailable(why: str) -> ApiError:
+def unavailable(why: str) -> ApiError:
+    """Return the error for who needs a log that takes nothing, or is not there."""
     return ApiError(503, "log-unavailable", why, "Try again shortly; GET /readyz says more.", {"Retry-After": "1"})
 
 

@@ -20,7 +20,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from driftline.api.connection import Connection
+from driftline.api.connection import Connection, unavailable
 from driftline.api.errors import ApiError, stopping
 from driftline.api.metrics import Metrics
 from driftline.api.places import Places
@@ -164,8 +164,8 @@ class Freshness:
 
         Raises
         ------
-        ApiError : 409, it has not within `max_wait_s`, or is pinned; 422, there is no such label; 429, 503, too many
-            wait already, nothing is learned now, or the API is being stopped.
+        ApiError : 409, it has not within `max_wait_s`, or is pinned, or there is no such label; 429, 503, too many wait
+            already, nothing is learned now, or the API is being stopped.
         """
         least: dict[int, int] = {}
         for each in asked:
@@ -212,16 +212,17 @@ class Freshness:
         if self._stopping:
             raise stopping()
         marks = self._connection.watermarks
-        if marks is not None:
-            for partition in left:
-                if TopicPartition(self._topic, partition) not in marks and partition not in self._ends:
-                    n = sum(each.topic == self._topic for each in marks)
-                    raise ApiError(
-                        422,
-                        "unknown-partition",
-                        f"min_feedback_offset names partition {partition} of {self._topic}, which has {n}",
-                        "Send the partition and the offset that the answer to POST /feedback had.",
-                    )
+        if marks is None:  # then nobody could have had that offset from here
+            raise unavailable(self._connection.problem or "the log is being opened")
+        for partition in left:
+            if TopicPartition(self._topic, partition) not in marks and partition not in self._ends:
+                n = sum(each.topic == self._topic for each in marks)
+                raise ApiError(
+                    409,
+                    "unknown-partition",
+                    f"min_feedback_offset names partition {partition} of {self._topic}, which has {n}",
+                    "Send the partition and the offset that the answer to POST /feedback had.",
+                )
         if self._watcher.pinned_to is not None:
             raise self._too_late(left)  # it never will
         if (idle := self._idle()) is not None:
@@ -318,7 +319,7 @@ class Freshness:
                         f"there is no label at offset {offset} of partition {partition}: {self._topic} ends at {end}"
                     )
                     action = "Send the partition and the offset that the answer to POST /feedback had."
-                    self._fail(waiter, ApiError(422, "no-such-label", message, action))
+                    self._fail(waiter, ApiError(409, "no-such-label", message, action))
 
     def _end_all(self, error: Callable[[], ApiError]) -> None:
         for waiter in self._lines:

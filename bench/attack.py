@@ -28,14 +28,13 @@ import typer
 from bench.attackers import ATTACKS, Target, attack
 from bench.freshness import ROOT, _own_bytes, _wait_until_it_answers
 from bench.honest import Told, be_honest
-from driftline.api import keys
-from driftline.api.keys import Role
 from driftline.stream.log import open_log
 from driftline.stream.settings import StreamSettings
 
 CALM_SHARE: Final = 0.2
 LOOK_S: Final = 5.0
 LEARN_S: Final = 120.0  # for what is left at the end
+ROLES: Final = {"honest": "label", "stranger": "predict", "customer": "label"}
 SHOWN: Final = ("predict", "predict 200", "message", "label", "own label", "page", "explain")
 Memory = dict[str, list[float]]  # by process, MB of its own at each look
 
@@ -98,9 +97,7 @@ def _running(model: str, workers: int) -> Iterator[Setting]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         stream = StreamSettings.model_validate({"data": Path(directory) / "data"})
-        made = {name: keys.new_key(name, role) for name, role in _ROLES.items()}
-        keys.save(stream.data / keys.FILE, [key for _, key in made.values()])
-        secrets = {name: secret for name, (secret, _) in made.items()}
+        secrets = {name: _new_key(stream, name, role) for name, role in ROLES.items()}
         command = [sys.executable, "-m", "driftline", "up", "--data", str(stream.data), "--port", str(port)]
         command += ["--model", model, "--workers", str(workers)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -118,7 +115,10 @@ def _running(model: str, workers: int) -> Iterator[Setting]:
             process.wait(60)
 
 
-_ROLES: Final = {"honest": Role.LABEL, "stranger": Role.PREDICT, "customer": Role.LABEL}
+def _new_key(stream: StreamSettings, name: str, role: str) -> str:
+    command = [sys.executable, "-m", "driftline", "keys", "add", name, "--role", role, "--data", str(stream.data)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return said.strip()
 
 
 def _teach(http: httpx.Client) -> None:

@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import random
+import resource
 import select
 import socket
 import threading
@@ -251,6 +252,8 @@ ATTACKS: Final[tuple[Attack, ...]] = (
 def attack(target: Target, names: list[str], pipe: Connection) -> None:
     """Carry out attacks until told; then tell what each got: by attack, how often what. The process's main function."""
     os.nice(10)  # what is measured is what they cost the other side
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     stop, got = threading.Event(), {name: Counter[str]() for name in names}
 
     def run(each: Attack) -> None:

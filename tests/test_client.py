@@ -86,7 +86,8 @@ class TestAgainstTheService:
 
     def test_more_than_a_request_takes(self, url: str) -> None:
         with Client(url) as client:
-            assert len(client.predict_many(f"text {number}" for number in range(2500))) == 2500
+            sent = client.label_many(Label(f"many-{n}", ("spam", "ham")[n % 2], text=f"text {n}") for n in range(1500))
+            assert len(client.predict_many((f"text {number}" for number in range(2500)), after=sent)) == 2500
             assert client.predict_many([]) == []
 
     def test_async(self, url: str) -> None:

@@ -162,10 +162,10 @@ def waiting_in_two(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
 
 def test_what_cannot_come_is_not_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with waiting(place, monkeypatch) as api:
-        error = refusal(api.ask(5, partition=7).result(), 422)
+        error = refusal(api.ask(5, partition=7).result(), 409)
         assert error["code"] == "unknown-partition"
         assert "partition 7 of feedback, which has 1" in error["message"]
-        error = refusal(api.ask(1 << 53).result(), 422)
+        error = refusal(api.ask(1 << 53).result(), 409)
         assert error["code"] == "no-such-label"
         assert "feedback ends at 100" in error["message"]
         assert api.n == 0
