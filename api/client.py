@@ -27,6 +27,7 @@ MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told oth
 FIRST_WAIT_S: Final = 0.1
 MAX_WAIT_S: Final = 10.0
 TRIED_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+_BEHIND: Final = (b'"not-learned-yet"', b'"not-learning"')
 _T = TypeVar("_T")
 
 
@@ -406,8 +407,8 @@ def _wait_s(outcome: httpx.Response | httpx.HTTPError, tried: int, tries: int) -
 
 
 def _is_behind(answer: httpx.Response) -> bool:
-    """Tell whether the served model has not learned a label yet, for which a request waited its time."""
-    return answer.status_code == 409 and b'"not-learned-yet"' in answer.content
+    """Tell whether the served model has not learned a label yet: in its time, or since no learner is at work now."""
+    return answer.status_code == 409 and any(code in answer.content for code in _BEHIND)
 
 
 def _result(call: _Call[_T], outcome: httpx.Response | httpx.HTTPError) -> _T:

@@ -164,8 +164,8 @@ class Freshness:
 
         Raises
         ------
-        ApiError : 409, it has not within `max_wait_s`, or is pinned, or there is no such label; 429, 503, too many wait
-            already, nothing is learned now, or the API is being stopped.
+        ApiError : 409, it has not within `max_wait_s`, nothing is learned now, it is pinned, or there is no such label;
+            429, 503, too many wait already; 503, the log was never reached, or the API is being stopped.
         """
         least: dict[int, int] = {}
         for each in asked:
@@ -352,7 +352,7 @@ class Freshness:
 
 def _not_learning(idle: str) -> ApiError:
     return ApiError(
-        503,
+        409,
         "not-learning",
         f"that label is not learned yet, and none is learned now: {idle}",
         "Ask without min_feedback_offset for what the model says now, or again once the learner is at work.",

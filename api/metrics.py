@@ -213,6 +213,7 @@ class _LearnerCollector(Collector):
             "Offsets behind that, which an open transaction holds back.",
             labels=("topic", "partition"),
         )
-        for (topic, number), offsets in self._connection.held_back.items():
-            held.add_metric((topic, str(number)), offsets)
+        for partition in self._connection.watermarks or ():
+            offsets = self._connection.held_back.get(partition, 0)
+            held.add_metric((partition.topic, str(partition.partition)), offsets)
         yield held

@@ -192,10 +192,10 @@ def test_nobody_waits_while_nothing_is_learned(place: Place, monkeypatch: pytest
             asked = api.ask_and_wait(50)
             report(place, state=state, detail=f"why it is {state}")
             answer = asked.result()
-            assert refusal(answer, 503)["code"] == "not-learning"
+            assert refusal(answer, 409)["code"] == "not-learning"
             assert f"why it is {state}" in answer.json()["error"]
             assert answer.headers["retry-after"] == "1"
-            assert refusal(api.ask(50).result(), 503)["code"] == "not-learning"
+            assert refusal(api.ask(50).result(), 409)["code"] == "not-learning"
             assert api.ask(3).result().status_code == 200
             assert api.n == 0
             report(place)

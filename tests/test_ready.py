@@ -73,9 +73,8 @@ def test_a_log_that_another_process_has_locked(place: Place, asked: bool) -> Non
             assert "driftline_log_up 0.0" in get(f"{url}/metrics").text
             assert refusal(send(url), 503)["code"] == "append-timeout", "so it is"
             assert refusal(get(f"{url}/v2/health/ready"), 503)["code"] == "not-ready"
-        wait_until(lambda: parts(url)["take"], what="it is taken again")
-        assert send(url).status_code == 202
-        assert ready_by_metrics(url) == {"predict": True, "take": True, "learn": True}
+        wait_until(lambda: send(url).status_code == 202, what="it is taken again")
+        wait_until(lambda: ready_by_metrics(url) == {"predict": True, "take": True, "learn": True})
 
 
 @pytest.fixture
