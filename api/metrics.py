@@ -213,7 +213,6 @@ class _LearnerCollector(Collector):
             "Offsets behind that, which an open transaction holds back.",
             labels=("topic", "partition"),
         )
-        for partition in self._connection.watermarks or ():
-            offsets = self._connection.held_back.get(partition, 0)
-            held.add_metric((partition.topic, str(partition.partition)), offsets)
+        for place in self._connection.watermarks or ():
+            held.add_metric((place.topic, str(place.partition)), self._connection.held_back.get(place, 0))
         yield held
