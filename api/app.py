@@ -87,11 +87,11 @@ def make_app(
     """
     keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
-    counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
-    freshness = Freshness(watcher, counters, settings)
+    readiness = health.Health(watcher, connection)
+    counters, bodies = Metrics(watcher, connection, readiness, board), Bodies(settings)
+    freshness = Freshness(watcher, connection, stream.topics.feedback, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
     explainer = Explainer(watcher, settings)
-    readiness = health.Health(watcher, connection)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     claims = Claims(board)
@@ -142,9 +142,13 @@ def make_app(
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     access.check()
-    return Api(
-        app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters, freshness.stop
-    )
+
+    def stop() -> None:
+        freshness.stop()
+        explainer.stop()
+
+    gate = Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port)
+    return Api(app, gate, counters, stop)
 
 
 def _rate(settings: ApiSettings, board: Board | None) -> Rate:

@@ -27,6 +27,7 @@ MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told oth
 FIRST_WAIT_S: Final = 0.1
 MAX_WAIT_S: Final = 10.0
 TRIED_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+_BEHIND: Final = (b'"not-learned-yet"', b'"not-learning"')
 _T = TypeVar("_T")
 
 
@@ -298,8 +299,10 @@ def _whole(body: Any) -> Any:
 def _predict(texts: Sequence[str], after: After) -> _Call[list[Prediction]]:
     body: dict[str, Any] = {"texts": texts}
     if after is not None:
-        sent = [after] if isinstance(after, Sent) else after
-        body["min_feedback_offset"] = [{"partition": each.partition, "offset": each.offset} for each in sent]
+        ends: dict[int, int] = {}  # of each partition the last one: any number may have been sent
+        for each in [after] if isinstance(after, Sent) else after:
+            ends[each.partition] = max(each.offset, ends.get(each.partition, 0))
+        body["min_feedback_offset"] = [{"partition": number, "offset": offset} for number, offset in ends.items()]
     return _Call("POST", "/predict", _predictions, _encoded(body))
 
 
@@ -404,8 +407,8 @@ def _wait_s(outcome: httpx.Response | httpx.HTTPError, tried: int, tries: int) -
 
 
 def _is_behind(answer: httpx.Response) -> bool:
-    """Tell whether the served model has not learned a label yet, for which a request waited its time."""
-    return answer.status_code == 409 and b'"not-learned-yet"' in answer.content
+    """Tell whether the served model has not learned a label yet: in its time, or since no learner is at work now."""
+    return answer.status_code == 409 and any(code in answer.content for code in _BEHIND)
 
 
 def _result(call: _Call[_T], outcome: httpx.Response | httpx.HTTPError) -> _T:

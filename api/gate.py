@@ -94,6 +94,7 @@ class Gate:
             try:
                 if "admitted" not in scope:
                     self._admit(scope, head, operation)  # 2, 3
+                scope["caller"] = self._caller(scope)
                 if self._settings.root_path and scope["path"] == self._settings.root_path:
                     response = Response(status_code=308, headers={"location": f"{self._settings.root_path}/"})
                 elif operation.direct is None:  # 4
@@ -161,6 +162,11 @@ class Gate:
         """Return the address of who asks."""
         peer = str(scope["client"][0]) if scope["client"] else ""
         return self._proxies.client(peer, scope["headers"])
+
+    def _caller(self, scope: Scope) -> bytes:
+        """Return who asks, for what only so many may have: a key, or an address without one."""
+        key: Key | None = scope.get("key")
+        return key.digest if key is not None else address_of(self._client(scope))
 
     def _find(self, scope: Scope) -> _Operation:
         method, path = scope["method"], scope["path"]

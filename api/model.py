@@ -16,7 +16,7 @@ from driftline.api.connection import Connection
 from driftline.api.errors import json_response
 from driftline.api.watcher import Watcher
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Offsets
+from driftline.learner.checkpoint import Offsets, by_topic
 from driftline.learner.gate import GateReport
 from driftline.learner.losses import Losses
 from driftline.learner.starting import Start
@@ -27,6 +27,7 @@ class Learner(msgspec.Struct, frozen=True):
     """What the learner said of itself last. A status that is old means that it is dead or stuck."""
 
     state: str
+    word: str  # the state, or `gone`, `silent` of one that is not at work although it said so
     alive: bool
     detail: str
     epoch: int
@@ -104,7 +105,8 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     losses: Losses | None  # records that the log no longer had when they were to be learned
     gate: GateReport | None  # whether the newest model is served, and by which losses that is judged
     over_quota_by_source: dict[str, int]
-    lag: Offsets | None
+    lag: Offsets | None  # up to what can be read now
+    held_back: Offsets = {}  # offsets behind that, which a transaction holds back that is open (Kafka)
     learner: Learner | None
 
 
@@ -147,6 +149,7 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         gate=status.gate if status else None,
         over_quota_by_source=status.over_quota if status else {},
         lag=connection.lag(status.positions if status else {}),
+        held_back=by_topic(connection.held_back),
         learner=_learner(status) if status else None,
     )
 
@@ -171,4 +174,6 @@ def _progressive(summary: dict[str, Any]) -> Progressive | None:
 
 def _learner(status: Status) -> Learner:
     age_s = round(status.age_s, 3)
-    return Learner(status.state, status.alive, status.detail, status.epoch, status.pid, age_s, status.start)
+    return Learner(
+        status.state, status.word, status.alive, status.detail, status.epoch, status.pid, age_s, status.start
+    )

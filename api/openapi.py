@@ -21,7 +21,8 @@ Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
 _ERRORS: Final = {
     408: "The body did not come in time.",
-    409: "The served model has not learned a label in time, or is pinned (min_feedback_offset).",
+    409: "The served model has not learned a label in time, or nothing learns, or it is pinned, or there is no such "
+    "label (min_feedback_offset).",
     413: "The body, or a record made of it, is too large.",
     415: "The body has a content encoding.",
     422: "The body is not what it must be.",

@@ -85,16 +85,16 @@ class Predictor:
         self._watcher, self._freshness, self._metrics, self._settings = watcher, freshness, metrics, settings
         self._bulk_thread = ThreadPoolExecutor(1, "predict-bulk")
 
-    async def answer(self, asked: PredictRequest) -> PredictAnswer:
-        """Return the predictions of a request.
+    async def answer(self, asked: PredictRequest, caller: bytes) -> PredictAnswer:
+        """Return the predictions of a request. Who asks has so many places to wait for a label in.
 
         Raises
         ------
-        ApiError : 422 the texts are not what they must be, 503 nothing was learned yet, or not the labels asked for.
+        ApiError : 422 the texts are not what they must be, 503 nothing was learned yet; what `Freshness.wait` raises.
         """
         texts = _texts(asked, self._settings)
         if (least := asked.min_feedback_offset) is not None:
-            await self._freshness.wait(least if isinstance(least, list) else [least])
+            await self._freshness.wait(least if isinstance(least, list) else [least], caller)
         return _answer(*await self.predict(texts))
 
     def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
@@ -166,7 +166,7 @@ class Predict:
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
         async with self._bodies.read(request, _DECODER) as asked:
-            return json_response(await self._predictor.answer(asked))
+            return json_response(await self._predictor.answer(asked, request.scope["caller"]))
 
     def at_once(self, head: Head, body: bytes) -> Response | None:
         """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""

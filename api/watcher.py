@@ -25,6 +25,7 @@ from driftline.stream.errors import ConfigError
 POLL_S: Final = 0.05
 STATUS_S: Final = 0.25
 RETRY_S: Final = 1.0
+NEVER: Final = "no learner has run on this data directory yet"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -52,10 +53,17 @@ class Watcher:
         self.pinned_to: str | None = None  # the version that is served in the latest's place
         self.status_problem: str | None = None
         self._data, self._allow_pickle = data, allow_pickle
+        self.snapshots = data / "snapshots"
         self._chosen = Chosen(data, allow_pickle=allow_pickle)
         self._newest: Snapshot | None = None
         self._closing = threading.Event()
         self._thread = threads.make("snapshot-watcher", self._run)
+
+    @property
+    def idle(self) -> str | None:
+        """Why nothing is learned now; None where a learner takes what comes."""
+        status = self.status
+        return status.idle if status is not None else self.status_problem or NEVER
 
     def start(self) -> None:
         """Look once, then go on looking in a thread. Raises ConfigError for a pickle that may not be opened."""

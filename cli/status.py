@@ -38,13 +38,10 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     """Print a status, a line a subject."""
     from rich.table import Table
 
-    from driftline.learner.status import AT_WORK
-
     progress, counts, join = status.progress, status.counts, status.join
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    shown = "gone" if status.state in AT_WORK and not status.alive else status.state
     rows: dict[str, str] = {
-        "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
+        "learner": f"{status.word}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
         "model": f"{status.model}, version {status.version or '-'}, {counted(len(status.labels), 'label')}",
         "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
         f"{join.expired:,} left without one",

@@ -60,6 +60,7 @@ from driftline.learner.starting import Start, telling
 from driftline.learner.status import State, Status, change_status, last_status, read_status
 from driftline.learner.watch import Look, Watch
 from driftline.learner.work import Work
+from driftline.stream import transactions
 from driftline.stream.errors import (
     DiskFull,
     LogError,
@@ -484,11 +485,12 @@ class Learner:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""
         if self._reporter.is_due(time.monotonic()):
             problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
+            problem = problem or self._work.outbox.problem
             if not problem and self._refusal is not None:
                 state, problem = "paused", str(self._refusal)
             elif problem:
                 state = "waiting"
-            self._report(state, problem)
+            self._report(state, problem or transactions.describe(self._work.held_back))
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""

@@ -89,6 +89,9 @@ class Publisher:
         DiskFull : there is no room for a new file; what was published before is served on.
         """
         state, encoded = _served(classifier), seal(msgspec.json.encode(info))
+        if self._shown is not None and not self._path.exists():  # somebody deleted it: readers to come find none
+            durable.make_directory(self._root)
+            self._writer = self._shown = None
         if self._writer is not None and classifier.tables and self._writer.head.holds(state, encoded):
             self._writer.write(state, encoded)
         else:

@@ -77,6 +77,26 @@ class Status(msgspec.Struct, kw_only=True):
         """Whether a learner is at work."""
         return self.state in AT_WORK and self.age_s < STALE_S and not self.gone
 
+    @property
+    def word(self) -> str:
+        """What everybody calls it: its state, or of one that says it is at work and is not, `gone` or `silent`."""
+        if self.state not in AT_WORK or self.alive:
+            return self.state
+        return "gone" if self.gone else "silent"
+
+    @property
+    def idle(self) -> str | None:
+        """Why nothing is learned now; None where a learner takes what comes."""
+        word, detail = self.word, f" ({self.detail})" if self.detail else ""
+        if word == "running":
+            return None
+        if word == "silent":
+            return f"the learner is silent: it said that it was {self.state} {self.age_s:.0f} s ago"
+        if word == "gone":
+            return f"the learner is gone: it was {self.state}, and nobody has the data directory now"
+        says = {"starting": "is starting", "recovering": "is recovering", "waiting": "waits", "failed": "has failed"}
+        return f"the learner {says.get(word, f'is {word}')}{detail}"
+
 
 def blank_status(model: str) -> Status:
     """Return the status of a learner that has done nothing yet."""

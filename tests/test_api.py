@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 from driftline.api.server import serve
 from driftline.api.settings import ApiSettings
+from driftline.learner.checkpoint import Counts
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
 from driftline.stream.settings import StreamSettings
@@ -131,13 +132,15 @@ class TestModels:
             wait_until(lambda: get(f"{url}/model").json()["lag"] == {"messages": {"0": 0}, "feedback": {"0": 1}})
             assert "driftline_learner_alive 0.0" in get(f"{url}/metrics").text
 
-            place.report()
+            place.report(counts=Counts())
 
             def parts_now() -> dict[str, tuple[bool, str | None]]:
                 return {name: tuple(part.values()) for name, part in get(f"{url}/readyz").json()["parts"].items()}
 
             why = "there is none yet, nothing was learned; labels show a moment after they were sent"
             wait_until(lambda: parts_now() == {"predict": (False, why), "take": (True, None), "learn": (True, None)})
+            place.report()
+            wait_until(lambda: "4 labels learned, and the model of them is not in" in str(parts_now()["predict"][1]))
             place.publish()
             wait_until(lambda: all(ready for ready, _ in parts_now().values()))
             assert post(f"{url}/predict", {"text": "a"}).status_code == 200

@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -20,7 +21,7 @@ from driftline.api.client import AsyncClient, Client, Label, Message, Refused
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
-from driftline.stream.log import open_log
+from driftline.stream.log import NewRecord, open_log
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, post, read_all, refusal, running
 from tests.ports import reserved
@@ -85,7 +86,8 @@ class TestAgainstTheService:
 
     def test_more_than_a_request_takes(self, url: str) -> None:
         with Client(url) as client:
-            assert len(client.predict_many(f"text {number}" for number in range(2500))) == 2500
+            sent = client.label_many(Label(f"many-{n}", ("spam", "ham")[n % 2], text=f"text {n}") for n in range(1500))
+            assert len(client.predict_many((f"text {number}" for number in range(2500)), after=sent)) == 2500
             assert client.predict_many([]) == []
 
     def test_async(self, url: str) -> None:
@@ -110,13 +112,15 @@ class TestAgainstTheService:
 
 
 class TestWaiting:
-    """`min_feedback_offset`, from /predict's side."""
+    """`min_feedback_offset`, from /predict's side; see test_freshness.py, too."""
 
     def test_a_label_that_never_comes(self, tmp_path: Path) -> None:
-        """Without a learner nothing is learned: the wait ends, and says how far the model is."""
+        """The wait ends, and says how far the model is."""
         place = Place(tmp_path)
         place.publish()
+        place.report(at=time.time() + 3600)
         with running(place.stream, max_wait_s=0.2) as url:
+            post(f"{url}/feedback", [{"message_id": "m", "label": "spam"}] * 5)
             asked = {"text": SPAM, "min_feedback_offset": {"partition": 0, "offset": 4}}
             answer = post(f"{url}/predict", asked)
             error = refusal(answer, 409)
@@ -304,13 +308,14 @@ def asked_while_it_stops(
 ) -> list[httpx.Response]:
     """Stop an API while two requests wait in a method of its; return their answers."""
     place.publish(4)
+    place.report(at=time.time() + 3600)
     of, name = method.rsplit(".", 1)
     cls = getattr(importlib.import_module(f"driftline.api.{of.partition('.')[0]}"), of.partition(".")[2])
     waiting, before = [], getattr(cls, name)
 
-    async def wait(self: Any, asked: Any) -> Any:
+    async def wait(self: Any, *asked: Any) -> Any:
         waiting.append(asked)
-        return await before(self, asked)
+        return await before(self, *asked)
 
     monkeypatch.setattr(cls, name, wait)
     with ThreadPoolExecutor(2) as pool:
@@ -334,7 +339,10 @@ def test_who_waits_while_the_api_is_stopped_is_told_to_come_again(
         monkeypatch.setattr("driftline.api.predict.Predictor.predict", never)
         answers = asked_while_it_stops(place, monkeypatch, "predict.Predictor.answer", {"texts": ["a" * 100] * 900})
     else:
-        body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 1000}}
+        with closing(open_log(place.stream)) as log:
+            log.create_topics(place.stream.topics)
+            log.append("feedback", [NewRecord(b"m", b"{}")] * 10)
+        body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 9}}
         answers = asked_while_it_stops(place, monkeypatch, "freshness.Freshness.wait", body)
     assert [refusal(answer, 503)["code"] for answer in answers] == ["stopping"] * 2
     assert {answer.headers["retry-after"] for answer in answers} == {"1"}
