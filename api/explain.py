@@ -20,6 +20,7 @@ from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Watcher
 from driftline.learner.explain import Explanation, FeatureShare, Step, UnknownLabel
 from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
+from driftline.stream.errors import StateError
 
 MAX_CHARS: Final = 10_000
 MAX_FEATURES: Final = 200
@@ -108,6 +109,8 @@ class Explainer:
             info, explanation = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._explain, served.snapshot, asked
             )
+        except StateError as error:  # the snapshot is damaged or was cut short just now
+            raise no_model(str(error)) from None
         except UnknownLabel as error:
             raise ApiError(422, "unknown-label", str(error), "GET /model lists the labels that are known.") from None
         finally:
