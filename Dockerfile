@@ -34,7 +34,7 @@ USER driftline
 WORKDIR /data
 ENV PATH=/opt/driftline/bin:$PATH DRIFTLINE_DATA=/data NUMBA_CACHE_DIR=/tmp/kernels HOME=/tmp PYTHONUNBUFFERED=1
 ENV DRIFTLINE_LOG_FORMAT=json
-# Asked by /opt/health, on the container's own loopback.
+# Asked by /opt/health, which finds out by itself where anything listens.
 ENV DRIFTLINE_HEALTH_PORT=8001
 VOLUME /data
 EXPOSE 8000

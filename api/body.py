@@ -88,6 +88,7 @@ class Bodies:
                 "too-large",
                 f"the body is longer than {self._max_bytes} bytes (max_body_bytes)",
                 "Send fewer items in a request, or shorter ones.",
+                {"Driftline-Max-Body-Bytes": str(self._max_bytes)},
             )
 
     def _check_held(self) -> None:

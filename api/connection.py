@@ -18,7 +18,7 @@ from typing import Final
 from driftline.api.errors import ApiError
 from driftline.api.settings import ApiSettings
 from driftline.api.taking import Taking
-from driftline.learner.checkpoint import Offsets
+from driftline.learner.figures import Offsets
 from driftline.stream import threads
 from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
 from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, TopicState, Watermarks, open_log

@@ -24,6 +24,7 @@ from driftline.api.turns import Turns
 from driftline.api.watcher import Watcher
 from driftline.learner.explain import Explanation, FeatureShare, Step, UnknownLabel
 from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
+from driftline.stream.errors import StateError
 
 MAX_CHARS: Final = 10_000
 MAX_FEATURES: Final = 200
@@ -111,6 +112,8 @@ class Explainer:
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
                     info, explanation = await self._turns.do(caller, partial(self._explain, served.snapshot, asked))
+            except StateError as error:  # the snapshot is damaged or was cut short just now
+                raise no_model(str(error)) from None
             except UnknownLabel as error:
                 action = "GET /model lists the labels that are known."
                 raise ApiError(422, "unknown-label", str(error), action) from None

@@ -175,7 +175,11 @@ class Appender:
     def _check_number(self, sent: Sequence[Message] | Sequence[Feedback]) -> None:
         most = self._settings.max_items
         if not 1 <= len(sent) <= most:
-            raise _refuse("out-of-range", f"the list has {len(sent)} items; it must have 1 to {most}")
+            raise _refuse(
+                "out-of-range",
+                f"the list has {len(sent)} items; it must have 1 to {most}",
+                {"Driftline-Max-Items": str(most)},
+            )
 
     async def _append(
         self, topic: str, items: Sequence[tuple[str, Message | Feedback]], decode: Callable[..., object]
@@ -258,8 +262,9 @@ def _head(request: Request) -> Mapping[bytes, bytes]:
     return head
 
 
-def _refuse(code: str, message: str) -> ApiError:
-    return ApiError(422, code, message, "Nothing was appended. See /docs for the body's shape, with an example.")
+def _refuse(code: str, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    action = "Nothing was appended. See /docs for the body's shape, with an example."
+    return ApiError(422, code, message, action, headers)
 
 
 def _answers(name: str, example: openapi.Document) -> dict[int | str, Any]:

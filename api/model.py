@@ -16,8 +16,8 @@ from driftline.api.connection import Connection
 from driftline.api.errors import json_response
 from driftline.api.watcher import Watcher
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Offsets, by_topic
-from driftline.learner.gate import GateReport
+from driftline.learner.checkpoint import by_topic
+from driftline.learner.figures import GateReport, Offsets
 from driftline.learner.losses import Losses
 from driftline.learner.starting import Start
 from driftline.learner.status import Status

@@ -7,7 +7,7 @@ ones. Scores are as on the predictions topic: the best labels first, six decimal
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
@@ -30,6 +30,7 @@ from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Served, Watcher
 from driftline.learner.classifier import Scores
 from driftline.learner.snapshot import Model, SnapshotInfo
+from driftline.stream.errors import StateError
 from driftline.stream.words import counted
 
 # About a millisecond of the event loop.
@@ -102,11 +103,14 @@ class Predictor:
         texts = _texts(asked, self._settings)
         if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
             return None
-        if len(texts) == 1 and len(served.info.labels) <= FEW_SCORES:
-            info, row = served.quick.predict_proba_one(texts[0])
-            answered = info, [_few(info.labels, row, self._settings.max_scores)]
-        else:
-            answered = _predict(served.quick, texts, self._settings.max_scores)
+        try:
+            if len(texts) == 1 and len(served.info.labels) <= FEW_SCORES:
+                info, row = served.quick.predict_proba_one(texts[0])
+                answered = info, [_few(info.labels, row, self._settings.max_scores)]
+            else:
+                answered = _predict(served.quick, texts, self._settings.max_scores)
+        except StateError as error:
+            raise no_model(str(error)) from None
         return _answer(*self._counted(answered))
 
     async def predict(self, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
@@ -131,9 +135,15 @@ class Predictor:
 
     async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T]) -> _T:
         served = self._served()
-        if _is_quick(texts, served):
-            return question(served.quick, texts)
-        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question, served.bulk, texts)
+        try:
+            if _is_quick(texts, served):
+                return question(served.quick, texts)
+            return await self._in_thread(partial(question, served.bulk, texts))
+        except StateError as error:  # damaged or cut short just now
+            raise no_model(str(error)) from None
+
+    async def _in_thread(self, question: Callable[[], _T]) -> _T:
+        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question)
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 return await answer
@@ -231,7 +241,11 @@ def check_texts(
 ) -> Sequence[str]:
     """Return texts, if each is within its limits and they are not too many. Raises ApiError (422)."""
     if not 1 <= len(texts) <= settings.max_items:
-        raise _refuse("out-of-range", f"got {counted(len(texts), 'text')}; there must be 1 to {settings.max_items}")
+        raise _refuse(
+            "out-of-range",
+            f"got {counted(len(texts), 'text')}; there must be 1 to {settings.max_items}",
+            {"Driftline-Max-Items": str(settings.max_items)},
+        )
     for index, text in enumerate(texts):
         if "\0" in text:
             raise _refuse("forbidden-character", f"{where(index)} contains a NUL character (U+0000)")
@@ -247,8 +261,8 @@ def _is_quick(texts: Sequence[str], served: Served) -> bool:
     return len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS
 
 
-def _refuse(code: str, message: str) -> ApiError:
-    return ApiError(422, code, message, "See /docs for the body's shape, with an example.")
+def _refuse(code: str, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    return ApiError(422, code, message, "See /docs for the body's shape, with an example.", headers)
 
 
 def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[SnapshotInfo, list[PredictedLabel]]:

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Final, NamedTuple
 
 import uvicorn
@@ -31,6 +32,7 @@ import uvicorn
 from driftline.api import keys
 from driftline.api.app import Api, make_app
 from driftline.api.board import Board
+from driftline.api.neighbours import told_of
 from driftline.api.protocol import limited
 from driftline.api.settings import ApiSettings
 from driftline.api.slice import ask_for_short_slices
@@ -53,12 +55,19 @@ class Started(NamedTuple):
     stop: Callable[[], None]
 
 
-def serve(stream: StreamSettings, settings: ApiSettings, *, on_ready: Callable[[Started], None] | None = None) -> None:
+def serve(
+    stream: StreamSettings,
+    settings: ApiSettings,
+    *,
+    on_ready: Callable[[Started], None] | None = None,
+    stopping: threading.Event | None = None,
+) -> None:
     """Answer requests until SIGINT or SIGTERM (heard in the main thread only), or until `Started.stop` is called.
 
     Parameters
     ----------
     on_ready : called once requests are accepted, on the event loop: it must return soon
+    stopping : set as soon as it is time to stop, before what was begun is finished
 
     Raises
     ------
@@ -70,12 +79,13 @@ def serve(stream: StreamSettings, settings: ApiSettings, *, on_ready: Callable[[
         if settings.admin_port is not None:
             listeners.append(stack.enter_context(_listen(settings.admin_host, settings.admin_port)))
         _check_reach(listeners, stream, settings)
+        stack.enter_context(told_of(stream.data))
         if settings.workers == 1:
-            run(stream, settings, listeners, on_ready=on_ready)
+            run(stream, settings, listeners, on_ready=on_ready, stopping=stopping)
         else:
             from driftline.api.workers import supervise  # noqa: PLC0415  (it imports this)
 
-            supervise(stream, settings, listeners, on_ready=on_ready)
+            supervise(stream, settings, listeners, on_ready=on_ready, stopping=stopping)
 
 
 def run(
@@ -85,6 +95,7 @@ def run(
     *,
     board: Board | None = None,
     on_ready: Callable[[Started], None] | None = None,
+    stopping: threading.Event | None = None,
     hears: bool = True,
 ) -> None:
     """Do 2 to 5 in this process. The first listener is that of the port, the second that of the admin port.
@@ -97,7 +108,7 @@ def run(
     api = make_app(stream, settings, board=board, admin_port=admin_port)
     config = _configure(api, settings)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(api, _Server(config, listeners, api, on_ready, hears)))
+        runner.run(_run(api, _Server(config, listeners, api, on_ready, stopping or threading.Event(), hears)))
 
 
 async def _run(api: Api, server: "_Server") -> None:
@@ -117,10 +128,12 @@ class _Server(uvicorn.Server):
         listeners: Sequence[socket.socket],
         api: Api,
         on_ready: Callable[[Started], None] | None,
+        stopping: threading.Event,
         hears: bool,
     ) -> None:
         super().__init__(config)
         self.listeners, self._api, self._on_ready, self._hears = listeners, api, on_ready, hears
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -140,7 +153,12 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def stop(self) -> None:
+        self._stopping.set()
         self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

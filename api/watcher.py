@@ -90,6 +90,8 @@ class Watcher:
             newest = self._chosen.look()
             if newest is not None:
                 self._serve(newest)
+            elif self._newest is not None:  # it was cut short, and there is no other
+                self.served = self._newest = None
         except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, the model before goes on answering)
             if starting and isinstance(error, ConfigError):
                 raise

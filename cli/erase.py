@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from driftline.cli.rebuild import build, log_to_read
 from driftline.cli.terminal import bars, terminal
+from driftline.cli.waiting import Waiting
 from driftline.stream import lines
 from driftline.stream.errors import ConfigError, DriftlineError, StateError
 from driftline.stream.flags import with_settings
@@ -88,7 +89,7 @@ def erase(
         asked = requests.read(request)
         try:
             with bars("erasing"):
-                carry_out(stream, log, request)
+                carry_out(stream, log, request, Waiting(stream.data))
         except DriftlineError as error:
             raise StateError(f"{error}. What was asked for stays in {request}, for the next learner to do") from None
         done = [each for each in requests.read_done(stream.data) if asked and requests.answers(each, asked)]

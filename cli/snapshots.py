@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from driftline.cli.terminal import print_json, print_table, terminal
 from driftline.stream.errors import ConfigError
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
 from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Action(StrEnum):
     LATEST = "latest"
 
 
-@with_settings
+@with_shown("data", "allow_pickle")
 def snapshots(
     stream: StreamSettings,
     action: Annotated[Action, typer.Argument(metavar="[list|show|pin|unpin|rollback|latest]")] = Action.LIST,

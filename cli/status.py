@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from driftline.cli.terminal import print_json, print_table
 from driftline.stream.errors import ConfigError
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
 from driftline.stream.settings import StreamSettings
 from driftline.stream.words import counted
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from driftline.learner.status import Status
 
 
-@with_settings
+@with_shown("data")
 def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
+    from driftline.learner.choices import Choices
     from driftline.learner.status import read_status
-    from driftline.learner.versions import Versions
 
     found = read_status(stream.data)
     if found is None:
@@ -29,7 +29,7 @@ def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json
     if as_json:
         print_json(found)
     else:
-        print_status(found, Versions(stream.data).active().version)
+        print_status(found, Choices(stream.data).active().version)
     if not found.alive:
         raise typer.Exit(1)
 

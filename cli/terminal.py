@@ -87,6 +87,14 @@ def print_error(*errors: str) -> None:
             console.print(f"driftline: {error}", style="red", markup=False)
 
 
+def print_remark(remark: str) -> None:
+    """Print what is to be known meanwhile, on standard error."""
+    if lines.as_json():
+        logging.getLogger("driftline").warning("%s", remark)
+    else:
+        terminal(stderr=True).print(f"driftline: {remark}", style="yellow", markup=False)
+
+
 @contextmanager
 def bars(*what: str) -> Iterator[list[Callable[[int, int], None]]]:
     """Show bars on standard error, where that is a terminal, while something is left; give what moves each.

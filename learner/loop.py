@@ -145,7 +145,9 @@ class Learner:
         recovery.check_model(newest, stream, settings)
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())
         self._lock.announce(epoch)
-        self._publishing = Publishing(stream.data / "snapshots", epoch, settings.publish_interval_s, self._room)
+        self._publishing = Publishing(
+            stream.data / "snapshots", epoch, settings.publish_interval_s, self._room, self._lock.check
+        )
         if self._reviewer is None:
             self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch, self._lock.check)
         self._refusal = None  # where it begins anew there may be other records

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.alarms import Alarm, Alarms
-from driftline.learner.checkpoint import Counts
 from driftline.learner.classifier import Classifier, Scores, TooManyLabels
 from driftline.learner.drift import Drift, Shift
+from driftline.learner.figures import Counts
 from driftline.learner.gate import Gate
 from driftline.learner.progress import Progress
 from driftline.learner.settings import Rules

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Counts
+from driftline.learner.figures import Counts
 from driftline.learner.progress import DELAY_EDGES_MS
 from driftline.learner.status import Status
 from driftline.stream.limits import ORPHANED_BY, JoinCounts

@@ -6,8 +6,7 @@ from typing import Final
 import msgspec
 from pydantic import Field, field_validator
 
-from driftline.stream.clock import ClockRule
-from driftline.stream.limits import MOST, Limits
+from driftline.stream.limits import MOST, ClockRule, Limits
 from driftline.stream.names import same_name
 from driftline.stream.quota import PATTERN, Quota
 from driftline.stream.records import Topics

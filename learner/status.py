@@ -13,11 +13,9 @@ import msgspec
 
 from driftline.learner import durable
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Counts, Offsets
-from driftline.learner.gate import GateReport
+from driftline.learner.figures import Counts, GateReport, Offsets
 from driftline.learner.lock import is_held
 from driftline.learner.losses import Erasures, Losses
-from driftline.learner.progress import Progress
 from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.starting import Start
 from driftline.stream.errors import StateError
@@ -100,6 +98,8 @@ class Status(msgspec.Struct, kw_only=True):
 
 def blank_status(model: str) -> Status:
     """Return the status of a learner that has done nothing yet."""
+    from driftline.learner.progress import Progress  # noqa: PLC0415  (who only reads one needs no arrays)
+
     return Status(
         state="waiting",
         at=time.time(),

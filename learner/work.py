@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from driftline.learner.checkpoint import Manifest, Offsets
+from driftline.learner.checkpoint import Manifest
+from driftline.learner.figures import Offsets
 from driftline.learner.losses import Erasures, Losses
 from driftline.learner.machine import Machine
 from driftline.learner.outbox import Outbox

@@ -17,8 +17,8 @@ from driftline.api.keys import Role
 from driftline.api.server import Started, serve
 from driftline.api.settings import ApiSettings
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Counts
 from driftline.learner.classifier import Classifier
+from driftline.learner.figures import Counts
 from driftline.learner.losses import Loss, Losses
 from driftline.learner.models import make_classifier
 from driftline.learner.progress import Progress

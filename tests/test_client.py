@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import driftline
-from driftline.api.client import AsyncClient, Client, Label, Message, Refused
+from driftline.api.client import AsyncClient, Client, Label, Message, Refused, _Room
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
@@ -243,6 +243,112 @@ class TestRetries:
         for kind in (Client, AsyncClient):
             with pytest.raises(ConfigError, match="url"):
                 kind(url)
+
+
+class Narrow(Unreliable):
+    """Takes bodies of 4,000 bytes, and says so in HTML, as proxies do."""
+
+    def do_POST(self) -> None:
+        server: Any = self.server
+        length = int(self.headers["content-length"])
+        content = self.rfile.read(length)
+        server.asked.append(content)
+        answer = httpx.post(server.target + self.path, content=content, timeout=30) if length <= 4000 else None
+        body = b"<html>413 Request Entity Too Large</html>" if answer is None else answer.content
+        self.send_response(413 if answer is None else answer.status_code)
+        self.send_header("content-type", "text/html" if answer is None else "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def in_both_ways(url: str, talk: Callable[[Any], Any]) -> list[Any]:
+    """Return what a client gives, and what an asynchronous one does."""
+
+    async def asynchronously() -> Any:
+        async with AsyncClient(url) as client:
+            return await talk(client)
+
+    with Client(url) as client:
+        return [talk(client), asyncio.run(asynchronously())]
+
+
+class TestMuchAtOnce:
+    """Whatever number of items, and of bytes, a request may have, all are taken, in their order."""
+
+    @pytest.fixture(scope="class")
+    def place(self, tmp_path_factory: pytest.TempPathFactory) -> Place:
+        place = Place(tmp_path_factory.mktemp("much"))
+        place.publish()
+        return place
+
+    @pytest.fixture(scope="class")
+    def narrow(self, place: Place) -> Iterator[str]:
+        with running(place.stream, max_items=7, max_body_bytes=20_000) as url:
+            yield url
+
+    def test_more_items_than_are_taken(self, place: Place, narrow: str) -> None:
+        for predictions in in_both_ways(
+            narrow, lambda client: client.predict_many([*["lunch", "prize"] * 20, "lunch"])
+        ):
+            assert [each.label for each in predictions] == [*["ham", "spam"] * 20, "ham"]
+        before = len(read_all(place.stream, "messages"))
+        for sent in in_both_ways(narrow, lambda client: client.send_many(f"text {n}" for n in range(30))):
+            assert [each.offset for each in sent] == list(range(before, before + 30))
+            before += 30
+        labels = [Label(f"m{n}", "spam") for n in range(15)]
+        for sent in in_both_ways(narrow, lambda client: client.label_many(labels)):
+            assert [each.message_id for each in sent] == [each.message_id for each in labels]
+
+    def test_more_bytes_than_are_taken(self, narrow: str) -> None:
+        texts = ["prize " * 500, "lunch " * 900, "\N{GRINNING FACE} lunch " * 600, "prize"] * 5
+        for predictions in in_both_ways(narrow, lambda client: client.predict_many(texts)):
+            assert [each.label for each in predictions] == ["spam", "ham", "ham", "spam"] * 5
+
+    def test_how_much_is_taken_is_asked_once(self, narrow: str) -> None:
+        with unreliable(narrow, []) as proxy, Client(proxy.url) as client:
+            client.predict_many(["a"] * 70)
+            assert len(proxy.asked) == 1 + 10
+            client.predict_many(["a"] * 70)
+            assert len(proxy.asked) == 1 + 10 + 10
+            client.predict_many(["lunch " * 1000] * 7)
+            n_asked = len(proxy.asked)
+            client.predict_many(["lunch " * 1000] * 7)
+            assert len(proxy.asked) - n_asked == 3, "three of 6,000 bytes fit into 20,000"
+
+    def test_many_bytes_are_parted_before_anybody_says_so(self) -> None:
+        """The API's own limit is known from the start."""
+        room = _Room()
+        parts = list(room.parts([b"x" * (3 << 20)] * 5, 100))
+        assert [len(part) for part in parts] == [2, 2, 1]
+        assert [len(part) for part in room.parts([b"x"] * 2500, 2)] == [1000, 1000, 500]
+        assert list(room.parts([], 2)) == []
+        assert [len(part) for part in room.parts([b"x" * (9 << 20)] * 2, 2)] == [1, 1], (
+            "one alone is for the API to say"
+        )
+
+    def test_what_stands_before_it_may_take_less(self, narrow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(unreliable.__wrapped__.__globals__, "Unreliable", Narrow)  # type: ignore[attr-defined]
+        with unreliable(narrow, []) as proxy:
+            for predictions in in_both_ways(proxy.url, lambda client: client.predict_many(["lunch " * 100] * 30)):
+                assert len(predictions) == 30
+            with Client(proxy.url) as client, pytest.raises(Refused) as refused:
+                client.predict("lunch " * 1000)
+            assert (refused.value.status, refused.value.code) == (413, "unknown-answer")
+
+    def test_one_that_is_too_large_is_refused_and_no_other_way_is_looked_for(self, narrow: str) -> None:
+        with unreliable(narrow, []) as proxy, Client(proxy.url) as client:
+            with pytest.raises(Refused, match="max_body_bytes"):
+                client.predict("a" * 30_000)
+            assert len(proxy.asked) == 1
+            with pytest.raises(Refused, match="NUL"):
+                client.predict_many(["a", "b\0", "c"])
+            assert len(proxy.asked) == 2
+
+    def test_of_many_labels_only_the_last_of_each_partition_is_waited_for(self, url: str) -> None:
+        with Client(url) as client:
+            places = client.label_many(Label(f"many-{n}", "spam", text=SPAM) for n in range(1500))
+            assert client.predict(SPAM, after=places).label == "spam"
 
 
 def test_a_program_that_asks_loads_no_kernels() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.stream.clock import LAST_TIMESTAMP_MS, SLEEP_MS, VOTES, Clock, ClockRule, Passed, advance, believed
+from driftline.stream.clock import LAST_TIMESTAMP_MS, SLEEP_MS, VOTES, Clock, Passed, advance, believed
+from driftline.stream.limits import ClockRule
 from driftline.stream.quota import Quota, Quotas
 
 HOUR = 3_600_000

@@ -2,19 +2,21 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from driftline.cli.waiting import Waiting
 from driftline.learner import erase, staged
 from driftline.learner.loop import Learner
 from driftline.learner.rebuild import stage as build
 from driftline.learner.rebuilt import LeftOut
 from driftline.learner.review import read_review
 from driftline.learner.service import carry_out
-from driftline.learner.status import read_status
+from driftline.learner.status import read_status, write_status
 from driftline.stream.log import NewRecord, Place, TopicPartition, open_log, open_to_keep
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
@@ -176,6 +178,37 @@ def test_what_lies_behind_junk_waits_for_a_person_and_says_so(stage: SqliteStage
     stage.learn(dead_letter_limit=1.0)
     assert erase.pending(stage.stream.data) == []
     assert where(stage.stream.data, '"secret"') == []
+
+
+def test_who_waits_for_a_learner_says_what_that_one_is_at(
+    stage: SqliteStage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that waits in silence looks as if it hung."""
+    monkeypatch.setattr("driftline.cli.waiting.PATIENCE_S", 0.0)
+    with stage.learning() as learner:
+        fill(stage, learner)
+        learner._save()
+        status = read_status(stage.stream.data)
+        assert status is not None
+        request = erase.ask(stage.stream.data, ["secret"])
+        waiting, left = Waiting(stage.stream.data), ["paused", "paused", "stalled", "running"]
+
+        def wait() -> None:
+            status.state = left.pop(0)  # type: ignore[assignment]
+            status.detail, status.at = f"it is {status.state}", time.time()
+            write_status(stage.stream.data, status)
+            waiting()
+            if not left:
+                request.unlink()
+
+        carry_out(stage.stream, stage.log, request, wait)
+        finish(learner)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("which is ")[2].partition(".")[0] for line in lines] == [
+        f"{state} (it is {state})" for state in ("paused", "stalled", "running")
+    ]
+    assert f"process {status.pid}" in lines[0]
+    assert "what was asked for stays" in lines[0]
 
 
 def test_ids_of_labels_are_forgotten_by_their_messages(stage: SqliteStage) -> None:
