@@ -39,7 +39,7 @@ from driftline.stream.words import counted
 
 FORMAT: Final = 3
 READABLE: Final = (FORMAT, 2)  # 2 had other windows (stream/saved.py), and joined by ids alone, by partition
-REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before
+REVISION: Final = 3  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
@@ -85,6 +85,7 @@ class Counts(msgspec.Struct):
     over_quota: int = 0  # labels beyond their source's quota; rejected, too
     unwritten: int = 0  # predictions too large for the log even without scores
     refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
+    places_given: int = 0  # labels that gave their place to a new one
     rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
 
     def reject(self, error: str) -> None:

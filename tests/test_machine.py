@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from driftline.learner.machine import Machine, Plan
 from driftline.learner.models import make_classifier
+from driftline.learner.restore import watched
 from driftline.learner.settings import LearnerSettings
 from driftline.stream import store
 from driftline.stream.batch import Decoded
@@ -63,7 +64,7 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
-    arrays |= {f"d{name}": each for name, each in (machine.drift.state() | machine.gate.state()).items()}
+    arrays |= {f"d{name}": each for name, each in watched(machine).items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
     state += [machine.quotas]
