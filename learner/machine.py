@@ -78,7 +78,8 @@ class Plan:
     def cut_off(self) -> "Plan":
         """Return what was planned so far as a plan of its own; this one is of what follows."""
         part = Plan(self.batch, self.records, self.updates, 0)
-        part.steps, part.growth, part.corrections = self.steps, self.growth, self.corrections
+        part.steps, part.growth = self.steps, self.growth
+        part.n_seen, part.corrections = self.n_seen, self.corrections
         self.parts.append(part)
         self.steps, self.growth = Steps(2 * len(self.batch)), [(0, self.growth[-1][1])]
         self.n_seen = self.corrections = 0
