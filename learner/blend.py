@@ -212,7 +212,7 @@ class Blend(Compiled):
         self._set_labels(labels, self.max_labels)
 
     def imprint(self, text: str) -> NDArray[np.uint32]:
-        """Return what `clear` has to know of a text; see `Classifier`. What is of its shape comes before its n-grams."""
+        """Return what `clear` has to know of a text; see `Classifier`. Its shape's features are before its n-grams."""
         ready, buffers = read([text], self.settings), text_buffers(self.settings)
         start, stop = ready.starts
         table, shape = character_table(), np.empty(MAX_SHAPE, np.uint32)
@@ -227,7 +227,9 @@ class Blend(Compiled):
         state = self._state
         for each in imprints:
             of_grams = column + (slots_of(each[1:], len(state["grams"]), self.max_labels) & -ROWS_APART)
-            of_terms = column + (slots_of(each[1 : 1 + int(each[0])], len(state["terms"]), self.max_labels) & -ROWS_APART)
+            of_terms = column + (
+                slots_of(each[1 : 1 + int(each[0])], len(state["terms"]), self.max_labels) & -ROWS_APART
+            )
             state["grams"][of_grams] = 0
             state["gram_squares"][of_grams] = 0
             state["terms"][of_terms] = 0

@@ -151,7 +151,7 @@ def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.u
 
 
 def imprint(text: str, settings: TextSettings, most: int) -> NDArray[np.uint32]:
-    """Return how many features of a text are words and pairs, then its first features: uint32 [1 + n], n at most `most`."""
+    """Return how many features of a text are words and pairs, then the first ones: uint32 [1 + n], n at most `most`."""
     ready, buffers = read([text], settings), text_buffers(settings)
     start, stop = ready.starts
     _, n_plain, n = hash_text(ready.codes, start, stop, character_table(), settings.kernel_arguments, buffers)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from driftline.learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from driftline.learner.experts import LANES, MOST_CLEARED, slots_of
 from driftline.learner.explain import Step
+from driftline.learner.hashes import HALF
 from driftline.learner.parts import Hashed, Part
 from driftline.learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
-from driftline.learner.hashes import HALF
 from driftline.learner.text import TextSettings, imprint, kernel_inputs, text_buffers
 from driftline.learner.trace import Feature
 from driftline.learner.tree_kernel import score_and_learn
@@ -259,7 +259,7 @@ class Tree(Compiled):
         return imprint(text, self.settings, MOST_CLEARED)
 
     def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
-        """Make a label unknown; see `Classifier`. Its keys stay in the leaves, counted nothing: any other takes them."""
+        """Make a label unknown; see `Classifier`. Its keys stay in the leaves, counted 0: others take their place."""
         memory = self._memory
         for each in imprints:
             memory.slots[column + slots_of(each[1:], len(memory.slots), self.max_labels)] = 0

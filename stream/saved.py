@@ -4,7 +4,7 @@ For that nothing is copied but a word for each row: what the words name is never
 is read where it is; where rows move meanwhile, they leave what is being read behind.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
 import msgspec
@@ -56,7 +56,7 @@ class Frozen(NamedTuple):
     arrays: Arrays
     n_rows: int
     early: list[tuple[Early, ...]]
-    late: list[tuple[str, Gone]] = []
+    late: Sequence[tuple[str, Gone]] = ()
 
     def encode(self) -> Iterator[bytes]:
         """Give the window's state in parts."""

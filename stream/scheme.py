@@ -44,7 +44,7 @@ def read_scheme(path: Path) -> tuple[str, ...]:
             continue
         if len(label) > MAX_LABEL_CHARS or "\0" in label:
             raise ConfigError(
-                f"labels: {path}, label {number}: it must have at most {MAX_LABEL_CHARS} characters, and none may be NUL"
+                f"labels: {path}, label {number}: it may have at most {MAX_LABEL_CHARS} characters, none may be NUL"
             )
         if label in found:
             raise ConfigError(f"labels: {path}, label {number}: {each!r} is {found[label]!r} again; leave one out")
@@ -62,7 +62,7 @@ def _json_list(path: Path, text: str) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"labels: {path} begins as a JSON list and is none: {error}") from None
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise ConfigError(f"labels: {path} must be a JSON list of texts, as [\"spam\", \"ham\"]")
+        raise ConfigError(f'labels: {path} must be a JSON list of texts, as ["spam", "ham"]')
     return found
 
 

@@ -31,7 +31,9 @@ def test_a_late_label_is_a_correction() -> None:
     counts = learner.join.counts
     assert (counts.corrected, learner.counts.labels_learned, learner.join.waiting) == (5, 5, 0)
     assert learner.progress.corrections == 5
-    assert (learner.progress.labels, learner.progress.unpredicted) == (0, 0), "a guess of ours is not what was predicted"
+    assert (learner.progress.labels, learner.progress.unpredicted) == (0, 0), (
+        "a guess of ours is not what was predicted"
+    )
     assert learner.classifier.predict_one("text 7") == "spam"
 
 
@@ -81,7 +83,9 @@ def test_it_is_kept_for_twice_the_time_that_a_message_has() -> None:
     stream, learner = Stream(), machine(expire_as="ham", window_hours=10 / 3_600_000)
     stream.message("m", "text")  # at 1000
     for number in range(11, 30):
-        stream.records.append(stream.records[0].__class__(stream.records[0].partition, number, 990 + number, None, None))
+        stream.records.append(
+            stream.records[0].__class__(stream.records[0].partition, number, 990 + number, None, None)
+        )
     for number in range(20):
         stream.message(f"n{number}", "x")  # at 1020 and later
     stream.label("m", "spam")

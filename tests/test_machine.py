@@ -263,9 +263,14 @@ EVENTS = st.lists(
 
 
 @settings(deadline=None, max_examples=400)
-@given(EVENTS, st.lists(st.integers(0, 40), max_size=8), st.sampled_from([None, "old"]))
+@given(
+    EVENTS,
+    st.lists(st.integers(0, 40), max_size=8),
+    st.sampled_from([None, "old"]),
+    st.sampled_from([24.0, 5 / 3_600_000]),
+)
 def test_the_outcome_does_not_depend_on_the_cuts(
-    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None
+    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None, free_labels_hours: float
 ) -> None:
     stream = Stream()
     for kind, key, label, text in events:
@@ -276,7 +281,8 @@ def test_the_outcome_does_not_depend_on_the_cuts(
         else:
             own = {"text": text} if kind == "own" else {}
             stream.label(key, label, op="retract" if kind == "retract" else "upsert", **own)
-    one, other = (machine(expire_as=expire_as, window_messages=4) for _ in range(2))
+    options = {"expire_as": expire_as, "window_messages": 4, "free_labels_hours": free_labels_hours}
+    one, other = (machine(**options) for _ in range(2))
     assert run(one, stream.records) == run(other, stream.records, [cut for cut in cuts if cut <= len(stream.records)])
     assert digest(one) == digest(other)
 
@@ -353,7 +359,7 @@ LIMITS: list[dict[str, object]] = [
     st.integers(1, 3),
     st.sampled_from(LIMITS),
     st.sampled_from([None, None, "ham"]),
-    st.sampled_from([{}, {}, {"source_quota": "7/s"}]),
+    st.sampled_from([{}, {}, {"source_quota": "7/s"}, {"free_labels_hours": 4 / 3_600_000}]),
 )
 def test_what_the_kernel_takes_comes_out_as_one_by_one(
     events: list[Event],

@@ -35,7 +35,9 @@ def test_a_quota_is_read() -> None:
 
 @pytest.mark.parametrize("by_name", [False, True])
 @given(
-    st.lists(st.tuples(st.sampled_from(["a", "a/x", "b", "c", "d/y", None, "open/z"]), st.integers(0, 30)), max_size=100),
+    st.lists(
+        st.tuples(st.sampled_from(["a", "a/x", "b", "c", "d/y", None, "open/z"]), st.integers(0, 30)), max_size=100
+    ),
     st.integers(1, 4),
 )
 def test_each_source_has_its_own_count_in_each_stretch(
