@@ -78,10 +78,10 @@ class Plan:
     def cut_off(self) -> "Plan":
         """Return what was planned so far as a plan of its own; this one is of what follows."""
         part = Plan(self.batch, self.records, self.updates, 0)
-        part.steps, part.growth = self.steps, self.growth
+        part.steps, part.growth = self.steps.cut_off(), self.growth
         part.n_seen, part.corrections = self.n_seen, self.corrections
         self.parts.append(part)
-        self.steps, self.growth = Steps(2 * len(self.batch)), [(0, self.growth[-1][1])]
+        self.growth = [(0, self.growth[-1][1])]
         self.n_seen = self.corrections = 0
         return part
 
@@ -432,7 +432,8 @@ class Machine:
         self.raised = [alarm for part in parts for alarm in part.raised]
         self.delays_ms = np.concatenate([part.delays_ms for part in parts])
         store, topics = self.join.store, self.rules.topics
-        store.pending = [rows for rows in store.pending if all(rows is not part.rows for part in parts)]
+        done = {id(part.rows) for part in parts}
+        store.pending = [rows for rows in store.pending if id(rows) not in done]
         return {
             topics.predictions: [prediction for part in parts for prediction in part.predictions],
             topics.dead_letter: [self._dead_letter(rejected) for rejected in plan.rejected],

@@ -22,7 +22,7 @@ from driftline.stream.store import Store
 
 FEW: Final = 3
 MOST_KEPT: Final = 4096  # features of a label: of long texts words and pairs, which come first
-UNTOLD: Final = FEW + 1  # how often a label was learned of which an older state does not say it
+UNTOLD: Final = FEW + 1  # how often a label was learned that was learned often, or of which nothing says it
 NEVER: Final = -(1 << 62)
 PREFIX: Final = "places_"  # of its arrays, which lie beside others in a file
 
@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 
 
 class Places:
-    """How often each label was learned and when last. One thread, that which plans.
+    """How often each label was learned, until it was often, and when last. One thread, that which plans.
 
     Parameters
     ----------
@@ -46,40 +46,36 @@ class Places:
         self._last_ms = np.zeros(max_labels, np.int64)
         self.since_ms = np.full(max_labels, NEVER, np.int64)
         self._n = 0  # columns of which anything is known
+        self._n_often = 0  # labels that were learned more than FEW times
         self._kept: dict[int, list[NDArray[np.uint32]]] = {}
 
     def see(self, steps: Steps, start: int, classifier: Classifier, store: Store) -> None:
-        """Count the steps from one on. Costs nothing that grows with the labels that were learned often."""
-        if not classifier.gives_places or start >= steps.n:
+        """Count the steps from one on. Where all labels were learned often there is nothing to be counted."""
+        if not classifier.gives_places or self._n_often == len(classifier.labels):
             return
-        table = steps.table[start : steps.n]
-        table = table[table[:, TARGET] >= 0]
-        if not len(table):
-            return
-        columns = table[:, TARGET]
-        rare = self._learned[columns] <= FEW
-        if rare.any():
-            self._keep(table[rare], classifier, store)
-        counts = np.bincount(columns)
-        self._learned[: len(counts)] += counts
-        self._n = max(self._n, len(counts))
-        asked = table[:, PLACE] >= 0  # what a message was learned as that left has no time
-        self._last_ms[columns[asked]] = table[asked, STEP_MS]
-
-    def _keep(self, table: Ints, classifier: Classifier, store: Store) -> None:
-        """Keep what labels were learned with that were learned seldom so far; let go of what is no longer needed."""
-        more: dict[int, int] = {}
-        for column, at, size in table[:, [TARGET, TEXT_AT, TEXT_BYTES]].tolist():
-            more[column] = more.get(column, 0) + 1
-            learned = int(self._learned[column]) + more[column]
-            if learned == FEW + 1:
+        columns = steps.table[start : steps.n, TARGET]
+        which = np.flatnonzero(columns >= 0)
+        which = which[self._learned[columns[which]] <= FEW]
+        for column, at, size, place, time_ms in steps.table[start + which][
+            :, [TARGET, TEXT_AT, TEXT_BYTES, PLACE, STEP_MS]
+        ].tolist():
+            self._n = max(self._n, column + 1)
+            learned = self._learned[column]
+            if learned > FEW:
+                continue
+            self._learned[column] += 1
+            if learned == FEW:  # it keeps its place for good
+                self._n_often += 1
+                self._last_ms[column] = 0
                 self._kept.pop(column, None)
-            elif learned <= FEW:
-                kept = self._kept.setdefault(column, [])
-                left = MOST_KEPT - sum(len(each) - 1 for each in kept)
-                found = classifier.imprint(store.read(at, size).decode())[: 1 + left]
-                found[0] = min(int(found[0]), len(found) - 1)
-                kept.append(found)
+                continue
+            if place >= 0:  # what a message was learned as that left has no time
+                self._last_ms[column] = time_ms
+            kept = self._kept.setdefault(column, [])
+            left = MOST_KEPT - sum(len(each) - 1 for each in kept)
+            found = classifier.imprint(store.read(at, size).decode())[: 1 + left]
+            found[0] = min(int(found[0]), len(found) - 1)
+            kept.append(found)
 
     def oldest(self, n_labels: int, until_ms: int, spared: int | None) -> int | None:
         """Return the column that gives its place, None where none does.
@@ -153,12 +149,13 @@ class Places:
         """
         given = {name.removeprefix(PREFIX): array for name, array in state.items() if name.startswith(PREFIX)}
         if not given:
-            self._learned[:n_labels], self._n = UNTOLD, n_labels
+            self._learned[:n_labels], self._n, self._n_often = UNTOLD, n_labels, n_labels
             return
         try:
             n = self._n = len(given["learned"])
             self._learned[:n], self._last_ms[:n] = given["learned"], given["last_ms"]
             self.since_ms[:n] = given["since_ms"]
+            self._n_often = int(np.count_nonzero(self._learned > FEW))
             ends = np.cumsum(given["sizes"][:, 1])
             if (given["sizes"] < 0).any() or int(ends[-1] if len(ends) else 0) != len(given["kept"]):
                 raise ValueError("the sizes do not fit")

@@ -552,7 +552,7 @@ class Join:
         """Keep a message that has left without a label, and was learned as this one, for its true label."""
         entry = Entry(self.store, row)
         key = entry.key
-        alone = not entry.aside and key not in self.messages and key not in self.shared
+        alone = not entry.aside and key not in self.shared
         self.late.keep(entry.window, key, Gone(entry.text, label, entry.timestamp_ms, alone))
 
     # Texts that share an id.
