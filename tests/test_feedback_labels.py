@@ -8,10 +8,12 @@ import httpx
 import pytest
 
 from driftline.api.keys import Key, Role, new_key
-from driftline.api.labels import source_of
+from driftline.api.labels import Labels, source_of
+from driftline.api.watcher import Watcher
 from driftline.stream.errors import ConfigError
 from driftline.stream.quota import sender
 from driftline.stream.records import decode_feedback
+from driftline.stream.settings import StreamSettings
 from tests.place import Place, add_key, get, post, read_all, refusal, running
 from tests.waiting import wait_until
 
@@ -127,7 +129,7 @@ def test_a_label_that_is_none_of_the_file_s_is_refused_with_the_nearest(tmp_path
     assert sources == ["alice/mallory/x", "alice", "alice"]
 
 
-def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
-    place = Place(tmp_path, labels=tmp_path / "none.txt")
-    with pytest.raises(ConfigError, match=r"labels: .*none\.txt cannot be read"), running(place.stream):
-        pass
+def test_a_file_that_cannot_be_read_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    stream = StreamSettings(data=tmp_path, labels=tmp_path / "none.txt")
+    with pytest.raises(ConfigError, match=r"labels: .*none\.txt cannot be read"):
+        Labels(stream, Watcher(tmp_path))
