@@ -45,6 +45,7 @@ from driftline.api.feedback import Appender
 from driftline.api.freshness import Freshness
 from driftline.api.gate import Gate
 from driftline.api.keys import Keys, path_of
+from driftline.api.labels import Labels
 from driftline.api.metrics import Metrics
 from driftline.api.open_inference import OpenInference
 from driftline.api.predict import Predictor
@@ -95,7 +96,8 @@ def make_app(
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     claims = Claims(board)
-    appender = Appender(connection, freshness, traces, claims, stream, settings)
+    labels = Labels(stream, watcher)
+    appender = Appender(connection, freshness, traces, claims, labels, stream, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

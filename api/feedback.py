@@ -21,7 +21,8 @@ from driftline.api.connection import Connection
 from driftline.api.errors import ApiError, json_response
 from driftline.api.freshness import Freshness
 from driftline.api.incoming import Incoming, is_batch
-from driftline.api.keys import Key, named
+from driftline.api.keys import Key
+from driftline.api.labels import Labels, source_of
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Traces
 from driftline.stream.errors import BadRecord
@@ -60,7 +61,11 @@ _Weight = Annotated[
     ),
 ]
 _Source = Annotated[
-    str, Meta(description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE.")
+    str,
+    Meta(
+        description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE; "
+        "without keys open/SOURCE."
+    ),
 ]
 
 
@@ -139,11 +144,13 @@ class Appender:
         freshness: Freshness,
         traces: Traces,
         claims: Claims,
+        labels: Labels,
         stream: StreamSettings,
         settings: ApiSettings,
     ) -> None:
         self.topics = stream.topics
         self._connection, self._freshness, self._traces, self._claims = connection, freshness, traces, claims
+        self._labels = labels
         self._max_record_bytes, self._settings = stream.max_record_bytes, settings
 
     async def messages(self, items: Sequence[Message]) -> list[AppendedMessage]:
@@ -159,7 +166,8 @@ class Appender:
     ) -> list[AppendedFeedback]:
         """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
         self._check_number(sent)
-        items = [in_one_form(msgspec.structs.replace(each, source=named(key, each.source))) for each in sent]
+        items = [in_one_form(msgspec.structs.replace(each, source=source_of(key, each.source))) for each in sent]
+        self._labels.check(items)
         with self._traces.request("POST /feedback", headers) as trace:
             with trace.append(len(items)) if trace is not None else nullcontext():
                 places = await self._append(

@@ -28,6 +28,7 @@ from driftline.learner import durable
 from driftline.learner.lock import alone
 from driftline.stream.errors import ConfigError
 from driftline.stream.lines import SECRET_PREFIX
+from driftline.stream.quota import OPEN
 from driftline.stream.settings import StreamSettings
 
 SECRET_BYTES: Final = 32
@@ -69,6 +70,8 @@ def new_key(name: str, role: Role) -> tuple[str, Key]:
     """Return a secret, and what is kept of it. Raises ConfigError for a name that is none."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"key name {name!r}: it must be 1 to 64 letters, digits or any of . _ - @ : +")
+    if name == OPEN:
+        raise ConfigError(f"key name {name!r}: so sources are called where no key is asked for; take another one")
     secret = SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     return secret, Key(digest(secret.encode()), role, name)
 

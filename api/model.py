@@ -75,6 +75,9 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     pinned_to: str | None  # the version that was chosen to answer in the latest's place; see GET /snapshots
     model: str | None
     labels: list[str]
+    places: int = 0  # how many labels the learner's model can have
+    places_taken: int = 0  # how many it has
+    places_left: int = 0  # how many new ones it would learn now, in the place of labels that give theirs too
     age_seconds: float | None  # since it was published
     unchanged_seconds: float | None  # since its version was published first, as far as this process saw
     feedback_offsets: dict[str, int]
@@ -138,6 +141,9 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         pinned_to=watcher.pinned_to,
         model=info.model if info else status.model if status else None,
         labels=info.labels if info else [],
+        places=status.places if status else 0,
+        places_taken=len(status.labels) if status else 0,
+        places_left=status.places_left if status else 0,
         age_seconds=_since(info.published_at, now) if info else None,
         unchanged_seconds=_since(served.changed_at, now) if served else None,
         feedback_offsets=info.feedback_offsets if info else {},

@@ -40,7 +40,7 @@ from driftline.stream.words import counted
 
 FORMAT: Final = 3
 READABLE: Final = (FORMAT, 2)  # 2 had other windows (stream/saved.py), and joined by ids alone, by partition
-REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before
+REVISION: Final = 3  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)

@@ -23,6 +23,7 @@ class Counts(msgspec.Struct):
     over_quota: int = 0  # labels beyond their source's quota; rejected, too
     unwritten: int = 0  # predictions too large for the log even without scores
     refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
+    places_given: int = 0  # labels that gave their place to a new one
     rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
 
     def reject(self, error: str) -> None:

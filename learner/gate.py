@@ -64,6 +64,10 @@ class Gate:
         self._numbers[MARGIN] = margin
         _add(truth, scores, known, self._ring, self._mean, self._numbers, self._counts)
 
+    def clear(self, column: int) -> None:
+        """Forget how often a label was predicted: its column is another one's from now on."""
+        self._mean[column] = 0
+
     @property
     def shut(self) -> bool:
         """Whether the model should not be published."""

@@ -243,7 +243,8 @@ class Learner:
         rules = self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
         if not self._stands_in:
             return rules
-        of_today = {name: getattr(rules, name) for name in ("partitions", "one_form", "only_votes")}
+        names = "partitions", "one_form", "only_votes", "quota_by_name", "corrects_expired"
+        of_today = {name: getattr(rules, name) for name in names}
         return msgspec.structs.replace(self._work.machine.rules, **of_today)
 
     # Running.
@@ -300,7 +301,7 @@ class Learner:
         batch = work.merger.take(self._settings.batch_records, 0.0 if self._flight else timeout_s)  # 1
         if len(batch):
             try:
-                plan = work.machine.plan(batch, self._await_learned, self._intake.admit)  # 2, 3, 4
+                plan = work.machine.plan(batch, self._await_learned, self._intake.admit, self._land)  # 2, 3, 4
             except TooManyDeadLetters as error:
                 return self._refuse(error)
             self._land()
@@ -337,7 +338,8 @@ class Learner:
         self._lock.check()
         work.outbox.send(work.batch, outputs)  # 6
         if self._reviewer is not None:
-            self._reviewer.see(work.machine, plan)
+            for part in (*plan.parts, plan):
+                self._reviewer.see(work.machine, part)
         log_alarms(work.machine.raised)
 
     def _show(self, now: float) -> None:

@@ -43,6 +43,8 @@ class Status(msgspec.Struct, kw_only=True):
     model: str
     version: str
     labels: list[str]
+    places: int = 0  # how many labels the model can have; 0: not told
+    places_left: int = 0  # how many new ones it would learn now, in the place of labels that give theirs too
     counts: Counts
     join: JoinCounts
     pending: int  # messages waiting for a label

@@ -150,6 +150,14 @@ def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.u
     return np.concatenate(found) if found else np.empty(0, np.uint32), ends
 
 
+def imprint(text: str, settings: TextSettings, most: int) -> NDArray[np.uint32]:
+    """Return how many features of a text are words and pairs, then the first ones: uint32 [1 + n], n at most `most`."""
+    ready, buffers = read([text], settings), text_buffers(settings)
+    start, stop = ready.starts
+    _, n_plain, n = hash_text(ready.codes, start, stop, character_table(), settings.kernel_arguments, buffers)
+    return np.concatenate([np.array([min(n_plain, most)], np.uint32), buffers[0][: min(n, most)]])
+
+
 @kernel
 def max_chars_of(buffers):  # type: ignore[no-untyped-def]
     """Return at how many characters a text is cut."""

@@ -31,6 +31,7 @@ from driftline.stream.batch import Decoded, decode_batch
 from driftline.stream.early import Early, Waiting, find_id, is_repeated, weigh
 from driftline.stream.entry import Entry, Label, Labels, Messages
 from driftline.stream.errors import StateError
+from driftline.stream.late import Gone, Late
 from driftline.stream.limits import MOST, JoinCounts, Limits
 from driftline.stream.log import Chunk, TopicPartition
 from driftline.stream.merge import Batch
@@ -172,13 +173,16 @@ class Window:
             self._retract(feedback, entry, timestamp_ms)
         elif entry is not None:
             labels = self._settle(entry, feedback, timestamp_ms, orphan)
+        elif text is None and (join.waits_aside(key) or join.late.is_shared(key)):
+            self._refuse(feedback, orphan)
+        elif (gone := join.late.take(key, text, self.clock_ms)) is not None:
+            entry, before = self._bring_back(key, gone, timestamp_ms, named)
+            labels = (*before, *self._settle(entry, feedback, timestamp_ms, orphan))
         elif text is not None:
             join.counts.other_texts += named is not None or key in join.shared
             entry = self._insert(key, text, timestamp_ms, 0, 0 if named is None else ASIDE)
             before = self._settle_early(key, entry) if named is None else ()
             labels = (*before, *self._settle(entry, feedback, timestamp_ms, orphan))
-        elif join.waits_aside(key):
-            self._refuse(feedback, orphan)
         else:
             self._wait(feedback, timestamp_ms, orphan)
         self._pass(timestamp_ms)
@@ -202,7 +206,8 @@ class Window:
 
     def freeze(self, arrays: Arrays) -> Frozen:
         """Return everything as it is now; `arrays` are what the store has."""
-        return Frozen(self.number, self.clock_ms, arrays, self._get(COUNT), list(self.early.values()))
+        late = self._join.late.of_window(self.number)
+        return Frozen(self.number, self.clock_ms, arrays, self._get(COUNT), list(self.early.values()), late)
 
     def load_state(self, state: bytes) -> None:
         """Take over what a frozen one's parts are together; there has to be nothing yet."""
@@ -211,6 +216,7 @@ class Window:
             self._join.columns[self.number, CLOCK_MS] = loaded.clock_ms
             restore(loaded.messages, self.store, self.number, self._join.columns, self._join.total)
             self._restore_early(loaded.early)
+            self._join.late.load(self.number, loaded.late)
         except (ValueError, RecursionError, OverflowError) as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
 
@@ -231,6 +237,12 @@ class Window:
         if entry.aside:
             join.share(entry, 1)
         return entry
+
+    def _bring_back(self, key: str, gone: Gone, timestamp_ms: int, named: Entry | None) -> tuple[Entry, Labels]:
+        """Have a message that left be there again, with the label that it was learned as then."""
+        entry = self._insert(key, gone.text, timestamp_ms, 0, CAME | (0 if named is None else ASIDE))
+        self._join.set_label(entry, gone.label, weight_bits(1.0))
+        return entry, self._settle_early(key, entry) if named is None else ()
 
     def _of_text(self, key: str, text: str, named: Entry | None) -> Entry | None:
         """Return the message with an id and a text; `named` is that which the id alone names."""
@@ -389,6 +401,7 @@ class Join:
     total : int64 [2], how many messages there are in all windows, and what they weigh
     limits, room : of all windows together, oldest first; the same as int64 [3]
     shared : of each id of which messages are set aside how many these are, and how many of them have no label
+    late : the messages that left without a label, were learned as one, and can still be corrected
     """
 
     def __init__(self) -> None:
@@ -397,6 +410,7 @@ class Join:
         self.homes: dict[str, Window] = {}  # which of them has the labels that wait for a message
         self.early_bytes = 0
         self.shared: dict[str, list[int]] = {}
+        self.late = Late()
         self.store = Store()
         self.messages = Messages(self.store)
         self.columns: Ints = np.zeros((0, N_WINDOW), np.int64)
@@ -406,6 +420,7 @@ class Join:
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Keep to these limits, with so many partitions; windows that are there stay, and what is in them."""
         self.limits, self._early_limits = limits, limits.share(EARLY_SHARE)
+        self.late.configure(limits)
         self.room = np.array([min(limit, MOST) for limit in self.limits], np.int64)
         self._add_windows(n_partitions)
         for window in self.windows:
@@ -440,6 +455,7 @@ class Join:
         """Take over what a join with so many windows had."""
         self.counts = counts
         self.homes, self.shared, self.windows, self.early_bytes = {}, {}, [], 0
+        self.late.clear()
         self.columns = np.zeros((0, N_WINDOW), np.int64)
         self.total[:] = 0
         self.store.clear()
@@ -532,6 +548,13 @@ class Join:
                 self.counts.orphan(reason, len(orphans))
             yield from orphans
 
+    def keep_expired(self, row: int, label: str) -> None:
+        """Keep a message that has left without a label, and was learned as this one, for its true label."""
+        entry = Entry(self.store, row)
+        key = entry.key
+        alone = not entry.aside and key not in self.shared
+        self.late.keep(entry.window, key, Gone(entry.text, label, entry.timestamp_ms, alone))
+
     # Texts that share an id.
 
     def set_aside(self, entry: Entry, *, aside: bool) -> None:
@@ -615,12 +638,13 @@ class Join:
 
     def of_feedback(self, partition: int, message_id: str) -> Window:
         """Return the window that holds a label's message or others of its labels, or else its partition's own."""
-        return self.of_message(partition % len(self.windows), message_id)
+        home = self.late.homes.get(message_id)
+        return self.of_message(partition % len(self.windows) if home is None else home, message_id)
 
     @property
     def n_bytes(self) -> int:
         """What the windows weigh."""
-        return int(self.total[ALL_BYTES]) + self.early_bytes
+        return int(self.total[ALL_BYTES]) + self.early_bytes + self.late.n_bytes
 
     @property
     def pending(self) -> int:

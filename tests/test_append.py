@@ -62,7 +62,7 @@ class TestAppend:
         assert feedback.id == place["id"]
         assert feedback.ts is not None
         assert feedback.ts.year == 2026
-        assert {name: getattr(feedback, name) for name in sent} == sent
+        assert {name: getattr(feedback, name) for name in sent} == sent | {"source": "open/user:42"}
 
     def test_a_message_and_its_label_share_a_partition(self, api: Api) -> None:
         ids = [f"same-{number}" for number in range(20)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from driftline.learner.machine import Machine, Plan
 from driftline.learner.models import make_classifier
+from driftline.learner.restore import watched
 from driftline.learner.settings import LearnerSettings
 from driftline.stream import store
 from driftline.stream.batch import Decoded
@@ -63,7 +64,7 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
-    arrays |= {f"d{name}": each for name, each in (machine.drift.state() | machine.gate.state()).items()}
+    arrays |= {f"d{name}": each for name, each in watched(machine).items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
     state += [machine.quotas]
@@ -262,9 +263,14 @@ EVENTS = st.lists(
 
 
 @settings(deadline=None, max_examples=400)
-@given(EVENTS, st.lists(st.integers(0, 40), max_size=8), st.sampled_from([None, "old"]))
+@given(
+    EVENTS,
+    st.lists(st.integers(0, 40), max_size=8),
+    st.sampled_from([None, "old"]),
+    st.sampled_from([24.0, 5 / 3_600_000]),
+)
 def test_the_outcome_does_not_depend_on_the_cuts(
-    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None
+    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None, free_labels_hours: float
 ) -> None:
     stream = Stream()
     for kind, key, label, text in events:
@@ -275,7 +281,8 @@ def test_the_outcome_does_not_depend_on_the_cuts(
         else:
             own = {"text": text} if kind == "own" else {}
             stream.label(key, label, op="retract" if kind == "retract" else "upsert", **own)
-    one, other = (machine(expire_as=expire_as, window_messages=4) for _ in range(2))
+    options = {"expire_as": expire_as, "window_messages": 4, "free_labels_hours": free_labels_hours}
+    one, other = (machine(**options) for _ in range(2))
     assert run(one, stream.records) == run(other, stream.records, [cut for cut in cuts if cut <= len(stream.records)])
     assert digest(one) == digest(other)
 
@@ -352,7 +359,7 @@ LIMITS: list[dict[str, object]] = [
     st.integers(1, 3),
     st.sampled_from(LIMITS),
     st.sampled_from([None, None, "ham"]),
-    st.sampled_from([{}, {}, {"source_quota": "7/s"}]),
+    st.sampled_from([{}, {}, {"source_quota": "7/s"}, {"free_labels_hours": 4 / 3_600_000}]),
 )
 def test_what_the_kernel_takes_comes_out_as_one_by_one(
     events: list[Event],

@@ -326,7 +326,7 @@ class TestSeveralPeople:
             wait_until(lambda: len(read_all(place.stream, "feedback")) == 3)
             tab.close()
         sources = [decode_feedback(record.value or b"").source for record in read_all(place.stream, "feedback")]
-        assert sources == ["page", "alice", "bob"]
+        assert sources == ["open/page", "alice", "bob"]
 
 
 class TestAway:
