@@ -210,7 +210,7 @@ class Machine:
                 place += 1
 
     def _take_plain(self, plan: Plan, records: Decoded, place: int) -> Stop:
-        self._names.update(self.classifier.labels, self.join.store.seeds)
+        self._names.update(self.classifier.labels)
         stop = self.join.take(records, place, self._names, plan.growth[-1][1], self._expiry(), plan.steps)
         self.counts.labels_seen += stop.labels_seen
         self.counts.labels_learned += stop.labels_learned

@@ -47,21 +47,21 @@ def carry(old: Machine, new: Machine) -> None:
 def _carry_scores(old: Store, new: Store, columns: NDArray[np.int64], n_labels: int) -> None:
     n = int(new.used[ROWS])
     new.ensure(0, 0, n * n_labels)
-    before = old.rows, old.now, old.kept, old.scores, old.table, old.seeds
+    before = old.rows, old.now, old.kept, old.scores, old.table, old.secret
     carry_scores(before, (new.rows, new.now, new.kept, new.scores, new.used), n, columns)
 
 
 @kernel
 def carry_scores(before: Any, after: Any, n, columns):  # type: ignore[no-untyped-def]
     """Give each of the first rows the scores that the same message has before, in its columns."""
-    rows, now, kept, scores, table, seeds = before
+    rows, now, kept, scores, table, secret = before
     to_rows, to_now, to_kept, to_scores, used = after
     for row in range(n):
         if to_now[row] & LIVE == 0:
             continue
         to = to_rows[row]
-        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], seeds)
-        found = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
+        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], secret)
+        found, _ = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
         width, best = 0, -1
         if found >= 0 and now[found] & SCORED != 0:
             start = rows[found, SCORES_AT]
