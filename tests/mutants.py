@@ -39,8 +39,8 @@ ROOMS: Final = {
         "log sqlite_log sqlite_file": "test_sqlite_log test_log test_append test_wake",
     },
     "learner": {
-        "durable journal": "test_journal test_refused faults/test_damage test_saver",
-        "checkpoint saver": "test_checkpoint test_saver faults/test_damage",
+        "durable journal": "test_durable test_journal test_checkpoint",
+        "checkpoint saver": "test_checkpoint test_saver",
         "lock": "test_takeover test_operate",
         "losses positions": "test_positions faults/test_loss",
         "room": "test_saver",

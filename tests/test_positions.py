@@ -101,7 +101,9 @@ def test_a_span_is_short_by_what_was_not_found_of_it() -> None:
     assert not short.add([Span(PARTITION, 0, 3, 3), Span(other, 0, 9)], [Span(PARTITION, 0, 3, 3)])
     assert short.losses() == []
     assert short.add([Span(PARTITION, 3, 4, 1), Span(other, 9, 12, 2)], [Span(other, 9, 12, 2)])
-    assert short.add([Span(PARTITION, 4, 9, 5), Span(other, 12, 15, 2)], [Span(PARTITION, 4, 9, 3), Span(other, 12, 15)])
+    assert short.add(
+        [Span(PARTITION, 4, 9, 5), Span(other, 12, 15, 2)], [Span(PARTITION, 4, 9, 3), Span(other, 12, 15)]
+    )
     assert not short.add([Span(PARTITION, 9, 12, 2)], [Span(PARTITION, 9, 12, 3)]), "more than there was is not less"
     found = [(loss.topic, loss.partition, loss.start, loss.end, loss.lost, loss.why) for loss in short.losses()]
     assert found == [("feedback", 0, 3, 9, 3, "compacted"), ("messages", 1, 12, 15, 2, "compacted")]
