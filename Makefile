@@ -3,6 +3,7 @@
 #   make test     linters, types and all tests
 #   make torture  the long form of the fault tests, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
+#   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join --each 100" for more of one
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
@@ -17,7 +18,7 @@ TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test kernels torture lint bench pictures lock clean
+.PHONY: run test kernels torture mutants lint bench pictures lock clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -36,6 +37,9 @@ torture: .venv/test.done
 	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=$(TALLY) DRIFTLINE_SOAK_CURVE=soak.csv \
 		$(BIN)/python -m pytest tests/faults --timeout=0 -ra $(if $(ONLY),-k "$(ONLY)"); \
 		code=$$?; $(BIN)/python -m tests.faults.tally $(TALLY); exit $$code
+
+mutants: .venv/test.done
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

@@ -245,7 +245,7 @@ class Machine:
                 place += 1
 
     def _take_plain(self, plan: Plan, records: Decoded, place: int) -> Stop:
-        self._names.update(self._usable_labels(), self.join.store.seeds)
+        self._names.update(self._usable_labels())
         n = plan.steps.n
         stop = self.join.take(records, place, self._names, plan.growth[-1][1], self._expiry(), plan.steps)
         if self.rules.expire_as is not None and self.rules.corrects_expired:

@@ -51,7 +51,7 @@ def _carry_scores(
 ) -> None:
     n = int(new.used[ROWS])
     new.ensure(0, 0, n * n_labels)
-    before = old.rows, old.now, old.kept, old.scores, old.table, old.seeds
+    before = old.rows, old.now, old.kept, old.scores, old.table, old.secret
     carry_scores(before, (new.rows, new.now, new.kept, new.scores, new.used), n, columns, since_ms)
 
 
@@ -61,14 +61,14 @@ def carry_scores(before: Any, after: Any, n, columns, since_ms):  # type: ignore
 
     Not those of labels that have given their place to the column's label since the message came (places.py).
     """
-    rows, now, kept, scores, table, seeds = before
+    rows, now, kept, scores, table, secret = before
     to_rows, to_now, to_kept, to_scores, used = after
     for row in range(n):
         if to_now[row] & LIVE == 0:
             continue
         to = to_rows[row]
-        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], seeds)
-        found = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
+        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], secret)
+        found, _ = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
         width, best, is_own = 0, -1, False
         if found >= 0 and now[found] & SCORED != 0:
             start, time_ms = rows[found, SCORES_AT], rows[found, TIME_MS]

@@ -53,6 +53,7 @@ from driftline.stream.plain import (
     N_STEPS,
     N_WINDOW,
     NO_EXPIRY,
+    PASSED,
     REPEATED,
     ROW,
     UNLABELLED,
@@ -76,6 +77,7 @@ from driftline.stream.store import (
     CAME,
     ENTRY_BYTES,
     LIVE,
+    LONGEST,
     N_EARLY,
     ROOM,
     ROWS,
@@ -476,10 +478,11 @@ class Join:
         """
         store, counters, counts = self.store, self._scratch[1], self.counts
         if place == 0:
-            hash_keys(records.columns, store.seeds, records.hashes)
+            self._keep_apart()
+            hash_keys(records.columns, store.secret, records.hashes)
         counters[:] = 0
         counters[N_STEPS] = steps.n
-        arrays = store.rows, store.now, store.notes, store.kept, store.table, store.used, store.seeds, store.early
+        arrays = store.rows, store.now, store.notes, store.kept, store.table, store.used, store.early
         place = take(
             place,
             records.columns,
@@ -499,11 +502,20 @@ class Join:
         )
         counted = counters.tolist()
         steps.n = counted[N_STEPS]
+        store.passed = max(store.passed, counted[PASSED])
         counts.duplicates += counted[DUPLICATES]
         counts.repeated += counted[REPEATED]
         counts.corrected += counted[CORRECTED]
         counts.expired += counted[EXPIRED]
         return Stop(place, counted[WHY], counted[WHERE], counted[LABELS_SEEN], counted[LABELS_LEARNED])
+
+    def _keep_apart(self) -> None:
+        """Have no look-up pass more than LONGEST places for longer than a batch, whatever was sent."""
+        if self.store.passed > LONGEST:
+            self.store.change_secret()
+            self.store.early[:] = 0
+            for key in (*self.homes, *self.shared):
+                self._mark(key, 1)
 
     def evict_messages(self, number: int) -> list[Entry]:
         """Drop what is too old in a window, or beyond the limits in any; return the messages that had no label."""
@@ -668,7 +680,7 @@ def warm_up() -> None:
     records = decode_batch(Batch(chunks, np.arange(2), []), lambda chunk: chunk.partition == messages, 64, 0)
     join, names, steps = Join(), Names(), Steps(2)
     join.configure(1, Limits(1, 1 << 20, 1))
-    names.update(["a"], join.store.seeds)
+    names.update(["a"])
     join.take(records, 0, names, 1, NO_EXPIRY, steps)
     steps.texts(join.store)
     remember(join.store.rows, join.store.now, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
@@ -678,4 +690,5 @@ def warm_up() -> None:
     join.windows[0].add_message(Message("m", "another text"), 0, 1)
     join.messages.aside("m", "")
     join.evict_messages(0)
+    join.store.change_secret()
     join.load_state(join.counts, join.state())

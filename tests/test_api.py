@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 from driftline.api.server import serve
 from driftline.api.settings import ApiSettings
-from driftline.learner.checkpoint import Counts
+from driftline.learner.figures import Counts
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
 from driftline.stream.settings import StreamSettings

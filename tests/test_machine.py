@@ -15,7 +15,7 @@ from driftline.learner.machine import Machine, Plan
 from driftline.learner.models import make_classifier
 from driftline.learner.restore import watched
 from driftline.learner.settings import LearnerSettings
-from driftline.stream import store
+from driftline.stream import join, store
 from driftline.stream.batch import Decoded
 from driftline.stream.join import Stop
 from driftline.stream.log import NewRecord, Record, TopicPartition
@@ -375,9 +375,11 @@ def test_what_the_kernel_takes_comes_out_as_one_by_one(
             record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "LEAST", 4)  # so that rows move
+        patch.setattr(join, "LONGEST", 0)  # and get other hashes
         one = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])
         patch.setattr(store, "LEAST", 1 << 10)
+        patch.setattr(join, "LONGEST", 1 << 10)
         patch.setattr(Machine, "_take_plain", leave_to_python)
         other = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         assert sent == run(other, records)
