@@ -116,11 +116,12 @@ def make_app(
         docs_url=None,  # page.py has one that works behind a proxy's prefix
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
         servers=[{"url": "."}],  # beside this document
     )
     errors.add_handlers(app)
     access = Access(app)
-    access.include(Role.PREDICT, predict.router(predictor, bodies, settings))
+    access.include(Role.PREDICT, predict.router(predictor, bodies))
     access.include(Role.LABEL, feedback.router(appender, bodies, settings))
     access.include(Role.PREDICT, explain.router(explainer, bodies))
     access.include(Role.PREDICT, model.router(watcher, connection))
