@@ -44,12 +44,13 @@ from driftline.stream.settings import StreamSettings
 
 # A number is taken as JSON spells it; those beyond 64 bits are no use to anybody.
 _Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
-_Word = Annotated[
-    str,
-    Meta(min_length=1, extra_json_schema=openapi.NO_NUL, description="A number is taken, too, as JSON spells it."),
-]
-_Id = Annotated[_Word, Meta(max_length=MAX_ID_CHARS)] | _Number
-_Label = Annotated[_Word, Meta(max_length=MAX_LABEL_CHARS)] | _Number
+_NUMBER: Final = "A number is taken, too, as JSON spells it."
+_Word = Annotated[str, Meta(min_length=1, extra_json_schema=openapi.NO_NUL)]
+_Id = Annotated[_Word, Meta(max_length=MAX_ID_CHARS, description=_NUMBER)] | _Number
+_Label = (
+    Annotated[_Word, Meta(max_length=MAX_LABEL_CHARS, description=f"Something of it is to be seen. {_NUMBER}")]
+    | _Number
+)
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
 _Time = (
     Annotated[

@@ -352,7 +352,10 @@ def _absent() -> dict[int | str, Any]:
 
 
 def _parameters(prefix: str, model: str) -> list[openapi.Document]:
-    known = {"name": ("The model; here is one.", model), "version": ("The served model's, which changes.", openapi.VERSION)}
+    known = {
+        "name": ("The model; here is one.", model),
+        "version": ("The served model's, which changes.", openapi.VERSION),
+    }
     return [
         openapi.path_parameter(name, description, {"type": "string"}, example)
         for name, (description, example) in known.items()

@@ -56,9 +56,7 @@ class ActiveAnswer(msgspec.Struct, frozen=True):
 
 
 TYPES: Final = (SnapshotsAnswer, Snapshot, ActiveAnswer)
-_VERSION: Final = openapi.path_parameter(
-    "version", "As GET /snapshots lists it.", {"type": "string"}, openapi.VERSION
-)
+_VERSION: Final = openapi.path_parameter("version", "As GET /snapshots lists it.", {"type": "string"}, openapi.VERSION)
 _ERROR: Final = openapi.content(openapi.ref("Error"))
 _UNKNOWN: Final[dict[int | str, Any]] = {404: {"description": "No such version is kept.", "content": _ERROR}}
 _CANNOT: Final[dict[int | str, Any]] = {

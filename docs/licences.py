@@ -9,6 +9,10 @@ HEAD = """# Licences of what ships
 Driftline is MIT. What `pip install driftline` brings with it, and the image has, under which licence, as the packages
 say it; `make sbom` writes this page, and `dist/driftline.cdx.json` with versions and more (CycloneDX). Not here:
 Python itself and Debian's packages in the base image.
+
+Copyleft: certifi's list of authorities (MPL-2.0, by file), and inside the wheels of NumPy and SciPy the GCC runtime
+(libgfortran, GPL-3.0 with the GCC exception) and libquadmath (LGPL-2.1), loaded as the shared libraries that they are.
+Nothing of these is changed or copied into Driftline. The texts of all licences are installed with the packages.
 """
 OWN = {"driftline", "pip", "setuptools", "wheel"}
 

@@ -1,6 +1,6 @@
 """Which version of Driftline is this?
 
-pyproject.toml says so, once: an installed package's metadata are made of it, and in a source tree that was not installed
+pyproject.toml says so, once: an installed package's metadata are made of it; in a source tree that was not installed
 it is read there.
 """
 

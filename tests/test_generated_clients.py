@@ -197,7 +197,11 @@ class imported:  # noqa: N801  (a with statement's word)
 
 def read(hint: Any, value: Any) -> Any:
     """Return a body as a client's own type, of those that an operation takes."""
-    forms = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else [hint]
+    forms = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else [hint]
+    )
     for form in forms:
         if typing.get_origin(form) is list and isinstance(value, list):
             (kind,) = typing.get_args(form)

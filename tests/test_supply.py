@@ -32,7 +32,7 @@ SHIPS = ("stream", "learner", "api", "cli", "driftline")
 IMAGE = re.compile(r"[a-z/]+:[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}")
 COPYLEFT = re.compile(r"GPL|GNU|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL|OSL|SSPL|CC-BY-SA", re.IGNORECASE)
 # Weak copyleft: a file that is changed stays under its licence. Nothing of it is changed, or linked into what is ours.
-MAY_BE = {"certifi": "MPL-2.0"}
+MAY_BE = {"certifi": "Mozilla Public License 2.0 (MPL 2.0)"}
 
 
 def requirements() -> dict[str, Requirement]:

@@ -1,4 +1,4 @@
-"""Which calls do the examples of a description make? Each operation with each of its bodies; for clients in any language."""
+"""Which calls do the examples of a description make? Each operation with each of its bodies, for any client."""
 
 import json
 from collections.abc import Iterator
