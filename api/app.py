@@ -12,7 +12,6 @@ what the learner puts into the data directory, where it changes only which model
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from secrets import token_bytes
 from typing import NamedTuple
 
@@ -55,6 +54,7 @@ from driftline.api.settings import ApiSettings
 from driftline.api.traces import make_traces
 from driftline.api.watcher import Watcher
 from driftline.stream.settings import StreamSettings
+from driftline.stream.version import version
 
 _DESCRIPTION = """
 A text classifier that never stops learning. Post messages and, whenever they are known, their labels; predictions
@@ -112,17 +112,18 @@ def make_app(
 
     app: FastAPI = FastAPIOffline(
         title="Driftline",
-        version=_version(),
+        version=version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,  # page.py has one that works behind a proxy's prefix
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
         servers=[{"url": "."}],  # beside this document
     )
     errors.add_handlers(app)
     access = Access(app)
-    access.include(Role.PREDICT, predict.router(predictor, bodies, settings))
+    access.include(Role.PREDICT, predict.router(predictor, bodies))
     access.include(Role.LABEL, feedback.router(appender, bodies, settings))
     access.include(Role.PREDICT, explain.router(explainer, bodies))
     access.include(Role.PREDICT, model.router(watcher, connection))
@@ -133,10 +134,10 @@ def make_app(
     access.include(Role.ADMIN, erase.router(stream.data))
     access.include(Role.OPEN, readiness.router())
     access.include(
-        Role.PREDICT, open_inference.router(inference, readiness, _version()), open_paths=open_inference.OPEN_PATHS
+        Role.PREDICT, open_inference.router(inference, readiness, version()), open_paths=open_inference.OPEN_PATHS
     )
     access.include(
-        Role.PREDICT, mlflow.router(predictor, readiness, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
+        Role.PREDICT, mlflow.router(predictor, readiness, bodies, settings, version()), open_paths=mlflow.OPEN_PATHS
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
     app.include_router(page.router(admin_port))  # it holds no data
@@ -156,10 +157,3 @@ def make_app(
 def _rate(settings: ApiSettings, board: Board | None) -> Rate:
     table, secret = (board.rates, board.secret) if board else (memoryview(bytearray(TABLE_BYTES)), token_bytes(32))
     return Rate(settings.rate_limit or PER_S, table, secret)
-
-
-def _version() -> str:
-    try:
-        return version("driftline")
-    except PackageNotFoundError:  # run from a source tree that was not installed
-        return "0"

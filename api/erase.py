@@ -26,13 +26,12 @@ class ErasureAnswer(msgspec.Struct, frozen=True):
 
 
 TYPES: Final = (ErasureAnswer,)
-_PARAMETER: Final = {
-    "name": "message_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS},
-    "description": "The message's id; it may hold slashes.",
-}
+_PARAMETER: Final = openapi.path_parameter(
+    "message_id",
+    "The message's id; it may hold slashes.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS},
+    "m1",
+)
 _ERROR: Final[dict[int | str, Any]] = {
     422: {"description": "This is no id.", "content": openapi.content(openapi.ref("Error"))},
     503: {"description": "The data directory cannot be written.", "content": openapi.content(openapi.ref("Error"))},
@@ -50,7 +49,7 @@ def router(data: Path) -> APIRouter:
         responses=openapi.answers(202, "It will be erased, whatever happens.", openapi.ref("ErasureAnswer")) | _ERROR,
         openapi_extra={"parameters": [_PARAMETER]},
     )
-    async def erase(request: Request) -> Response:
+    async def erase_message(request: Request) -> Response:
         message_id = request.path_params["message_id"]
         if not 1 <= len(message_id) <= MAX_ID_CHARS:
             raise ApiError(

@@ -43,7 +43,7 @@ class ExplainRequest(msgspec.Struct, frozen=True):
 
     text: Annotated[str, Meta(max_length=MAX_CHARS, extra_json_schema=openapi.NO_NUL)]
     features: Annotated[int, Meta(ge=0, le=MAX_FEATURES)] = 20  # words and n-grams to list, those that say most
-    labels: Annotated[list[_Label], Meta(min_length=1, max_length=MAX_LABELS)] | None = None  # null: the three best
+    labels: Annotated[list[_Label], Meta(max_length=MAX_LABELS)] | None = None  # none: the three best
 
 
 class ExplainAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ _EXAMPLE: Final = ExplainAnswer(
     ],
     n_features=12,
     path=[],
-    model_version="5f0c2a91-5574",
+    model_version=openapi.VERSION,
 )
 TYPES: Final = (ExplainRequest, ExplainAnswer)
 _DECODER: Final = msgspec.json.Decoder(ExplainRequest)
@@ -132,7 +132,7 @@ class Explainer:
     def _explain(self, snapshot: Snapshot, asked: ExplainRequest) -> tuple[SnapshotInfo, Explanation]:
         if self._opened is None or self._opened[0] is not snapshot:
             self._opened = snapshot, snapshot.another_model()
-        return self._opened[1].explain_one(asked.text, asked.labels, asked.features)
+        return self._opened[1].explain_one(asked.text, asked.labels or None, asked.features)
 
 
 def router(explainer: Explainer, bodies: Bodies) -> APIRouter:

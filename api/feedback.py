@@ -45,12 +45,23 @@ from driftline.stream.settings import StreamSettings
 
 # A number is taken as JSON spells it; those beyond 64 bits are no use to anybody.
 _Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
-_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra_json_schema=openapi.NO_NUL)] | _Number
-_Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_CHARS, extra_json_schema=openapi.NO_NUL)] | _Number
+_NUMBER: Final = "A number is taken, too, as JSON spells it."
+_Word = Annotated[str, Meta(min_length=1, extra_json_schema=openapi.NO_NUL)]
+_Id = Annotated[_Word, Meta(max_length=MAX_ID_CHARS, description=_NUMBER)] | _Number
+_Label = (
+    Annotated[_Word, Meta(max_length=MAX_LABEL_CHARS, description=f"Something of it is to be seen. {_NUMBER}")]
+    | _Number
+)
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
 _Time = (
-    Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-    | Annotated[float, Meta(ge=-62_135_596_800, le=2.5e20, description="Since 1970, in s, ms, us or ns by its size.")]
+    Annotated[
+        str,
+        Meta(
+            extra_json_schema={"format": "date-time"},
+            description="A number is taken, too: since 1970, in s, ms, us or ns by its size.",
+        ),
+    ]
+    | Annotated[float, Meta(ge=-62_135_596_800, le=2.5e20)]
 )
 _Weight = Annotated[
     float,
@@ -128,6 +139,7 @@ class AppendedFeedbacks(msgspec.Struct, frozen=True):
 
 
 _EVENTS: Final = (
+    "One alone may stand without the list; it is answered with its place alone. "
     "Also CloudEvents 1.0: structured (application/cloudevents+json), a batch (application/cloudevents-batch+json) or "
     "binary (ce-* headers). An event's data is such an object, or a text alone: {}. What the data leaves out comes "
     "from the event's id, time, source and subject."
@@ -231,10 +243,10 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
         status_code=202,
         summary="Append messages to be classified, and learned once they have a label",
         description=_EVENTS.format("its text"),
-        responses=_answers("AppendedMessage", {"id": "m1", "topic": topics.messages, "partition": 0, "offset": 41}),
+        responses=_answers("AppendedMessages", {"id": "m1", "topic": topics.messages, "partition": 0, "offset": 41}),
         openapi_extra=_body("NewMessage", {"id": "m1", "text": "win a prize now"}, settings),
     )
-    async def messages(request: Request) -> Response:
+    async def send_messages(request: Request) -> Response:
         async with bodies.receive(request) as body:
             sent, is_list = incoming_messages.records(head := _head(request), body)
             appended = await appender.messages(sent) if sent or not is_batch(head) else []
@@ -246,12 +258,12 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
         summary="Append labels, corrections or retractions",
         description=_EVENTS.format("its label; its subject is the message's id"),
         responses=_answers(
-            "AppendedFeedback",
+            "AppendedFeedbacks",
             {"id": "f9", "message_id": "m1", "topic": topics.feedback, "partition": 0, "offset": 17},
         ),
         openapi_extra=_body("NewFeedback", {"message_id": "m1", "label": "spam"}, settings),
     )
-    async def feedback(request: Request) -> Response:
+    async def send_feedback(request: Request) -> Response:
         async with bodies.receive(request) as body:
             sent, is_list = incoming_feedback.records(head := _head(request), body)
             key = request.scope.get("key")
@@ -276,11 +288,10 @@ def _refuse(code: str, message: str, headers: Mapping[str, str] | None = None) -
 
 
 def _answers(name: str, example: openapi.Document) -> dict[int | str, Any]:
-    schema = {"anyOf": [openapi.ref(name), openapi.ref(name + "s")]}
-    examples = {"one": example, "many": {"appended": [example]}}
-    answers = openapi.answers(202, "Durable in the log; a list is answered with a list.", schema, examples)
+    examples = {"one": {"appended": [example]}}
+    answers = openapi.answers(202, "Durable in the log.", openapi.ref(name), examples)
     return answers | openapi.refusals()
 
 
 def _body(name: str, example: openapi.Document, settings: ApiSettings) -> openapi.Document:
-    return openapi.body(openapi.one_or_many(name, settings), {"one": example, "many": [example]})
+    return openapi.body(openapi.many(name, settings), {"one": [example]})

@@ -88,7 +88,7 @@ class Health:
             summary="Whether the process is alive",
             responses=openapi.answers(200, "It is.", openapi.ref("Alive")),
         )
-        async def healthz() -> Response:
+        async def is_alive() -> Response:
             status = self._watcher.status
             return json_response(Alive(learner=status.word if status is not None else None))
 
@@ -98,7 +98,7 @@ class Health:
             responses=openapi.answers(200, "They are.", openapi.ref("Ready"))
             | openapi.answers(503, "Not now: every reason.", openapi.ref("NotReady")),
         )
-        async def readyz() -> Response:
+        async def is_ready() -> Response:
             parts, warnings = self.parts(), self._warnings()
             if parts.take.ready:
                 return json_response(Ready("ready", parts, warnings))

@@ -107,9 +107,14 @@ def router(metrics: Metrics) -> APIRouter:
         "/metrics",
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: {"description": "Metrics in Prometheus' text format.", "content": {"text/plain": {}}}},
+        responses={
+            200: {
+                "description": "Metrics in Prometheus' text format.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            }
+        },
     )
-    async def show() -> Response:
+    async def get_metrics() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes

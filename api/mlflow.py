@@ -98,8 +98,13 @@ def router(predictor: Predictor, health: Health, bodies: Bodies, settings: ApiSe
             | {503: {"description": "Not yet.", "content": openapi.content(openapi.ref("Error"))}},
         )
 
-    @routes.get("/version", summary="Driftline's version", response_class=Response)
-    async def show_version() -> Response:
+    @routes.get(
+        "/version",
+        summary="Driftline's version",
+        response_class=Response,
+        responses={200: {"description": "It alone.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def get_version() -> Response:
         return Response(version, media_type="text/plain")
 
     return routes
@@ -107,7 +112,10 @@ def router(predictor: Predictor, health: Health, bodies: Bodies, settings: ApiSe
 
 def _texts(asked: Invocation) -> Sequence[str]:
     """Return the texts of whichever form was sent."""
-    given = [form for form in _FORMS if getattr(asked, form) is not None]
+    # A client in Java sends an empty list for every list that it was not given.
+    given = [form for form in _FORMS if getattr(asked, form) not in (None, [])] or [
+        form for form in _FORMS if getattr(asked, form) is not None
+    ]
     if len(given) != 1:
         raise _refuse("missing-field", f"the body must have one of {', '.join(_FORMS)}, and has {len(given)} of them")
     value = getattr(asked, given[0])

@@ -125,7 +125,7 @@ def router(watcher: Watcher, connection: Connection) -> APIRouter:
         summary="The served model, its accuracy, its counts and its lag",
         responses=openapi.answers(200, "What is known now.", openapi.ref("ModelAnswer")),
     )
-    async def model() -> Response:
+    async def get_model() -> Response:
         return json_response(describe(watcher, connection))
 
     return routes

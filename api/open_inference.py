@@ -203,15 +203,15 @@ def router(inference: OpenInference, health: Health, version: str) -> APIRouter:
     routes = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
     @routes.get("", summary="The server", responses=_answer(ServerMetadata))
-    async def server() -> Response:
+    async def v2_server() -> Response:
         return json_response(ServerMetadata("driftline", version, ["binary_tensor_data"]))
 
     @routes.get("/health/live", summary="Whether the process is alive", responses=_answer(Live))
-    async def live() -> Response:
+    async def v2_live() -> Response:
         return json_response(Live())
 
     @routes.get("/health/ready", summary="Whether the server takes requests", responses=_answer(Prepared) | _absent())
-    async def ready() -> Response:
+    async def v2_ready() -> Response:
         health.check()
         return json_response(Prepared())
 
@@ -222,8 +222,8 @@ def router(inference: OpenInference, health: Health, version: str) -> APIRouter:
 
 def _add_model_routes(routes: APIRouter, inference: OpenInference, prefix: str) -> None:
     suffix = "_version" if "version" in prefix else ""
-    extra = openapi.body(openapi.ref("InferRequest"), {"one text": _EXAMPLE}) | {"parameters": _parameters(prefix)}
-    described = {"parameters": _parameters(prefix)}
+    described = {"parameters": _parameters(prefix, inference.name)}
+    extra = openapi.body(openapi.ref("InferRequest"), {"one text": _EXAMPLE}) | described
 
     @routes.get(
         prefix,
@@ -351,6 +351,13 @@ def _absent() -> dict[int | str, Any]:
     }
 
 
-def _parameters(prefix: str) -> list[openapi.Document]:
-    names = ["name", "version"] if "version" in prefix else ["name"]
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+def _parameters(prefix: str, model: str) -> list[openapi.Document]:
+    known = {
+        "name": ("The model; here is one.", model),
+        "version": ("The served model's, which changes.", openapi.VERSION),
+    }
+    return [
+        openapi.path_parameter(name, description, {"type": "string"}, example)
+        for name, (description, example) in known.items()
+        if f"{{{name}}}" in prefix
+    ]

@@ -41,6 +41,10 @@ FEW_SCORES: Final = 32
 
 _T = TypeVar("_T")
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
+_Offsets = Annotated[
+    FeedbackOffset | FeedbackOffsets,
+    Meta(description="Labels that the model must have learned. One alone may stand without the list."),
+]
 
 
 class PredictRequest(msgspec.Struct, frozen=True):
@@ -49,6 +53,20 @@ class PredictRequest(msgspec.Struct, frozen=True):
     text: _Text | None = None
     texts: list[_Text] | None = None
     min_feedback_offset: FeedbackOffset | FeedbackOffsets | None = None
+
+
+class OneText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text to be classified."""  # this and the next describe a request, which is one of them
+
+    text: _Text
+    min_feedback_offset: _Offsets | None = None
+
+
+class ManyTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Texts to be classified."""
+
+    texts: Annotated[list[_Text], Meta(min_length=1)]
+    min_feedback_offset: _Offsets | None = None
 
 
 class PredictedLabel(msgspec.Struct, frozen=True, gc=False):
@@ -72,9 +90,9 @@ class PredictAnswer(msgspec.Struct, frozen=True):
 
 
 _EXAMPLE: Final = PredictAnswer(
-    [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], "5f0c2a91-5574", 0.08, {"0": 5574}
+    [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], openapi.VERSION, 0.08, {"0": 5574}
 )
-TYPES: Final = (PredictAnswer, FeedbackOffset)
+TYPES: Final = (OneText, ManyTexts, PredictAnswer)
 _share: Final = itemgetter(1)
 _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 
@@ -185,20 +203,14 @@ class Predict:
         return None if answer is None else json_response(answer)
 
 
-def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRouter:
+def router(predictor: Predictor, bodies: Bodies) -> APIRouter:
     """Return POST /predict."""
     routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
-    texts = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": _text_schema(settings)}
-    schema = {
-        "oneOf": [
-            _without("texts", {"text": _text_schema(settings)}),
-            _without("text", {"texts": texts}),
-        ]
-    }
+    schema = {"oneOf": [openapi.ref("OneText"), openapi.ref("ManyTexts")]}
     examples = {
         "one": {"text": "win a prize now"},
         "many": {"texts": ["win a prize now", "see you at lunch"]},
-        "after a label": {"text": "win a prize now", "min_feedback_offset": {"partition": 0, "offset": 17}},
+        "after a label": {"text": "win a prize now", "min_feedback_offset": [{"partition": 0, "offset": 17}]},
     }
 
     routes.add_api_route(
@@ -214,17 +226,6 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
         openapi_extra=openapi.body(schema, examples),
     )
     return routes
-
-
-def _text_schema(settings: ApiSettings) -> openapi.Document:
-    return {"type": "string", "maxLength": settings.max_text_chars, **openapi.NO_NUL}
-
-
-def _without(other: str, properties: openapi.Document) -> openapi.Document:
-    """Return the schema of an object that has these properties, and not the other one (null is as good as none)."""
-    least = {"anyOf": [openapi.ref("FeedbackOffset"), {"type": "array", "items": openapi.ref("FeedbackOffset")}]}
-    optional = {other: {"type": "null"}, "min_feedback_offset": least}
-    return {"type": "object", "properties": properties | optional, "required": list(properties)}
 
 
 def _texts(asked: PredictRequest, settings: ApiSettings) -> Sequence[str]:

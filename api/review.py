@@ -162,7 +162,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         | openapi.refused_parameter(),
         openapi_extra={"parameters": [_at_most("messages", MAX_OPEN, REQUESTS)]},
     )
-    async def label_requests(request: Request) -> Response:
+    async def list_label_requests(request: Request) -> Response:
         n = query.whole(request, "n", REQUESTS, 1, MAX_OPEN)
         review = await reviews.newest()
         estimate = review.estimate
@@ -177,7 +177,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         responses=openapi.answers(200, "What the labeller has now.", openapi.ref("ClaimAnswer")) | openapi.refusals(),
         openapi_extra=openapi.body(openapi.ref("NewClaim"), {"five": {"labeller": "alice", "n": 5}}),
     )
-    async def claim(request: Request) -> Response:
+    async def claim_label_requests(request: Request) -> Response:
         async with bodies.read(request, _CLAIM) as sent:
             key = request.scope.get("key")
             labeller = named(key, sent.labeller)
@@ -199,7 +199,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         responses=openapi.answers(200, "Both.", openapi.ref("RecentAnswer")) | openapi.refused_parameter(),
         openapi_extra={"parameters": [_at_most("of each", KEPT, KEPT)]},
     )
-    async def recent(request: Request) -> Response:
+    async def list_recent(request: Request) -> Response:
         n = query.whole(request, "n", KEPT, 1, KEPT)
         review = await reviews.newest()
         return json_response(RecentAnswer(review.messages[:n], review.labelled[:n]))
@@ -209,7 +209,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         summary="Precision and recall by label, and which labels are taken for which",
         responses=openapi.answers(200, "The commonest labels.", openapi.ref("LabelsAnswer")),
     )
-    async def labels(_: Request) -> Response:
+    async def list_labels(_: Request) -> Response:
         status, review = watcher.status, await reviews.newest()
         known: dict[str, Any] = status.progress.get("by_label", {}) if status is not None else {}
         commonest = sorted(known.items(), key=lambda item: -item[1]["support"])[:MAX_LABELS]

@@ -47,10 +47,10 @@ class Place:
         self.publisher = Publisher(self.stream.data / "snapshots", epoch=1)
         self.classifier: Classifier = make_classifier(SPEC)
 
-    def publish(self, updates: int = 4) -> str:
+    def publish(self, updates: int = 4, version: str = "") -> str:
         """Learn the texts once more and publish what that gave; return its version."""
         self.classifier.learn_many(TEXTS * 20, LABELS * 20)
-        version = f"lineage-{updates}"
+        version = version or f"lineage-{updates}"
         info = SnapshotInfo(
             version=version,
             epoch=1,

@@ -22,6 +22,7 @@ from driftline.api.settings import ApiSettings
 from driftline.learner.figures import Counts
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
+from driftline.stream.names import same_name
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.place import (
@@ -331,6 +332,12 @@ def described(api: Api) -> Any:
     return schemathesis.openapi.from_url(f"{api.url}/openapi.json")
 
 
+def has_labels_that_are_seen(case: Any) -> bool:
+    """Which characters nobody sees is told in words: no pattern for it is one in every language."""
+    items = case.body if isinstance(case.body, list) else []
+    return all(same_name(each["label"]) for each in items if isinstance(each.get("label"), str))
+
+
 @pytest.mark.parametrize(
     ("path", "method"),
     [*((path, "POST") for path in POSTS), *((path, "GET") for path in ("/model", "/healthz", "/readyz", "/metrics"))],
@@ -339,7 +346,7 @@ def test_the_description_is_true(described: Any, path: str, method: str) -> None
     """What the document allows is taken, what it does not is refused, and answers are as it says."""
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(case=described[path][method].as_strategy())
+    @given(case=described[path][method].as_strategy().filter(has_labels_that_are_seen))
     def check(case: Any) -> None:
         case.call_and_validate(timeout=30)
 

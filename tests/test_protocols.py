@@ -204,6 +204,14 @@ class TestMlflow:
     def test_refused(self, api: Api, body: Any) -> None:
         refusal(api.http.post("/invocations", json=body), 422)
 
+    def test_lists_that_are_empty_were_not_given(self, api: Api) -> None:
+        """Clients that a generator makes in Java send one for each that nobody set."""
+        body: Any = {"inputs": ["win a prize"], "dataframe_records": []}
+        assert api.http.post("/invocations", json=body).json() == {"predictions": ["spam"]}
+        answer = api.http.post("/explain", json={"text": "win a prize", "labels": []})
+        assert answer.json()["features"][0]["shares"].keys() == {"spam", "ham"}
+        refusal(api.http.post("/invocations", json={"dataframe_records": []}), 422)
+
     def test_what_balancers_ask(self, api: Api) -> None:
         assert api.http.get("/ping").status_code == api.http.get("/health").status_code == 200
         assert api.http.get("/version").headers["content-type"].startswith("text/plain")

@@ -153,16 +153,3 @@ def test_a_long_name_is_short_and_no_others() -> None:
     names = {bounded("x" * 5000 + end) for end in "abc"} | {bounded("x" * 100), bounded("x" * 101), bounded(None)}
     assert len(names) == 6
     assert max(map(len, names)) <= 100
-
-
-def test_what_is_counted_for_people_has_so_many_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stretch after stretch of names that were never there before."""
-    monkeypatch.setattr(quotas, "MAX_NAMED", 3)
-    state = Quotas()
-    for number in range(20):
-        for _ in range(3):
-            state.admit(f"name {number}", 10 * number, Quota(1, 10))
-    assert state.refused == {"name 0": 2, "name 1": 2, "name 2": 2, OTHERS: 34}
-    state.admit("name 1", 200, Quota(1, 10))
-    state.admit("name 1", 200, Quota(1, 10))
-    assert state.refused["name 1"] == 3, "who has a place keeps it"
