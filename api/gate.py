@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from driftline.api import errors
-from driftline.api.errors import ApiError, fault, refusal
+from driftline.api.errors import ApiError, fault, no_http, refusal
 from driftline.api.keys import Key, Keys, Role
 from driftline.api.metrics import OTHER, Metrics
 from driftline.api.openapi import BareRoute
@@ -37,7 +37,10 @@ from driftline.api.settings import ApiSettings
 
 DOCS: Final = ("/docs", "/openapi.json", "/static-offline-docs")
 GONE: Final = 499  # counted for a client that left before it was answered
-ONCE: Final = (b"host", b"authorization", b"x-api-key", b"origin", b"content-length", b"content-encoding")
+ONCE: Final = (
+    *(b"host", b"authorization", b"x-api-key", b"origin", b"content-length", b"content-encoding"),
+    b"transfer-encoding",
+)
 AT_ONCE_DIGITS: Final = 4  # of a body's length: what is longer may have to wait for a thread
 MAX_REMEMBERED: Final = 4096  # callers whose place in the table of rates is
 MAX_SHOWN: Final = 200  # characters of a path
@@ -124,7 +127,7 @@ class Gate:
             return False
         head = scope["head"] = dict(scope["headers"])
         length = head.get(b"content-length")
-        return length is not None and len(length) <= AT_ONCE_DIGITS
+        return length is not None and len(length) <= AT_ONCE_DIGITS and b"expect" not in head
 
     def at_once(self, scope: Scope, body: bytes) -> Response | None:
         """Answer a request whose body is there and small, if nothing has to be waited for.
@@ -254,6 +257,13 @@ class Gate:
                 raise
         return status or GONE
 
+    def count_refused(self, status: int, client: tuple[str, int] | None) -> None:
+        """Note what was refused before anybody knew what it was (protocol.py)."""
+        self._metrics.count_request(OTHER, status, 0.0)
+        if self._settings.access_log:
+            fields = {"method": None, "path": None, "status": status, "client": client[0] if client else ""}
+            _ACCESS.info("request", extra={"fields": fields})
+
     def _count(self, scope: Scope, operation: _Operation, status: int, seconds: float) -> None:
         self._metrics.count_request(operation.name, status, seconds)
         if self._settings.access_log:
@@ -277,11 +287,11 @@ def _check_head(scope: Scope, head: Head) -> None:
         what = f"the header {twice[0]} stands there twice" if twice else None
     if b"host" not in head and scope["http_version"] != "1.0":
         what = "there is no Host header"
-    if b"upgrade" in head:
-        what = "the connection cannot become one of another protocol"
-    if b"transfer-encoding" in head and head[b"transfer-encoding"].strip().lower() != b"chunked":
-        what = "the only transfer coding that is taken is chunked"
+    coding = head.get(b"transfer-encoding")
+    if coding is not None:
+        if coding.lower() != b"chunked":
+            what = "the only transfer coding that is taken is chunked"
+        elif scope["http_version"] == "1.0":
+            what = "HTTP/1.0 has no transfer codings"
     if what is not None:
-        raise ApiError(
-            400, "bad-request", what, "Send a request as HTTP/1.1 has it (RFC 9112).", {"Connection": "close"}
-        )
+        raise no_http(what)
