@@ -34,7 +34,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER, HIGH_WATER_LIMIT, 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from driftline.api.errors import SAFE_HEADERS, ApiError, encode, internal, no_http
-from driftline.api.target import VERSIONS, NotAsked, read_target
+from driftline.api.target import VERSIONS, NotAsked, Target, read_target
 
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_LINE_BYTES: Final = 256 << 10  # that the parser holds of a line which goes on; more than one read brings
@@ -66,6 +66,7 @@ class Protocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None  # the request that the last task is about
     _short: Scope | None = None  # a request that needs no task, perhaps, once its body is there
     _short_body = b""
+    _target: Target
     _short_keeps = True  # the connection goes on behind it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,7 +115,9 @@ class Protocol(HttpToolsProtocol):
     def is_waited_for(self) -> bool:
         """Tell whether the client has to send something before anything more can happen."""
         cycle = self.cycle
-        return not self.flow.read_paused and (cycle is None or cycle.response_complete or cycle.more_body)
+        if self._is_over or self.flow.read_paused:
+            return False
+        return cycle is None or cycle.response_complete or cycle.more_body
 
     def look(self, now: float) -> None:
         """Close the connection where the client has taken too long. About once a second."""
@@ -152,25 +155,32 @@ class Protocol(HttpToolsProtocol):
             return
         was_begun = self._begun
         self._line_bytes += len(data)  # until the parser has something to say
-        try:
-            self._feed(data)
-            if self._line_bytes > MAX_LINE_BYTES:
-                raise _too_large(MAX_LINE_BYTES)
-        except (httptools.HttpParserError, ApiError) as error:
-            self._break(error)
+        rest: bytes | memoryview = data
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                if self._line_bytes > MAX_LINE_BYTES:
+                    raise _too_large(MAX_LINE_BYTES)
+                break
+            except httptools.HttpParserUpgrade as offer:
+                rest = memoryview(rest)[offer.args[0] :]
+                self._pass_over()
+            except (httptools.HttpParserError, ApiError) as error:
+                self._break(error)
+                break
         if self._begun and not was_begun:
             self._wait_for_client()
 
-    def _feed(self, data: bytes) -> None:
+    def _pass_over(self) -> None:
+        """Go on behind a head that offers another protocol, with its body: with a parser that did not hear the offer."""
+        again = _Again(self)
+        self.parser = httptools.HttpRequestParser(again)
+        framing = b"".join(b"%s: %s\r\n" % each for each in self.headers if each[0] in _FRAMING)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            again = _Again(self)
-            self.parser = httptools.HttpRequestParser(again)
-            framing = [b"%s: %s\r\n" % each for each in self.headers if each[0] in _FRAMING]
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
-            again.is_again = False
-            self._feed(data[stopped.args[0] :])
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+        except httptools.HttpParserError as error:
+            self._break(error)
+        again.is_again = False
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -200,7 +210,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is whole."""
         self._in_head = False
-        version, method = self.parser.get_http_version(), self.parser.get_method().decode("ascii")
+        parser = self.parser
+        version, method = parser.get_http_version(), parser.get_method().decode("ascii")
         if version not in VERSIONS:
             raise no_http(f"HTTP/{version} is not spoken here")
         try:
@@ -211,24 +222,24 @@ class Protocol(HttpToolsProtocol):
             self.headers = [(name, target.authority if name == b"host" else value) for name, value in self.headers]
         scope: Scope = {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
             "method": method,
-            "root_path": self.root_path,
             "path": target.path,
-            "raw_path": target.raw_path,
-            "query_string": target.query,
+            "root_path": self.root_path,
             "headers": self.headers,
-            "state": self.app_state.copy(),
+            "client": self.client,
+            "server": self.server,
         }
-        keeps = version == "1.1" and self.parser.should_keep_alive()
-        if not self._is_answering() and not self.flow.write_paused and self.app.may_answer_at_once(scope):
-            self._short, self._short_body, self._short_keeps = scope, b"", keeps
+        keeps = version == "1.1" and parser.should_keep_alive()
+        last = self.cycle
+        if (
+            (last is None or last.response_complete)
+            and not self.flow.write_paused
+            and self.app.may_answer_at_once(scope)
+        ):
+            self._short, self._short_body, self._short_keeps, self._target = scope, b"", keeps, target
         else:
-            self._begin(self._make_cycle(scope, keeps))
+            self._begin(self._make_cycle(scope, target, keeps))
 
     def on_body(self, body: bytes) -> None:
         """A part of a body is there."""
@@ -256,7 +267,7 @@ class Protocol(HttpToolsProtocol):
         if response is not None:
             self._write(response, self._short_keeps)
             return
-        cycle = self._make_cycle(scope, self._short_keeps)
+        cycle = self._make_cycle(scope, self._target, self._short_keeps)
         cycle.body += self._short_body
         self._begin(cycle)
         self._end(cycle)
@@ -276,7 +287,9 @@ class Protocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _make_cycle(self, scope: Scope, keeps: bool) -> "_Cycle":
+    def _make_cycle(self, scope: Scope, target: Target, keeps: bool) -> "_Cycle":
+        scope |= {"raw_path": target.raw_path, "query_string": target.query, "scheme": self.scheme}
+        scope |= {"asgi": {"version": self.asgi_version, "spec_version": "2.3"}, "state": self.app_state.copy()}
         expects = (value.lower() == b"100-continue" for name, value in scope["headers"] if name == b"expect")
         return _Cycle(
             scope=scope,  # type: ignore[arg-type]
@@ -339,7 +352,8 @@ class Protocol(HttpToolsProtocol):
         elif self._is_over:
             self.transport.close()
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self._begun or not self._is_answering():
             self._wait_for_client()
 
@@ -358,7 +372,7 @@ class Protocol(HttpToolsProtocol):
             if cycle.response_complete:
                 self.transport.close()
             else:
-                cycle.fault, cycle.more_body = refusal, False  # type: ignore[attr-defined]
+                cycle.fault = refusal  # type: ignore[attr-defined]
                 cycle.message_event.set()
         elif self._is_answering():
             self._refusal = refusal
@@ -382,9 +396,11 @@ class _Cycle(RequestResponseCycle):
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return what came of the body. Raises ApiError behind the last that could be read."""
-        if self.fault is not None and not self.body:
-            raise self.fault
-        return await super().receive()
+        if self.fault is None or self.body:
+            message = await super().receive()
+            if self.fault is None or message["type"] != "http.request" or message["body"]:
+                return message
+        raise self.fault
 
 
 class _Flow(FlowControl):
