@@ -43,7 +43,10 @@ class ApiError(DriftlineError):
 encode: Final = msgspec.json.Encoder().encode
 _TYPE: Final = (b"content-type", b"application/json")
 # Of every answer that is made for a request: nobody guesses its type, and nobody keeps it.
-SAFE_HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+SAFE_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
 
 
 class Json(Response):
@@ -87,16 +90,19 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     path = request.scope["path"]
     if error.status_code == 404:
         return refusal(not_found(path))
-    if error.status_code == 405:
-        detail = Error("method-not-allowed", f"{path} does not answer {request.method}", _SEE_DOCS)
-    else:
-        detail = Error("refused", str(error.detail), _SEE_DOCS)
+    detail = Error("refused", str(error.detail), _SEE_DOCS)
     return json_response(detail, error.status_code, error.headers)
 
 
 async def _forget(_: Request, __: Exception) -> Response:
     """Answer a client that went away while it was sending: nobody reads this."""
     return Response(status_code=400)
+
+
+def not_allowed(path: str, method: str, methods: str) -> ApiError:
+    """Return the error for a method that a path does not answer."""
+    what = f"{path} does not answer {method}, but {methods}"
+    return ApiError(405, "method-not-allowed", what, _SEE_DOCS, {"Allow": methods})
 
 
 def not_found(path: str) -> ApiError:

@@ -50,7 +50,7 @@ class Protocol(HttpToolsProtocol):
     max_connections = 1000
     receive_timeout_s = 10.0
     keep_alive_s = 75.0
-    waiting: "OrderedDict[Protocol, None]" = OrderedDict()  # those whose clients are waited for, the longest first
+    waiting: "OrderedDict[Protocol, None]"  # those whose clients are waited for, the longest first
 
     _begun = False  # something of a request is there that has no answer yet
     _in_head = False
@@ -172,7 +172,7 @@ class Protocol(HttpToolsProtocol):
             self._wait_for_client()
 
     def _pass_over(self) -> None:
-        """Go on behind a head that offers another protocol, with its body: with a parser that did not hear the offer."""
+        """Go on behind a head that offers another protocol: with a parser that did not hear the offer."""
         again = _Again(self)
         self.parser = httptools.HttpRequestParser(again)
         framing = b"".join(b"%s: %s\r\n" % each for each in self.headers if each[0] in _FRAMING)
@@ -288,8 +288,8 @@ class Protocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_cycle(self, scope: Scope, target: Target, keeps: bool) -> "_Cycle":
-        scope |= {"raw_path": target.raw_path, "query_string": target.query, "scheme": self.scheme}
-        scope |= {"asgi": {"version": self.asgi_version, "spec_version": "2.3"}, "state": self.app_state.copy()}
+        scope.update(raw_path=target.raw_path, query_string=target.query, scheme=self.scheme)
+        scope.update(asgi={"version": self.asgi_version, "spec_version": "2.3"}, state=self.app_state.copy())
         expects = (value.lower() == b"100-continue" for name, value in scope["headers"] if name == b"expect")
         return _Cycle(
             scope=scope,  # type: ignore[arg-type]

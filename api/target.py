@@ -38,6 +38,8 @@ def read_target(method: str, target: bytes) -> Target:
 def _read(method: str, target: bytes) -> Target:
     if target == b"*" and method == "OPTIONS":
         return Target("*", b"*", b"", None)
+    if method == "CONNECT":
+        raise NotAsked("this is no proxy: CONNECT leads nowhere")
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:

@@ -148,9 +148,10 @@ CUT: Final = [
     Bad("OPTIONS of all", request(method=b"OPTIONS", path=b"*")),
     Bad("a host instead of a path", request(method=b"GET", path=b"localhost:8000")),
     Bad("a whole URL of this host", request(_GOOD, path=b"http://localhost/predict")),
-    Bad("a whole URL of this host, in another's name", request(_GOOD, path=b"HTTP://localhost:8000/predict").replace(
-        b"Host: localhost", b"Host: evil.example"
-    )),
+    Bad(
+        "a whole URL of this host, in another's name",
+        request(_GOOD, path=b"HTTP://localhost:8000/predict").replace(b"Host: localhost", b"Host: evil.example"),
+    ),
     Bad("a whole URL with a user", request(_GOOD, path=b"http://me@localhost/predict")),
     Bad("a whole URL over FTP", request(method=b"GET", path=b"ftp://localhost/model")),
     Bad("a whole URL without a path", request(method=b"GET", path=b"http://localhost")),
@@ -160,8 +161,6 @@ CUT: Final = [
     Bad("PUT", request(_GOOD, method=b"PUT")),
     Bad("DELETE where there is none", request(method=b"DELETE", path=b"/predict")),
     Bad("OPTIONS of a route", request(method=b"OPTIONS", path=b"/predict")),
-    Bad("HEAD", request(method=b"HEAD", path=b"/model")),
-    Bad("HEAD of what is posted", request(method=b"HEAD", path=b"/predict")),
     Bad("a header of no token", request(_GOOD, head=b"X@Y: a\r\n")),
     Bad("a header name of letters above 127", request(_GOOD, head=b"X\xe9: a\r\n")),
     Bad("a header without a colon", request(_GOOD, head=b"X\r\n")),
@@ -178,15 +177,17 @@ CUT: Final = [
     Bad("two Authorizations", request(_GOOD, head=b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n")),
     Bad("the last one", request(_GOOD, head=b"Connection: close\r\n")),
     Bad("the last one, then another", request(_GOOD, head=b"Connection: close\r\n") + request(_GOOD)),
-    Bad("the last one of a long way, then another", request(
-        method=b"GET", path=b"/model", head=b"Connection: close\r\n"
-    ) + request(_GOOD)),
+    Bad(
+        "the last one of a long way, then another",
+        request(method=b"GET", path=b"/model", head=b"Connection: close\r\n") + request(_GOOD),
+    ),
     Bad("close and keep-alive", request(_GOOD, head=b"Connection: keep-alive, close\r\n") + request(_GOOD)),
     Bad("HTTP/1.0", request(_GOOD, version=b"1.0") + request(_GOOD)),
     Bad("HTTP/1.0 that is kept alive", request(_GOOD, version=b"1.0", head=b"Connection: keep-alive\r\n") * 2),
-    Bad("HTTP/1.0 of a long way, kept alive", request(
-        method=b"GET", path=b"/model", version=b"1.0", head=b"Connection: keep-alive\r\n"
-    ) * 2),
+    Bad(
+        "HTTP/1.0 of a long way, kept alive",
+        request(method=b"GET", path=b"/model", version=b"1.0", head=b"Connection: keep-alive\r\n") * 2,
+    ),
     Bad("HTTP/1.0 that expects to go on", request(_GOOD, version=b"1.0", head=b"Expect: 100-continue\r\n")),
     Bad("it expects to go on, and goes on", request(_GOOD, head=b"Expect: 100-continue\r\n")),
     Bad("an offer of HTTP/2 with a body, then another", request(_GOOD, head=_OFFER) + request(_GOOD)),
@@ -195,12 +196,14 @@ CUT: Final = [
     Bad("an offer of HTTP/2 with bad chunks", chunked(b"zz\r\n\r\n", b"Transfer-Encoding: chunked\r\n" + _OFFER)),
     Bad("an offer of HTTP/2 without a body, twice", request(method=b"GET", path=b"/healthz", head=_OFFER) * 2),
     Bad("an offer that is not on this connection", request(_GOOD, head=b"Upgrade: h2c\r\n")),
-    Bad("gzip and chunked in two headers", chunked(
-        b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"
-    )),
-    Bad("chunked and gzip in two headers", chunked(
-        b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"
-    )),
+    Bad(
+        "gzip and chunked in two headers",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
+    ),
+    Bad(
+        "chunked and gzip in two headers",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"),
+    ),
     Bad("chunked in capitals", chunked(_CHUNKED + b"0\r\n\r\n", b"TRANSFER-ENCODING: CHUNKED\r\n")),
     Bad("an empty transfer coding", chunked(b"0\r\n\r\n", b"Transfer-Encoding:\r\n")),
     Bad("an empty length", chunked(b"", b"Content-Length:\r\n")),
@@ -218,10 +221,15 @@ CUT: Final = [
     Bad("a chunk whose size has 0x", chunked(b"0x17\r\n" + _GOOD + b"\r\n0\r\n\r\n")),
     Bad("a good chunk, then a bad one", chunked(_CHUNKED + b"zz\r\n")),
     Bad("a bad chunk where nothing is", chunked(b"zz\r\n").replace(b"/predict", b"/nothing")),
-    Bad("a bad chunk of another site", chunked(b"zz\r\n", b"Transfer-Encoding: chunked\r\nOrigin: https://evil.example\r\n")),
-    Bad("chunks of another site, then another", chunked(
-        _CHUNKED + b"0\r\n\r\n", b"Transfer-Encoding: chunked\r\nOrigin: https://evil.example\r\n"
-    ) + request(_GOOD)),
+    Bad(
+        "a bad chunk of another site",
+        chunked(b"zz\r\n", b"Transfer-Encoding: chunked\r\nOrigin: https://evil.example\r\n"),
+    ),
+    Bad(
+        "chunks of another site, then another",
+        chunked(_CHUNKED + b"0\r\n\r\n", b"Transfer-Encoding: chunked\r\nOrigin: https://evil.example\r\n")
+        + request(_GOOD),
+    ),
     Bad("a trailer", chunked(_CHUNKED + b"0\r\nX: y\r\n\r\n")),
     Bad("a Host in the trailer", chunked(_CHUNKED + b"0\r\nHost: evil.example\r\n\r\n")),
     Bad("a key in the trailer", chunked(_CHUNKED + b"0\r\nX-API-Key: dlk_a\r\nAuthorization: Bearer dlk_a\r\n\r\n")),
@@ -230,13 +238,20 @@ CUT: Final = [
     Bad("a trailer with a NUL", chunked(_CHUNKED + b"0\r\nX: a\x00\r\n\r\n")),
     Bad("a trailer that goes on in the next line", chunked(_CHUNKED + b"0\r\nX: a\r\n b\r\n\r\n")),
     Bad("two good ones, then garbage", request(_GOOD) + request(method=b"GET", path=b"/model") + b"garbage\r\n\r\n"),
-    Bad("a slow one, a good one, a bad head, a good one", request(method=b"GET", path=b"/nothing") + request(_GOOD)
-        + request(_GOOD, head=b"X@: a\r\n") + request(_GOOD)),
+    Bad(
+        "a slow one, a good one, a bad head, a good one",
+        request(method=b"GET", path=b"/nothing") + request(_GOOD) + request(_GOOD, head=b"X@: a\r\n") + request(_GOOD),
+    ),
     Bad("two Hosts, then another", request(_GOOD, head=b"Host: localhost\r\n") + request(_GOOD)),
-    Bad("a head of 70,000 bytes", request(_GOOD, head=b"X: " + b"y" * 1000 + b"\r\n").replace(b"X: ", b"X: " + b"z" * 69_000)),
+    Bad(
+        "a head of 70,000 bytes",
+        request(_GOOD, head=b"X: " + b"y" * 1000 + b"\r\n").replace(b"X: ", b"X: " + b"z" * 69_000),
+    ),
     Bad("a trailer of 100,000 bytes", chunked(_CHUNKED + b"0\r\nX: " + b"y" * 100_000 + b"\r\n\r\n")),
     Bad("a trailer of 2 MiB", chunked(_CHUNKED + b"0\r\nX: " + b"y" * (2 << 20) + b"\r\n\r\n")),
-    Bad("a chunk with an extension of 2 MiB", chunked(b"17;a=" + b"b" * (2 << 20) + b"\r\n" + _GOOD + b"\r\n0\r\n\r\n")),
+    Bad(
+        "a chunk with an extension of 2 MiB", chunked(b"17;a=" + b"b" * (2 << 20) + b"\r\n" + _GOOD + b"\r\n0\r\n\r\n")
+    ),
     Bad("a megabyte of empty lines", b"\r\n" * (1 << 19) + request(_GOOD)),
 ]
 

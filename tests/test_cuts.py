@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from driftline.api.app import make_app
 from driftline.api.keys import Role
 from driftline.api.settings import ApiSettings
-from tests.bad_inputs import CUT, HTTP, LENGTHS, Bad, request
+from tests.bad_inputs import CUT, HTTP, LENGTHS, request
 from tests.place import Place, add_key
 from tests.transport import Transport, Wires
 
 REQUESTS = {bad.what: bad.sent for bad in (*HTTP, *LENGTHS, *CUT)}
+REQUESTS |= {f"HEAD {path}": request(method=b"HEAD", path=path.encode()) for path in ("/model", "/predict", "/none")}
 SMALL = sorted(what for what, sent in REQUESTS.items() if len(sent) < 1000)
 LARGE = sorted(REQUESTS.keys() - set(SMALL))
 Answer = tuple[int, bool, Any]
@@ -55,7 +56,7 @@ class Cutter:
     async def _answers(self, parts: Sequence[bytes], apart: bool) -> list[Answer]:
         transport = self.wires.connect()
         for part in parts:
-            while transport.is_paused and not transport.is_closing():  # noqa: ASYNC110  (it is what is tested)
+            while transport.is_paused and not transport.is_closing():
                 await asyncio.sleep(0)
             if transport.is_closing():
                 break

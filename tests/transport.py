@@ -45,7 +45,9 @@ class Wires:
 
     def __init__(self, gate: Gate, **limits: Any) -> None:
         made = limited(**{"max_connections": 100, "receive_timeout_s": 10.0, "keep_alive_s": 75.0} | limits)
-        self.config = Config(gate, http=made, ws="none", lifespan="off", interface="asgi3", log_config=None, proxy_headers=False)
+        self.config = Config(
+            gate, http=made, ws="none", lifespan="off", interface="asgi3", log_config=None, proxy_headers=False
+        )
         self.config.load()
         self.state, self._made = ServerState(), made
 
