@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-_PATH: Final = re.compile(r"(?<![\w.~/-])(?:sqlite://|file://)?(?:~|\.{1,2})?/(?:[^\s/'\"()<>]+/)+")
+_STEPS: Final = r"(?:[^\s/'\"()<>]+/)"
+_PATH: Final = re.compile(rf"sqlite:////?{_STEPS}*|(?:file://|(?<![\w.~/-]))(?:~|\.{{1,2}})?/{_STEPS}+")
 
 
 class Hidden:
