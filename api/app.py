@@ -140,7 +140,7 @@ def make_app(
         Role.PREDICT, mlflow.router(predictor, readiness, bodies, settings, version()), open_paths=mlflow.OPEN_PATHS
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
-    app.include_router(page.router(admin_port))  # it holds no data
+    access.include_open(page.router(admin_port))
     parts = (predict, explain, feedback, model, health, history, review, snapshots, erase, open_inference, mlflow)
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)

@@ -13,9 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from driftline.api.errors import ApiError
+from driftline.api.hidden import Hidden
 from driftline.api.settings import ApiSettings
 from driftline.api.taking import Taking
 from driftline.learner.figures import Offsets
@@ -23,6 +25,7 @@ from driftline.stream import threads
 from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
 from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, TopicState, Watermarks, open_log
 from driftline.stream.settings import StreamSettings
+from driftline.stream.sqlite_file import sqlite_path
 from driftline.stream.transactions import held_back
 
 REFRESH_S: Final = 1.0
@@ -54,6 +57,7 @@ class Connection:
         self._taking = Taking(settings.append_timeout_s)
         self._stream, self._timeout_s = stream, settings.append_timeout_s
         self._problem: str | None = "the log is being opened"
+        self._hidden = Hidden(_directories(stream))
         self._refusal: ConfigError | None = None
         self._log: Log | None = None
         self._answered = time.monotonic()
@@ -85,9 +89,11 @@ class Connection:
     def problem(self) -> str | None:
         """Why the log cannot be used just now, or None."""
         if self._problem is not None:
-            return self._problem
+            return self._hidden(self._problem)
         silent_s = time.monotonic() - self._answered
-        return f"the log has not answered for {silent_s:.0f} s" if silent_s > SILENT_S else self._taking.problem
+        if silent_s > SILENT_S:
+            return f"the log has not answered for {silent_s:.0f} s"
+        return self._hidden(self._taking.problem) if self._taking.problem is not None else None
 
     def lag(self, positions: Offsets) -> Offsets | None:
         """Return how many records of each partition lie behind positions, or None while the log was never reached.
@@ -111,7 +117,7 @@ class Connection:
         """
         log = self._log
         if log is None:
-            raise unavailable(self._problem or "the log is being opened")
+            raise unavailable(self.problem or "the log is being opened")
         n_bytes = sum(len(record.value or b"") for record in records)
         if self._in_flight_bytes and self._in_flight_bytes + n_bytes > MAX_IN_FLIGHT_BYTES:
             raise unavailable("more records are waiting for the log than it takes")
@@ -132,7 +138,7 @@ class Connection:
                 {"Retry-After": "1"},
             ) from None
         except DriftlineError as error:
-            raise unavailable(str(error)) from None
+            raise unavailable(self._hidden(str(error))) from None
         finally:
             self._in_flight_bytes -= n_bytes
 
@@ -186,6 +192,12 @@ class Connection:
             log.close()
             raise
         return log
+
+
+def _directories(stream: StreamSettings) -> list[Path]:
+    """Return those that an error of the log may name."""
+    log = [sqlite_path(stream.log_url).parent] if stream.log_url.startswith("sqlite:") else []
+    return [stream.data, *log, *([stream.kafka_config.parent] if stream.kafka_config else [])]
 
 
 def unavailable(why: str) -> ApiError:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from driftline.api import openapi
 from driftline.api.errors import ApiError, json_response
+from driftline.api.hidden import without_paths
 from driftline.learner.erase import ask
 from driftline.stream.errors import StateError
 from driftline.stream.records import MAX_ID_CHARS
@@ -62,7 +63,10 @@ def router(data: Path) -> APIRouter:
             path = await asyncio.to_thread(ask, data, [message_id])
         except (StateError, OSError) as error:
             raise ApiError(
-                503, "not-writable", str(error), "Let the API write to the data directory, and try again."
+                503,
+                "not-writable",
+                without_paths(str(error)),
+                "Let the API write to the data directory, and try again.",
             ) from None
         return json_response(ErasureAnswer(message_id, path.stem), 202)
 

@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import gc
 import ipaddress
+import logging
 import resource
 import signal
 import socket
@@ -43,8 +44,10 @@ STOP_S: Final = 3
 BACKLOG: Final = 2048
 M_MMAP_THRESHOLD: Final = -3  # malloc.h
 LARGE_BYTES: Final = 1 << 20
+OTHER_FILES: Final = 128  # than connections, that a process has open: the log, the model, Kafka's sockets
 LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Started(NamedTuple):
@@ -73,7 +76,7 @@ def serve(
     ------
     ConfigError : an address cannot be listened on, or may not without keys, or the log's options cannot be meant.
     """
-    _allow_connections()
+    settings = _allow_connections(settings)
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listen(settings.host, settings.port))]  # 1
         if settings.admin_port is not None:
@@ -188,11 +191,30 @@ def _configure(api: Api, settings: ApiSettings) -> uvicorn.Config:
     )
 
 
-def _allow_connections() -> None:
-    """Take as many open files as this process may have: many systems begin with 1,024."""
+def _allow_connections(settings: ApiSettings) -> ApiSettings:
+    """Let a process have open what its connections need; return the settings with as many as it may have.
+
+    Many systems begin with 1,024 files. A connection that there is no file for would wait, and hold up the others.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = settings.max_connections + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return settings
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if allowed > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        except (OSError, ValueError):  # a system may have a limit of its own beneath
+            allowed = soft
+    most = max(1, max(soft, allowed) - OTHER_FILES)
+    if most >= settings.max_connections:
+        return settings
+    _LOG.warning(
+        "max_connections: %d are taken and not %d, since this process may have %d files open; raise that limit "
+        "(ulimit -n, LimitNOFILE of systemd)",
+        *(most, settings.max_connections, max(soft, allowed)),
+    )
+    return settings.model_copy(update={"max_connections": most})
 
 
 def give_memory_back() -> None:

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 
 from driftline.api import openapi
 from driftline.api.errors import ApiError, json_response
+from driftline.api.hidden import without_paths
 from driftline.api.watcher import Watcher
 from driftline.learner.versions import Kept, Recent, UnknownVersion, Versions
 from driftline.stream.errors import ConfigError, StateError
@@ -150,12 +151,14 @@ async def _ask(question: Callable[[], _T]) -> _T:
     try:
         return await asyncio.to_thread(question)
     except UnknownVersion as error:
-        raise ApiError(404, "unknown-version", str(error), "GET /snapshots lists those that are kept.") from None
+        raise ApiError(
+            404, "unknown-version", without_paths(str(error)), "GET /snapshots lists those that are kept."
+        ) from None
     except (StateError, ConfigError) as error:
         raise ApiError(
-            409, "not-loadable", str(error), "Choose another version; what was served is served on."
+            409, "not-loadable", without_paths(str(error)), "Choose another version; what was served is served on."
         ) from None
     except OSError as error:
         raise ApiError(
-            503, "not-writable", str(error), "Let the API write to the data directory, and try again."
+            503, "not-writable", without_paths(str(error)), "Let the API write to the data directory, and try again."
         ) from None

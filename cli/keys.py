@@ -10,6 +10,7 @@ from driftline.cli.help import Command, Group
 from driftline.cli.terminal import terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_shown
+from driftline.stream.harmless import harmless
 from driftline.stream.settings import StreamSettings
 
 app = typer.Typer(
@@ -38,7 +39,7 @@ def add(
             raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
         known.append(key)
     print(secret)
-    terminal(stderr=True).print(f"Kept in {escape(str(path))}: {key}")
+    terminal(stderr=True).print(f"Kept in {escape(str(path))}: {escape(str(key))}")
 
 
 @app.command("list", cls=Command)
@@ -48,7 +49,7 @@ def list_all(stream: StreamSettings, api: ApiSettings) -> None:
     from driftline.api import keys
 
     for key in keys.read(keys.path_of(stream, api)):
-        print(key)
+        print(harmless(str(key)))
 
 
 @app.command("remove", cls=Command)

@@ -94,7 +94,7 @@ def _say_how_it_ended(exit_code: int, stream: StreamSettings) -> None:
     if stream.log_format == "json":
         logging.getLogger("driftline").info("%s", stopped)
     else:
-        terminal().print(stopped)
+        terminal().print(stopped, markup=False)
 
 
 def _of_demo(stream: StreamSettings, learner: LearnerSettings) -> tuple[StreamSettings, LearnerSettings]:

@@ -236,6 +236,29 @@ class TestOrigins:
         assert refusal(answer, 403)["code"] == "cross-origin"
         assert "access-control-allow-origin" not in answer.headers
 
+    def test_a_name_that_begins_or_ends_as_ours_is_another(self, place: Place) -> None:
+        """An origin is ours, or allowed, whole: as its scheme, host and port stand there."""
+        allowed = "https://app.example.org"
+        with running(place.stream, cors_origin=[allowed]) as url:
+            others = [
+                f"{url}0",
+                url[:-1],
+                f"{url}.evil.example",
+                f"{url}/",
+                url.rpartition(":")[0],
+                f"{url}@evil.example",
+            ]
+            others += [url.replace("//", "//evil.example."), f"{url}, {url}", url.removeprefix("http:"), "http://"]
+            others += [f"{allowed}.evil.example", f"{allowed}:8000", allowed[:-1], allowed.replace("https", "http")]
+            others += [allowed.replace("app.", "evilapp."), f"{allowed} {allowed}"]
+            for origin in others:
+                answer = httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": origin}, timeout=30)
+                assert refusal(answer, 403)["code"] == "cross-origin", origin
+                assert "access-control-allow-origin" not in answer.headers
+            for origin in (url, allowed, allowed.upper()):
+                answer = httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": origin}, timeout=30)
+                assert answer.is_success, origin
+
     def test_our_own_pages_are_not(self, url: str) -> None:
         assert httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": url}, timeout=30).is_success
 

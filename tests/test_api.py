@@ -219,6 +219,42 @@ class TestRoutes:
         assert refusal(answer, 405)["code"] == "method-not-allowed"
         assert answer.headers["allow"]
 
+    def test_every_path_says_what_it_answers(self, api: Api) -> None:
+        """With 405 and with OPTIONS the same, and no more and no less than the description has; HEAD where GET is."""
+        paths: dict[str, Any] = api.http.get("/openapi.json").json()["paths"]
+        described = {path: {name.upper() for name in operations} for path, operations in paths.items()}
+        described |= {"/": {"GET"}, "/docs": {"GET"}, "/dashboard/main.js": {"GET"}}
+        for path in described:
+            fitting = [other for other in described if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", other), path)]
+            methods = set[str]().union(*(described[other] for other in fitting))
+            expected = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+            asked = re.sub(r"\{\w+\}", "x", path)
+            refused, options = api.http.put(asked), api.http.options(asked)
+            assert refusal(refused, 405)["code"] == "method-not-allowed"
+            assert (options.status_code, options.content) == (204, b"")
+            for answer in (refused, options):
+                assert set(answer.headers["allow"].split(", ")) == expected, path
+        assert refusal(api.http.options("/nothing"), 404)
+        assert api.http.put("/snapshots/active").headers["allow"] == "GET, HEAD, DELETE, OPTIONS", "of two routes"
+
+    def test_answers_are_not_kept_nor_guessed_at(self, api: Api) -> None:
+        """All that is made for a request says so, in every way that it goes; what is HTML is in nobody's frame."""
+        answers = [api.http.get(path) for path in (*SHOWS, "/healthz", "/readyz", "/metrics", "/v2", "/openapi.json")]
+        answers += [api.http.get("/nothing"), api.http.put("/predict"), api.http.options("/predict")]
+        answers += [api.http.post("/predict", json=body) for body in ({"text": "a"}, {"texts": ["a"] * 1000}, {})]
+        answers += [api.http.post("/messages", json={"text": "a"}), api.http.post("/predict", content=iter([b"{}"]))]
+        for answer in answers:
+            assert answer.headers.get_list("cache-control") == ["no-store"], answer.url
+            assert answer.headers.get_list("x-content-type-options") == ["nosniff"], answer.url
+        assert b"no-store" in exchange(api.url, b"nonsense\r\n\r\n")
+        for path in ("/", "/docs", "/dashboard/main.js", "/static-offline-docs/swagger-ui.css"):
+            answer = api.http.get(path)
+            assert answer.headers.get_list("x-content-type-options") == ["nosniff"], path
+            assert "no-store" not in answer.headers.get_list("cache-control"), path
+            if answer.headers["content-type"].startswith("text/html"):
+                assert answer.headers["x-frame-options"] == "DENY"
+                assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
     @pytest.mark.parametrize("path", ["/", "/model", "/healthz", "/docs", "/v2", "/dashboard/main.js", "/nothing"])
     def test_head_is_get_without_a_body(self, api: Api, path: str) -> None:
         head, whole = api.http.head(path), api.http.get(path)

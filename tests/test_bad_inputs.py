@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_inputs import APPENDS, BODIES, HTTP, LENGTHS, MAX_BODY_BYTES, MAX_TEXT_CHARS, Bad, request
+from tests.bad_inputs import APPENDS, BODIES, CUT, HTTP, LENGTHS, MAX_BODY_BYTES, MAX_TEXT_CHARS, Bad, request
 from tests.place import Place, address, get, running
 
 DOCS = Path(__file__).parent.parent / "docs" / "bad-inputs.md"
@@ -29,6 +29,7 @@ message and what to do. "closed" is a connection that ends without an answer.
 SECTIONS = {
     "The protocol": HTTP,
     "Where a body ends": LENGTHS,
+    "More of both": CUT,
     "Bodies of POST /predict": [Bad(what, request(body, head=head)) for what, body, head in BODIES],
     **{
         f"Bodies of POST {path}": [
