@@ -240,7 +240,7 @@ class Learner:
         rules = self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
         if not self._stands_in:
             return rules
-        of_today = {name: getattr(rules, name) for name in ("partitions", "one_form", "only_votes")}
+        of_today = {name: getattr(rules, name) for name in ("partitions", "one_form", "reading", "only_votes")}
         return msgspec.structs.replace(self._work.machine.rules, **of_today)
 
     # Running.

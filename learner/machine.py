@@ -41,7 +41,7 @@ from driftline.stream.log import Chunk, NewRecord, Record
 from driftline.stream.merge import Batch
 from driftline.stream.plain import ASK_FIRST, DONE, EVICTION, NO_EXPIRY, NO_ROOM, Names
 from driftline.stream.quota import Quota, Quotas, bounded
-from driftline.stream.records import Feedback, Message, Prediction, Rejected, encode_lines, reject
+from driftline.stream.records import LABELLED, Feedback, Message, Prediction, Rejected, encode_lines, reject
 from driftline.stream.steps import Steps
 from driftline.stream.store import N_SCORES, SCORED, TIME_MS, recall, remember
 
@@ -174,6 +174,7 @@ class Machine:
             self._has_messages,
             self.rules.max_record_bytes,
             LAST_TIMESTAMP_MS,
+            reading=self.rules.reading,
             as_written=not self.rules.one_form,
         )
 
@@ -254,7 +255,8 @@ class Machine:
 
     def _feedback(self, plan: Plan, place: int, feedback: Feedback, timestamp_ms: int, partition: int) -> None:
         classifier = self.classifier
-        if len(classifier.labels) >= classifier.max_labels and not classifier.knows(feedback.label):
+        is_learned = feedback.op == "upsert" or self.rules.reading == LABELLED  # to take labels back needs no place
+        if is_learned and len(classifier.labels) >= classifier.max_labels and not classifier.knows(feedback.label):
             limit = classifier.max_labels
             detail = f"label {feedback.label!r} is new, and max_labels is {limit}"
             plan.rejected.append(_reject(plan.batch[place], "too-many-labels", detail))
