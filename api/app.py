@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import Scope
 
 from driftline.api import (
     erase,
@@ -44,15 +45,18 @@ from driftline.api.explain import Explainer
 from driftline.api.feedback import Appender
 from driftline.api.freshness import Freshness
 from driftline.api.gate import Gate
-from driftline.api.keys import Keys, path_of
+from driftline.api.holding import Holding
+from driftline.api.keys import Key, Keys, path_of
 from driftline.api.metrics import Metrics
 from driftline.api.open_inference import OpenInference
 from driftline.api.predict import Predictor
-from driftline.api.rate import PER_S, TABLE_BYTES, Rate
+from driftline.api.proxies import Proxies, networks
+from driftline.api.rate import PER_S, TABLE_BYTES, Rate, address_of
 from driftline.api.security import Access, Role
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import make_traces
 from driftline.api.watcher import Watcher
+from driftline.stream import outline, threads
 from driftline.stream.settings import StreamSettings
 
 _DESCRIPTION = """
@@ -87,7 +91,7 @@ def make_app(
     """
     keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
-    counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
+    counters, bodies = Metrics(watcher, connection, board), Bodies(settings, Holding(settings, _who(settings)))
     freshness = Freshness(watcher, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
     explainer = Explainer(watcher, settings)
@@ -102,10 +106,11 @@ def make_app(
         try:
             await asyncio.gather(*map(asyncio.to_thread, (watcher.start, connection.start)))
             freshness.start()
+            threads.start("kernels-of-bodies", outline.warm_up)
             yield
         finally:
             await freshness.close()
-            closing = (predictor.close, explainer.close, watcher.close, connection.close, traces.close)
+            closing = (bodies.close, predictor.close, explainer.close, watcher.close, connection.close, traces.close)
             await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
@@ -150,6 +155,19 @@ def make_app(
 def _rate(settings: ApiSettings, board: Board | None) -> Rate:
     table, secret = (board.rates, board.secret) if board else (memoryview(bytearray(TABLE_BYTES)), token_bytes(32))
     return Rate(settings.rate_limit or PER_S, table, secret)
+
+
+def _who(settings: ApiSettings) -> Callable[[Scope], bytes]:
+    """Return what says whose a request is: a key's, or an address's."""
+    proxies = Proxies(networks(settings.trusted_proxies))
+
+    def who(scope: Scope) -> bytes:
+        key: Key | None = scope.get("key")
+        if key is not None:
+            return key.digest
+        return address_of(proxies.client(str(scope["client"][0]) if scope["client"] else "", scope["headers"]))
+
+    return who
 
 
 def _version() -> str:

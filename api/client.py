@@ -65,10 +65,10 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Label(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a message really was; with a text of its own it needs no message."""
+    """What a message really was; with a text of its own it needs no message. `op="retract"` needs no label."""
 
     message_id: str
-    label: str
+    label: str | None = None
     text: str | None = None
     weight: float = 1.0
     source: str | None = None
@@ -151,9 +151,9 @@ class Client:
         """Append labels, a thousand in a request. Raises Refused: the requests before it are durable."""
         return [each for part in _parts(labels) for each in self._do(_labels(part))]
 
-    def retract(self, message_id: str, label: str) -> Sent:
-        """Take a label back. Raises Refused."""
-        return self.label(message_id, label, op="retract")
+    def retract(self, message_id: str, label: str | None = None) -> Sent:
+        """Take a message's labels back. Raises Refused."""
+        return self.label_many([Label(message_id, label, op="retract")])[0]
 
     def explain(self, text: str, **more: Any) -> dict[str, Any]:
         """Return which words spoke for which label. Raises Refused."""
@@ -236,9 +236,9 @@ class AsyncClient:
         """Append labels."""
         return [each for part in _parts(labels) for each in await self._do(_labels(part))]
 
-    async def retract(self, message_id: str, label: str) -> Sent:
-        """Take a label back."""
-        return await self.label(message_id, label, op="retract")
+    async def retract(self, message_id: str, label: str | None = None) -> Sent:
+        """Take a message's labels back."""
+        return (await self.label_many([Label(message_id, label, op="retract")]))[0]
 
     async def explain(self, text: str, **more: Any) -> dict[str, Any]:
         """Return which words spoke for which label."""

@@ -5,11 +5,12 @@ route gives the rest of its description beside its code, made of the pieces here
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from msgspec import Meta
 
 from driftline.api.errors import Error
 from driftline.api.security import SCHEMES
@@ -18,11 +19,14 @@ from driftline.api.settings import ApiSettings
 Document = dict[str, Any]
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
+# A number as an id or a label is taken as JSON spells it; those beyond 64 bits are no use to anybody.
+Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
+
 NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
 _ERRORS: Final = {
     408: "The body did not come in time.",
     409: "The served model has not learned a label in time, or is pinned (min_feedback_offset).",
-    413: "The body, or a record made of it, is too large.",
+    413: "The body, or a record made of it, is too large, or has too much in it.",
     415: "The body has a content encoding.",
     422: "The body is not what it must be.",
     503: "Not now: the error says why, and what to do.",
@@ -85,6 +89,10 @@ def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None
         for form in (text, *text.get("anyOf", ())):
             if form.get("type") == "string":
                 form["maxLength"] = min(form.get("maxLength", settings.max_text_chars), settings.max_text_chars)
+    schemas["NewFeedback"]["anyOf"] = [
+        {"required": ["label"], "properties": {"label": {"type": ["string", "number", "boolean"], "minLength": 1}}},
+        {"required": ["op"], "properties": {"op": {"const": "retract"}}},
+    ]
     document = app.openapi()
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(schemas)

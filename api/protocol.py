@@ -23,8 +23,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from driftline.api.errors import Error, encode
 from driftline.api.heads import Heads
+from driftline.api.holding import STEP_BYTES
 
 MAX_HEAD_BYTES: Final = 64 << 10
+MAX_AT_ONCE: Final = 100  # requests that one client sent together; then others have their turn
 
 
 class Protocol(HttpToolsProtocol):
@@ -35,10 +37,12 @@ class Protocol(HttpToolsProtocol):
     keep_alive_s = 75.0
     heads = Heads()
 
+    _n_at_once = 0  # requests answered at once of what came last
     _is_between = True  # all that came was parsed, and is whole requests
 
     _in_head = False
     _head_bytes = 0
+    _body_bytes = 0  # since the client was last seen to get on
     _owes_since = 0.0  # from when on the client is waited for, if it is
     _was_answered = False  # before: it may ask again
     _is_broken = False  # what came last is no HTTP
@@ -98,7 +102,9 @@ class Protocol(HttpToolsProtocol):
             if self.cycle is not None and self.cycle.response_started and self.cycle.more_body:
                 self.transport.close()
             else:
-                text = f"the request did not come within {self.receive_timeout_s:g} s"
+                text = (
+                    f"the request, or {STEP_BYTES} more bytes of it, did not come within {self.receive_timeout_s:g} s"
+                )
                 self._refuse(408, "too-slow", text, "Send it again, in smaller requests.")
 
     def pause_writing(self) -> None:
@@ -113,7 +119,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._is_between, self._in_head, self._head_bytes = False, True, 1
+        self._is_between, self._in_head, self._head_bytes, self._body_bytes = False, True, 1, 0
         self._owes_since = time.monotonic()
         super().on_message_begin()
 
@@ -121,6 +127,13 @@ class Protocol(HttpToolsProtocol):
         """A head is whole."""
         self._in_head = False
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """More of a body is there. The longer it is, the longer it may take: STEP_BYTES in `receive_timeout_s`."""
+        super().on_body(body)
+        self._body_bytes += len(body)
+        if self._body_bytes >= STEP_BYTES:
+            self._body_bytes, self._owes_since = 0, time.monotonic()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin to answer a request; what can be answered at once needs no task, and waits for its body."""
@@ -146,7 +159,8 @@ class Protocol(HttpToolsProtocol):
         cycle, self._at_once = self._at_once, None
         if cycle is None:
             return
-        response = self.app.at_once(cycle.scope, bytes(cycle.body))
+        self._n_at_once += 1
+        response = self.app.at_once(cycle.scope, bytes(cycle.body)) if self._n_at_once <= MAX_AT_ONCE else None
         if response is None:
             self._start_task(cycle, self.app)
         else:
@@ -202,7 +216,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        was_between, went_on = self._is_between, self._in_head
+        was_between, went_on, self._n_at_once = self._is_between, self._in_head, 0
         if was_between and self._answer_known(data):
             return
         super().data_received(data)
