@@ -12,6 +12,7 @@ what the learner puts into the data directory, where it changes only which model
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from secrets import token_bytes
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ from driftline.api.explain import Explainer
 from driftline.api.feedback import Appender
 from driftline.api.freshness import Freshness
 from driftline.api.gate import Gate
+from driftline.api.holding import Holding
 from driftline.api.keys import Keys, path_of
 from driftline.api.labels import Labels
 from driftline.api.metrics import Metrics
@@ -53,6 +55,7 @@ from driftline.api.security import Access, Role
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import make_traces
 from driftline.api.watcher import Watcher
+from driftline.stream import outline, threads
 from driftline.stream.settings import StreamSettings
 from driftline.stream.version import version
 
@@ -89,7 +92,10 @@ def make_app(
     keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
     readiness = health.Health(watcher, connection)
-    counters, bodies = Metrics(watcher, connection, readiness, board), Bodies(settings)
+    counters, bodies = (
+        Metrics(watcher, connection, readiness, board),
+        Bodies(settings, Holding(settings, itemgetter("caller"))),
+    )
     freshness = Freshness(watcher, connection, stream.topics.feedback, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
     explainer = Explainer(watcher, settings)
@@ -104,10 +110,11 @@ def make_app(
         try:
             await asyncio.gather(*map(asyncio.to_thread, (watcher.start, connection.start)))
             freshness.start()
+            threads.start("kernels-of-bodies", outline.warm_up)
             yield
         finally:
             await freshness.close()
-            closing = (predictor.close, explainer.close, watcher.close, connection.close, traces.close)
+            closing = (bodies.close, predictor.close, explainer.close, watcher.close, connection.close, traces.close)
             await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
@@ -123,7 +130,7 @@ def make_app(
     )
     errors.add_handlers(app)
     access = Access(app)
-    access.include(Role.PREDICT, predict.router(predictor, bodies))
+    access.include(Role.PREDICT, predict.router(predictor, bodies, settings))
     access.include(Role.LABEL, feedback.router(appender, bodies, settings))
     access.include(Role.PREDICT, explain.router(explainer, bodies))
     access.include(Role.PREDICT, model.router(watcher, connection))

@@ -71,10 +71,10 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Label(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a message really was; with a text of its own it needs no message."""
+    """What a message really was; with a text of its own it needs no message. `op="retract"` needs no label."""
 
     message_id: str
-    label: str
+    label: str | None = None
     text: str | None = None
     weight: float = 1.0
     source: str | None = None
@@ -192,9 +192,9 @@ class Client:
         """Append labels, as many in a request as the API takes. Raises Refused: what was sent before is durable."""
         return self._all(_labels(labels, self._room))
 
-    def retract(self, message_id: str, label: str) -> Sent:
-        """Take a label back. Raises Refused."""
-        return self.label(message_id, label, op="retract")
+    def retract(self, message_id: str, label: str | None = None) -> Sent:
+        """Take a message's labels back. Raises Refused."""
+        return self.label_many([Label(message_id, label, op="retract")])[0]
 
     def explain(self, text: str, **more: Any) -> dict[str, Any]:
         """Return which words spoke for which label. Raises Refused."""
@@ -289,9 +289,9 @@ class AsyncClient:
         """Append labels."""
         return await self._all(_labels(labels, self._room))
 
-    async def retract(self, message_id: str, label: str) -> Sent:
-        """Take a label back."""
-        return await self.label(message_id, label, op="retract")
+    async def retract(self, message_id: str, label: str | None = None) -> Sent:
+        """Take a message's labels back."""
+        return (await self.label_many([Label(message_id, label, op="retract")]))[0]
 
     async def explain(self, text: str, **more: Any) -> dict[str, Any]:
         """Return which words spoke for which label."""

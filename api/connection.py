@@ -18,6 +18,7 @@ from typing import Final
 
 from driftline.api.errors import ApiError
 from driftline.api.hidden import Hidden
+from driftline.api.holding import FREE_BYTES
 from driftline.api.settings import ApiSettings
 from driftline.api.taking import Taking
 from driftline.learner.figures import Offsets
@@ -119,7 +120,8 @@ class Connection:
         if log is None:
             raise unavailable(self.problem or "the log is being opened")
         n_bytes = sum(len(record.value or b"") for record in records)
-        if self._in_flight_bytes and self._in_flight_bytes + n_bytes > MAX_IN_FLIGHT_BYTES:
+        is_small = n_bytes <= FREE_BYTES  # there are no more of them than connections, and nobody keeps them out
+        if not is_small and self._in_flight_bytes + n_bytes > MAX_IN_FLIGHT_BYTES and self._in_flight_bytes:
             raise unavailable("more records are waiting for the log than it takes")
         self._in_flight_bytes += n_bytes
         try:

@@ -8,7 +8,7 @@ together get a tenth of a processor (turns.py), so that predictions go on as eve
 import asyncio
 import math
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -25,6 +25,7 @@ from driftline.api.watcher import Watcher
 from driftline.learner.explain import Explanation, FeatureShare, Step, UnknownLabel
 from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
 from driftline.stream.errors import StateError
+from driftline.stream.fields import as_name
 
 MAX_CHARS: Final = 10_000
 MAX_FEATURES: Final = 200
@@ -33,9 +34,11 @@ MAX_WAITING: Final = 16
 MAX_WAITING_EACH: Final = 4  # of one caller
 SHARE: Final = 0.1  # of a processor
 BURST_S: Final = 0.2
+MAX_BYTES: Final = 256 << 10  # of a body: all that it may hold, every character escaped
+MAX_VALUES: Final = 1000  # in it
 _SEE_DOCS: Final = "See /docs for the body's shape, with an example."
 
-_Label = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=openapi.NO_NUL)]
+_Label = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=openapi.NO_NUL)] | openapi.Number
 
 
 class ExplainRequest(msgspec.Struct, frozen=True):
@@ -44,6 +47,14 @@ class ExplainRequest(msgspec.Struct, frozen=True):
     text: Annotated[str, Meta(max_length=MAX_CHARS, extra_json_schema=openapi.NO_NUL)]
     features: Annotated[int, Meta(ge=0, le=MAX_FEATURES)] = 20  # words and n-grams to list, those that say most
     labels: Annotated[list[_Label], Meta(max_length=MAX_LABELS)] | None = None  # none: the three best
+
+
+class Asked(NamedTuple):
+    """The same, its labels as texts."""
+
+    text: str
+    features: int
+    labels: list[str] | None
 
 
 class ExplainAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +106,7 @@ class Explainer:
         self._places = Places(MAX_WAITING, MAX_WAITING_EACH, "explanations wait or are made")
         self._opened: tuple[Snapshot, Model] | None = None  # in the thread only
 
-    async def answer(self, asked: ExplainRequest, caller: bytes) -> ExplainAnswer:
+    async def answer(self, asked: Asked, caller: bytes) -> ExplainAnswer:
         """Return an explanation, once it is the caller's turn.
 
         Raises
@@ -129,7 +140,7 @@ class Explainer:
         """Wait for the thread's last explanation."""
         self._turns.close()
 
-    def _explain(self, snapshot: Snapshot, asked: ExplainRequest) -> tuple[SnapshotInfo, Explanation]:
+    def _explain(self, snapshot: Snapshot, asked: Asked) -> tuple[SnapshotInfo, Explanation]:
         if self._opened is None or self._opened[0] is not snapshot:
             self._opened = snapshot, snapshot.another_model()
         return self._opened[1].explain_one(asked.text, asked.labels or None, asked.features)
@@ -150,10 +161,14 @@ def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
         openapi_extra=openapi.body(openapi.ref("ExplainRequest"), examples),
     )
     async def explain(request: Request) -> Response:
-        async with bodies.read(request, _DECODER) as asked:
+        async with bodies.read(request, _DECODER, _with_names, MAX_BYTES, MAX_VALUES) as asked:
             return json_response(await explainer.answer(asked, request.scope["caller"]))
 
     return routes
+
+
+def _with_names(asked: ExplainRequest) -> Asked:
+    return Asked(asked.text, asked.features, None if asked.labels is None else list(map(as_name, asked.labels)))
 
 
 def _answer(info: SnapshotInfo, explanation: Explanation, max_scores: int) -> ExplainAnswer:

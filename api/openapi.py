@@ -6,11 +6,12 @@ here; an operation is called by the name of its function.
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from msgspec import Meta
 
 from driftline.api import schemas
 from driftline.api.errors import Error
@@ -20,6 +21,9 @@ from driftline.api.settings import ApiSettings
 Document = schemas.Document
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
+# A number as an id or a label is taken as JSON spells it; those beyond 64 bits are no use to anybody.
+Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
+
 NO_NUL: Final = {"pattern": "^[^\\x00]*$"}  # as every kind of regular expression has it
 OPENAPI: Final = "3.0.3"  # what the generators of clients, gateways and test tools take, all of them
 VERSION: Final = "5f0c2a91-5574"  # the example of a model's version
@@ -27,7 +31,7 @@ _ERRORS: Final = {
     408: "The body did not come in time.",
     409: "The served model has not learned a label in time, or nothing learns, or it is pinned, or there is no such "
     "label (min_feedback_offset).",
-    413: "The body, or a record made of it, is too large.",
+    413: "The body, or a record made of it, is too large, or has too much in it.",
     415: "The body has a content encoding.",
     422: "The body is not what it must be.",
     503: "Not now: the error says why, and what to do.",
@@ -97,6 +101,9 @@ def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None
     described = {name: schemas.plain(schema, sent=name in sent) for name, schema in known.items()}
     for schema in described.values():
         _limit(schema.get("properties", {}), settings)
+    label = described["NewFeedback"]  # what needs none, a retraction, is taken and not described
+    label["required"] = [*label["required"], "label"]
+    label["properties"]["label"]["minLength"] = 1
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(described)
     components["securitySchemes"] = SCHEMES

@@ -34,10 +34,12 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER, HIGH_WATER_LIMIT, 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from driftline.api.errors import SAFE_HEADERS, ApiError, encode, internal, no_http
+from driftline.api.holding import STEP_BYTES
 from driftline.api.target import VERSIONS, NotAsked, Target, read_target
 
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_LINE_BYTES: Final = 256 << 10  # that the parser holds of a line which goes on; more than one read brings
+MAX_AT_ONCE: Final = 100  # requests that one client sent together; then others have their turn
 MAX_LOOKS: Final = 16  # at connections, for one that may be closed
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _LOG: Final = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class Protocol(HttpToolsProtocol):
     _begun = False  # something of a request is there that has no answer yet
     _in_head = False
     _head_bytes = 0  # of names, values and the target, in a head and in a trailer
+    _body_bytes = 0  # since the client was last seen to get on
+    _n_at_once = 0  # requests answered at once of what came last
     _line_bytes = 0  # that came since the parser last had something to say
     _owes_since = 0.0  # from when on the client is waited for, if it is
     _was_answered = False  # before: it may ask again
@@ -134,7 +138,9 @@ class Protocol(HttpToolsProtocol):
             if self.cycle is not None and self.cycle.response_started and self.cycle.more_body:
                 self.transport.close()
             else:
-                text = f"the request did not come within {self.receive_timeout_s:g} s"
+                text = (
+                    f"the request, or {STEP_BYTES} more bytes of it, did not come within {self.receive_timeout_s:g} s"
+                )
                 self._refuse(ApiError(408, "too-slow", text, "Send it again, in smaller requests."))
 
     def pause_writing(self) -> None:
@@ -153,7 +159,7 @@ class Protocol(HttpToolsProtocol):
         """Take what came."""
         if self._is_over or self.transport.is_closing():
             return
-        was_begun = self._begun
+        was_begun, self._n_at_once = self._begun, 0
         self._line_bytes += len(data)  # until the parser has something to say
         rest: bytes | memoryview = data
         while rest:
@@ -187,7 +193,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_over:
             raise no_http("there is something behind the last request")
         self._begun = self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = 0
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_url(self, url: bytes) -> None:
@@ -242,8 +248,12 @@ class Protocol(HttpToolsProtocol):
             self._begin(self._make_cycle(scope, target, keeps))
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body is there."""
+        """A part of a body is there. The longer it is, the longer it may take: STEP_BYTES in `receive_timeout_s`."""
         self._line_bytes = 0
+        self._body_bytes += len(body)
+        if self._body_bytes >= STEP_BYTES:
+            self._body_bytes = 0
+            self._wait_for_client()
         if self._short is not None:
             self._short_body += body
             return
@@ -263,7 +273,8 @@ class Protocol(HttpToolsProtocol):
         if scope is None:
             self._end(self.cycle)
             return
-        response = self.app.at_once(scope, self._short_body)
+        self._n_at_once += 1
+        response = self.app.at_once(scope, self._short_body) if self._n_at_once <= MAX_AT_ONCE else None
         if response is not None:
             self._write(response, self._short_keeps)
             return

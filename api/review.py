@@ -23,11 +23,13 @@ from driftline.api.keys import named
 from driftline.api.watcher import Watcher
 from driftline.learner.requests import MAX_OPEN, LabelRequest
 from driftline.learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
+from driftline.stream.fields import as_name
 from driftline.stream.records import MAX_ID_CHARS
 
 REQUESTS: Final = 20
 MAX_LABELS: Final = 100
-_Ids = Annotated[list[Annotated[str, Meta(max_length=MAX_ID_CHARS)]], Meta(max_length=1000)]
+MAX_BYTES, MAX_VALUES = 1 << 20, 3000  # of a body, in a body
+_Ids = Annotated[list[Annotated[str, Meta(max_length=MAX_ID_CHARS)] | openapi.Number], Meta(max_length=1000)]
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -178,7 +180,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         openapi_extra=openapi.body(openapi.ref("NewClaim"), {"five": {"labeller": "alice", "n": 5}}),
     )
     async def claim_label_requests(request: Request) -> Response:
-        async with bodies.read(request, _CLAIM) as sent:
+        async with bodies.read(request, _CLAIM, _names, MAX_BYTES, MAX_VALUES) as (sent, ids, without):
             key = request.scope.get("key")
             labeller = named(key, sent.labeller)
             if labeller is None:
@@ -186,9 +188,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
                     422, "no-labeller", "it is not said who labels", 'Send {"labeller": "a name"}, or an API key.'
                 )
             by_id = {each.id: each for each in (await reviews.newest()).requests}
-            had = await claims.take(
-                labeller, list(by_id), named=sent.ids, n=sent.n, without=sent.without, seconds=sent.seconds
-            )
+            had = await claims.take(labeller, list(by_id), named=ids, n=sent.n, without=without, seconds=sent.seconds)
             asked = _asked([by_id[each] for each in had.held], claims.of(had.held))
             name = key.name if key is not None else None
             return json_response(ClaimAnswer(labeller, name, asked, had.taken, sent.seconds))
@@ -217,6 +217,11 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         return json_response(LabelsAnswer(scored, len(known), review.confusion))
 
     return routes
+
+
+def _names(sent: NewClaim) -> tuple[NewClaim, list[str], list[str]]:
+    """Return a claim, and the ids in it as texts: those wanted, and those not wanted."""
+    return sent, list(map(as_name, sent.ids)), list(map(as_name, sent.without))
 
 
 def _asked(requests: list[LabelRequest], claims: Mapping[str, Claim]) -> list[OpenRequest]:

@@ -243,7 +243,7 @@ class Learner:
         rules = self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
         if not self._stands_in:
             return rules
-        names = "partitions", "one_form", "only_votes", "quota_by_name", "corrects_expired"
+        names = "partitions", "one_form", "reading", "only_votes", "quota_by_name", "corrects_expired"
         of_today = {name: getattr(rules, name) for name in names}
         return msgspec.structs.replace(self._work.machine.rules, **of_today)
 

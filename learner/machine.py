@@ -45,7 +45,7 @@ from driftline.stream.log import Chunk, NewRecord, Record
 from driftline.stream.merge import Batch
 from driftline.stream.plain import ASK_FIRST, CLOCK_MS, DONE, EVICTION, NO_EXPIRY, NO_ROOM, PLACE, ROW, Names
 from driftline.stream.quota import Quota, Quotas, bounded
-from driftline.stream.records import Feedback, Message, Prediction, Rejected, encode_lines, reject
+from driftline.stream.records import LABELLED, Feedback, Message, Prediction, Rejected, encode_lines, reject
 from driftline.stream.steps import Steps
 from driftline.stream.store import N_SCORES, SCORED, TIME_MS, recall, remember
 from driftline.stream.words import counted
@@ -206,6 +206,7 @@ class Machine:
             self._has_messages,
             self.rules.max_record_bytes,
             LAST_TIMESTAMP_MS,
+            reading=self.rules.reading,
             as_written=not self.rules.one_form,
         )
 
@@ -302,7 +303,8 @@ class Machine:
         self._evict(plan, window)
 
     def _feedback(self, plan: Plan, place: int, feedback: Feedback, timestamp_ms: int, partition: int) -> None:
-        refusal = self._refusal(plan, feedback.label, timestamp_ms) if feedback.op == "upsert" else None
+        is_learned = feedback.op == "upsert" or self.rules.reading == LABELLED  # to take labels back needs no place
+        refusal = self._refusal(plan, feedback.label, timestamp_ms) if is_learned else None
         if refusal is not None:
             plan.rejected.append(_reject(plan.batch[place], *refusal))
             return

@@ -104,7 +104,7 @@ class Reviewer:
     def see(self, machine: Machine, plan: Plan) -> None:
         """Look at a batch that was learned. Costs about a hundredth of learning it."""
         self.history.add_delays(plan.delays_ms / 1000)
-        self._see_retractions(plan)
+        self._see_retractions(machine, plan)
         now = time.monotonic()
         scored, served = plan.steps_scored, plan.steps_served
         scores = plan.scores[scored]
@@ -122,11 +122,12 @@ class Reviewer:
         for step in served[len(served) - n_labels :].tolist():
             self._labelled.append(_labelled(machine, plan, step))
 
-    def _see_retractions(self, plan: Plan) -> None:
+    def _see_retractions(self, machine: Machine, plan: Plan) -> None:
         """Note which messages' labels were taken back, and which of these have one again."""
         for record in plan.records.found.values() if plan.records else ():  # what has an `op`, or a source, is there
             if type(record) is Feedback and record.op == "retract":
-                self._taken_back[record.message_id] = record.label
+                entry = None if record.label else machine.join.messages.get(record.message_id)
+                self._taken_back[record.message_id] = record.label if entry is None else entry.label or ""
             elif type(record) is Feedback:
                 self._taken_back.pop(record.message_id, None)
         while len(self._taken_back) > MAX_TAKEN_BACK:

@@ -10,7 +10,7 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.limits import MOST, ClockRule, Limits
 from driftline.stream.names import same_name
 from driftline.stream.quota import PATTERN, Quota, sender
-from driftline.stream.records import Topics
+from driftline.stream.records import LABELLED, READING, Topics
 from driftline.stream.settings import MOST_BYTES, MOST_SECONDS, Settings, StreamSettings, hours_or_no_end
 
 DEFAULT_MODEL: Final = "blend"
@@ -31,6 +31,7 @@ class Rules(msgspec.Struct, frozen=True):
     source_quota: Quota | None = None
     publish_margin: float | None = None
     one_form: bool = False  # whether labels that look the same are one (names.py)
+    reading: int = LABELLED  # how records are read (records.py)
     only_votes: bool = True  # the log's clock, as versions before went by it (ClockRule)
     quota_by_name: bool = True  # any name has a quota, as versions before had it (quota.py)
     sources: tuple[str, ...] = ()  # which there are, where an operator says so
@@ -170,6 +171,7 @@ class LearnerSettings(Settings):
             max_record_bytes=stream.max_record_bytes,
             expire_as=expire_as,
             one_form=True,
+            reading=READING,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
             max_clock_jump_ms=None if jump_ms == MOST else jump_ms,

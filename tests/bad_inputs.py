@@ -6,7 +6,7 @@
 import gzip
 import json
 import zlib
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MAX_BODY_BYTES: Final = 1 << 16  # of the API that they are sent to
 MAX_TEXT_CHARS: Final = 1000
@@ -296,6 +296,11 @@ BODIES: Final = [
         "a text over the limit": json.dumps({"text": "a" * (MAX_TEXT_CHARS + 1)}).encode(),
         "30,000 lists in each other": b'{"x": ' + b"[" * 30_000 + b"]" * 30_000 + b', "text": "a"}',
         "10,000 objects in each other": b'{"x":' * 10_000 + b"1" + b"}" * 10_000,
+        "20,000 lists in what is skipped": b'{"x": [' + b"[]," * 19_999 + b'[]], "text": "a"}',
+        "20,000 texts": b'{"texts": [' + b'"",' * 19_999 + b'""]}',
+        "20,000 offsets": b'{"text": "a", "min_feedback_offset": [' + b"{}," * 19_999 + b"{}]}",
+        "half of a pair behind 10,000 escapes": b'{"x": "' + b"\\n" * 10_000 + b'\\ud800", "text": "a"}',
+        "a number of 60,000 digits in what is skipped": b'{"x": 1' + b"0" * 60_000 + b', "text": "a"}',
         "a key of 60,000 characters": b'{"' + b"a" * 60_000 + b'": 1}',
         "__proto__ and constructor": b'{"__proto__": {"x": 1}, "constructor": 1, "text": "a"}',
         "a form": b"text=win+a+prize",
@@ -312,7 +317,8 @@ BODIES: Final = [
     ("a charset that it has not", _GOOD, b"Content-Type: application/json; charset=utf-16\r\n"),
 ]
 
-APPENDS: Final = {
+_TENSOR: Final = {"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+ITEMS: Final[dict[str, dict[str, Any]]] = {  # what is bytes is sent as it is
     "/messages": {
         "no text": {"id": "m"},
         "an empty id": {"id": "", "text": "a"},
@@ -322,6 +328,12 @@ APPENDS: Final = {
         "a time in the year 10000": {"text": "a", "ts": "10000-01-01T00:00:00Z"},
         "metadata 100 deep": {"text": "a", "metadata": {"a": json.loads("[" * 99 + "]" * 99)}},
         "metadata that is a list": {"text": "a", "metadata": [1]},
+        "metadata of 5,000 lists": {"text": "a", "metadata": {"a": [[]] * 5_000}},
+        "metadata of 500 lists 25 deep": {"text": "a", "metadata": {"a": [json.loads("[" * 25 + "]" * 25)] * 500}},
+        "metadata with half of a pair": {"text": "a", "metadata": {"a": "\ud800"}},
+        "metadata with a number that is too large": b'{"text": "a", "metadata": {"a": 1e999}}',
+        "1,001 messages": [{"text": ""}] * 1001,
+        "an id that is a fraction": {"id": 2.5, "text": "a"},
     },
     "/feedback": {
         "no label": {"message_id": "m"},
@@ -332,5 +344,39 @@ APPENDS: Final = {
         "a weight of -1": {"message_id": "m", "label": "a", "weight": -1},
         "a weight of 1e308": {"message_id": "m", "label": "a", "weight": 1e308},
         "an operation that is none": {"message_id": "m", "label": "a", "op": "drop table"},
+        "an operation of 60,000 characters": {"message_id": "m", "label": "a", "op": "a" * 60_000},
+        "a retraction without a label": {"message_id": "m", "op": "retract"},
+        "a retraction of an empty label": {"message_id": "m", "label": "", "op": "retract"},
+        "a retraction of nobody's label": {"op": "retract"},
+        "a source of 10,000 marks out of order": {"message_id": "m", "label": "a", "source": "\u0301\u0316" * 5000},
+        "a label of 10,000 characters that nobody sees": {"message_id": "m", "label": "\u200b" * 10_000},
+        "a label that is a number": {"message_id": 1, "label": 2.0},
+    },
+    "/explain": {
+        "labels that are numbers": {"text": "a", "labels": [1, 2.5]},
+        "11 labels": {"text": "a", "labels": ["a"] * 11},
+        "a text of 10,001 characters": {"text": "a" * 10_001},
+    },
+    "/label-requests/claim": {
+        "ids that are numbers": {"labeller": "a", "ids": [1, 2.5, True]},
+        "ids that are lists": {"labeller": "a", "ids": [["m"]]},
+        "1,001 ids": {"labeller": "a", "ids": ["m"] * 1001},
+        "a labeller that is none": {"labeller": "a\nb"},
+    },
+    "/invocations": {
+        "rows that are numbers": {"inputs": [1]},
+        "1,001 rows": {"inputs": [""] * 1001},
+        "10,000 rows that are empty": {"inputs": [[]] * 10_000},
+        "a table of 10,000 columns": {"dataframe_split": {"columns": ["text"] + ["a"] * 9_999, "data": []}},
+        "a parameter that is a list": {"inputs": ["a"], "params": []},
+    },
+    "/v2/models/driftline/infer": {
+        "no inputs": {"inputs": []},
+        "a tensor 40 deep": {"inputs": [_TENSOR | {"data": json.loads("[" * 40 + '"a"' + "]" * 40)}]},
+        "a tensor that is uneven": {"inputs": [_TENSOR | {"data": [["a"], "b"]}]},
+        "a shape of 100 numbers": {"inputs": [_TENSOR | {"shape": [1] * 100}]},
+        "a shape of 2**200": {"inputs": [_TENSOR | {"shape": [1 << 200]}]},
+        "10,000 tensors": {"inputs": [{}] * 10_000},
+        "an id that is a number": {"inputs": [_TENSOR], "id": 7},
     },
 }

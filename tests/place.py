@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,10 +176,12 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def open_half(url: str, length: int, sent: int) -> socket.socket:
+def open_half(url: str, length: int, sent: int, head: str = "") -> socket.socket:
     """Begin a request and leave it there."""
     half = socket.create_connection(address(url))
-    half.sendall(f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode() + b" " * sent)
+    begun = f"POST /predict HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {length}\r\n\r\n".encode()
+    with suppress(ConnectionError):  # it may be refused before all of it is sent
+        half.sendall(begun + b" " * sent)
     return half
 
 

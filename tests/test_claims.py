@@ -113,6 +113,17 @@ class TestClaims:
         assert holders(http)["m0"] is None
         assert ids(claim(http, "bob", ids=["m0"])) == ["m0"]
 
+    def test_a_retraction_without_a_label_gives_it_back_too(self, http: httpx.Client) -> None:
+        holders(http)  # the API has looked what is open
+        assert http.post("/feedback", json={"message_id": "m0", "label": "spam"}).status_code == 202
+        assert http.post("/feedback", json={"message_id": "m0", "op": "retract"}).status_code == 202
+        assert ids(claim(http, "bob", ids=["m0"])) == ["m0"]
+
+    def test_a_number_is_an_id(self, place: Place, http: httpx.Client) -> None:
+        ask(place, ["7", "2.5", "true", "m"])
+        assert ids(claim(http, "ann", ids=[7.0, 2.5])) == ["7", "2.5"]
+        assert ids(claim(http, "bob", n=2, without=[True])) == ["m"]
+
     def test_a_label_of_one_who_claimed_nothing_ends_it_too(self, http: httpx.Client) -> None:
         holders(http)  # the API has looked what is open
         labels = [{"message_id": each, "label": "ham"} for each in ("m0", "m1", "unasked")]

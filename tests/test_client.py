@@ -82,6 +82,7 @@ class TestAgainstTheService:
             assert [each.label for each in predictions] == ["spam", "ham"]
             assert predictions[0].model_version == predictions[1].model_version != ""
             assert client.retract("named", "ham").message_id == "named"
+            assert client.retract("named").message_id == "named"
             assert client.get("/model")["labels_learned"] >= 2
 
     def test_more_than_a_request_takes(self, url: str) -> None:

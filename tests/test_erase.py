@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from driftline.cli.waiting import Waiting
 from driftline.learner import erase, staged
@@ -56,7 +57,7 @@ def fill(stage: SqliteStage, learner: Learner | None = None) -> None:
     put(stage, "feedback", Feedback("secret", "a", source="user:42"))
     put(stage, "feedback", Feedback("other", "b", text=TEXT + " again", source="user:42", id="f1"))
     put(stage, "messages", b'{"id": "secret", "text": "%s", "ts": "never"}' % TEXT.encode())
-    put(stage, "messages", Message("whole", TEXT, metadata={"source": "user:42"}))
+    put(stage, "messages", Message("whole", TEXT, metadata=Raw(b'{"source":"user:42"}')))
     put(stage, "feedback", Feedback("none", "a", source="user:42"))
     if learner is not None:
         steps(learner, learned(learner, 23))
@@ -375,7 +376,7 @@ def test_names_that_are_odd_find_what_they_name_and_nothing_else(stage: SqliteSt
     """A record that cannot be read is found by its key or by a field of it that is a name, not by any text in it."""
     odd = 'a "quoted" (id) .*'
     stage.append(range(3))
-    put(stage, "messages", Message(odd, TEXT, metadata={"source": {"no": "name"}}))
+    put(stage, "messages", Message(odd, TEXT, metadata=Raw(b'{"source":{"no":"name"}}')))
     put(stage, "messages", encode(Message(odd, TEXT)).replace(b'"text":', b'"text": 7, "was":'))
     put(stage, "messages", b'{"id": "x", "text": 1, "other": "spam"}')
     put(stage, "messages", b"not JSON, %s" % TEXT.encode(), odd.encode())

@@ -20,7 +20,7 @@ from driftline.stream.batch import Decoded
 from driftline.stream.join import Stop
 from driftline.stream.log import NewRecord, Record, TopicPartition
 from driftline.stream.plain import ODD_RECORD
-from driftline.stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
+from driftline.stream.records import LABELLED, Feedback, Message, decode_prediction, decode_rejected, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import batch
 
@@ -69,6 +69,25 @@ def digest(machine: Machine) -> str:
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
     state += [machine.quotas]
     return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
+
+
+@pytest.mark.parametrize("label", ["", "a label that nobody knows"])
+def test_a_retraction_needs_no_label_and_no_place_for_one(label: str) -> None:
+    """What a message was called is taken back, however many labels there are."""
+    stream = Stream()
+    for number in range(4):
+        stream.label("x", f"l{number}", text="win a prize")
+    stream.label("m", "l0", id="f")
+    stream.label("m", label, id="r", op="retract")
+    stream.label("m", label, id="r", op="retract")
+    stream.message("m", "see you")
+    learner = machine()
+    assert run(learner, stream.records)["dead-letter"] == []
+    counts = learner.join.counts
+    assert (counts.retracted, counts.repeated, learner.counts.labels_learned) == (1, 1, 4)
+    before = Machine(msgspec.structs.replace(learner.rules, reading=LABELLED), make_classifier(MODEL), lineage="abc")
+    assert len(run(before, stream.records)["dead-letter"]) == 2
+    assert before.counts.labels_learned == 5
 
 
 def test_a_label_is_scored_with_the_prediction_that_was_served() -> None:
