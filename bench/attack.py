@@ -162,6 +162,7 @@ def _attacked(setting: Setting, names: list[str]) -> Iterator[dict[str, dict[str
     its.close()
     got: dict[str, dict[str, int]] = {}
     try:
+        mine.recv()  # they have begun
         yield got
         mine.send(None)
         got |= mine.recv()

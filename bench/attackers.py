@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 MIB: Final = 1 << 20
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 60.0
+LAST_S: Final = 10.0  # for what is under way at the end
 UPLOADS: Final = 20
 SLOW_HEADS: Final = 50
 IDLE: Final = 1_500  # more than the API takes
@@ -250,7 +251,10 @@ ATTACKS: Final[tuple[Attack, ...]] = (
 
 
 def attack(target: Target, names: list[str], pipe: Connection) -> None:
-    """Carry out attacks until told; then tell what each got: by attack, how often what. The process's main function."""
+    """Say that the attacks have begun; carry them out until told; then tell what each got: by attack, how often what.
+
+    The process's main function.
+    """
     os.nice(10)  # what is measured is what they cost the other side
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -271,8 +275,12 @@ def attack(target: Target, names: list[str], pipe: Connection) -> None:
     threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in ATTACKS if each.__name__ in names]
     for thread in threads:
         thread.start()
+    pipe.send(True)
     pipe.recv()
     stop.set()
+    until = time.monotonic() + LAST_S  # those that only keep connections notice it late, or never
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
     pipe.send({name: dict(outcomes) for name, outcomes in got.items()})
 
 
