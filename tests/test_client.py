@@ -274,26 +274,29 @@ def in_both_ways(url: str, talk: Callable[[Any], Any]) -> list[Any]:
         return [talk(client), asyncio.run(asynchronously())]
 
 
+@pytest.fixture(scope="module")
+def much(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("much"))
+    place.publish()
+    return place
+
+
+@pytest.fixture(scope="module")
+def narrow(much: Place) -> Iterator[str]:
+    """Give an API that takes little in a request."""
+    with running(much.stream, max_items=7, max_body_bytes=20_000) as url:
+        yield url
+
+
 class TestMuchAtOnce:
     """Whatever number of items, and of bytes, a request may have, all are taken, in their order."""
 
-    @pytest.fixture(scope="class")
-    def place(self, tmp_path_factory: pytest.TempPathFactory) -> Place:
-        place = Place(tmp_path_factory.mktemp("much"))
-        place.publish()
-        return place
-
-    @pytest.fixture(scope="class")
-    def narrow(self, place: Place) -> Iterator[str]:
-        with running(place.stream, max_items=7, max_body_bytes=20_000) as url:
-            yield url
-
-    def test_more_items_than_are_taken(self, place: Place, narrow: str) -> None:
+    def test_more_items_than_are_taken(self, much: Place, narrow: str) -> None:
         for predictions in in_both_ways(
             narrow, lambda client: client.predict_many([*["lunch", "prize"] * 20, "lunch"])
         ):
             assert [each.label for each in predictions] == [*["ham", "spam"] * 20, "ham"]
-        before = len(read_all(place.stream, "messages"))
+        before = len(read_all(much.stream, "messages"))
         for sent in in_both_ways(narrow, lambda client: client.send_many(f"text {n}" for n in range(30))):
             assert [each.offset for each in sent] == list(range(before, before + 30))
             before += 30
