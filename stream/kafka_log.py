@@ -88,7 +88,8 @@ _ELECTING: Final = _NO_TOPIC | {
 }
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
-_ENDS: Final[Any] = (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+_SPEC: Final[Any] = OffsetSpec  # its methods carry no types
+_ENDS: Final[Any] = (_SPEC.earliest(), _SPEC.latest())
 
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
