@@ -89,8 +89,8 @@ _ELECTING: Final = _NO_TOPIC | {
 }
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
-_FIRST: Final[Any] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_LAST: Final[Any] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_SPEC: Final[Any] = OffsetSpec  # its methods carry no types
+_FIRST, _LAST = _SPEC.earliest(), _SPEC.latest()
 
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
