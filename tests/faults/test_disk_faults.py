@@ -6,6 +6,7 @@ size of files is a quota that anyone may set, a small tmpfs takes root.
 
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,7 @@ FAULTS = [
     Fault(JOURNAL, "write", "ENOSPC", "3..4", False),
     Fault(JOURNAL, "fdatasync", "EIO", "3", True),
 ]
+PID = "$$"  # in a path: that of the process, which strace gives up to it
 MORE_FAULTS = [
     Fault(f"{LAST}/model.safetensors", "write", "ENOSPC", "1..2", False),
     Fault(f"{LAST}/manifest.json", "fsync", "EIO", "1", True),
@@ -76,7 +78,7 @@ MORE_FAULTS = [
     Fault("checkpoints", "fsync", "EIO", "2", True),  # strace counts each thread apart
     Fault("checkpoints/.writing-000000000000-00000001/model.safetensors", "write", "ENOSPC", "1..3", False),
     Fault(".writing-status.json-00000001", "write", "ENOSPC", "1..9", False),
-    Fault(".writing-reserve", "write", "ENOSPC", "1", False),
+    Fault(f".writing-reserve-{PID}", "write", "ENOSPC", "1", False),
     Fault("snapshots/.writing-00000001-0000000001.model", "fallocate", "ENOSPC", "1..2", False),
     Fault("learner.lock", "write", "ENOSPC", "1", True),
     Fault("learner.lock", "fsync", "EIO", "1", True),
@@ -182,10 +184,12 @@ def test_a_directory_that_found_no_room_leaves_nothing(memory: Path) -> None:
 def test_one_call_fails(fault: Fault, memory: Path, expected: bytes) -> None:
     scene = make_scene(memory / "scene")
     trace = memory / "trace"
-    file = scene.stream.data / fault.path
-    strace_it = ["strace", "--follow-forks", f"--trace={fault.call}", f"--trace-path={file}", f"--output={trace}"]
     inject = f"--inject={fault.call}:error={fault.error}:when={fault.when}"
-    code, said = run([*strace_it, inject, *command(scene)])
+    options = ["--follow-forks", "--daemonize", f"--trace={fault.call}", f"--output={trace}", inject]
+    path = shlex.quote(f"{scene.stream.data}/{fault.path}").replace(PID, f"'{PID}'")
+    shell = f"exec strace {shlex.join(options)} --trace-path={path} {shlex.join(command(scene))}"
+    code, said = run(["sh", "-c", shell])
+    wait_until(lambda: trace.read_text().rstrip().endswith("+++"), what="strace has written all")
     lines = [line for line in trace.read_text().splitlines() if f" {fault.call}(" in line]
     assert any("(INJECTED)" in line for line in lines), "the fault did not happen"
     assert "Traceback" not in said
