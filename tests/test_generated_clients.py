@@ -1,7 +1,6 @@
 """Do clients that are generated from the description work? Each calls every operation, with the examples given there.
 
-openapi-python-client is a tool of the tests and always runs. The others need Java, Go, Node or what only a network can
-bring; where something is missing the test is skipped, and says what.
+They need Java, Go, Node or what a network brings; where something is missing the test is skipped, and says what.
 """
 
 import importlib
@@ -17,8 +16,6 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from openapi_python_client.cli import app as generator
-from typer.testing import CliRunner
 
 from driftline.api import openapi
 from tests.clients import calls, tools
@@ -105,13 +102,7 @@ def test_the_description_is_in_plain_words(described: Described) -> None:
 
 def test_openapi_python_client(described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its models say all that is answered."""
-    (tmp_path / "config.yml").write_text("project_name_override: made\npackage_name_override: made\npost_hooks: []\n")
-    done = CliRunner().invoke(
-        generator,
-        ["generate", "--path", str(described.document), "--meta", "none", "--output-path", str(tmp_path / "made"),
-         "--config", str(tmp_path / "config.yml"), "--fail-on-warning"],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    had(partial(tools.openapi_python_client, described.document, tmp_path))
     with imported(tmp_path, "made", monkeypatch) as load:
         client = load("made").Client(base_url=described.url)
         answers = []

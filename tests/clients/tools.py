@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,28 @@ def typescript(url: str, document: Path, calls: Path, directory: Path) -> list[A
     _run([node, compiler, *options, "--rootDir", str(source), *files], directory)
     shutil.copy(HERE / "call.mjs", directory)
     return _answers([node, "call.mjs", url, str(calls), str(directory / "js" / "index.js")], directory)
+
+
+def openapi_python_client(document: Path, directory: Path) -> None:
+    """Generate with openapi-python-client, the package `made`. It needs another Typer than ours: a place of its own."""
+    config = directory / "config.yml"
+    config.write_text("project_name_override: made\npackage_name_override: made\npost_hooks: []\n")
+    options = ["--meta", "none", "--output-path", "made", "--config", str(config), "--fail-on-warning"]
+    _run([str(_own_python()), "-m", "openapi_python_client", "generate", "--path", str(document), *options], directory)
+
+
+def _own_python() -> Path:
+    """Return a Python that has openapi-python-client, made and filled once."""
+    place, done = HERE / "venv", HERE / "venv" / "filled"
+    with (HERE / "venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", str(place)], HERE)
+            install = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            _run([*install, "openapi-python-client==0.29.0"], HERE, fetches=True)
+            done.touch()
+    return place / "bin" / "python"
 
 
 def python(document: Path, directory: Path) -> Path:
