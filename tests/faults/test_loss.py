@@ -361,6 +361,7 @@ class TestSqlite:
         stage.append(range(40))
         with stage.learning(batch_records=10) as learner:
             steps(learner, learned(learner, 40))
+            steps(learner, lambda: all(marks.high == 40 for marks in stage.log.watermarks(["predictions"]).values()))
         lineage = stage.newest().manifest.lineage
         stage.take_out(messages, [7])
         stage.take_out(feedback, [7, 19, 20, 39])
@@ -398,7 +399,7 @@ def test_kafka_compacts_a_topic_between_a_checkpoint_and_its_replay(kafka: str, 
         stage.make([feedback], **{"cleanup.policy": "compact"}, **often)
         stage.append(range(40))
         with stage.learning(batch_records=10) as learner:
-            steps(learner, learned(learner, 40))
+            steps(learner, learned(learner, 40), 180)  # a topic that was just made again may be slow to be there
         for number in (7, 8, 21):  # the same keys again, so long after that the broker begins another segment
             newer = label(number)._replace(timestamp_ms=START_MS + 10_000 + number * 1000)
             stage.log.append(feedback, [newer])
