@@ -123,7 +123,8 @@ class TestSafe:
         health.locator(".opblock-summary").click()
         health.get_by_role("button", name="Try it out").click()
         health.get_by_role("button", name="Execute").click()
-        expect(health.locator(".live-responses-table td.response-col_status:not(.col_header)").first).to_contain_text("200")
+        answer = health.locator(".live-responses-table td.response-col_status:not(.col_header)")
+        expect(answer.first).to_contain_text("200")
         page.evaluate(
             "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s)"
         )
