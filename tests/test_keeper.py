@@ -302,9 +302,8 @@ class TestUp:
                 assert line, process.communicate()[1]
                 said_up += line
             assert "Until then messages and labels are refused" in said_up + process.stdout.readline()
-            ready = httpx.get(f"{url}/readyz", timeout=30)
-            assert ready.status_code == 503
-            assert f"127.0.0.1:{nobody}" in ready.json()["parts"]["learn"]["why"]
+            wait_until(lambda: f"127.0.0.1:{nobody}" in asked(url)["parts"]["learn"]["why"], what="the API has read it")
+            assert httpx.get(f"{url}/readyz", timeout=30).status_code == 503
             assert httpx.get(f"{url}/healthz", timeout=30).json()["learner"] == "waiting"
             learners = [each for each in children(process.pid) if each == said(place).pid]
             assert len(learners) == 1

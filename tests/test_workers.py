@@ -129,13 +129,16 @@ class TestWorkers:
         assert any("worker" in line and "started again" in line for line in err.splitlines())
 
     def test_they_end_with_what_started_them_and_leave_nothing(self, place: Place, tmp_path: Path) -> None:
-        with self.serving(place, "--workers", "2", TMPDIR=str(tmp_path)) as (_, process):
+        temporary = tmp_path / "temporary"  # beside the data
+        temporary.mkdir()
+        with self.serving(place, "--workers", "2", TMPDIR=str(temporary)) as (_, process):
             below = children(process.pid)
             workers = [each for child in below for each in children(child)]
             assert len(workers) == 2
+            assert list(temporary.iterdir())
             process.kill()
             wait_until(lambda: not any(is_alive(pid) for pid in [*workers, *below]), what="all have ended")
-            wait_until(lambda: not list(tmp_path.iterdir()), what="nothing is left")
+            wait_until(lambda: not list(temporary.iterdir()), what="nothing is left")
 
     def test_without_room_for_a_temporary_file_it_is_said(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         def full() -> str:
