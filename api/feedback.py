@@ -287,9 +287,8 @@ def _head(request: Request) -> Mapping[bytes, bytes]:
     return head
 
 
-def _refuse(code: str, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
-    action = "Nothing was appended. See /docs for the body's shape, with an example."
-    return ApiError(422, code, message, action, headers)
+def _refuse(code: str, message: str) -> ApiError:
+    return ApiError(422, code, message, "Nothing was appended. See /docs for the body's shape, with an example.")
 
 
 def _answers(name: str, example: openapi.Document) -> dict[int | str, Any]:

@@ -84,9 +84,8 @@ class Incoming(Generic[_R]):
 
     def _check_number(self, n: int) -> None:
         if not 1 <= n <= self._max_items:
-            raise _refused(
-                BadRecord("out-of-range", f"the list has {n} items; it must have 1 to {self._max_items}"), ""
-            )
+            bad = BadRecord("out-of-range", f"the list has {n} items; it must have 1 to {self._max_items}")
+            raise _refused(bad, "", {"Driftline-Max-Items": str(self._max_items)})
 
     def _many(self, items: list[msgspec.Raw], headers: Headers | None) -> list[_R]:
         if items or headers is None:

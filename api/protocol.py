@@ -118,9 +118,10 @@ class Protocol(HttpToolsProtocol):
 
     def is_waited_for(self) -> bool:
         """Tell whether the client has to send something before anything more can happen."""
+        return not self._is_over and not self.flow.read_paused and self._is_clients_turn()
+
+    def _is_clients_turn(self) -> bool:
         cycle = self.cycle
-        if self._is_over or self.flow.read_paused:
-            return False
         return cycle is None or cycle.response_complete or cycle.more_body
 
     def look(self, now: float) -> None:
@@ -174,7 +175,7 @@ class Protocol(HttpToolsProtocol):
             except (httptools.HttpParserError, ApiError) as error:
                 self._break(error)
                 break
-        if self._begun and not was_begun:
+        if self._begun and not was_begun and self._is_clients_turn():
             self._wait_for_client()
 
     def _pass_over(self) -> None:
@@ -365,7 +366,7 @@ class Protocol(HttpToolsProtocol):
             return
         if self.flow.read_paused:
             self.flow.resume_reading()
-        if self._begun or not self._is_answering():
+        if self._is_clients_turn():
             self._wait_for_client()
 
     # What is refused.

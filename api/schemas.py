@@ -5,7 +5,8 @@ schema is said again in the plain words of OpenAPI 3.0, which all of them read:
 
 - What may be null is `nullable`. In what is sent null is as good as left out, so there it is not described.
 - Of several scalar forms the first one is described: what a client had best send. An id may be a number, too. Where
-  one or a list may stand, the list is described. Other forms shut each other out: one of them.
+  one or a list may stand, the list is described; beside a list of other things whatever may stand, since no generator
+  tells those apart. Other forms shut each other out: one of them.
 - An array says what is in it, whatever that is; a tuple is an array of such a length.
 - A choice of words is one of strings; numbers are of 64 bits, but where they are small.
 
@@ -79,7 +80,7 @@ def _chosen(forms: Iterable[Mapping[str, Any]], *, sent: bool) -> Document:
         del others[1:]
     listed = [each["items"] for each in others if each.get("type") == "array"]
     others = [each for each in others if each not in listed]
-    chosen = _one_of(others)
+    chosen = {} if len(others) > 1 and any(each.get("type") == "array" for each in others) else _one_of(others)
     return chosen if sent or _NULL not in forms else _joined(chosen, {"nullable": True})
 
 

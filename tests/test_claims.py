@@ -308,7 +308,7 @@ class TestWho:
                 answer = httpx.post(f"{url}/feedback", json=[body], headers=headers[name], timeout=30)
                 assert answer.status_code == 202, answer.text
         found = [decode_feedback(record.value or b"").source for record in read_all(place.stream, "feedback")]
-        assert found == [None, "bob", "alice", "alice/bob", "alice/app", "bob", "bob"]
+        assert found == [None, "open/bob", "alice", "alice/bob", "alice/app", "bob", "bob"]
 
     def test_a_claim_says_whose_it_is(self, place: Place) -> None:
         ask(place, IDS)

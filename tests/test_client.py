@@ -177,8 +177,8 @@ class Unreliable(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.send_response(answer.status_code)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer.content)))
+        for name in ("content-type", "content-length", *(each for each in answer.headers if "driftline" in each)):
+            self.send_header(name, answer.headers[name])
         self.end_headers()
         self.wfile.write(answer.content)
 

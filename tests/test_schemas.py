@@ -38,6 +38,8 @@ def described(kind: Any, *, sent: bool = False) -> Any:
         (Limited, {"type": "integer", "minimum": 0, "maximum": 10}),
         (str | Other, {"oneOf": [{"type": "string"}, {"$ref": "#/s/Other"}]}),
         (Other | list[Other], {"type": "array", "items": {"$ref": "#/s/Other"}}),
+        (str | list[str | list[int]] | dict[str, int], {}),
+        (list[str | list[int]], {"type": "array", "items": {}}),
         (
             tuple[int, int],
             {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "integer", "format": "int64"}},
