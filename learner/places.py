@@ -4,7 +4,9 @@ A model has `max_labels` places. Where all are taken and a new label comes, one 
 not for `free_after_ms` of the log's time, gives its place: that which came least lately. So a flood of labels that mean
 nothing takes no place for ever. Its column is cleared in whatever knows columns (machine.py), and for that a model has
 to be told what the label was learned with: of labels learned so few times that is kept here, as hashed features, never
-as text. A label that was learned more often keeps its place. A function of the records in their order.
+as text. A label that was learned more often keeps its place. A function of the records in their order. What nobody
+keeps, since it has no limit, is which texts of others a linear weight of the label was moved against, a little each:
+the label that has its place now begins as less likely for those.
 
 A model of another library is a pickle, into which nobody looks: its labels keep their places.
 """
