@@ -85,8 +85,8 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     id: _Id | None = None
     text: _Text
     ts: _Time | None = None
-    metadata: Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [{"type": "object"}, {"type": "null"}]})] = (
-        msgspec.field(default_factory=msgspec.Raw)
+    metadata: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})] = msgspec.field(
+        default_factory=msgspec.Raw
     )
 
 
