@@ -21,8 +21,7 @@ TEXT = "Please pay Erika Mustermann, DE89 3704 0044 0532 0130 00"
 def stage(request: pytest.FixtureRequest, kafka: str, tmp_path: Path) -> Any:
     stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{kafka}", prefix=f"{uuid4().hex}.")
     with closing(KafkaStage(stream, kafka)) as stage:
-        stage.delete(stream.topics[:2])
-        stage.make(stream.topics[:2], **{"cleanup.policy": request.param})
+        stage.configure(stream.topics[:2], **{"cleanup.policy": request.param})
         stage.policy = request.param
         yield stage
 

@@ -15,7 +15,7 @@ import confluent_kafka as ck
 import pytest
 import safetensors.numpy
 from click.testing import Result
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 from typer.testing import CliRunner
 
 from driftline.cli.commands import app
@@ -172,9 +172,9 @@ class KafkaStage(Stage):
         for future in self.admin.delete_topics(list(topics)).values():
             future.result(30)
 
-    def make(self, topics: Iterable[str], partitions: int = 1, **config: str) -> None:
+    def make(self, topics: Iterable[str], partitions: int = 1) -> None:
         """Make topics that were just deleted; the broker may still be at that."""
-        new = [NewTopic(topic, partitions, 1, config=config) for topic in topics]
+        new = [NewTopic(topic, partitions, 1) for topic in topics]
 
         def made() -> bool:
             try:
@@ -187,6 +187,21 @@ class KafkaStage(Stage):
             return True
 
         wait_until(made, what="the topics are made")
+
+    def configure(self, topics: Iterable[str], **config: str) -> None:
+        """Set how topics are kept; return once the broker goes by it."""
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
+        ]
+        for topic in topics:
+            wanted = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+            for future in self.admin.incremental_alter_configs([wanted]).values():
+                future.result(30)
+            wait_until(lambda topic=topic: self._config(topic).items() >= config.items(), what="the broker has it")
+
+    def _config(self, topic: str) -> dict[str, str]:
+        (future,) = self.admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+        return {name: entry.value for name, entry in future.result(30).items()}
 
     def recreate(self, partitions: int = 1) -> None:
         topics = self.stream.topics[:2]

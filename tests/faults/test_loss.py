@@ -394,9 +394,8 @@ def test_kafka_compacts_a_topic_between_a_checkpoint_and_its_replay(kafka: str, 
     stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{kafka}", prefix=f"{uuid4().hex}.")
     with contextlib.closing(KafkaStage(stream, kafka)) as stage:
         feedback = stage.stream.topics.feedback
-        stage.delete([feedback])
         often = {"segment.ms": "100", "min.cleanable.dirty.ratio": "0.001", "max.compaction.lag.ms": "100"}
-        stage.make([feedback], **{"cleanup.policy": "compact"}, **often)
+        stage.configure([feedback], **{"cleanup.policy": "compact"}, **often)
         stage.append(range(40))
         with stage.learning(batch_records=10) as learner:
             steps(learner, learned(learner, 40), 180)  # a topic that was just made again may be slow to be there
