@@ -295,12 +295,17 @@ class _Signals:
         """Raise _StoppedAtOnceError where a signal comes, whatever is waited for, until it is `heard`.
 
         Where a library has just called back into Python, what is raised there goes no further. So it is raised again.
+        What the library then fails of is no error: numba's compiler does, whose callback has lost what it compiled.
         """
         self._at_once = True
         over = threading.Event()
         repeating = threads.start("signals", lambda: self._repeat(over))
         try:
             yield
+        except Exception:
+            if self._came:
+                raise _StoppedAtOnceError from None
+            raise
         finally:
             self.heard()
             over.set()

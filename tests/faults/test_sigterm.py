@@ -13,6 +13,8 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
 from driftline.learner.status import read_status
 from driftline.stream.log import NewRecord, open_log
@@ -44,9 +46,10 @@ def append(stream: StreamSettings, numbers: range) -> None:
             log.append(stream.topics.feedback, list(map(label, range(first, first + CHUNK))))
 
 
-def test_a_signal_that_comes_while_a_library_calls_back_is_heard_all_the_same() -> None:
-    """What is raised inside a callback goes no further: a long start went on then, and no second signal came."""
-    program = """
+@pytest.mark.parametrize("then", ["goes on", "fails"])
+def test_a_signal_that_comes_while_a_library_calls_back_is_heard_all_the_same(then: str) -> None:
+    """What is raised inside a callback goes no further: a long start went on then, or failed of what was lost there."""
+    program = f"""
         import contextlib, os, signal, sys, tempfile, time
         from pathlib import Path
         from driftline.learner import service
@@ -57,6 +60,8 @@ def test_a_signal_that_comes_while_a_library_calls_back_is_heard_all_the_same() 
             with contextlib.suppress(BaseException):  # as librdkafka's and ctypes' callbacks do
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(60)
+            if {then!r} == "fails":
+                raise RuntimeError("no compiled object yet")
             deadline = time.monotonic() + 120
             while time.monotonic() < deadline:
                 time.sleep(0.01)
