@@ -40,6 +40,7 @@ from driftline.stream.pauses import Pauses
 from driftline.stream.settings import StreamSettings
 from driftline.stream.words import ended
 
+MOST_OF_DIRECTORY: Final = 89  # bytes: a socket's path has 107, and its name there 18
 START_S: Final = 120.0
 END_S: Final = STOP_S + 5.0
 WELL_S: Final = 60.0  # a worker that lived so long was well
@@ -102,6 +103,10 @@ class _Workers:
             self._directory = util.get_temp_dir()  # where the socket to that process is
         except OSError as error:
             raise ConfigError(f"workers: no temporary file can be made: {error}; make room, or set TMPDIR") from None
+        if len(os.fsencode(self._directory)) > MOST_OF_DIRECTORY:
+            raise ConfigError(
+                f"workers: {self._directory} is too long for a socket in it; set TMPDIR to a shorter path"
+            )
         deadline = time.monotonic() + START_S
         while not all(worker.ready for worker in self._workers) and not stop.is_set():
             why = self._turn()

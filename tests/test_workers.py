@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,10 +129,12 @@ class TestWorkers:
         assert "Aborted" not in err
         assert any("worker" in line and "started again" in line for line in err.splitlines())
 
-    def test_they_end_with_what_started_them_and_leave_nothing(self, place: Place, tmp_path: Path) -> None:
-        temporary = tmp_path / "temporary"  # beside the data
-        temporary.mkdir()
-        with self.serving(place, "--workers", "2", TMPDIR=str(temporary)) as (_, process):
+    def test_they_end_with_what_started_them_and_leave_nothing(self, place: Place) -> None:
+        with (
+            tempfile.TemporaryDirectory() as name,  # the path of a socket in it is short
+            self.serving(place, "--workers", "2", TMPDIR=name) as (_, process),
+        ):
+            temporary = Path(name)
             below = children(process.pid)
             workers = [each for child in below for each in children(child)]
             assert len(workers) == 2
@@ -146,6 +149,13 @@ class TestWorkers:
 
         monkeypatch.setattr("driftline.api.workers.util.get_temp_dir", full)
         with pytest.raises(ConfigError, match=r"workers: no temporary file can be made: .*No space left.*TMPDIR"):
+            serve(place.stream, ApiSettings(port=0, workers=2))
+
+    def test_a_temporary_directory_that_is_too_long_for_a_socket_is_said(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("driftline.api.workers.util.get_temp_dir", lambda: str(tmp_path / ("x" * 90)))
+        with pytest.raises(ConfigError, match=r"too long for a socket in it; set TMPDIR"):
             serve(place.stream, ApiSettings(port=0, workers=2))
 
     def test_what_a_worker_refuses_is_said(self, place: Place) -> None:
