@@ -4,7 +4,11 @@
 # As it comes it asks for API keys: make one in the same volume first, or say --open as here, where only this machine
 # reaches the port. README.md, "In a container", has both.
 
-FROM python:3.11-slim AS build
+# By its digest, so that it is the same tomorrow; `make images` says whether the tag has moved on. A mirror's:
+# --build-arg PYTHON_IMAGE=mirror.example.com/python:3.11.16-slim-trixie@sha256:...
+ARG PYTHON_IMAGE=python:3.11.16-slim-trixie@sha256:e41613d42d4891e4930f79523f93f81bbc7632584ec65e36ab055f41a800b41e
+
+FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.lock /src/
 # Every pinned wheel is taken, but installed is only what Driftline runs with: not what builds it, not what draws plots.
@@ -24,17 +28,26 @@ RUN python3 -m venv --without-pip /opt/driftline \
     && mkdir /opt/kernels \
     && if [ "$CPU" != native ]; then echo "$CPU" >/opt/kernels/cpu; export NUMBA_CPU_NAME="$CPU" NUMBA_CPU_FEATURES=; fi \
     && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m driftline.learner.warm
+# The label below says what is installed, or nothing: `make image` gives it.
+ARG VERSION=
+RUN test -z "$VERSION" || test "driftline $VERSION" = "$(/opt/driftline/bin/driftline --version)"
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE}
+ARG VERSION=
+LABEL org.opencontainers.image.title="Driftline" org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.version="$VERSION"
 COPY --from=build /opt/driftline /opt/driftline
 COPY --from=build /opt/kernels /opt/kernels
 COPY deploy/entrypoint deploy/health /opt/
-RUN useradd --system --uid 10001 --no-create-home driftline && mkdir /data && chown driftline /data
-USER driftline
+# A number, so that Kubernetes' runAsNonRoot knows without looking names up that this is not root.
+RUN groupadd --system --gid 10001 driftline \
+    && useradd --system --uid 10001 --gid 10001 --no-create-home driftline \
+    && install --directory --owner 10001 --group 10001 /data
+USER 10001:10001
 WORKDIR /data
 ENV PATH=/opt/driftline/bin:$PATH DRIFTLINE_DATA=/data NUMBA_CACHE_DIR=/tmp/kernels HOME=/tmp PYTHONUNBUFFERED=1
 ENV DRIFTLINE_LOG_FORMAT=json
-# Asked by /opt/health, on the container's own loopback.
+# Asked by /opt/health, which finds out by itself where anything listens.
 ENV DRIFTLINE_HEALTH_PORT=8001
 VOLUME /data
 EXPOSE 8000

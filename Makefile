@@ -3,9 +3,13 @@
 #   make test     linters, types and all tests
 #   make torture  the long form of the fault tests, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
+#   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join --each 100" for more of one
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
+#   make image    the container image, with its version in a label
+#   make images   whether a tag in Dockerfile or docker-compose.yml has moved on from its digest; needs Docker, a network
+#   make sbom     what ships, as CycloneDX (dist/driftline.cdx.json), and docs/licences.md
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -17,7 +21,7 @@ TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test kernels torture lint bench pictures lock clean
+.PHONY: run test kernels torture mutants lint bench pictures lock image images sbom clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -36,6 +40,9 @@ torture: .venv/test.done
 	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=$(TALLY) DRIFTLINE_SOAK_CURVE=soak.csv \
 		$(BIN)/python -m pytest tests/faults --timeout=0 -ra $(if $(ONLY),-k "$(ONLY)"); \
 		code=$$?; $(BIN)/python -m tests.faults.tally $(TALLY); exit $$code
+
+mutants: .venv/test.done
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
@@ -82,5 +89,33 @@ lock:
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
+image: .venv/run.done
+	docker build --build-arg VERSION="$$($(BIN)/driftline --version | cut -d ' ' -f 2)" --tag driftline .
+
+images:
+	@sed -nE 's/.*[=-]([a-z/]+:[^@ ]+)@(sha256:[0-9a-f]{64}).*/\1 \2/p' Dockerfile docker-compose.yml | { moved=0; \
+	while read -r tag digest; do \
+		now=$$(docker buildx imagetools inspect "$$tag" --format '{{.Manifest.Digest}}') || exit 2; \
+		if [ "$$now" = "$$digest" ]; then echo "$$tag: as it is here"; else echo "$$tag: now $$now"; moved=1; fi; \
+	done; exit $$moved; }
+
+# An environment with what ships and nothing else, made as the Dockerfile makes it. The tools stand beside it.
+sbom: .venv-ships/done
+	@mkdir -p dist
+	.venv-ships/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible \
+		--validate --output-file dist/driftline.cdx.json .venv-ships/ships/bin/python
+	.venv-ships/tools/bin/pip-licenses --python .venv-ships/ships/bin/python --from mixed --with-system --order license \
+		--format json --with-urls | $(PYTHON) docs/licences.py >docs/licences.md
+
+.venv-ships/done: requirements.lock pyproject.toml
+	rm -rf .venv-ships
+	$(PYTHON) -m venv .venv-ships/tools
+	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet install cyclonedx-bom==7.5.0 pip-licenses==5.5.5
+	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet download --require-hashes --dest .venv-ships/wheels -r requirements.lock
+	$(PYTHON) -m venv --without-pip .venv-ships/ships
+	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet --python .venv-ships/ships/bin/python \
+		install --no-index --find-links .venv-ships/wheels .
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-bench .venv-bench38 .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .venv-ships dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

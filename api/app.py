@@ -12,7 +12,7 @@ what the learner puts into the data directory, where it changes only which model
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
+from operator import itemgetter
 from secrets import token_bytes
 from typing import NamedTuple
 
@@ -44,7 +44,9 @@ from driftline.api.explain import Explainer
 from driftline.api.feedback import Appender
 from driftline.api.freshness import Freshness
 from driftline.api.gate import Gate
+from driftline.api.holding import Holding
 from driftline.api.keys import Keys, path_of
+from driftline.api.labels import Labels
 from driftline.api.metrics import Metrics
 from driftline.api.open_inference import OpenInference
 from driftline.api.predict import Predictor
@@ -53,7 +55,9 @@ from driftline.api.security import Access, Role
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import make_traces
 from driftline.api.watcher import Watcher
+from driftline.stream import outline, threads
 from driftline.stream.settings import StreamSettings
+from driftline.stream.version import version
 
 _DESCRIPTION = """
 A text classifier that never stops learning. Post messages and, whenever they are known, their labels; predictions
@@ -87,35 +91,41 @@ def make_app(
     """
     keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
-    counters, bodies = Metrics(watcher, connection, board), Bodies(settings)
-    freshness = Freshness(watcher, counters, settings)
+    readiness = health.Health(watcher, connection)
+    counters, bodies = (
+        Metrics(watcher, connection, readiness, board),
+        Bodies(settings, Holding(settings, itemgetter("caller"))),
+    )
+    freshness = Freshness(watcher, connection, stream.topics.feedback, counters, settings)
     predictor = Predictor(watcher, freshness, counters, settings)
     explainer = Explainer(watcher, settings)
-    readiness = health.Health(watcher, connection)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     claims = Claims(board)
-    appender = Appender(connection, freshness, traces, claims, stream, settings)
+    labels = Labels(stream, watcher)
+    appender = Appender(connection, freshness, traces, claims, labels, stream, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await asyncio.gather(*map(asyncio.to_thread, (watcher.start, connection.start)))
             freshness.start()
+            threads.start("kernels-of-bodies", outline.warm_up)
             yield
         finally:
             await freshness.close()
-            closing = (predictor.close, explainer.close, watcher.close, connection.close, traces.close)
+            closing = (bodies.close, predictor.close, explainer.close, watcher.close, connection.close, traces.close)
             await asyncio.gather(*map(asyncio.to_thread, closing))
 
     app: FastAPI = FastAPIOffline(
         title="Driftline",
-        version=_version(),
+        version=version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,  # page.py has one that works behind a proxy's prefix
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
         servers=[{"url": "."}],  # beside this document
     )
     errors.add_handlers(app)
@@ -131,29 +141,26 @@ def make_app(
     access.include(Role.ADMIN, erase.router(stream.data))
     access.include(Role.OPEN, readiness.router())
     access.include(
-        Role.PREDICT, open_inference.router(inference, readiness, _version()), open_paths=open_inference.OPEN_PATHS
+        Role.PREDICT, open_inference.router(inference, readiness, version()), open_paths=open_inference.OPEN_PATHS
     )
     access.include(
-        Role.PREDICT, mlflow.router(predictor, readiness, bodies, settings, _version()), open_paths=mlflow.OPEN_PATHS
+        Role.PREDICT, mlflow.router(predictor, readiness, bodies, settings, version()), open_paths=mlflow.OPEN_PATHS
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
-    app.include_router(page.router(admin_port))  # it holds no data
+    access.include_open(page.router(admin_port))
     parts = (predict, explain, feedback, model, health, history, review, snapshots, erase, open_inference, mlflow)
     types = [each for part in parts for each in part.TYPES]
     openapi.describe(app, types, settings)
     access.check()
-    return Api(
-        app, Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port), counters, freshness.stop
-    )
+
+    def stop() -> None:
+        freshness.stop()
+        explainer.stop()
+
+    gate = Gate(app, access, keys, _rate(settings, board), counters, settings, admin_port)
+    return Api(app, gate, counters, stop)
 
 
 def _rate(settings: ApiSettings, board: Board | None) -> Rate:
     table, secret = (board.rates, board.secret) if board else (memoryview(bytearray(TABLE_BYTES)), token_bytes(32))
     return Rate(settings.rate_limit or PER_S, table, secret)
-
-
-def _version() -> str:
-    try:
-        return version("driftline")
-    except PackageNotFoundError:  # run from a source tree that was not installed
-        return "0"

@@ -1,9 +1,10 @@
 """What do the workers of one API know of each other?
 
-A file that all of them map: a secret, the table of rates (rate.py), for each worker a place where it writes about once
-a second what it counted, and one place that each may change while it has the file's lock (claims.py). A reader that
-comes in between finds a checksum that does not hold, and takes what it read last. The file is deleted once all have it;
-it holds nothing that must last.
+Memory that all of them map: a secret, the table of rates (rate.py), for each worker a place where it writes about once
+a second what it counted, and one place that each may change while it has the lock (claims.py). A reader that comes in
+between finds a checksum that does not hold, and takes what it read last. It has no name in any directory, so nobody can
+delete or find it; all of it is there from the start, and sealed to its size, so no page of it can be missing; and it
+goes with the last process that has it.
 """
 
 import fcntl
@@ -11,14 +12,16 @@ import mmap
 import os
 import secrets
 import struct
-import tempfile
 import zlib
-from pathlib import Path
-from typing import Final, TypeVar
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.reduction import DupFd
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from driftline.api.rate import TABLE_BYTES
+from driftline.stream.errors import ConfigError
 
 SECRET_BYTES: Final = 32
 PLACE_BYTES: Final = 128 << 10
@@ -27,13 +30,40 @@ _FRAME: Final = struct.Struct("<II")  # length, crc32
 _T = TypeVar("_T")
 
 
-def make_board(workers: int) -> Path:
-    """Make a board's file for so many workers; the caller deletes it."""
-    descriptor, name = tempfile.mkstemp(prefix="driftline-workers-")
-    with os.fdopen(descriptor, "r+b") as file:
-        file.write(secrets.token_bytes(SECRET_BYTES))
-        file.truncate(_FIRST_PLACE + (workers + 1) * PLACE_BYTES)
-    return Path(name)
+class BoardMemory:
+    """The memory of a board. It may be an argument of a process of multiprocessing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        """Give it back; boards that were made of it stay."""
+        os.close(self.descriptor)
+
+    def __reduce__(self) -> tuple[Callable[[Any], "BoardMemory"], tuple[Any]]:
+        return _received, (DupFd(self.descriptor),)
+
+
+def _received(descriptor: Any) -> BoardMemory:
+    return BoardMemory(descriptor.detach())
+
+
+def make_board(workers: int) -> BoardMemory:
+    """Make a board for so many workers; the caller closes it. Raises ConfigError where there is no memory for it."""
+    size = _FIRST_PLACE + (workers + 1) * PLACE_BYTES
+    with ExitStack() as stack:
+        try:
+            descriptor = os.memfd_create("driftline-board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            stack.callback(os.close, descriptor)
+            os.posix_fallocate(descriptor, 0, size)
+            os.pwrite(descriptor, secrets.token_bytes(SECRET_BYTES), 0)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        except OSError as error:
+            raise ConfigError(
+                f"workers: {size:,} bytes of memory that they share cannot be had: {error.strerror}; use one worker"
+            ) from None
+        stack.pop_all()
+        return BoardMemory(descriptor)
 
 
 class Board:
@@ -45,8 +75,9 @@ class Board:
     workers : how many there are
     """
 
-    def __init__(self, path: Path, worker: int, workers: int) -> None:
-        self._file = os.open(path, os.O_RDWR)  # the lock is this opening's: it goes with the process, however that ends
+    def __init__(self, memory: BoardMemory, worker: int, workers: int) -> None:
+        # Opened anew: the lock is this opening's, and goes with the process, however that ends.
+        self._file = os.open(f"/proc/self/fd/{memory.descriptor}", os.O_RDWR | os.O_CLOEXEC)
         self._map = mmap.mmap(self._file, 0)
         view = memoryview(self._map)
         self.secret = bytes(view[:SECRET_BYTES])
@@ -57,7 +88,7 @@ class Board:
         self._last: dict[int, bytes] = {}
 
     def close(self) -> None:
-        """Give back the file; what is mapped of it stays."""
+        """Give back its opening; what is mapped stays."""
         os.close(self._file)
 
     def write(self, content: msgspec.Struct) -> None:

@@ -3,6 +3,9 @@
 `Client` and `AsyncClient` (also `driftline.Client`) over httpx; both send the same `_Call`s, so they cannot differ.
 What failed on the way, or was refused for now (408, 429, 502 to 504), is tried again, later each time. It is safe:
 a prediction changes nothing, and a message or a label is given its id before it is sent first, and counts once.
+
+Many items go in requests of as many as the API takes, by number and by bytes. Where it, or a proxy before it, takes
+less, it says so; what was refused is sent in smaller parts, and the client remembers (`_Room`).
 """
 
 import asyncio
@@ -10,10 +13,9 @@ import ipaddress
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
@@ -24,9 +26,13 @@ from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.fields import whole_characters
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
+MAX_BYTES: Final = 8 << 20  # likewise
+ITEMS_HEADER: Final = "driftline-max-items"  # of a refusal: what is taken at most
+BYTES_HEADER: Final = "driftline-max-body-bytes"
 FIRST_WAIT_S: Final = 0.1
 MAX_WAIT_S: Final = 10.0
 TRIED_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
+_BEHIND: Final = (b'"not-learned-yet"', b'"not-learning"')
 _T = TypeVar("_T")
 
 
@@ -65,10 +71,10 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Label(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a message really was; with a text of its own it needs no message."""
+    """What a message really was; with a text of its own it needs no message. `op="retract"` needs no label."""
 
     message_id: str
-    label: str
+    label: str | None = None
     text: str | None = None
     weight: float = 1.0
     source: str | None = None
@@ -87,6 +93,41 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 After = Sent | Sequence[Sent] | None
+
+
+class _Room:
+    """How much the API takes in a request, as far as it is known. Any thread."""
+
+    def __init__(self) -> None:
+        self.items, self.n_bytes = MAX_ITEMS, MAX_BYTES
+
+    def parts(self, encoded: Iterable[bytes], overhead: int) -> Iterator[list[bytes]]:
+        """Give the items in lists that each fit into a request, beside so many bytes of other things."""
+        part: list[bytes] = []
+        n_bytes = overhead
+        for each in encoded:
+            if part and (len(part) >= self.items or n_bytes + len(each) + 1 > self.n_bytes):
+                yield part
+                part, n_bytes = [], overhead
+            part.append(each)
+            n_bytes += len(each) + 1
+        if part:
+            yield part
+
+    def is_less(self, outcome: "httpx.Response | httpx.HTTPError", part: Sequence[bytes], n_bytes: int) -> bool:
+        """Tell whether a request was refused because it held too much, and take note of how much is taken."""
+        if not isinstance(outcome, httpx.Response) or outcome.status_code not in {413, 422} or len(part) == 1:
+            return False
+        items, most = (_number(outcome.headers.get(name)) for name in (ITEMS_HEADER, BYTES_HEADER))
+        if outcome.status_code == 413 and items is most is None and not _is_ours(outcome):
+            most = n_bytes // 2  # of a proxy, which does not say how much it takes
+        if items is not None and items < len(part):
+            self.items = items
+        elif most is not None and most < n_bytes:
+            self.n_bytes = most
+        else:
+            return False
+        return True
 
 
 class _Call(msgspec.Struct, Generic[_T], frozen=True):
@@ -118,7 +159,7 @@ class Client:
         tries: int = 6,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._tries = tries
+        self._tries, self._room = tries, _Room()
         self._http = httpx.Client(
             base_url=_checked(url),
             headers=_headers(key),
@@ -132,28 +173,28 @@ class Client:
         return self.predict_many([text], after=after)[0]
 
     def predict_many(self, texts: Iterable[str], *, after: After = None) -> list[Prediction]:
-        """Classify texts, a thousand in a request. Raises Refused."""
-        return [each for part in _parts(texts) for each in self._do(_predict(part, after))]
+        """Classify texts, as many in a request as the API takes. Raises Refused."""
+        return self._all(_predict(texts, after, self._room))
 
     def send(self, text: str, *, id: str | None = None, metadata: dict[str, Any] | None = None) -> Sent:
         """Append a message, and return once it is durable. Raises Refused."""
         return self.send_many([Message(text, id, metadata=metadata)])[0]
 
     def send_many(self, messages: Iterable[str | Message]) -> list[Sent]:
-        """Append messages, a thousand in a request. Raises Refused: the requests before it are durable."""
-        return [each for part in _parts(messages) for each in self._do(_messages(part))]
+        """Append messages, as many in a request as the API takes. Raises Refused: what was sent before is durable."""
+        return self._all(_messages(messages, self._room))
 
     def label(self, message_id: str, label: str, **more: Any) -> Sent:
         """Say what a message was (`more` as in `Label`), and return once that is durable. Raises Refused."""
         return self.label_many([Label(message_id, label, **more)])[0]
 
     def label_many(self, labels: Iterable[Label]) -> list[Sent]:
-        """Append labels, a thousand in a request. Raises Refused: the requests before it are durable."""
-        return [each for part in _parts(labels) for each in self._do(_labels(part))]
+        """Append labels, as many in a request as the API takes. Raises Refused: what was sent before is durable."""
+        return self._all(_labels(labels, self._room))
 
-    def retract(self, message_id: str, label: str) -> Sent:
-        """Take a label back. Raises Refused."""
-        return self.label(message_id, label, op="retract")
+    def retract(self, message_id: str, label: str | None = None) -> Sent:
+        """Take a message's labels back. Raises Refused."""
+        return self.label_many([Label(message_id, label, op="retract")])[0]
 
     def explain(self, text: str, **more: Any) -> dict[str, Any]:
         """Return which words spoke for which label. Raises Refused."""
@@ -178,6 +219,18 @@ class Client:
         self.close()
 
     def _do(self, call: _Call[_T]) -> _T:
+        return _result(call, self._ask(call))
+
+    def _all(self, talk: "_Talk[_T]") -> list[_T]:
+        """Have a talk: ask each of its calls, and give it the outcome."""
+        try:
+            call = next(talk)
+            while True:
+                call = talk.send(self._ask(call))
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+
+    def _ask(self, call: _Call[Any]) -> httpx.Response | httpx.HTTPError:
         for tried in range(1, self._tries + 1):
             outcome: httpx.Response | httpx.HTTPError
             try:
@@ -188,7 +241,7 @@ class Client:
             if wait_s is None:
                 break
             time.sleep(wait_s)
-        return _result(call, outcome)
+        return outcome
 
 
 class AsyncClient:
@@ -203,7 +256,7 @@ class AsyncClient:
         tries: int = 6,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._tries = tries
+        self._tries, self._room = tries, _Room()
         self._http = httpx.AsyncClient(
             base_url=_checked(url),
             headers=_headers(key),
@@ -218,7 +271,7 @@ class AsyncClient:
 
     async def predict_many(self, texts: Iterable[str], *, after: After = None) -> list[Prediction]:
         """Classify texts."""
-        return [each for part in _parts(texts) for each in await self._do(_predict(part, after))]
+        return await self._all(_predict(texts, after, self._room))
 
     async def send(self, text: str, *, id: str | None = None, metadata: dict[str, Any] | None = None) -> Sent:
         """Append a message."""
@@ -226,7 +279,7 @@ class AsyncClient:
 
     async def send_many(self, messages: Iterable[str | Message]) -> list[Sent]:
         """Append messages."""
-        return [each for part in _parts(messages) for each in await self._do(_messages(part))]
+        return await self._all(_messages(messages, self._room))
 
     async def label(self, message_id: str, label: str, **more: Any) -> Sent:
         """Say what a message was."""
@@ -234,11 +287,11 @@ class AsyncClient:
 
     async def label_many(self, labels: Iterable[Label]) -> list[Sent]:
         """Append labels."""
-        return [each for part in _parts(labels) for each in await self._do(_labels(part))]
+        return await self._all(_labels(labels, self._room))
 
-    async def retract(self, message_id: str, label: str) -> Sent:
-        """Take a label back."""
-        return await self.label(message_id, label, op="retract")
+    async def retract(self, message_id: str, label: str | None = None) -> Sent:
+        """Take a message's labels back."""
+        return (await self.label_many([Label(message_id, label, op="retract")]))[0]
 
     async def explain(self, text: str, **more: Any) -> dict[str, Any]:
         """Return which words spoke for which label."""
@@ -263,6 +316,17 @@ class AsyncClient:
         await self.close()
 
     async def _do(self, call: _Call[_T]) -> _T:
+        return _result(call, await self._ask(call))
+
+    async def _all(self, talk: "_Talk[_T]") -> list[_T]:
+        try:
+            call = next(talk)
+            while True:
+                call = talk.send(await self._ask(call))
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+
+    async def _ask(self, call: _Call[Any]) -> httpx.Response | httpx.HTTPError:
         for tried in range(1, self._tries + 1):
             outcome: httpx.Response | httpx.HTTPError
             try:
@@ -273,7 +337,7 @@ class AsyncClient:
             if wait_s is None:
                 break
             await asyncio.sleep(wait_s)
-        return _result(call, outcome)
+        return outcome
 
 
 # What is asked.
@@ -295,21 +359,52 @@ def _whole(body: Any) -> Any:
     return [_whole(each) for each in body] if isinstance(body, list) else body
 
 
-def _predict(texts: Sequence[str], after: After) -> _Call[list[Prediction]]:
-    body: dict[str, Any] = {"texts": texts}
+_Talk = Generator[_Call[list[_T]], httpx.Response | httpx.HTTPError, list[_T]]
+
+
+def _talk(
+    path: str,
+    parse: Callable[[bytes], list[_T]],
+    encoded: Iterable[bytes],
+    room: _Room,
+    head: bytes = b"[",
+    tail: bytes = b"]",
+) -> "_Talk[_T]":
+    """Ask for items in as few requests as take them all; return what came back, in their order. Raises Refused."""
+    found: list[_T] = []
+    overhead = len(head) + len(tail)
+    for each in room.parts(encoded, overhead):
+        left = [each]
+        while left:
+            part = left.pop(0)
+            call = _Call("POST", path, parse, head + b",".join(part) + tail)
+            outcome = yield call
+            if room.is_less(outcome, part, len(call.body or b"")):
+                left[:0] = room.parts(part, overhead)
+            else:
+                answered: list[_T] = _result(call, outcome)
+                found += answered
+    return found
+
+
+def _predict(texts: Iterable[str], after: After, room: _Room) -> "_Talk[Prediction]":
+    tail = b"]}"
     if after is not None:
-        sent = [after] if isinstance(after, Sent) else after
-        body["min_feedback_offset"] = [{"partition": each.partition, "offset": each.offset} for each in sent]
-    return _Call("POST", "/predict", _predictions, _encoded(body))
+        last: dict[int, int] = {}  # of each partition the last one is enough, however many there are
+        for each in [after] if isinstance(after, Sent) else after:
+            last[each.partition] = max(each.offset, last.get(each.partition, 0))
+        least = [{"partition": partition, "offset": offset} for partition, offset in last.items()]
+        tail = b'],"min_feedback_offset":' + _encoded(least) + b"}"
+    return _talk("/predict", _predictions, map(_encoded, texts), room, b'{"texts":[', tail)
 
 
-def _messages(messages: Sequence[str | Message]) -> _Call[list[Sent]]:
-    made = [Message(each) if isinstance(each, str) else each for each in messages]
-    return _Call("POST", "/messages", _sent, _encoded([_with_id(each) for each in made]))
+def _messages(messages: Iterable[str | Message], room: _Room) -> "_Talk[Sent]":
+    made = (Message(each) if isinstance(each, str) else each for each in messages)
+    return _talk("/messages", _sent, (_encoded(_with_id(each)) for each in made), room)
 
 
-def _labels(labels: Sequence[Label]) -> _Call[list[Sent]]:
-    return _Call("POST", "/feedback", _sent, _encoded([_with_id(each) for each in labels]))
+def _labels(labels: Iterable[Label], room: _Room) -> "_Talk[Sent]":
+    return _talk("/feedback", _sent, (_encoded(_with_id(each)) for each in labels), room)
 
 
 def _json(method: str, path: str, body: Mapping[str, Any] | None = None) -> _Call[dict[str, Any]]:
@@ -322,12 +417,6 @@ def _with_id(record: _T) -> _T:
     if getattr(record, "id") is None:  # noqa: B009  (messages and labels have one)
         return msgspec.structs.replace(record, id=uuid.uuid4().hex)  # type: ignore[type-var]
     return record
-
-
-def _parts(items: Iterable[_T]) -> Iterator[list[_T]]:
-    left = iter(items)
-    while part := list(islice(left, MAX_ITEMS)):
-        yield part
 
 
 def _checked(url: str) -> httpx.URL:
@@ -404,8 +493,21 @@ def _wait_s(outcome: httpx.Response | httpx.HTTPError, tried: int, tries: int) -
 
 
 def _is_behind(answer: httpx.Response) -> bool:
-    """Tell whether the served model has not learned a label yet, for which a request waited its time."""
-    return answer.status_code == 409 and b'"not-learned-yet"' in answer.content
+    """Tell whether the served model has not learned a label yet: in its time, or since no learner is at work now."""
+    return answer.status_code == 409 and any(code in answer.content for code in _BEHIND)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
+
+
+def _is_ours(answer: httpx.Response) -> bool:
+    """Tell whether Driftline itself refused, not something before it."""
+    try:
+        msgspec.json.decode(answer.content, type=_Error)
+    except ValueError:
+        return False
+    return True
 
 
 def _result(call: _Call[_T], outcome: httpx.Response | httpx.HTTPError) -> _T:

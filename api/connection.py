@@ -1,8 +1,9 @@
-"""Is the log there, what does it hold, and how does a request append to it?
+"""Is the log there, what does it hold, does it take anything, and how does a request append to it?
 
 A thread opens the log, makes missing topics and asks for the watermarks about once a second; while that fails it tries
-again, and says why. So the API starts without a log, and lag is known whether or not a learner lives. The event loop
-never calls the log itself: `submit` may wait for room.
+again, and says why. So the API starts without a log, and lag is known whether or not a learner lives. What becomes of
+appends is followed, too (taking.py): a log that answers may take nothing. The event loop never calls the log itself:
+`submit` may wait for room.
 """
 
 import asyncio
@@ -10,17 +11,23 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from driftline.api.errors import ApiError
+from driftline.api.hidden import Hidden
+from driftline.api.holding import FREE_BYTES
 from driftline.api.settings import ApiSettings
-from driftline.learner.checkpoint import Offsets
+from driftline.api.taking import Taking
+from driftline.learner.figures import Offsets
 from driftline.stream import threads
 from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
-from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, Watermarks, open_log
+from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, TopicState, Watermarks, open_log
 from driftline.stream.settings import StreamSettings
+from driftline.stream.sqlite_file import sqlite_path
+from driftline.stream.transactions import held_back
 
 REFRESH_S: Final = 1.0
 SILENT_S: Final = 10.0
@@ -32,12 +39,26 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Connection:
-    """The API's one connection to the log. `append` on the event loop, `start` and `close` beside it."""
+    """The API's one connection to the log. `append` on the event loop, `start` and `close` beside it.
+
+    Attributes
+    ----------
+    watermarks : of all partitions, by the last look; None while the log was never reached
+    written : where the next record of each goes, behind what a transaction that is open may hold back
+    held_back : how many offsets of which partitions cannot be read before a transaction ends
+    looked_at : when the last look began that the log answered (time.monotonic())
+    """
 
     def __init__(self, stream: StreamSettings, settings: ApiSettings) -> None:
         self.watermarks: Mapping[TopicPartition, Watermarks] | None = None
+        self.written: Mapping[TopicPartition, int] = {}
+        self.held_back: Mapping[TopicPartition, int] = {}
+        self.looked_at = 0.0
+        self._seen: Mapping[str, TopicState] = {}
+        self._taking = Taking(settings.append_timeout_s)
         self._stream, self._timeout_s = stream, settings.append_timeout_s
         self._problem: str | None = "the log is being opened"
+        self._hidden = Hidden(_directories(stream))
         self._refusal: ConfigError | None = None
         self._log: Log | None = None
         self._answered = time.monotonic()
@@ -69,9 +90,11 @@ class Connection:
     def problem(self) -> str | None:
         """Why the log cannot be used just now, or None."""
         if self._problem is not None:
-            return self._problem
+            return self._hidden(self._problem)
         silent_s = time.monotonic() - self._answered
-        return f"the log has not answered for {silent_s:.0f} s" if silent_s > SILENT_S else None
+        if silent_s > SILENT_S:
+            return f"the log has not answered for {silent_s:.0f} s"
+        return self._hidden(self._taking.problem) if self._taking.problem is not None else None
 
     def lag(self, positions: Offsets) -> Offsets | None:
         """Return how many records of each partition lie behind positions, or None while the log was never reached.
@@ -95,15 +118,17 @@ class Connection:
         """
         log = self._log
         if log is None:
-            raise _unavailable(self._problem or "the log is being opened")
+            raise unavailable(self.problem or "the log is being opened")
         n_bytes = sum(len(record.value or b"") for record in records)
-        if self._in_flight_bytes and self._in_flight_bytes + n_bytes > MAX_IN_FLIGHT_BYTES:
-            raise _unavailable("more records are waiting for the log than it takes")
+        is_small = n_bytes <= FREE_BYTES  # there are no more of them than connections, and nobody keeps them out
+        if not is_small and self._in_flight_bytes + n_bytes > MAX_IN_FLIGHT_BYTES and self._in_flight_bytes:
+            raise unavailable("more records are waiting for the log than it takes")
         self._in_flight_bytes += n_bytes
         try:
             async with asyncio.timeout(self._timeout_s):
                 loop = asyncio.get_running_loop()
-                durable = asyncio.wrap_future(await loop.run_in_executor(self._submitters, log.submit, topic, records))
+                submitted = await loop.run_in_executor(self._submitters, self._submit, log, topic, records)
+                durable = asyncio.wrap_future(submitted)
                 durable.add_done_callback(_retrieve)
                 return await asyncio.shield(durable)  # a record on its way must not be cancelled inside the log
         except TimeoutError:
@@ -115,9 +140,12 @@ class Connection:
                 {"Retry-After": "1"},
             ) from None
         except DriftlineError as error:
-            raise _unavailable(str(error)) from None
+            raise unavailable(self._hidden(str(error))) from None
         finally:
             self._in_flight_bytes -= n_bytes
+
+    def _submit(self, log: Log, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+        return self._taking.submit(lambda: log.submit(topic, records))
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -132,9 +160,10 @@ class Connection:
         try:
             if self._log is None:
                 self._log = self._open()
-            self.watermarks = self._look(self._log)
+            self._look(self._log)
             self._answered = time.monotonic()
             self._problem = None
+            self._taking.look(self._log)
         except Exception as error:  # noqa: BLE001, RUF100  (the next try may do)
             if isinstance(error, ConfigError):
                 self._refusal = error
@@ -143,12 +172,19 @@ class Connection:
                 _LOG.warning("%s; trying again", problem)
             self._problem = problem
 
-    def _look(self, log: Log) -> dict[TopicPartition, Watermarks]:
-        topics = self._stream.topics[:2]
+    def _look(self, log: Log) -> None:
+        topics, began = self._stream.topics[:2], time.monotonic()
         found = log.describe(topics)
         if missing := [topic for topic in topics if topic not in found]:
             raise TopicMismatch(f"{', '.join(missing)}: the topic was deleted; start the learner, which makes it")
-        return {TopicPartition(topic, p): mark for topic in topics for p, mark in found[topic].watermarks.items()}
+        marks = {TopicPartition(topic, p): mark for topic in topics for p, mark in found[topic].watermarks.items()}
+        self.watermarks = marks
+        self.written = {
+            partition: mark.high + found[partition.topic].undecided.get(partition.partition, 0)
+            for partition, mark in marks.items()
+        }
+        self.held_back, self._seen = held_back(self._seen, found), found
+        self.looked_at = began
 
     def _open(self) -> Log:
         log = open_log(self._stream)
@@ -160,7 +196,14 @@ class Connection:
         return log
 
 
-def _unavailable(why: str) -> ApiError:
+def _directories(stream: StreamSettings) -> list[Path]:
+    """Return those that an error of the log may name."""
+    log = [sqlite_path(stream.log_url).parent] if stream.log_url.startswith("sqlite:") else []
+    return [stream.data, *log, *([stream.kafka_config.parent] if stream.kafka_config else [])]
+
+
+def unavailable(why: str) -> ApiError:
+    """Return the error for who needs a log that takes nothing, or is not there."""
     return ApiError(503, "log-unavailable", why, "Try again shortly; GET /readyz says more.", {"Retry-After": "1"})
 
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from driftline.api import openapi
 from driftline.api.errors import ApiError, json_response
+from driftline.api.hidden import without_paths
 from driftline.learner.erase import ask
 from driftline.stream.errors import StateError
 from driftline.stream.records import MAX_ID_CHARS
@@ -26,13 +27,12 @@ class ErasureAnswer(msgspec.Struct, frozen=True):
 
 
 TYPES: Final = (ErasureAnswer,)
-_PARAMETER: Final = {
-    "name": "message_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS},
-    "description": "The message's id; it may hold slashes.",
-}
+_PARAMETER: Final = openapi.path_parameter(
+    "message_id",
+    "The message's id; it may hold slashes.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS},
+    "m1",
+)
 _ERROR: Final[dict[int | str, Any]] = {
     422: {"description": "This is no id.", "content": openapi.content(openapi.ref("Error"))},
     503: {"description": "The data directory cannot be written.", "content": openapi.content(openapi.ref("Error"))},
@@ -50,7 +50,7 @@ def router(data: Path) -> APIRouter:
         responses=openapi.answers(202, "It will be erased, whatever happens.", openapi.ref("ErasureAnswer")) | _ERROR,
         openapi_extra={"parameters": [_PARAMETER]},
     )
-    async def erase(request: Request) -> Response:
+    async def erase_message(request: Request) -> Response:
         message_id = request.path_params["message_id"]
         if not 1 <= len(message_id) <= MAX_ID_CHARS:
             raise ApiError(
@@ -63,7 +63,10 @@ def router(data: Path) -> APIRouter:
             path = await asyncio.to_thread(ask, data, [message_id])
         except (StateError, OSError) as error:
             raise ApiError(
-                503, "not-writable", str(error), "Let the API write to the data directory, and try again."
+                503,
+                "not-writable",
+                without_paths(str(error)),
+                "Let the API write to the data directory, and try again.",
             ) from None
         return json_response(ErasureAnswer(message_id, path.stem), 202)
 

@@ -42,6 +42,11 @@ class ApiError(DriftlineError):
 
 encode: Final = msgspec.json.Encoder().encode
 _TYPE: Final = (b"content-type", b"application/json")
+# Of every answer that is made for a request: nobody guesses its type, and nobody keeps it.
+SAFE_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
 
 
 class Json(Response):
@@ -52,7 +57,7 @@ class Json(Response):
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.status_code, self.body, self.background = status, body, None
-        self.raw_headers = [_TYPE, (b"content-length", b"%d" % len(body))]
+        self.raw_headers = [_TYPE, *SAFE_HEADERS, (b"content-length", b"%d" % len(body))]
         if headers is not None:
             self.raw_headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
@@ -85,10 +90,7 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     path = request.scope["path"]
     if error.status_code == 404:
         return refusal(not_found(path))
-    if error.status_code == 405:
-        detail = Error("method-not-allowed", f"{path} does not answer {request.method}", _SEE_DOCS)
-    else:
-        detail = Error("refused", str(error.detail), _SEE_DOCS)
+    detail = Error("refused", str(error.detail), _SEE_DOCS)
     return json_response(detail, error.status_code, error.headers)
 
 
@@ -97,9 +99,27 @@ async def _forget(_: Request, __: Exception) -> Response:
     return Response(status_code=400)
 
 
+def not_allowed(path: str, method: str, methods: str) -> ApiError:
+    """Return the error for a method that a path does not answer."""
+    what = f"{path} does not answer {method}, but {methods}"
+    return ApiError(405, "method-not-allowed", what, _SEE_DOCS, {"Allow": methods})
+
+
 def not_found(path: str) -> ApiError:
     """Return the error for a path where nothing is, or nothing for this port."""
     return ApiError(404, "not-found", f"there is nothing at {path}", _SEE_DOCS)
+
+
+def no_http(what: str) -> ApiError:
+    """Return the error for a request that could mean two things, or is none; nothing behind it can be read."""
+    return ApiError(400, "bad-request", what, "Send a request as HTTP/1.1 has it (RFC 9112).", {"Connection": "close"})
+
+
+def internal() -> ApiError:
+    """Return the error for whoever met one of ours."""
+    return ApiError(
+        500, "internal", "this request met a fault in Driftline", "Report it with the traceback in the API's log."
+    )
 
 
 def no_model(why: str) -> ApiError:
@@ -142,7 +162,4 @@ async def _fail(request: Request, error: Exception) -> Response:
 def fault(scope: Scope, error: Exception) -> Response:
     """Tell the log of an error that nobody expected; return the answer to whoever met it."""
     _LOG.error("%s %s failed", scope["method"], scope["path"][:200], exc_info=error)
-    detail = Error(
-        "internal", "this request met a fault in Driftline", "Report it with the traceback in the API's log."
-    )
-    return json_response(detail, 500)
+    return refusal(internal())

@@ -1,12 +1,14 @@
 """Why does the model say so of a text?
 
 POST /explain. An explanation is plain Python and takes as long as some thousand predictions, so it is made in a thread
-of its own, by a model of its own (the tables are shared), from texts of a bounded length; few may wait for it.
+of its own, by a model of its own (the tables are shared), from texts of a bounded length; few may wait for it, and all
+together get a tenth of a processor (turns.py), so that predictions go on as ever.
 """
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Final
+import math
+from functools import partial
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -14,20 +16,29 @@ from msgspec import Meta
 
 from driftline.api import openapi
 from driftline.api.body import Bodies
-from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.errors import ApiError, json_response, no_model, too_long
 from driftline.api.health import missing
+from driftline.api.places import Places
 from driftline.api.settings import ApiSettings
+from driftline.api.turns import Turns
 from driftline.api.watcher import Watcher
 from driftline.learner.explain import Explanation, FeatureShare, Step, UnknownLabel
 from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
+from driftline.stream.errors import StateError
+from driftline.stream.fields import as_name
 
 MAX_CHARS: Final = 10_000
 MAX_FEATURES: Final = 200
 MAX_LABELS: Final = 10
-MAX_WAITING: Final = 8
+MAX_WAITING: Final = 16
+MAX_WAITING_EACH: Final = 4  # of one caller
+SHARE: Final = 0.1  # of a processor
+BURST_S: Final = 0.2
+MAX_BYTES: Final = 256 << 10  # of a body: all that it may hold, every character escaped
+MAX_VALUES: Final = 1000  # in it
 _SEE_DOCS: Final = "See /docs for the body's shape, with an example."
 
-_Label = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=openapi.NO_NUL)]
+_Label = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=openapi.NO_NUL)] | openapi.Number
 
 
 class ExplainRequest(msgspec.Struct, frozen=True):
@@ -35,7 +46,15 @@ class ExplainRequest(msgspec.Struct, frozen=True):
 
     text: Annotated[str, Meta(max_length=MAX_CHARS, extra_json_schema=openapi.NO_NUL)]
     features: Annotated[int, Meta(ge=0, le=MAX_FEATURES)] = 20  # words and n-grams to list, those that say most
-    labels: Annotated[list[_Label], Meta(min_length=1, max_length=MAX_LABELS)] | None = None  # null: the three best
+    labels: Annotated[list[_Label], Meta(max_length=MAX_LABELS)] | None = None  # none: the three best
+
+
+class Asked(NamedTuple):
+    """The same, its labels as texts."""
+
+    text: str
+    features: int
+    labels: list[str] | None
 
 
 class ExplainAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +91,7 @@ _EXAMPLE: Final = ExplainAnswer(
     ],
     n_features=12,
     path=[],
-    model_version="5f0c2a91-5574",
+    model_version=openapi.VERSION,
 )
 TYPES: Final = (ExplainRequest, ExplainAnswer)
 _DECODER: Final = msgspec.json.Decoder(ExplainRequest)
@@ -83,45 +102,48 @@ class Explainer:
 
     def __init__(self, watcher: Watcher, settings: ApiSettings) -> None:
         self._watcher, self._settings = watcher, settings
-        self._thread = ThreadPoolExecutor(1, "explain")
-        self._waiting = 0
+        self._turns = Turns("explain", SHARE, BURST_S)
+        self._places = Places(MAX_WAITING, MAX_WAITING_EACH, "explanations wait or are made")
         self._opened: tuple[Snapshot, Model] | None = None  # in the thread only
 
-    async def answer(self, asked: ExplainRequest) -> ExplainAnswer:
-        """Return an explanation.
+    async def answer(self, asked: Asked, caller: bytes) -> ExplainAnswer:
+        """Return an explanation, once it is the caller's turn.
 
         Raises
         ------
-        ApiError : 422 a text or label cannot be explained, 503 nothing was learned yet, or too many wait.
+        ApiError : 422 a text or label cannot be explained; 429, 503 too many wait; 503 nothing was learned yet, or it
+            took too long.
         """
         if "\0" in asked.text:
             raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", _SEE_DOCS)
         served = self._watcher.served
         if served is None or not served.info.labels:
             raise no_model(missing(self._watcher))
-        if self._waiting >= MAX_WAITING:
-            raise ApiError(
-                503, "busy", f"{self._waiting} explanations are being made", "Try again shortly.", {"Retry-After": "1"}
-            )
-        self._waiting += 1
-        try:
-            info, explanation = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._explain, served.snapshot, asked
-            )
-        except UnknownLabel as error:
-            raise ApiError(422, "unknown-label", str(error), "GET /model lists the labels that are known.") from None
-        finally:
-            self._waiting -= 1
+        with self._places.take(caller, max(1, math.ceil(self._turns.pause_s))):
+            try:
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    info, explanation = await self._turns.do(caller, partial(self._explain, served.snapshot, asked))
+            except StateError as error:  # the snapshot is damaged or was cut short just now
+                raise no_model(str(error)) from None
+            except UnknownLabel as error:
+                action = "GET /model lists the labels that are known."
+                raise ApiError(422, "unknown-label", str(error), action) from None
+            except TimeoutError:
+                raise too_long(self._settings.request_timeout_s) from None
         return _answer(info, explanation, self._settings.max_scores)
+
+    def stop(self) -> None:
+        """Begin no explanation more."""
+        self._turns.stop()
 
     def close(self) -> None:
         """Wait for the thread's last explanation."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._turns.close()
 
-    def _explain(self, snapshot: Snapshot, asked: ExplainRequest) -> tuple[SnapshotInfo, Explanation]:
+    def _explain(self, snapshot: Snapshot, asked: Asked) -> tuple[SnapshotInfo, Explanation]:
         if self._opened is None or self._opened[0] is not snapshot:
             self._opened = snapshot, snapshot.another_model()
-        return self._opened[1].explain_one(asked.text, asked.labels, asked.features)
+        return self._opened[1].explain_one(asked.text, asked.labels or None, asked.features)
 
 
 def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
@@ -139,10 +161,14 @@ def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
         openapi_extra=openapi.body(openapi.ref("ExplainRequest"), examples),
     )
     async def explain(request: Request) -> Response:
-        async with bodies.read(request, _DECODER) as asked:
-            return json_response(await explainer.answer(asked))
+        async with bodies.read(request, _DECODER, _with_names, MAX_BYTES, MAX_VALUES) as asked:
+            return json_response(await explainer.answer(asked, request.scope["caller"]))
 
     return routes
+
+
+def _with_names(asked: ExplainRequest) -> Asked:
+    return Asked(asked.text, asked.features, None if asked.labels is None else list(map(as_name, asked.labels)))
 
 
 def _answer(info: SnapshotInfo, explanation: Explanation, max_scores: int) -> ExplainAnswer:

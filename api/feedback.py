@@ -8,7 +8,8 @@ with it.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any, Final, Literal
+from functools import partial
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -20,12 +21,12 @@ from driftline.api.claims import Claims
 from driftline.api.connection import Connection
 from driftline.api.errors import ApiError, json_response
 from driftline.api.freshness import Freshness
-from driftline.api.incoming import Incoming, is_batch
-from driftline.api.keys import Key, named
+from driftline.api.incoming import Incoming
+from driftline.api.keys import Key
+from driftline.api.labels import Labels, source_of
 from driftline.api.settings import ApiSettings
 from driftline.api.traces import Traces
 from driftline.stream.errors import BadRecord
-from driftline.stream.fields import MAX_DEPTH
 from driftline.stream.log import Appended, NewRecord
 from driftline.stream.records import (
     FULL_WEIGHT,
@@ -42,14 +43,24 @@ from driftline.stream.records import (
 )
 from driftline.stream.settings import StreamSettings
 
-# A number is taken as JSON spells it; those beyond 64 bits are no use to anybody.
-_Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
-_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra_json_schema=openapi.NO_NUL)] | _Number
-_Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_CHARS, extra_json_schema=openapi.NO_NUL)] | _Number
+_NUMBER: Final = "A number is taken, too, as JSON spells it."
+_Word = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
+_Id = Annotated[_Word, Meta(min_length=1, max_length=MAX_ID_CHARS, description=_NUMBER)] | openapi.Number
+# An empty one is refused where records are read, but for a retraction.
+_Label = (
+    Annotated[_Word, Meta(max_length=MAX_LABEL_CHARS, description=f"Something of it is to be seen. {_NUMBER}")]
+    | openapi.Number
+)
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
 _Time = (
-    Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-    | Annotated[float, Meta(ge=-62_135_596_800, le=2.5e20, description="Since 1970, in s, ms, us or ns by its size.")]
+    Annotated[
+        str,
+        Meta(
+            extra_json_schema={"format": "date-time"},
+            description="A number is taken, too: since 1970, in s, ms, us or ns by its size.",
+        ),
+    ]
+    | Annotated[float, Meta(ge=-62_135_596_800, le=2.5e20)]
 )
 _Weight = Annotated[
     float,
@@ -60,7 +71,11 @@ _Weight = Annotated[
     ),
 ]
 _Source = Annotated[
-    str, Meta(description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE.")
+    str,
+    Meta(
+        description="Who says so. With an API key: its name, and behind it what is given here, as KEY/SOURCE; "
+        "without keys open/SOURCE."
+    ),
 ]
 
 
@@ -70,22 +85,24 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     id: _Id | None = None
     text: _Text
     ts: _Time | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})] = msgspec.field(
+        default_factory=msgspec.Raw
+    )
 
 
 class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
     """What a message really was. With a text of its own it needs no message. The same id and content count once.
 
-    `op: retract` takes the labels of a message back: one that waits for its message is dropped. What was learned stays
-    in the model until another label corrects it, or until `driftline rebuild`.
+    `op: retract` takes a message's labels back, and needs none: one that waits for its message is dropped. What was
+    learned stays in the model until another label corrects it, or until `driftline rebuild`.
     """
 
     message_id: _Id
-    label: _Label
+    label: Annotated[_Label | None, Meta(description="Needed, but for `op: retract`.")] = None
     id: _Id | None = None
     op: Literal["upsert", "retract"] | None = None
     weight: _Weight | None = None
-    source: _Source | _Number | None = None
+    source: _Source | openapi.Number | None = None
     ts: _Time | None = None
     text: _Text | None = None
 
@@ -123,11 +140,23 @@ class AppendedFeedbacks(msgspec.Struct, frozen=True):
 
 
 _EVENTS: Final = (
+    "One alone may stand without the list; it is answered with its place alone. "
     "Also CloudEvents 1.0: structured (application/cloudevents+json), a batch (application/cloudevents-batch+json) or "
     "binary (ce-* headers). An event's data is such an object, or a text alone: {}. What the data leaves out comes "
     "from the event's id, time, source and subject."
 )
 TYPES: Final = (NewMessage, NewFeedback, AppendedMessages, AppendedFeedbacks)
+
+
+_R = TypeVar("_R", Message, Feedback)
+
+
+class Prepared(NamedTuple, Generic[_R]):
+    """What a request asks to be appended."""
+
+    items: list[_R]
+    records: list[NewRecord]
+    is_list: bool
 
 
 class Appender:
@@ -139,32 +168,42 @@ class Appender:
         freshness: Freshness,
         traces: Traces,
         claims: Claims,
+        labels: Labels,
         stream: StreamSettings,
         settings: ApiSettings,
     ) -> None:
         self.topics = stream.topics
         self._connection, self._freshness, self._traces, self._claims = connection, freshness, traces, claims
-        self._max_record_bytes, self._settings = stream.max_record_bytes, settings
+        self._labels = labels
+        self._max_record_bytes, self._max_chars = stream.max_record_bytes, settings.max_text_chars
+        bounds = settings.max_body_bytes, settings.max_items
+        self._messages = Incoming(NewMessage, Message, decode_message, *bounds)
+        self._feedback = Incoming(NewFeedback, Feedback, decode_feedback, *bounds)
 
-    async def messages(self, items: Sequence[Message]) -> list[AppendedMessage]:
+    def prepare_messages(self, head: Mapping[bytes, bytes], body: bytes) -> Prepared[Message]:
+        """Return the messages of a body, as they will lie in the log. Any thread. Raises ApiError."""
+        items, is_list = self._messages.records(head, body)
+        return self._prepared(items, [item.id for item in items], is_list, decode_message)
+
+    def prepare_feedback(self, head: Mapping[bytes, bytes], key: Key | None, body: bytes) -> Prepared[Feedback]:
+        """Return the labels of a body, as they will lie in the log. Any thread. Raises ApiError."""
+        sent, is_list = self._feedback.records(head, body)
+        items = [in_one_form(msgspec.structs.replace(each, source=source_of(key, each.source))) for each in sent]
+        return self._prepared(items, [item.message_id for item in items], is_list, decode_feedback)
+
+    async def messages(self, asked: Prepared[Message]) -> list[AppendedMessage]:
         """Append messages; return where each lies once all are durable. Raises ApiError."""
-        self._check_number(items)
-        places = await self._append(self.topics.messages, [(item.id, item) for item in items], decode_message)
-        return [
-            AppendedMessage(item.id, self.topics.messages, *place) for item, place in zip(items, places, strict=True)
-        ]
+        topic = self.topics.messages
+        places = await self._append(topic, asked.records)
+        return [AppendedMessage(item.id, topic, *place) for item, place in zip(asked.items, places, strict=True)]
 
-    async def feedback(
-        self, sent: Sequence[Feedback], headers: Mapping[str, str], key: Key | None = None
-    ) -> list[AppendedFeedback]:
+    async def feedback(self, asked: Prepared[Feedback], headers: Mapping[str, str]) -> list[AppendedFeedback]:
         """Append labels; return where each lies once all are durable. The headers may name a trace. Raises ApiError."""
-        self._check_number(sent)
-        items = [in_one_form(msgspec.structs.replace(each, source=named(key, each.source))) for each in sent]
+        items = asked.items
+        self._labels.check(items)
         with self._traces.request("POST /feedback", headers) as trace:
             with trace.append(len(items)) if trace is not None else nullcontext():
-                places = await self._append(
-                    self.topics.feedback, [(item.message_id, item) for item in items], decode_feedback
-                )
+                places = await self._append(self.topics.feedback, asked.records)
             self._freshness.appended(places, trace)
         await self._claims.note({item.message_id: item.op for item in items})
         return [
@@ -172,30 +211,22 @@ class Appender:
             for item, place in zip(items, places, strict=True)
         ]
 
-    def _check_number(self, sent: Sequence[Message] | Sequence[Feedback]) -> None:
-        most = self._settings.max_items
-        if not 1 <= len(sent) <= most:
-            raise _refuse("out-of-range", f"the list has {len(sent)} items; it must have 1 to {most}")
+    async def _append(self, topic: str, records: Sequence[NewRecord]) -> list[Appended]:
+        return await self._connection.append(topic, records) if records else []
 
-    async def _append(
-        self, topic: str, items: Sequence[tuple[str, Message | Feedback]], decode: Callable[..., object]
-    ) -> list[Appended]:
+    def _prepared(self, items: list[_R], keys: list[str], is_list: bool, decode: Callable[..., _R]) -> Prepared[_R]:
         records = []
-        for index, (key, item) in enumerate(items):
+        for index, (key, item) in enumerate(zip(keys, items, strict=True)):
             try:
                 records.append(NewRecord(key.encode(), self._value(item, decode)))
             except BadRecord as bad:
                 raise _refuse(bad.error, f"{bad.detail} - at `$[{index}]`" if len(items) > 1 else bad.detail) from None
-        return await self._connection.append(topic, records)
+        return Prepared(items, records, is_list)
 
-    def _value(self, item: Message | Feedback, decode: Callable[..., object]) -> bytes:
-        max_chars = self._settings.max_text_chars
-        if item.text is not None and len(item.text) > max_chars:
-            raise BadRecord("too-large", f"text has {len(item.text)} characters, at most {max_chars} are allowed")
-        try:
-            value = encode(item)
-        except RecursionError:
-            raise BadRecord("too-deep", f"metadata is nested more than {MAX_DEPTH} deep") from None
+    def _value(self, item: _R, decode: Callable[..., _R]) -> bytes:
+        if item.text is not None and len(item.text) > self._max_chars:
+            raise BadRecord("too-large", f"text has {len(item.text)} characters, at most {self._max_chars} are allowed")
+        value = encode(item)
         if len(value) > self._max_record_bytes:
             raise ApiError(
                 413,
@@ -203,7 +234,9 @@ class Appender:
                 f"record {item.id!r} has {len(value)} bytes, at most {self._max_record_bytes} are taken",
                 "Nothing was appended. Send a shorter text, or raise max_record_bytes.",
             )
-        decode(value, None, self._max_record_bytes)
+        read = decode(value, None, self._max_record_bytes)
+        if isinstance(item, Message) and isinstance(read, Message) and read.metadata != item.metadata:
+            return encode(read)  # with a character in the place of half of one
         return value
 
 
@@ -211,22 +244,19 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
     """Return POST /messages and POST /feedback."""
     routes = APIRouter(tags=["append"], route_class=openapi.BareRoute)
     topics = appender.topics
-    incoming_messages = Incoming(NewMessage, Message, decode_message, settings.max_body_bytes)
-    incoming_feedback = Incoming(NewFeedback, Feedback, decode_feedback, settings.max_body_bytes)
 
     @routes.post(
         "/messages",
         status_code=202,
         summary="Append messages to be classified, and learned once they have a label",
         description=_EVENTS.format("its text"),
-        responses=_answers("AppendedMessage", {"id": "m1", "topic": topics.messages, "partition": 0, "offset": 41}),
+        responses=_answers("AppendedMessages", {"id": "m1", "topic": topics.messages, "partition": 0, "offset": 41}),
         openapi_extra=_body("NewMessage", {"id": "m1", "text": "win a prize now"}, settings),
     )
-    async def messages(request: Request) -> Response:
-        async with bodies.receive(request) as body:
-            sent, is_list = incoming_messages.records(head := _head(request), body)
-            appended = await appender.messages(sent) if sent or not is_batch(head) else []
-            return json_response(AppendedMessages(appended) if is_list else appended[0], 202)
+    async def send_messages(request: Request) -> Response:
+        async with bodies.receive(request, partial(appender.prepare_messages, _head(request))) as asked:
+            appended = await appender.messages(asked)
+            return json_response(AppendedMessages(appended) if asked.is_list else appended[0], 202)
 
     @routes.post(
         "/feedback",
@@ -234,17 +264,16 @@ def router(appender: Appender, bodies: Bodies, settings: ApiSettings) -> APIRout
         summary="Append labels, corrections or retractions",
         description=_EVENTS.format("its label; its subject is the message's id"),
         responses=_answers(
-            "AppendedFeedback",
+            "AppendedFeedbacks",
             {"id": "f9", "message_id": "m1", "topic": topics.feedback, "partition": 0, "offset": 17},
         ),
         openapi_extra=_body("NewFeedback", {"message_id": "m1", "label": "spam"}, settings),
     )
-    async def feedback(request: Request) -> Response:
-        async with bodies.receive(request) as body:
-            sent, is_list = incoming_feedback.records(head := _head(request), body)
-            key = request.scope.get("key")
-            appended = await appender.feedback(sent, request.headers, key) if sent or not is_batch(head) else []
-            return json_response(AppendedFeedbacks(appended) if is_list else appended[0], 202)
+    async def send_feedback(request: Request) -> Response:
+        prepare = partial(appender.prepare_feedback, _head(request), request.scope.get("key"))
+        async with bodies.receive(request, prepare) as asked:
+            appended = await appender.feedback(asked, request.headers)
+            return json_response(AppendedFeedbacks(appended) if asked.is_list else appended[0], 202)
 
     return routes
 
@@ -263,11 +292,10 @@ def _refuse(code: str, message: str) -> ApiError:
 
 
 def _answers(name: str, example: openapi.Document) -> dict[int | str, Any]:
-    schema = {"anyOf": [openapi.ref(name), openapi.ref(name + "s")]}
-    examples = {"one": example, "many": {"appended": [example]}}
-    answers = openapi.answers(202, "Durable in the log; a list is answered with a list.", schema, examples)
+    examples = {"one": {"appended": [example]}}
+    answers = openapi.answers(202, "Durable in the log.", openapi.ref(name), examples)
     return answers | openapi.refusals()
 
 
 def _body(name: str, example: openapi.Document, settings: ApiSettings) -> openapi.Document:
-    return openapi.body(openapi.one_or_many(name, settings), {"one": example, "many": [example]})
+    return openapi.body(openapi.many(name, settings), {"one": [example]})

@@ -15,18 +15,20 @@ the request as it is (`openapi.BareRoute`) is called from here: the same functio
 import asyncio
 import logging
 import math
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from driftline.api import errors
-from driftline.api.errors import ApiError, fault, refusal
+from driftline.api.errors import SAFE_HEADERS, ApiError, fault, no_http, refusal
 from driftline.api.keys import Key, Keys, Role
+from driftline.api.methods import allowed
 from driftline.api.metrics import OTHER, Metrics
 from driftline.api.openapi import BareRoute
 from driftline.api.origin import Head, Origins
@@ -37,10 +39,16 @@ from driftline.api.settings import ApiSettings
 
 DOCS: Final = ("/docs", "/openapi.json", "/static-offline-docs")
 GONE: Final = 499  # counted for a client that left before it was answered
-ONCE: Final = (b"host", b"authorization", b"x-api-key", b"origin", b"content-length", b"content-encoding")
+ONCE: Final = (
+    *(b"host", b"authorization", b"x-api-key", b"origin", b"content-length", b"content-encoding"),
+    b"transfer-encoding",
+)
 AT_ONCE_DIGITS: Final = 4  # of a body's length: what is longer may have to wait for a thread
 MAX_REMEMBERED: Final = 4096  # callers whose place in the table of rates is
 MAX_SHOWN: Final = 200  # characters of a path
+HOST: Final = re.compile(rb"[\w.~%!$&'()*+,;=-]{0,255}(?::\d{0,5})?|\[[\da-fA-F:.]{2,45}\](?::\d{0,5})?", re.ASCII)
+CACHE: Final[bytes] = b"cache-control"
+UNFRAMED: Final = [(b"content-security-policy", b"frame-ancestors 'none'"), (b"x-frame-options", b"DENY")]
 _ACCESS: Final = logging.getLogger("driftline.access")
 
 
@@ -64,7 +72,7 @@ class Gate:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: FastAPI,
         access: Access,
         keys: Keys,
         rate: Rate,
@@ -73,12 +81,14 @@ class Gate:
         admin_port: int | None,
     ) -> None:
         self._app, self._keys, self._rate, self._metrics = app, keys, rate, metrics
+        self._routes = [*app.routes, *access.routes]
         self._settings, self._admin_port = settings, admin_port
         self._proxies = Proxies(networks(settings.trusted_proxies))
         self._origins = Origins(settings.cors_origin, settings.allowed_host)
         self._exact = {(rule.method, rule.route.path): _operation(rule) for rule in access.rules}
         self._patterns = [(rule, _operation(rule)) for rule in access.rules if "{" in rule.route.path]
         self._names = {rule.route.path for rule in access.rules} | set(DOCS)
+        self._private = {rule.route.path for rule in access.rules if rule.private}
         self._place_of_address = lru_cache(MAX_REMEMBERED)(lambda host: rate.place(address_of(host)))
         self._place_of_key = lru_cache(MAX_REMEMBERED)(lambda key: rate.place(key.digest))
 
@@ -87,15 +97,17 @@ class Gate:
         self._enter(scope)
         started, status = time.perf_counter(), GONE
         if scope["method"] == "HEAD":  # what GET gets, but for the body: the server leaves it out
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "asked": "HEAD"}
         operation = self._find(scope)  # 1
         head = scope["head"] = dict(scope["headers"])
         try:
             try:
                 if "admitted" not in scope:
                     self._admit(scope, head, operation)  # 2, 3
+                scope["caller"] = self._caller(scope)
                 if self._settings.root_path and scope["path"] == self._settings.root_path:
                     response = Response(status_code=308, headers={"location": f"{self._settings.root_path}/"})
+                    response.raw_headers += SAFE_HEADERS
                 elif operation.direct is None:  # 4
                     status = await self._through_fastapi(scope, receive, send, head)
                     return
@@ -124,7 +136,7 @@ class Gate:
             return False
         head = scope["head"] = dict(scope["headers"])
         length = head.get(b"content-length")
-        return length is not None and len(length) <= AT_ONCE_DIGITS
+        return length is not None and len(length) <= AT_ONCE_DIGITS and b"expect" not in head
 
     def at_once(self, scope: Scope, body: bytes) -> Response | None:
         """Answer a request whose body is there and small, if nothing has to be waited for.
@@ -162,18 +174,23 @@ class Gate:
         peer = str(scope["client"][0]) if scope["client"] else ""
         return self._proxies.client(peer, scope["headers"])
 
+    def _caller(self, scope: Scope) -> bytes:
+        """Return who asks, for what only so many may have: a key, or an address without one."""
+        key: Key | None = scope.get("key")
+        return key.digest if key is not None else address_of(self._client(scope))
+
     def _find(self, scope: Scope) -> _Operation:
         method, path = scope["method"], scope["path"]
         found = self._exact.get((method, path))
         if found is not None:
             return found
-        name = path if path in self._names else OTHER
+        name, private = path if path in self._names else OTHER, path in self._private or path.startswith(DOCS)
         for rule, operation in self._patterns:
             if rule.route.path_regex.match(path):
                 if method == rule.method:
                     return operation
-                name = operation.name  # it does not answer this method
-        return _Operation(name, Role.OPEN, path.startswith(DOCS), None, None)
+                name, private = operation.name, operation.private  # it does not answer this method
+        return _Operation(name, Role.OPEN, private, None, None)
 
     def _admit(self, scope: Scope, head: Head, operation: _Operation) -> None:
         """Raise ApiError for a request that may not come in; note whose it is."""
@@ -227,17 +244,21 @@ class Gate:
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send, head: Head) -> int:
         """Let FastAPI answer; return the status. Raises ApiError where it does not in time."""
-        preflight = self._origins.preflight(scope["method"], head)
-        if preflight is not None:
-            await preflight(scope, receive, send)
-            return preflight.status_code
+        methods = allowed(self._routes, scope["path"])
+        if scope["method"] == "OPTIONS" and methods:
+            answer = self._origins.preflight(head) or Response(status_code=204, headers={"Allow": ", ".join(methods)})
+            answer.raw_headers += SAFE_HEADERS
+            await answer(scope, receive, send)
+            return answer.status_code
+        if methods and scope["method"] not in methods:
+            raise errors.not_allowed(scope["path"], scope.get("asked", scope["method"]), ", ".join(methods))
         status = 0
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *self._origins.shared(head)]
+                message["headers"] = _made_safe(message.get("headers", ())) + self._origins.shared(head)
             await send(message)
 
         try:
@@ -254,6 +275,13 @@ class Gate:
                 raise
         return status or GONE
 
+    def count_refused(self, status: int, client: tuple[str, int] | None) -> None:
+        """Note what was refused before anybody knew what it was (protocol.py)."""
+        self._metrics.count_request(OTHER, status, 0.0)
+        if self._settings.access_log:
+            fields = {"method": None, "path": None, "status": status, "client": client[0] if client else ""}
+            _ACCESS.info("request", extra={"fields": fields})
+
     def _count(self, scope: Scope, operation: _Operation, status: int, seconds: float) -> None:
         self._metrics.count_request(operation.name, status, seconds)
         if self._settings.access_log:
@@ -268,6 +296,18 @@ def _operation(rule: Rule) -> _Operation:
     return _Operation(rule.route.path, rule.role, rule.private, direct, getattr(direct, "at_once", None))
 
 
+def _made_safe(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return an answer's headers, and those that it lacks. A file that has a tag to be asked by may be kept."""
+    made = list(headers)
+    found = dict(made)
+    made += [
+        header for header in SAFE_HEADERS if header[0] not in found and (header[0] != CACHE or b"etag" not in found)
+    ]
+    if found.get(b"content-type", b"").startswith(b"text/html") and b"content-security-policy" not in found:
+        made += UNFRAMED
+    return made
+
+
 def _check_head(scope: Scope, head: Head) -> None:
     """Refuse a head that could mean two things, or asks for what is not there (RFC 9112, sections 3.2, 6.1)."""
     what = None
@@ -275,13 +315,16 @@ def _check_head(scope: Scope, head: Head) -> None:
         names = [name for name, _ in scope["headers"]]
         twice = [name.decode() for name in ONCE if names.count(name) > 1]
         what = f"the header {twice[0]} stands there twice" if twice else None
-    if b"host" not in head and scope["http_version"] != "1.0":
+    host = head.get(b"host")
+    if host is None and scope["http_version"] != "1.0":
         what = "there is no Host header"
-    if b"upgrade" in head:
-        what = "the connection cannot become one of another protocol"
-    if b"transfer-encoding" in head and head[b"transfer-encoding"].strip().lower() != b"chunked":
-        what = "the only transfer coding that is taken is chunked"
+    elif host is not None and not HOST.fullmatch(host):
+        what = "the Host header is no host"
+    coding = head.get(b"transfer-encoding")
+    if coding is not None:
+        if coding.lower() != b"chunked":
+            what = "the only transfer coding that is taken is chunked"
+        elif scope["http_version"] == "1.0":
+            what = "HTTP/1.0 has no transfer codings"
     if what is not None:
-        raise ApiError(
-            400, "bad-request", what, "Send a request as HTTP/1.1 has it (RFC 9112).", {"Connection": "close"}
-        )
+        raise no_http(what)

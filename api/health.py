@@ -14,7 +14,8 @@ from driftline.api import openapi
 from driftline.api.connection import Connection
 from driftline.api.errors import ApiError, Error, json_response
 from driftline.api.watcher import Served, Watcher
-from driftline.learner.status import AT_WORK, Status
+from driftline.stream import transactions
+from driftline.stream.words import counted
 
 _ACTION: Final = "Mend what the reasons name; it becomes ready by itself."
 
@@ -23,7 +24,7 @@ class Alive(msgspec.Struct, frozen=True):
     """The process answers. What the learner does is said beside it: to start the API anew would not mend that."""
 
     status: str = "alive"
-    learner: str | None = None  # its state, or `silent` where it says nothing any more; null where there was none yet
+    learner: str | None = None  # its state; `gone` or `silent` where it only said so; null where there was none yet
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class Health:
         """Return what works now."""
         served, problem = self._watcher.served, self._connection.problem
         why_not = None if answers(served) else missing(self._watcher)
-        idle = _not_learning(self._watcher)
+        idle = self._watcher.idle
         return Parts(Part(why_not is None, why_not), Part(problem is None, problem), Part(idle is None, idle))
 
     def check(self) -> None:
@@ -87,8 +88,9 @@ class Health:
             summary="Whether the process is alive",
             responses=openapi.answers(200, "It is.", openapi.ref("Alive")),
         )
-        async def healthz() -> Response:
-            return json_response(Alive(learner=_state(self._watcher.status)))
+        async def is_alive() -> Response:
+            status = self._watcher.status
+            return json_response(Alive(learner=status.word if status is not None else None))
 
         @routes.get(
             "/readyz",
@@ -96,7 +98,7 @@ class Health:
             responses=openapi.answers(200, "They are.", openapi.ref("Ready"))
             | openapi.answers(503, "Not now: every reason.", openapi.ref("NotReady")),
         )
-        async def readyz() -> Response:
+        async def is_ready() -> Response:
             parts, warnings = self.parts(), self._warnings()
             if parts.take.ready:
                 return json_response(Ready("ready", parts, warnings))
@@ -110,7 +112,7 @@ class Health:
         predicts = answers(watcher.served)
         if not predicts:
             warnings.append(f"model: {missing(watcher)}")
-        if (idle := _not_learning(watcher)) is not None:
+        if (idle := watcher.idle) is not None:
             warnings.append(f"learner: {idle}; {'predictions are answered, ' if predicts else ''}nothing is learned")
         if watcher.pinned_to is not None:
             warnings.append(f"model: pinned to {watcher.pinned_to}; what is learned since is not served")
@@ -118,6 +120,8 @@ class Health:
             warnings.append(f"model: {watcher.snapshot_problem}; the one before is served")
         if status is not None and status.gate.state == "shut":
             warnings.append(f"model: the newest is held back, the one before is served ({status.gate.why})")
+        if held := transactions.describe(self._connection.held_back):
+            warnings.append(f"log: {held}")
         if watcher.status_problem is not None and status is not None:
             warnings.append(f"learner: {watcher.status_problem}")
         return warnings
@@ -132,33 +136,8 @@ def missing(watcher: Watcher) -> str:
     """Return why no model answers, where none does."""
     if watcher.snapshot_problem is not None:
         return watcher.snapshot_problem
-    idle = _not_learning(watcher)
-    return f"there is none yet, {idle or 'nothing was learned; labels show a moment after they were sent'}"
-
-
-def _not_learning(watcher: Watcher) -> str | None:
-    """Return why nothing is learned now; None where a learner takes what comes."""
     status = watcher.status
-    if status is None:
-        return watcher.status_problem or "no learner has run on this data directory yet"
-    if not status.alive:
-        return f"the learner is not at work ({_condition(status)})"
-    if status.state == "starting":
-        return f"the learner is starting ({status.detail})"
-    if status.state == "recovering":
-        return f"the learner is recovering ({status.detail})" if status.detail else "the learner is recovering"
-    if status.state == "waiting":
-        return f"the learner waits ({status.detail})"
-    return None
-
-
-def _state(status: Status | None) -> str | None:
-    if status is None:
-        return None
-    return "silent" if status.state in AT_WORK and not status.alive else status.state
-
-
-def _condition(status: Status) -> str:
-    if status.state not in AT_WORK:
-        return f"{status.state}: {status.detail}" if status.detail else status.state
-    return f"{status.state}, but silent for {status.age_s:.0f} s"
+    if status is not None and status.counts.labels_learned:
+        learned = counted(status.counts.labels_learned, "label")
+        return f"{learned} learned, and the model of them is not in {watcher.snapshots}; {watcher.idle or 'it comes'}"
+    return f"there is none yet, {watcher.idle or 'nothing was learned; labels show a moment after they were sent'}"

@@ -85,7 +85,7 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
         responses=openapi.answers(200, "The points.", openapi.ref("HistoryAnswer")) | openapi.refused_parameter(),
         openapi_extra={"parameters": parameters},
     )
-    async def history(request: Request) -> Response:
+    async def get_history(request: Request) -> Response:
         since = query.number(request, "since", -SINCE_S)
         n_points = query.whole(request, "points", POINTS, 1, MAX_POINTS)
         now = time.time()
@@ -97,7 +97,7 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
         summary="Drift alarms: when predictions got worse or better, and from what to what",
         responses=openapi.answers(200, "The alarms.", openapi.ref("DriftAnswer")),
     )
-    async def drift(_: Request) -> Response:
+    async def get_drift(_: Request) -> Response:
         status = watcher.status
         if status is None:
             return json_response(DriftAnswer(0, Changes(), {}, []))

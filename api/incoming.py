@@ -14,11 +14,11 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from driftline.api.body import decode
+from driftline.api.body import QUICK_BYTES, check_utf8, decode
 from driftline.api.errors import ApiError
 from driftline.stream.errors import BadRecord
 from driftline.stream.events import BATCH_TYPE, JSON_EVENT, Headers, has_event_headers, may_be_event
-from driftline.stream.records import tidy
+from driftline.stream.records import NONE, Feedback, explain, tidy
 
 _PREFIX: Final = b"ce-"
 _BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -34,6 +34,7 @@ class Incoming(Generic[_R]):
     new : what /docs describe; has the fields of `record`, of other types and without need of an id
     record : what is appended
     read : how the learner reads one
+    max_bytes, max_items : of a record, and of them in a body
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Incoming(Generic[_R]):
         record: type[_R],
         read: Callable[[bytes, Headers | None, int], _R],
         max_bytes: int,
+        max_items: int,
     ) -> None:
-        self._record, self._read, self._max_bytes = record, read, max_bytes
+        self._record, self._read, self._max_bytes, self._max_items = record, read, max_bytes, max_items
+        self._least: dict[str, Any] = {"label": ""} if record is Feedback else {}  # what a retraction may do without
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(new | list[new])  # type: ignore[valid-type]
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(new)
 
@@ -57,18 +60,36 @@ class Incoming(Generic[_R]):
         headers = _event_headers(head)
         if headers is not None:
             if is_batch(head):
-                return self._many(decode(body, _BATCH), [("content-type", JSON_EVENT.encode())]), True
+                return self._many(self._items(body, _BATCH), [("content-type", JSON_EVENT.encode())]), True
             return [self._event(body, headers, "")], False
         if may_be_event(body):
             if body.lstrip()[:1] == b"[":
-                return self._many(decode(body, _BATCH), None), True
+                return self._many(self._items(body, _BATCH), None), True
             return [self._either(body, "")], False
-        sent = decode(body, self._decoder)
+        sent = self._items(body, self._decoder)
         if isinstance(sent, list):
+            self._check_number(len(sent))
             return [self._new(each, f" - at `$[{place}]`") for place, each in enumerate(sent)], True
         return [self._new(sent, "")], False
 
+    def _items(self, body: bytes, decoder: "msgspec.json.Decoder[Any]") -> Any:
+        """Decode a body, unless it has far more items than it may have."""
+        if len(body) > QUICK_BYTES:
+            from driftline.stream.outline import outline  # noqa: PLC0415  (a start does not wait for kernels)
+
+            check_utf8(body)
+            if (n := outline(body).items) > self._max_items:
+                self._check_number(n)
+        return decode(body, decoder)
+
+    def _check_number(self, n: int) -> None:
+        if not 1 <= n <= self._max_items:
+            bad = BadRecord("out-of-range", f"the list has {n} items; it must have 1 to {self._max_items}")
+            raise _refused(bad, "", {"Driftline-Max-Items": str(self._max_items)})
+
     def _many(self, items: list[msgspec.Raw], headers: Headers | None) -> list[_R]:
+        if items or headers is None:
+            self._check_number(len(items))
         where = " - at `$[{}]`".format
         if headers is None:
             return [self._either(bytes(each), where(place)) for place, each in enumerate(items)]
@@ -91,9 +112,11 @@ class Incoming(Generic[_R]):
 
     def _new(self, sent: Any, where: str) -> _R:
         try:
-            return msgspec.convert({"id": uuid.uuid4().hex} | tidy(sent), self._record)
+            fields = {name: each for name, each in tidy(sent).items() if each != NONE}
+            least = self._least if fields.get("op") == "retract" else {}
+            return msgspec.convert({"id": uuid.uuid4().hex} | least | fields, self._record)
         except msgspec.ValidationError as error:
-            raise _refused(BadRecord("wrong-type", str(error)), where) from None
+            raise _refused(explain(error), where) from None
 
 
 def is_batch(head: Mapping[bytes, bytes]) -> bool:
@@ -122,7 +145,6 @@ def _attribute(name: bytes, value: bytes) -> bytes:
     return raw
 
 
-def _refused(bad: BadRecord, where: str) -> ApiError:
-    return ApiError(
-        422, bad.error, bad.detail + where, "Nothing was appended. See /docs for the body's shape, with an example."
-    )
+def _refused(bad: BadRecord, where: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    action = "Nothing was appended. See /docs for the body's shape, with an example."
+    return ApiError(422, bad.error, bad.detail + where, action, headers)

@@ -15,22 +15,27 @@ import logging
 import os
 import re
 import secrets
+import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from driftline.api.settings import ApiSettings
 from driftline.learner import durable
+from driftline.learner.lock import alone
 from driftline.stream.errors import ConfigError
 from driftline.stream.lines import SECRET_PREFIX
+from driftline.stream.quota import OPEN
 from driftline.stream.settings import StreamSettings
 
 SECRET_BYTES: Final = 32
 MAX_KEYS: Final = 10_000
 MAX_SENT_BYTES: Final = 256  # what is longer is no key, and not hashed
 LOOK_S: Final = 1.0
+LOCK_S: Final = 10.0
 FILE: Final = "api-keys"
 _NAME: Final = re.compile(r"[\w.@:+-]{1,64}", re.ASCII)
 _LOG: Final = logging.getLogger(__name__)
@@ -65,6 +70,8 @@ def new_key(name: str, role: Role) -> tuple[str, Key]:
     """Return a secret, and what is kept of it. Raises ConfigError for a name that is none."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"key name {name!r}: it must be 1 to 64 letters, digits or any of . _ - @ : +")
+    if name == OPEN:
+        raise ConfigError(f"key name {name!r}: so sources are called where no key is asked for; take another one")
     secret = SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     return secret, Key(digest(secret.encode()), role, name)
 
@@ -182,11 +189,32 @@ class Keys:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 
+@contextmanager
+def changing(path: Path) -> Iterator[list[Key]]:
+    """Give the keys of a file, to be changed; at the end of the block they are put in their place.
+
+    Who comes meanwhile to change them waits, so that nobody takes back what another one did.
+
+    Raises
+    ------
+    ConfigError : what is in the file is no keys; nothing was changed.
+    StateError : another process has been changing them for LOCK_S.
+    """
+    durable.make_directory(path.parent)
+    lock = path.with_name(path.name + ".lock")
+    with alone(lock, f"{lock} has been held by another process for {LOCK_S:g} s: see which it is", LOCK_S):
+        keys = read(path)
+        yield keys
+        save(path, keys)
+
+
 def save(path: Path, keys: Sequence[Key]) -> None:
-    """Put keys into a file, durably, in place of those in it."""
+    """Put keys into a file, durably, in place of those in it; who may read it stays as it was. See `changing`."""
     durable.make_directory(path.parent)
     partial = path.with_name(durable.TEMPORARY + path.name)
     with durable.explained(path), partial.open("w", encoding="utf-8") as file:
+        if path.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
         file.write("".join(f"{key}\n" for key in keys))
         file.flush()
         os.fsync(file.fileno())

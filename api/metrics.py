@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from driftline.api.board import Board
 from driftline.api.connection import Connection
+from driftline.api.health import Health
 from driftline.api.watcher import Watcher
 from driftline.learner.metrics import gauge, of_learner
 from driftline.learner.status import Status
@@ -49,9 +50,9 @@ class Metrics:
     to pay, not for a request.
     """
 
-    def __init__(self, watcher: Watcher, connection: Connection, board: Board | None = None) -> None:
+    def __init__(self, watcher: Watcher, connection: Connection, health: Health, board: Board | None = None) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_LearnerCollector(watcher, connection))
+        self.registry.register(_LearnerCollector(watcher, connection, health))
         self.registry.register(_TallyCollector(self))
         self._board = board
         self._own = board.read_own(Tallies) if board else Tallies()
@@ -106,9 +107,14 @@ def router(metrics: Metrics) -> APIRouter:
         "/metrics",
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: {"description": "Metrics in Prometheus' text format.", "content": {"text/plain": {}}}},
+        responses={
+            200: {
+                "description": "Metrics in Prometheus' text format.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            }
+        },
     )
-    async def show() -> Response:
+    async def get_metrics() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
@@ -169,8 +175,8 @@ def _cumulated(rows: Sequence[Sequence[int]], edges: Sequence[float]) -> list[tu
 class _LearnerCollector(Collector):
     """Makes metrics of what the learner and the log said last. What is not known has no sample."""
 
-    def __init__(self, watcher: Watcher, connection: Connection) -> None:
-        self._watcher, self._connection = watcher, connection
+    def __init__(self, watcher: Watcher, connection: Connection, health: Health) -> None:
+        self._watcher, self._connection, self._health = watcher, connection, health
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics of this moment."""
@@ -189,17 +195,29 @@ class _LearnerCollector(Collector):
             yield gauge("model_pinned", "Whether a version of the past is served, not the latest.", pinned)
             yield gauge("model_labels", "Labels that the served model knows.", len(served.info.labels))
         yield from self._lag(status)
-        yield gauge("log_up", "Whether the log answers.", self._connection.problem is None)
+        yield gauge("log_up", "Whether the log answers, and takes what is sent.", self._connection.problem is None)
+        ready = GaugeMetricFamily("driftline_ready", "Whether a part works now, as GET /readyz says.", labels=("part",))
+        for part, said in msgspec.structs.asdict(self._health.parts()).items():
+            ready.add_metric((part,), float(said.ready))
+        yield ready
 
     def _lag(self, status: Status | None) -> Iterator[Metric]:
         lag = self._connection.lag(status.positions if status is not None else {})
         if lag is not None:
             family = GaugeMetricFamily(
                 "driftline_lag_records",
-                "Records between the learner's position and the log's high watermark.",
+                "Records between the learner's position and the end of what can be read.",
                 labels=("topic", "partition"),
             )
             for topic, of_topic in lag.items():
                 for partition, records in of_topic.items():
                     family.add_metric((topic, partition), records)
             yield family
+        held = GaugeMetricFamily(
+            "driftline_held_back_offsets",
+            "Offsets behind that, which an open transaction holds back.",
+            labels=("topic", "partition"),
+        )
+        for place in self._connection.watermarks or ():
+            held.add_metric((place.topic, str(place.partition)), self._connection.held_back.get(place, 0))
+        yield held

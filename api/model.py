@@ -16,8 +16,8 @@ from driftline.api.connection import Connection
 from driftline.api.errors import json_response
 from driftline.api.watcher import Watcher
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Offsets
-from driftline.learner.gate import GateReport
+from driftline.learner.checkpoint import by_topic
+from driftline.learner.figures import GateReport, Offsets
 from driftline.learner.losses import Losses
 from driftline.learner.starting import Start
 from driftline.learner.status import Status
@@ -27,6 +27,7 @@ class Learner(msgspec.Struct, frozen=True):
     """What the learner said of itself last. A status that is old means that it is dead or stuck."""
 
     state: str
+    word: str  # the state, or `gone`, `silent` of one that is not at work although it said so
     alive: bool
     detail: str
     epoch: int
@@ -74,6 +75,9 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     pinned_to: str | None  # the version that was chosen to answer in the latest's place; see GET /snapshots
     model: str | None
     labels: list[str]
+    places: int = 0  # how many labels the learner's model can have
+    places_taken: int = 0  # how many it has
+    places_left: int = 0  # how many new ones it would learn now, in the place of labels that give theirs too
     age_seconds: float | None  # since it was published
     unchanged_seconds: float | None  # since its version was published first, as far as this process saw
     feedback_offsets: dict[str, int]
@@ -104,7 +108,8 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     losses: Losses | None  # records that the log no longer had when they were to be learned
     gate: GateReport | None  # whether the newest model is served, and by which losses that is judged
     over_quota_by_source: dict[str, int]
-    lag: Offsets | None
+    lag: Offsets | None  # up to what can be read now
+    held_back: Offsets = {}  # offsets behind that, which a transaction holds back that is open (Kafka)
     learner: Learner | None
 
 
@@ -120,7 +125,7 @@ def router(watcher: Watcher, connection: Connection) -> APIRouter:
         summary="The served model, its accuracy, its counts and its lag",
         responses=openapi.answers(200, "What is known now.", openapi.ref("ModelAnswer")),
     )
-    async def model() -> Response:
+    async def get_model() -> Response:
         return json_response(describe(watcher, connection))
 
     return routes
@@ -136,6 +141,9 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         pinned_to=watcher.pinned_to,
         model=info.model if info else status.model if status else None,
         labels=info.labels if info else [],
+        places=status.places if status else 0,
+        places_taken=len(status.labels) if status else 0,
+        places_left=status.places_left if status else 0,
         age_seconds=_since(info.published_at, now) if info else None,
         unchanged_seconds=_since(served.changed_at, now) if served else None,
         feedback_offsets=info.feedback_offsets if info else {},
@@ -147,6 +155,7 @@ def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
         gate=status.gate if status else None,
         over_quota_by_source=status.over_quota if status else {},
         lag=connection.lag(status.positions if status else {}),
+        held_back=by_topic(connection.held_back),
         learner=_learner(status) if status else None,
     )
 
@@ -171,4 +180,6 @@ def _progressive(summary: dict[str, Any]) -> Progressive | None:
 
 def _learner(status: Status) -> Learner:
     age_s = round(status.age_s, 3)
-    return Learner(status.state, status.alive, status.detail, status.epoch, status.pid, age_s, status.start)
+    return Learner(
+        status.state, status.word, status.alive, status.detail, status.epoch, status.pid, age_s, status.start
+    )

@@ -9,53 +9,69 @@ Source: the protocol's "required API" and its extension for binary data.
 """
 
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from driftline.api import openapi
-from driftline.api.body import Bodies, decode
-from driftline.api.errors import ApiError, json_response, no_model
+from driftline.api.body import Bodies
+from driftline.api.errors import ApiError, encode, json_response, no_model
 from driftline.api.health import Health, missing
 from driftline.api.predict import Predictor, check_texts
 from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Watcher
 from driftline.learner.snapshot import SnapshotInfo
+from driftline.stream.fields import as_name, mend_escapes
 
 JSON_LENGTH: Final = "inference-header-content-length"
 MAX_SCORES: Final = 1 << 20  # numbers in one answer
+PIECE: Final = 1 << 14  # of them that are written at once
+MAX_DEPTH: Final = 32  # of lists in each other
+_BRACKET, _BLANK = b"["[0], b" \t\r\n"
 _LENGTH: Final = struct.Struct("<I")
+Scores = NDArray[np.float64]
+
+
+_Any = Annotated[msgspec.Raw, Meta(extra_json_schema={})]
+# Decoded once it is known to be short: a number may have thousands of digits.
+_Shape = list[Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "integer"})]]
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """What else is said of a tensor."""
+
+    binary_data_size: int | None = None  # its bytes behind the JSON
 
 
 class InputTensor(msgspec.Struct, frozen=True):
     """Texts: a BYTES tensor of any shape, its elements in row-major order, flat or nested."""
 
     name: str
-    shape: list[int]
+    shape: _Shape
     datatype: str
-    data: Any = None
-    parameters: dict[str, Any] | None = None
+    data: _Any = msgspec.field(default_factory=msgspec.Raw)
+    parameters: Parameters | None = None
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
     """One of the tensors that can be had."""
 
     name: str
-    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(msgspec.Struct, frozen=True):
     """Texts, and which outputs are wanted: all, where none is named."""
 
     inputs: list[InputTensor]
-    id: str | None = None
+    id: str | openapi.Number | None = None
     outputs: list[RequestedOutput] | None = None
-    parameters: dict[str, Any] | None = None
 
 
 class OutputTensor(msgspec.Struct, frozen=True):
@@ -133,6 +149,7 @@ _OUTPUTS: Final = (
 )
 _NAMES: Final = [output.name for output in _OUTPUTS]
 _DECODER: Final = msgspec.json.Decoder(InferRequest)
+_SHAPE: Final = msgspec.json.Decoder(list[int])
 _EXAMPLE: Final = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["win a prize now"]}]}
 
 
@@ -158,22 +175,23 @@ class OpenInference:
         self._check_version(version, served.quick.info())
         return served.quick.info()
 
-    async def infer(self, request: Request, name: str, version: str | None) -> InferAnswer:
+    async def infer(self, request: Request, name: str, version: str | None) -> Response:
         """Answer a request. Raises ApiError as `served` does, and 422 for what cannot be meant."""
         self.served(name, version)
-        async with self._read(request) as (asked, raw):
-            texts = check_texts(_texts(asked, raw), self._settings)
-            wanted = _wanted(asked)
-            info, rows = await self._predictor.score(texts)
-            self._check_version(version, info)
-            if "scores" in wanted and rows.size > MAX_SCORES:
-                raise _refuse(
-                    "too-large",
-                    f"{len(texts)} texts and {len(info.labels)} labels are more than {MAX_SCORES} scores",
-                    'Send fewer texts, or ask for {"outputs": [{"name": "label"}, {"name": "score"}]}.',
-                )
-            made = _outputs(info.labels, rows)
-            return InferAnswer(self.name, info.version, [made[each] for each in wanted], asked.id)
+        length = request.headers.get(JSON_LENGTH)
+        async with self._bodies.receive(request, lambda content: self._read(content, length)) as asked:
+            return await self._predictor.score(asked.texts, lambda info, rows: self._answer(asked, version, info, rows))
+
+    def _answer(self, asked: "_Asked", version: str | None, info: SnapshotInfo, rows: Scores) -> InferAnswer:
+        self._check_version(version, info)
+        if "scores" in asked.wanted and rows.size > MAX_SCORES:
+            raise _refuse(
+                "too-large",
+                f"{len(asked.texts)} texts and {len(info.labels)} labels are more than {MAX_SCORES} scores",
+                'Send fewer texts, or ask for {"outputs": [{"name": "label"}, {"name": "score"}]}.',
+            )
+        made = _outputs(info.labels, rows)
+        return InferAnswer(self.name, info.version, [made[each]() for each in asked.wanted], asked.id)
 
     def _check_version(self, version: str | None, info: SnapshotInfo) -> None:
         if version not in {None, info.version}:
@@ -184,18 +202,16 @@ class OpenInference:
                 "Leave the version out to ask whichever is served.",
             )
 
-    @asynccontextmanager
-    async def _read(self, request: Request) -> AsyncIterator[tuple[InferRequest, memoryview]]:
-        """Give the JSON of a request, and the bytes behind it."""
-        async with self._bodies.receive(request) as content:
-            head = request.headers.get(JSON_LENGTH)
-            if head is None:
-                yield decode(content, _DECODER), memoryview(b"")
-                return
-            if not (head.isascii() and head.isdigit() and len(head) < 12 and int(head) <= len(content)):
-                raise _refuse("out-of-range", f"{JSON_LENGTH}: {head[:40]!r} is not within the body's {len(content)}")
-            raw = bytes(content[int(head) :])
-            yield decode(content[: int(head)], _DECODER), memoryview(raw)
+    def _read(self, content: bytes, length: str | None) -> "_Asked":
+        """Return what a body asks: its JSON, whose length a header may give, and the bytes behind it. Any thread."""
+        n = len(content)
+        if length is not None:
+            if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= n):
+                raise _refuse("out-of-range", f"{JSON_LENGTH}: {length[:40]!r} is not within the body's {n}")
+            n = int(length)
+        asked = self._bodies.decoded(content[:n], _DECODER)
+        texts = check_texts(_texts(asked, memoryview(content)[n:], self._settings.max_items), self._settings)
+        return _Asked(texts, _wanted(asked), None if asked.id is None else as_name(asked.id))
 
 
 def router(inference: OpenInference, health: Health, version: str) -> APIRouter:
@@ -203,15 +219,15 @@ def router(inference: OpenInference, health: Health, version: str) -> APIRouter:
     routes = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
     @routes.get("", summary="The server", responses=_answer(ServerMetadata))
-    async def server() -> Response:
+    async def v2_server() -> Response:
         return json_response(ServerMetadata("driftline", version, ["binary_tensor_data"]))
 
     @routes.get("/health/live", summary="Whether the process is alive", responses=_answer(Live))
-    async def live() -> Response:
+    async def v2_live() -> Response:
         return json_response(Live())
 
     @routes.get("/health/ready", summary="Whether the server takes requests", responses=_answer(Prepared) | _absent())
-    async def ready() -> Response:
+    async def v2_ready() -> Response:
         health.check()
         return json_response(Prepared())
 
@@ -222,8 +238,8 @@ def router(inference: OpenInference, health: Health, version: str) -> APIRouter:
 
 def _add_model_routes(routes: APIRouter, inference: OpenInference, prefix: str) -> None:
     suffix = "_version" if "version" in prefix else ""
-    extra = openapi.body(openapi.ref("InferRequest"), {"one text": _EXAMPLE}) | {"parameters": _parameters(prefix)}
-    described = {"parameters": _parameters(prefix)}
+    described = {"parameters": _parameters(prefix, inference.name)}
+    extra = openapi.body(openapi.ref("InferRequest"), {"one text": _EXAMPLE}) | described
 
     @routes.get(
         prefix,
@@ -249,7 +265,7 @@ def _add_model_routes(routes: APIRouter, inference: OpenInference, prefix: str) 
 
     async def infer(request: Request) -> Response:
         params = request.path_params
-        return json_response(await inference.infer(request, params["name"], params.get("version")))
+        return await inference.infer(request, params["name"], params.get("version"))
 
     routes.add_api_route(
         prefix + "/infer",
@@ -262,42 +278,72 @@ def _add_model_routes(routes: APIRouter, inference: OpenInference, prefix: str) 
     )
 
 
-def _texts(asked: InferRequest, raw: memoryview) -> Sequence[str]:
+class _Asked(NamedTuple):
+    """What a request asks."""
+
+    texts: Sequence[str]
+    wanted: list[str]
+    id: str | None
+
+
+def _texts(asked: InferRequest, raw: memoryview, most: int) -> Sequence[str]:
     """Return the texts of a request's one tensor."""
     if len(asked.inputs) != 1:
         raise _refuse("out-of-range", f"there are {len(asked.inputs)} inputs; there must be one, of texts")
     tensor = asked.inputs[0]
     if tensor.datatype != "BYTES":
         raise _refuse("wrong-type", f"input {tensor.name!r} has datatype {tensor.datatype!r}; texts are BYTES")
-    size = (tensor.parameters or {}).get("binary_data_size")
+    size = tensor.parameters.binary_data_size if tensor.parameters is not None else None
     if size is None:
-        texts = _flat(tensor.data, tensor.name)
-    elif isinstance(size, int) and size == len(raw):
-        texts = _unpack(raw, tensor.name)
+        texts = _flat(bytes(tensor.data), tensor.name)
+    elif size == len(raw):
+        texts = _unpack(raw, tensor.name, most)
     else:
         raise _refuse("out-of-range", f"{tensor.name!r}: binary_data_size is not the {len(raw)} bytes behind the JSON")
-    if not tensor.shape or min(tensor.shape) < 0 or _product(tensor.shape) != len(texts):
+    try:
+        shape = _SHAPE.decode(b"[" + b",".join(map(bytes, tensor.shape[: MAX_DEPTH + 1])) + b"]")
+    except ValueError as error:
+        raise _refuse("wrong-type", f"the shape of {tensor.name!r} must be whole numbers: {error}") from None
+    if not 1 <= len(shape) <= MAX_DEPTH or min(shape) < 0 or _product(shape) != len(texts):
         raise _refuse("out-of-range", f"input {tensor.name!r} has {len(texts)} elements, which is not its shape")
     return texts
 
 
-def _flat(data: Any, name: str) -> Sequence[str]:
-    """Return the strings of nested lists, in their order."""
-    level = data if isinstance(data, list) else [data]
-    while any(isinstance(each, list) for each in level):
-        if not all(isinstance(each, list) for each in level):
-            raise _refuse("wrong-type", f"the data of {name!r} is nested unevenly")
-        level = [element for each in level for element in each]
-    if not all(isinstance(each, str) for each in level):
-        raise _refuse("wrong-type", f"the data of {name!r} must be strings")
-    return level
+def _flat(data: bytes, name: str) -> Sequence[str]:
+    """Return the strings of nested lists, in their order: as deep as the first of them."""
+    depth = 0
+    for byte in data:
+        depth += byte == _BRACKET
+        if depth > MAX_DEPTH or (byte != _BRACKET and byte not in _BLANK):
+            break
+    if depth > MAX_DEPTH:
+        raise _refuse("too-deep", f"the data of {name!r} is nested more than {MAX_DEPTH} deep")
+    try:
+        level: Any = _decoder_of(depth).decode(data if data else b"null")
+    except msgspec.ValidationError as error:
+        raise _refuse("wrong-type", f"the data of {name!r} must be strings, nested evenly: {error}") from None
+    except ValueError:  # half of a surrogate pair, in what was not looked into so far
+        level = _decoder_of(depth).decode(mend_escapes(data))
+    for _ in range(depth - 1):
+        level = list(chain.from_iterable(level))
+    return level if depth else [level]
 
 
-def _unpack(raw: memoryview, name: str) -> Sequence[str]:
+@cache
+def _decoder_of(depth: int) -> "msgspec.json.Decoder[Any]":
+    kind: Any = str
+    for _ in range(depth):
+        kind = list[kind]
+    return msgspec.json.Decoder(kind)
+
+
+def _unpack(raw: memoryview, name: str, most: int) -> Sequence[str]:
     """Return the strings of a tensor's raw bytes: each has its length before it, 4 bytes, the least first."""
     texts: list[str] = []
     at = 0
     while at < len(raw):
+        if len(texts) == most:
+            raise _refuse("out-of-range", f"there are more than {most} texts in {name!r}")
         end = at + 4 + (_LENGTH.unpack_from(raw, at)[0] if at + 4 <= len(raw) else len(raw))
         if end > len(raw):
             raise _refuse("out-of-range", f"the bytes of {name!r} end within element {len(texts)}")
@@ -324,15 +370,22 @@ def _wanted(asked: InferRequest) -> list[str]:
     return names or _NAMES
 
 
-def _outputs(labels: Sequence[str], rows: NDArray[np.float64]) -> dict[str, OutputTensor]:
+def _outputs(labels: Sequence[str], rows: Scores) -> dict[str, Callable[[], OutputTensor]]:
+    """Return what makes each output."""
     best = rows.argmax(axis=1)
     n, k = rows.shape
     return {
-        "label": OutputTensor("label", "BYTES", [n], [labels[column] for column in best.tolist()]),
-        "score": OutputTensor("score", "FP64", [n], rows[np.arange(n), best].tolist()),
-        "scores": OutputTensor("scores", "FP64", [n, k], rows.ravel().tolist()),
-        "labels": OutputTensor("labels", "BYTES", [k], list(labels)),
+        "label": lambda: OutputTensor("label", "BYTES", [n], [labels[column] for column in best.tolist()]),
+        "score": lambda: OutputTensor("score", "FP64", [n], rows[np.arange(n), best].tolist()),
+        "scores": lambda: OutputTensor("scores", "FP64", [n, k], _in_pieces(rows.ravel())),
+        "labels": lambda: OutputTensor("labels", "BYTES", [k], list(labels)),
     }
+
+
+def _in_pieces(numbers: NDArray[np.float64]) -> Any:
+    """Return numbers as JSON that is written piece by piece, so that nobody waits for all of them."""
+    pieces = (encode(numbers[at : at + PIECE].tolist())[1:-1] for at in range(0, len(numbers), PIECE))
+    return msgspec.Raw(b"[" + b",".join(pieces) + b"]")
 
 
 def _refuse(code: str, message: str, action: str = "See /docs for the body's shape, with an example.") -> ApiError:
@@ -351,6 +404,13 @@ def _absent() -> dict[int | str, Any]:
     }
 
 
-def _parameters(prefix: str) -> list[openapi.Document]:
-    names = ["name", "version"] if "version" in prefix else ["name"]
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+def _parameters(prefix: str, model: str) -> list[openapi.Document]:
+    known = {
+        "name": ("The model; here is one.", model),
+        "version": ("The served model's, which changes.", openapi.VERSION),
+    }
+    return [
+        openapi.path_parameter(name, description, {"type": "string"}, example)
+        for name, (description, example) in known.items()
+        if f"{{{name}}}" in prefix
+    ]

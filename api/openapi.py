@@ -1,28 +1,37 @@
 """How is the API described?
 
-Bodies are decoded by msgspec, so their schemas come from its types, too, with the limits of the settings put in. Each
-route gives the rest of its description beside its code, made of the pieces here.
+Bodies are decoded by msgspec, so their schemas come from its types, too, in words that every tool takes (schemas.py),
+with the limits of the settings put in. Each route gives the rest of its description beside its code, made of the pieces
+here; an operation is called by the name of its function.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from msgspec import Meta
 
+from driftline.api import schemas
 from driftline.api.errors import Error
 from driftline.api.security import SCHEMES
 from driftline.api.settings import ApiSettings
 
-Document = dict[str, Any]
+Document = schemas.Document
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
-NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
+# A number as an id or a label is taken as JSON spells it; those beyond 64 bits are no use to anybody.
+Number = Annotated[int, Meta(extra_json_schema={"minimum": -(1 << 63), "maximum": (1 << 63) - 1})] | float | bool
+
+NO_NUL: Final = {"pattern": "^[^\\x00]*$"}  # as every kind of regular expression has it
+OPENAPI: Final = "3.0.3"  # what the generators of clients, gateways and test tools take, all of them
+VERSION: Final = "5f0c2a91-5574"  # the example of a model's version
 _ERRORS: Final = {
     408: "The body did not come in time.",
-    409: "The served model has not learned a label in time, or is pinned (min_feedback_offset).",
-    413: "The body, or a record made of it, is too large.",
+    409: "The served model has not learned a label in time, or nothing learns, or it is pinned, or there is no such "
+    "label (min_feedback_offset).",
+    413: "The body, or a record made of it, is too large, or has too much in it.",
     415: "The body has a content encoding.",
     422: "The body is not what it must be.",
     503: "Not now: the error says why, and what to do.",
@@ -66,26 +75,57 @@ def refusals() -> dict[int | str, Any]:
     return {status: {"description": text, "content": content(ref("Error"))} for status, text in _ERRORS.items()}
 
 
+def path_parameter(name: str, description: str, schema: Document, example: str) -> Document:
+    """Return the part of an operation that describes a part of its path."""
+    place = {"name": name, "in": "path", "required": True}
+    return {**place, "schema": schema, "description": description, "example": example}
+
+
 def refused_parameter() -> dict[int | str, Any]:
     """Return the part of an operation that describes what a wrong parameter gets."""
     return {422: {"description": "A parameter is not what it must be.", "content": content(ref("Error"))}}
 
 
-def one_or_many(name: str, settings: ApiSettings) -> Document:
-    """Return the schema of one object of a type, or a list of them."""
-    many = {"type": "array", "items": ref(name), "minItems": 1, "maxItems": settings.max_items}
-    return {"anyOf": [ref(name), many]}
+def many(name: str, settings: ApiSettings) -> Document:
+    """Return the schema of a list of objects of a type."""
+    return {"type": "array", "items": ref(name), "minItems": 1, "maxItems": settings.max_items}
 
 
 def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None:
     """Add the schemas of some types to an app's description."""
-    _, schemas = msgspec.json.schema_components([*types, Error], ref_template="#/components/schemas/{name}")
-    for schema in schemas.values():
-        text = schema.get("properties", {}).get("text", {})
-        for form in (text, *text.get("anyOf", ())):
-            if form.get("type") == "string":
-                form["maxLength"] = min(form.get("maxLength", settings.max_text_chars), settings.max_text_chars)
+    app.openapi_version = OPENAPI
+    app.openapi_schema = None
     document = app.openapi()
+    _, known = msgspec.json.schema_components([*types, Error], ref_template="#/components/schemas/{name}")
+    sent = _reached(known, [each.get("requestBody") for path in document["paths"].values() for each in path.values()])
+    described = {name: schemas.plain(schema, sent=name in sent) for name, schema in known.items()}
+    for schema in described.values():
+        _limit(schema.get("properties", {}), settings)
+    label = described["NewFeedback"]  # what needs none, a retraction, is taken and not described
+    label["required"] = [*label["required"], "label"]
+    label["properties"]["label"]["minLength"] = 1
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(schemas)
+    components.setdefault("schemas", {}).update(described)
     components["securitySchemes"] = SCHEMES
+
+
+def _reached(known: Mapping[str, Document], parts: Sequence[object]) -> set[str]:
+    """Return the names of the schemas that some parts of a document are made of."""
+    found: set[str] = set()
+    left = list(schemas.refs(list(parts)))
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += schemas.refs(known[name])
+    return found
+
+
+def _limit(properties: Document, settings: ApiSettings) -> None:
+    """Say how long a text may be, and how many there may be."""
+    texts = properties.get("texts", {})
+    if texts:
+        texts["maxItems"] = settings.max_items
+    for text in (properties.get("text", {}), texts.get("items", {})):
+        if text.get("type") == "string":
+            text["maxLength"] = min(text.get("maxLength", settings.max_text_chars), settings.max_text_chars)

@@ -68,9 +68,9 @@ class Origins:
             return False
         return True
 
-    def preflight(self, method: str, head: Head) -> Response | None:
-        """Return the answer to a browser that asks whether it may ask; None for every other request."""
-        if method != "OPTIONS" or b"access-control-request-method" not in head or b"origin" not in head:
+    def preflight(self, head: Head) -> Response | None:
+        """Return the answer to a browser that asks with OPTIONS whether it may ask; None to every other one."""
+        if b"access-control-request-method" not in head or b"origin" not in head:
             return None
         answer = Response(status_code=204)
         answer.raw_headers += self.shared(head)

@@ -5,7 +5,9 @@ their hashes are pinned). All are read once, at the start. The headers let the p
 origin, run nothing that is not one of these files, and make no markup of a text. Beside it, at `/docs`, the reference.
 """
 
+import base64
 import hashlib
+import re
 from collections.abc import Callable, Coroutine
 from importlib.metadata import distribution
 from pathlib import Path
@@ -63,17 +65,32 @@ def router(admin_port: int | None) -> APIRouter:
     for path, file in _files(admin_port).items():
         routes.add_api_route(path, _answer(file), methods=["GET"])
 
+    reference = _reference()
+
     @routes.get("/docs")
-    async def reference() -> Response:
-        return get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title="Driftline: API reference",
-            swagger_js_url=f"{_SWAGGER}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_SWAGGER}/swagger-ui.css",
-            swagger_favicon_url="dashboard/icon.svg",
-        )
+    async def docs() -> Response:
+        return Response(reference.content, headers=reference.headers)
 
     return routes
+
+
+def _reference() -> _File:
+    """Return the page that shows the API's description; its own script is let run by its hash."""
+    content = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="Driftline: API reference",
+        swagger_js_url=f"{_SWAGGER}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_SWAGGER}/swagger-ui.css",
+        swagger_favicon_url="dashboard/icon.svg",
+    ).body
+    scripts = re.findall(rb"<script>(.*?)</script>", bytes(content), re.DOTALL)
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each).digest()).decode()}'" for each in scripts)
+    policy = (
+        f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+    file = _file("docs.html", bytes(content))
+    return _File(file.content, file.headers | {"Content-Security-Policy": policy})
 
 
 def _answer(file: _File) -> Callable[[Request], Coroutine[Any, Any, Response]]:

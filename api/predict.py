@@ -2,16 +2,17 @@
 
 POST /predict. Small requests are answered on the event loop, where a thread's switch would cost more than the answer;
 large ones in one thread of their own, by a model of their own (see watcher.py), so that they never hold up the small
-ones. Scores are as on the predictions topic: the best labels first, six decimals.
+ones; there their answer is written, too, piece by piece. Scores are as on the predictions topic: the best labels first,
+six decimals.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from driftline.api import openapi
 from driftline.api.body import Bodies, decode
-from driftline.api.errors import ApiError, json_response, no_model, too_long
+from driftline.api.errors import ApiError, Json, encode, json_response, no_model, too_long
 from driftline.api.freshness import FeedbackOffset, FeedbackOffsets, Freshness
 from driftline.api.health import missing
 from driftline.api.metrics import Metrics
@@ -30,6 +31,7 @@ from driftline.api.settings import ApiSettings
 from driftline.api.watcher import Served, Watcher
 from driftline.learner.classifier import Scores
 from driftline.learner.snapshot import Model, SnapshotInfo
+from driftline.stream.errors import StateError
 from driftline.stream.words import counted
 
 # About a millisecond of the event loop.
@@ -37,9 +39,14 @@ QUICK_CHARS: Final = 16_384
 QUICK_SCORES: Final = 2_048
 
 FEW_SCORES: Final = 32
+VALUES_BESIDE: Final = 4_000  # in a body, beside its texts: the offsets of labels, and what is skipped
 
 _T = TypeVar("_T")
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
+_Offsets = Annotated[
+    FeedbackOffset | FeedbackOffsets,
+    Meta(description="Labels that the model must have learned. One alone may stand without the list."),
+]
 
 
 class PredictRequest(msgspec.Struct, frozen=True):
@@ -48,6 +55,20 @@ class PredictRequest(msgspec.Struct, frozen=True):
     text: _Text | None = None
     texts: list[_Text] | None = None
     min_feedback_offset: FeedbackOffset | FeedbackOffsets | None = None
+
+
+class OneText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text to be classified."""  # this and the next describe a request, which is one of them
+
+    text: _Text
+    min_feedback_offset: _Offsets | None = None
+
+
+class ManyTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Texts to be classified."""
+
+    texts: Annotated[list[_Text], Meta(min_length=1)]
+    min_feedback_offset: _Offsets | None = None
 
 
 class PredictedLabel(msgspec.Struct, frozen=True, gc=False):
@@ -71,11 +92,18 @@ class PredictAnswer(msgspec.Struct, frozen=True):
 
 
 _EXAMPLE: Final = PredictAnswer(
-    [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], "5f0c2a91-5574", 0.08, {"0": 5574}
+    [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], openapi.VERSION, 0.08, {"0": 5574}
 )
-TYPES: Final = (PredictAnswer, FeedbackOffset)
+TYPES: Final = (OneText, ManyTexts, PredictAnswer)
 _share: Final = itemgetter(1)
 _DECODER: Final = msgspec.json.Decoder(PredictRequest)
+
+
+class Asked(NamedTuple):
+    """What a request asks: texts within their limits, of a model that has learned the labels at these offsets."""
+
+    texts: Sequence[str]
+    least: FeedbackOffset | list[FeedbackOffset] | None
 
 
 class Predictor:
@@ -85,55 +113,83 @@ class Predictor:
         self._watcher, self._freshness, self._metrics, self._settings = watcher, freshness, metrics, settings
         self._bulk_thread = ThreadPoolExecutor(1, "predict-bulk")
 
-    async def answer(self, asked: PredictRequest) -> PredictAnswer:
-        """Return the predictions of a request.
+    def read(self, asked: PredictRequest) -> "Asked":
+        """Return what a request asks. Any thread. Raises ApiError (422) where its texts are not what they must be."""
+        return Asked(_texts(asked, self._settings), asked.min_feedback_offset)
+
+    async def answer(self, asked: "Asked", caller: bytes) -> Response:
+        """Return the answer to a request. Who asks has so many places to wait for a label in.
 
         Raises
         ------
-        ApiError : 422 the texts are not what they must be, 503 nothing was learned yet, or not the labels asked for.
+        ApiError : 503 nothing was learned yet; what `Freshness.wait` raises.
         """
-        texts = _texts(asked, self._settings)
-        if (least := asked.min_feedback_offset) is not None:
-            await self._freshness.wait(least if isinstance(least, list) else [least])
-        return _answer(*await self.predict(texts))
+        if (least := asked.least) is not None:
+            await self._freshness.wait(least if isinstance(least, list) else [least], caller)
+        return await self.predict(asked.texts, _answer)
 
     def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
         """Do what `answer` does, where nothing has to be waited for; else return None. Raises ApiError as it does."""
         texts = _texts(asked, self._settings)
         if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
             return None
-        if len(texts) == 1 and len(served.info.labels) <= FEW_SCORES:
-            info, row = served.quick.predict_proba_one(texts[0])
-            answered = info, [_few(info.labels, row, self._settings.max_scores)]
-        else:
-            answered = _predict(served.quick, texts, self._settings.max_scores)
+        try:
+            if len(texts) == 1 and len(served.info.labels) <= FEW_SCORES:
+                info, row = served.quick.predict_proba_one(texts[0])
+                answered = info, [_few(info.labels, row, self._settings.max_scores)]
+            else:
+                answered = _predict(served.quick, texts, self._settings.max_scores)
+        except StateError as error:
+            raise no_model(str(error)) from None
         return _answer(*self._counted(answered))
 
-    async def predict(self, texts: Sequence[str]) -> tuple[SnapshotInfo, list[PredictedLabel]]:
-        """Return what the served model is, and what it says of texts that are within their limits.
+    async def predict(
+        self, texts: Sequence[str], made: Callable[[SnapshotInfo, list[PredictedLabel]], object]
+    ) -> Response:
+        """Return the answer that is made of what the served model is, and of what it says of texts within their limits.
+
+        Parameters
+        ----------
+        made : may be called in another thread
 
         Raises
         ------
         ApiError : 503 nothing was learned yet.
         """
-        return self._counted(await self._ask(texts, partial(_predict, max_scores=self._settings.max_scores)))
 
-    async def score(self, texts: Sequence[str]) -> tuple[SnapshotInfo, NDArray[np.float64]]:
-        """Return what the served model is, and its scores of texts: float64 [n_texts, n_labels], in its labels' order.
+        def question(model: Model, texts: Sequence[str]) -> tuple[list[str], bytes]:
+            info, predictions = _predict(model, texts, self._settings.max_scores)
+            return [each.label for each in predictions], encode(made(info, predictions))
 
-        Raises
-        ------
-        ApiError : 503 nothing was learned yet.
-        """
-        info, rows = await self._ask(texts, _score)
-        self._metrics.count_predictions([info.labels[column] for column in rows.argmax(axis=1).tolist()])
-        return info, rows
+        labels, content = await self._ask(texts, question)
+        self._metrics.count_predictions(labels)
+        return Json(content)
+
+    async def score(
+        self, texts: Sequence[str], made: Callable[[SnapshotInfo, NDArray[np.float64]], object]
+    ) -> Response:
+        """Do what `predict` does, with the scores of all labels: float64 [n_texts, n_labels], in their order."""
+
+        def question(model: Model, texts: Sequence[str]) -> tuple[list[str], bytes]:
+            info, scores = model.predict_proba_many(texts)
+            rows = _rounded(scores)
+            return [info.labels[column] for column in rows.argmax(axis=1).tolist()], encode(made(info, rows))
+
+        labels, content = await self._ask(texts, question)
+        self._metrics.count_predictions(labels)
+        return Json(content)
 
     async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T]) -> _T:
         served = self._served()
-        if _is_quick(texts, served):
-            return question(served.quick, texts)
-        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question, served.bulk, texts)
+        try:
+            if _is_quick(texts, served):
+                return question(served.quick, texts)
+            return await self._in_thread(partial(question, served.bulk, texts))
+        except StateError as error:  # damaged or cut short just now
+            raise no_model(str(error)) from None
+
+    async def _in_thread(self, question: Callable[[], _T]) -> _T:
+        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question)
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 return await answer
@@ -160,13 +216,14 @@ class Predictor:
 class Predict:
     """POST /predict."""
 
-    def __init__(self, predictor: Predictor, bodies: Bodies) -> None:
+    def __init__(self, predictor: Predictor, bodies: Bodies, max_items: int) -> None:
         self._predictor, self._bodies = predictor, bodies
+        self._max_values = max_items + VALUES_BESIDE
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
-        async with self._bodies.read(request, _DECODER) as asked:
-            return json_response(await self._predictor.answer(asked))
+        async with self._bodies.read(request, _DECODER, self._predictor.read, max_values=self._max_values) as asked:
+            return await self._predictor.answer(asked, request.scope["caller"])
 
     def at_once(self, head: Head, body: bytes) -> Response | None:
         """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""
@@ -178,22 +235,16 @@ class Predict:
 def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRouter:
     """Return POST /predict."""
     routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
-    texts = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": _text_schema(settings)}
-    schema = {
-        "oneOf": [
-            _without("texts", {"text": _text_schema(settings)}),
-            _without("text", {"texts": texts}),
-        ]
-    }
+    schema = {"oneOf": [openapi.ref("OneText"), openapi.ref("ManyTexts")]}
     examples = {
         "one": {"text": "win a prize now"},
         "many": {"texts": ["win a prize now", "see you at lunch"]},
-        "after a label": {"text": "win a prize now", "min_feedback_offset": {"partition": 0, "offset": 17}},
+        "after a label": {"text": "win a prize now", "min_feedback_offset": [{"partition": 0, "offset": 17}]},
     }
 
     routes.add_api_route(
         "/predict",
-        Predict(predictor, bodies),
+        Predict(predictor, bodies, settings.max_items),
         methods=["POST"],
         name="predict",
         summary="Classify one text, or many",
@@ -204,17 +255,6 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
         openapi_extra=openapi.body(schema, examples),
     )
     return routes
-
-
-def _text_schema(settings: ApiSettings) -> openapi.Document:
-    return {"type": "string", "maxLength": settings.max_text_chars, **openapi.NO_NUL}
-
-
-def _without(other: str, properties: openapi.Document) -> openapi.Document:
-    """Return the schema of an object that has these properties, and not the other one (null is as good as none)."""
-    least = {"anyOf": [openapi.ref("FeedbackOffset"), {"type": "array", "items": openapi.ref("FeedbackOffset")}]}
-    optional = {other: {"type": "null"}, "min_feedback_offset": least}
-    return {"type": "object", "properties": properties | optional, "required": list(properties)}
 
 
 def _texts(asked: PredictRequest, settings: ApiSettings) -> Sequence[str]:
@@ -231,7 +271,11 @@ def check_texts(
 ) -> Sequence[str]:
     """Return texts, if each is within its limits and they are not too many. Raises ApiError (422)."""
     if not 1 <= len(texts) <= settings.max_items:
-        raise _refuse("out-of-range", f"got {counted(len(texts), 'text')}; there must be 1 to {settings.max_items}")
+        raise _refuse(
+            "out-of-range",
+            f"got {counted(len(texts), 'text')}; there must be 1 to {settings.max_items}",
+            {"Driftline-Max-Items": str(settings.max_items)},
+        )
     for index, text in enumerate(texts):
         if "\0" in text:
             raise _refuse("forbidden-character", f"{where(index)} contains a NUL character (U+0000)")
@@ -244,11 +288,13 @@ def check_texts(
 
 
 def _is_quick(texts: Sequence[str], served: Served) -> bool:
+    if ":" in served.info.model.partition("?")[0]:  # of another library: nobody knows how long it takes
+        return False
     return len(texts) * len(served.info.labels) <= QUICK_SCORES and sum(map(len, texts)) <= QUICK_CHARS
 
 
-def _refuse(code: str, message: str) -> ApiError:
-    return ApiError(422, code, message, "See /docs for the body's shape, with an example.")
+def _refuse(code: str, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    return ApiError(422, code, message, "See /docs for the body's shape, with an example.", headers)
 
 
 def _predict(model: Model, texts: Sequence[str], max_scores: int) -> tuple[SnapshotInfo, list[PredictedLabel]]:
@@ -273,9 +319,12 @@ def _few(labels: Sequence[str], row: Sequence[float], max_scores: int) -> Predic
     return PredictedLabel(*best[0], shares)
 
 
-def _score(model: Model, texts: Sequence[str]) -> tuple[SnapshotInfo, NDArray[np.float64]]:
-    info, scores = model.predict_proba_many(texts)
-    return info, _rounded(scores)
+def in_pieces(predictions: list[PredictedLabel]) -> list[PredictedLabel]:
+    """Return predictions to be encoded: many as they are encoded one by one, so that nobody waits for all of them."""
+    if len(predictions) <= FEW_SCORES:
+        return predictions
+    pieces: list[Any] = [msgspec.Raw(encode(each)) for each in predictions]
+    return pieces
 
 
 def _rounded(scores: Scores) -> NDArray[np.float64]:
@@ -284,4 +333,4 @@ def _rounded(scores: Scores) -> NDArray[np.float64]:
 
 def _answer(info: SnapshotInfo, predictions: list[PredictedLabel]) -> PredictAnswer:
     age_s = max(0.0, time.time() - info.published_at)
-    return PredictAnswer(predictions, info.version, round(age_s, 3), info.feedback_offsets)
+    return PredictAnswer(in_pieces(predictions), info.version, round(age_s, 3), info.feedback_offsets)

@@ -39,8 +39,9 @@ def number(request: Request, name: str, default: float) -> float:
 
 
 def parameter(name: str, description: str, schema: openapi.Document) -> openapi.Document:
-    """Return the part of an operation that describes a parameter."""
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+    """Return the part of an operation that describes a parameter; its default is its example."""
+    place = {"name": name, "in": "query", "required": False}
+    return {**place, "description": description, "schema": schema, "example": schema["default"]}
 
 
 def _refuse(name: str, wanted: str) -> ApiError:

@@ -23,11 +23,13 @@ from driftline.api.keys import named
 from driftline.api.watcher import Watcher
 from driftline.learner.requests import MAX_OPEN, LabelRequest
 from driftline.learner.review import FILE, KEPT, Confusion, Review, Seen, read_review
+from driftline.stream.fields import as_name
 from driftline.stream.records import MAX_ID_CHARS
 
 REQUESTS: Final = 20
 MAX_LABELS: Final = 100
-_Ids = Annotated[list[Annotated[str, Meta(max_length=MAX_ID_CHARS)]], Meta(max_length=1000)]
+MAX_BYTES, MAX_VALUES = 1 << 20, 3000  # of a body, in a body
+_Ids = Annotated[list[Annotated[str, Meta(max_length=MAX_ID_CHARS)] | openapi.Number], Meta(max_length=1000)]
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -162,7 +164,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         | openapi.refused_parameter(),
         openapi_extra={"parameters": [_at_most("messages", MAX_OPEN, REQUESTS)]},
     )
-    async def label_requests(request: Request) -> Response:
+    async def list_label_requests(request: Request) -> Response:
         n = query.whole(request, "n", REQUESTS, 1, MAX_OPEN)
         review = await reviews.newest()
         estimate = review.estimate
@@ -177,8 +179,8 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         responses=openapi.answers(200, "What the labeller has now.", openapi.ref("ClaimAnswer")) | openapi.refusals(),
         openapi_extra=openapi.body(openapi.ref("NewClaim"), {"five": {"labeller": "alice", "n": 5}}),
     )
-    async def claim(request: Request) -> Response:
-        async with bodies.read(request, _CLAIM) as sent:
+    async def claim_label_requests(request: Request) -> Response:
+        async with bodies.read(request, _CLAIM, _names, MAX_BYTES, MAX_VALUES) as (sent, ids, without):
             key = request.scope.get("key")
             labeller = named(key, sent.labeller)
             if labeller is None:
@@ -186,9 +188,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
                     422, "no-labeller", "it is not said who labels", 'Send {"labeller": "a name"}, or an API key.'
                 )
             by_id = {each.id: each for each in (await reviews.newest()).requests}
-            had = await claims.take(
-                labeller, list(by_id), named=sent.ids, n=sent.n, without=sent.without, seconds=sent.seconds
-            )
+            had = await claims.take(labeller, list(by_id), named=ids, n=sent.n, without=without, seconds=sent.seconds)
             asked = _asked([by_id[each] for each in had.held], claims.of(had.held))
             name = key.name if key is not None else None
             return json_response(ClaimAnswer(labeller, name, asked, had.taken, sent.seconds))
@@ -199,7 +199,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         responses=openapi.answers(200, "Both.", openapi.ref("RecentAnswer")) | openapi.refused_parameter(),
         openapi_extra={"parameters": [_at_most("of each", KEPT, KEPT)]},
     )
-    async def recent(request: Request) -> Response:
+    async def list_recent(request: Request) -> Response:
         n = query.whole(request, "n", KEPT, 1, KEPT)
         review = await reviews.newest()
         return json_response(RecentAnswer(review.messages[:n], review.labelled[:n]))
@@ -209,7 +209,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         summary="Precision and recall by label, and which labels are taken for which",
         responses=openapi.answers(200, "The commonest labels.", openapi.ref("LabelsAnswer")),
     )
-    async def labels(_: Request) -> Response:
+    async def list_labels(_: Request) -> Response:
         status, review = watcher.status, await reviews.newest()
         known: dict[str, Any] = status.progress.get("by_label", {}) if status is not None else {}
         commonest = sorted(known.items(), key=lambda item: -item[1]["support"])[:MAX_LABELS]
@@ -217,6 +217,11 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         return json_response(LabelsAnswer(scored, len(known), review.confusion))
 
     return routes
+
+
+def _names(sent: NewClaim) -> tuple[NewClaim, list[str], list[str]]:
+    """Return a claim, and the ids in it as texts: those wanted, and those not wanted."""
+    return sent, list(map(as_name, sent.ids)), list(map(as_name, sent.without))
 
 
 def _asked(requests: list[LabelRequest], claims: Mapping[str, Claim]) -> list[OpenRequest]:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from driftline.api.keys import Role
 
@@ -44,6 +45,7 @@ class Access:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self.rules: list[Rule] = []
+        self.routes: list[BaseRoute] = []  # of all parts
 
     def include(
         self, role: Role, router: APIRouter, *, open_paths: Collection[str] = (), private: bool = False
@@ -56,6 +58,11 @@ class Access:
             needed = Role.OPEN if route.path in open_paths else role
             route.openapi_extra = {**(route.openapi_extra or {}), **_described(needed)}
             self.rules += [Rule(method, route, needed, private) for method in route.methods or ()]
+        self.include_open(router)
+
+    def include_open(self, router: APIRouter) -> None:
+        """Add what is no part of the API and holds no data."""
+        self.routes += router.routes
         self._app.include_router(router)
 
     def check(self) -> None:

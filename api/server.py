@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import gc
 import ipaddress
+import logging
 import resource
 import signal
 import socket
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Final, NamedTuple
 
 import uvicorn
@@ -31,6 +33,7 @@ import uvicorn
 from driftline.api import keys
 from driftline.api.app import Api, make_app
 from driftline.api.board import Board
+from driftline.api.neighbours import told_of
 from driftline.api.protocol import limited
 from driftline.api.settings import ApiSettings
 from driftline.api.slice import ask_for_short_slices
@@ -41,8 +44,10 @@ STOP_S: Final = 3
 BACKLOG: Final = 2048
 M_MMAP_THRESHOLD: Final = -3  # malloc.h
 LARGE_BYTES: Final = 1 << 20
+OTHER_FILES: Final = 128  # than connections, that a process has open: the log, the model, Kafka's sockets
 LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Started(NamedTuple):
@@ -53,29 +58,37 @@ class Started(NamedTuple):
     stop: Callable[[], None]
 
 
-def serve(stream: StreamSettings, settings: ApiSettings, *, on_ready: Callable[[Started], None] | None = None) -> None:
+def serve(
+    stream: StreamSettings,
+    settings: ApiSettings,
+    *,
+    on_ready: Callable[[Started], None] | None = None,
+    stopping: threading.Event | None = None,
+) -> None:
     """Answer requests until SIGINT or SIGTERM (heard in the main thread only), or until `Started.stop` is called.
 
     Parameters
     ----------
     on_ready : called once requests are accepted, on the event loop: it must return soon
+    stopping : set as soon as it is time to stop, before what was begun is finished
 
     Raises
     ------
     ConfigError : an address cannot be listened on, or may not without keys, or the log's options cannot be meant.
     """
-    _allow_connections()
+    settings = _allow_connections(settings)
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listen(settings.host, settings.port))]  # 1
         if settings.admin_port is not None:
             listeners.append(stack.enter_context(_listen(settings.admin_host, settings.admin_port)))
         _check_reach(listeners, stream, settings)
+        stack.enter_context(told_of(stream.data))
         if settings.workers == 1:
-            run(stream, settings, listeners, on_ready=on_ready)
+            run(stream, settings, listeners, on_ready=on_ready, stopping=stopping)
         else:
             from driftline.api.workers import supervise  # noqa: PLC0415  (it imports this)
 
-            supervise(stream, settings, listeners, on_ready=on_ready)
+            supervise(stream, settings, listeners, on_ready=on_ready, stopping=stopping)
 
 
 def run(
@@ -85,6 +98,7 @@ def run(
     *,
     board: Board | None = None,
     on_ready: Callable[[Started], None] | None = None,
+    stopping: threading.Event | None = None,
     hears: bool = True,
 ) -> None:
     """Do 2 to 5 in this process. The first listener is that of the port, the second that of the admin port.
@@ -97,7 +111,7 @@ def run(
     api = make_app(stream, settings, board=board, admin_port=admin_port)
     config = _configure(api, settings)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(api, _Server(config, listeners, api, on_ready, hears)))
+        runner.run(_run(api, _Server(config, listeners, api, on_ready, stopping or threading.Event(), hears)))
 
 
 async def _run(api: Api, server: "_Server") -> None:
@@ -117,10 +131,12 @@ class _Server(uvicorn.Server):
         listeners: Sequence[socket.socket],
         api: Api,
         on_ready: Callable[[Started], None] | None,
+        stopping: threading.Event,
         hears: bool,
     ) -> None:
         super().__init__(config)
         self.listeners, self._api, self._on_ready, self._hears = listeners, api, on_ready, hears
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -140,7 +156,12 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def stop(self) -> None:
+        self._stopping.set()
         self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -170,11 +191,30 @@ def _configure(api: Api, settings: ApiSettings) -> uvicorn.Config:
     )
 
 
-def _allow_connections() -> None:
-    """Take as many open files as this process may have: many systems begin with 1,024."""
+def _allow_connections(settings: ApiSettings) -> ApiSettings:
+    """Let a process have open what its connections need; return the settings with as many as it may have.
+
+    Many systems begin with 1,024 files. A connection that there is no file for would wait, and hold up the others.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = settings.max_connections + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return settings
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if allowed > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        except (OSError, ValueError):  # a system may have a limit of its own beneath
+            allowed = soft
+    most = max(1, max(soft, allowed) - OTHER_FILES)
+    if most >= settings.max_connections:
+        return settings
+    _LOG.warning(
+        "max_connections: %d are taken and not %d, since this process may have %d files open; raise that limit "
+        "(ulimit -n, LimitNOFILE of systemd)",
+        *(most, settings.max_connections, max(soft, allowed)),
+    )
+    return settings.model_copy(update={"max_connections": most})
 
 
 def give_memory_back() -> None:

@@ -62,7 +62,8 @@ class ApiSettings(Settings):
         10.0,
         gt=0,
         le=MOST_SECONDS,
-        description="A client whose request, or who reads its answer, takes longer is closed.",
+        description="A client whose request, or of a long one the next 64 KiB, does not come in this time, or who does "
+        "not read its answer, is closed.",
     )
     keep_alive_s: float = Field(
         75.0,

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 
 from driftline.api import openapi
 from driftline.api.errors import ApiError, json_response
+from driftline.api.hidden import without_paths
 from driftline.api.watcher import Watcher
 from driftline.learner.versions import Kept, Recent, UnknownVersion, Versions
 from driftline.stream.errors import ConfigError, StateError
@@ -56,13 +57,7 @@ class ActiveAnswer(msgspec.Struct, frozen=True):
 
 
 TYPES: Final = (SnapshotsAnswer, Snapshot, ActiveAnswer)
-_VERSION: Final = {
-    "name": "version",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "As in model_version of a prediction.",
-}
+_VERSION: Final = openapi.path_parameter("version", "As GET /snapshots lists it.", {"type": "string"}, openapi.VERSION)
 _ERROR: Final = openapi.content(openapi.ref("Error"))
 _UNKNOWN: Final[dict[int | str, Any]] = {404: {"description": "No such version is kept.", "content": _ERROR}}
 _CANNOT: Final[dict[int | str, Any]] = {
@@ -81,7 +76,7 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
         summary="The models that can be served again",
         responses=openapi.answers(200, "Newest first.", openapi.ref("SnapshotsAnswer")),
     )
-    async def snapshots(_: Request) -> Response:
+    async def list_snapshots(_: Request) -> Response:
         served = watcher.served
         kept, pinned_to = await _ask(lambda: ([*_describe(versions, versions.kept())], versions.active().version))
         answer = SnapshotsAnswer(served=served.info.version if served else None, pinned_to=pinned_to, snapshots=kept)
@@ -93,7 +88,7 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
         responses=openapi.answers(200, "What is known of it.", openapi.ref("Snapshot")) | _UNKNOWN | _CANNOT,
         openapi_extra={"parameters": [_VERSION]},
     )
-    async def snapshot(request: Request) -> Response:
+    async def get_snapshot(request: Request) -> Response:
         version = request.path_params["version"]
         return json_response(await _ask(lambda: _describe(versions, [versions.get(version)])[0]))
 
@@ -111,7 +106,7 @@ def admin_router(data: Path, *, allow_pickle: bool) -> APIRouter:
         responses=openapi.answers(200, "It is chosen.", openapi.ref("ActiveAnswer")) | _UNKNOWN | _CANNOT,
         openapi_extra={"parameters": [_VERSION]},
     )
-    async def activate(request: Request) -> Response:
+    async def activate_snapshot(request: Request) -> Response:
         version = request.path_params["version"]
         await _ask(lambda: versions.activate(version, allow_pickle=allow_pickle))
         return json_response(ActiveAnswer(version))
@@ -121,7 +116,7 @@ def admin_router(data: Path, *, allow_pickle: bool) -> APIRouter:
         summary="Serve the latest again",
         responses=openapi.answers(200, "The latest is served.", openapi.ref("ActiveAnswer")) | _CANNOT,
     )
-    async def deactivate(_: Request) -> Response:
+    async def serve_latest_snapshot(_: Request) -> Response:
         await _ask(versions.deactivate)
         return json_response(ActiveAnswer(None))
 
@@ -156,12 +151,14 @@ async def _ask(question: Callable[[], _T]) -> _T:
     try:
         return await asyncio.to_thread(question)
     except UnknownVersion as error:
-        raise ApiError(404, "unknown-version", str(error), "GET /snapshots lists those that are kept.") from None
+        raise ApiError(
+            404, "unknown-version", without_paths(str(error)), "GET /snapshots lists those that are kept."
+        ) from None
     except (StateError, ConfigError) as error:
         raise ApiError(
-            409, "not-loadable", str(error), "Choose another version; what was served is served on."
+            409, "not-loadable", without_paths(str(error)), "Choose another version; what was served is served on."
         ) from None
     except OSError as error:
         raise ApiError(
-            503, "not-writable", str(error), "Let the API write to the data directory, and try again."
+            503, "not-writable", without_paths(str(error)), "Let the API write to the data directory, and try again."
         ) from None

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from driftline.api.hidden import Hidden
 from driftline.learner.chosen import Chosen
 from driftline.learner.lock import last_epoch
 from driftline.learner.snapshot import Model, Snapshot, SnapshotInfo
@@ -25,6 +26,7 @@ from driftline.stream.errors import ConfigError
 POLL_S: Final = 0.05
 STATUS_S: Final = 0.25
 RETRY_S: Final = 1.0
+NEVER: Final = "no learner has run on this data directory yet"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -52,10 +54,19 @@ class Watcher:
         self.pinned_to: str | None = None  # the version that is served in the latest's place
         self.status_problem: str | None = None
         self._data, self._allow_pickle = data, allow_pickle
+        self.snapshots = data / "snapshots"
         self._chosen = Chosen(data, allow_pickle=allow_pickle)
         self._newest: Snapshot | None = None
+        self._hidden = Hidden([data])
+        self._said: str | None = None  # the problem that the log knows of
         self._closing = threading.Event()
         self._thread = threads.make("snapshot-watcher", self._run)
+
+    @property
+    def idle(self) -> str | None:
+        """Why nothing is learned now; None where a learner takes what comes."""
+        status = self.status
+        return status.idle if status is not None else self.status_problem or NEVER
 
     def start(self) -> None:
         """Look once, then go on looking in a thread. Raises ConfigError for a pickle that may not be opened."""
@@ -82,15 +93,21 @@ class Watcher:
             newest = self._chosen.look()
             if newest is not None:
                 self._serve(newest)
+            elif self._newest is not None:  # it was cut short, and there is no other
+                self.served = self._newest = None
         except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, the model before goes on answering)
             if starting and isinstance(error, ConfigError):
                 raise
             problem = f"the newest snapshot cannot be served: {error}"
-            if problem != self.snapshot_problem:
+            if problem != self._said:
                 _LOG.error("%s", problem)
-            self.snapshot_problem = problem
+            self._said = problem
+            self.snapshot_problem = self._hidden(problem)
             return
-        self.pinned_to, self.snapshot_problem = self._chosen.pinned_to, self._chosen.problem
+        self._said = None
+        problem_of_choice = self._chosen.problem
+        self.pinned_to = self._chosen.pinned_to
+        self.snapshot_problem = None if problem_of_choice is None else self._hidden(problem_of_choice)
 
     def _serve(self, newest: Snapshot) -> None:
         known, info = self.served, newest.info()
@@ -110,7 +127,8 @@ class Watcher:
             found = read_status(self._data)
             # One of a lower epoch was put there by a learner that was overtaken and did not know it yet.
             if found is not None and found.epoch >= last_epoch(self._data):
+                found.detail = self._hidden(found.detail)
                 self.status = found
             self.status_problem = None
         except Exception as error:  # noqa: BLE001, RUF100  (damaged, not readable: it is shown, and read again)
-            self.status_problem = str(error)
+            self.status_problem = self._hidden(str(error))

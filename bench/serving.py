@@ -3,7 +3,8 @@
 `python -m bench.serving` starts each system on one core and asks it from another, one after the other, and again:
 
 1. One text a request, over 32 connections: requests a second, p50 and p99, and the processor time of the server for a
-   request, which other programs on the machine disturb least.
+   request, which other programs on the machine disturb least. Ours and the bare app also with heads as a proxy makes
+   them, each with an id, a trace and an address of its own.
 2. 1,000 texts a request, ours only: texts a second of processor time.
 3. Memory that one more worker takes.
 4. How soon a label shows, and what a prediction takes idle and while learning at full speed (freshness.py).
@@ -54,6 +55,7 @@ OUT: Final = ROOT / "bench" / "report" / "serving" / "REPORT.md"
 BATCH: Final = 1_000
 CONNECTIONS: Final = 32
 WORKERS: Final = (1, 3)
+PROXIED: Final = ("blend", "linear", "bare ASGI app")  # asked with heads that change, too
 
 
 class Run(NamedTuple):
@@ -81,10 +83,11 @@ def main(
     with tempfile.TemporaryDirectory(prefix="driftline-serving-") as name:
         setting = Setting(Path(name), texts, (cores[0], cores[-1]), pythons, seconds)
         prepare(setting)
-        singles, missing = _measure_singles(setting, rounds)
+        singles, changing, missing = _measure_singles(setting, rounds)
         parts = [
             _head(setting, rounds),
             _singles(singles, missing),
+            _changing(singles, changing),
             _batches(setting, rounds),
             _memory(setting),
         ]
@@ -98,9 +101,12 @@ def main(
 # 1
 
 
-def _measure_singles(setting: Setting, rounds: int) -> tuple[dict[str, list[Run]], dict[str, str]]:
-    """Ask all systems in turn; return what was found, and why others are missing."""
+def _measure_singles(
+    setting: Setting, rounds: int
+) -> tuple[dict[str, list[Run]], dict[str, list[Run]], dict[str, str]]:
+    """Ask all systems in turn; return what was found, with heads that change too, and why others are missing."""
     found: dict[str, list[Run]] = {}
+    changing: dict[str, list[Run]] = {}
     missing: dict[str, str] = {}
     with ExitStack() as stack:
         running: dict[str, Served] = {}
@@ -121,11 +127,26 @@ def _measure_singles(setting: Setting, rounds: int) -> tuple[dict[str, list[Run]
                 typer.echo(f"left out: {name}: {error}")
             else:
                 found.setdefault(name, []).append(run)
+                if name in PROXIED:
+                    changing.setdefault(name, []).append(_load(served, setting, "changing"))
                 typer.echo(
                     f"{number + 1}/{rounds} {name:<22} {run.rate:>9,.0f}/s  p50 {run.p50_ms:.2f} ms  "
                     f"p99 {run.p99_ms:.2f} ms  processor {run.cpu_us:.1f} us"
                 )
-    return found, missing
+    return found, changing, missing
+
+
+def _changing(found: dict[str, list[Run]], changing: dict[str, list[Run]]) -> str:
+    lines = []
+    for name, runs in changing.items():
+        of_cpu = [other.cpu_us / run.cpu_us for run, other in zip(runs, changing["bare ASGI app"], strict=True)]
+        rates = [f"{median(run.rate for run in each):,.0f}" for each in (found[name], runs)]
+        times = [f"{median(run.cpu_us for run in each):.1f}" for each in (found[name], runs)]
+        lines.append(f"| {name} | {' | '.join([*rates, *times])} | {median(of_cpu):.2f} |")
+    heads = ["system", "requests/s, the same head", "changing", "processor, microseconds a request, the same head"]
+    heads += ["changing", "changing, of the bare app's requests a second of processor time"]
+    table = "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines])
+    return f"## The same behind a proxy: X-Request-Id, traceparent and X-Forwarded-For differ each time\n\n{table}"
 
 
 def _singles(found: dict[str, list[Run]], missing: dict[str, str]) -> str:
@@ -147,10 +168,10 @@ def _singles(found: dict[str, list[Run]], missing: dict[str, str]) -> str:
     return f"## POST /predict, one text of {N_CHARS} characters, {CONNECTIONS} connections\n\n{table}"
 
 
-def _load(served: Served, setting: Setting) -> Run:
+def _load(served: Served, setting: Setting, heads: str = "constant") -> Run:
     before = _cpu_s(served.pid)
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{setting.seconds:g}s", "--latency"]
-    command += ["-s", str(setting.directory / "post.lua"), served.url, "--", str(served.bodies)]
+    command += ["-s", str(setting.directory / "post.lua"), served.url, "--", str(served.bodies), heads]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, preexec_fn=lambda: pin(setting.cores[1])
     ).stdout

@@ -8,8 +8,6 @@ over; 130 Ctrl-C.
 """
 
 import sys
-import tomllib
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +30,7 @@ from driftline.cli.verify import verify
 from driftline.stream import lines, variables
 from driftline.stream.errors import DriftlineError
 from driftline.stream.flags import BadOptions
+from driftline.stream.version import version as number
 
 MAX_COLUMNS = 110  # of help: longer lines are hard to read
 
@@ -72,15 +71,7 @@ def main() -> None:
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("driftline")
-        except PackageNotFoundError:  # run from a checkout
-            number = tomllib.loads(Path(__file__).resolve().parent.with_name("pyproject.toml").read_text("utf-8"))[
-                "project"
-            ]["version"]
-        print(f"driftline {number}")
+        print(f"driftline {number()}")
         raise typer.Exit
 
 

@@ -10,10 +10,12 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.rebuild import build, log_to_read
-from driftline.cli.terminal import bars, terminal
+from driftline.cli.terminal import bars, print_lines, terminal
+from driftline.cli.waiting import Waiting
 from driftline.stream import lines
 from driftline.stream.errors import ConfigError, DriftlineError, StateError
 from driftline.stream.flags import with_settings
+from driftline.stream.harmless import harmless
 from driftline.stream.settings import StreamSettings
 from driftline.stream.words import counted
 
@@ -88,7 +90,7 @@ def erase(
         asked = requests.read(request)
         try:
             with bars("erasing"):
-                carry_out(stream, log, request)
+                carry_out(stream, log, request, Waiting(stream.data))
         except DriftlineError as error:
             raise StateError(f"{error}. What was asked for stays in {request}, for the next learner to do") from None
         done = [each for each in requests.read_done(stream.data) if asked and requests.answers(each, asked)]
@@ -101,7 +103,7 @@ def _report(erased: "Erased", as_json: bool) -> None:
     said = f"Erased: {_counted(erased.records)}."
     for each in erased.remains:
         after = f" (not before {_day(each.after_ms)})" if each.after_ms is not None else ""
-        said += f"\n{each.topic}: of {counted(each.records, 'record')}: {each.why}{after}."
+        said += "\n" + harmless(f"{each.topic}: of {counted(each.records, 'record')}: {each.why}{after}.")
     if erased.foreign:
         said += "\nModels of another library are kept, as pickles: what these hold of texts was not looked at."
     _say(msgspec.to_builtins(erased), said, as_json)
@@ -132,4 +134,4 @@ def _say(answer: "dict[str, object]", said: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer))
     else:
-        terminal().print(escape(said))
+        print_lines(escape(said))

@@ -10,14 +10,14 @@ from driftline.cli.predict import newest_snapshot
 from driftline.cli.reading import texts_of_input
 from driftline.cli.streams import typed
 from driftline.cli.terminal import is_utf8, print_json, print_table, terminal
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
 from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from driftline.learner.explain import Explanation
 
 
-@with_settings
+@with_shown("data", "allow_pickle")
 def explain(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain; - is standard input.")],
     stream: StreamSettings,

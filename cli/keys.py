@@ -9,7 +9,8 @@ from driftline.api.settings import ApiSettings
 from driftline.cli.help import Command, Group
 from driftline.cli.terminal import terminal
 from driftline.stream.errors import ConfigError
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
+from driftline.stream.harmless import harmless
 from driftline.stream.settings import StreamSettings
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
 
 
 @app.command("add", cls=Command)
-@with_settings
+@with_shown("data", "keys_file")
 def add(
     name: Annotated[str, typer.Argument(help="Whose key it is; shows in log lines.")],
     stream: StreamSettings,
@@ -32,27 +33,27 @@ def add(
     from driftline.api import keys
 
     path = keys.path_of(stream, api)
-    known = keys.read(path)
-    if any(key.name == name for key in known):
-        raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
     secret, key = keys.new_key(name, keys.Role[role.upper()])
-    keys.save(path, [*known, key])
+    with keys.changing(path) as known:
+        if any(each.name == name for each in known):
+            raise ConfigError(f"{path} has a key {name!r} already; remove it first, or take another name")
+        known.append(key)
     print(secret)
-    terminal(stderr=True).print(f"Kept in {escape(str(path))}: {key}")
+    terminal(stderr=True).print(f"Kept in {escape(str(path))}: {escape(str(key))}")
 
 
 @app.command("list", cls=Command)
-@with_settings
+@with_shown("data", "keys_file")
 def list_all(stream: StreamSettings, api: ApiSettings) -> None:
     """Print the keys as they are kept: SHA-256, role, name."""
     from driftline.api import keys
 
     for key in keys.read(keys.path_of(stream, api)):
-        print(key)
+        print(harmless(str(key)))
 
 
 @app.command("remove", cls=Command)
-@with_settings
+@with_shown("data", "keys_file")
 def remove(
     name: Annotated[str, typer.Argument(help="As it was given to add.")], stream: StreamSettings, api: ApiSettings
 ) -> None:
@@ -60,11 +61,11 @@ def remove(
     from driftline.api import keys
 
     path = keys.path_of(stream, api)
-    known = keys.read(path)
-    left = [key for key in known if key.name != name]
-    if len(left) == len(known):
-        raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
-    keys.save(path, left)
+    with keys.changing(path) as known:
+        left = [key for key in known if key.name != name]
+        if len(left) == len(known):
+            raise ConfigError(f"{path} has no key {name!r}; it has {', '.join(key.name for key in known) or 'none'}")
+        known[:] = left
     said = f"The key {name!r} no longer counts."
     if not left and not api.api_keys:
         said += " None is left: an API that runs goes on asking for one. Add one, or start it anew."

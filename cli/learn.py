@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -10,12 +10,14 @@ from driftline.cli.status import print_status
 from driftline.cli.terminal import bars, print_error
 from driftline.learner.settings import LearnerSettings
 from driftline.stream import lines
-from driftline.stream.errors import DriftlineError
+from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.flags import with_settings
 from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from driftline.learner.status import Status
+
+BAD_OPTIONS: Final = 2  # exit code of a learner's process whose options cannot be meant
 
 
 @with_settings
@@ -69,4 +71,4 @@ def run_process(stream: StreamSettings, settings: LearnerSettings) -> None:
             run_learner(stream, settings, on_start=_say_started)
         except DriftlineError as error:
             print_error(str(error))
-            raise SystemExit(error.exit_code) from None
+            raise SystemExit(BAD_OPTIONS if isinstance(error, ConfigError) else error.exit_code) from None

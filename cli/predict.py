@@ -12,14 +12,14 @@ from driftline.cli.reading import texts_of_input
 from driftline.cli.streams import typed
 from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
 from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from driftline.learner.snapshot import Snapshot
 
 
-@with_settings
+@with_shown("data", "allow_pickle")
 def predict(
     texts: Annotated[
         list[str],

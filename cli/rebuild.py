@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.terminal import bars, terminal
+from driftline.cli.waiting import Waiting
 from driftline.stream import lines
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import with_settings
@@ -119,7 +120,7 @@ def build(
             on_records=replayed,
         )
     if into is None:
-        take_over(stream, log)
+        take_over(stream, log, Waiting(stream.data))
     console.print(escape(f"Built {rebuilt}."))
     for topic, n in rebuilt.missing.items():
         if n:

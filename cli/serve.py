@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from driftline.api.settings import ApiSettings
-from driftline.cli.terminal import program, terminal, where
+from driftline.cli.terminal import print_lines, program, where
 from driftline.stream import lines
 from driftline.stream.errors import StateError
 from driftline.stream.flags import with_settings
+from driftline.stream.harmless import harmless
 from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def print_banner(url: str, reference: str, stream: StreamSettings, status: "Stat
     url, reference = (each.replace("0.0.0.0", "localhost").replace("[::]", "localhost") for each in (url, reference))
     post = f"curl {url}/{{}} -H 'content-type: application/json' -d"
     feedback = json.dumps({"message_id": "m1", "label": "spam", "text": "You won a prize, call now"})
-    terminal().print(
+    print_lines(
         f"""
 [bold]Driftline is up[/bold] at [bold]{url}[/bold]  (open it in a browser; Ctrl-C stops it)
 {_learner_line(status)}
@@ -55,10 +56,10 @@ Teach it a label, then ask it:
   {post.format("predict")} {_quoted(json.dumps({"text": "Call now for your prize"}))}
 
 Or send a labelled file from a second shell:
-  {escape(program())} send FILE --label-delay 100{escape(where(stream))}
+  {_shown(program())} send FILE --label-delay 100{_shown(where(stream))}
 
 API and its reference: {reference}    State of the model: {url}/model
-Log: {escape(stream.log_shown)}    Data: {escape(str(stream.data.resolve()))}
+Log: {_shown(stream.log_shown)}    Data: {_shown(str(stream.data.resolve()))}
 """
     )
 
@@ -75,7 +76,11 @@ def _learner_line(status: "Status | None") -> str:
         line = f"The learner waits: {status.detail}. Until then messages and labels are refused."
     else:
         return ""
-    return f"[yellow]{escape(line)}[/yellow]\n"
+    return f"[yellow]{_shown(line)}[/yellow]\n"
+
+
+def _shown(text: str) -> str:
+    return escape(harmless(text))
 
 
 def _quoted(text: str) -> str:

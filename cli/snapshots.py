@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from driftline.cli.terminal import print_json, print_table, terminal
 from driftline.stream.errors import ConfigError
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
 from driftline.stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Action(StrEnum):
     LATEST = "latest"
 
 
-@with_settings
+@with_shown("data", "allow_pickle")
 def snapshots(
     stream: StreamSettings,
     action: Annotated[Action, typer.Argument(metavar="[list|show|pin|unpin|rollback|latest]")] = Action.LIST,
@@ -111,10 +111,10 @@ def _list(versions: "Versions", as_json: bool) -> None:
         marks = ["[bold]served[/bold]"] * each["active"] + [f"pinned {escape(each['name'])}".strip()] * each["pinned"]
         scores = (f"{recent['accuracy']:.4f}", f"{recent['log_loss']:.4f}") if recent["labels"] else ("", "")
         model, learned = escape(each["model"]), f"{each['labels_learned']:,}"
-        table.add_row(each["version"], each["created_at"], model, learned, *scores, ", ".join(marks))
+        table.add_row(escape(each["version"]), escape(each["created_at"]), model, learned, *scores, ", ".join(marks))
     print_table(table)
     console.print("Accuracy and log loss: of predictions as served, over the last 1,000 labels then.", style="dim")
-    console.print(f"Served: {'pinned to ' + active if active else 'the latest'}.")
+    console.print(f"Served: {'pinned to ' + escape(active) if active else 'the latest'}.")
 
 
 def _show(versions: "Versions", version: str, as_json: bool) -> None:

@@ -1,25 +1,27 @@
 """What is the learner doing? `driftline status`; `driftline learn` ends with the same."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
 
 from driftline.cli.terminal import print_json, print_table
 from driftline.stream.errors import ConfigError
-from driftline.stream.flags import with_settings
+from driftline.stream.flags import with_shown
 from driftline.stream.settings import StreamSettings
 from driftline.stream.words import counted
+
+FEW_PLACES: Final = 20  # whoever says so few says how many labels there are
 
 if TYPE_CHECKING:
     from driftline.learner.status import Status
 
 
-@with_settings
+@with_shown("data")
 def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what the learner of a data directory is doing. Exit code 0 while it is at work, 1 otherwise."""
+    from driftline.learner.choices import Choices
     from driftline.learner.status import read_status
-    from driftline.learner.versions import Versions
 
     found = read_status(stream.data)
     if found is None:
@@ -29,7 +31,7 @@ def status(stream: StreamSettings, as_json: Annotated[bool, typer.Option("--json
     if as_json:
         print_json(found)
     else:
-        print_status(found, Versions(stream.data).active().version)
+        print_status(found, Choices(stream.data).active().version)
     if not found.alive:
         raise typer.Exit(1)
 
@@ -38,14 +40,11 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     """Print a status, a line a subject."""
     from rich.table import Table
 
-    from driftline.learner.status import AT_WORK
-
     progress, counts, join = status.progress, status.counts, status.join
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    shown = "gone" if status.state in AT_WORK and not status.alive else status.state
     rows: dict[str, str] = {
-        "learner": f"{shown}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
-        "model": f"{status.model}, version {status.version or '-'}, {counted(len(status.labels), 'label')}",
+        "learner": f"{status.word}, {status.age_s:.0f} s ago" + (f": {status.detail}" if status.detail else ""),
+        "model": f"{status.model}, version {status.version or '-'}, {_describe_labels(status)}",
         "messages": f"{counts.messages_seen:,} seen, {status.pending:,} waiting for a label, "
         f"{join.expired:,} left without one",
         "labels": f"{counts.labels_learned:,} learned, {counted(join.corrected, 'correction')}, "
@@ -62,6 +61,11 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     }
     if not rows["not scored"]:
         del rows["not scored"]
+    if status.places and status.places_left <= status.places // 10 and status.places > FEW_PLACES:
+        rows["places"] = (
+            f"{len(status.labels):,} of {status.places:,} taken, room for {counted(status.places_left, 'new label')}; "
+            "--labels says which labels there are, `driftline rebuild --exclude label=NAME` takes one out"
+        )
     if counts.refused:
         rows["refused"] = (
             f"{counted(counts.refused, 'label')} that the model could not learn: an error of its own (a foreign "
@@ -97,6 +101,11 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     for name, value in rows.items():
         table.add_row(name, escape(value))
     print_table(table)
+
+
+def _describe_labels(status: "Status") -> str:
+    n = len(status.labels)
+    return f"{n:,} of {counted(status.places, 'label')}" if status.places else counted(n, "label")
 
 
 def _describe_unscored(progress: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """How do the commands speak to the terminal? Results to standard output; errors, bars and hints to standard error.
 
+Whatever a text holds, it is shown and does nothing: `terminal` makes all that is printed harmless (stream/harmless.py).
+
 Where a process says what it has to say as JSON (stream/lines.py), an error is such a line, and there are no bars.
 """
 
@@ -12,25 +14,48 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from driftline.stream import lines
+from driftline.stream.harmless import harmless, harmless_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.table import Table
+    from rich.text import Text
 
     from driftline.stream.settings import StreamSettings
 
 
 def terminal(*, stderr: bool = False) -> "Console":
-    """Return what prints. It breaks no line, so that a path can be copied; tables say otherwise."""
+    """Return what prints. It breaks no line, so that a path can be copied; tables say otherwise.
+
+    A text is one line, as it came: what a terminal would take for an order is an escape, and `:bug:` no picture.
+    """
+    return _console()(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+
+
+@cache
+def _console() -> "type[Console]":
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    class Harmless(Console):
+        """Renders each text, a table's cells too, without what is not to be seen."""
+
+        def render_str(self, text: str, **options: Any) -> "Text":
+            return super().render_str(harmless(text), **options)
+
+    return Harmless
+
+
+def print_lines(text: str) -> None:
+    """Print a text of our own that has several lines; what others say in it must be harmless already."""
+    console = terminal()
+    for line in text.split("\n"):
+        console.print(line)
 
 
 def print_table(table: "Table", *, least: int = 0) -> None:
@@ -41,14 +66,14 @@ def print_table(table: "Table", *, least: int = 0) -> None:
     console.width = max(console.width, least)
     with console.capture() as printed:
         console.print(table, soft_wrap=False)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().removesuffix("\n").split("\n")))
 
 
 def print_json(value: object) -> None:
     """Print a value as JSON in one line, in whatever standard output can write: the rest as JSON's own escapes."""
     import msgspec
 
-    text = msgspec.json.encode(value).decode()
+    text = harmless_json(msgspec.json.encode(value).decode())
     if not is_utf8(sys.stdout):
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     print(text, flush=True)
@@ -85,6 +110,14 @@ def print_error(*errors: str) -> None:
             logging.getLogger("driftline").error("%s", error)
         else:
             console.print(f"driftline: {error}", style="red", markup=False)
+
+
+def print_remark(remark: str) -> None:
+    """Print what is to be known meanwhile, on standard error."""
+    if lines.as_json():
+        logging.getLogger("driftline").warning("%s", remark)
+    else:
+        terminal(stderr=True).print(f"driftline: {remark}", style="yellow", markup=False)
 
 
 @contextmanager

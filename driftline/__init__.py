@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from driftline.api.client import AsyncClient, Client
 
-__all__ = ["AsyncClient", "Client"]
+    __version__: str
+
+__all__ = ["AsyncClient", "Client", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """Give the Python client, loaded only where it is asked for."""
+    """Give the Python client, or the version, loaded only where it is asked for."""
+    if name == "__version__":
+        from driftline.stream.version import version
+
+        return version()
     if name in __all__:
         from driftline.api import client
 

@@ -26,6 +26,7 @@ from driftline.learner.experts import (
     FEATURES,
     LANES,
     MAX_REPEATS,
+    MOST_CLEARED,
     N_LABELS,
     REFUSED,
     SCALE,
@@ -34,12 +35,13 @@ from driftline.learner.experts import (
     count_label,
     grow_scale,
     place,
+    slots_of,
     softmax,
 )
 from driftline.learner.kernels import kernel
 from driftline.learner.parts import Counted, Hashed, Part, bayes_part
 from driftline.learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
-from driftline.learner.text import N_INPUTS, TextSettings, hash_text, kernel_inputs, text_buffers
+from driftline.learner.text import N_INPUTS, TextSettings, hash_text, imprint, kernel_inputs, text_buffers
 from driftline.stream.errors import ConfigError
 
 
@@ -89,6 +91,7 @@ class Bayes(Classifier):
     """Multinomial naive Bayes with forgetting on hashed words, pairs and character n-grams."""
 
     tables = frozenset({"counts", "sketch"})
+    gives_places = True
 
     settings: BayesSettings
     _sketch: Sketch
@@ -165,6 +168,17 @@ class Bayes(Classifier):
         self._known, self._counters = taken["known"], taken["counters"]
         self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def imprint(self, text: str) -> NDArray[np.uint32]:
+        """Return what `clear` has to know of a text; see `Classifier`."""
+        return imprint(text, self.settings, MOST_CLEARED)
+
+    def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
+        """Make a label unknown; see `Classifier`."""
+        for each in imprints:
+            self._counts[column + slots_of(each[1:], len(self._counts), self.max_labels)[1:]] = 0
+        self._totals[column] = 0
+        self._known[column] = 0
 
     def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels: the prior, and a log likelihood for each feature."""

@@ -71,19 +71,21 @@ from driftline.learner.experts import (
     FEATURES,
     LANES,
     MAX_REPEATS,
+    MOST_CLEARED,
     N_LABELS,
     REFUSED,
     SCALE,
     SURE_ALONE,
     ask_for,
     is_alone,
+    slots_of,
 )
 from driftline.learner.kernels import kernel
-from driftline.learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, with_rows
+from driftline.learner.mixer import LEAST_LOG, choose_contexts, first_weights, learn_weights, mix, rows_of, with_rows
 from driftline.learner.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
 from driftline.learner.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from driftline.learner.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
-from driftline.learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from driftline.learner.text import TextSettings, character_table, hash_text, kernel_inputs, read, text_buffers
 from driftline.learner.trace import Feature, trace, trace_shape
 from driftline.stream.errors import ConfigError
 
@@ -125,6 +127,7 @@ class Blend(Compiled):
     """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
 
     tables = frozenset({"grams", "terms", "sketch"})
+    gives_places = True
     steps = frozenset({"gram_squares", "term_states", "covariances"})
 
     settings: BlendSettings
@@ -207,6 +210,35 @@ class Blend(Compiled):
         self._sketch = sketch_of(taken)
         self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
+
+    def imprint(self, text: str) -> NDArray[np.uint32]:
+        """Return what `clear` has to know of a text; see `Classifier`. Its shape's features are before its n-grams."""
+        ready, buffers = read([text], self.settings), text_buffers(self.settings)
+        start, stop = ready.starts
+        table, shape = character_table(), np.empty(MAX_SHAPE, np.uint32)
+        n_words, n_plain, n = hash_text(ready.codes, start, stop, table, self.settings.kernel_arguments, buffers)
+        found = buffers[0][:n].copy()  # the next call may overwrite them
+        shape = shape[: hash_shape(ready.codes, start, stop, table, buffers, n_words, shape)]
+        features = np.concatenate([found[:n_plain], shape, found[n_plain:]])[:MOST_CLEARED]
+        return np.concatenate([np.array([min(n_plain + len(shape), len(features))], np.uint32), features])
+
+    def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
+        """Make a label unknown; see `Classifier`."""
+        state = self._state
+        for each in imprints:
+            of_grams = column + (slots_of(each[1:], len(state["grams"]), self.max_labels) & -ROWS_APART)
+            of_terms = column + (
+                slots_of(each[1 : 1 + int(each[0])], len(state["terms"]), self.max_labels) & -ROWS_APART
+            )
+            state["grams"][of_grams] = 0
+            state["gram_squares"][of_grams] = 0
+            state["terms"][of_terms] = 0
+            state["term_states"][of_terms] = 0, FIRST_VARIANCE
+        weights, covariances = first_weights(self.max_labels, FIRST_WEIGHTS)
+        rows = rows_of(column)
+        state["weights"][rows], state["covariances"][rows] = weights[rows], covariances[rows]
+        state["totals"][column] = state["factors"][column] = 0
+        state["known"][column] = 0
 
     def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels: experts' log probabilities, weighted, and the labels' factors."""

@@ -28,6 +28,7 @@ from driftline.learner import durable
 from driftline.learner.alarms import Alarms
 from driftline.learner.classifier import State
 from driftline.learner.durable import Parts
+from driftline.learner.figures import Counts, Offsets
 from driftline.learner.losses import Erasures, Losses
 from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.settings import Rules
@@ -39,7 +40,7 @@ from driftline.stream.words import counted
 
 FORMAT: Final = 3
 READABLE: Final = (FORMAT, 2)  # 2 had other windows (stream/saved.py), and joined by ids alone, by partition
-REVISION: Final = 2  # raised where a state of this format holds or counts something that it did not before
+REVISION: Final = 3  # raised where a state of this format holds or counts something that it did not before
 KEPT: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 _DAMAGES: Final = (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
@@ -52,7 +53,6 @@ TYPES: Final = {
 }  # fmt: skip
 
 _T = TypeVar("_T")
-Offsets = dict[str, dict[str, int]]  # topic, partition's number as text (JSON has no other keys), offset
 
 
 def by_topic(offsets: Mapping[TopicPartition, _T]) -> dict[str, dict[str, _T]]:
@@ -70,27 +70,6 @@ def by_partition(offsets: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition
         for topic, of_topic in offsets.items()
         for number, offset in of_topic.items()
     }
-
-
-class Counts(msgspec.Struct):
-    """What happened to records since the first one."""
-
-    messages_seen: int = 0
-    labels_seen: int = 0
-    labels_learned: int = 0  # corrections included; without what the model refused
-    updates: int = 0  # what the model was given to learn: these, what it refused, and expired messages
-    rejected: int = 0  # records that went to the dead-letter topic
-    tombstones: int = 0
-    clock_jumps: int = 0  # timestamps too far from the log's clock to count
-    over_quota: int = 0  # labels beyond their source's quota; rejected, too
-    unwritten: int = 0  # predictions too large for the log even without scores
-    refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
-    rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
-
-    def reject(self, error: str) -> None:
-        """Count a record that goes to the dead-letter topic."""
-        self.rejected += 1
-        self.rejected_by[error] = self.rejected_by.get(error, 0) + 1
 
 
 class Manifest(msgspec.Struct, kw_only=True):

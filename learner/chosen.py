@@ -21,7 +21,7 @@ class Chosen:
     Attributes
     ----------
     pinned_to : the version that is served in the latest's place, or None
-    problem : why the one that was chosen is not served, or None
+    problem : why the one that was chosen, or any, is not served, or None
     """
 
     def __init__(self, data: Path, *, allow_pickle: bool = False) -> None:
@@ -29,6 +29,7 @@ class Chosen:
         self._versions, self._allow_pickle = Versions(data), allow_pickle
         self._choice = ""
         self._snapshot: Snapshot | None = None
+        self._why_not: str | None = None  # the one that was chosen is not
         self.pinned_to: str | None = None
         self.problem: str | None = None
 
@@ -38,19 +39,24 @@ class Chosen:
         Raises ConfigError for a pickle that may not be opened.
         """
         choice = self._versions.choice()
-        if choice != self._choice:
-            self._choice = choice
-            self._choose()
-        return self._snapshot or self._follower.look()
+        try:
+            if choice != self._choice:
+                self._choice = choice
+                self._choose()
+            if self._snapshot is not None:
+                self._snapshot.check()
+                return self._snapshot
+        except (StateError, ConfigError) as error:
+            version, self._snapshot, self.pinned_to = self._versions.active().version, None, None
+            self._why_not = f"version {version}, which was chosen, cannot be served ({error}); the latest is"
+            _LOG.error("%s", self._why_not)
+        newest = self._follower.look()
+        self.problem = self._why_not or self._follower.problem
+        return newest
 
     def _choose(self) -> None:
         version = self._versions.active().version
-        self._snapshot = self.pinned_to = self.problem = None
-        if version is None:
-            return
-        try:
+        self._snapshot = self.pinned_to = self.problem = self._why_not = None
+        if version is not None:
             self._snapshot = self._versions.open(version, allow_pickle=self._allow_pickle)
             self.pinned_to = version
-        except (StateError, ConfigError) as error:
-            self.problem = f"version {version}, which was chosen, cannot be served ({error}); the latest is"
-            _LOG.error("%s", self.problem)

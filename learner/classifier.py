@@ -53,6 +53,9 @@ class Classifier(ABC):
     # Arrays of `state` that only learning looks at: they are not published, a reader has zeros for them.
     steps: ClassVar[frozenset[str]] = frozenset()
 
+    # Whether a label's column can be cleared, for another label to have it (places.py).
+    gives_places: ClassVar[bool] = False
+
     spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     columns: dict[str, int]  # of the labels
@@ -167,6 +170,27 @@ class Classifier(ABC):
             index = self.columns[label] = len(self.labels)
             self.labels.append(label)
         return index
+
+    def imprint(self, text: str) -> NDArray[np.uint32]:
+        """Return what `clear` has to know of a text that a label was learned with. Any thread, one at a time.
+
+        uint32 [1 + n]: how many of its features are words, pairs or of its shape; then the features, these first.
+        """
+        raise NotImplementedError(f"{self.spec} gives no places")
+
+    def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
+        """Make a label unknown, as if it had never been learned; nothing may be learned at that time.
+
+        What it has for itself goes: what it was learned with from the features of these texts, its share, its factor.
+        Other labels keep what they learned of those texts.
+        """
+        raise NotImplementedError(f"{self.spec} gives no places")
+
+    def rename(self, column: int, label: str) -> None:
+        """Give a column that was cleared to another label."""
+        del self.columns[self.labels[column]]
+        self.columns[label] = column
+        self.labels[column] = label
 
     def _set_labels(self, labels: Sequence[str], max_labels: int) -> None:
         self.labels = list(labels)

@@ -84,6 +84,12 @@ class Drift:
         """Whether predictions got worse overall within the last so many labels: when it may pay to learn faster."""
         return self._worse_at >= 0 and self.labels - self._worse_at < labels
 
+    def clear(self, column: int) -> None:
+        """Begin a label's window anew: its column is another one's from now on."""
+        if column + 1 < self._rows:
+            for own, fresh in zip(self._windows, adwin.new_windows(1), strict=True):
+                own[column + 1] = fresh[0]
+
     def carried(self, columns: NDArray[np.int64], max_labels: int) -> "Drift":
         """Return the same for a model whose labels have other columns: int64, each one's new one, or -1: it goes."""
         found = Drift(max_labels)

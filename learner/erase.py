@@ -28,6 +28,7 @@ from driftline.stream.bounded import Bounded
 from driftline.stream.errors import BadRecord, LogUnavailable, StateError
 from driftline.stream.log import Chunk, Log, Place, Reader, Remains, TopicPartition
 from driftline.stream.records import (
+    NONE,
     Feedback,
     Message,
     Topics,
@@ -43,6 +44,12 @@ KEPT: Final = 10_000
 MAX_NAMES: Final = 1_000  # ids and sources in one request
 READ_RECORDS: Final = 4096
 
+
+class _Metadata(msgspec.Struct):
+    source: msgspec.Raw = NONE
+
+
+_SOURCE: Final = msgspec.json.Decoder(_Metadata)
 Places = dict[TopicPartition, list[Place]]
 
 
@@ -180,8 +187,7 @@ class Search:
     def _of_message(self, chunk: Chunk) -> Iterator[int]:
         for i, message in enumerate(decode_messages(chunk.values, chunk.headers, self._max_record_bytes)):
             if isinstance(message, Message):
-                source = message.metadata.get("source") if message.metadata is not None else None
-                if isinstance(source, str) and source in self._sources:
+                if _source_of(message) in self._sources:
                     self._ids.add(message.id)
                 if message.id in self._ids:
                     yield i
@@ -230,6 +236,14 @@ class Search:
             which = letter.topic, letter.partition, letter.offset
             if which in self._rejected or self._named(letter.value_start.encode()):
                 yield i
+
+
+def _source_of(message: Message) -> str | None:
+    """Return the source that a message's metadata name, where it is a text."""
+    if not bytes(message.metadata):
+        return None
+    source = bytes(_SOURCE.decode(message.metadata).source)
+    return msgspec.json.decode(source, type=str) if source[:1] == b'"' else None
 
 
 def _reader(log: Log, topic: str) -> Reader:

@@ -12,6 +12,7 @@ import math
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from driftline.learner.kernels import kernel, prefetch
 
@@ -27,6 +28,7 @@ MOST_LINES: Final = 4096  # cache lines asked for in advance: more would drive e
 
 HALF: Final = np.uint64(32)
 N_LABELS, REFUSED = 0, 1  # places in counters
+MOST_CLEARED: Final = 4096  # features of a text that are known when its label is cleared; words and pairs come first
 DOCUMENTS, WORDS, FEATURES = 0, 1, 2  # columns of the totals of labels
 SCALE, DISTINCT_WORDS, DISTINCT_FEATURES = 0, 1, 2  # places in the totals of all
 
@@ -38,6 +40,13 @@ def place(features, n, slots, max_labels, bases):  # type: ignore[no-untyped-def
     bases[0] = slots - max_labels
     for i in range(n):
         bases[i + 1] = np.int64((np.uint64(features[i]) * span) >> HALF)
+
+
+def slots_of(features: NDArray[np.uint32], slots: int, max_labels: int) -> NDArray[np.int64]:
+    """Return what `place` writes, for a few texts: the first slot of the bias, then of each feature."""
+    span = np.uint64(slots - 2 * max_labels)
+    bases = ((features.astype(np.uint64) * span) >> HALF).astype(np.int64)
+    return np.concatenate([np.array([slots - max_labels], np.int64), bases])
 
 
 @kernel

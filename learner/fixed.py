@@ -11,10 +11,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from driftline.learner.checkpoint import TYPES
 from driftline.learner.classifier import State
-from driftline.learner.pair import Reader, Unguarded
+from driftline.learner.mapped import Mapped
+from driftline.learner.pair import Reader
 from driftline.stream.errors import StateError
 
 
@@ -36,9 +38,10 @@ class FixedReader(Reader):
         try:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-            if hashlib.sha256(mapped).hexdigest() != sha256:
+            self._mapped = Mapped(mapped)
+            if hashlib.sha256(np.asarray(self._mapped).data).hexdigest() != sha256 or self.cut:
                 raise ValueError("it does not have the SHA-256 that stands beside it")
-            self._arrays = _arrays(mapped)
+            self._arrays = _arrays(np.asarray(self._mapped))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"snapshot {path} is damaged: {error}") from error
         self._info = info
@@ -48,9 +51,9 @@ class FixedReader(Reader):
         return 0, 0
 
     def unchanged(self, half: int, sequence: int) -> bool:
-        """Tell that it is unchanged."""
+        """Tell that it is unchanged, unless a part of it is gone."""
         del half, sequence
-        return True
+        return not self._mapped.cut
 
     def info(self, half: int) -> bytes:
         """Return the info."""
@@ -63,10 +66,10 @@ class FixedReader(Reader):
         return self._arrays
 
 
-def _arrays(mapped: mmap.mmap) -> State:
-    length = int.from_bytes(mapped[:8], "little")
-    places = msgspec.json.decode(mapped[8 : 8 + length])
-    content = np.asarray(Unguarded(mapped))[8 + length :]
+def _arrays(content: NDArray[np.uint8]) -> State:
+    length = int.from_bytes(content[:8].tobytes(), "little")
+    places = msgspec.json.decode(content[8 : 8 + length].tobytes())
+    content = content[8 + length :]
     codes = {name: code for code, name in TYPES.items()}
     found: State = {}
     for name, place in places.items():

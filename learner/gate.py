@@ -20,13 +20,13 @@ their labels, 200 or 1,000 late, shuts it (test_gate.py).
 A function of the labels in their order, wherever they are cut; NOT part of what a replay's model depends on.
 """
 
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.classifier import State
+from driftline.learner.figures import GateReport
 from driftline.learner.kernels import kernel
 from driftline.stream.errors import StateError
 
@@ -38,17 +38,6 @@ SUM_LOSS, SUM_PRIOR, MEAN_BEFORE, REFERENCE, MARGIN = 0, 1, 2, 3, 4  # numbers
 LABELS, SHUT, TIMES = 0, 1, 2  # counts
 
 PREFIX: Final = "gate_"  # of its arrays, which lie beside others in a file
-
-
-class GateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The gate as people see it. Losses are null until there were labels enough."""
-
-    state: Literal["open", "shut"] = "open"
-    why: str = ""  # it is shut, or what else keeps the newest model from being served
-    times: int = 0  # it was shut, since the first record
-    recent_loss: float | None = None  # as served, of the last RECENT labels
-    prior_loss: float | None = None  # of the mean prediction for the same labels
-    before_loss: float | None = None  # over the labels before; while it is shut, when it was shut
 
 
 class Gate:
@@ -74,6 +63,10 @@ class Gate:
         """
         self._numbers[MARGIN] = margin
         _add(truth, scores, known, self._ring, self._mean, self._numbers, self._counts)
+
+    def clear(self, column: int) -> None:
+        """Forget how often a label was predicted: its column is another one's from now on."""
+        self._mean[column] = 0
 
     @property
     def shut(self) -> bool:

@@ -24,7 +24,7 @@ from driftline.learner.committer import Committer
 from driftline.learner.journal import Applied, Head, Journals
 from driftline.learner.positions import compare
 from driftline.learner.progress import RECENT_LABELS
-from driftline.learner.restore import marks
+from driftline.learner.restore import marks, watched
 from driftline.learner.room import Room
 from driftline.learner.saver import Saver
 from driftline.learner.settings import LearnerSettings
@@ -242,7 +242,7 @@ class Ledger:
         machine, progress, positions = work.machine, work.machine.progress, work.positions
         manifest = work.manifest(self.epoch)
         model = self._saver.copy(machine.classifier.state())
-        state = Checkpoint(manifest, model, progress.state(), machine.drift.state() | machine.gate.state(), [])
+        state = Checkpoint(manifest, model, progress.state(), watched(machine), [])
         windows = machine.join.freeze()
         self.batch = work.batch
         self.begin_journal(work)

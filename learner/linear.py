@@ -20,6 +20,7 @@ from driftline.learner.classifier import Call, Compiled, Scores, State, options_
 from driftline.learner.experts import (
     LANES,
     MAX_REPEATS,
+    MOST_CLEARED,
     MOST_LINES,
     N_LABELS,
     REFUSED,
@@ -29,13 +30,14 @@ from driftline.learner.experts import (
     is_alone,
     learn_label,
     place,
+    slots_of,
     softmax,
     to_gradients,
 )
 from driftline.learner.kernels import copy, inlined, kernel, prefetch
 from driftline.learner.parts import Hashed, Part, linear_part
 from driftline.learner.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
-from driftline.learner.text import TextSettings, hash_text, kernel_inputs, text_buffers
+from driftline.learner.text import TextSettings, hash_text, imprint, kernel_inputs, text_buffers
 from driftline.stream.errors import ConfigError
 
 ONE, TWO, THREE, FOUR = map(np.uint64, (1, 2, 3, 4))  # indices without sign are not looked at for < 0
@@ -73,6 +75,7 @@ class Linear(Compiled):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
     tables = frozenset({"slots", "sketch"})
+    gives_places = True
 
     settings: LinearSettings
     _sketch: Sketch
@@ -132,6 +135,16 @@ class Linear(Compiled):
         self._slots, self._known, self._counters = taken["slots"], taken["known"], taken["counters"]
         self._sketch = sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def imprint(self, text: str) -> NDArray[np.uint32]:
+        """Return what `clear` has to know of a text; see `Classifier`."""
+        return imprint(text, self.settings, MOST_CLEARED)
+
+    def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
+        """Make a label unknown; see `Classifier`."""
+        for each in imprints:
+            self._slots[column + slots_of(each[1:], len(self._slots), self.max_labels)] = 0
+        self._known[column] = 0
 
     def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels, a sum of weights times values."""

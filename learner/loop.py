@@ -60,6 +60,7 @@ from driftline.learner.starting import Start, telling
 from driftline.learner.status import State, Status, change_status, last_status, read_status
 from driftline.learner.watch import Look, Watch
 from driftline.learner.work import Work
+from driftline.stream import transactions
 from driftline.stream.errors import (
     DiskFull,
     LogError,
@@ -144,7 +145,9 @@ class Learner:
         recovery.check_model(newest, stream, settings)
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())
         self._lock.announce(epoch)
-        self._publishing = Publishing(stream.data / "snapshots", epoch, settings.publish_interval_s, self._room)
+        self._publishing = Publishing(
+            stream.data / "snapshots", epoch, settings.publish_interval_s, self._room, self._lock.check
+        )
         if self._reviewer is None:
             self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch, self._lock.check)
         self._refusal = None  # where it begins anew there may be other records
@@ -240,7 +243,8 @@ class Learner:
         rules = self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
         if not self._stands_in:
             return rules
-        of_today = {name: getattr(rules, name) for name in ("partitions", "one_form", "only_votes")}
+        names = "partitions", "one_form", "reading", "only_votes", "quota_by_name", "corrects_expired"
+        of_today = {name: getattr(rules, name) for name in names}
         return msgspec.structs.replace(self._work.machine.rules, **of_today)
 
     # Running.
@@ -297,7 +301,7 @@ class Learner:
         batch = work.merger.take(self._settings.batch_records, 0.0 if self._flight else timeout_s)  # 1
         if len(batch):
             try:
-                plan = work.machine.plan(batch, self._await_learned, self._intake.admit)  # 2, 3, 4
+                plan = work.machine.plan(batch, self._await_learned, self._intake.admit, self._land)  # 2, 3, 4
             except TooManyDeadLetters as error:
                 return self._refuse(error)
             self._land()
@@ -334,7 +338,8 @@ class Learner:
         self._lock.check()
         work.outbox.send(work.batch, outputs)  # 6
         if self._reviewer is not None:
-            self._reviewer.see(work.machine, plan)
+            for part in (*plan.parts, plan):
+                self._reviewer.see(work.machine, part)
         log_alarms(work.machine.raised)
 
     def _show(self, now: float) -> None:
@@ -484,11 +489,12 @@ class Learner:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""
         if self._reporter.is_due(time.monotonic()):
             problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
+            problem = problem or self._work.outbox.problem
             if not problem and self._refusal is not None:
                 state, problem = "paused", str(self._refusal)
             elif problem:
                 state = "waiting"
-            self._report(state, problem)
+            self._report(state, problem or transactions.describe(self._work.held_back))
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Counts
+from driftline.learner.figures import Counts
 from driftline.learner.progress import DELAY_EDGES_MS
 from driftline.learner.status import Status
 from driftline.stream.limits import ORPHANED_BY, JoinCounts
@@ -34,6 +34,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "corrected": (join.corrected, "Labels that replaced another one."),
         "retracted": (join.retracted, "Labels taken back."),
         "expired": (join.expired, "Messages that left without a label."),
+        "label_places_given": (counts.places_given, "Labels that gave their place to a new one."),
         "clock_jumps": (counts.clock_jumps, "Timestamps too far from the log's clock to count."),
         "unwritten_predictions": (counts.unwritten, "Predictions too large for the log even without scores."),
         "quarantines": (status.gate.times, "How often the publish gate was shut."),
@@ -47,6 +48,9 @@ def of_learner(status: Status) -> Iterator[Metric]:
     yield _over_quota(status.over_quota)
     yield gauge("pending", "Messages that wait for a label.", status.pending)
     yield gauge("waiting", "Labels that wait for a message.", status.waiting)
+    yield gauge("label_places", "Labels that the model can have.", status.places)
+    yield gauge("label_places_taken", "Labels that it has.", len(status.labels))
+    yield gauge("label_places_left", "New labels that it would learn now.", status.places_left)
     yield gauge("window_bytes", "Memory of the join window.", status.window_bytes)
     yield gauge("learner_alive", "Whether a learner is at work.", status.alive)
     yield gauge("learner_starting", "Whether it starts, and learns nothing yet.", status.state == "starting")

@@ -42,6 +42,11 @@ def first_weights(max_labels: int, weights: Sequence[float]) -> tuple[NDArray[np
     return first, variances[:, np.newaxis, np.newaxis] * np.eye(n_experts)
 
 
+def rows_of(label: int) -> slice:
+    """Return the rows of the weights whose context is that experts are for a label."""
+    return slice(1 + N_LENGTHS + 2 * label, 1 + N_LENGTHS + 2 * label + 2)
+
+
 def with_rows(state: dict[str, NDArray[Any]], max_labels: int) -> dict[str, NDArray[Any]]:
     """Return a state with the rows of today: once there was one a label, whether the experts agreed or not."""
     rows = 1 + N_LENGTHS

@@ -169,4 +169,5 @@ def warm_up(name: str) -> None:
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
         classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")
+        classifier.imprint("a")  # the first labels are kept so
         Single(classifier)("é")

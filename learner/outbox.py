@@ -22,6 +22,7 @@ MAX_IN_FLIGHT: Final = 32  # batches
 MAX_RECORDS: Final = 32_000
 MAX_BYTES: Final = 64 << 20
 RETRY_S: Final = 0.5
+PATIENCE_S: Final = 5.0  # of a full one: a log that is only slow takes something sooner
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -30,6 +31,7 @@ class _Sending(NamedTuple):
     topic: str
     records: list[NewRecord]
     n_bytes: int
+    since: float  # time.monotonic()
     future: "Future[list[Appended]]"
 
     @property
@@ -64,12 +66,19 @@ class Outbox:
         self._settle()
         return self._records > MAX_RECORDS or self._bytes > MAX_BYTES or len(self._sending) > MAX_IN_FLIGHT
 
+    @property
+    def problem(self) -> str:
+        """Say that the log takes nothing, where that has the loop stand still; "" while it does not."""
+        waited_s = time.monotonic() - self._sending[0].since if self.full and self._sending else 0.0
+        return f"the log has not taken what was sent {waited_s:.0f} s ago" if waited_s > PATIENCE_S else ""
+
     def send(self, batch: int, outputs: Mapping[str, list[NewRecord]]) -> None:
         """Send a batch's records by topic."""
         for topic, records in outputs.items():
             if records:
                 n_bytes = sum(len(record.key or b"") + len(record.value or b"") for record in records)
-                self._sending.append(_Sending(batch, topic, records, n_bytes, self._log.submit(topic, records)))
+                future = self._log.submit(topic, records)
+                self._sending.append(_Sending(batch, topic, records, n_bytes, time.monotonic(), future))
                 self._records += len(records)
                 self._bytes += n_bytes
         self._sent = batch

@@ -16,6 +16,7 @@ by itself, ARM would not. Python's calls keep the compiler from moving anything 
 
 Not durable, so nothing of it may count after the machine went down: the head has the kernel's boot id, and a file of
 another boot (or of another machine) is refused unless its writer closed it, which writes it to the disk first.
+What is cut short under a reader or the writer ends neither (mapped.py): it is never whole again, a new file follows.
 """
 
 import mmap
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from driftline.learner import durable
 from driftline.learner.classifier import State
 from driftline.learner.kernels import kernel
+from driftline.learner.mapped import Mapped
 from driftline.stream.errors import DiskFull, NotFinite, StateError
 
 MAGIC: Final = b"DRIFTLINE-PAIR-1"
@@ -117,6 +119,7 @@ class Writer:
     def __init__(self, path: Path, state: State, info: bytes, halves: int = 2) -> None:
         self.head = _lay_out(state, info, halves)
         self.path, self._partial = path, path.with_name(durable.TEMPORARY + path.name)
+        self._named = self._partial
         size = self.head.half_at(halves)
         with self._partial.open("w+b") as file:
             try:
@@ -129,7 +132,9 @@ class Writer:
             file.write(MAGIC + _FRAME.pack(len(encoded), zlib.crc32(encoded)) + encoded)
             file.flush()
             self._map = mmap.mmap(file.fileno(), size)
-        whole = np.frombuffer(self._map, np.uint8)
+            self._made = os.fstat(file.fileno())
+        self._mapped = Mapped(self._map)
+        whole = np.asarray(self._mapped)
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(halves)]
         try:
@@ -142,6 +147,15 @@ class Writer:
     def appear(self) -> None:
         """Get the name by which readers find it."""
         self._partial.rename(self.path)
+        self._named = self.path
+
+    def is_whole(self) -> bool:
+        """Tell whether readers can still find all of it: nobody has deleted it, cut it short or replaced it."""
+        try:
+            found = self._named.stat()
+        except OSError:
+            return False
+        return os.path.samestat(found, self._made) and self._mapped.is_whole()
 
     def write(self, state: State, info: bytes) -> int:
         """Make the other half equal to this, then active; `head.holds` must be true. Returns the blocks changed.
@@ -193,7 +207,8 @@ class Reader:
             if found != size:
                 raise StateError(f"snapshot {path} cannot be read: it must have {size} bytes, but has {found}")
             mapped = mmap.mmap(file.fileno(), size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        whole = np.asarray(Unguarded(mapped))
+        self._mapped = Mapped(mapped)
+        whole = np.asarray(self._mapped)
         self._words: Words = whole[self.head.words_at :][:_PAGE].view(np.int64)
         self._halves = [_Half(self.head, whole, half) for half in range(self.head.halves)]
         if self.head.boot != _boot_id() and not load(self._words, CLOSED):
@@ -209,7 +224,17 @@ class Reader:
 
     def unchanged(self, half: int, sequence: int) -> bool:
         """Tell whether all that was read of a half since `active` gave it belongs together."""
-        return sequence % 2 == 0 and int(load(self._words, FIRST_HALF + half * HALF_WORDS + SEQUENCE)) == sequence
+        now = load(self._words, FIRST_HALF + half * HALF_WORDS + SEQUENCE)
+        return sequence % 2 == 0 and int(now) == sequence and not self._mapped.cut
+
+    @property
+    def cut(self) -> bool:
+        """Whether a part of the file was missing when it was read: it will never be whole again."""
+        return self._mapped.cut
+
+    def is_whole(self) -> bool:
+        """Tell whether all of the file is there."""
+        return self._mapped.is_whole()
 
     def info(self, half: int) -> bytes:
         """Return a copy of the info; it may be torn, until `unchanged` says that it is not."""
@@ -234,18 +259,6 @@ class _Half:
             n_bytes = dtype.itemsize * int(np.prod(place.shape))
             self.flat[name] = own[place.start : place.start + n_bytes]
             self.arrays[name] = self.flat[name].view(dtype).reshape(place.shape)
-
-
-class Unguarded:
-    """Bytes that are mapped for reading only, as an array that claims to be writable.
-
-    A kernel is compiled once, for arrays that it may write to, and refuses others, even where it would only read them.
-    """
-
-    def __init__(self, mapped: mmap.mmap) -> None:
-        self._guarded = np.frombuffer(mapped, np.uint8)  # keeps the mapping, as the array that is made of this does
-        address, _ = self._guarded.__array_interface__["data"]
-        self.__array_interface__: dict[str, Any] = self._guarded.__array_interface__ | {"data": (address, False)}
 
 
 def _lay_out(state: State, info: bytes, halves: int) -> Head:

@@ -103,6 +103,13 @@ class Progress:
         self.corrections += corrections
         self.unasked += unasked
 
+    def clear(self, column: int) -> None:
+        """Forget a label's own figures: its column is another one's from now on. What counts all labels stays."""
+        if column < self._n_columns:
+            self._support[column] = self._predicted[column] = self._hits[column] = 0
+        if column < len(self._confusion):
+            self._confusion[column] = self._confusion[:, column] = 0
+
     def carried(self, columns: Ints, max_labels: int) -> "Progress":
         """Return the same for a model whose labels have other columns.
 

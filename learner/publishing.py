@@ -6,7 +6,7 @@ worse than it was (learner/gate.py), nor where a number in it is none: then read
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ class Publishing:
     root, epoch : where snapshots lie; whose they are
     interval_s : between two, at least
     room : what is waited for where the disk is full
+    check : as in Publisher
 
     Attributes
     ----------
@@ -37,8 +38,8 @@ class Publishing:
     seconds : how long the last publish took
     """
 
-    def __init__(self, root: Path, epoch: int, interval_s: float, room: Room) -> None:
-        self._publisher = Publisher(root, epoch)
+    def __init__(self, root: Path, epoch: int, interval_s: float, room: Room, check: Callable[[], None]) -> None:
+        self._publisher = Publisher(root, epoch, check)
         self._epoch, self._interval_s, self._room = epoch, interval_s, room
         self._published: tuple[str, Mapping[str, int]] | None = None
         self._next = self._cpu_s = 0.0
@@ -60,7 +61,7 @@ class Publishing:
     def publish(self, machine: Machine, offsets: dict[str, int]) -> None:
         """Publish the model where it is another than before; `offsets` are up to where it has learned."""
         wanted = (machine.version, offsets)
-        if wanted == self._published or not machine.counts.updates:
+        if not machine.counts.updates or (wanted == self._published and self._publisher.is_there()):
             return
         if machine.gate.shut:
             self._hold_back(machine.gate.report().why)

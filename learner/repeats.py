@@ -2,6 +2,12 @@
 
 How often a word stands in a text says little about its label, and in long texts it drowns the rest (on whole e-mails,
 repeats kept made three times the errors).
+
+A table finds them. Whoever writes a text can choose features that have the same last bits, and say one of them over and
+over, so its places are not these bits: a feature's place is the first bits of its product with a secret odd number of
+this process (multiply-shift, Dietzfelbinger et al. 1997: two features that somebody chose share one of m places with a
+chance of 2 / m). Which features there are, and in which order, does not depend on it.
+Proved by test_features_that_share_their_last_bits_take_no_longer.
 """
 
 from typing import Final
@@ -9,21 +15,29 @@ from typing import Final
 import numpy as np
 
 from driftline.learner.hashes import BYTE, EIGHT
-from driftline.learner.kernels import count_bits, eight_bytes, in_range, kernel
+from driftline.learner.kernels import count_bits, eight_bytes, first_bit, in_range, inlined, kernel
 from driftline.learner.tokens import ALONE, EVERY, ONE
 
 FEW: Final = 64  # features that are compared each with each; of more a table finds the repeats
 MANY: Final = 2048  # from here on that table is small rather than empty, so that it stays in the cache
+_WORD: Final = np.uint64(64)
+
+
+@inlined
+def place_of(feature, secret, shift):  # type: ignore[no-untyped-def]
+    """Return where in a table of 2**(64 - shift) places a feature is looked for first."""
+    return np.uint32((np.uint64(feature) * secret) >> shift)
 
 
 @kernel
-def drop_repeats(out, begin, end, n, size, distinct):  # type: ignore[no-untyped-def]
+def drop_repeats(out, begin, end, n, size, distinct, secret):  # type: ignore[no-untyped-def]
     """Append those of the features out[begin:end] that are new to the first n. Returns how many there are then."""
     to = np.uint64(n)
     mask = np.uint32(size - 1)
+    shift = _WORD - first_bit(np.uint64(size))
     for i in range(begin, end):
         feature = max(out[i], np.uint32(1))  # 0 marks a free place in `distinct`
-        place = feature & mask
+        place = place_of(feature, secret, shift)
         held = distinct[place]
         while (held != 0) & (held != feature):  # not `and`: one branch, which is seldom taken, and not two
             place = (place + np.uint32(1)) & mask
@@ -45,7 +59,7 @@ def are_same_tokens(folded, at, other, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def drop_tokens(out, n, folded, begins, ends, size, distinct):  # type: ignore[no-untyped-def]
+def drop_tokens(out, n, folded, begins, ends, size, distinct, secret):  # type: ignore[no-untyped-def]
     """Do what `drop_repeats` does for the hashes of n tokens, and drop the places of the tokens that are repeats.
 
     What has the hash of an earlier token, but is another one, stays: its n-grams are its own.
@@ -56,10 +70,11 @@ def drop_tokens(out, n, folded, begins, ends, size, distinct):  # type: ignore[n
     """
     to, fresh = np.uint64(0), np.uint64(0)
     mask = np.uint32(size - 1)
+    shift = _WORD - first_bit(np.uint64(size))
     first = distinct[size : 2 * size]  # where a feature's token is
     for i in range(n):
         feature = max(out[i], np.uint32(1))
-        place = feature & mask
+        place = place_of(feature, secret, shift)
         held = distinct[place]
         while (held != 0) & (held != feature):
             place = (place + np.uint32(1)) & mask

@@ -120,6 +120,8 @@ def describe(state: State, detail: str, work: Work, ledger: Ledger, publishing: 
         model=machine.classifier.spec,
         version=machine.version,
         labels=machine.classifier.labels,
+        places=machine.classifier.max_labels,
+        places_left=machine.n_places,
         counts=machine.counts,
         join=machine.join.counts,
         pending=machine.join.pending,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from driftline.learner.checkpoint import REVISION, Checkpoint, Manifest, by_partition, by_topic
+from driftline.learner.classifier import State
 from driftline.learner.machine import Machine
 from driftline.learner.models import build_saved, warm_up
 from driftline.stream.clock import Clock
@@ -30,6 +31,7 @@ def restore(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Machine:
     machine.progress.load_state(checkpoint.progress)
     machine.drift.load_state(checkpoint.drift)
     machine.gate.load_state(checkpoint.drift)
+    machine.places.load_state(checkpoint.drift, len(manifest.labels))
     if manifest.rebuilt is not None:
         machine.taken_over_ms = manifest.rebuilt.taken_over_ms
     machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
@@ -89,8 +91,12 @@ def clock_of(manifest: Manifest) -> Clock:
 def copied(machine: Machine, manifest: Manifest) -> Checkpoint:
     """Return a machine's state as a checkpoint; the model's arrays are its own."""
     windows = [list(window.encode()) for window in machine.join.freeze()]
-    drift = machine.drift.state() | machine.gate.state()
-    return Checkpoint(manifest, machine.classifier.state(), machine.progress.state(), drift, windows)
+    return Checkpoint(manifest, machine.classifier.state(), machine.progress.state(), watched(machine), windows)
+
+
+def watched(machine: Machine) -> State:
+    """Return what is known of predictions and labels beside the metrics: drift windows, the publish gate, places."""
+    return machine.drift.state() | machine.gate.state() | machine.places.state()
 
 
 def marks(log: Mapping[str, TopicState]) -> dict[TopicPartition, Watermarks]:

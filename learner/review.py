@@ -103,8 +103,8 @@ class Reviewer:
 
     def see(self, machine: Machine, plan: Plan) -> None:
         """Look at a batch that was learned. Costs about a hundredth of learning it."""
-        self.history.add_delays(machine.delays_ms / 1000)
-        self._see_retractions(plan)
+        self.history.add_delays(plan.delays_ms / 1000)
+        self._see_retractions(machine, plan)
         now = time.monotonic()
         scored, served = plan.steps_scored, plan.steps_served
         scores = plan.scores[scored]
@@ -118,15 +118,16 @@ class Reviewer:
         self._room = [self._room[0] - n_messages, self._room[1] - n_labels]
         for step in scored[len(scored) - n_messages :].tolist():
             entry, timestamp_ms = _entry(machine, plan, step), int(plan.steps.times_ms[step])
-            self._messages.append(_seen(machine, entry, timestamp_ms, plan.scores[step]))
+            self._messages.append(_seen(plan, entry, timestamp_ms, plan.scores[step]))
         for step in served[len(served) - n_labels :].tolist():
             self._labelled.append(_labelled(machine, plan, step))
 
-    def _see_retractions(self, plan: Plan) -> None:
+    def _see_retractions(self, machine: Machine, plan: Plan) -> None:
         """Note which messages' labels were taken back, and which of these have one again."""
         for record in plan.records.found.values() if plan.records else ():  # what has an `op`, or a source, is there
             if type(record) is Feedback and record.op == "retract":
-                self._taken_back[record.message_id] = record.label
+                entry = None if record.label else machine.join.messages.get(record.message_id)
+                self._taken_back[record.message_id] = record.label if entry is None else entry.label or ""
             elif type(record) is Feedback:
                 self._taken_back.pop(record.message_id, None)
         while len(self._taken_back) > MAX_TAKEN_BACK:
@@ -201,7 +202,7 @@ def _entry(machine: Machine, plan: Plan, step: int) -> Entry:
 
 
 def _request(machine: Machine, plan: Plan, step: int, chance: float) -> LabelRequest:
-    entry, scores, labels = _entry(machine, plan, step), plan.scores[step], machine.classifier.labels
+    entry, scores, labels = _entry(machine, plan, step), plan.scores[step], plan.labels
     text = entry.text
     best = np.argsort(-scores, kind="stable")[:N_SCORES].tolist()
     known = {labels[column]: round(float(scores[column]), 6) for column in best if scores[column] > 0}
@@ -217,7 +218,7 @@ def _request(machine: Machine, plan: Plan, step: int, chance: float) -> LabelReq
     )
 
 
-def _seen(machine: Machine, entry: Entry, timestamp_ms: int, scores: Row) -> Seen:
+def _seen(plan: Plan, entry: Entry, timestamp_ms: int, scores: Row) -> Seen:
     text = entry.text
     best = int(scores.argmax()) if len(scores) else 0
     known = bool(scores[best : best + 1].any())
@@ -226,7 +227,7 @@ def _seen(machine: Machine, entry: Entry, timestamp_ms: int, scores: Row) -> See
         text=text[:MAX_TEXT_CHARS],
         truncated=len(text) > MAX_TEXT_CHARS,
         timestamp_ms=timestamp_ms,
-        predicted=machine.classifier.labels[best] if known else None,
+        predicted=plan.labels[best] if known else None,
         score=round(float(scores[best]), 6) if known else 0.0,
     )
 
@@ -235,8 +236,11 @@ def _labelled(machine: Machine, plan: Plan, step: int) -> Seen:
     """Return one of the labels that met what was served for their message."""
     entry = _entry(machine, plan, step)
     came_ms = entry.timestamp_ms
-    seen = _seen(machine, entry, came_ms, np.frombuffer(entry.scores or b"", np.float32))
-    label = machine.classifier.labels[plan.steps.targets[step]]
+    scores = np.frombuffer(entry.scores or b"", np.float32).copy()
+    if len(scores):
+        machine.places.forget_others(scores[np.newaxis], np.array([came_ms]))
+    seen = _seen(plan, entry, came_ms, scores)
+    label = plan.labels[plan.steps.targets[step]]
     delay_s = max(0, int(plan.steps.times_ms[step]) - came_ms) / 1000
     return msgspec.structs.replace(seen, label=label, delay_seconds=delay_s)
 

@@ -25,6 +25,7 @@ from driftline.stream.store import (
     SCORED,
     SCORES,
     SCORES_AT,
+    TIME_MS,
     Store,
     find,
     hash_bytes,
@@ -41,42 +42,50 @@ def carry(old: Machine, new: Machine) -> None:
     new.progress = old.progress.carried(columns, new.classifier.max_labels)
     new.drift = old.drift.carried(columns, new.classifier.max_labels)
     new.alarms = old.alarms
-    _carry_scores(old.join.store, new.join.store, columns, len(new.classifier.labels))
+    since_ms = old.places.since_ms[: len(columns)]
+    _carry_scores(old.join.store, new.join.store, columns, since_ms, len(new.classifier.labels))
 
 
-def _carry_scores(old: Store, new: Store, columns: NDArray[np.int64], n_labels: int) -> None:
+def _carry_scores(
+    old: Store, new: Store, columns: NDArray[np.int64], since_ms: NDArray[np.int64], n_labels: int
+) -> None:
     n = int(new.used[ROWS])
     new.ensure(0, 0, n * n_labels)
-    before = old.rows, old.now, old.kept, old.scores, old.table, old.seeds
-    carry_scores(before, (new.rows, new.now, new.kept, new.scores, new.used), n, columns)
+    before = old.rows, old.now, old.kept, old.scores, old.table, old.secret
+    carry_scores(before, (new.rows, new.now, new.kept, new.scores, new.used), n, columns, since_ms)
 
 
 @kernel
-def carry_scores(before: Any, after: Any, n, columns):  # type: ignore[no-untyped-def]
-    """Give each of the first rows the scores that the same message has before, in its columns."""
-    rows, now, kept, scores, table, seeds = before
+def carry_scores(before: Any, after: Any, n, columns, since_ms):  # type: ignore[no-untyped-def]
+    """Give each of the first rows the scores that the same message has before, in its columns.
+
+    Not those of labels that have given their place to the column's label since the message came (places.py).
+    """
+    rows, now, kept, scores, table, secret = before
     to_rows, to_now, to_kept, to_scores, used = after
     for row in range(n):
         if to_now[row] & LIVE == 0:
             continue
         to = to_rows[row]
-        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], seeds)
-        found = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
-        width, best = 0, -1
+        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], secret)
+        found, _ = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
+        width, best, is_own = 0, -1, False
         if found >= 0 and now[found] & SCORED != 0:
-            start = rows[found, SCORES_AT]
+            start, time_ms = rows[found, SCORES_AT], rows[found, TIME_MS]
             for column in range(rows[found, N_SCORES]):
-                width = max(width, columns[column] + 1)
+                own = since_ms[column] < time_ms and columns[column] >= 0
+                if own:
+                    width = max(width, columns[column] + 1)
                 if scores[start + column] > 0 and (best < 0 or scores[start + column] > scores[start + best]):
-                    best = column
-        if best < 0 or columns[best] < 0:
+                    best, is_own = column, own
+        if best < 0 or not is_own:
             to_now[row] &= ~SCORED
             continue
         to[SCORES_AT], to[N_SCORES] = used[SCORES], width
         for column in range(width):
             to_scores[used[SCORES] + column] = 0
         for column in range(rows[found, N_SCORES]):
-            if columns[column] >= 0:
+            if columns[column] >= 0 and since_ms[column] < rows[found, TIME_MS]:
                 to_scores[used[SCORES] + columns[column]] = scores[start + column]
         used[SCORES] += width
         to_now[row] |= SCORED
@@ -85,4 +94,4 @@ def carry_scores(before: Any, after: Any, n, columns):  # type: ignore[no-untype
 def warm_up() -> None:
     """Compile the kernel, or load it compiled, so that no stroke waits for that."""
     store = Store()
-    _carry_scores(store, store, np.zeros(1, np.int64), 1)
+    _carry_scores(store, store, np.zeros(1, np.int64), np.zeros(1, np.int64), 1)

@@ -8,6 +8,7 @@ API and for people.
 import gc
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -33,7 +34,6 @@ from driftline.stream.log import Log, open_log
 from driftline.stream.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)
-PARENT_CHECK_S: Final = 1.0
 LOOK_S: Final = 0.2
 RETRY_S: Final = 1.0
 AGAIN_S: Final = 0.2
@@ -93,8 +93,10 @@ def learn(
         return learner.status("stopped")
 
 
-def take_over(stream: StreamSettings, log: Log) -> None:
+def take_over(stream: StreamSettings, log: Log, on_wait: Callable[[], None] = lambda: None) -> None:
     """Return once a model that was built anew (learner/rebuild.py) took over: in the learner at work, else here.
+
+    `on_wait` is called while the learner at work is waited for.
 
     Raises
     ------
@@ -104,6 +106,7 @@ def take_over(stream: StreamSettings, log: Log) -> None:
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
         except StateError:
+            on_wait()
             time.sleep(LOOK_S)  # the one that has the lock will
             continue
         with closing(learner):
@@ -113,8 +116,10 @@ def take_over(stream: StreamSettings, log: Log) -> None:
         raise StateError(f"the new model was refused, and the one before is at work: {why}")
 
 
-def carry_out(stream: StreamSettings, log: Log, request: Path) -> None:
+def carry_out(stream: StreamSettings, log: Log, request: Path, on_wait: Callable[[], None] = lambda: None) -> None:
     """Return once what was asked to be erased (learner/erase.py) is: by the learner at work, else by one here.
+
+    `on_wait` is called while the learner at work is waited for.
 
     Raises
     ------
@@ -124,6 +129,7 @@ def carry_out(stream: StreamSettings, log: Log, request: Path) -> None:
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
         except StateError:
+            on_wait()
             time.sleep(LOOK_S)  # the one that has the lock will
             continue
         with closing(learner):
@@ -212,6 +218,17 @@ def _say(stream: StreamSettings, settings: LearnerSettings, state: State, detail
     return status
 
 
+def say_ended(stream: StreamSettings, pid: int, how: str, following: str) -> None:
+    """Write down what became of a learner's process, and what follows; what it said itself of its end stays.
+
+    Where another one has the directory, or it cannot be written, nothing is.
+    """
+    with suppress(StateError, OSError), closing(Lock(stream.data)) as lock:
+        status = last_status(stream.data, DEFAULT_MODEL)
+        why = status.detail if status.state == "failed" and status.pid == pid else f"it {how}"
+        change_status(stream.data, status, "failed", f"{why}; {following}", lock.last_epoch())
+
+
 def _say_last(stream: StreamSettings, why: str) -> None:
     """Write down why this process ends at once, where the last status is its own."""
     status = read_status(stream.data)
@@ -257,11 +274,14 @@ class _Signals:
 
     def __enter__(self) -> "_Signals":
         self._came = self._at_once = False
-        self._parent, self._next_look = multiprocessing.parent_process(), 0.0
+        self._over = threading.Event()
+        if (parent := multiprocessing.parent_process()) is not None:
+            threads.start("parent", partial(self._end_with, parent.sentinel))
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -302,9 +322,11 @@ class _Signals:
 
     def stopped(self) -> bool:
         """Tell whether a signal came, or the parent process is gone."""
-        if self._parent is not None and (now := time.monotonic()) >= self._next_look:
-            self._next_look = now + PARENT_CHECK_S
-            if not self._parent.is_alive():
-                _LOG.warning("the process that started this learner is gone; stopping")
-                self._came = True
         return self._came
+
+    def _end_with(self, parent: int) -> None:
+        """Take the end of the parent process for a signal, whatever this one waits for."""
+        multiprocessing.connection.wait([parent])
+        if not self._over.is_set():
+            _LOG.warning("the process that started this learner is gone; stopping")
+            os.kill(os.getpid(), signal.SIGTERM)

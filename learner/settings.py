@@ -6,11 +6,11 @@ from typing import Final
 import msgspec
 from pydantic import Field, field_validator
 
-from driftline.stream.clock import ClockRule
-from driftline.stream.limits import MOST, Limits
+from driftline.stream.errors import ConfigError
+from driftline.stream.limits import MOST, ClockRule, Limits
 from driftline.stream.names import same_name
-from driftline.stream.quota import PATTERN, Quota
-from driftline.stream.records import Topics
+from driftline.stream.quota import PATTERN, Quota, sender
+from driftline.stream.records import LABELLED, READING, Topics
 from driftline.stream.settings import MOST_BYTES, MOST_SECONDS, Settings, StreamSettings, hours_or_no_end
 
 DEFAULT_MODEL: Final = "blend"
@@ -31,7 +31,13 @@ class Rules(msgspec.Struct, frozen=True):
     source_quota: Quota | None = None
     publish_margin: float | None = None
     one_form: bool = False  # whether labels that look the same are one (names.py)
+    reading: int = LABELLED  # how records are read (records.py)
     only_votes: bool = True  # the log's clock, as versions before went by it (ClockRule)
+    quota_by_name: bool = True  # any name has a quota, as versions before had it (quota.py)
+    sources: tuple[str, ...] = ()  # which there are, where an operator says so
+    labels: tuple[str, ...] | None = None  # which there are, where an operator says so; None: any
+    free_after_ms: int | None = None  # after so long a label that was seen few times gives its place (places.py)
+    corrects_expired: bool = False  # whether a late label corrects what was learned as `expire_as`
 
     @property
     def clock(self) -> ClockRule:
@@ -93,7 +99,19 @@ class LearnerSettings(Settings):
         None,
         pattern=PATTERN,
         description="Labels that one source may send in so much of the log's time, such as 1000/min; what is more goes "
-        "to the dead-letter topic. Labels without a source count as one. Default: no limit.",
+        "to the dead-letter topic. Labels without a source count as one, and so do all sources that are new. Default: "
+        "no limit.",
+    )
+    sources: list[str] = Field(
+        [],
+        description="Which sources there are, by what stands before the first / of their names: each has the quota, "
+        "and all others have one together. Default: those that have sent labels in different hours.",
+    )
+    free_labels_hours: float = Field(
+        24.0,
+        gt=0,
+        description="Where the model has no place for a new label, one that was learned three times at most and not "
+        "for so long, by the records' own times, gives its place; inf: none does.",
     )
     publish_margin: float = Field(
         1.5,
@@ -135,27 +153,36 @@ class LearnerSettings(Settings):
     )
     group: str = Field("driftline", min_length=1, description="Consumer group under which lag tools see the learner.")
 
-    @field_validator("window_hours", "max_clock_jump_hours")
+    @field_validator("window_hours", "max_clock_jump_hours", "free_labels_hours")
     @classmethod
     def _may_last(cls, hours: float) -> float:
         return hours_or_no_end(hours)
 
     def rules(self, stream: StreamSettings, partitions: int) -> Rules:
         """Return the rules that follow from the options, for a log with so many partitions."""
-        jump_ms = _milliseconds(self.max_clock_jump_hours)
+        jump_ms, free_after_ms = _milliseconds(self.max_clock_jump_hours), _milliseconds(self.free_labels_hours)
+        expire_as = self.expire_as and (same_name(self.expire_as) or None)
+        if expire_as is not None and stream.scheme is not None and expire_as not in stream.scheme:
+            raise ConfigError(f"expire_as: {expire_as!r} is none of the labels in {stream.labels}")
         return Rules(
             topics=stream.topics,
             partitions=partitions,
             limits=Limits(self.window_messages, self.window_bytes, _milliseconds(self.window_hours)),
             max_record_bytes=stream.max_record_bytes,
-            expire_as=self.expire_as and (same_name(self.expire_as) or None),
+            expire_as=expire_as,
             one_form=True,
+            reading=READING,
             predictions=self.predictions,
             predictions_scores=self.predictions_scores,
             max_clock_jump_ms=None if jump_ms == MOST else jump_ms,
             source_quota=Quota.parse(self.source_quota) if self.source_quota else None,
             publish_margin=None if self.publish_margin == math.inf else self.publish_margin,
             only_votes=False,
+            quota_by_name=False,
+            sources=tuple(sorted({sender(each) for each in self.sources})),
+            labels=stream.scheme,
+            free_after_ms=None if free_after_ms == MOST else free_after_ms,
+            corrects_expired=True,
         )
 
 

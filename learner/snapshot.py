@@ -67,9 +67,11 @@ class Publisher:
     ----------
     root : the directory
     epoch : of the learner; its snapshots sort behind those of every learner before
+    check : called before a file is made anew that somebody deleted or cut short; what it raises prevents that
     """
 
-    def __init__(self, root: Path, epoch: int) -> None:
+    def __init__(self, root: Path, epoch: int, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
         durable.make_directory(root)
         durable.remove_partial(root, _epoch_of, epoch)
         self._root, self._epoch, self._number = root, epoch, 0
@@ -89,6 +91,10 @@ class Publisher:
         DiskFull : there is no room for a new file; what was published before is served on.
         """
         state, encoded = _served(classifier), seal(msgspec.json.encode(info))
+        if not self.is_there():
+            self._check()
+            _LOG.error("snapshot %s is gone or was cut short, not by this learner; another one is made", self._path)
+            self._writer = None
         if self._writer is not None and classifier.tables and self._writer.head.holds(state, encoded):
             self._writer.write(state, encoded)
         else:
@@ -97,7 +103,12 @@ class Publisher:
             self._show()
         return self._path
 
+    def is_there(self) -> bool:
+        """Tell whether the file that was written last, if any was, is still as readers need it."""
+        return self._writer is None or self._writer.is_whole()
+
     def _begin(self, classifier: Classifier, info: bytes) -> None:
+        durable.make_directory(self._root)
         self._number += 1
         self._path = self._root / f"{self._epoch:08d}-{self._number:010d}{SUFFIX}"
         self._writer = Writer(self._path, _served(classifier), info, 2 if classifier.tables else 1)
@@ -202,9 +213,11 @@ class Model:
 
         Raises
         ------
-        StateError : the published model is damaged, or not even a copy of it could be had.
+        StateError : the published model is damaged, cut short, or not even a copy of it could be had.
         """
         for attempt in range(TRIES + COPIES):
+            if self._reader.cut:
+                raise _cut_short(self._path)
             half, sequence = self._reader.active()
             try:
                 if attempt >= TRIES:
@@ -272,13 +285,24 @@ class Snapshot:
         """Return what stands beside the version that is there now, the same object for the same one. One thread."""
         return self._beside.look()
 
+    def check(self) -> None:
+        """Raise StateError where the file was cut short: nothing of it answers any more."""
+        if not self._reader.is_whole():
+            raise _cut_short(self.path)
+
 
 class Follower:
-    """The newest snapshot of a directory that can be read, as they come. One thread."""
+    """The newest snapshot of a directory that can be read, as they come. One thread.
+
+    Attributes
+    ----------
+    problem : why there is none any more, or None
+    """
 
     def __init__(self, root: Path, *, allow_pickle: bool = False) -> None:
         self._root, self._allow_pickle = root, allow_pickle
         self._current: Snapshot | None = None
+        self.problem: str | None = None
         self._refused: set[Path] = set()
 
     def look(self) -> Snapshot | None:
@@ -289,6 +313,7 @@ class Follower:
         """
         paths = list_snapshots(self._root)
         self._refused.intersection_update(paths)
+        self._leave_what_was_cut()
         for path in paths:
             if self._current is not None and path == self._current.path:
                 break
@@ -296,6 +321,7 @@ class Follower:
                 continue
             try:
                 self._current = Snapshot(path, allow_pickle=self._allow_pickle)
+                self.problem = None
                 break
             except FileNotFoundError:
                 continue  # the learner dropped it just now: there are newer ones
@@ -304,15 +330,32 @@ class Follower:
                 self._refused.add(path)
         return self._current
 
+    def _leave_what_was_cut(self) -> None:
+        """Go by no file any more that somebody cut short."""
+        if self._current is None:
+            return
+        try:
+            self._current.check()
+        except StateError as error:
+            _LOG.error("%s", error)
+            self._refused.add(self._current.path)
+            self._current, self.problem = None, str(error)
+
 
 def read_info(path: Path, reader: Reader) -> SnapshotInfo:
     """Return what stands beside the active version. Raises StateError."""
     for _ in range(TRIES + COPIES):
+        if reader.cut:
+            raise _cut_short(path)
         half, sequence = reader.active()
         encoded = reader.info(half)
         if reader.unchanged(half, sequence):
             return _decode(path, encoded)
     raise StateError(f"snapshot {path}: no half of it is whole")
+
+
+def _cut_short(path: Path) -> StateError:
+    return StateError(f"snapshot {path} was cut short while it was served; a learner at work makes another one")
 
 
 def seal(encoded: bytes) -> bytes:

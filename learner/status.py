@@ -13,11 +13,9 @@ import msgspec
 
 from driftline.learner import durable
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Counts, Offsets
-from driftline.learner.gate import GateReport
+from driftline.learner.figures import Counts, GateReport, Offsets
 from driftline.learner.lock import is_held
 from driftline.learner.losses import Erasures, Losses
-from driftline.learner.progress import Progress
 from driftline.learner.rebuilt import Rebuilt
 from driftline.learner.starting import Start
 from driftline.stream.errors import StateError
@@ -45,6 +43,8 @@ class Status(msgspec.Struct, kw_only=True):
     model: str
     version: str
     labels: list[str]
+    places: int = 0  # how many labels the model can have; 0: not told
+    places_left: int = 0  # how many new ones it would learn now, in the place of labels that give theirs too
     counts: Counts
     join: JoinCounts
     pending: int  # messages waiting for a label
@@ -77,9 +77,31 @@ class Status(msgspec.Struct, kw_only=True):
         """Whether a learner is at work."""
         return self.state in AT_WORK and self.age_s < STALE_S and not self.gone
 
+    @property
+    def word(self) -> str:
+        """What everybody calls it: its state, or of one that says it is at work and is not, `gone` or `silent`."""
+        if self.state not in AT_WORK or self.alive:
+            return self.state
+        return "gone" if self.gone else "silent"
+
+    @property
+    def idle(self) -> str | None:
+        """Why nothing is learned now; None where a learner takes what comes."""
+        word, detail = self.word, f" ({self.detail})" if self.detail else ""
+        if word == "running":
+            return None
+        if word == "silent":
+            return f"the learner is silent: it said that it was {self.state} {self.age_s:.0f} s ago"
+        if word == "gone":
+            return f"the learner is gone: it was {self.state}, and nobody has the data directory now"
+        says = {"starting": "is starting", "recovering": "is recovering", "waiting": "waits", "failed": "has failed"}
+        return f"the learner {says.get(word, f'is {word}')}{detail}"
+
 
 def blank_status(model: str) -> Status:
     """Return the status of a learner that has done nothing yet."""
+    from driftline.learner.progress import Progress  # noqa: PLC0415  (who only reads one needs no arrays)
+
     return Status(
         state="waiting",
         at=time.time(),

@@ -5,6 +5,7 @@ linear in the text's length and bounded by the settings. Which features there ar
 checkpoint format.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -59,11 +60,12 @@ class TextSettings:
             raise ConfigError(f"tail_chars={self.tail_chars}: it must be 0 to {longest}, 2 less than max_chars")
 
     @cached_property
-    def kernel_arguments(self) -> tuple[int, int, int, int, int]:
-        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest or 0, and limits."""
+    def kernel_arguments(self) -> tuple[int, int, int, int, int, int]:
+        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest or 0, limits, secret."""
         wanted = sum(1 << length for length in self.lengths)
         longest = self.lengths[-1] if self.chars else 0
-        return int(self.pairs), wanted, longest, self.max_features, self.max_chars
+        secret = int.from_bytes(os.urandom(8)) >> 1 | 1  # see repeats.py
+        return int(self.pairs), wanted, longest, self.max_features, self.max_chars, secret
 
     @property
     def lengths(self) -> range:
@@ -150,6 +152,14 @@ def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.u
     return np.concatenate(found) if found else np.empty(0, np.uint32), ends
 
 
+def imprint(text: str, settings: TextSettings, most: int) -> NDArray[np.uint32]:
+    """Return how many features of a text are words and pairs, then the first ones: uint32 [1 + n], n at most `most`."""
+    ready, buffers = read([text], settings), text_buffers(settings)
+    start, stop = ready.starts
+    _, n_plain, n = hash_text(ready.codes, start, stop, character_table(), settings.kernel_arguments, buffers)
+    return np.concatenate([np.array([min(n_plain, most)], np.uint32), buffers[0][: min(n, most)]])
+
+
 @kernel
 def max_chars_of(buffers):  # type: ignore[no-untyped-def]
     """Return at how many characters a text is cut."""
@@ -170,7 +180,7 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
     ----------
     codes : uint8 [n], UTF-8 of several texts and PADDING, as in `Texts`; the text is codes[start:stop]
     table : uint32 [0x110000], from `character_table`
-    arguments : (int, int, int, int, int), `TextSettings.kernel_arguments`
+    arguments : (int, int, int, int, int, int), `TextSettings.kernel_arguments`
     buffers : from `text_buffers`; the first gets the features, the others are overwritten
 
     Returns
@@ -187,7 +197,8 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     O(stop - start). Bit-exact: part of the checkpoint format.
     """
-    pairs, wanted, longest, room, max_chars = arguments
+    pairs, wanted, longest, room, max_chars = arguments[:5]
+    secret = np.uint64(arguments[5])
     out, distinct, folded, begins, ends, points, smalls, keys, spread, hashes, grams, alive, lengths = buffers
 
     # 1
@@ -213,11 +224,11 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
         places = table_size(n_most)
         if FEW <= n_most <= room and 2 * places <= distinct.shape[0]:
             distinct[:places] = 0
-            n_words_end, n_fresh = drop_tokens(out, n_words, folded, begins, ends, places, distinct)
-            n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, places, distinct)
+            n_words_end, n_fresh = drop_tokens(out, n_words, folded, begins, ends, places, distinct, secret)
+            n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, places, distinct, secret)
             n_spread = spread_ascii(folded, begins, ends, n_fresh, spread)
             n = hash_ngrams(spread, n_spread, wanted, longest, room, n_plain_end, out, work)
-            return n_words_end, n_plain_end, drop_repeats(out, n_plain_end, n, n_plain_end, places, distinct)
+            return n_words_end, n_plain_end, drop_repeats(out, n_plain_end, n, n_plain_end, places, distinct, secret)
     if longest > 0 and n < room:
         if is_plain:
             n_spread = spread_ascii(folded, begins, ends, n_tokens, spread)
@@ -230,6 +241,6 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
         return drop_few(out, n_words, n_plain, n)
     size = table_size(n)
     distinct[:size] = 0
-    n_words_end = drop_repeats(out, 0, n_words, 0, size, distinct)
-    n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, size, distinct)
-    return n_words_end, n_plain_end, drop_repeats(out, n_plain, n, n_plain_end, size, distinct)
+    n_words_end = drop_repeats(out, 0, n_words, 0, size, distinct, secret)
+    n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, size, distinct, secret)
+    return n_words_end, n_plain_end, drop_repeats(out, n_plain, n, n_plain_end, size, distinct, secret)

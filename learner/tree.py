@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.classifier import Call, Compiled, Scores, State, options_set, spec_of
-from driftline.learner.experts import LANES
+from driftline.learner.experts import LANES, MOST_CLEARED, slots_of
 from driftline.learner.explain import Step
+from driftline.learner.hashes import HALF
 from driftline.learner.parts import Hashed, Part
 from driftline.learner.sketch import Sketch, new_sketch, sketch_of, sketch_state
-from driftline.learner.text import TextSettings, kernel_inputs, text_buffers
+from driftline.learner.text import TextSettings, imprint, kernel_inputs, text_buffers
 from driftline.learner.trace import Feature
 from driftline.learner.tree_kernel import score_and_learn
 from driftline.learner.tree_layout import (
@@ -39,6 +40,7 @@ from driftline.learner.tree_layout import (
     N_LINKS,
     N_PREDICTORS,
     N_ROWS,
+    N_SLOTS_USED,
     N_SPLITS,
     N_VALUES,
     PARENT,
@@ -178,6 +180,7 @@ class Tree(Compiled):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
     tables = frozenset({"slots", "frequencies", "keys", "entries", "leaf_totals", "sketch"})
+    gives_places = True
 
     settings: TreeSettings
     _sketch: Sketch
@@ -250,6 +253,24 @@ class Tree(Compiled):
         check_links(memory)
         self._memory, self._sketch = memory, sketch_of(taken)
         self._set_labels(labels, self.max_labels)
+
+    def imprint(self, text: str) -> NDArray[np.uint32]:
+        """Return what `clear` has to know of a text; see `Classifier`."""
+        return imprint(text, self.settings, MOST_CLEARED)
+
+    def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
+        """Make a label unknown; see `Classifier`. Its keys stay in the leaves, counted 0: others take their place."""
+        memory = self._memory
+        for each in imprints:
+            memory.slots[column + slots_of(each[1:], len(memory.slots), self.max_labels)] = 0
+            tokens = each[1 : 1 + int(each[0])].astype(np.uint64)
+            places = column + (tokens * np.uint64(len(memory.frequencies) - self.max_labels) >> HALF).astype(np.int64)
+            memory.counters[N_SLOTS_USED] -= np.count_nonzero(memory.frequencies[np.unique(places)])
+            memory.frequencies[places] = 0
+        memory.entries[(memory.keys & np.uint64(0xFFFF_FFFF)) == column + 1] = 0
+        memory.leaf_totals[:, column] = 0
+        memory.totals[column] = 0
+        memory.known[column] = 0
 
     def part(self, hashed: Hashed) -> Part:
         """Return the scores of labels by the predictor that the text's leaf uses."""

@@ -31,7 +31,9 @@ import msgspec
 
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner import durable
-from driftline.learner.checkpoint import Manifest, Offsets
+from driftline.learner.checkpoint import Manifest
+from driftline.learner.choices import DAMAGES, Active, Choices
+from driftline.learner.figures import Offsets
 from driftline.learner.fixed import FixedReader
 from driftline.learner.lock import alone
 from driftline.learner.snapshot import Snapshot, SnapshotInfo, seal
@@ -39,11 +41,9 @@ from driftline.stream.errors import StateError
 
 FORMAT: Final = 1
 KEPT: Final = "kept"
-ACTIVE: Final = "active-"
 PINNED: Final = ".pinned"
 LOCK_S: Final = 2.0
 MODEL: Final = "model.safetensors"
-_DAMAGES: Final = (OSError, ValueError, TypeError, RecursionError)
 
 
 class Recent(msgspec.Struct, frozen=True):
@@ -94,13 +94,6 @@ class Pin(msgspec.Struct, frozen=True):
     at: str
 
 
-class Active(msgspec.Struct, frozen=True):
-    """Which version is served; null: the latest."""
-
-    version: str | None
-    at: str
-
-
 class UnknownVersion(StateError):
     """No such version is kept."""
 
@@ -109,8 +102,8 @@ class Versions:
     """The kept models of a data directory. Any process, any thread; what changes something waits for the lock."""
 
     def __init__(self, data: Path) -> None:
-        self._root = data / "snapshots"
-        self._kept = self._root / KEPT
+        self._choices = Choices(data)
+        self._kept = data / "snapshots" / KEPT
 
     def kept(self) -> list[Kept]:
         """Return those that are kept, newest first; damaged ones are left out."""
@@ -138,7 +131,7 @@ class Versions:
             raise UnknownVersion(
                 f"no snapshot of version {version!r} is kept; `driftline snapshots` lists those that are"
             ) from None
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise StateError(f"snapshot {path} is damaged: {error!r}") from error
         if kept.version != version or kept.format != FORMAT:
             raise StateError(f"snapshot {path} is of version {kept.version!r} and format {kept.format}")
@@ -249,42 +242,22 @@ class Versions:
         """Have a version served in the latest's place. Raises what `open` does; then nothing has changed."""
         with self._alone():
             self.open(version, allow_pickle=allow_pickle)  # 1
-            self._choose(version)
+            self._choices.choose(Active(version, _now()))
         return self.get(version)
 
     def deactivate(self) -> None:
         """Have the latest served again."""
         with self._alone():
             if self.active().version is not None:
-                self._choose(None)
-
-    def _choose(self, version: str | None) -> None:
-        before = self._choices()
-        number = 1 + (int(before[0].name.removeprefix(ACTIVE)) if before else 0)
-        path = self._root / f"{ACTIVE}{number:08d}"
-        durable.AppendFile(path, msgspec.json.encode(Active(version, _now()))).close()  # 2
-        for older in before:  # 3
-            durable.remove(older)
+                self._choices.choose(Active(None, _now()))
 
     def active(self) -> Active:
-        """Return which version is served. A choice that cannot be read counts as none."""
-        for path in self._choices()[:1]:
-            try:
-                return msgspec.json.decode(path.read_bytes(), type=Active)
-            except _DAMAGES:
-                break
-        return Active(None, "")
+        """Return which version is served."""
+        return self._choices.active()
 
     def choice(self) -> str:
         """Return the name of the newest choice, another one for each; "" where there was never one."""
-        return next((path.name for path in self._choices()), "")
-
-    def _choices(self) -> list[Path]:
-        try:
-            found = [path for path in self._root.iterdir() if path.name.startswith(ACTIVE)]
-        except FileNotFoundError:
-            return []
-        return sorted(found, reverse=True)
+        return self._choices.newest()
 
     def _path(self, version: str) -> Path:
         if "/" in version or version.startswith(".") or not version or len(version) > 100 or "\0" in version:

@@ -12,12 +12,12 @@ import numpy as np
 
 from driftline.learner import drift, gate, models, pair, progress, served
 from driftline.learner.tree_part import look_up
-from driftline.stream import join, kernels
+from driftline.stream import join, kernels, outline
 
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
-    for part in (drift, join, progress, gate, pair, served):
+    for part in (drift, join, outline, progress, gate, pair, served):
         part.warm_up()
 
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from driftline.learner.checkpoint import Manifest, Offsets
+from driftline.learner.checkpoint import Manifest
+from driftline.learner.figures import Offsets
 from driftline.learner.losses import Erasures, Losses
 from driftline.learner.machine import Machine
 from driftline.learner.outbox import Outbox
@@ -22,6 +23,7 @@ from driftline.learner.restore import describe, marks
 from driftline.learner.settings import Rules
 from driftline.stream.log import Reader, TopicPartition, TopicState, Watermarks
 from driftline.stream.merge import Merger
+from driftline.stream.transactions import held_back
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class Work:
     rebuilt : from what the model was built anew
     begun : where the first records were of what it has learned
     erased : what was erased on purpose
+    held_back : how many offsets of which partitions cannot be read before a transaction ends
     """
 
     machine: Machine
@@ -51,6 +54,7 @@ class Work:
     rebuilt: Rebuilt | None = None
     begun: Offsets = field(default_factory=dict)
     erased: Erasures = field(default_factory=Erasures)
+    held_back: Mapping[TopicPartition, int] = field(default_factory=dict)
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -59,7 +63,7 @@ class Work:
 
     @property
     def lag(self) -> int:
-        """How many records wait, as far as the last look at the log saw. Any thread."""
+        """How many records wait, as far as the last look at the log saw: of what can be read. Any thread."""
         positions = self.positions
         return sum(max(0, mark.high - positions[partition]) for partition, mark in marks(self.known).items())
 
@@ -78,12 +82,13 @@ class Work:
     def see(self, log: Mapping[str, TopicState]) -> None:
         """Take note of what the log is now. A partition that was added is known once it is read: by a recovery."""
         positions = self.positions
+        seen = {topic: log[topic] for topic in self.known}
+        self.held_back = held_back(self.known, seen)
         self.known = {
-            topic: TopicState(
-                log[topic].identity,
-                {p: mark for p, mark in log[topic].watermarks.items() if TopicPartition(topic, p) in positions},
+            topic: state._replace(
+                watermarks={p: mark for p, mark in state.watermarks.items() if TopicPartition(topic, p) in positions}
             )
-            for topic in self.known
+            for topic, state in seen.items()
         }
 
     def obey(self, rules: Rules) -> None:

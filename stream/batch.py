@@ -11,7 +11,7 @@ from driftline.stream.column import PADDING, Column
 from driftline.stream.events import has_event_headers
 from driftline.stream.log import Chunk
 from driftline.stream.merge import Batch
-from driftline.stream.records import Feedback, Message, decode_feedbacks, decode_messages
+from driftline.stream.records import READING, Feedback, Message, decode_feedbacks, decode_messages
 from driftline.stream.scan import CONTENT, KEY, LABEL, MESSAGE, N_FIELDS, ODD, OWN, SIZE, scan
 
 OTHER: Final = 3  # neither a message nor a label: what it is stands in `found`
@@ -85,9 +85,15 @@ class Decoded(NamedTuple):
 
 
 def decode_batch(
-    batch: Batch, is_message: Callable[[Chunk], bool], max_bytes: int, last_ms: int, *, as_written: bool = False
+    batch: Batch,
+    is_message: Callable[[Chunk], bool],
+    max_bytes: int,
+    last_ms: int,
+    *,
+    reading: int = READING,
+    as_written: bool = False,
 ) -> Decoded:
-    """Decode a batch. Times are kept to 0..last_ms; for `as_written` see `decode_feedbacks`."""
+    """Decode a batch. Times are kept to 0..last_ms; for `reading` and `as_written` see `decode_feedbacks`."""
     chunks = batch.chunks
     values = Column.joined([Column.of(chunk.values) for chunk in chunks])
     n = len(values)
@@ -104,6 +110,7 @@ def decode_batch(
         odd = np.flatnonzero(kinds[part] == ODD)
         if len(odd):
             decode: Any = decode_messages if is_message(chunk) else partial(decode_feedbacks, as_written=as_written)
+            decode = partial(decode, reading=reading)
             headers = [chunk.headers[place] for place in odd.tolist()] if chunk.headers else None
             records = decode(Column.of(chunk.values).some(odd.tolist()), headers, max_bytes)
             found |= dict(zip((odd + first).tolist(), records, strict=True))

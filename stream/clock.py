@@ -29,6 +29,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.stream.limits import ClockRule
+
 VOTES: Final = 100
 FEW_VOTES: Final = 10  # at least, where the stream was a fast one before: three wrong times in a row may happen there
 FEWEST_VOTES: Final = 3
@@ -40,17 +42,6 @@ BLOCK: Final = 8  # records over which the usual time between two is measured
 LAST_TIMESTAMP_MS: Final = 253_402_300_799_999
 
 Ints = NDArray[np.int64]
-
-
-class ClockRule(NamedTuple):
-    """How far a record may move a clock.
-
-    max_jump_ms : None: every timestamp is believed
-    only_votes : the rule of versions that knew of nothing but 1, without the stretch, and of VOTES votes
-    """
-
-    max_jump_ms: int | None = None
-    only_votes: bool = False
 
 
 class Clock(NamedTuple):

@@ -14,13 +14,13 @@ label's `source` from `source` and its `message_id` from `subject`. HTTP has the
 import base64
 import binascii
 import re
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
 from driftline.stream.errors import BadRecord
-from driftline.stream.fields import MAX_DEPTH, is_too_deep, mend_escapes
+from driftline.stream.fields import MAX_DEPTH, as_name, check_json, is_too_deep, mend_escapes
 
 Headers = list[tuple[str, bytes]]
 
@@ -39,23 +39,34 @@ class _Attributes(msgspec.Struct):
     """The members of a structured event that matter here; null is as good as none."""
 
     specversion: str | None = None
-    id: str | int | None = None
-    source: str | None = None
-    subject: str | None = None
+    id: str | int | float | bool | None = None
+    source: str | int | float | bool | None = None
+    subject: str | int | float | bool | None = None
     time: str | None = None
     datacontenttype: str | None = None
     data: msgspec.Raw = msgspec.Raw()
     data_base64: str | None = None
 
 
+class _OldAttributes(_Attributes):
+    """The same as versions before took them; see `Form`."""
+
+    id: str | int | None = None
+    source: str | None = None
+    subject: str | None = None
+
+
 class Content(NamedTuple):
-    """What an event says: the fields that its attributes give, and its data."""
+    """What an event says: the fields that its attributes give, and its data. What is JSON has no half of a pair."""
 
     attributes: dict[str, str]
-    data: dict[str, Any] | str
+    data: dict[str, msgspec.Raw] | str
 
 
 _ATTRIBUTES: Final = msgspec.json.Decoder(_Attributes)
+_OLD_ATTRIBUTES: Final = msgspec.json.Decoder(_OldAttributes)
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT: Final = msgspec.json.Decoder(str)
 
 
 def may_be_event(value: bytes) -> bool:
@@ -72,10 +83,14 @@ def has_event_headers(headers: Headers | None) -> bool:
     )
 
 
-def read_event(value: bytes, headers: Headers | None) -> Content | None:
-    """Return what a CloudEvent says, or None where a value is none. Raises BadRecord for a broken one."""
+def read_event(value: bytes, headers: Headers | None, *, as_before: bool = False) -> Content | None:
+    """Return what a CloudEvent says, or None where a value is none. Raises BadRecord for a broken one.
+
+    `as_before` : its attributes are not taken as numbers
+    """
+    decode = (_OLD_ATTRIBUTES if as_before else _ATTRIBUTES).decode
     if not has_event_headers(headers):
-        return _structured(value, is_named=False) if may_be_event(value) else None
+        return _structured(value, decode, is_named=False) if may_be_event(value) else None
     names = {name.lower(): content.decode("utf-8", "replace") for name, content in headers or ()}
     content_type = names.get("content-type", "")
     media_type = _media_type(content_type)
@@ -84,7 +99,7 @@ def read_event(value: bytes, headers: Headers | None) -> Content | None:
     if media_type.startswith(EVENT_TYPE):
         if media_type not in (EVENT_TYPE, JSON_EVENT):
             raise BadRecord("wrong-type", f"{media_type}: this event format is not read; send {JSON_EVENT}")
-        return _structured(_text(value, content_type).encode(), is_named=True)
+        return _structured(_text(value, content_type).encode(), decode, is_named=True)
     return _binary(value, names)
 
 
@@ -97,11 +112,11 @@ def _binary(value: bytes, names: Mapping[str, str]) -> Content:
     return Content(attributes, _data(value, "" if _media_type(content_type) == FORM else content_type))
 
 
-def _structured(value: bytes, *, is_named: bool) -> Content | None:
+def _structured(value: bytes, decode: Callable[[bytes], _Attributes], *, is_named: bool) -> Content | None:
     """Return what a value says as an event. Where nobody named it one, what lacks the parts of one is none."""
     _check_depth(value)
     try:
-        event = _ATTRIBUTES.decode(mend_escapes(value))
+        event = decode(mend_escapes(value))
     except ValueError as error:
         if not is_named:
             return None
@@ -114,12 +129,12 @@ def _structured(value: bytes, *, is_named: bool) -> Content | None:
             raise BadRecord("missing-field", f"the CloudEvent has no {' and no '.join(lacks)}")
         return None  # a record that says more than it has to
     _check_version(event.specversion or "")
-    given = {"id": str(event.id), "source": event.source, "subject": event.subject, "time": event.time}
-    attributes = {name: each for name, each in given.items() if each is not None}
+    given = {"id": event.id, "source": event.source, "subject": event.subject, "time": event.time}
+    attributes = {name: as_name(each) for name, each in given.items() if each is not None}
     return Content(attributes, _structured_data(event))
 
 
-def _structured_data(event: _Attributes) -> dict[str, Any] | str:
+def _structured_data(event: _Attributes) -> dict[str, msgspec.Raw] | str:
     content_type, raw = event.datacontenttype or "", bytes(event.data)
     if event.data_base64 is not None:
         if raw and raw != b"null":
@@ -130,29 +145,30 @@ def _structured_data(event: _Attributes) -> dict[str, Any] | str:
             raise BadRecord("wrong-type", f"data_base64 is not Base64: {error}") from None
     if _is_json(content_type):
         return _object_or_text(raw)
-    data = msgspec.json.decode(raw)
-    if not isinstance(data, str):  # it cannot be a text of that type (section 3.1.2)
+    if raw[:1] != b'"':  # it cannot be a text of that type (section 3.1.2)
         raise BadRecord(
-            "wrong-type", f"data of the type {_media_type(content_type)} must be a string, got {_kind(data)}"
+            "wrong-type", f"data of the type {_media_type(content_type)} must be a string, got {_kind(raw)}"
         )
-    return data
+    return _TEXT.decode(raw)
 
 
-def _data(value: bytes, content_type: str) -> dict[str, Any] | str:
+def _data(value: bytes, content_type: str) -> dict[str, msgspec.Raw] | str:
     text = _text(value, content_type)
     return _object_or_text(text.encode()) if _is_json(content_type) else text
 
 
-def _object_or_text(raw: bytes) -> dict[str, Any] | str:
+def _object_or_text(raw: bytes) -> dict[str, msgspec.Raw] | str:
     _check_depth(raw)
     try:
-        data = msgspec.json.decode(mend_escapes(raw))
+        data = check_json(raw).strip()
     except ValueError as error:
         code = "out-of-range" if "out of range" in str(error) else "not-json"
         raise BadRecord(code, f"the CloudEvent's data is not JSON: {error}; a text is text/plain") from None
-    if not isinstance(data, dict | str):
-        raise BadRecord("wrong-type", f"CloudEvent data must be an object or a text, got {_kind(data)}")
-    return data
+    if data[:1] == b"{":
+        return _FIELDS.decode(data)
+    if data[:1] == b'"':
+        return _TEXT.decode(data)
+    raise BadRecord("wrong-type", f"CloudEvent data must be an object or a text, got {_kind(data)}")
 
 
 def _text(value: bytes, content_type: str) -> str:
@@ -191,6 +207,6 @@ def _is_json(content_type: str) -> bool:
     return not media_type or media_type.endswith(("/json", "+json"))
 
 
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null", str: "a string"}
-    return kinds.get(type(value), "a number")
+def _kind(raw: bytes) -> str:
+    kinds = {b"{": "an object", b"[": "a list", b"t": "a boolean", b"f": "a boolean", b"n": "null", b'"': "a string"}
+    return kinds.get(raw[:1], "a number")

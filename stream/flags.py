@@ -11,6 +11,7 @@ import logging
 import tomllib
 import types
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -38,7 +39,12 @@ _LOG: Final = logging.getLogger("driftline")
 _METAVARS: Final = {int: "<int>", float: "<float>", Path: "<path>"}
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+def with_shown(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Do what `with_settings` does, for a command that uses few fields: its help shows these; it takes all."""
+    return partial(with_settings, shown=names)
+
+
+def with_settings(command: Callable[..., None], shown: Collection[str] | None = None) -> Callable[..., None]:
     """Turn a command's parameters of settings classes into flags, one for each field.
 
     Fields of one name in several classes share a flag. Only flags that were given reach the classes, so that the order
@@ -72,7 +78,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             _LOG.warning("%s", remark)
         command(**values, **built)
 
-    parameters = own + [_option(name, field, panels[name]) for name, field in fields.items()]
+    parameters = own + [
+        _option(name, field, panels[name], shown is None or name in shown) for name, field in fields.items()
+    ]
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -174,7 +182,7 @@ def _panel(cls: type[Settings]) -> str:
     return (cls.__doc__ or cls.__name__).splitlines()[0].rstrip(".")
 
 
-def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
+def _option(name: str, field: FieldInfo, panel: str, shown: bool) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind = _kind(field.annotation)
     notes = [f"[env: {_variable(name)}]"]
@@ -187,12 +195,16 @@ def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     text = f"{field.description or ''} {' '.join(notes)}"
     annotation: Any
     if kind is bool:
-        switch = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False, rich_help_panel=panel)
+        switch = typer.Option(
+            f"{flag}/--no-{flag[2:]}", help=text, show_default=False, rich_help_panel=panel, hidden=not shown
+        )
         annotation = Annotated[bool | None, switch]
     else:
         metavar = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else _METAVARS.get(kind, "<str>")
         many = get_origin(kind) in (list, tuple, set, frozenset)
-        option = typer.Option(flag, metavar=metavar, help=text, show_default=False, rich_help_panel=panel)
+        option = typer.Option(
+            flag, metavar=metavar, help=text, show_default=False, rich_help_panel=panel, hidden=not shown
+        )
         annotation = Annotated[list[str] | None if many else str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -31,6 +31,7 @@ from driftline.stream.batch import Decoded, decode_batch
 from driftline.stream.early import Early, Waiting, find_id, is_repeated, weigh
 from driftline.stream.entry import Entry, Label, Labels, Messages
 from driftline.stream.errors import StateError
+from driftline.stream.late import Gone, Late
 from driftline.stream.limits import MOST, JoinCounts, Limits
 from driftline.stream.log import Chunk, TopicPartition
 from driftline.stream.merge import Batch
@@ -52,6 +53,7 @@ from driftline.stream.plain import (
     N_STEPS,
     N_WINDOW,
     NO_EXPIRY,
+    PASSED,
     REPEATED,
     ROW,
     UNLABELLED,
@@ -75,6 +77,7 @@ from driftline.stream.store import (
     CAME,
     ENTRY_BYTES,
     LIVE,
+    LONGEST,
     N_EARLY,
     ROOM,
     ROWS,
@@ -172,13 +175,16 @@ class Window:
             self._retract(feedback, entry, timestamp_ms)
         elif entry is not None:
             labels = self._settle(entry, feedback, timestamp_ms, orphan)
+        elif text is None and (join.waits_aside(key) or join.late.is_shared(key)):
+            self._refuse(feedback, orphan)
+        elif (gone := join.late.take(key, text, self.clock_ms)) is not None:
+            entry, before = self._bring_back(key, gone, timestamp_ms, named)
+            labels = (*before, *self._settle(entry, feedback, timestamp_ms, orphan))
         elif text is not None:
             join.counts.other_texts += named is not None or key in join.shared
             entry = self._insert(key, text, timestamp_ms, 0, 0 if named is None else ASIDE)
             before = self._settle_early(key, entry) if named is None else ()
             labels = (*before, *self._settle(entry, feedback, timestamp_ms, orphan))
-        elif join.waits_aside(key):
-            self._refuse(feedback, orphan)
         else:
             self._wait(feedback, timestamp_ms, orphan)
         self._pass(timestamp_ms)
@@ -202,7 +208,8 @@ class Window:
 
     def freeze(self, arrays: Arrays) -> Frozen:
         """Return everything as it is now; `arrays` are what the store has."""
-        return Frozen(self.number, self.clock_ms, arrays, self._get(COUNT), list(self.early.values()))
+        late = self._join.late.of_window(self.number)
+        return Frozen(self.number, self.clock_ms, arrays, self._get(COUNT), list(self.early.values()), late)
 
     def load_state(self, state: bytes) -> None:
         """Take over what a frozen one's parts are together; there has to be nothing yet."""
@@ -211,6 +218,7 @@ class Window:
             self._join.columns[self.number, CLOCK_MS] = loaded.clock_ms
             restore(loaded.messages, self.store, self.number, self._join.columns, self._join.total)
             self._restore_early(loaded.early)
+            self._join.late.load(self.number, loaded.late)
         except (ValueError, RecursionError, OverflowError) as error:
             raise StateError(f"the join window of the checkpoint cannot be read: {error}") from None
 
@@ -231,6 +239,12 @@ class Window:
         if entry.aside:
             join.share(entry, 1)
         return entry
+
+    def _bring_back(self, key: str, gone: Gone, timestamp_ms: int, named: Entry | None) -> tuple[Entry, Labels]:
+        """Have a message that left be there again, with the label that it was learned as then."""
+        entry = self._insert(key, gone.text, timestamp_ms, 0, CAME | (0 if named is None else ASIDE))
+        self._join.set_label(entry, gone.label, weight_bits(1.0))
+        return entry, self._settle_early(key, entry) if named is None else ()
 
     def _of_text(self, key: str, text: str, named: Entry | None) -> Entry | None:
         """Return the message with an id and a text; `named` is that which the id alone names."""
@@ -389,6 +403,7 @@ class Join:
     total : int64 [2], how many messages there are in all windows, and what they weigh
     limits, room : of all windows together, oldest first; the same as int64 [3]
     shared : of each id of which messages are set aside how many these are, and how many of them have no label
+    late : the messages that left without a label, were learned as one, and can still be corrected
     """
 
     def __init__(self) -> None:
@@ -397,6 +412,7 @@ class Join:
         self.homes: dict[str, Window] = {}  # which of them has the labels that wait for a message
         self.early_bytes = 0
         self.shared: dict[str, list[int]] = {}
+        self.late = Late()
         self.store = Store()
         self.messages = Messages(self.store)
         self.columns: Ints = np.zeros((0, N_WINDOW), np.int64)
@@ -406,6 +422,7 @@ class Join:
     def configure(self, n_partitions: int, limits: Limits) -> None:
         """Keep to these limits, with so many partitions; windows that are there stay, and what is in them."""
         self.limits, self._early_limits = limits, limits.share(EARLY_SHARE)
+        self.late.configure(limits)
         self.room = np.array([min(limit, MOST) for limit in self.limits], np.int64)
         self._add_windows(n_partitions)
         for window in self.windows:
@@ -440,6 +457,7 @@ class Join:
         """Take over what a join with so many windows had."""
         self.counts = counts
         self.homes, self.shared, self.windows, self.early_bytes = {}, {}, [], 0
+        self.late.clear()
         self.columns = np.zeros((0, N_WINDOW), np.int64)
         self.total[:] = 0
         self.store.clear()
@@ -460,10 +478,11 @@ class Join:
         """
         store, counters, counts = self.store, self._scratch[1], self.counts
         if place == 0:
-            hash_keys(records.columns, store.seeds, records.hashes)
+            self._keep_apart()
+            hash_keys(records.columns, store.secret, records.hashes)
         counters[:] = 0
         counters[N_STEPS] = steps.n
-        arrays = store.rows, store.now, store.notes, store.kept, store.table, store.used, store.seeds, store.early
+        arrays = store.rows, store.now, store.notes, store.kept, store.table, store.used, store.early
         place = take(
             place,
             records.columns,
@@ -483,11 +502,20 @@ class Join:
         )
         counted = counters.tolist()
         steps.n = counted[N_STEPS]
+        store.passed = max(store.passed, counted[PASSED])
         counts.duplicates += counted[DUPLICATES]
         counts.repeated += counted[REPEATED]
         counts.corrected += counted[CORRECTED]
         counts.expired += counted[EXPIRED]
         return Stop(place, counted[WHY], counted[WHERE], counted[LABELS_SEEN], counted[LABELS_LEARNED])
+
+    def _keep_apart(self) -> None:
+        """Have no look-up pass more than LONGEST places for longer than a batch, whatever was sent."""
+        if self.store.passed > LONGEST:
+            self.store.change_secret()
+            self.store.early[:] = 0
+            for key in (*self.homes, *self.shared):
+                self._mark(key, 1)
 
     def evict_messages(self, number: int) -> list[Entry]:
         """Drop what is too old in a window, or beyond the limits in any; return the messages that had no label."""
@@ -531,6 +559,13 @@ class Join:
             if orphans := victim.drop_early():
                 self.counts.orphan(reason, len(orphans))
             yield from orphans
+
+    def keep_expired(self, row: int, label: str) -> None:
+        """Keep a message that has left without a label, and was learned as this one, for its true label."""
+        entry = Entry(self.store, row)
+        key = entry.key
+        alone = not entry.aside and key not in self.shared
+        self.late.keep(entry.window, key, Gone(entry.text, label, entry.timestamp_ms, alone))
 
     # Texts that share an id.
 
@@ -615,12 +650,13 @@ class Join:
 
     def of_feedback(self, partition: int, message_id: str) -> Window:
         """Return the window that holds a label's message or others of its labels, or else its partition's own."""
-        return self.of_message(partition % len(self.windows), message_id)
+        home = self.late.homes.get(message_id)
+        return self.of_message(partition % len(self.windows) if home is None else home, message_id)
 
     @property
     def n_bytes(self) -> int:
         """What the windows weigh."""
-        return int(self.total[ALL_BYTES]) + self.early_bytes
+        return int(self.total[ALL_BYTES]) + self.early_bytes + self.late.n_bytes
 
     @property
     def pending(self) -> int:
@@ -644,7 +680,7 @@ def warm_up() -> None:
     records = decode_batch(Batch(chunks, np.arange(2), []), lambda chunk: chunk.partition == messages, 64, 0)
     join, names, steps = Join(), Names(), Steps(2)
     join.configure(1, Limits(1, 1 << 20, 1))
-    names.update(["a"], join.store.seeds)
+    names.update(["a"])
     join.take(records, 0, names, 1, NO_EXPIRY, steps)
     steps.texts(join.store)
     remember(join.store.rows, join.store.now, join.store.scores, steps.rows[:1], np.zeros((1, 1), np.float32), zero)
@@ -654,4 +690,5 @@ def warm_up() -> None:
     join.windows[0].add_message(Message("m", "another text"), 0, 1)
     join.messages.aside("m", "")
     join.evict_messages(0)
+    join.store.change_secret()
     join.load_state(join.counts, join.state())

@@ -2,8 +2,9 @@
 
 The protocol of stream/log.py over librdkafka. Appending is idempotent and waits for all in-sync replicas; reading
 assigns partitions at given offsets and never joins a group, so no rebalance can move them; aborted transactions are not
-seen. Properties of librdkafka come from the address (`kafka://host:9092?security.protocol=SSL`) and from the file
-`kafka_config`, except those that the promises rest on.
+seen, and a partition ends where the first open one begins (its last stable offset). Properties of librdkafka come from
+the address (`kafka://host:9092?security.protocol=SSL`) and from the file `kafka_config`, except those that the promises
+rest on.
 """
 
 import logging
@@ -88,7 +89,8 @@ _ELECTING: Final = _NO_TOPIC | {
 }
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
-_ENDS: Final[Any] = (OffsetSpec._earliest, OffsetSpec._latest)
+_SPEC: Final[Any] = OffsetSpec  # its methods carry no types
+_FIRST, _LAST = _SPEC.earliest(), _SPEC.latest()
 
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it then settles by itself
@@ -141,13 +143,20 @@ class KafkaLog(Log):
             before = self._lives(names)
             partitions = [TopicPartition(topic, p) for topic, (_, n) in before.items() for p in range(n)]
             try:
+                # Before the bounds: what is appended and decided between the two must not pass for undecided.
+                written = self._ends(partitions, _LAST, ck.IsolationLevel.READ_UNCOMMITTED)
                 marks = self._bounds(partitions)
             except TopicMismatch as error:
                 raise LogUnavailable(f"{error}; it was deleted just now") from error
+            behind = {partition: end - marks[partition].high for partition, end in written.items()}
             if self._lives(names) == before:  # the watermarks are those of that life
                 self._counts |= {topic: n for topic, (_, n) in before.items()}
                 return {
-                    topic: TopicState(identity, {p: marks[TopicPartition(topic, p)] for p in range(n)})
+                    topic: TopicState(
+                        identity,
+                        {p: marks[TopicPartition(topic, p)] for p in range(n)},
+                        {p: offsets for p in range(n) if (offsets := behind[TopicPartition(topic, p)]) > 0},
+                    )
                     for topic, (identity, n) in before.items()
                 }
         raise LogUnavailable(f"kafka {self._brokers}: {', '.join(names)} are just being changed")
@@ -465,22 +474,27 @@ class KafkaLog(Log):
 
     def _bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Watermarks]:
         names = list(partitions)
+        low, high = (self._ends(names, end, ck.IsolationLevel.READ_COMMITTED) for end in (_FIRST, _LAST))
+        return {partition: Watermarks(low[partition], high[partition]) for partition in names}
+
+    def _ends(self, partitions: list[TopicPartition], end: Any, level: ck.IsolationLevel) -> dict[TopicPartition, int]:
+        """Return an end of partitions; a leader that is just being chosen is waited for."""
         deadline = time.monotonic() + REQUEST_S
         while True:
             try:
-                low, high = (self._ends(names, end) for end in _ENDS)
+                return self._ask_ends(partitions, end, level)
             except LogError as error:
                 if _code(error.__cause__) not in _ELECTING or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-                continue
-            return {partition: Watermarks(low[partition], high[partition]) for partition in names}
 
-    def _ends(self, partitions: list[TopicPartition], end: Any) -> dict[TopicPartition, int]:
+    def _ask_ends(
+        self, partitions: list[TopicPartition], end: Any, level: ck.IsolationLevel
+    ) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
         request = {ck.TopicPartition(*partition): end for partition in partitions}
-        futures = self._admin.list_offsets(request, request_timeout=REQUEST_S)
+        futures = self._admin.list_offsets(request, isolation_level=level, request_timeout=REQUEST_S)
         return {
             TopicPartition(p.topic, p.partition): self._wait(f"the watermarks of {p.topic}", future).offset
             for p, future in futures.items()

@@ -40,3 +40,14 @@ class JoinCounts(msgspec.Struct, array_like=True):
         """Count labels that leave without their message."""
         self.orphaned += labels
         self.orphaned_by[reason] = self.orphaned_by.get(reason, 0) + labels
+
+
+class ClockRule(NamedTuple):
+    """How far a record may move a clock.
+
+    max_jump_ms : None: every timestamp is believed
+    only_votes : the rule of versions that knew of nothing but 1, without the stretch, and of VOTES votes
+    """
+
+    max_jump_ms: int | None = None
+    only_votes: bool = False

@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Literal
 
+from driftline.stream.harmless import harmless, harmless_lines
+
 SECRET_PREFIX: Final = "dlk_"  # what an API key begins with
 MAX_BYTES: Final = 4096  # what a pipe takes as one (PIPE_BUF, pipe(7)), with the line's end
 _SECRET: Final = re.compile(SECRET_PREFIX + r"[\w-]+")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BARE: Final = re.compile(r"[^\s\"=\\]+")  # what a field's value is without quotes
 _LOG: Final = logging.getLogger("driftline")
 FOLDERS: Final = ("stream", "learner", "api", "cli")  # whose modules say only what matters
 
@@ -48,15 +50,26 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Makes of an event what a person reads; only a traceback takes several lines, and what was said so."""
+    """Makes of an event what a person reads; only a traceback takes several lines, and what was said so.
+
+    Lines behind the first are indented: whatever a text in them holds, none passes for an event of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text, without its end."""
         fields = getattr(record, "fields", {})
-        text = " ".join([f"driftline: {_message(record)}", *(f"{name}={value}" for name, value in fields.items())])
+        message = _message(record)
+        said = harmless_lines(message) if "\n" in str(record.msg) else harmless(message)
+        text = " ".join([f"driftline: {said}", *(f"{name}={_field(value)}" for name, value in fields.items())])
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], _without_secrets(text))
+            text += "\n" + harmless_lines(self.formatException(record.exc_info))
+        return _without_secrets(text).replace("\n", "\n  ")
+
+
+def _field(value: object) -> str:
+    """Return a value so that nothing in it looks like another field."""
+    text = str(value)
+    return text if _BARE.fullmatch(text) and harmless(text) == text else harmless(json.dumps(text, ensure_ascii=False))
 
 
 def begin(line_format: LineFormat | None, level: int = logging.WARNING) -> None:

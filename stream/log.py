@@ -38,7 +38,10 @@ class TopicPartition(NamedTuple):
 
 
 class Watermarks(NamedTuple):
-    """The first offset still there and the one that the next record will get."""
+    """The first offset still there, and the end: the position behind all that can be read now.
+
+    The next record gets that offset, but where a transaction is open (see `TopicState.undecided`).
+    """
 
     low: int
     high: int
@@ -47,11 +50,13 @@ class Watermarks(NamedTuple):
 class TopicState(NamedTuple):
     """A topic as it is now.
 
-    `identity` is another one once the topic was deleted and made again; None: this log gives topics none.
+    `identity` is another one once the topic was deleted and made again; None: this log gives topics none. `undecided`
+    is how many offsets lie behind the end of a partition where a transaction was open; only such ones are in it.
     """
 
     identity: str | None
     watermarks: dict[int, Watermarks]  # by the partition's number
+    undecided: Mapping[int, int] = {}
 
 
 class Record(msgspec.Struct, gc=False):
@@ -272,6 +277,13 @@ class Log(ABC):
     def append(self, topic: str, records: Sequence[NewRecord]) -> list[Appended]:
         """Append records and return once they are durable."""
         return self.submit(topic, records).result()
+
+    def probe(self) -> "Future[None] | None":
+        """Try whether the log takes records, without one; the future holds nothing once it does, or a LogError.
+
+        None where only a record can show that. Any thread.
+        """
+        return None
 
     @abstractmethod
     def reader(self, positions: Mapping[TopicPartition, int]) -> Reader:

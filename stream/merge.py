@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.clock import Clock, ClockRule, advance, believed
+from driftline.stream.clock import Clock, advance, believed
 from driftline.stream.column import Column
 from driftline.stream.errors import OffsetsLost
+from driftline.stream.limits import ClockRule
 from driftline.stream.log import Chunk, Reader, Record, TopicPartition
 
 # A partition that runs ahead of the others is held back beyond this much, and taken up again below a quarter of it.

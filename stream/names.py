@@ -20,6 +20,7 @@ _UNSEEN: Final = (  # default ignorable code points of Unicode 14, but for those
     "\U000e01f0-\U000e0fff"
 )
 _SHAPING: Final = "\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0100-\U000e01ef"
+_LONG: Final = 256  # characters: Python sorts the marks of one letter in the square of their number
 _UNMOVED: Final = "A-Za-z\u00aa-\u05ff\\s"  # Latin to Hebrew
 _LEFT_OUT: Final = re.compile(f"[{_UNSEEN}]+|(?:^|(?<=[{_UNMOVED}]))[{_SHAPING}]+|[\u200c\u200d]+(?=\\s|$)")
 
@@ -29,5 +30,16 @@ def same_name(name: str) -> str:
     if not name.isascii():
         before = ""
         while name != before:  # what is left out may have stood between two that are one, or before another
-            before, name = name, unicodedata.normalize("NFC", _LEFT_OUT.sub("", name))
+            before, name = name, _composed(_LEFT_OUT.sub("", name))
     return " ".join(name.split())
+
+
+def _composed(name: str) -> str:
+    """Return a name in NFC; one of any length in about as many steps."""
+    if len(name) > _LONG and not unicodedata.is_normalized("NFC", name):
+        apart = {ord(each): unicodedata.normalize("NFD", each) for each in set(name)}
+        characters = name.translate(apart)
+        kinds = {each: unicodedata.combining(each) for each in set(characters)}
+        marks = "".join(re.escape(each) for each, kind in kinds.items() if kind) or "\0"
+        name = re.sub(f"[{marks}]{{2,}}", lambda run: "".join(sorted(run[0], key=kinds.__getitem__)), characters)
+    return unicodedata.normalize("NFC", name)

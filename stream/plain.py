@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from driftline.stream.kernels import are_equal, copy, inlined, kernel, prefetch
 from driftline.stream.said import LONGEST_WORD, SHORT, pack_word
 from driftline.stream.scan import CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
+from driftline.stream.siphash import new_secret
 from driftline.stream.store import (
     ASIDE,
     AT,
@@ -64,10 +65,10 @@ ALL_MESSAGES, ALL_BYTES = range(2)
 # its time; whether it is to be compared with what was served.
 ROW, TEXT_AT, TEXT_BYTES, TARGET, PLACE, STEP_MS, SERVED = range(7)
 N_STEP: Final = 7
-# What `take` counts, and why it stopped: at a record that Python takes, or that there is no room for; or when it had
-# taken one, and WHERE has a window that Python has to evict from.
-N_STEPS, DUPLICATES, REPEATED, CORRECTED, EXPIRED, LABELS_SEEN, LABELS_LEARNED, WHY, WHERE = range(9)
-N_COUNTERS: Final = 9
+# What `take` counts, PASSED being the most places that a look-up passed, and why it stopped: at a record that Python
+# takes, or that there is no room for; or when it had taken one, and WHERE has a window that Python has to evict from.
+N_STEPS, DUPLICATES, REPEATED, CORRECTED, EXPIRED, LABELS_SEEN, LABELS_LEARNED, PASSED, WHY, WHERE = range(10)
+N_COUNTERS: Final = 10
 DONE, ODD_RECORD, NO_ROOM, EVICTION = range(4)
 AHEAD: Final = 12  # records for which the memory is asked early: a look into the table has to wait for it
 NO_EXPIRY, ASK_FIRST = -1, -2  # instead of the column that messages are learned as when they leave unlabelled
@@ -157,10 +158,10 @@ def add_step(steps, counters, rows, row, target, place, time_ms, served):  # typ
 
 
 @kernel
-def find_label(label_table, label_spans, names, seeds, data, at, size):  # type: ignore[no-untyped-def]
+def find_label(label_table, label_spans, names, secret, data, at, size):  # type: ignore[no-untyped-def]
     """Return a label's column, or -1."""
     mask = label_table.shape[0] - 1
-    h = hash_bytes(data, at, size, seeds)
+    h = hash_bytes(data, at, size, secret)
     place = h & mask
     while label_table[place] != FREE:
         column = label_table[place] & ROW_BITS
@@ -215,13 +216,13 @@ def link(row, windows, total, rows, note):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def hash_keys(records, seeds, hashes):  # type: ignore[no-untyped-def]
+def hash_keys(records, secret, hashes):  # type: ignore[no-untyped-def]
     """Write the hash of each record's key; 0 where it has none."""
     order, kinds, fields, _, _, _, _, data = records
     for place in range(order.shape[0]):
         record = order[place]
         has_key = kinds[record] in (MESSAGE, LABEL)
-        hashes[place] = hash_bytes(data, fields[record, KEY], fields[record, KEY + SIZE], seeds) if has_key else 0
+        hashes[place] = hash_bytes(data, fields[record, KEY], fields[record, KEY + SIZE], secret) if has_key else 0
 
 
 @kernel
@@ -249,17 +250,17 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     records : (order, kinds, fields, weights, their bits, times_ms, partitions, data); times and partitions in the
         batch's order
     hashes : int64 [n], of the records' keys, in the batch's order
-    store : (rows, now, notes, kept, table, used, seeds, early), of a Store; changed
+    store : (rows, now, notes, kept, table, used, early), of a Store; changed
     windows, total, limits : int64 [n_windows, N_WINDOW], int64 [2], changed; int64 [3], messages, bytes and age
-    labels : (table, spans, names), of a Names
+    labels : (table, spans, names, secret), of a Names
     width, expire : how many labels are known; the column for what leaves unlabelled, NO_EXPIRY or ASK_FIRST
     n_odd : how many ids are such that all about them is for the rules in Python: labels wait for their message, or
         several texts came with them
     steps, weights, counters : int64 [room, N_STEP], float32 [room], int64 [N_COUNTERS], changed
     """
     order, kinds, fields, record_weights, weight_bits, times_ms, partitions, data = records
-    rows, now, notes, kept, table, used, seeds, early = store
-    label_table, label_spans, names = labels
+    rows, now, notes, kept, table, used, early = store
+    label_table, label_spans, names, secret = labels
     for place in range(begin, order.shape[0]):
         record = order[place]
         field, kind = fields[record], kinds[record]
@@ -268,7 +269,8 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             return place
         h = hashes[place]
         prefetch(table, hashes[min(place + AHEAD, order.shape[0] - 1)] & (table.shape[0] - 1))
-        row = find(table, rows, kept, h, data, field[KEY], field[KEY + SIZE])
+        row, passed = find(table, rows, kept, h, data, field[KEY], field[KEY + SIZE])
+        counters[PASSED] = max(counters[PASSED], passed)
         w = rows[row, WINDOW] if row >= 0 else partitions[place]
         if (row < 0 and kind == LABEL) or w >= windows.shape[0]:
             return place
@@ -283,7 +285,7 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
             elif now[row] & (CAME | SHARED) != CAME or not is_text_of(rows, kept, row, data, field):
                 return place
         else:
-            column = find_label(label_table, label_spans, names, seeds, data, field[CONTENT], field[CONTENT + SIZE])
+            column = find_label(label_table, label_spans, names, secret, data, field[CONTENT], field[CONTENT + SIZE])
             if column < 0 or now[row] & SHARED:
                 return place
             if field[OWN] >= 0:
@@ -360,10 +362,10 @@ class Names:
 
     def __init__(self) -> None:
         self._known: list[str] = []
-        self._seeds = np.zeros(2, np.uint64)
-        self.arrays = (np.full(2, FREE, np.int64), np.zeros((0, 2), np.int64), np.frombuffer(b"", np.uint8))
+        table, spans = np.full(2, FREE, np.int64), np.zeros((0, 2), np.int64)
+        self.arrays = (table, spans, np.frombuffer(b"", np.uint8), new_secret())
 
-    def update(self, labels: Sequence[str], seeds: NDArray[np.uint64]) -> None:
+    def update(self, labels: Sequence[str]) -> None:
         """Know these labels, by their columns."""
         if len(labels) == len(self._known) and self._known == labels:
             return
@@ -373,12 +375,13 @@ class Names:
         names = np.frombuffer(b"".join(encoded), np.uint8)
         spans = np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
         table = np.full(1 << (2 * len(labels) + 1).bit_length(), FREE, np.int64)
-        enter_labels(table, spans, names, seeds)
-        self.arrays = (table, spans, names)
+        secret = new_secret()
+        enter_labels(table, spans, names, secret)
+        self.arrays = (table, spans, names, secret)
 
 
 @kernel
-def enter_labels(table, spans, names, seeds):  # type: ignore[no-untyped-def]
+def enter_labels(table, spans, names, secret):  # type: ignore[no-untyped-def]
     """Enter labels into an empty table."""
     for column in range(spans.shape[0]):
-        put(table, hash_bytes(names, spans[column, 0], spans[column, 1], seeds), column)
+        put(table, hash_bytes(names, spans[column, 0], spans[column, 1], secret), column)

@@ -1,24 +1,26 @@
 """What does a record look like on the wire?
 
-JSON in UTF-8; only `id` and `text` (`message_id` and `label`) are required; unknown fields are skipped, and null is as
-good as none. CloudEvents are in stream/events.py, what else than a string may be an id or a time in stream/fields.py. A
-value that cannot be read raises BadRecord, whatever its bytes are: nothing else ever leaves `decode_message` and
-`decode_feedback`. The hot path is one msgspec call for values as we write them, over many at once where there are many;
-only what that refuses is looked at again, loosely, and then for the reason.
+JSON in UTF-8; only `id` and `text` (`message_id` and `label`) are required, and to take labels back needs no label;
+unknown fields are skipped, metadata is kept as it came, and null is as good as none. CloudEvents are in
+stream/events.py, what else than a string may be an id or a time in stream/fields.py. A value that cannot be read raises
+BadRecord, whatever its bytes are: nothing else ever leaves `decode_message` and `decode_feedback`. The hot path is one
+msgspec call for values as we write them, over many at once where there are many; only what that refuses is looked at
+again, loosely, and then for the reason.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import chain
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
 from driftline.stream import events
 from driftline.stream.errors import BadRecord
 from driftline.stream.events import has_event_headers, may_be_event, read_event
-from driftline.stream.fields import MAX_DEPTH, as_name, as_time, is_too_deep, mend_escapes
+from driftline.stream.fields import MAX_DEPTH, as_name, as_time, check_json, is_too_deep, mend_escapes
 from driftline.stream.names import same_name
 
 MAX_ID_CHARS: Final = 512
@@ -29,6 +31,12 @@ FULL_WEIGHT: Final = 64  # more counts as this much: a text is long since learne
 # Values that cannot be decoded in one call are divided into PARTS, and fewer than MANY are taken one by one.
 PARTS: Final = 16
 MANY: Final = 16
+MAX_DETAIL_CHARS: Final = 500  # of what is wrong with a value, which may be shown whole in it
+# How records are read, as a journal notes it (learner/settings.py): what an older version refused, a replay of what it
+# learned refuses, too. With LABELLED a retraction needs a label, and an event's subject and source are no numbers.
+LABELLED, READING = 1, 2
+NONE: Final = msgspec.Raw()
+LONGEST_NAME: Final = 4096  # characters: what is longer stays as it is written
 _OPENING, _LIST, _CLOSING = b"{[}"
 
 Headers = events.Headers
@@ -56,11 +64,11 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     id: str
     text: str
     ts: datetime | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: msgspec.Raw = NONE  # an object in JSON, as it came: nobody looks into it on the way; empty: none
 
 
 class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a message really was. `op=retract` takes an earlier label of that message back."""
+    """What a message really was. `op=retract` takes its labels back, whatever label is named with it, or "": none."""
 
     message_id: str
     label: str
@@ -116,9 +124,14 @@ def decode_message(value: bytes, headers: Headers | None = None, max_bytes: int 
     ------
     BadRecord : for every input that is not one.
     """
-    message = read(_MESSAGE, value, headers, max_bytes)
+    return _message(_MESSAGE, value, headers, max_bytes)
+
+
+def _message(form: "Form[Message]", value: bytes, headers: Headers | None, max_bytes: int) -> Message:
+    message = read(form, value, headers, max_bytes)
     check_message(message)
-    return message
+    metadata = read_metadata(message.metadata)
+    return message if metadata is message.metadata else msgspec.structs.replace(message, metadata=metadata)
 
 
 def decode_feedback(value: bytes, headers: Headers | None = None, max_bytes: int = 1 << 20) -> Feedback:
@@ -128,32 +141,48 @@ def decode_feedback(value: bytes, headers: Headers | None = None, max_bytes: int
     ------
     BadRecord : for every input that is not one.
     """
-    feedback = in_one_form(read(_FEEDBACK, value, headers, max_bytes))
-    check_feedback(feedback)
+    return _feedback(_FEEDBACK, value, headers, max_bytes)
+
+
+def _feedback(form: "Form[Feedback]", value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
+    feedback = in_one_form(read(form, value, headers, max_bytes), reading=form.reading)
+    check_feedback(feedback, reading=form.reading)
     return feedback
 
 
-def in_one_form(feedback: Feedback) -> Feedback:
+def in_one_form(feedback: Feedback, *, reading: int = READING) -> Feedback:
     """Return a label whose own name and whose source's are in the form in which they are compared (names.py)."""
-    label, source = same_name(feedback.label), feedback.source and (same_name(feedback.source) or None)
+    label, source = feedback.label, feedback.source
+    if len(label) <= LONGEST_NAME or reading == LABELLED:
+        label = same_name(label)
+    if source and (len(source) <= LONGEST_NAME or reading == LABELLED):
+        source = same_name(source) or None
     if label == feedback.label and source == feedback.source:
         return feedback
     return msgspec.structs.replace(feedback, label=label, source=source)
 
 
-def decode_messages(values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20) -> list[Message | BadRecord | None]:
+def decode_messages(
+    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20, *, reading: int = READING
+) -> list[Message | BadRecord | None]:
     """Read messages: for each value what `decode_message` returns or raises, or None for a value that is None."""
-    return _decode_many(_MESSAGES, values, headers, max_bytes)
+    return _decode_many(_MESSAGES if reading > LABELLED else _OLD_MESSAGES, values, headers, max_bytes)
 
 
 def decode_feedbacks(
-    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20, *, as_written: bool = False
+    values: Values,
+    headers: ManyHeaders,
+    max_bytes: int = 1 << 20,
+    *,
+    reading: int = READING,
+    as_written: bool = False,
 ) -> list[Feedback | BadRecord | None]:
     """Read labels: for each value what `decode_feedback` returns or raises, or None for a value that is None.
 
-    `as_written` is for a replay of what was learned before names had one form.
+    `reading` and `as_written` are for a replay of what was learned before: LABELLED, and before names had one form.
     """
-    return _decode_many(_FEEDBACKS_AS_WRITTEN if as_written else _FEEDBACKS, values, headers, max_bytes)
+    kind = _FEEDBACKS_AS_WRITTEN if as_written else _FEEDBACKS if reading > LABELLED else _OLD_FEEDBACKS
+    return _decode_many(kind, values, headers, max_bytes)
 
 
 def check_message(message: Message) -> None:
@@ -164,10 +193,27 @@ def check_message(message: Message) -> None:
         raise BadRecord("forbidden-character", "text contains a NUL character (U+0000)")
 
 
-def check_feedback(feedback: Feedback) -> None:
+def read_metadata(raw: msgspec.Raw) -> msgspec.Raw:
+    """Return metadata, the same object where nothing has to be changed of it. Raises BadRecord where it is none."""
+    value = bytes(raw)
+    if not value:
+        return raw
+    if value == b"null":
+        return NONE
+    if value[:1] != b"{":
+        raise BadRecord("wrong-type", "metadata must be an object - at `$.metadata`")
+    try:
+        checked = check_json(value)
+    except ValueError as error:
+        raise explain(error, " - at `$.metadata`") from None
+    return raw if checked is value or checked == value else msgspec.Raw(checked)
+
+
+def check_feedback(feedback: Feedback, *, reading: int = READING) -> None:
     """Refuse what has the right types but cannot be used."""
     _check_name("message_id", feedback.message_id, MAX_ID_CHARS)
-    _check_name("label", feedback.label, MAX_LABEL_CHARS)
+    if feedback.label or feedback.op == "upsert" or reading == LABELLED:
+        _check_name("label", feedback.label, MAX_LABEL_CHARS)
     if feedback.id is not None:
         _check_name("id", feedback.id, MAX_ID_CHARS)
     if feedback.text is not None and "\0" in feedback.text:
@@ -195,7 +241,7 @@ class _LooseMessage(msgspec.Struct):
     id: Name = None
     text: str | None = None
     ts: str | float | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: msgspec.Raw = NONE
 
 
 class _LooseFeedback(msgspec.Struct):
@@ -221,17 +267,22 @@ class Form(Generic[_T]):
     ----------
     type : with the fields of Message or of Feedback; an API's own may do without an id
     is_message : which of the two
+    reading : READING, or LABELLED
     """
 
-    def __init__(self, type: type[_T], *, is_message: bool) -> None:
+    def __init__(self, type: type[_T], *, is_message: bool, reading: int = READING) -> None:
         loose: Any = _LooseMessage if is_message else _LooseFeedback
-        self.type, self.decode = type, msgspec.json.Decoder(type).decode
+        self.type, self.decode, self.reading = type, msgspec.json.Decoder(type).decode, reading
         self.loose_type, self.decode_loosely = loose, msgspec.json.Decoder(loose).decode
+        hints = get_type_hints(loose)
+        self.decode_field = {name: msgspec.json.Decoder(hint).decode for name, hint in hints.items()}
         self.alone = "text" if is_message else "label"  # what a text without fields is
 
 
 _MESSAGE: Final = Form(Message, is_message=True)
 _FEEDBACK: Final = Form(Feedback, is_message=False)
+_OLD_MESSAGE: Final = Form(Message, is_message=True, reading=LABELLED)
+_OLD_FEEDBACK: Final = Form(Feedback, is_message=False, reading=LABELLED)
 
 
 def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) -> _T:
@@ -265,22 +316,40 @@ def _is_local(record: Any) -> bool:
 def _from_event(form: Form[_T], value: bytes, headers: Headers | None) -> _T:
     """Read a record that may be an event, or is one by its headers, or else one that is not as we write it."""
     try:
-        event = read_event(value, headers)
+        event = read_event(value, headers, as_before=form.reading == LABELLED)
         if event is None:
             return _convert(form, form.decode_loosely(mend_escapes(value)))
         given = event.attributes
         fields: dict[str, Any] = {"id": given["id"], "ts": given.get("time"), "source": given.get("source")}
         fields["message_id"] = given.get("subject")
-        data = event.data if isinstance(event.data, dict) else {form.alone: event.data}
-        fields |= {name: each for name, each in data.items() if each is not None}
-        return _convert(form, msgspec.convert(fields, form.loose_type))
+        if isinstance(event.data, str):
+            fields[form.alone] = event.data
+        else:
+            fields |= _fields(form, event.data)
+        return _convert(form, form.loose_type(**{name: fields[name] for name in form.decode_field if name in fields}))
     except (ValueError, RecursionError) as error:
-        raise _explain(error) from None
+        raise explain(error) from None
+
+
+def _fields(form: Form[_T], data: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    """Return the fields that an event's data has, each decoded by itself; null is as good as none."""
+    fields = {}
+    for name in form.decode_field.keys() & data.keys():
+        try:
+            each = form.decode_field[name](data[name])
+        except msgspec.ValidationError as error:
+            raise msgspec.ValidationError(f"{error} - at `$.{name}`") from None
+        if each is not None:
+            fields[name] = each
+    return fields
 
 
 def _convert(form: Form[_T], loose: Any) -> _T:
     """Return a record that was read loosely as it would have been written by us."""
-    return msgspec.convert(tidy(loose), form.type)
+    fields = tidy(loose)
+    if fields.get("op") == "retract" and form.reading != LABELLED:
+        fields = {"label": ""} | fields
+    return msgspec.convert(fields, form.type)
 
 
 def tidy(loose: msgspec.Struct) -> dict[str, Any]:
@@ -373,7 +442,11 @@ def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] |
 
 def _are_usable_messages(messages: list[Message], longest: int) -> bool:
     """Whether `check_message` raises for none; that there is no NUL is known, and how long the longest value is."""
-    return not any(map(_is_local, messages)) and _are_names([each.id for each in messages], MAX_ID_CHARS, longest)
+    are_named = not any(map(_is_local, messages)) and _are_names([each.id for each in messages], MAX_ID_CHARS, longest)
+    try:
+        return are_named and all(read_metadata(each.metadata) is each.metadata for each in messages)
+    except BadRecord:
+        return False
 
 
 def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
@@ -397,20 +470,22 @@ def _are_names(names: list[str], max_chars: int, longest: int) -> bool:
 def _are_in_one_form(feedbacks: list[Feedback], longest: int) -> bool:
     """Whether nothing has to be changed of any, either; there are few different names."""
     names = {feedback.label for feedback in feedbacks} | {feedback.source for feedback in feedbacks}
-    are_same = all(name is None or (name and same_name(name) == name) for name in names)
+    are_same = all(each is None or (0 < len(each) <= LONGEST_NAME and same_name(each) == each) for each in names)
     return are_same and _are_usable_feedbacks(feedbacks, longest)
 
 
 def _decode_as_written(value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
-    feedback = read(_FEEDBACK, value, headers, max_bytes)
-    check_feedback(feedback)
+    feedback = read(_OLD_FEEDBACK, value, headers, max_bytes)
+    check_feedback(feedback, reading=LABELLED)
     return feedback
 
 
 _MESSAGE_LINES: Final = msgspec.json.Decoder(Message).decode_lines
 _FEEDBACK_LINES: Final = msgspec.json.Decoder(Feedback).decode_lines
 _MESSAGES: Final = _Kind(decode_message, _MESSAGE_LINES, _are_usable_messages)
+_OLD_MESSAGES: Final = _Kind(partial(_message, _OLD_MESSAGE), _MESSAGE_LINES, _are_usable_messages)
 _FEEDBACKS: Final = _Kind(decode_feedback, _FEEDBACK_LINES, _are_in_one_form)
+_OLD_FEEDBACKS: Final = _Kind(partial(_feedback, _OLD_FEEDBACK), _FEEDBACK_LINES, _are_in_one_form)
 _FEEDBACKS_AS_WRITTEN: Final = _Kind(_decode_as_written, _FEEDBACK_LINES, _are_usable_feedbacks)
 
 
@@ -421,8 +496,16 @@ def _check_utf8(value: bytes) -> None:
         raise BadRecord("not-utf8", f"byte {value[error.start]:#04x} at position {error.start} is not UTF-8") from None
 
 
-def _explain(error: Exception) -> BadRecord:
-    detail = str(error)
+def shortened(detail: str) -> str:
+    """Return what is said of a value without most of the value, where that is long."""
+    if len(detail) <= MAX_DETAIL_CHARS:
+        return detail
+    return f"{detail[: MAX_DETAIL_CHARS // 2]} ... {detail[-MAX_DETAIL_CHARS // 2 :]}"
+
+
+def explain(error: Exception, where: str = "") -> BadRecord:
+    """Return the bad record that an error of msgspec's tells of."""
+    detail = shortened(str(error)) + where
     if isinstance(error, RecursionError):
         return BadRecord("too-deep", "the JSON is nested too deeply")
     if "out of range" in detail:

@@ -4,13 +4,14 @@ For that nothing is copied but a word for each row: what the words name is never
 is read where it is; where rows move meanwhile, they leave what is being read behind.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from driftline.stream.early import Early
+from driftline.stream.late import Gone
 from driftline.stream.pack import array_head, measure_rows, pack_rows
 from driftline.stream.said import ANY, Word, short
 from driftline.stream.store import Arrays
@@ -26,6 +27,7 @@ _unpack_pairs = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]]).decode
 
 
 FORMAT: Final = 3  # of a window; before, there was no number
+LATE_FORMAT: Final = 4  # of one that has messages, too, that left and that a label can still correct
 
 
 class WindowState(msgspec.Struct, array_like=True):
@@ -35,6 +37,7 @@ class WindowState(msgspec.Struct, array_like=True):
     clock_ms: int
     messages: msgspec.Raw  # pairs of an id and its entry, for stream/unpack.py
     early: list[tuple[str, list[Early]]]
+    late: list[tuple[str, Gone]] = []
 
 
 class Frozen(NamedTuple):
@@ -45,6 +48,7 @@ class Frozen(NamedTuple):
     arrays : rows, words, notes, bytes and scores, of all windows (Store.hold)
     n_rows : how many of the rows are this window's and live
     early : the labels that waited, by message
+    late : the messages that left it, and that a label can still correct
     """
 
     number: int
@@ -52,11 +56,13 @@ class Frozen(NamedTuple):
     arrays: Arrays
     n_rows: int
     early: list[tuple[Early, ...]]
+    late: Sequence[tuple[str, Gone]] = ()
 
     def encode(self) -> Iterator[bytes]:
         """Give the window's state in parts."""
         rows, now, notes, kept, scores = self.arrays
-        yield b"\x94" + _pack(FORMAT) + _pack(self.clock_ms) + array_head(self.n_rows)
+        yield (b"\x95" if self.late else b"\x94") + _pack(LATE_FORMAT if self.late else FORMAT)
+        yield _pack(self.clock_ms) + array_head(self.n_rows)
         for start in range(0, len(now), SLICE):
             some, words = rows[start : start + SLICE], now[start : start + SLICE]
             out = np.empty(measure_rows(some, words, notes, self.number), np.uint8)
@@ -67,6 +73,10 @@ class Frozen(NamedTuple):
             yield b"".join(
                 _pack((waiting[0].feedback.message_id, waiting)) for waiting in self.early[start : start + EARLY_SLICE]
             )
+        if self.late:
+            yield array_head(len(self.late))
+        for start in range(0, len(self.late), EARLY_SLICE):
+            yield b"".join(map(_pack, self.late[start : start + EARLY_SLICE]))
 
 
 def decode(state: bytes) -> WindowState:
@@ -79,8 +89,8 @@ def decode(state: bytes) -> WindowState:
     if state.startswith(_BEFORE):
         return _as_of_today(msgspec.msgpack.decode(state, type=_Before))
     found = msgspec.msgpack.decode(state, type=WindowState)
-    if found.format != FORMAT:
-        raise ValueError(f"it has format {found.format}, this version of Driftline reads format {FORMAT}")
+    if found.format not in (FORMAT, LATE_FORMAT):
+        raise ValueError(f"it has format {found.format}, this version of Driftline reads format {LATE_FORMAT}")
     return found
 
 
@@ -155,7 +165,9 @@ def forget(state: bytes, unwanted: Unwanted) -> bytes:
         kept = [each for each in waiting if not _is_unwanted_label(each, unwanted)]
         if kept and key not in unwanted.ids:
             early.append((key, kept))
-    return _pack(WindowState(FORMAT, loaded.clock_ms, msgspec.Raw(_pack(messages)), early))
+    late = [(key, gone) for key, gone in loaded.late if key not in unwanted.ids]
+    parts = loaded.clock_ms, msgspec.Raw(_pack(messages)), early
+    return _pack((LATE_FORMAT, *parts, late) if late else (FORMAT, *parts))
 
 
 def _is_unwanted(key: str, entry: msgspec.Raw, unwanted: Unwanted) -> bool:

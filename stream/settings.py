@@ -7,6 +7,7 @@ variable and an entry of driftline.toml.
 import json
 import math
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_origin
 
@@ -21,6 +22,7 @@ from pydantic_settings import (
 
 from driftline.stream import variables
 from driftline.stream.records import Topics
+from driftline.stream.scheme import read_scheme
 
 CONFIG_FILE: Final = Path("driftline.toml")
 # What a number may be at most, so that what is made of it stays a number of 64 bits.
@@ -118,6 +120,12 @@ class StreamSettings(Settings):
     max_record_bytes: int = Field(
         1 << 20, ge=1 << 10, le=1 << 26, description="A record with a larger value goes to the dead-letter topic."
     )
+    labels: Path | None = Field(
+        None,
+        description="A file of the labels that there are, one on each line or as a JSON list. Any other label is "
+        "refused: by the API, and by the learner, which sends it to the dead-letter topic. Default: any label is taken "
+        "while the model has a place for it.",
+    )
     kafka_config: Path | None = Field(
         None, description="A file of librdkafka properties (one name=value a line) for TLS, SASL and the like."
     )
@@ -137,6 +145,11 @@ class StreamSettings(Settings):
     @classmethod
     def _may_last(cls, hours: float) -> float:
         return hours_or_no_end(hours)
+
+    @cached_property
+    def scheme(self) -> tuple[str, ...] | None:
+        """The labels that there are, read once; None where any may be. Raises ConfigError."""
+        return None if self.labels is None else read_scheme(self.labels)
 
     @property
     def log_url(self) -> str:

@@ -79,6 +79,7 @@ CREATE TABLE IF NOT EXISTS records_{} (
 """
 
 _RETENTION: Final = "retention"  # of the learner: hours and bytes, in JSON
+_PROBED: Final = "probed"  # when a process last tried whether it can write
 _IDENTITY: Final = "identity of topic {}"  # a name in the file's table `meta`; made once, with the topic
 
 _log = logging.getLogger(__name__)
@@ -157,6 +158,10 @@ class SqliteLog(Log):
         except (TypeError, ValueError) as error:
             future.set_exception(LogError(f"appending to {topic}: {error!r}"))
         return future
+
+    def probe(self) -> "Future[None]":
+        """Commit as an append does, a row that holds the time; see Log.probe."""
+        return self._writer.probe()
 
     def reader(self, positions: Mapping[TopicPartition, int]) -> Reader:
         """Return a reader of these partitions from these positions on."""
@@ -294,6 +299,7 @@ class _Writer:
         self._queue: deque[_Batch] = deque()
         self._queued_records = self._queued_bytes = 0
         self._erasures: deque[tuple[Mapping[int, Sequence[int]], Future[None]]] = deque()
+        self._probes: deque[Future[None]] = deque()
         self._closing = False
         self._retention_due = time.monotonic()
         self._wiping_due: float | None = None  # where something was dropped that the file and its WAL still hold
@@ -322,6 +328,17 @@ class _Writer:
             self._changed.notify_all()
         return future
 
+    def probe(self) -> "Future[None]":
+        """Queue a commit of next to nothing. Any thread."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        with self._changed:
+            if self._closing:
+                raise LogError(f"log {self._path}: closed")
+            self._probes.append(future)
+            self._changed.notify_all()
+        return future
+
     def close(self) -> None:
         """Commit what is queued, then end."""
         with self._changed:
@@ -339,6 +356,8 @@ class _Writer:
                 self._settle(batches)
             while self._erasures:
                 self._erase(*self._erasures.popleft())
+            while self._probes:
+                self._try(self._probes.popleft())
             if time.monotonic() >= self._retention_due:
                 self._clean_up()
         if self._connection is not None:
@@ -348,7 +367,7 @@ class _Writer:
         """Return what the next transaction appends, [] when it is time to clean up, None at the end."""
         with self._changed:
             patience = max(0.0, self._retention_due - time.monotonic())
-            self._changed.wait_for(lambda: self._queue or self._erasures or self._closing, patience)
+            self._changed.wait_for(lambda: self._queue or self._erasures or self._probes or self._closing, patience)
             batches: list[_Batch] = []
             records = size = 0
             while self._queue and records < COMMIT_RECORDS and size < COMMIT_BYTES:
@@ -358,7 +377,7 @@ class _Writer:
             self._queued_records -= records
             self._queued_bytes -= size
             self._changed.notify_all()
-            return None if self._closing and not batches and not self._erasures else batches
+            return None if self._closing and not (batches or self._erasures or self._probes) else batches
 
     def _settle(self, batches: list[_Batch]) -> None:
         try:
@@ -404,6 +423,18 @@ class _Writer:
                     "UPDATE partitions SET high = ?, bytes = bytes + ? WHERE id = ?", (high, sizes[table], table)
                 )
         return firsts
+
+    def _try(self, future: "Future[None]") -> None:
+        try:
+            with explained(self._path):
+                self._file.check()
+                with self._transaction() as db:
+                    row = _PROBED, str(time.time_ns() // 1_000_000)
+                    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+        except Exception as error:  # whatever it is, the future must carry it and the thread go on
+            future.set_exception(error if isinstance(error, LogError) else LogError(f"log {self._path}: {error}"))
+        else:
+            future.set_result(None)
 
     def _erase(self, tables: Mapping[int, Sequence[int]], future: "Future[None]") -> None:
         try:

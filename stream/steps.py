@@ -38,6 +38,13 @@ class Steps:
             self.table = np.concatenate([self.table, np.zeros((more, N_STEP), np.int64)])
             self.weights = np.concatenate([self.weights, np.ones(more, np.float32)])
 
+    def cut_off(self) -> "Steps":
+        """Return all that are there, and have none."""
+        found = Steps(self.n)
+        found.table[:], found.weights[:], found.n = self.table[: self.n], self.weights[: self.n], self.n
+        self.n = 0
+        return found
+
     def add(
         self,
         store: Store,

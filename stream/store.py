@@ -7,11 +7,11 @@ appended to; a row that leaves is dead, and when there is no room left, what liv
 a copy of the words and holds the arrays can read on in them, in another thread too (stream/saved.py).
 
 A table of hashes finds rows by id; a hit is compared byte by byte. Where several texts came with one id, that finds the
-row of the message that came last; the others are ASIDE, and are found by id and text. The table's seeds are of this
-process, so that nobody can send ids that collide: no outcome depends on them.
+row of the message that came last; the others are ASIDE, and are found by id and text. The hashes have a secret of this
+process (siphash.py), so that nobody can send ids that collide: no outcome depends on them. Should a look-up still pass
+more than LONGEST places, the join gives the store another secret.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.stream.kernels import are_equal, copy, inlined, kernel
+from driftline.stream.siphash import new_secret, siphash
 
 # Columns of a row: where its id begins, behind which its text stands; sizes are bytes. The last two may change
 # until the row is SCORED.
@@ -42,6 +43,9 @@ FREE: Final = -1
 ASIDE_HASH: Final = 1 << 30
 HASH_SHIFT: Final = 32
 ROW_BITS: Final = (1 << HASH_SHIFT) - 1
+# Places of the table that a look-up may pass. Where it is three quarters full, of hashes that nobody chose, one look-up
+# in 10**16 passes so many: runs of n places are about as rare as exp(-n * (0.75 - 1 - ln 0.75)) (Knuth 6.4).
+LONGEST: Final = 1 << 10
 SPARE: Final = 3  # arrays have room for so many times what lives, so that it is moved seldom
 # What a row takes in memory: so many bytes for each byte that lives (SPARE, and once more while it is moved), and the
 # same for its columns, its note and its places in the table. See test_what_is_counted_is_what_is_taken.
@@ -51,52 +55,41 @@ ENTRY_BYTES: Final = 640
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 Arrays = tuple[Ints, Ints, Ints, Bytes, NDArray[np.float32]]  # rows, now, notes, kept, scores
-_HALF: Final = np.uint64(32)
-_BYTE: Final = np.uint64(8)
 _HASH_BITS: Final = np.uint64((1 << 30) - 1)
 
 
 @kernel
-def hash_bytes(data, at, size, seeds):  # type: ignore[no-untyped-def]
+def hash_bytes(data, at, size, secret):  # type: ignore[no-untyped-def]
     """Return a hash of some bytes, of 30 bits."""
-    h = seeds[0] ^ np.uint64(size)
-    multiplier = seeds[1]
-    for start in range(0, size, 8):
-        word = np.uint64(0)
-        for i in range(start, min(start + 8, size)):
-            word = (word << _BYTE) | np.uint64(data[at + i])
-        h = (h ^ word) * multiplier
-        h ^= h >> _HALF
-    h = h * multiplier
-    return np.int64((h ^ (h >> _HALF)) & _HASH_BITS)
+    return np.int64(siphash(data, at, size, secret) & _HASH_BITS)
 
 
 @kernel
 def find(table, rows, kept, h, data, at, size):  # type: ignore[no-untyped-def]
-    """Return the row of an id, or -1."""
+    """Return the row of an id, or -1; and how many places were passed."""
     mask = table.shape[0] - 1
     place = h & mask
     while table[place] != FREE:
         row = table[place] & ROW_BITS
         same = table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size
         if same and are_equal(data, at, kept, rows[row, AT], size):
-            return row
+            return row, (place - h) & mask
         place = (place + 1) & mask
-    return np.int64(-1)
+    return np.int64(-1), (place - h) & mask
 
 
 @kernel
 def find_whole(table, rows, kept, h, data, size, n):  # type: ignore[no-untyped-def]
-    """Return the row, set aside, of an id of so many bytes and a text behind it, n bytes together; or -1."""
+    """Return the row, set aside, of an id of so many bytes and a text behind it, n bytes together, as `find` does."""
     mask = table.shape[0] - 1
     place = h & mask
     while table[place] != FREE:
         row = table[place] & ROW_BITS
         same = table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size and rows[row, TEXT_SIZE] == n - size
         if same and are_equal(data, 0, kept, rows[row, AT], n):
-            return row
+            return row, (place - h) & mask
         place = (place + 1) & mask
-    return np.int64(-1)
+    return np.int64(-1), (place - h) & mask
 
 
 @inlined
@@ -237,10 +230,12 @@ class Store:
     used : int64 [4], how much is of rows, bytes, scores and notes
     heads : int64 [n_windows, ...], what a caller keeps for each window; its columns FIRST and LAST name rows
     pending : arrays of rows that someone will ask for; kept up when rows move
+    secret : of the hashes
+    passed : the most places that a look-up had to pass since the secret is this one
     """
 
     def __init__(self) -> None:
-        self.seeds = np.frombuffer(os.urandom(16), np.uint64) | np.uint64(1)
+        self.secret, self.passed = new_secret(), 0
         self.early: NDArray[np.uint16] = np.zeros(N_EARLY, np.uint16)  # ids with such a hash that are for the rules
         self.pending: list[Ints] = []
         self.clear()
@@ -255,17 +250,27 @@ class Store:
     def find(self, key: bytes) -> int:
         """Return the row of an id, or -1."""
         data = np.frombuffer(key, np.uint8)
-        return int(find(self.table, self.rows, self.kept, self.hash(data), data, 0, len(data)))
+        return self._found(*find(self.table, self.rows, self.kept, self.hash(data), data, 0, len(data)))
 
     def find_aside(self, key: bytes, text: bytes) -> int:
         """Return the row of an id and a text that was set aside, or -1."""
         data = np.frombuffer(key + text, np.uint8)
         h = self.hash(data) | ASIDE_HASH
-        return int(find_whole(self.table, self.rows, self.kept, h, data, len(key), len(data)))
+        return self._found(*find_whole(self.table, self.rows, self.kept, h, data, len(key), len(data)))
+
+    def _found(self, row: int, passed: int) -> int:
+        self.passed = max(self.passed, passed)
+        return row
 
     def hash(self, data: Bytes) -> int:
         """Return the hash of an id, or of an id and a text."""
-        return int(hash_bytes(data, 0, len(data), self.seeds))
+        return int(hash_bytes(data, 0, len(data), self.secret))
+
+    def change_secret(self) -> None:
+        """Hash all rows anew; O(rows). Rows stay where they are; what else was hashed, `early` too, is the caller's."""
+        self.secret, self.passed = new_secret(), 0
+        hash_rows(self.rows, self.now, self.kept, int(self.used[ROWS]), self.secret)
+        self._enter()
 
     def set_bit(self, row: int, bit: int, *, on: bool) -> None:
         """Change a bit of a row's word."""
@@ -381,6 +386,15 @@ class Store:
         else:
             self.table = np.full(size, FREE, np.int64)
         enter(self.table, self.rows, self.now, int(self.used[ROWS]))
+
+
+@kernel
+def hash_rows(rows, now, kept, n, secret):  # type: ignore[no-untyped-def]
+    """Write the hash of what finds each row."""
+    for row in range(n):
+        is_aside = now[row] & ASIDE != 0
+        size = rows[row, ID_SIZE] + (rows[row, TEXT_SIZE] if is_aside else 0)
+        rows[row, HASH] = hash_bytes(kept, rows[row, AT], size, secret) | (ASIDE_HASH if is_aside else 0)
 
 
 @kernel

@@ -172,9 +172,9 @@ def append_messages(data, at, n, fields, w, windows, total, store):  # type: ign
     ----------
     data, at, n, fields : as above
     w, windows, total : the window's number; int64 [n_windows, N_WINDOW], int64 [2], changed
-    store : (rows, now, notes, kept, scores, table, used, seeds), of a Store with room for them; changed; scores: uint8
+    store : (rows, now, notes, kept, scores, table, used, secret), of a Store with room for them; changed; scores: uint8
     """
-    rows, now, notes, kept, scores, table, used, seeds = store
+    rows, now, notes, kept, scores, table, used, secret = store
     for i in range(n):
         at = unpack_message(data, at, fields)
         key_size, text_size = fields[KEY, NUMBER], fields[CONTENT, NUMBER]
@@ -184,12 +184,12 @@ def append_messages(data, at, n, fields, w, windows, total, store):  # type: ign
         keep_field(data, fields[CONTENT], kept, used)
         to[TEXT_SIZE], to[TIME_MS] = text_size, fields[TIME, NUMBER]
         if fields[IS_ASIDE, NUMBER]:
-            h = hash_bytes(kept, to[AT], key_size + text_size, seeds) | ASIDE_HASH
+            h = hash_bytes(kept, to[AT], key_size + text_size, secret) | ASIDE_HASH
             whole = kept[to[AT] : to[AT] + key_size + text_size]
-            there = find_whole(table, rows, kept, h, whole, key_size, key_size + text_size)
+            there, _ = find_whole(table, rows, kept, h, whole, key_size, key_size + text_size)
         else:
-            h = hash_bytes(kept, to[AT], key_size, seeds)
-            there = find(table, rows, kept, h, kept, to[AT], key_size)
+            h = hash_bytes(kept, to[AT], key_size, secret)
+            there, _ = find(table, rows, kept, h, kept, to[AT], key_size)
         if there >= 0:
             return i
         to[WINDOW], to[NEXT], to[HASH] = w, -1, h
@@ -235,7 +235,7 @@ def restore(
         raise ValueError(f"message {good} is none, or has a wrong time, weight, word or scores")
     store.ensure(*need.tolist())
     arrays = store.rows, store.now, store.notes, store.kept, store.scores.view(np.uint8)
-    whole = (*arrays, store.table, store.used, store.seeds)
+    whole = (*arrays, store.table, store.used, store.secret)
     good = append_messages(data, at, n, fields, number, windows, total, whole)
     if good < n:
         raise ValueError(f"the id of message {good} is there twice")

@@ -6,7 +6,7 @@
 import gzip
 import json
 import zlib
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MAX_BODY_BYTES: Final = 1 << 16  # of the API that they are sent to
 MAX_TEXT_CHARS: Final = 1000
@@ -125,6 +125,136 @@ LENGTHS: Final = [
     Bad("a body behind a GET", request(_SMUGGLED, method=b"GET", path=b"/healthz")),
 ]
 
+_CHUNKED: Final = b"17\r\n" + _GOOD + b"\r\n"
+_OFFER: Final = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+CUT: Final = [
+    Bad("HTTP/2.0 in the first line", request(method=b"GET", path=b"/model", version=b"2.0")),
+    Bad("HTTP/0.9 with headers", request(method=b"GET", path=b"/model", version=b"0.9")),
+    Bad("HTTP/1.2", request(method=b"GET", path=b"/model", version=b"1.2")),
+    Bad("a carriage return alone at a line's end", b"GET /model HTTP/1.1\rHost: localhost\r\r"),
+    Bad("a line feed alone behind a header", b"GET /model HTTP/1.1\r\nHost: localhost\n\r\n"),
+    Bad("a line feed alone before the body", b"GET /model HTTP/1.1\r\nHost: localhost\r\n\n"),
+    Bad("empty lines first", b"\r\n\r\n" + request(_GOOD)),
+    Bad("a space first", b" " + request(_GOOD)),
+    Bad("two spaces in the first line", request(_GOOD).replace(b"POST /", b"POST  /")),
+    Bad("a space behind the version", request(_GOOD).replace(b"/1.1\r\n", b"/1.1 \r\n")),
+    Bad("a tab in the first line", request(_GOOD).replace(b"POST /", b"POST\t/")),
+    Bad("a NUL in the path", request(method=b"GET", path=b"/mo\x00del")),
+    Bad("a byte above 127 in the path", request(method=b"GET", path=b"/mod\xe9l")),
+    Bad("a path without a slash", request(method=b"GET", path=b"model")),
+    Bad("a fragment in the path", request(method=b"GET", path=b"/model#part")),
+    Bad("a star that is no OPTIONS", request(method=b"GET", path=b"*")),
+    Bad("OPTIONS of all", request(method=b"OPTIONS", path=b"*")),
+    Bad("a host instead of a path", request(method=b"GET", path=b"localhost:8000")),
+    Bad("a whole URL of this host", request(_GOOD, path=b"http://localhost/predict")),
+    Bad(
+        "a whole URL of this host, in another's name",
+        request(_GOOD, path=b"HTTP://localhost:8000/predict").replace(b"Host: localhost", b"Host: evil.example"),
+    ),
+    Bad("a whole URL with a user", request(_GOOD, path=b"http://me@localhost/predict")),
+    Bad("a whole URL over FTP", request(method=b"GET", path=b"ftp://localhost/model")),
+    Bad("a whole URL without a path", request(method=b"GET", path=b"http://localhost")),
+    Bad("a whole URL without a Host", b"GET http://localhost/model HTTP/1.1\r\n\r\n"),
+    Bad("two slashes first", request(method=b"GET", path=b"//evil.example/model")),
+    Bad("CONNECT to the API", request(method=b"CONNECT", path=b"/predict")),
+    Bad("PUT", request(_GOOD, method=b"PUT")),
+    Bad("DELETE where there is none", request(method=b"DELETE", path=b"/predict")),
+    Bad("OPTIONS of a route", request(method=b"OPTIONS", path=b"/predict")),
+    Bad("a header of no token", request(_GOOD, head=b"X@Y: a\r\n")),
+    Bad("a header name of letters above 127", request(_GOOD, head=b"X\xe9: a\r\n")),
+    Bad("a header without a colon", request(_GOOD, head=b"X\r\n")),
+    Bad("a tab before the colon", request(_GOOD, head=b"X\t: a\r\n")),
+    Bad("the first header goes on in the next line", b"GET /model HTTP/1.1\r\n Host: localhost\r\n\r\n"),
+    Bad("a header with DEL", request(_GOOD, head=b"X: a\x7fb\r\n")),
+    Bad("a header with an escape sequence", request(_GOOD, head=b"X: \x1b[2J\r\n")),
+    Bad("an empty header", request(_GOOD, head=b"X:\r\n")),
+    Bad("an empty Host", request(_GOOD).replace(b"Host: localhost", b"Host:")),
+    Bad("a Host with a space", request(_GOOD).replace(b"Host: localhost", b"Host: local host")),
+    Bad("a Host with a user", request(_GOOD).replace(b"Host: localhost", b"Host: me@localhost")),
+    Bad("a Host that is a URL", request(_GOOD).replace(b"Host: localhost", b"Host: http://localhost/")),
+    Bad("two Hosts that are the same", request(_GOOD, head=b"Host: localhost\r\n")),
+    Bad("two Authorizations", request(_GOOD, head=b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n")),
+    Bad("the last one", request(_GOOD, head=b"Connection: close\r\n")),
+    Bad("the last one, then another", request(_GOOD, head=b"Connection: close\r\n") + request(_GOOD)),
+    Bad(
+        "the last one of a long way, then another",
+        request(method=b"GET", path=b"/model", head=b"Connection: close\r\n") + request(_GOOD),
+    ),
+    Bad("close and keep-alive", request(_GOOD, head=b"Connection: keep-alive, close\r\n") + request(_GOOD)),
+    Bad("HTTP/1.0", request(_GOOD, version=b"1.0") + request(_GOOD)),
+    Bad("HTTP/1.0 that is kept alive", request(_GOOD, version=b"1.0", head=b"Connection: keep-alive\r\n") * 2),
+    Bad(
+        "HTTP/1.0 of a long way, kept alive",
+        request(method=b"GET", path=b"/model", version=b"1.0", head=b"Connection: keep-alive\r\n") * 2,
+    ),
+    Bad("HTTP/1.0 that expects to go on", request(_GOOD, version=b"1.0", head=b"Expect: 100-continue\r\n")),
+    Bad("it expects to go on, and goes on", request(_GOOD, head=b"Expect: 100-continue\r\n")),
+    Bad("an offer of HTTP/2 with a body, then another", request(_GOOD, head=_OFFER) + request(_GOOD)),
+    Bad("an offer of HTTP/2 with chunks", chunked(_CHUNKED + b"0\r\n\r\n", b"Transfer-Encoding: chunked\r\n" + _OFFER)),
+    Bad("an offer of HTTP/2 with a request as body", request(_SMUGGLED, head=_OFFER)),
+    Bad("an offer of HTTP/2 with bad chunks", chunked(b"zz\r\n\r\n", b"Transfer-Encoding: chunked\r\n" + _OFFER)),
+    Bad("an offer of HTTP/2 without a body, twice", request(method=b"GET", path=b"/healthz", head=_OFFER) * 2),
+    Bad("an offer that is not on this connection", request(_GOOD, head=b"Upgrade: h2c\r\n")),
+    Bad(
+        "gzip and chunked in two headers",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
+    ),
+    Bad(
+        "chunked and gzip in two headers",
+        chunked(b"0\r\n\r\n" + _SMUGGLED, b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"),
+    ),
+    Bad("chunked in capitals", chunked(_CHUNKED + b"0\r\n\r\n", b"TRANSFER-ENCODING: CHUNKED\r\n")),
+    Bad("an empty transfer coding", chunked(b"0\r\n\r\n", b"Transfer-Encoding:\r\n")),
+    Bad("an empty length", chunked(b"", b"Content-Length:\r\n")),
+    Bad("a length with zeros first", chunked(_GOOD, b"Content-Length: 00023\r\n")),
+    Bad("a length in hexadecimals", chunked(_GOOD, b"Content-Length: 0x17\r\n")),
+    Bad("a length with a space inside", chunked(_GOOD, b"Content-Length: 2 3\r\n")),
+    Bad("a length with spaces around", chunked(_GOOD, b"Content-Length: \t 23 \t\r\n")),
+    Bad("a body without a length", chunked(_GOOD, b"")),
+    Bad("a chunk with extensions", chunked(b'17;a;b=c;d="e;f"\r\n' + _GOOD + b"\r\n0;last\r\n\r\n")),
+    Bad("a chunk with a line feed in an extension", chunked(b"17;a\n\r\n" + _GOOD + b"\r\n0\r\n\r\n")),
+    Bad("a chunk whose size ends in a line feed", chunked(b"17\n" + _GOOD + b"\r\n0\r\n\r\n")),
+    Bad("a chunk whose data end in a line feed", chunked(b"17\r\n" + _GOOD + b"\n0\r\n\r\n")),
+    Bad("a chunk with a space behind its size", chunked(b"17 \r\n" + _GOOD + b"\r\n0\r\n\r\n")),
+    Bad("a chunk with zeros first", chunked(b"00000017\r\n" + _GOOD + b"\r\n000\r\n\r\n")),
+    Bad("a chunk whose size has 0x", chunked(b"0x17\r\n" + _GOOD + b"\r\n0\r\n\r\n")),
+    Bad("a good chunk, then a bad one", chunked(_CHUNKED + b"zz\r\n")),
+    Bad("a bad chunk where nothing is", chunked(b"zz\r\n").replace(b"/predict", b"/nothing")),
+    Bad(
+        "a bad chunk of another site",
+        chunked(b"zz\r\n", b"Transfer-Encoding: chunked\r\nOrigin: https://evil.example\r\n"),
+    ),
+    Bad(
+        "chunks of another site, then another",
+        chunked(_CHUNKED + b"0\r\n\r\n", b"Transfer-Encoding: chunked\r\nOrigin: https://evil.example\r\n")
+        + request(_GOOD),
+    ),
+    Bad("a trailer", chunked(_CHUNKED + b"0\r\nX: y\r\n\r\n")),
+    Bad("a Host in the trailer", chunked(_CHUNKED + b"0\r\nHost: evil.example\r\n\r\n")),
+    Bad("a key in the trailer", chunked(_CHUNKED + b"0\r\nX-API-Key: dlk_a\r\nAuthorization: Bearer dlk_a\r\n\r\n")),
+    Bad("a length in the trailer", chunked(_CHUNKED + b"0\r\nContent-Length: 5\r\n\r\n" + _SMUGGLED)),
+    Bad("a content encoding in the trailer", chunked(_CHUNKED + b"0\r\nContent-Encoding: gzip\r\n\r\n")),
+    Bad("a trailer with a NUL", chunked(_CHUNKED + b"0\r\nX: a\x00\r\n\r\n")),
+    Bad("a trailer that goes on in the next line", chunked(_CHUNKED + b"0\r\nX: a\r\n b\r\n\r\n")),
+    Bad("two good ones, then garbage", request(_GOOD) + request(method=b"GET", path=b"/model") + b"garbage\r\n\r\n"),
+    Bad(
+        "a slow one, a good one, a bad head, a good one",
+        request(method=b"GET", path=b"/nothing") + request(_GOOD) + request(_GOOD, head=b"X@: a\r\n") + request(_GOOD),
+    ),
+    Bad("two Hosts, then another", request(_GOOD, head=b"Host: localhost\r\n") + request(_GOOD)),
+    Bad(
+        "a head of 70,000 bytes",
+        request(_GOOD, head=b"X: " + b"y" * 1000 + b"\r\n").replace(b"X: ", b"X: " + b"z" * 69_000),
+    ),
+    Bad("a trailer of 100,000 bytes", chunked(_CHUNKED + b"0\r\nX: " + b"y" * 100_000 + b"\r\n\r\n")),
+    Bad("a trailer of 2 MiB", chunked(_CHUNKED + b"0\r\nX: " + b"y" * (2 << 20) + b"\r\n\r\n")),
+    Bad(
+        "a chunk with an extension of 2 MiB", chunked(b"17;a=" + b"b" * (2 << 20) + b"\r\n" + _GOOD + b"\r\n0\r\n\r\n")
+    ),
+    Bad("a megabyte of empty lines", b"\r\n" * (1 << 19) + request(_GOOD)),
+]
+
 BODIES: Final = [
     (what, body, b"")
     for what, body in {
@@ -166,6 +296,11 @@ BODIES: Final = [
         "a text over the limit": json.dumps({"text": "a" * (MAX_TEXT_CHARS + 1)}).encode(),
         "30,000 lists in each other": b'{"x": ' + b"[" * 30_000 + b"]" * 30_000 + b', "text": "a"}',
         "10,000 objects in each other": b'{"x":' * 10_000 + b"1" + b"}" * 10_000,
+        "20,000 lists in what is skipped": b'{"x": [' + b"[]," * 19_999 + b'[]], "text": "a"}',
+        "20,000 texts": b'{"texts": [' + b'"",' * 19_999 + b'""]}',
+        "20,000 offsets": b'{"text": "a", "min_feedback_offset": [' + b"{}," * 19_999 + b"{}]}",
+        "half of a pair behind 10,000 escapes": b'{"x": "' + b"\\n" * 10_000 + b'\\ud800", "text": "a"}',
+        "a number of 60,000 digits in what is skipped": b'{"x": 1' + b"0" * 60_000 + b', "text": "a"}',
         "a key of 60,000 characters": b'{"' + b"a" * 60_000 + b'": 1}',
         "__proto__ and constructor": b'{"__proto__": {"x": 1}, "constructor": 1, "text": "a"}',
         "a form": b"text=win+a+prize",
@@ -182,7 +317,8 @@ BODIES: Final = [
     ("a charset that it has not", _GOOD, b"Content-Type: application/json; charset=utf-16\r\n"),
 ]
 
-APPENDS: Final = {
+_TENSOR: Final = {"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+ITEMS: Final[dict[str, dict[str, Any]]] = {  # what is bytes is sent as it is
     "/messages": {
         "no text": {"id": "m"},
         "an empty id": {"id": "", "text": "a"},
@@ -192,6 +328,12 @@ APPENDS: Final = {
         "a time in the year 10000": {"text": "a", "ts": "10000-01-01T00:00:00Z"},
         "metadata 100 deep": {"text": "a", "metadata": {"a": json.loads("[" * 99 + "]" * 99)}},
         "metadata that is a list": {"text": "a", "metadata": [1]},
+        "metadata of 5,000 lists": {"text": "a", "metadata": {"a": [[]] * 5_000}},
+        "metadata of 500 lists 25 deep": {"text": "a", "metadata": {"a": [json.loads("[" * 25 + "]" * 25)] * 500}},
+        "metadata with half of a pair": {"text": "a", "metadata": {"a": "\ud800"}},
+        "metadata with a number that is too large": b'{"text": "a", "metadata": {"a": 1e999}}',
+        "1,001 messages": [{"text": ""}] * 1001,
+        "an id that is a fraction": {"id": 2.5, "text": "a"},
     },
     "/feedback": {
         "no label": {"message_id": "m"},
@@ -202,5 +344,39 @@ APPENDS: Final = {
         "a weight of -1": {"message_id": "m", "label": "a", "weight": -1},
         "a weight of 1e308": {"message_id": "m", "label": "a", "weight": 1e308},
         "an operation that is none": {"message_id": "m", "label": "a", "op": "drop table"},
+        "an operation of 60,000 characters": {"message_id": "m", "label": "a", "op": "a" * 60_000},
+        "a retraction without a label": {"message_id": "m", "op": "retract"},
+        "a retraction of an empty label": {"message_id": "m", "label": "", "op": "retract"},
+        "a retraction of nobody's label": {"op": "retract"},
+        "a source of 10,000 marks out of order": {"message_id": "m", "label": "a", "source": "\u0301\u0316" * 5000},
+        "a label of 10,000 characters that nobody sees": {"message_id": "m", "label": "\u200b" * 10_000},
+        "a label that is a number": {"message_id": 1, "label": 2.0},
+    },
+    "/explain": {
+        "labels that are numbers": {"text": "a", "labels": [1, 2.5]},
+        "11 labels": {"text": "a", "labels": ["a"] * 11},
+        "a text of 10,001 characters": {"text": "a" * 10_001},
+    },
+    "/label-requests/claim": {
+        "ids that are numbers": {"labeller": "a", "ids": [1, 2.5, True]},
+        "ids that are lists": {"labeller": "a", "ids": [["m"]]},
+        "1,001 ids": {"labeller": "a", "ids": ["m"] * 1001},
+        "a labeller that is none": {"labeller": "a\nb"},
+    },
+    "/invocations": {
+        "rows that are numbers": {"inputs": [1]},
+        "1,001 rows": {"inputs": [""] * 1001},
+        "10,000 rows that are empty": {"inputs": [[]] * 10_000},
+        "a table of 10,000 columns": {"dataframe_split": {"columns": ["text"] + ["a"] * 9_999, "data": []}},
+        "a parameter that is a list": {"inputs": ["a"], "params": []},
+    },
+    "/v2/models/driftline/infer": {
+        "no inputs": {"inputs": []},
+        "a tensor 40 deep": {"inputs": [_TENSOR | {"data": json.loads("[" * 40 + '"a"' + "]" * 40)}]},
+        "a tensor that is uneven": {"inputs": [_TENSOR | {"data": [["a"], "b"]}]},
+        "a shape of 100 numbers": {"inputs": [_TENSOR | {"shape": [1] * 100}]},
+        "a shape of 2**200": {"inputs": [_TENSOR | {"shape": [1 << 200]}]},
+        "10,000 tensors": {"inputs": [{}] * 10_000},
+        "an id that is a number": {"inputs": [_TENSOR], "id": 7},
     },
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from msgspec import Raw
 from numba.core.registry import CPUDispatcher
 
 from driftline.learner import checkpoint, rebuild, verify
@@ -59,7 +60,9 @@ def records(start: int) -> Iterator[tuple[str, NewRecord]]:
         key, text = b"m%d" % number, TEXTS[number % len(TEXTS)]
         yield (
             "messages",
-            NewRecord(key, encode(Message(key.decode(), text, metadata={"a": number} if number % 7 else {}))),
+            NewRecord(
+                key, encode(Message(key.decode(), text, metadata=Raw(b'{"a":%d}' % number if number % 7 else b"{}")))
+            ),
         )
         if number % 5:
             label = LABELS[number % (2 if number < 40 else 3)]

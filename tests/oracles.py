@@ -347,3 +347,31 @@ class OracleMixer:
             wide = np.trace(covariance) >= self.n_experts * (0.03 if which[0] == "shared" else 0.005)
             covariance = covariance * (1 if wide else 1 + part * 1e-3) - precision * gain * np.outer(moves, moves)
             self.covariances[which] = covariance
+
+
+def siphash(data: bytes, secret: bytes, rounds: int = 1, last_rounds: int = 3) -> int:
+    """Return SipHash of some bytes, as the paper has it."""
+
+    def turned(word: int, n: int) -> int:
+        return (word << n | word >> (64 - n)) & MASK
+
+    def turn(n_times: int) -> None:
+        for _ in range(n_times):
+            v[0], v[2] = (v[0] + v[1]) & MASK, (v[2] + v[3]) & MASK
+            v[1], v[3] = turned(v[1], 13) ^ v[0], turned(v[3], 16) ^ v[2]
+            v[0], v[2] = (turned(v[0], 32) + v[3]) & MASK, (v[2] + v[1]) & MASK
+            v[1], v[3] = turned(v[1], 17) ^ v[2], turned(v[3], 21) ^ v[0]
+            v[2] = turned(v[2], 32)
+
+    constants = 0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573
+    words = [int.from_bytes(secret[at : at + 8], "little") for at in (0, 8)]
+    v = [constant ^ word for constant, word in zip(constants, words * 2, strict=True)]
+    padded = data + bytes(7 - len(data) % 8) + bytes([len(data) % 256])
+    for at in range(0, len(padded), 8):
+        word = int.from_bytes(padded[at : at + 8], "little")
+        v[3] ^= word
+        turn(rounds)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    turn(last_rounds)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from driftline.api.keys import Role
 from driftline.api.server import Started, serve
 from driftline.api.settings import ApiSettings
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Counts
 from driftline.learner.classifier import Classifier
+from driftline.learner.figures import Counts
 from driftline.learner.losses import Loss, Losses
 from driftline.learner.models import make_classifier
 from driftline.learner.progress import Progress
@@ -47,10 +47,10 @@ class Place:
         self.publisher = Publisher(self.stream.data / "snapshots", epoch=1)
         self.classifier: Classifier = make_classifier(SPEC)
 
-    def publish(self, updates: int = 4) -> str:
+    def publish(self, updates: int = 4, version: str = "") -> str:
         """Learn the texts once more and publish what that gave; return its version."""
         self.classifier.learn_many(TEXTS * 20, LABELS * 20)
-        version = f"lineage-{updates}"
+        version = version or f"lineage-{updates}"
         info = SnapshotInfo(
             version=version,
             epoch=1,
@@ -176,10 +176,12 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def open_half(url: str, length: int, sent: int) -> socket.socket:
+def open_half(url: str, length: int, sent: int, head: str = "") -> socket.socket:
     """Begin a request and leave it there."""
     half = socket.create_connection(address(url))
-    half.sendall(f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode() + b" " * sent)
+    begun = f"POST /predict HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {length}\r\n\r\n".encode()
+    with suppress(ConnectionError):  # it may be refused before all of it is sent
+        half.sendall(begun + b" " * sent)
     return half
 
 

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from driftline.api.rate import TABLE_BYTES, Rate, address_of
 from driftline.api.security import Access
 from driftline.api.server import serve
 from driftline.api.settings import ApiSettings
-from driftline.stream.errors import ConfigError
+from driftline.stream.errors import ConfigError, StateError
 from driftline.stream.lines import JsonLines
 from tests.clock import Clock
+from tests.data import ROOT
 from tests.place import Place, add_key, get, post, refusal, running
 from tests.ports import reserved
 from tests.waiting import wait_until
@@ -58,6 +61,55 @@ class TestKeys:
             Keys(tmp_path / "keys")
         with pytest.raises(ConfigError, match="api_keys"):
             Keys(tmp_path / "none", [line])
+
+    def test_none_is_lost_where_several_change_them(self, tmp_path: Path) -> None:
+        """Several processes add keys, and take back some, as fast as they can."""
+        path = tmp_path / "keys"
+        program = """if True:
+            import sys
+            from pathlib import Path
+            from driftline.api import keys
+            path, name = Path(sys.argv[1]), sys.argv[2]
+            for number in range(40):
+                with keys.changing(path) as known:
+                    known.append(keys.new_key(f"{name}-{number}", keys.Role.LABEL)[1])
+                if number % 4 == 3:
+                    with keys.changing(path) as known:
+                        known[:] = [key for key in known if key.name != f"{name}-{number}"]
+        """
+        command = [sys.executable, "-c", program, str(path)]
+        processes = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("a", "b", "c")]
+        assert [process.wait(240) for process in processes] == [0, 0, 0]
+        expected = {f"{name}-{number}" for name in "abc" for number in range(40) if number % 4 != 3}
+        assert {key.name for key in keys.read(path)} == expected
+        assert len(keys.read(path)) == len(expected)
+
+    def test_one_that_stands_still_with_them_is_waited_for_a_while(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("driftline.api.keys.LOCK_S", 0.05)
+        with (
+            keys.changing(tmp_path / "keys") as known,
+            pytest.raises(StateError, match=r"keys\.lock has been held"),
+            keys.changing(tmp_path / "keys"),
+        ):
+            pass
+        assert known == []
+
+    def test_who_may_read_them_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys"
+        keys.save(path, [])
+        path.chmod(0o640)
+        with keys.changing(path) as known:
+            known.append(keys.new_key("bob", Role.LABEL)[1])
+        assert path.stat().st_mode & 0o777 == 0o640
+
+    def test_what_is_refused_changes_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys"
+        path.write_text("nonsense")
+        with pytest.raises(ConfigError, match="line 1"), keys.changing(path):
+            pass
+        assert path.read_text() == "nonsense"
 
     @pytest.mark.parametrize("name", ["", "a b", "a\n", "a" * 65, "ä"])
     def test_names_that_are_none(self, name: str) -> None:
@@ -183,6 +235,29 @@ class TestOrigins:
         answer = httpx.post(url + path, json={"text": "a"}, headers={"Origin": origin}, timeout=30)
         assert refusal(answer, 403)["code"] == "cross-origin"
         assert "access-control-allow-origin" not in answer.headers
+
+    def test_a_name_that_begins_or_ends_as_ours_is_another(self, place: Place) -> None:
+        """An origin is ours, or allowed, whole: as its scheme, host and port stand there."""
+        allowed = "https://app.example.org"
+        with running(place.stream, cors_origin=[allowed]) as url:
+            others = [
+                f"{url}0",
+                url[:-1],
+                f"{url}.evil.example",
+                f"{url}/",
+                url.rpartition(":")[0],
+                f"{url}@evil.example",
+            ]
+            others += [url.replace("//", "//evil.example."), f"{url}, {url}", url.removeprefix("http:"), "http://"]
+            others += [f"{allowed}.evil.example", f"{allowed}:8000", allowed[:-1], allowed.replace("https", "http")]
+            others += [allowed.replace("app.", "evilapp."), f"{allowed} {allowed}"]
+            for origin in others:
+                answer = httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": origin}, timeout=30)
+                assert refusal(answer, 403)["code"] == "cross-origin", origin
+                assert "access-control-allow-origin" not in answer.headers
+            for origin in (url, allowed, allowed.upper()):
+                answer = httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": origin}, timeout=30)
+                assert answer.is_success, origin
 
     def test_our_own_pages_are_not(self, url: str) -> None:
         assert httpx.post(f"{url}/predict", json={"text": "a"}, headers={"Origin": url}, timeout=30).is_success

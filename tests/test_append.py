@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from driftline.api.holding import FREE_BYTES
 from driftline.stream.log import Record, TopicPartition, open_log
 from driftline.stream.records import decode_feedback, decode_message
 from tests.place import (
@@ -38,7 +39,7 @@ class TestAppend:
         record = self.record(api, "messages", place)
         assert record.key == "mé".encode()
         message = decode_message(record.value or b"")
-        assert (message.id, message.text, message.metadata) == ("mé", "héllo", {"a": [1, None]})
+        assert (message.id, message.text, json.loads(bytes(message.metadata))) == ("mé", "héllo", {"a": [1, None]})
 
     def test_many_messages_get_ids(self, api: Api) -> None:
         answer = api.http.post("/messages", json=[{"text": f"text {number}"} for number in range(1000)])
@@ -62,7 +63,7 @@ class TestAppend:
         assert feedback.id == place["id"]
         assert feedback.ts is not None
         assert feedback.ts.year == 2026
-        assert {name: getattr(feedback, name) for name in sent} == sent
+        assert {name: getattr(feedback, name) for name in sent} == sent | {"source": "open/user:42"}
 
     def test_a_message_and_its_label_share_a_partition(self, api: Api) -> None:
         ids = [f"same-{number}" for number in range(20)]
@@ -91,7 +92,7 @@ class TestAppend:
             ("/messages", {"text": "a", "metadata": {"a": json.loads("[" * 99 + "]" * 99)}}, "too-deep"),
             ("/feedback", {"label": "a"}, "missing-field"),
             ("/feedback", {"message_id": "m"}, "missing-field"),
-            ("/feedback", {"message_id": "m", "label": ""}, "wrong-type"),
+            ("/feedback", {"message_id": "m", "label": ""}, "empty-field"),
             ("/feedback", {"message_id": "m", "label": "a" * 257}, "wrong-type"),
             ("/feedback", {"message_id": "m", "label": "a\0"}, "forbidden-character"),
             ("/feedback", {"message_id": "m", "label": "a", "op": "delete"}, "wrong-type"),
@@ -139,7 +140,8 @@ class TestAppend:
         with running(place.stream) as url:
             error = refusal(post(f"{url}/messages", {"text": "a"}), 503)
             assert error["code"] == "log-unavailable"
-            assert "later" in error["message"]
+            assert "its directory cannot be made" in error["message"]
+            assert str(tmp_path) not in error["message"]
             answer = get(f"{url}/readyz")
             refusal(answer, 503)
             assert len(answer.json()["reasons"]) == 1
@@ -163,6 +165,22 @@ class TestAppend:
                 assert error["code"] == "append-timeout"
                 assert post(f"{url}/predict", {"text": "a"}).status_code == 200, "nothing else waits"
             wait_until(lambda: b"slow" in [record.key for record in read_all(place.stream, "messages")])
+
+    def test_what_is_on_its_way_to_the_log_is_bounded(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the log takes nothing, large requests are refused beyond a limit; small ones never for their bytes."""
+        monkeypatch.setattr("driftline.api.connection.MAX_IN_FLIGHT_BYTES", 4 * FREE_BYTES)
+        with running(place.stream, append_timeout_s=60.0) as url, ThreadPoolExecutor(24) as pool:
+            large = [{"text": "a" * 9_000} for _ in range(8)]  # 72 kB
+            with locked(place.stream.data / "log.db"):
+                sent = [pool.submit(post, f"{url}/messages", large) for _ in range(8)]
+                small = [pool.submit(post, f"{url}/feedback", {"message_id": "m", "label": "a"}) for _ in range(8)]
+                wait_until(lambda: sum(each.done() for each in sent) == len(sent) - 3, what="three are on their way")
+            assert all(each.result().status_code == 202 for each in small)
+            taken = [each.result().status_code for each in sent]
+            assert sorted(taken) == [202] * 3 + [503] * 5
+            wait_until(lambda: post(f"{url}/messages", large).status_code == 202)
+            again = [pool.submit(post, f"{url}/messages", large) for _ in range(3)]
+            assert [each.result().status_code for each in again] == [202] * 3, "nothing is on its way any more"
 
     def records(self, api: Api, topic: str) -> list[Record]:
         return read_all(api.place.stream, topic)

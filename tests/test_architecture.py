@@ -48,7 +48,7 @@ def test_every_file_says_which_question_it_answers(path: Path) -> None:
 
 
 RECOVERY = [
-    *("checkpoint", "journal", "ledger", "lock", "loop", "outbox", "rebuild", "recovery", "service"),
+    *("checkpoint", "choices", "journal", "ledger", "lock", "loop", "outbox", "rebuild", "recovery", "service"),
     *("staged", "status", "versions", "work"),
 ]
 WRITES = {"fsync", "fdatasync", "rename", "write", "write_bytes", "write_text", "truncate", "unlink", "rmtree"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_inputs import APPENDS, BODIES, HTTP, LENGTHS, MAX_BODY_BYTES, MAX_TEXT_CHARS, Bad, request
+from tests.bad_inputs import BODIES, CUT, HTTP, ITEMS, LENGTHS, MAX_BODY_BYTES, MAX_TEXT_CHARS, Bad, request
 from tests.place import Place, address, get, running
 
 DOCS = Path(__file__).parent.parent / "docs" / "bad-inputs.md"
@@ -26,15 +26,22 @@ sends them all, compares the answers with this list, and asks each time whether 
 `DRIFTLINE_WRITE_DOCS=1` writes it anew. No answer is 500 or above, and every refusal is one JSON object with a code, a
 message and what to do. "closed" is a connection that ends without an answer.
 """
+
+
+def as_json(item: object) -> bytes:
+    return item if isinstance(item, bytes) else json.dumps(item).encode()
+
+
 SECTIONS = {
     "The protocol": HTTP,
     "Where a body ends": LENGTHS,
+    "More of both": CUT,
     "Bodies of POST /predict": [Bad(what, request(body, head=head)) for what, body, head in BODIES],
     **{
         f"Bodies of POST {path}": [
-            Bad(what, request(json.dumps(item).encode(), path=path.encode())) for what, item in items.items()
+            Bad(what, request(as_json(item), path=path.encode())) for what, item in items.items()
         ]
-        for path, items in APPENDS.items()
+        for path, items in ITEMS.items()
     },
 }
 

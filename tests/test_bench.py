@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -384,3 +385,37 @@ def test_freshness_is_measured(request: pytest.FixtureRequest, tmp_path: Path, l
         assert 0 < answered[0] <= answered[1] < 30_000
     learned = [float(row[4].replace(",", "")) for row in rows]
     assert learned[0] < learned[1] < learned[2]
+
+
+def test_honest_clients_are_measured_while_others_attack(tmp_path: Path) -> None:
+    """A few seconds, with two attacks that cost nothing: every honest label is learned, every row is there."""
+    names = ("malformed", "guessed_keys")
+    command = [sys.executable, "-m", "bench.attack", "--minutes", "0.15", "--model", "linear?bits=12", "--pace", "0.3"]
+    ended = subprocess.run(
+        [*command, *(part for name in names for part in ("--attack", name))],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=280,
+    )
+    assert ended.returncode in {0, 1}, ended.stderr  # a machine that stands still is none of its matters
+    rows = {cells[0]: cells[1:] for line in ended.stdout.splitlines() if len(cells := _cells(line)) > 1}
+    assert {"predict", "message", "label", "own label", "page", "without attackers", "with"} < rows.keys()
+    sent, learned = re.findall(r"honest labels: ([\d,]+) sent, ([\d,]+) learned", ended.stdout)[0]
+    assert sent == learned != "0"
+    for process in ("API", "learner"):
+        assert all(float(cell) > 0 for cell in rows[process])
+    assert {"guessed keys", "malformed"} < rows.keys()
+
+
+def test_an_attack_that_nobody_knows_is_refused() -> None:
+    command = [sys.executable, "-m", "bench.attack", "--attack", "prayers"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=120)
+    assert ended.returncode == 2
+    assert "prayers" in ended.stderr
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]

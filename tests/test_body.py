@@ -1,18 +1,21 @@
 """Is any body answered, whatever is in it and however it arrives?"""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftline.api.holding import MAX_BODIES
 from tests.place import (
     MAX_BODY_BYTES,
     POSTS,
     Api,
     Place,
-    get,
     open_half,
     post,
     refusal,
@@ -43,7 +46,7 @@ class TestBodies:
             (b"1e999", "wrong-type"),
             (b"[[]]", "wrong-type"),
             (b"[null]", "wrong-type"),
-            (b"[" * 100_000, "wrong-type"),
+            (b"[" * 10_000, "wrong-type"),
             (b'{"skipped":' + b"[" * 100_000, "too-deep"),
         ],
     )
@@ -96,16 +99,49 @@ class TestBodies:
         answer = api.http.post(path, content=b'{"text": "a"}', headers={"content-encoding": "gzip"})
         assert refusal(answer, 415)["code"] == "content-encoding"
 
-    def test_large_bodies_share_a_limit(self, place: Place) -> None:
-        """Clients that send half a large body and stop may hold so much memory, and no more."""
+    @pytest.mark.parametrize("addresses", [1, 40], ids=["one address", "many addresses"])
+    def test_unfinished_uploads_keep_nobody_out_who_sends_little(self, place: Place, addresses: int) -> None:
+        """Nor, once they stand still, who sends much; what they hold is bounded, and given back."""
         place.publish()
-        with running(place.stream, max_body_bytes=1 << 16) as url:
-            halves = [open_half(url, 1 << 16, 60_000) for _ in range(20)]
+        large = {"text": "a", "skipped": "b" * (MAX_BODY_BYTES - 100)}
+        small = {"/feedback": {"message_id": "m", "label": "a"}, "/messages": {"text": "a"}, "/predict": {"text": "a"}}
+        with running(place.stream, receive_timeout_s=60.0, trusted_proxies=["127.0.0.1"]) as url:
+            heads = [f"X-Forwarded-For: 192.0.2.{number % addresses}\r\n" for number in range(40)]
+            halves = [open_half(url, MAX_BODY_BYTES, MAX_BODY_BYTES - 8, head) for head in heads]
             try:
-                large = {"text": "a", "skipped": "b" * 60_000}
-                wait_until(lambda: post(f"{url}/predict", large).status_code == 503)
-                assert get(f"{url}/healthz").status_code == 200
+                for _ in range(10):
+                    for path, body in small.items():
+                        assert post(url + path, body).is_success
+                wait_until(lambda: post(f"{url}/predict", large).status_code == 200)
+                his = httpx.post(f"{url}/predict", json=large, headers={"X-Forwarded-For": "192.0.2.0"}, timeout=30)
+                assert his.status_code == (503 if addresses == 1 else 200)
             finally:
                 for half in halves:
                     half.close()
-            wait_until(lambda: post(f"{url}/predict", {"text": "a"}).status_code == 200)
+            wait_until(lambda: post(f"{url}/predict", large).status_code == 200)
+
+    def test_what_was_answered_is_held_no_more(self, api: Api) -> None:
+        large = json.dumps({"text": "a", "skipped": "b" * (MAX_BODY_BYTES - 100)}).encode()
+        for body, status in ((large, 200), (large[:-1], 422)):
+            for _ in range(2 * MAX_BODIES):
+                assert api.http.post("/predict", content=body).status_code == status
+
+    def test_a_long_body_may_take_its_time(self, place: Place) -> None:
+        place.publish()
+        with running(place.stream, receive_timeout_s=4.0) as url, closing(open_half(url, 6 << 16, 0)) as slow:
+            for _ in range(5):
+                time.sleep(1)
+                slow.sendall(b" " * (1 << 16))
+            slow.sendall(b'{"text":"a"}'.ljust(1 << 16))
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+    @pytest.mark.parametrize("path", ["/predict", "/explain", "/invocations"])
+    def test_too_much_in_it(self, api: Api, path: str) -> None:
+        body = b'{"text":"a","inputs":["a"],"x":[%s]}' % b",".join([b"[]"] * 60_000)
+        assert refusal(api.http.post(path, content=body), 413)["code"] == "too-many-values"
+        spoken = {"text": "[,]" * 3000, "inputs": ["[,]" * 3000]}  # what is in a text is no value
+        assert api.http.post(path, content=json.dumps(spoken).encode().ljust(20_000)).status_code == 200
+
+    def test_labels_may_be_numbers(self, api: Api) -> None:
+        answer = api.http.post("/explain", json={"text": "a", "labels": [1, 2.50, True]})
+        assert "'1'" in refusal(answer, 422)["error"]

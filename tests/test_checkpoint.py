@@ -10,7 +10,8 @@ import pytest
 
 from driftline.learner import checkpoint as checkpoints
 from driftline.learner.alarms import Alarms
-from driftline.learner.checkpoint import Checkpoint, Counts, Manifest, load_checkpoint, load_newest, save_checkpoint
+from driftline.learner.checkpoint import Checkpoint, Manifest, load_checkpoint, load_newest, save_checkpoint
+from driftline.learner.figures import Counts
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import StateError
 from driftline.stream.join import JoinCounts

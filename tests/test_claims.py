@@ -1,6 +1,8 @@
 """Does each message to label go to one labeller at a time, and does each label say who gave it? Over a real server."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,12 +18,20 @@ from driftline.api.errors import ApiError
 from driftline.api.keys import Key, Role, named
 from driftline.learner.requests import MAX_OPEN, LabelRequest
 from driftline.learner.review import FILE, Review
+from driftline.stream.errors import ConfigError
 from driftline.stream.records import decode_feedback
 from tests.clock import Clock
 from tests.place import Place, add_key, post, read_all, refusal, running
 from tests.waiting import wait_until
 
 IDS = [f"m{number}" for number in range(10)]
+
+
+class Said(msgspec.Struct):
+    """What a worker may show the others."""
+
+    name: str = ""
+    number: int = 0
 
 
 def ask(place: Place, ids: list[str]) -> None:
@@ -103,6 +113,17 @@ class TestClaims:
         assert holders(http)["m0"] is None
         assert ids(claim(http, "bob", ids=["m0"])) == ["m0"]
 
+    def test_a_retraction_without_a_label_gives_it_back_too(self, http: httpx.Client) -> None:
+        holders(http)  # the API has looked what is open
+        assert http.post("/feedback", json={"message_id": "m0", "label": "spam"}).status_code == 202
+        assert http.post("/feedback", json={"message_id": "m0", "op": "retract"}).status_code == 202
+        assert ids(claim(http, "bob", ids=["m0"])) == ["m0"]
+
+    def test_a_number_is_an_id(self, place: Place, http: httpx.Client) -> None:
+        ask(place, ["7", "2.5", "true", "m"])
+        assert ids(claim(http, "ann", ids=[7.0, 2.5])) == ["7", "2.5"]
+        assert ids(claim(http, "bob", n=2, without=[True])) == ["m"]
+
     def test_a_label_of_one_who_claimed_nothing_ends_it_too(self, http: httpx.Client) -> None:
         holders(http)  # the API has looked what is open
         labels = [{"message_id": each, "label": "ham"} for each in ("m0", "m1", "unasked")]
@@ -141,6 +162,17 @@ class TestClaims:
     def test_refused(self, http: httpx.Client, body: object, code: str) -> None:
         assert refusal(http.post("/label-requests/claim", json=body), 422)["code"] == code
 
+    def test_who_comes_later_says_that_another_api_shares_no_claims(
+        self, place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with running(place.stream), running(Place(tmp_path / "another").stream):
+            assert "another API" not in caplog.text
+            for n_said in (1, 2):
+                with running(place.stream):
+                    assert caplog.text.count(f"another API answers from {place.stream.data}, too") == n_said
+        with running(place.stream):
+            assert caplog.text.count("another API") == 2
+
     def test_before_a_learner_ran(self, tmp_path: Path) -> None:
         with running(Place(tmp_path).stream) as url, httpx.Client(base_url=url, timeout=30) as http:
             assert claim(http, "ann", n=5)["requests"] == []
@@ -148,12 +180,11 @@ class TestClaims:
 
 @pytest.fixture
 def boards() -> Iterator[list[Board]]:
-    path = make_board(2)
-    boards = [Board(path, worker, 2) for worker in range(2)]
+    with closing(make_board(2)) as memory:
+        boards = [Board(memory, worker, 2) for worker in range(2)]
     yield boards
     for board in boards:
         board.close()
-    path.unlink()
 
 
 class TestBetweenWorkers:
@@ -198,6 +229,37 @@ class TestBetweenWorkers:
         assert set(other.of(IDS)) == {"m0"}
         boards[0]._places[2][8] ^= 0xFF
         assert set(other.of(IDS)) == {"m0"}
+
+    def test_what_is_torn_but_can_be_decoded_counts_as_little(self, boards: list[Board]) -> None:
+        """Each byte of it, and of what stands before it, whatever it says instead."""
+        one, other = boards
+        one.write(Said("before", 1))
+        assert [each.name for each in other.read_others(Said)] == ["before"]
+        one.write(Said("behind", 2))
+        place = one._places[0]
+        length = 8 + len(msgspec.msgpack.encode(Said("behind", 2)))
+        for at in range(length):
+            for bit in range(8):
+                place[at] ^= 1 << bit
+                assert other.read_others(Said) == [Said("before", 1)], f"byte {at}, bit {bit}"
+                assert Board.read_own(one, Said) in (Said(), Said("before", 1), Said("behind", 2))
+                place[at] ^= 1 << bit
+        assert other.read_others(Said) == [Said("behind", 2)]
+
+    def test_nobody_can_take_a_part_of_it_away(self, boards: list[Board]) -> None:
+        size = os.fstat(boards[0]._file).st_size
+        for length in (0, size - 1, size + 1):
+            with pytest.raises(PermissionError):
+                os.truncate(boards[0]._file, length)
+        assert os.fstat(boards[0]._file).st_blocks * 512 >= size, "all of it is there from the start"
+
+    def test_without_memory_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(ConfigError, match=r"workers: [\d,]+ bytes of memory .* No space left .* one worker"):
+            make_board(2)
 
     def test_everything_is_bounded(self, boards: list[Board]) -> None:
         one, other = map(Claims, boards)
@@ -246,7 +308,7 @@ class TestWho:
                 answer = httpx.post(f"{url}/feedback", json=[body], headers=headers[name], timeout=30)
                 assert answer.status_code == 202, answer.text
         found = [decode_feedback(record.value or b"").source for record in read_all(place.stream, "feedback")]
-        assert found == [None, "bob", "alice", "alice/bob", "alice/app", "bob", "bob"]
+        assert found == [None, "open/bob", "alice", "alice/bob", "alice/app", "bob", "bob"]
 
     def test_a_claim_says_whose_it_is(self, place: Place) -> None:
         ask(place, IDS)

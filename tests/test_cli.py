@@ -21,6 +21,7 @@ from driftline.learner.models import make_classifier
 from driftline.stream.flags import BadOptions, build_settings, with_settings
 from driftline.stream.settings import Settings, StreamSettings
 from tests.data import ROOT
+from tests.place import Place
 from tests.test_snapshot import publish, taught
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -148,6 +149,8 @@ def test_help_cuts_no_name(words: list[str], columns: int) -> None:
         command = command.commands[word]  # type: ignore[attr-defined]
     assert set(getattr(command, "commands", ())) <= whole
     for param in command.params:
+        if param.hidden:  # what it takes and does not use
+            continue
         assert set(param.opts) - {param.name} <= whole | {"-"}
         assert set(param.secondary_opts) <= whole
         assert set(re.findall(r"DRIFTLINE_\w+", getattr(param, "help", None) or "")) <= whole
@@ -213,6 +216,36 @@ def test_help_loads_nothing_that_is_slow_to_load() -> None:
     )
     script = f"import sys, driftline; print([module for module in {slow} if module in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).strip() == "[]"
+
+
+def test_a_status_is_shown_without_what_is_slow_to_load(place: Place) -> None:
+    """It is asked often, by scripts and on busy machines: it reads a file."""
+    place.report()
+    program = (
+        "import sys; from typer.testing import CliRunner; from driftline.cli.commands import app; "
+        f"done = CliRunner().invoke(app, ['status', '--data', {str(place.stream.data)!r}]); "
+        "print([each for each in ('numpy', 'numba', 'safetensors', 'fastapi', 'httpx') if each in sys.modules]); "
+        "print(done.output)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, _, shown = done.stdout.partition("\n")
+    assert loaded == "[]"
+    assert "linear?bits=12, version lineage-4" in shown
+
+
+@pytest.mark.parametrize("words", [["keys", "add"], ["keys", "list"], ["keys", "remove"], ["status"], ["predict"]])
+def test_help_shows_what_a_command_uses(words: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).output
+    assert "--data" in shown
+    assert not {"--partitions", "--retention-hours", "--workers", "--port"} & set(shown.split())
+    assert len(shown.splitlines()) < 40
+
+
+def test_what_help_does_not_show_is_taken(run: Run) -> None:
+    """One file of options may be given to all commands."""
+    done = run("keys", "add", "a", "--role", "label", "--port", "1", "--partitions", "2", "--log", "sqlite:///a.db")
+    assert done.returncode == 0, done.stderr
+    assert run("keys", "list", "--port", "none").returncode == 2
 
 
 def test_version(run: Run) -> None:

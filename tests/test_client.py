@@ -5,7 +5,8 @@ import importlib
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,11 +17,11 @@ import httpx
 import pytest
 
 import driftline
-from driftline.api.client import AsyncClient, Client, Label, Message, Refused
+from driftline.api.client import AsyncClient, Client, Label, Message, Refused, _Room
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
-from driftline.stream.log import open_log
+from driftline.stream.log import NewRecord, open_log
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, post, read_all, refusal, running
 from tests.ports import reserved
@@ -81,11 +82,13 @@ class TestAgainstTheService:
             assert [each.label for each in predictions] == ["spam", "ham"]
             assert predictions[0].model_version == predictions[1].model_version != ""
             assert client.retract("named", "ham").message_id == "named"
+            assert client.retract("named").message_id == "named"
             assert client.get("/model")["labels_learned"] >= 2
 
     def test_more_than_a_request_takes(self, url: str) -> None:
         with Client(url) as client:
-            assert len(client.predict_many(f"text {number}" for number in range(2500))) == 2500
+            sent = client.label_many(Label(f"many-{n}", ("spam", "ham")[n % 2], text=f"text {n}") for n in range(1500))
+            assert len(client.predict_many((f"text {number}" for number in range(2500)), after=sent)) == 2500
             assert client.predict_many([]) == []
 
     def test_async(self, url: str) -> None:
@@ -110,13 +113,15 @@ class TestAgainstTheService:
 
 
 class TestWaiting:
-    """`min_feedback_offset`, from /predict's side."""
+    """`min_feedback_offset`, from /predict's side; see test_freshness.py, too."""
 
     def test_a_label_that_never_comes(self, tmp_path: Path) -> None:
-        """Without a learner nothing is learned: the wait ends, and says how far the model is."""
+        """The wait ends, and says how far the model is."""
         place = Place(tmp_path)
         place.publish()
+        place.report(at=time.time() + 3600)
         with running(place.stream, max_wait_s=0.2) as url:
+            post(f"{url}/feedback", [{"message_id": "m", "label": "spam"}] * 5)
             asked = {"text": SPAM, "min_feedback_offset": {"partition": 0, "offset": 4}}
             answer = post(f"{url}/predict", asked)
             error = refusal(answer, 409)
@@ -172,8 +177,8 @@ class Unreliable(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.send_response(answer.status_code)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer.content)))
+        for name in ("content-type", "content-length", *(each for each in answer.headers if "driftline" in each)):
+            self.send_header(name, answer.headers[name])
         self.end_headers()
         self.wfile.write(answer.content)
 
@@ -241,6 +246,115 @@ class TestRetries:
                 kind(url)
 
 
+class Narrow(Unreliable):
+    """Takes bodies of 4,000 bytes, and says so in HTML, as proxies do."""
+
+    def do_POST(self) -> None:
+        server: Any = self.server
+        length = int(self.headers["content-length"])
+        content = self.rfile.read(length)
+        server.asked.append(content)
+        answer = httpx.post(server.target + self.path, content=content, timeout=30) if length <= 4000 else None
+        body = b"<html>413 Request Entity Too Large</html>" if answer is None else answer.content
+        self.send_response(413 if answer is None else answer.status_code)
+        self.send_header("content-type", "text/html" if answer is None else "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def in_both_ways(url: str, talk: Callable[[Any], Any]) -> list[Any]:
+    """Return what a client gives, and what an asynchronous one does."""
+
+    async def asynchronously() -> Any:
+        async with AsyncClient(url) as client:
+            return await talk(client)
+
+    with Client(url) as client:
+        return [talk(client), asyncio.run(asynchronously())]
+
+
+@pytest.fixture(scope="module")
+def much(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("much"))
+    place.publish()
+    return place
+
+
+@pytest.fixture(scope="module")
+def narrow(much: Place) -> Iterator[str]:
+    """Give an API that takes little in a request."""
+    with running(much.stream, max_items=7, max_body_bytes=20_000) as url:
+        yield url
+
+
+class TestMuchAtOnce:
+    """Whatever number of items, and of bytes, a request may have, all are taken, in their order."""
+
+    def test_more_items_than_are_taken(self, much: Place, narrow: str) -> None:
+        for predictions in in_both_ways(
+            narrow, lambda client: client.predict_many([*["lunch", "prize"] * 20, "lunch"])
+        ):
+            assert [each.label for each in predictions] == [*["ham", "spam"] * 20, "ham"]
+        before = len(read_all(much.stream, "messages"))
+        for sent in in_both_ways(narrow, lambda client: client.send_many(f"text {n}" for n in range(30))):
+            assert [each.offset for each in sent] == list(range(before, before + 30))
+            before += 30
+        labels = [Label(f"m{n}", "spam") for n in range(15)]
+        for sent in in_both_ways(narrow, lambda client: client.label_many(labels)):
+            assert [each.message_id for each in sent] == [each.message_id for each in labels]
+
+    def test_more_bytes_than_are_taken(self, narrow: str) -> None:
+        texts = ["prize " * 500, "lunch " * 900, "\N{GRINNING FACE} lunch " * 600, "prize"] * 5
+        for predictions in in_both_ways(narrow, lambda client: client.predict_many(texts)):
+            assert [each.label for each in predictions] == ["spam", "ham", "ham", "spam"] * 5
+
+    def test_how_much_is_taken_is_asked_once(self, narrow: str) -> None:
+        with unreliable(narrow, []) as proxy, Client(proxy.url) as client:
+            client.predict_many(["a"] * 70)
+            assert len(proxy.asked) == 1 + 10
+            client.predict_many(["a"] * 70)
+            assert len(proxy.asked) == 1 + 10 + 10
+            client.predict_many(["lunch " * 1000] * 7)
+            n_asked = len(proxy.asked)
+            client.predict_many(["lunch " * 1000] * 7)
+            assert len(proxy.asked) - n_asked == 3, "three of 6,000 bytes fit into 20,000"
+
+    def test_many_bytes_are_parted_before_anybody_says_so(self) -> None:
+        """The API's own limit is known from the start."""
+        room = _Room()
+        parts = list(room.parts([b"x" * (3 << 20)] * 5, 100))
+        assert [len(part) for part in parts] == [2, 2, 1]
+        assert [len(part) for part in room.parts([b"x"] * 2500, 2)] == [1000, 1000, 500]
+        assert list(room.parts([], 2)) == []
+        assert [len(part) for part in room.parts([b"x" * (9 << 20)] * 2, 2)] == [1, 1], (
+            "one alone is for the API to say"
+        )
+
+    def test_what_stands_before_it_may_take_less(self, narrow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(unreliable.__wrapped__.__globals__, "Unreliable", Narrow)  # type: ignore[attr-defined]
+        with unreliable(narrow, []) as proxy:
+            for predictions in in_both_ways(proxy.url, lambda client: client.predict_many(["lunch " * 100] * 30)):
+                assert len(predictions) == 30
+            with Client(proxy.url) as client, pytest.raises(Refused) as refused:
+                client.predict("lunch " * 1000)
+            assert (refused.value.status, refused.value.code) == (413, "unknown-answer")
+
+    def test_one_that_is_too_large_is_refused_and_no_other_way_is_looked_for(self, narrow: str) -> None:
+        with unreliable(narrow, []) as proxy, Client(proxy.url) as client:
+            with pytest.raises(Refused, match="max_body_bytes"):
+                client.predict("a" * 30_000)
+            assert len(proxy.asked) == 1
+            with pytest.raises(Refused, match="NUL"):
+                client.predict_many(["a", "b\0", "c"])
+            assert len(proxy.asked) == 2
+
+    def test_of_many_labels_only_the_last_of_each_partition_is_waited_for(self, url: str) -> None:
+        with Client(url) as client:
+            places = client.label_many(Label(f"many-{n}", "spam", text=SPAM) for n in range(1500))
+            assert client.predict(SPAM, after=places).label == "spam"
+
+
 def test_a_program_that_asks_loads_no_kernels() -> None:
     """The client is light: who only asks needs neither numba nor the learner."""
     code = "import sys, api.client; print([m for m in ('numba', 'numpy', 'fastapi', 'river') if m in sys.modules])"
@@ -304,13 +418,14 @@ def asked_while_it_stops(
 ) -> list[httpx.Response]:
     """Stop an API while two requests wait in a method of its; return their answers."""
     place.publish(4)
+    place.report(at=time.time() + 3600)
     of, name = method.rsplit(".", 1)
     cls = getattr(importlib.import_module(f"driftline.api.{of.partition('.')[0]}"), of.partition(".")[2])
     waiting, before = [], getattr(cls, name)
 
-    async def wait(self: Any, asked: Any) -> Any:
+    async def wait(self: Any, *asked: Any) -> Any:
         waiting.append(asked)
-        return await before(self, asked)
+        return await before(self, *asked)
 
     monkeypatch.setattr(cls, name, wait)
     with ThreadPoolExecutor(2) as pool:
@@ -334,7 +449,10 @@ def test_who_waits_while_the_api_is_stopped_is_told_to_come_again(
         monkeypatch.setattr("driftline.api.predict.Predictor.predict", never)
         answers = asked_while_it_stops(place, monkeypatch, "predict.Predictor.answer", {"texts": ["a" * 100] * 900})
     else:
-        body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 1000}}
+        with closing(open_log(place.stream)) as log:
+            log.create_topics(place.stream.topics)
+            log.append("feedback", [NewRecord(b"m", b"{}")] * 10)
+        body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 9}}
         answers = asked_while_it_stops(place, monkeypatch, "freshness.Freshness.wait", body)
     assert [refusal(answer, 503)["code"] for answer in answers] == ["stopping"] * 2
     assert {answer.headers["retry-after"] for answer in answers} == {"1"}

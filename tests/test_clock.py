@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.stream.clock import LAST_TIMESTAMP_MS, SLEEP_MS, VOTES, Clock, ClockRule, Passed, advance, believed
+from driftline.stream.clock import (
+    LAST_TIMESTAMP_MS,
+    SLEEP_MS,
+    VOTES,
+    Clock,
+    Passed,
+    _pass_one_by_one,
+    advance,
+    believed,
+)
+from driftline.stream.limits import ClockRule
 from driftline.stream.quota import Quota, Quotas
 
 HOUR = 3_600_000
@@ -241,6 +251,18 @@ def test_the_clock_does_not_depend_on_the_cuts(
     assert trials == (on_trial.tolist() if on_trial is not None else [False] * len(stamps))
     assert (np.diff(keys) >= 0).all()
     assert believed(whole, keys, rule.max_jump_ms)[0].max() <= keys[-1] or rule.max_jump_ms is None
+
+
+@given(st.lists(st.integers(-3, 10), min_size=1, max_size=60), st.integers(0, 60))
+def test_what_moves_the_clock_at_once_moves_it_as_one_by_one(steps: list[int], cut: int) -> None:
+    """And it knows as well what is usual between two records, which counts only once a record is far away."""
+    times_ms = NOW + np.cumsum(steps)
+    quick, slow = Clock(), Clock()
+    for part in (times_ms[:cut], times_ms[cut:]):
+        if len(part):
+            quick = advance(quick, part, ClockRule(100)).clock
+            slow = _pass_one_by_one(slow, part, 100, None).clock
+            assert quick == slow
 
 
 def test_the_rule_of_before_is_as_it_was() -> None:

@@ -1,8 +1,11 @@
 """How do requests come in over a connection: in two ways with the same answers, and in time? Over a real server."""
 
+import asyncio
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -13,8 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftline.api.app import make_app
 from driftline.api.keys import Role
+from driftline.api.protocol import MAX_AT_ONCE, Protocol
+from driftline.api.server import OTHER_FILES
+from driftline.api.settings import ApiSettings
 from tests.place import TEXTS, Place, add_key, address, exchange, get, post, running
+from tests.transport import Wires
 from tests.waiting import wait_until
 
 PREDICT = b'POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{"text": "a"}'
@@ -185,3 +193,102 @@ class TestSlowClients:
             finally:
                 for each in idle:
                     each.close()
+
+
+class TestManyConnections:
+    """Without a network: what each costs is counted, not measured."""
+
+    @pytest.fixture
+    def wires(self, place: Place) -> Wires:
+        return Wires(make_app(place.stream, ApiSettings()).gate, max_connections=100)
+
+    def test_room_is_made_without_looking_at_all(self, wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each goes in its turn, the one that has been waited for longest; so many more look at no more."""
+        looks = 0
+        is_waited_for = Protocol.is_waited_for
+
+        def counted(protocol: Protocol) -> bool:
+            nonlocal looks
+            looks += 1
+            return is_waited_for(protocol)
+
+        async def connect() -> None:
+            monkeypatch.setattr(Protocol, "is_waited_for", counted)
+            first = [wires.connect() for _ in range(100)]
+            first[0].protocol.data_received(b"POST /pre")  # its turn comes anew
+            first[0].protocol.data_received(b"dict HT")
+            others = [wires.connect() for _ in range(500)]
+            assert looks == 500
+            gone = [transport.is_closing() for transport in (*first, *others)]
+            assert gone == [True] * 500 + [False] * 100
+            await asyncio.sleep(0)
+
+        asyncio.run(connect())
+
+    def test_what_is_answered_makes_no_room(self, wires: Wires) -> None:
+        async def connect() -> None:
+            busy = [wires.connect() for _ in range(99)]
+            for each in busy:
+                each.protocol.data_received(b"GET /model HTTP/1.1\r\nHost: a\r\n\r\n")
+            idle, another = wires.connect(), wires.connect()
+            assert idle.is_closing()
+            another.protocol.data_received(b"GET /model HTTP/1.1\r\nHost: a\r\n\r\n")
+            late = wires.connect()
+            assert (late.is_closing(), late.written[:12]) == (True, b"HTTP/1.1 503")
+            for each in busy:
+                await wires.settle(each)
+                assert each.written.startswith(b"HTTP/1.1 200")
+            assert not wires.connect().is_closing()
+            assert busy[0].is_closing(), "answered first, and waited for since"
+
+        asyncio.run(connect())
+
+    def test_requests_that_wait_for_others_are_bounded(self, wires: Wires) -> None:
+        """While one is answered, no more is read than came with it."""
+
+        async def connect() -> None:
+            transport = wires.connect()
+            transport.protocol.data_received(b"GET /model HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+            assert len(transport.protocol.pipeline) == 49
+            while transport.written.count(b"HTTP/1.1 200") < 50:
+                assert len(transport.protocol.pipeline) < 50
+                assert transport.is_paused or not transport.protocol.pipeline
+                await asyncio.sleep(0)
+            await wires.settle(transport)
+            assert not transport.is_paused
+
+        asyncio.run(connect())
+
+    def test_an_offer_in_each_of_many_requests(self, wires: Wires) -> None:
+        async def connect() -> None:
+            transport = wires.connect()
+            offer = PREDICT.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+            transport.protocol.data_received(offer * 2000)
+            assert transport.written.count(b"HTTP/1.1 503") == MAX_AT_ONCE, "others have their turn"
+            while transport.written.count(b"HTTP/1.1 503") < 2000:  # there is no model that answers
+                await asyncio.sleep(0)
+            await wires.settle(transport)
+            assert not transport.is_paused
+
+        asyncio.run(connect())
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "taken"),
+    [((64, 64), 1000, 1), ((256, 512), 1000, 384), ((256, 4096), 1000, 1000), ((4096, 4096), 1000, 1000)],
+)
+def test_as_many_connections_as_there_may_be_files(limits: tuple[int, int], wanted: int, taken: int) -> None:
+    program = f"""
+import logging, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
+from driftline.api import server
+from driftline.api.settings import ApiSettings
+logging.basicConfig(format="%(message)s")
+found = server._allow_connections(ApiSettings(max_connections={wanted}))
+print(found.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    most, files = map(int, done.stdout.split())
+    assert most == taken
+    assert files == max(limits[0], min(limits[1], wanted + OTHER_FILES))
+    assert ("max_connections: " in done.stderr) == (taken < wanted)

@@ -221,6 +221,7 @@ def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: Stream
         "clock_jumps": 0,
         "over_quota": 0,
         "unwritten": 0,
+        "places_given": 0,
     }
 
 

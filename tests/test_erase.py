@@ -2,19 +2,22 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
+from driftline.cli.waiting import Waiting
 from driftline.learner import erase, staged
 from driftline.learner.loop import Learner
 from driftline.learner.rebuild import stage as build
 from driftline.learner.rebuilt import LeftOut
 from driftline.learner.review import read_review
 from driftline.learner.service import carry_out
-from driftline.learner.status import read_status
+from driftline.learner.status import read_status, write_status
 from driftline.stream.log import NewRecord, Place, TopicPartition, open_log, open_to_keep
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
@@ -54,7 +57,7 @@ def fill(stage: SqliteStage, learner: Learner | None = None) -> None:
     put(stage, "feedback", Feedback("secret", "a", source="user:42"))
     put(stage, "feedback", Feedback("other", "b", text=TEXT + " again", source="user:42", id="f1"))
     put(stage, "messages", b'{"id": "secret", "text": "%s", "ts": "never"}' % TEXT.encode())
-    put(stage, "messages", Message("whole", TEXT, metadata={"source": "user:42"}))
+    put(stage, "messages", Message("whole", TEXT, metadata=Raw(b'{"source":"user:42"}')))
     put(stage, "feedback", Feedback("none", "a", source="user:42"))
     if learner is not None:
         steps(learner, learned(learner, 23))
@@ -176,6 +179,37 @@ def test_what_lies_behind_junk_waits_for_a_person_and_says_so(stage: SqliteStage
     stage.learn(dead_letter_limit=1.0)
     assert erase.pending(stage.stream.data) == []
     assert where(stage.stream.data, '"secret"') == []
+
+
+def test_who_waits_for_a_learner_says_what_that_one_is_at(
+    stage: SqliteStage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that waits in silence looks as if it hung."""
+    monkeypatch.setattr("driftline.cli.waiting.PATIENCE_S", 0.0)
+    with stage.learning() as learner:
+        fill(stage, learner)
+        learner._save()
+        status = read_status(stage.stream.data)
+        assert status is not None
+        request = erase.ask(stage.stream.data, ["secret"])
+        waiting, left = Waiting(stage.stream.data), ["paused", "paused", "stalled", "running"]
+
+        def wait() -> None:
+            status.state = left.pop(0)  # type: ignore[assignment]
+            status.detail, status.at = f"it is {status.state}", time.time()
+            write_status(stage.stream.data, status)
+            waiting()
+            if not left:
+                request.unlink()
+
+        carry_out(stage.stream, stage.log, request, wait)
+        finish(learner)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("which is ")[2].partition(".")[0] for line in lines] == [
+        f"{state} (it is {state})" for state in ("paused", "stalled", "running")
+    ]
+    assert f"process {status.pid}" in lines[0]
+    assert "what was asked for stays" in lines[0]
 
 
 def test_ids_of_labels_are_forgotten_by_their_messages(stage: SqliteStage) -> None:
@@ -342,7 +376,7 @@ def test_names_that_are_odd_find_what_they_name_and_nothing_else(stage: SqliteSt
     """A record that cannot be read is found by its key or by a field of it that is a name, not by any text in it."""
     odd = 'a "quoted" (id) .*'
     stage.append(range(3))
-    put(stage, "messages", Message(odd, TEXT, metadata={"source": {"no": "name"}}))
+    put(stage, "messages", Message(odd, TEXT, metadata=Raw(b'{"source":{"no":"name"}}')))
     put(stage, "messages", encode(Message(odd, TEXT)).replace(b'"text":', b'"text": 7, "was":'))
     put(stage, "messages", b'{"id": "x", "text": 1, "other": "spam"}')
     put(stage, "messages", b"not JSON, %s" % TEXT.encode(), odd.encode())

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.api.heads import MAX_HEAD_BYTES, MAX_HEADS, Heads
 from driftline.api.keys import FILE, Role, save
 from driftline.api.slice import SCHED_SETATTR, ask_for_short_slices
 from tests.place import Place, add_key, address, running
@@ -89,31 +88,6 @@ def test_whatever_came_before_and_wherever_it_is_cut(url: str, names: list[str],
     for name, (status, body) in zip(names, found, strict=True):
         if name in TEXTS:
             assert (status, body["predictions"][0]["label"]) == (200, TEXTS[name])
-
-
-def test_a_head_is_found_again_and_a_longer_body_is_not_its_own() -> None:
-    heads = Heads()
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/predict", "headers": [], "head": {}}
-    body = GOOD.partition(b"\r\n\r\n")[2]
-    heads.note(GOOD, len(body), {**scope, "client": ("a", 1), "key": "secret"})
-    known, found = heads.find(GOOD) or pytest.fail("it is not known")
-    assert (found, known.body_bytes, known.scope) == (body, len(body), scope)
-    for other in (GOOD[:-1], GOOD + b" ", GOOD + GOOD, GOOD[: -len(body)], b"\r\n" + GOOD, b"", GOOD.lower()):
-        assert heads.find(other) is None
-
-
-def test_what_is_kept_is_bounded() -> None:
-    heads = Heads()
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/predict", "headers": [], "head": {}}
-    for number in range(3 * MAX_HEADS):
-        heads.note(request(b"{}", b"X: %d" % number), 2, scope)
-    heads.note(request(b"{}", b"X: " + b"y" * MAX_HEAD_BYTES), 2, scope)
-    heads.note(GOOD + GOOD, 2, scope)
-    assert [heads.find(request(b"{}", b"X: %d" % number)) is not None for number in range(3 * MAX_HEADS)] == [
-        *[False] * (2 * MAX_HEADS),
-        *[True] * MAX_HEADS,
-    ]
-    assert heads.find(request(b"{}", b"X: " + b"y" * MAX_HEAD_BYTES)) is None
 
 
 def test_a_key_that_was_taken_back_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What was written down comes back; a torn tail is left out, whatever is in it."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -150,4 +151,94 @@ def test_a_journal_that_fails_says_so_without_an_entry(tmp_path: Path, monkeypat
         return False
 
     wait_until(failed)
+    journals.close()
+
+
+def test_to_settle_is_to_wait_for_the_one_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journals, make = Journals(tmp_path), Journal.__init__
+    asked = threading.Event()
+
+    def slow(self: Journal, path: Path, head: Head) -> None:
+        asked.wait(60)
+        make(self, path, head)
+
+    monkeypatch.setattr(Journal, "__init__", slow)
+    journals.settle()  # there is none
+    journals.begin(Head(0, 1, RULES, LANES))
+    threading.Timer(0.1, asked.set).start()
+    journals.settle()
+    assert journal.path_of(tmp_path, 0, 1).is_file()
+    journals.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"), [(DiskFull("no room"), False), (SyncFailed("the disk is failing"), True)]
+)
+def test_to_settle_tells_of_a_disk_that_fails_and_not_of_a_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, is_told: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Journal, "__init__", fail)
+    journals = Journals(tmp_path)
+    journals.begin(Head(0, 1, RULES, LANES))
+    try:
+        journals.settle()
+        told = False
+    except SyncFailed:
+        told = True
+    assert told == is_told
+    journals.close()
+
+
+def test_what_one_that_was_overtaken_wrote_since_is_left_out(tmp_path: Path) -> None:
+    """Its entries up to where the next learner took over count; those of later journals of its own do not."""
+    write(tmp_path, 0, 1, range(1, 7))
+    write(tmp_path, 3, 2, range(4, 6))
+    write(tmp_path, 5, 1, range(6, 9))
+    assert [(each.batch, each.rules) for each in read_since(tmp_path, 0)] == [(batch, RULES) for batch in range(1, 6)]
+    assert [each.batch for each in read_since(tmp_path, 3)] == [4, 5]
+    assert journal.last_epoch(tmp_path) == 2
+
+
+def test_a_whole_entry_behind_a_damaged_one_is_looked_for_far_away(tmp_path: Path) -> None:
+    """Not only at the next byte: an entry of thousands of partitions is long."""
+    lanes = [TopicPartition("messages", number) for number in range(2000)]
+    path = journal.path_of(tmp_path, 0, 1)
+    written = Journal(path, Head(0, 1, RULES, lanes))
+    begins = []
+    for batch in (1, 2):
+        begins.append(path.stat().st_size)
+        written.append(batch, 0, [Span(lane, 10 * batch, 10 * batch + 10, 10) for lane in lanes])
+    written.close()
+    content = bytearray(path.read_bytes())
+    content[begins[0] + 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StateError, match=f"the entry at byte {begins[0]} does not hold, and others follow"):
+        read_journal(path)
+    path.write_bytes(content[: begins[1]])
+    assert read_journal(path) == [], "nothing follows: it may have been torn"
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 100, 5000])
+def test_a_torn_tail_may_be_zeros(tmp_path: Path, n: int) -> None:
+    """An entry of no bytes would have the checksum of zeros."""
+    path = write(tmp_path, 0, 1, range(1, 4))
+    path.write_bytes(path.read_bytes() + bytes(n))
+    assert read_journal(path) == [applied(batch) for batch in range(1, 4)]
+
+
+def test_one_that_could_not_be_made_is_told_of_where_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise SyncFailed("the disk is failing")
+
+    journals = Journals(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "__init__", fail)
+        journals.begin(Head(0, 1, RULES, LANES))
+        with pytest.raises(SyncFailed):
+            journals.begin(Head(1, 1, RULES, LANES))
     journals.close()

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from driftline.learner.machine import Machine, Plan
 from driftline.learner.models import make_classifier
+from driftline.learner.restore import watched
 from driftline.learner.settings import LearnerSettings
-from driftline.stream import store
+from driftline.stream import join, store
 from driftline.stream.batch import Decoded
 from driftline.stream.join import Stop
 from driftline.stream.log import NewRecord, Record, TopicPartition
 from driftline.stream.plain import ODD_RECORD
-from driftline.stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
+from driftline.stream.records import LABELLED, Feedback, Message, decode_prediction, decode_rejected, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import batch
 
@@ -63,11 +64,30 @@ def run(machine: Machine, records: Sequence[Record], cuts: Sequence[int] = ()) -
 
 def digest(machine: Machine) -> str:
     arrays = machine.classifier.state() | {f"p{name}": each for name, each in machine.progress.state().items()}
-    arrays |= {f"d{name}": each for name, each in (machine.drift.state() | machine.gate.state()).items()}
+    arrays |= {f"d{name}": each for name, each in watched(machine).items()}
     parts = [name.encode() + array.tobytes() for name, array in sorted(arrays.items())]
     state = [machine.classifier.labels, machine.counts, machine.join.counts, machine.join.state(), machine.alarms]
     state += [machine.quotas]
     return sha256(b"".join(parts) + msgspec.json.encode(state)).hexdigest()
+
+
+@pytest.mark.parametrize("label", ["", "a label that nobody knows"])
+def test_a_retraction_needs_no_label_and_no_place_for_one(label: str) -> None:
+    """What a message was called is taken back, however many labels there are."""
+    stream = Stream()
+    for number in range(4):
+        stream.label("x", f"l{number}", text="win a prize")
+    stream.label("m", "l0", id="f")
+    stream.label("m", label, id="r", op="retract")
+    stream.label("m", label, id="r", op="retract")
+    stream.message("m", "see you")
+    learner = machine()
+    assert run(learner, stream.records)["dead-letter"] == []
+    counts = learner.join.counts
+    assert (counts.retracted, counts.repeated, learner.counts.labels_learned) == (1, 1, 4)
+    before = Machine(msgspec.structs.replace(learner.rules, reading=LABELLED), make_classifier(MODEL), lineage="abc")
+    assert len(run(before, stream.records)["dead-letter"]) == 2
+    assert before.counts.labels_learned == 5
 
 
 def test_a_label_is_scored_with_the_prediction_that_was_served() -> None:
@@ -262,9 +282,14 @@ EVENTS = st.lists(
 
 
 @settings(deadline=None, max_examples=400)
-@given(EVENTS, st.lists(st.integers(0, 40), max_size=8), st.sampled_from([None, "old"]))
+@given(
+    EVENTS,
+    st.lists(st.integers(0, 40), max_size=8),
+    st.sampled_from([None, "old"]),
+    st.sampled_from([24.0, 5 / 3_600_000]),
+)
 def test_the_outcome_does_not_depend_on_the_cuts(
-    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None
+    events: list[tuple[str, str, str, str]], cuts: list[int], expire_as: str | None, free_labels_hours: float
 ) -> None:
     stream = Stream()
     for kind, key, label, text in events:
@@ -275,7 +300,8 @@ def test_the_outcome_does_not_depend_on_the_cuts(
         else:
             own = {"text": text} if kind == "own" else {}
             stream.label(key, label, op="retract" if kind == "retract" else "upsert", **own)
-    one, other = (machine(expire_as=expire_as, window_messages=4) for _ in range(2))
+    options = {"expire_as": expire_as, "window_messages": 4, "free_labels_hours": free_labels_hours}
+    one, other = (machine(**options) for _ in range(2))
     assert run(one, stream.records) == run(other, stream.records, [cut for cut in cuts if cut <= len(stream.records)])
     assert digest(one) == digest(other)
 
@@ -352,7 +378,7 @@ LIMITS: list[dict[str, object]] = [
     st.integers(1, 3),
     st.sampled_from(LIMITS),
     st.sampled_from([None, None, "ham"]),
-    st.sampled_from([{}, {}, {"source_quota": "7/s"}]),
+    st.sampled_from([{}, {}, {"source_quota": "7/s"}, {"free_labels_hours": 4 / 3_600_000}]),
 )
 def test_what_the_kernel_takes_comes_out_as_one_by_one(
     events: list[Event],
@@ -368,9 +394,11 @@ def test_what_the_kernel_takes_comes_out_as_one_by_one(
             record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "LEAST", 4)  # so that rows move
+        patch.setattr(join, "LONGEST", 0)  # and get other hashes
         one = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])
         patch.setattr(store, "LEAST", 1 << 10)
+        patch.setattr(join, "LONGEST", 1 << 10)
         patch.setattr(Machine, "_take_plain", leave_to_python)
         other = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         assert sent == run(other, records)

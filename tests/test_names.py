@@ -19,8 +19,8 @@ from driftline.stream.column import Column
 from driftline.stream.errors import BadRecord
 from driftline.stream.files import LabelledTexts
 from driftline.stream.log import NewRecord, open_log
-from driftline.stream.names import same_name
-from driftline.stream.records import Feedback, Message, decode_feedback, decode_feedbacks, encode
+from driftline.stream.names import _composed, same_name
+from driftline.stream.records import LABELLED, READING, Feedback, Message, decode_feedback, decode_feedbacks, encode
 from driftline.stream.scan import LABEL, N_FIELDS, ODD, scan
 from driftline.stream.settings import StreamSettings
 from tests.test_scan import decoded
@@ -135,8 +135,10 @@ def test_rules_of_before_take_names_as_they_are() -> None:
     rules = LearnerSettings().rules(StreamSettings(), 1)
     assert rules.one_form
     kept = msgspec.to_builtins(rules)
-    del kept["one_form"]
-    assert not msgspec.convert(kept, type(rules)).one_form
+    del kept["one_form"], kept["reading"]
+    before = msgspec.convert(kept, type(rules))
+    assert not before.one_form
+    assert before.reading == LABELLED < READING == rules.reading
 
 
 def test_a_batch_of_plain_labels_is_read_at_once() -> None:
@@ -150,3 +152,30 @@ def test_a_batch_of_plain_labels_is_read_at_once() -> None:
 
     assert set(kinds(["spam", "l\u00e9gal avis", "\u0441\u043f\u0430\u043c", "\u5783\u573e"])) == {LABEL}
     assert set(kinds([" spam", "spam ", "a  b", "le\u0301gal", "sp\u200bam", "a\u00a0b"])) == {ODD}
+
+
+@given(
+    st.text(
+        st.sampled_from("ae\u0301\u0316\u0345\u0f73\u0f75\u0344\u1100\u1161\u212b\u0338\u1dce\ufb2c\u2adc"),
+        min_size=300,
+        max_size=400,
+    )
+)
+def test_a_long_name_is_put_together_as_unicode_says(name: str) -> None:
+    assert _composed(name) == unicodedata.normalize("NFC", name)
+
+
+def test_marks_out_of_order_are_sorted_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python itself moves each mark past all before it: of a megabyte, some 10**11 steps."""
+    seen: list[bool] = []
+    compose = unicodedata.normalize
+
+    def watched(form: str, name: str) -> str:
+        seen.append(len(name) < 300 or any(unicodedata.is_normalized(each, name) for each in ("NFC", "NFD")))
+        return compose(form, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("driftline.stream.names.unicodedata.normalize", watched)
+    assert same_name("a" + "\u0301\u0316" * 5000) == "\u00e1" + "\u0316" * 5000 + "\u0301" * 4999
+    assert all(seen), "what is long is in order before it is put together"
+    source = "\u0301\u0316" * 200_000
+    assert decode_feedback(encode(Feedback("m", "a", source=source)), None, 1 << 21).source == source

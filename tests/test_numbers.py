@@ -22,7 +22,15 @@ from tests.place import Place, post, running
 
 CLASSES: list[type[Settings]] = [StreamSettings, LearnerSettings, ApiSettings]
 ODD = ["inf", "-inf", "nan", "-1", "-0.0", "0", "1e308", "1e-308", "9" * 30, "9" * 5000, "1e400", "x", "1 2"]
-ENDLESS = {"retention_hours", "window_hours", "max_clock_jump_hours", "publish_margin", "stall_after_s", "rate_limit"}
+ENDLESS = {
+    "retention_hours",
+    "window_hours",
+    "max_clock_jump_hours",
+    "publish_margin",
+    "stall_after_s",
+    "rate_limit",
+    "free_labels_hours",
+}
 SERVER = {"port", "admin_port", "health_port", "workers"}
 
 

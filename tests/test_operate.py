@@ -103,7 +103,7 @@ class TestOperate:
         with running(place.stream) as url:
             assert not get(f"{url}/model").json()["learner"]["alive"]
             (warning,) = get(f"{url}/readyz").json()["warnings"]
-            assert re.search(r"silent for 1\d\d s", warning)
+            assert re.search(r"is silent: it said that it was running 1\d\d s ago", warning)
 
     def test_a_status_of_another_version(self, place: Place) -> None:
         place.publish()

@@ -120,7 +120,8 @@ class TestKey:
             expect(page.locator("#queue-body")).to_contain_text("may predict, and this needs label")
             expect(page.locator("#recent-list")).to_contain_text("may predict, and this needs label")
         else:
-            expect(page.locator("#teach-note")).to_contain_text("Sent, not shown yet: after 0.2 s the served model")
+            expect(page.locator("#teach-note")).to_contain_text("Sent, not shown yet: that label is not learned yet")
+            expect(page.locator("#teach-note")).to_contain_text("The learner: stopped")
             expect(page.locator("#queue-body")).not_to_contain_text("this needs")
 
         expect(page.locator("#snapshots-table tbody tr")).to_have_count(1)

@@ -113,6 +113,25 @@ class TestSafe:
         tab.troubles.clear()
         tab.requests = [url for url in tab.requests if not url.startswith("http://127.0.0.1:9/")]
 
+    def test_the_reference_works_under_its_policy(self, tab: Tab) -> None:
+        page = tab.page
+        page.goto(f"{tab.url}/docs")
+        operation = page.locator(".opblock").first
+        expect(operation).to_be_visible()
+        expect(page.locator(".info .title")).to_contain_text("Driftline")
+        health = page.locator(".opblock", has=page.locator("[data-path='/healthz']"))
+        health.locator(".opblock-summary").click()
+        health.get_by_role("button", name="Try it out").click()
+        health.get_by_role("button", name="Execute").click()
+        answer = health.locator(".live-responses-table td.response-col_status:not(.col_header)")
+        expect(answer.first).to_contain_text("200")
+        page.evaluate(
+            "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s)"
+        )
+        assert page.evaluate("window.ran === undefined")
+        assert any("policy" in trouble for trouble in tab.troubles), "violations are noticed by this test"
+        tab.troubles.clear()
+
     def test_headers(self, api: Api) -> None:
         for path in ("/", "/dashboard/main.js", "/dashboard/style.css", "/dashboard/uplot.js", "/dashboard/icon.svg"):
             answer = httpx.get(api.url + path, timeout=30)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.learner.journal import Applied
-from driftline.learner.positions import Standing, Stock, compare, reached
+from driftline.learner.positions import Shortfall, Standing, Stock, compare, reached
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import RecordsLost
 from driftline.stream.log import TopicPartition, TopicState, Watermarks
@@ -92,3 +92,18 @@ def test_a_refusal_says_what_where_how_much_and_what_to_do() -> None:
         "was truncated, or put back from a copy). Put the records back from a copy of the log, or go on without them "
         "with --accept-loss"
     )
+
+
+def test_a_span_is_short_by_what_was_not_found_of_it() -> None:
+    """All of it, too; but not where nobody wrote down how many records it had."""
+    other = TopicPartition("messages", 1)
+    short = Shortfall()
+    assert not short.add([Span(PARTITION, 0, 3, 3), Span(other, 0, 9)], [Span(PARTITION, 0, 3, 3)])
+    assert short.losses() == []
+    assert short.add([Span(PARTITION, 3, 4, 1), Span(other, 9, 12, 2)], [Span(other, 9, 12, 2)])
+    assert short.add(
+        [Span(PARTITION, 4, 9, 5), Span(other, 12, 15, 2)], [Span(PARTITION, 4, 9, 3), Span(other, 12, 15)]
+    )
+    assert not short.add([Span(PARTITION, 9, 12, 2)], [Span(PARTITION, 9, 12, 3)]), "more than there was is not less"
+    found = [(loss.topic, loss.partition, loss.start, loss.end, loss.lost, loss.why) for loss in short.losses()]
+    assert found == [("feedback", 0, 3, 9, 3, "compacted"), ("messages", 1, 12, 15, 2, "compacted")]

@@ -65,6 +65,15 @@ class TestOpenInference:
         assert rows == [pytest.approx(each, abs=1e-6) for each in expected]
         assert found["score"]["data"] == [max(row.values()) for row in rows]
 
+    def test_a_number_is_an_id(self, api: Api) -> None:
+        assert api.http.post(INFER, json=tensor(TEXTS, [4], id=7.0)).json()["id"] == "7"
+
+    def test_half_a_character_stops_no_question(self, api: Api) -> None:
+        data = b'{"inputs":[{"name":"t","shape":[1,1],"datatype":"BYTES","data":[["prize \\ud83d"]]}]}'
+        assert outputs(api.http.post(INFER, content=data))["label"]["data"] == ["spam"]
+        for body in (b'{"inputs":{"text":["prize \\ud83d"]}}', b'{"dataframe_records":[{"text":"prize \\ud83d"}]}'):
+            assert api.http.post("/invocations", content=body).json() == {"predictions": ["spam"]}
+
     def test_only_the_outputs_asked_for(self, api: Api) -> None:
         asked = tensor(["prize"], [1], outputs=[{"name": "score"}, {"name": "label"}])
         assert list(outputs(api.http.post(INFER, json=asked))) == ["score", "label"]
@@ -106,6 +115,11 @@ class TestOpenInference:
             (tensor(["a"], [2]), "out-of-range"),
             (tensor(["a"], [-1]), "out-of-range"),
             (tensor(["a"], []), "out-of-range"),
+            (tensor(["a"], [1.5]), "wrong-type"),
+            (tensor(["a"], ["1"]), "wrong-type"),
+            (tensor(["a"], [1] * 33), "out-of-range"),
+            (tensor(["a"] * 1001, [1001]), "out-of-range"),
+            (tensor([["a"], "b"], [2]), "wrong-type"),
             (tensor([], [0]), "out-of-range"),
             (tensor(["a", ["b"]], [2]), "wrong-type"),
             (tensor([1], [1]), "wrong-type"),
@@ -157,6 +171,8 @@ class TestMlflow:
             {"inputs": TEXTS},
             {"inputs": [[text] for text in TEXTS]},
             {"inputs": {"text": TEXTS}},
+            {"inputs": {"text": [[text] for text in TEXTS]}},
+            {"instances": [{"text": [text]} for text in TEXTS]},
             {"instances": TEXTS},
             {"instances": [{"text": text, "id": 7} for text in TEXTS]},
             {"dataframe_records": [{"body": text} for text in TEXTS]},
@@ -203,6 +219,14 @@ class TestMlflow:
     )
     def test_refused(self, api: Api, body: Any) -> None:
         refusal(api.http.post("/invocations", json=body), 422)
+
+    def test_lists_that_are_empty_were_not_given(self, api: Api) -> None:
+        """Clients that a generator makes in Java send one for each that nobody set."""
+        body: Any = {"inputs": ["win a prize"], "dataframe_records": []}
+        assert api.http.post("/invocations", json=body).json() == {"predictions": ["spam"]}
+        answer = api.http.post("/explain", json={"text": "win a prize", "labels": []})
+        assert answer.json()["features"][0]["shares"].keys() == {"spam", "ham"}
+        refusal(api.http.post("/invocations", json={"dataframe_records": []}), 422)
 
     def test_what_balancers_ask(self, api: Api) -> None:
         assert api.http.get("/ping").status_code == api.http.get("/health").status_code == 200

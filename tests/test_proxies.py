@@ -71,6 +71,15 @@ def test_networks_are_of_both_kinds() -> None:
     assert client("10.0.0.1", "198.51.100.1", trusted=()) == "10.0.0.1"
 
 
+@pytest.mark.parametrize("form", ["10.0.0.1,fd00::/8,[2001:db8::7]", '["10.0.0.1", "fd00::/8", "2001:db8::7"]'])
+def test_several_are_named_in_a_variable(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_TRUSTED_PROXIES", form)
+    trusted = tuple(build_settings(ApiSettings, {}).trusted_proxies)
+    for peer in ("10.0.0.1", "fd00::5", "2001:db8::7"):
+        assert client(peer, "198.51.100.1", trusted=trusted) == "198.51.100.1"
+    assert client("2001:db8::8", "198.51.100.1", trusted=trusted) == "2001:db8::8"
+
+
 def test_a_long_header_takes_no_long_time() -> None:
     assert client("10.0.0.1", "1.1.1.1," + "10.0.0.2," * 10_000 + "10.0.0.3") == "10.0.0.2"
 

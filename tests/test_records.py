@@ -16,6 +16,9 @@ from driftline.stream import records
 from driftline.stream.errors import BadRecord
 from driftline.stream.names import same_name
 from driftline.stream.records import (
+    LABELLED,
+    MAX_DETAIL_CHARS,
+    NONE,
     Feedback,
     Message,
     Topics,
@@ -83,6 +86,10 @@ BAD_FEEDBACK = {
     "wrong-type": [b'{"message_id":"a","label":"b","op":"delete"}', b'{"message_id":"a","label":["b"]}'],
     "too-large": [b'{"message_id":"a","label":"' + b"b" * 257 + b'"}'],
 }
+
+
+def raw(content: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(content))
 
 
 def cases(table: dict[str, list[bytes]]) -> list[pytest.param]:
@@ -160,7 +167,7 @@ def test_json_is_a_record_or_a_bad_record(content: object) -> None:
             assert bad.error in BAD_MESSAGES
 
 
-@given(st.builds(Message, NAME, TEXT, st.none() | TIMES, st.none() | st.dictionaries(TEXT, TEXT)))
+@given(st.builds(Message, NAME, TEXT, st.none() | TIMES, st.just(NONE) | st.dictionaries(TEXT, TEXT).map(raw)))
 def test_a_message_survives(message: Message) -> None:
     assert decode_message(encode(message)) == message
 
@@ -329,6 +336,30 @@ class TestCloudEvents:
         with pytest.raises(BadRecord) as raised:
             decode_message(encode({"specversion": "1.0", "id": "e", "source": "/", "type": "t"} | change))
         assert raised.value.error == error
+
+
+OLD = [
+    b'{"message_id":"m","op":"retract"}',
+    b'{"message_id":"m","op":"retract","label":""}',
+    b'{"specversion":"1.0","id":"e","subject":5,"data":{"label":"a"}}',
+    b'{"specversion":"1.0","id":1.5,"subject":"m","data":{"label":"a"}}',
+]
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_a_replay_refuses_what_an_older_version_refused(n: int) -> None:
+    found = decode_feedbacks(OLD * n, None, reading=LABELLED)
+    assert all(isinstance(each, BadRecord) for each in found)
+    assert all(isinstance(each, Feedback) for each in decode_feedbacks(OLD * n, None))
+    event = b'{"specversion":"1.0","id":1.5,"data":"b"}'
+    assert all(isinstance(each, BadRecord) for each in decode_messages([event] * n, None, reading=LABELLED))
+    assert decode_messages([event] * n, None) == [Message("1.5", "b")] * n
+
+
+def test_what_is_said_of_a_value_is_short() -> None:
+    with pytest.raises(BadRecord) as raised:
+        decode_feedback(b'{"message_id":"m","label":"a","op":"' + b"x" * 100_000 + b'"}')
+    assert len(raised.value.detail) < MAX_DETAIL_CHARS + 10
 
 
 @given(st.binary(max_size=1000))

@@ -37,8 +37,8 @@ say.time_ms = 0
 
 
 def served(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return all that a checkpoint knows of predictions as served, but the gate."""
-    arrays = {name: array for name, array in checkpoint.drift.items() if not name.startswith("gate_")}
+    """Return all that a checkpoint knows of predictions as served, but the gate and what is known of labels."""
+    arrays = {name: array for name, array in checkpoint.drift.items() if not name.startswith(("gate_", "places_"))}
     return {name: array.tobytes() for name, array in {**checkpoint.progress, **arrays}.items()}
 
 

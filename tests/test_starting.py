@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from driftline.cli import up as up_command
 from driftline.cli.commands import app
 from driftline.cli.serve import print_banner
 from driftline.cli.status import print_status
@@ -183,46 +182,6 @@ def test_what_is_left_is_told_from_the_share() -> None:
     assert "about 30 s left" in str(Start("compiling", 0.5, time.time() - 30))
     assert str(Start("compiling", LEAST / 2, time.time() - 1)).endswith("up to a minute, or more on a busy machine")
     assert str(Start("opening the log", None, time.time())) == "opening the log"
-
-
-class Process:
-    """A learner's process, as `up` sees it."""
-
-    def __init__(self, pid: int, exitcode: int | None) -> None:
-        self.pid, self.exitcode = pid, exitcode
-
-    def join(self, timeout: float) -> None:
-        time.sleep(min(timeout, 0.01))
-
-
-def first_word(place: Place, process: Process, enough: Callable[[Status], bool]) -> tuple[bool, Status | None]:
-    return up_command._first_word(place.stream.data, process, enough)  # type: ignore[arg-type]
-
-
-def test_up_says_nothing_of_a_learner_that_fails_at_once(place: Place) -> None:
-    place.report(pid=1, state="stopped")  # another one's
-    assert first_word(place, Process(2, 1), up_command._is_past_first_checks) == (False, None)
-
-
-@pytest.mark.parametrize("state", ["running", "waiting", "recovering", "paused"])
-def test_up_says_it_is_up_once_the_learner_is_past_what_ends_it(place: Place, state: str) -> None:
-    place.report(pid=2, state=state)
-    heard, status = first_word(place, Process(2, None), up_command._is_past_first_checks)
-    assert heard
-    assert status is not None
-    assert status.state == state
-
-
-def test_up_waits_for_checks_but_not_for_compiling(place: Place) -> None:
-    for start, enough in [
-        (Start("opening the log", None, time.time() - 100), False),
-        (Start("compiling", 0.0, time.time()), False),
-        (Start("compiling", 0.1, time.time() - 100), True),
-    ]:
-        place.report(pid=2, state="starting", start=start)
-        status = read_status(place.stream.data)
-        assert status is not None
-        assert up_command._is_past_first_checks(status) is enough
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from driftline.learner import characters
 from driftline.learner.characters import (
@@ -21,6 +22,7 @@ from driftline.learner.characters import (
     fold,
     load_table,
 )
+from driftline.learner.repeats import drop_repeats, drop_tokens
 from driftline.learner.text import TextSettings, features
 from driftline.stream.errors import ConfigError
 from driftline.stream.texts import PADDING, Texts
@@ -360,3 +362,31 @@ def test_features_fill_32_bits_evenly() -> None:
 def test_settings_that_cannot_be_meant(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         TextSettings(**options)
+
+
+def longest_run(taken: NDArray[np.uint32]) -> int:
+    """Return how many places of a table are taken one behind the other, at most."""
+    return max(len(run) for run in "".join(map(str, (taken > 0).astype(int).tolist())).split("0"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_features_that_share_their_last_bits_take_no_longer(seed: int) -> None:
+    """A text whose words, said by one who chose them, had one place in a table took many times as long."""
+    n, size, random = 1000, 1 << 13, np.random.default_rng(seed)
+    secret = np.uint64(random.integers(1 << 62) * 2 + 1)
+    chosen = (np.unique(random.integers(1, 1 << 16, 2 * n))[:n] << 16 | 5).astype(np.uint32)
+    out, distinct = chosen.copy(), np.zeros(2 * size, np.uint32)
+    assert drop_repeats(out, 0, n, 0, size, distinct, secret) == n
+    assert longest_run(distinct[:size]) < 50
+    distinct[:] = 0
+    tokens = np.frombuffer(b"".join(b"%08d" % number for number in range(n)) + bytes(64), np.uint8)
+    begins = np.arange(n, dtype=np.int32) * 8
+    assert drop_tokens(out, n, tokens, begins, begins + 8, size, distinct, secret) == (n, n)
+    assert longest_run(distinct[:size]) < 50
+    assert (out == chosen).all()
+
+
+def test_where_features_are_looked_for_is_a_secret_of_the_process() -> None:
+    secrets = {TextSettings().kernel_arguments[-1] for _ in range(10)}
+    assert len(secrets) == 10
+    assert all(secret % 2 and secret > 0 for secret in secrets)

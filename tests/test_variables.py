@@ -1,9 +1,13 @@
 """Which variables of the environment count: not those that Kubernetes and Docker make, nor empty or misspelt ones."""
 
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -171,27 +175,65 @@ def test_the_commands_tell() -> None:
     assert "is DRIFTLINE_DATA meant?" in done.stderr
 
 
-def health(**environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {"PATH": os.environ["PATH"]}
+def health(*processes: int) -> subprocess.CompletedProcess[str]:
+    """Ask about these processes, and those that they started, as in a container it does about all of Driftline's."""
     program = [shutil.which("python3") or sys.executable, "-I", "-S", str(ROOT / "deploy" / "health")]
-    return subprocess.run(program, env=clean | environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        [*program, *map(str, processes)], capture_output=True, text=True, check=False, timeout=60, env={}
+    )
 
 
-def test_the_container_s_health_check(place: Place) -> None:
+LISTENS = """
+import socket, sys, threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+def serve(host, status):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+    class Server(HTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = Server((host, 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+print(*(serve(host, int(status)) for host, status in zip(sys.argv[1::2], sys.argv[2::2])), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def listening(*arguments: str) -> Iterator[tuple[int, list[str]]]:
+    """Run a process that started one that listens on some hosts, and answers each with a status; give its ports."""
+    above = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    command = [sys.executable, "-c", above, LISTENS, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.pid, process.stdout.readline().split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="containers are Linux")
+def test_the_container_s_health_check_finds_out_where_anything_listens(place: Place) -> None:
+    """Whoever named the port, and whatever host: it asks the kernel."""
     with running(place.stream) as url:
         port = url.rpartition(":")[2]
-        asked = health(DRIFTLINE_PORT=port, DRIFTLINE_HEALTH_PORT="1")
-        assert (asked.returncode, asked.stdout, asked.stderr) == (0, f"{port}: well 1: nothing there\n", "")
-        asked = health(DRIFTLINE_HEALTH_PORT=port, driftline_port="1")
-        assert asked.returncode == 0, asked.stdout
-    for none in ("", " ", "tcp://10.43.7.62:8000"):
-        asked = health(DRIFTLINE_PORT=none, DRIFTLINE_HEALTH_PORT=none)
-        assert asked.stderr == ""
-        assert asked.stdout.startswith("8000: ")
-        assert " 8001: " in asked.stdout
-    for bad in ("http", "70000", "-1"):
-        asked = health(DRIFTLINE_PORT=bad)
-        assert (asked.returncode, asked.stdout, asked.stderr) == (1, "", f"DRIFTLINE_PORT={bad} is no port\n")
+        asked = health(os.getpid())
+        assert f"{port}: well" in asked.stdout
+    hosts = ["0.0.0.0", "127.0.0.2", *(["::", "::1"] if socket.has_ipv6 else [])]
+    for host in hosts:
+        with listening(host, "200", "127.0.0.1", "200") as (process, (first, second)):
+            asked = health(process)
+            assert (asked.returncode, asked.stderr) == (0, "")
+            assert set(re.findall(r"\d+: [a-z ]*[a-z]", asked.stdout)) == {f"{first}: well", f"{second}: well"}
+    with listening("127.0.0.1", "200", "127.0.0.1", "503") as (process, (first, second)):
+        asked = health(process)
+        assert asked.returncode == 1
+        assert f"{first}: well" in asked.stdout
+        assert f"{second}: not well" in asked.stdout
+    with listening() as (process, _):
+        asked = health(process)
+        assert (asked.returncode, asked.stdout) == (1, "nothing listens\n")
 
 
 @pytest.mark.parametrize("none", [None, "", "tcp://10.43.7.62:8001"])

@@ -1,5 +1,6 @@
 """Do several processes serve as one, over one mapped snapshot, and outlive each other?"""
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,7 @@ def place(place: Place) -> Place:
 
 class TestWorkers:
     @contextmanager
-    def serving(self, place: Place, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    def serving(self, place: Place, *options: str, **variables: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
         command = [
             sys.executable,
             "-m",
@@ -47,7 +49,7 @@ class TestWorkers:
             str(place.stream.data),
             *options,
         ]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | variables
         with subprocess.Popen(
             command, cwd=place.stream.data, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -107,6 +109,55 @@ class TestWorkers:
         assert "started again" in json.loads(line)["message"]
         assert len(read_all(place.stream, "messages")) == 1
 
+    def test_they_outlive_what_they_were_forked_from(self, place: Place, tmp_path: Path) -> None:
+        """Nobody has to be started anew for it; whoever ends later is, from another one."""
+        with self.serving(place, "--workers", "2", TMPDIR=str(tmp_path)) as (url, process):
+            (source,) = [each for each in children(process.pid) if children(each)]
+            workers = children(source)
+            assert not list(tmp_path.glob("driftline*")), "they share nothing that has a name"
+            os.kill(source, signal.SIGKILL)
+            for _ in range(20):
+                assert answers(url)
+            assert all(is_alive(pid) for pid in workers)
+            os.kill(workers[0], signal.SIGKILL)
+            wait_until(lambda: [each for each in children(process.pid) for each in children(each)], what="another one")
+            wait_until(lambda: answers(url))
+            process.terminate()
+            _, err = process.communicate(timeout=60)
+            wait_until(lambda: not any(is_alive(pid) for pid in workers), what="all have ended")
+        assert process.returncode == 0, err
+        assert "Aborted" not in err
+        assert any("worker" in line and "started again" in line for line in err.splitlines())
+
+    def test_they_end_with_what_started_them_and_leave_nothing(self, place: Place) -> None:
+        with (
+            tempfile.TemporaryDirectory() as name,  # the path of a socket in it is short
+            self.serving(place, "--workers", "2", TMPDIR=name) as (_, process),
+        ):
+            temporary = Path(name)
+            below = children(process.pid)
+            workers = [each for child in below for each in children(child)]
+            assert len(workers) == 2
+            assert list(temporary.iterdir())
+            process.kill()
+            wait_until(lambda: not any(is_alive(pid) for pid in [*workers, *below]), what="all have ended")
+            wait_until(lambda: not list(temporary.iterdir()), what="nothing is left")
+
+    def test_without_room_for_a_temporary_file_it_is_said(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full() -> str:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("driftline.api.workers.util.get_temp_dir", full)
+        with pytest.raises(ConfigError, match=r"workers: no temporary file can be made: .*No space left.*TMPDIR"):
+            serve(place.stream, ApiSettings(port=0, workers=2))
+
+    def test_a_temporary_directory_that_is_too_long_for_a_socket_is_said(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("driftline.api.workers.util.get_temp_dir", lambda: str(tmp_path / ("x" * 90)))
+        with pytest.raises(ConfigError, match=r"too long for a socket in it; set TMPDIR"):
+            serve(place.stream, ApiSettings(port=0, workers=2))
+
     def test_what_a_worker_refuses_is_said(self, place: Place) -> None:
         with pytest.raises(ConfigError, match="carrier-pigeon"):
             serve(StreamSettings(data=place.stream.data, log="carrier-pigeon://a"), ApiSettings(port=0, workers=2))
@@ -120,6 +171,14 @@ def predicted(url: str) -> float:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process is there that has not ended; nobody may be there to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def answers(url: str) -> bool:

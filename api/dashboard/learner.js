@@ -20,7 +20,8 @@ export function describe(learner) {
   let mood = alive && state === "running" ? "good" : ENDED.has(state) ? "bad" : "busy";
   if (!alive && AT_WORK.has(state)) {
     mood = "bad";
-    text = state === "running" ? "the learner is gone" : `the learner is gone (it was ${text})`;
+    const lost = `the learner is ${learner.word === "silent" ? "silent" : "gone"}`;
+    text = state === "running" ? lost : `${lost} (it was ${text})`;
   } else if (!alive && !ENDED.has(state)) {
     const [value, unit] = duration(learner.status_age_seconds);
     text += `, said ${value} ${unit} ago`;

@@ -28,10 +28,16 @@ export function showTiles(model, history) {
     tile("Accuracy", known ? share(progress.recent.accuracy) : "–", "", known ? `${share(progress.accuracy)} over all` : "no label met a prediction"),
     tile("Log loss", known ? share(progress.recent.log_loss) : "–", "", known ? `${share(progress.log_loss)} over all` : ""),
     tile("Messages", rate(lastMean(history?.messages_per_second, 10)), "/s", `${count(model.messages_seen)} seen`),
-    tile("Labels", rate(lastMean(history?.labels_per_second, 10)), "/s", `${count(model.labels_learned)} learned`),
+    tile("Labels", rate(lastMean(history?.labels_per_second, 10)), "/s", `${count(model.labels_learned)} learned${places(model)}`),
     tile("Lag", lag === null ? "–" : count(lag), "", `${many(model.pending, "waits", "wait")} for a label`),
     tile("Label delay", delay, delayUnit, "mean, of late"),
     tile("Model changed", age, ageUnit ? `${ageUnit} ago` : "", model.version ? `version ${model.version}` : "none yet"));
+}
+
+/** How many labels the model has, of how many that it can have; and that there is no room for another one. */
+function places({ places: most, places_taken: taken, places_left: left }) {
+  if (!most) return "";
+  return `; ${count(taken)} of ${count(most)} labels${left ? "" : ", none new is taken"}`;
 }
 
 function tile(name, value, unit, more) {

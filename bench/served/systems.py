@@ -182,13 +182,24 @@ def prepare(setting: Setting) -> None:
 _LUA: Final = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-local bodies, i = {}, 0
+local bodies, i, n = {}, 0, 0
+local headers
 function init(args)
   for line in io.lines(args[1]) do bodies[#bodies + 1] = line end
+  if args[2] == "changing" then
+    headers = {}
+    for name, value in pairs(wrk.headers) do headers[name] = value end
+    headers["X-Forwarded-Proto"] = "https"
+  end
 end
 function request()
-  i = i % #bodies + 1
-  return wrk.format(nil, nil, nil, bodies[i])
+  i, n = i % #bodies + 1, n + 1
+  if headers then
+    headers["X-Forwarded-For"] = string.format("203.0.%d.%d", n / 251 % 251, n % 251)
+    headers["X-Request-Id"] = string.format("5f0c2a91-7d3e-4b1a-9c55-%012x", n)
+    headers["traceparent"] = string.format("00-4bf92f3577b34da6%016x-%016x-01", n, n * 7)
+  end
+  return wrk.format(nil, nil, headers, bodies[i])
 end
 """
 

@@ -198,7 +198,7 @@ def test_a_source_that_floods_labels_is_cut_off_and_the_others_are_not() -> None
         records.insert(n + n // 50, Record(TopicPartition("feedback", 0), 5000 + n, 1000 + n, None, value))
     outcomes = []
     for cuts in ([], [7, 100, 1234, 5000]):
-        learner, dead = machine(source_quota="100/s"), []
+        learner, dead = machine(source_quota="100/s", sources=["bot", "person 0", "person 1", "person 2"]), []
         ends = [*cuts, len(records)]
         for start, end in zip([0, *ends], ends, strict=False):
             dead += learner.apply(batch(records[start:end]))["dead-letter"]
@@ -208,6 +208,35 @@ def test_a_source_that_floods_labels_is_cut_off_and_the_others_are_not() -> None
         assert learner.quotas.refused == {"bot": 4500}
         first = decode_rejected(dead[0].value or b"")
         assert (first.error, first.offset) == ("over-quota", 100)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_source_that_takes_a_new_name_for_each_label_is_cut_off_and_who_is_known_is_not() -> None:
+    partition = TopicPartition("feedback", 0)
+    outcomes = []
+    for cuts in ([], [3, 500, 777, 1500]):
+        learner, records = machine(source_quota="10/min"), labels([])
+        for hour in range(2):  # honest sources come first, some labels an hour
+            for n in range(9):
+                said = Feedback(f"h{hour} {n}", "ham", text="hello", source=f"person {n % 3}")
+                records.append(Record(partition, len(records), 3_600_000 * hour + n, None, encode(said)))
+        for n in range(1000):
+            said = Feedback(f"m{n}", "spam", text="some text", source=f"name {n}")
+            records.append(Record(partition, len(records), 7_200_000 + n, None, encode(said)))
+            if n % 100 == 0:
+                said = Feedback(f"p{n}", "ham", text="hello", source="person 0")
+                records.append(Record(partition, len(records), 7_200_000 + n, None, encode(said)))
+        ends = [*cuts, len(records)]
+        dead = [
+            each
+            for at, end in zip([0, *ends], ends, strict=False)
+            for each in learner.apply(batch(records[at:end]))["dead-letter"]
+        ]
+        outcomes.append((dead, learner.counts, learner.quotas, learner.classifier.state()["slots"].tobytes()))
+        assert learner.counts.labels_learned == 18 + 10 + 10, "of all the names as many as of one"
+        assert learner.counts.over_quota == 990
+        detail = decode_rejected(dead[0].value or b"").detail
+        assert detail == "source 'name 10' is new, and all new ones sent more labels than a quota allows"
     assert outcomes[0] == outcomes[1]
 
 
@@ -385,10 +414,11 @@ def test_a_model_that_is_not_finite_is_not_served(stage: SqliteStage) -> None:
 def test_rules_of_before_have_no_limits() -> None:
     """A journal of a version that knew nothing of them is replayed as it was."""
     known = msgspec.to_builtins(LearnerSettings().rules(StreamSettings(), 1))
-    for name in ("max_clock_jump_ms", "source_quota", "publish_margin", "only_votes"):
+    for name in ("max_clock_jump_ms", "source_quota", "publish_margin", "only_votes", "quota_by_name"):
         del known[name]
     old = msgspec.convert(known, type(LearnerSettings().rules(StreamSettings(), 1)))
     assert (old.max_clock_jump_ms, old.source_quota, old.publish_margin, old.only_votes) == (None, None, None, True)
+    assert old.quota_by_name
 
 
 def test_the_rules_come_through_a_journal() -> None:

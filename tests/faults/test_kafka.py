@@ -33,7 +33,8 @@ from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
 from tests.faults.scene import TORTURE
 from tests.faults.serving import api
-from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, learned, message, oracle, steps
+from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, label, learned, message, oracle, steps
+from tests.place import running
 from tests.waiting import wait_until
 
 # librdkafka gives up sooner, so that the tests see what comes after that.
@@ -492,3 +493,73 @@ class Collected:
 
     def close(self) -> None:
         pass
+
+
+class Transactions:
+    """A producer whose transactions hold messages with their labels."""
+
+    def __init__(self, stage: KafkaStage) -> None:
+        bootstrap = stage.stream.log_url.removeprefix("kafka://").partition("?")[0]
+        self._topics = stage.stream.topics
+        self._producer = ck.Producer({"bootstrap.servers": bootstrap, "transactional.id": uuid4().hex})
+        self._producer.init_transactions(60)
+
+    def open(self, numbers: range) -> None:
+        """Begin one, and have all of it in the log, undecided."""
+        self._producer.begin_transaction()
+        for number in numbers:
+            for topic, record in ((self._topics.messages, message(number)), (self._topics.feedback, label(number))):
+                self._producer.produce(topic, record.value, record.key, timestamp=record.timestamp_ms, partition=0)
+        assert self._producer.flush(60) == 0
+
+    def end(self, *, commit: bool) -> None:
+        self._producer.commit_transaction(60) if commit else self._producer.abort_transaction(60)
+
+
+@pytest.mark.usefixtures("often")
+def test_an_open_transaction_is_no_stall(stage: KafkaStage, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be read does not wait: lag ends at the last stable offset. What is held back, and why, is said."""
+    transactions, topics = Transactions(stage), stage.stream.topics[:2]
+    with stage.learning(stall_after_s=0.5) as learner:
+        stage.append(range(10))
+        steps(learner, learned(learner, 10))
+        transactions.open(range(10, 20))
+        stage.append(range(20, 30))  # behind it: nobody who reads what is committed sees them
+        held = {TopicPartition(topic, 0): 20 for topic in topics}
+        steps(learner, lambda: learner._work.held_back == held)
+        until = time.monotonic() + 2
+        steps(learner, lambda: time.monotonic() > until)
+        assert learner._work.lag == 0
+        assert learner.status("running").counts.labels_seen == 10
+        assert "no record was taken" not in caplog.text
+        steps(
+            learner, lambda: "holds back 20 offsets" in status(stage)["detail"] and status(stage)["state"] == "running"
+        )
+        with running(stage.stream) as url, httpx.Client(base_url=url, timeout=60) as client:
+            wait_until(lambda: client.get("/model").json()["held_back"], what="two looks")
+            model, ready = client.get("/model").json(), client.get("/readyz").json()
+            assert model["held_back"] == {topic: {"0": 20} for topic in topics}
+            assert model["lag"] == {topic: {"0": 0} for topic in topics}
+            assert any("an open transaction holds back 20 offsets" in each for each in ready["warnings"])
+            metrics = client.get("/metrics").text
+            assert f'driftline_held_back_offsets{{partition="0",topic="{topics[0]}"}} 20.0' in metrics
+        transactions.end(commit=False)
+        steps(learner, learned(learner, 20))
+        steps(learner, lambda: not learner._work.held_back)
+        transactions.open(range(30, 40))
+        transactions.end(commit=True)
+        steps(learner, learned(learner, 30))
+        transactions.open(range(40, 50))
+        transactions.end(commit=False)  # records and markers at the end, and nothing to read
+        highs = {topic: state.watermarks[0].high for topic, state in stage.log.describe(topics).items()}
+        steps(learner, lambda: learner._work.known[topics[0]].watermarks[0].high == highs[topics[0]] > 50)
+        steps(learner, lambda: learner._work.lag == 0)
+        steps(learner, lambda: not status(stage)["detail"])
+        finish(learner)
+    assert stage.model() == oracle(tmp_path, range(10), range(20, 40))
+    transactions.open(range(50, 60))
+    stage.learn()  # up to the end: that of what can be read
+    assert stage.newest().manifest.counts.labels_learned == 30
+    transactions.end(commit=True)
+    stage.learn()
+    assert stage.newest().manifest.counts.labels_learned == 40

@@ -4,14 +4,12 @@ In this order: brokers that DRIFTLINE_TEST_KAFKA names, a container of apache/ka
 machine's Java (its jars resolved by Maven into jars/, once). Why the earlier ones were not to be had stands in NoKafka.
 """
 
-import fcntl
 import gc
 import os
 import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -20,11 +18,11 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests import maven
 from tests.ports import reserve
 
 IMAGE = "apache/kafka:4.1.1"
 HERE = Path(__file__).parent
-JARS = HERE / "jars"
 START_S = 180.0
 JAVA = 17
 
@@ -322,26 +320,8 @@ def java() -> str:
 
 
 def jars() -> Path:
-    """Return the directory of Kafka's jars, resolved by Maven where they are not there yet."""
-    with (HERE / "pom.xml").open("rb") as pom:
-        fcntl.flock(pom, fcntl.LOCK_EX)  # of several test runs one resolves them, and none has them taken away
-        return _resolved(pom.read())
-
-
-def _resolved(wanted: bytes) -> Path:
-    pom, stamp = HERE / "pom.xml", JARS / "pom.xml"
-    if stamp.exists() and stamp.read_bytes() == wanted:
-        return JARS
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise NoKafka(f"Kafka's jars are not in {JARS.name}/ and there is no Maven to get them")
-    with tempfile.TemporaryDirectory(dir=HERE, prefix="jars.") as directory:
-        fresh = Path(directory) / "jars"
-        command = [maven, "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-        if done.returncode != 0 or not list(fresh.glob("kafka_*.jar")):
-            raise NoKafka(f"Maven could not get Kafka's jars: {(done.stdout + done.stderr)[-500:]}")
-        (fresh / "pom.xml").write_bytes(wanted)
-        shutil.rmtree(JARS, ignore_errors=True)
-        fresh.rename(JARS)
-    return JARS
+    """Return the directory of Kafka's jars."""
+    try:
+        return maven.jars(HERE)
+    except maven.NoJars as error:
+        raise NoKafka(str(error)) from None

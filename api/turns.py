@@ -1,0 +1,136 @@
+"""How is long work done beside short requests, without their noticing?
+
+One piece at a time, in a thread, for at most a share of the time: behind each piece the thread stands still for as long
+as its processor time makes that share, but for a little that may come at once. Python lets one thread run at a time, so
+that is what the event loop loses at most. Callers take turns, so who asks without end waits for itself.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from driftline.api.errors import stopping
+
+_T = TypeVar("_T")
+
+
+class _Piece(NamedTuple):
+    """Work, and who waits for what comes of it."""
+
+    work: Callable[[], Any]
+    future: "asyncio.Future[Any]"
+
+
+class _Outcome(NamedTuple, Generic[_T]):
+    """What came of it, and the processor time of it, seconds."""
+
+    value: _T | None
+    error: BaseException | None
+    cost_s: float
+
+
+class Turns:
+    """Does work, piece by piece. On the event loop only, but for `close`. The caller bounds how many wait.
+
+    Parameters
+    ----------
+    name : the thread's
+    share : of one processor's time, above 0 to 1
+    burst_s : processor time that may come at once
+    """
+
+    def __init__(self, name: str, share: float, burst_s: float) -> None:
+        self._thread = ThreadPoolExecutor(1, name)
+        self._share, self._burst_s = share, burst_s
+        self._waiting: OrderedDict[bytes, deque[_Piece]] = OrderedDict()  # by caller; the next one is first
+        self._paid_at = 0.0  # when all that was done will be paid for
+        self._busy = self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pause_s(self) -> float:
+        """How long nothing is begun now."""
+        return max(0.0, self._paid_at - self._burst_s / self._share - time.monotonic())
+
+    async def do(self, caller: bytes, work: Callable[[], _T]) -> _T:
+        """Return what a piece of work gives, once it was the caller's turn; raise what it raises.
+
+        Who is cancelled gives up its turn. What has begun goes on to its end, and counts.
+        """
+        if self._stopped:
+            raise stopping()
+        piece = _Piece(work, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(caller, deque()).append(piece)
+        self._next()
+        try:
+            value: _T = await piece.future
+            return value
+        finally:
+            self._forget(caller, piece)
+
+    def stop(self) -> None:
+        """Begin nothing more: who waits is told to come again."""
+        self._stopped = True
+        for pieces in self._waiting.values():
+            for piece in pieces:
+                if not piece.future.done():
+                    piece.future.set_exception(stopping())
+
+    def close(self) -> None:
+        """Wait for the piece that is being done. Any thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _forget(self, caller: bytes, piece: _Piece) -> None:
+        """Take a piece out that has not been begun."""
+        pieces = self._waiting.get(caller)
+        if pieces is not None and piece in pieces:
+            pieces.remove(piece)
+            if not pieces:
+                del self._waiting[caller]
+
+    def _next(self) -> None:
+        """Begin the next piece, unless one is being done, or the last is not paid for yet."""
+        if self._busy or self._stopped or not self._waiting or self._timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        if (pause_s := self.pause_s) > 0:
+            self._timer = loop.call_later(pause_s, self._wake)
+            return
+        caller, pieces = next(iter(self._waiting.items()))
+        piece = pieces.popleft()
+        self._waiting.move_to_end(caller)
+        if not pieces:
+            del self._waiting[caller]
+        self._busy = True
+        loop.run_in_executor(self._thread, _timed, piece.work).add_done_callback(partial(self._done, piece))
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._next()
+
+    def _done(self, piece: _Piece, running: "asyncio.Future[_Outcome[Any]]") -> None:
+        self._busy = False
+        if running.cancelled():  # it is being closed
+            piece.future.cancel()
+            return
+        value, error, cost_s = running.result()
+        self._paid_at = max(self._paid_at, time.monotonic()) + cost_s / self._share
+        if not piece.future.done():
+            if error is not None:
+                piece.future.set_exception(error)
+            else:
+                piece.future.set_result(value)
+        self._next()
+
+
+def _timed(work: Callable[[], _T]) -> _Outcome[_T]:
+    started, value, error = time.thread_time(), None, None
+    try:
+        value = work()
+    except Exception as raised:  # noqa: BLE001, RUF100  (whatever it is, it is the caller's)
+        error = raised
+    return _Outcome(value, error, time.thread_time() - started)
