@@ -4,14 +4,14 @@ A body is read up to a limit, whatever its head says of its length, and decoded 
 for each thing that can be wrong with it. The content type is not looked at (`curl -d` says it sends a form); a content
 encoding is refused, since a few bytes could unpack to any number.
 
-What is made of a body is made on the event loop where that is a matter of a millisecond, else in one thread, so that
-nobody waits for it who did not send it. There it is read over first: what has too much in it to be made objects of is
-refused (stream/outline.py). How many bytes may be held is for holding.py to say.
+What is made of a body is made on the event loop where that is a matter of a millisecond, else in one thread, callers in
+turn (turns.py), so that nobody waits for it who did not send it. There it is read over first: what has too much in it
+to be made objects of is refused (stream/outline.py). How many bytes may be held is for holding.py to say.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from driftline.api.errors import ApiError, too_long
 from driftline.api.holding import Held, Holding
 from driftline.api.settings import ApiSettings
+from driftline.api.turns import Turns
 from driftline.stream.fields import is_too_deep, mend_escapes
 from driftline.stream.records import shortened
 
@@ -37,7 +38,7 @@ class Bodies:
     def __init__(self, settings: ApiSettings, holding: Holding) -> None:
         self._max_bytes, self._holding = settings.max_body_bytes, holding
         self._max_values = VALUES_AN_ITEM * max(settings.max_items, 100)
-        self._thread, self._timeout_s = ThreadPoolExecutor(1, "bodies"), settings.request_timeout_s
+        self._turns, self._timeout_s = Turns("bodies"), settings.request_timeout_s
 
     def read(
         self,
@@ -66,14 +67,16 @@ class Bodies:
         """Give what is made of a request's body as it came; see `read`, which this is but for the decoding."""
         return _Reading(self, request, made, min(max_bytes or self._max_bytes, self._max_bytes))
 
-    async def make(self, made: Callable[[bytes], _T], content: bytes) -> _T:
-        """Make something of a body, where it is long in the thread. Raises ApiError (503) where that takes too long."""
+    async def make(self, made: Callable[[bytes], _T], content: bytes, caller: bytes) -> _T:
+        """Make something of a body: of a long one in the thread, once it is the caller's turn.
+
+        Raises ApiError (503) where that takes too long.
+        """
         if len(content) <= QUICK_BYTES:
             return made(content)
-        making = asyncio.get_running_loop().run_in_executor(self._thread, made, content)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await making
+                return await self._turns.do(caller, partial(made, content))
         except TimeoutError:
             raise too_long(self._timeout_s) from None
 
@@ -97,7 +100,7 @@ class Bodies:
 
     def close(self) -> None:
         """Wait for what the thread is at."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._turns.close()
 
 
 class _Reading(Generic[_T]):
@@ -113,7 +116,7 @@ class _Reading(Generic[_T]):
         try:
             with self._held.arriving():
                 content = await self._take()
-            return await self._bodies.make(self._made, content)
+            return await self._bodies.make(self._made, content, request.scope["caller"])
         except BaseException:
             self._held.release()
             raise

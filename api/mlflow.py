@@ -100,7 +100,7 @@ def router(predictor: Predictor, health: Health, bodies: Bodies, settings: ApiSe
     )
     async def invocations(request: Request) -> Response:
         async with bodies.read(request, _DECODER, read) as (texts, made):
-            return await predictor.predict(texts, made)
+            return await predictor.predict(texts, made, request.scope["caller"])
 
     async def ping() -> Response:
         health.check()

@@ -10,7 +10,7 @@ Source: the protocol's "required API" and its extension for binary data.
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -180,7 +180,8 @@ class OpenInference:
         self.served(name, version)
         length = request.headers.get(JSON_LENGTH)
         async with self._bodies.receive(request, lambda content: self._read(content, length)) as asked:
-            return await self._predictor.score(asked.texts, lambda info, rows: self._answer(asked, version, info, rows))
+            made = partial(self._answer, asked, version)
+            return await self._predictor.score(asked.texts, made, request.scope["caller"])
 
     def _answer(self, asked: "_Asked", version: str | None, info: SnapshotInfo, rows: Scores) -> InferAnswer:
         self._check_version(version, info)

@@ -1,15 +1,14 @@
 """What does the model say of a text?
 
 POST /predict. Small requests are answered on the event loop, where a thread's switch would cost more than the answer;
-large ones in one thread of their own, by a model of their own (see watcher.py), so that they never hold up the small
-ones; there their answer is written, too, piece by piece. Scores are as on the predictions topic: the best labels first,
-six decimals.
+large ones in one thread of their own, callers in turn (turns.py), by a model of their own (see watcher.py), so that
+they never hold up the small ones; there their answer is written, too, piece by piece. Scores are as on the predictions
+topic: the best labels first, six decimals.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
@@ -28,6 +27,7 @@ from driftline.api.health import missing
 from driftline.api.metrics import Metrics
 from driftline.api.origin import Head
 from driftline.api.settings import ApiSettings
+from driftline.api.turns import Turns
 from driftline.api.watcher import Served, Watcher
 from driftline.learner.classifier import Scores
 from driftline.learner.snapshot import Model, SnapshotInfo
@@ -111,7 +111,7 @@ class Predictor:
 
     def __init__(self, watcher: Watcher, freshness: Freshness, metrics: Metrics, settings: ApiSettings) -> None:
         self._watcher, self._freshness, self._metrics, self._settings = watcher, freshness, metrics, settings
-        self._bulk_thread = ThreadPoolExecutor(1, "predict-bulk")
+        self._bulk = Turns("predict-bulk")
 
     def read(self, asked: PredictRequest) -> "Asked":
         """Return what a request asks. Any thread. Raises ApiError (422) where its texts are not what they must be."""
@@ -126,7 +126,7 @@ class Predictor:
         """
         if (least := asked.least) is not None:
             await self._freshness.wait(least if isinstance(least, list) else [least], caller)
-        return await self.predict(asked.texts, _answer)
+        return await self.predict(asked.texts, _answer, caller)
 
     def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
         """Do what `answer` does, where nothing has to be waited for; else return None. Raises ApiError as it does."""
@@ -144,29 +144,30 @@ class Predictor:
         return _answer(*self._counted(answered))
 
     async def predict(
-        self, texts: Sequence[str], made: Callable[[SnapshotInfo, list[PredictedLabel]], object]
+        self, texts: Sequence[str], made: Callable[[SnapshotInfo, list[PredictedLabel]], object], caller: bytes
     ) -> Response:
         """Return the answer that is made of what the served model is, and of what it says of texts within their limits.
 
         Parameters
         ----------
         made : may be called in another thread
+        caller : who asks, and waits with many texts for its turn
 
         Raises
         ------
-        ApiError : 503 nothing was learned yet.
+        ApiError : 503 nothing was learned yet, or it took too long.
         """
 
         def question(model: Model, texts: Sequence[str]) -> tuple[list[str], bytes]:
             info, predictions = _predict(model, texts, self._settings.max_scores)
             return [each.label for each in predictions], encode(made(info, predictions))
 
-        labels, content = await self._ask(texts, question)
+        labels, content = await self._ask(texts, question, caller)
         self._metrics.count_predictions(labels)
         return Json(content)
 
     async def score(
-        self, texts: Sequence[str], made: Callable[[SnapshotInfo, NDArray[np.float64]], object]
+        self, texts: Sequence[str], made: Callable[[SnapshotInfo, NDArray[np.float64]], object], caller: bytes
     ) -> Response:
         """Do what `predict` does, with the scores of all labels: float64 [n_texts, n_labels], in their order."""
 
@@ -175,26 +176,21 @@ class Predictor:
             rows = _rounded(scores)
             return [info.labels[column] for column in rows.argmax(axis=1).tolist()], encode(made(info, rows))
 
-        labels, content = await self._ask(texts, question)
+        labels, content = await self._ask(texts, question, caller)
         self._metrics.count_predictions(labels)
         return Json(content)
 
-    async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T]) -> _T:
+    async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T], caller: bytes) -> _T:
         served = self._served()
         try:
             if _is_quick(texts, served):
                 return question(served.quick, texts)
-            return await self._in_thread(partial(question, served.bulk, texts))
-        except StateError as error:  # damaged or cut short just now
-            raise no_model(str(error)) from None
-
-    async def _in_thread(self, question: Callable[[], _T]) -> _T:
-        answer = asyncio.get_running_loop().run_in_executor(self._bulk_thread, question)
-        try:
             async with asyncio.timeout(self._settings.request_timeout_s):
-                return await answer
+                return await self._bulk.do(caller, partial(question, served.bulk, texts))
         except TimeoutError:
             raise too_long(self._settings.request_timeout_s) from None
+        except StateError as error:  # damaged or cut short just now
+            raise no_model(str(error)) from None
 
     def _served(self) -> Served:
         served = self._watcher.served
@@ -210,7 +206,7 @@ class Predictor:
 
     def close(self) -> None:
         """Wait for the thread's last request."""
-        self._bulk_thread.shutdown(wait=True, cancel_futures=True)
+        self._bulk.close()
 
 
 class Predict:

@@ -1,11 +1,14 @@
 """How is long work done beside short requests, without their noticing?
 
-One piece at a time, in a thread, for at most a share of the time: behind each piece the thread stands still for as long
-as its processor time makes that share, but for a little that may come at once. Python lets one thread run at a time, so
-that is what the event loop loses at most. Callers take turns, so who asks without end waits for itself.
+One piece at a time, in a thread. Callers take turns, so who asks without end waits for itself.
+
+It may be for at most a share of the time: behind each piece the thread then stands still for as long as its processor
+time makes that share, but for a little that may come at once. Python lets one thread run at a time, so that is what the
+event loop loses at most.
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -40,10 +43,10 @@ class Turns:
     ----------
     name : the thread's
     share : of one processor's time, above 0 to 1
-    burst_s : processor time that may come at once
+    burst_s : processor time that may come at once, before the share counts
     """
 
-    def __init__(self, name: str, share: float, burst_s: float) -> None:
+    def __init__(self, name: str, share: float = 1.0, burst_s: float = math.inf) -> None:
         self._thread = ThreadPoolExecutor(1, name)
         self._share, self._burst_s = share, burst_s
         self._waiting: OrderedDict[bytes, deque[_Piece]] = OrderedDict()  # by caller; the next one is first
@@ -81,7 +84,8 @@ class Turns:
                     piece.future.set_exception(stopping())
 
     def close(self) -> None:
-        """Wait for the piece that is being done. Any thread."""
+        """Begin nothing more, and wait for the piece that is being done. Any thread."""
+        self._stopped = True
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _forget(self, caller: bytes, piece: _Piece) -> None:

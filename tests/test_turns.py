@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from driftline.api import explain, turns
+from driftline.api import body, explain, predict, turns
 from driftline.api.errors import ApiError
 from driftline.api.explain import Explainer
 from driftline.api.keys import Role
@@ -198,3 +198,43 @@ def test_only_so_many_explanations_wait(
         assert [each.result().status_code for each in asked] == [200] * len(asked)
         assert explainers[0]._places.taken == 0
         assert post(f"{url}/explain", {"text": "x"}).status_code == 401
+
+
+@pytest.mark.parametrize(("what", "nth"), [((body, "decode"), 1), ((predict, "_predict"), 2)])
+def test_long_requests_of_one_caller_let_others_in_between(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: tuple[Any, str], nth: int
+) -> None:
+    """Both where a body is read and where many texts are classified: the first and the second turn of a request."""
+    release, asked, done = threading.Event(), [], []
+    before, do_before = getattr(*what), Turns.do
+
+    def slowly(*arguments: Any) -> Any:
+        name = next(each for each in ("first", "greedy", "other") if each in str(arguments))
+        if name == "first":
+            assert release.wait(60)
+        done.append(name)
+        return before(*arguments)
+
+    async def do(self: Turns, caller: bytes, work: Callable[[], Any]) -> Any:
+        asked.append(caller)
+        return await do_before(self, caller, work)
+
+    monkeypatch.setattr(*what, slowly)
+    monkeypatch.setattr(Turns, "do", do)
+    keys = [add_key(place, Role.PREDICT, name) for name in ("greedy", "other")]
+    place.publish()
+    with ThreadPoolExecutor(5) as pool, running(place.stream) as url:
+
+        def ask(name: str, key: dict[str, str]) -> int:
+            texts = [f"{name} {'prize ' * 1_500}"] * 2
+            return httpx.post(f"{url}/predict", json={"texts": texts}, headers=key, timeout=120).status_code
+
+        answers = []
+        try:
+            for name, key in [("first", 0), ("greedy", 0), ("greedy", 0), ("greedy", 0), ("other", 1)]:
+                answers.append(pool.submit(ask, name, keys[key]))
+                wait_until(lambda: len(asked) == nth * len(answers), what="it waits for its turn")
+        finally:
+            release.set()
+        assert [each.result() for each in answers] == [200] * 5
+    assert done == ["first", "greedy", "other", "greedy", "greedy"]
