@@ -6,6 +6,7 @@
 #   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join --each 100" for more of one
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
+#   make docs     docs/ as a site, in dist/docs/site: no network is needed to read it
 #   make lock     take newer versions of the dependencies
 #   make image    the container image, with its version in a label
 #   make images   whether a tag in Dockerfile or docker-compose.yml has moved on from its digest; needs Docker, a network
@@ -21,7 +22,7 @@ TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test kernels torture mutants lint bench pictures lock image images sbom clean
+.PHONY: run test kernels torture mutants lint bench docs pictures lock image images sbom clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -51,6 +52,15 @@ lint: .venv/test.done
 
 pictures: .venv/test.done
 	$(BIN)/python -m docs.screenshots
+
+docs: .venv/run.done .venv-docs/done
+	$(BIN)/python -m docs.commands
+	.venv-docs/bin/python -m docs.build
+
+.venv-docs/done: requirements-docs.lock
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-docs.lock
+	@touch $@
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -88,6 +98,7 @@ lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group docs --output-file requirements-docs.lock
 
 image: .venv/run.done
 	docker build --build-arg VERSION="$$($(BIN)/driftline --version | cut -d ' ' -f 2)" --tag driftline .
@@ -118,4 +129,4 @@ sbom: .venv-ships/done
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-bench38 .venv-ships dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .venv-docs .venv-ships dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
