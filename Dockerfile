@@ -2,7 +2,7 @@
 # It runs as a user without rights, on a read-only root: /data is the volume, /tmp may be a tmpfs.
 #   docker run -p 127.0.0.1:8000:8000 -v driftline:/data driftline up --host 0.0.0.0 --open
 # As it comes it asks for API keys: make one in the same volume first, or say --open as here, where only this machine
-# reaches the port. README.md, "In a container", has both.
+# reaches the port. docs/production.md, step 4, has both.
 
 # By its digest, so that it is the same tomorrow; `make images` says whether the tag has moved on. A mirror's:
 # --build-arg PYTHON_IMAGE=mirror.example.com/python:3.11.16-slim-trixie@sha256:...

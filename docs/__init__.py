@@ -1,1 +1,1 @@
-"""Pictures for the README, and the command that makes them."""
+"""The pages for readers, their pictures, and what makes a site of them."""

@@ -1,6 +1,6 @@
 """Who reads the log and changes a model? Only this.
 
-The order of the steps is what makes the promises true (ARCHITECTURE.md says what holds after a crash at each):
+The order of the steps is what makes the promises true (docs/how-it-works.md says what holds after a crash at each):
 
     1. take a batch from both topics, in the order of time      (stream/merge.py)
     2. decode it; what cannot be decoded will go to dead-letter  (learner/machine.py, 2 to 4)

@@ -10,8 +10,8 @@ A fenced block says by its language what becomes of it:
 - `toml`, `json`: they are parsed; options of a `driftline.toml` have to exist.
 - `text`: no example.
 
-`<!-- needs: FILE -->` before a block names a labelled file that is not in the repository (tests/data.py): without it the
-block is left out.
+`<!-- needs: FILE -->` before a block names a labelled file that is not in the repository (tests/data.py): without it
+the block is left out.
 """
 
 import re
@@ -54,8 +54,9 @@ class Step(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """Return the pages for readers, README first."""
-    return [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+    """Return the pages for readers, in the order in which a newcomer reads: README, Start here, the others."""
+    first = [ROOT / "README.md", ROOT / "docs" / "start.md"]
+    return [*first, *sorted(set(ROOT.glob("docs/*.md")) - set(first))]
 
 
 def blocks(page: Path) -> list[Block]:

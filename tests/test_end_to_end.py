@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -346,29 +345,3 @@ def test_learner_and_api_as_two_processes(stream: StreamSettings) -> None:
         learner.terminate()
         assert learner.wait(timeout=60) == 0
         assert client.post("/predict", json={"text": "hello"}).is_success, "the API goes on without the learner"
-
-
-def test_the_readmes_examples_give_what_the_readme_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (ROOT / "README.md").read_text()
-    example = re.findall(r"^    \$ curl localhost:8000/(\w+) -d '(.*)'\n    (.*)$", readme, re.M)
-    assert len(example) >= 6
-    (program,) = re.findall(r"^    from driftline import .*\n\n(?:    .*\n)+", readme, re.M)
-    with api("up", "--data", str(tmp_path / "data")) as client:
-        for path, body, printed in example:
-            expected = json.loads(printed)
-
-            def answer(path: str = path, body: str = body) -> Any:
-                return client.post(f"/{path}", content=body).json()
-
-            if path == "predict":  # once what was posted before is learned
-                offsets = expected["feedback_offsets"]
-                wait_until(
-                    lambda offsets=offsets: answer().get("feedback_offsets") == offsets, what=f"{offsets} learned"
-                )
-            found = answer()
-            assert found.keys() == expected.keys()
-            assert {name: found[name] for name, value in expected.items() if value != "…"} == {
-                name: value for name, value in expected.items() if value != "…"
-            }
-        exec(textwrap.dedent(program).replace("http://localhost:8000", str(client.base_url)), {})
-    assert capsys.readouterr().out == "spam\n"

@@ -1,6 +1,5 @@
 """An explanation adds up to the score it explains, stands where the text says it, and says what it does not know."""
 
-import doctest
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from driftline.learner.models import make_classifier
 from driftline.learner.text import TextSettings, features
 from driftline.learner.trace import trace, trace_shape
 from driftline.stream.errors import ConfigError
-from tests.data import ROOT, CountingClassifier
+from tests.data import CountingClassifier
 from tests.test_classifiers import CLASSIFIERS, FOREIGN, HOSTILE, content, generated, taught, texts
 from tests.test_shape import shape
 from tests.test_text import texts as odd_texts
@@ -452,9 +451,3 @@ def test_a_text_that_was_not_learned_is_not_noted() -> None:
     classifier.learn_one("alpha", "x", float("nan"))
     classifier.learn_one("beta", "y")
     assert not first(classifier.explain_one("alpha", n_features=99), "alpha").known
-
-
-def test_the_readmes_example_is_true() -> None:
-    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
-    assert tried >= 5
-    assert not failed

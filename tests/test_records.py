@@ -370,7 +370,7 @@ def test_a_rejected_record_can_be_found_again(value: bytes) -> None:
     assert rejected.value_start == value[:200].decode("utf-8", "replace")
 
 
-def test_the_wire_format_is_what_the_readme_says() -> None:
+def test_the_wire_format_is_what_the_pages_say() -> None:
     assert encode(Message("m1", "hello")) == b'{"id":"m1","text":"hello"}'
     assert encode(Feedback("m1", "spam")) == b'{"message_id":"m1","label":"spam"}'
     assert Topics.with_prefix("x.") == ("x.messages", "x.feedback", "x.predictions", "x.dead-letter")

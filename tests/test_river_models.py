@@ -1,4 +1,4 @@
-"""Every classifier of the installed River: which can be named, and which a file builds. README says the same."""
+"""Every classifier of the installed River: which can be named, which a file builds. docs/models.md says the same."""
 
 import importlib
 import inspect

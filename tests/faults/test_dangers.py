@@ -1,4 +1,4 @@
-"""What a stream may do to a learner: each danger that README names, and what happens then."""
+"""What a stream may do to a learner: each danger that docs/dangers.md names, and what happens then."""
 
 import random
 import time
