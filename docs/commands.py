@@ -76,7 +76,7 @@ def page() -> str:
 
 def every(group: Any) -> list[tuple[str, Any]]:
     """Return the commands in their order, with those of a group in its place."""
-    found = []
+    found: list[tuple[str, Any]] = []
     for name, command in group.commands.items():
         inner = getattr(command, "commands", None)
         found += [(name, command)] if inner is None else [(f"{name} {each}", inner[each]) for each in inner]
