@@ -29,6 +29,7 @@ from driftline.cli.commands import app
 from driftline.learner.models import REGISTRY
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.status import State
+from driftline.stream.records import decode_feedback, decode_message, decode_prediction
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT, labelled_file
 from tests.examples import LANGUAGES, Block, Step, blocks, is_printed, pages, steps
@@ -250,6 +251,28 @@ def test_options_that_the_pages_name_exist() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+def test_the_readme_s_figures_are_measured() -> None:
+    """Each of its table of figures stands in docs/measured.md, beside the command that makes it."""
+    section = re.findall(r"^## How good and how fast.*?(?=^## )", (ROOT / "README.md").read_text(), re.M | re.S)[0]
+    named = re.sub(r"`[^`]*`|\([^()]*\.md\)", "", section)  # settings of models are no figures
+    figures = re.findall(r"(?<![\w.,])(?:\d*\.\d+|\d{1,3}(?:,\d{3})+|\d\d+)(?![\w%])", named)
+    assert len(figures) > 20
+    measured = (ROOT / "docs" / "measured.md").read_text()
+    assert not [each for each in figures if not re.search(rf"(?<![\d.,]){re.escape(each)}(?!\d|,\d)", measured)]
+
+
+def test_the_records_on_the_page_of_formats_are_records() -> None:
+    text = (ROOT / "docs" / "kafka-and-formats.md").read_text()
+    rows = dict(re.findall(r"^\| `(messages|feedback|predictions)` \| `(\{.*?\})`: ", text, re.M))
+    sent = dict(re.findall(r"^echo 'm1:(\{.*?\})' .* -t (\w+) ", text, re.M))
+    assert rows.keys() == {"messages", "feedback", "predictions"}
+    assert set(sent.values()) == {"messages", "feedback"}
+    rows = {topic: record.replace('"ts":"..."', '"ts":"2026-01-31T12:00:00Z"') for topic, record in rows.items()}
+    decoders = {"messages": decode_message, "feedback": decode_feedback, "predictions": decode_prediction}
+    for topic, record in [*rows.items(), *((topic, record) for record, topic in sent.items())]:
+        decoders[topic](record.encode())
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
