@@ -24,7 +24,8 @@ from driftline.api.taking import Taking
 from driftline.learner.figures import Offsets
 from driftline.stream import threads
 from driftline.stream.errors import ConfigError, DriftlineError, TopicMismatch
-from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, TopicState, Watermarks, open_log
+from driftline.stream.log import Appended, Log, NewRecord, TopicPartition, TopicState, Watermarks
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from driftline.stream.sqlite_file import sqlite_path
 from driftline.stream.transactions import held_back

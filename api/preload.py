@@ -9,7 +9,7 @@ import gc
 import os
 from typing import Final
 
-import driftline.api.server
+import driftline.api.process
 import driftline.stream.kafka_log
 import driftline.stream.sqlite_log  # noqa: F401
 from driftline.learner import pair

@@ -30,7 +30,7 @@ from typing import Final
 
 from driftline.api.board import Board, BoardMemory, make_board
 from driftline.api.preload import MODEL
-from driftline.api.server import SIGNALS, STOP_S, Started, run, started
+from driftline.api.process import SIGNALS, STOP_S, Started, run, started
 from driftline.api.settings import ApiSettings
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.learner.status import read_status

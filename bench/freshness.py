@@ -34,7 +34,8 @@ import typer
 
 from bench.pipeline import brokers_of
 from bench.streams import make_stream
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 

@@ -25,7 +25,8 @@ from bench.streams import make_stream
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.work import Work
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
 

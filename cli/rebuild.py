@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @contextmanager
 def log_to_read(stream: StreamSettings) -> "Iterator[Log]":
     """Open a log that is there, without making one and without dropping what is old: that is for its owners to do."""
-    from driftline.stream.log import open_to_keep
+    from driftline.stream.open import open_to_keep
     from driftline.stream.sqlite_file import sqlite_path
 
     if stream.log_url.startswith("sqlite:") and not sqlite_path(stream.log_url).exists():

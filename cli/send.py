@@ -76,7 +76,7 @@ def send(
     Rows that cannot be used are counted by reason. Ctrl-C says how far it got.
     """
     from driftline.stream.files import BadRow, Format
-    from driftline.stream.log import open_to_keep
+    from driftline.stream.open import open_to_keep
     from driftline.stream.send import send as send_rows
 
     if no_ids and id_column is not None:

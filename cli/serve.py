@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @with_settings
 def serve(stream: StreamSettings, api: ApiSettings) -> None:
     """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
-    from driftline.api.server import Started
+    from driftline.api.process import Started
     from driftline.api.server import serve as serve_api
     from driftline.learner.status import read_status
 

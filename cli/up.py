@@ -36,7 +36,7 @@ def up(
     Without --log the log is one file in the data directory, and nothing else is needed. With --demo that directory is
     driftline-demo, unless another is named.
     """
-    from driftline.api.server import Started
+    from driftline.api.process import Started
     from driftline.api.server import serve as serve_api
     from driftline.learner.foreign import check_allowed
     from driftline.learner.lock import check_free
@@ -111,7 +111,7 @@ def _send_demo(stream: StreamSettings, stopping: threading.Event) -> None:
 
     from driftline.learner.status import read_status
     from driftline.stream.demo import send_demo
-    from driftline.stream.log import open_log
+    from driftline.stream.open import open_log
 
     try:
         while not stopping.wait(0.2):

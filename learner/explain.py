@@ -9,25 +9,44 @@ up to the log probability of a label, but for what is the same for every label.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.parts import Hashed, Part, slices
+from driftline.learner.sketch import Mark
 from driftline.learner.trace import Feature, Span
 from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.names import same_name
-
-if TYPE_CHECKING:
-    from driftline.learner.classifier import Classifier
 
 N_LABELS_SHOWN: Final = 3
 MAX_WORDS: Final = 128  # left out, one at a time
 LEAST: Final = 1e-30  # a probability below it counts as this much
 
 Shares = NDArray[np.float64]  # [features, labels asked for]
+
+
+class Explained(Protocol):
+    """What is asked of a classifier to explain its scores; see classifier.py."""
+
+    labels: list[str]
+
+    def predict_proba_many(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the scores of texts."""
+
+    def trace(self, text: str) -> list[Feature]:
+        """Return the features of a text with their places."""
+
+    def part(self, hashed: Hashed) -> Part | None:
+        """Return the log scores of a text's labels taken apart by its features; None where they are no such sum."""
+
+    def path(self, features: Sequence[Feature]) -> "list[Step]":
+        """Return what was asked of a text before the sum was chosen that `part` gives."""
+
+    def mark(self, feature: Feature) -> Mark | None:
+        """Return whether a feature was learned, and whether its slots are shared; None where that is not kept."""
 
 
 class UnknownLabel(DriftlineError):
@@ -69,7 +88,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     path: list[Step]  # of a tree, from its root to the leaf whose sum this is
 
 
-def explain(classifier: "Classifier", text: str, labels: Sequence[str] | None, n_features: int) -> Explanation:
+def explain(classifier: Explained, text: str, labels: Sequence[str] | None, n_features: int) -> Explanation:
     """Explain a text's scores; see `Classifier.explain_one`."""
     if n_features < 0:
         raise ConfigError(f"features={n_features}: it must be 0 or more")
@@ -110,7 +129,7 @@ def hashed(text: str, features: Sequence[Feature]) -> Hashed:
     )
 
 
-def _columns(classifier: "Classifier", scores: NDArray[np.float32], labels: Sequence[str] | None) -> list[int]:
+def _columns(classifier: Explained, scores: NDArray[np.float32], labels: Sequence[str] | None) -> list[int]:
     """Return the columns of the labels asked for, or of the best."""
     if labels is None:
         best = np.argsort(-scores, kind="stable")[:N_LABELS_SHOWN]
@@ -141,7 +160,7 @@ def _sums(part: Part, n: int, known: NDArray[np.int64], asked: list[int]) -> tup
 
 
 def _losses(
-    classifier: "Classifier", text: str, words: list[Feature], known: NDArray[np.int64], asked: list[int]
+    classifier: Explained, text: str, words: list[Feature], known: NDArray[np.int64], asked: list[int]
 ) -> Shares:
     """Return what each label asked for loses when a word is left out, wherever it stands."""
     if not words:
@@ -162,7 +181,7 @@ def _without(text: str, spans: list[Span]) -> str:
     return "".join(part for pair in zip(kept, [*gaps, ""], strict=True) for part in pair)
 
 
-def _share(classifier: "Classifier", feature: Feature, shares: dict[str, float]) -> FeatureShare:
+def _share(classifier: Explained, feature: Feature, shares: dict[str, float]) -> FeatureShare:
     mark = classifier.mark(feature)
     return FeatureShare(
         kind=feature.kind,

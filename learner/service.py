@@ -30,7 +30,8 @@ from driftline.learner.status import State, Status, change_status, last_status, 
 from driftline.stream import threads
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.flags import build_settings
-from driftline.stream.log import Log, open_log
+from driftline.stream.log import Log
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)

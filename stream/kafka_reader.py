@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import confluent_kafka as ck
 import numpy as np
@@ -18,30 +18,11 @@ from confluent_kafka import KafkaError, KafkaException
 
 from driftline.stream import librdkafka
 from driftline.stream.errors import LogError, OffsetsLost
+from driftline.stream.kafka_cluster import SLICE_S, Cluster
+from driftline.stream.kafka_options import READER, READER_FIXED
 from driftline.stream.librdkafka import Event, Taken
 from driftline.stream.log import Chunk, Reader, TopicPartition
 
-if TYPE_CHECKING:
-    from driftline.stream.kafka_log import KafkaLog
-
-SLICE_S: Final = 0.2
-
-READER: Final = {
-    "group.id": "driftline-reader",  # librdkafka asks for one; it is never joined
-    "fetch.wait.max.ms": 100,  # a resumed partition waits for the fetch under way
-    "fetch.queue.backoff.ms": 10,  # the default of a second starves a reader that is faster than that
-    "queued.max.messages.kbytes": 16 << 10,  # pausing throws away what was fetched ahead
-    "receive.message.max.bytes": 1 << 30,  # a larger record than ours must reach the dead-letter topic, not block
-    "topic.metadata.refresh.interval.ms": 60_000,
-}
-READER_FIXED: Final = {
-    "auto.offset.reset": "error",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "enable.partition.eof": True,
-    "check.crcs": True,
-    "isolation.level": "read_committed",
-}
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 # As functions: `map` then asks all messages of a batch without a step of the interpreter for each.
@@ -55,17 +36,18 @@ _librdkafka = logging.getLogger("librdkafka")  # it calls much a warning that it
 class KafkaReader(Reader):
     """One consumer with partitions assigned to it; librdkafka fetches ahead."""
 
-    def __init__(self, log: "KafkaLog", config: Mapping[str, Any], positions: Mapping[TopicPartition, int]) -> None:
+    def __init__(self, cluster: Cluster, positions: Mapping[TopicPartition, int]) -> None:
         self.partitions = list(positions)
-        self._log = log
+        self._cluster = cluster
         self._ended: set[TopicPartition] = set()
         self._ends: dict[TopicPartition, int] = {}
         self._failure: LogError | None = None
         self._closed = False
         self._waiting = False  # for brokers that are away; said once
         kind = ClientConsumer if librdkafka.load() is None else librdkafka.Consumer
-        config = {"log.connection.close": False, **config, "bootstrap.servers": log._brokers}
-        self._consumer = kind(config, positions, log._on_error, _librdkafka)
+        own = {**READER, **cluster.properties, **READER_FIXED}
+        config = {"log.connection.close": False, **own, "bootstrap.servers": cluster.brokers}
+        self._consumer = kind(config, positions, cluster.on_error, _librdkafka)
 
     def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
         """Return what is there; see Reader.fetch."""
@@ -112,8 +94,8 @@ class KafkaReader(Reader):
     def _take(self, max_records: int, timeout_s: float) -> list[Chunk]:
         """Return records, and note what the events among them say."""
         taken = self._consumer.take(max_records, timeout_s)
-        if self._log._denied is not None and self._failure is None:
-            self._failure = self._log._explain("reading", KafkaException(self._log._denied))
+        if self._cluster.denied is not None and self._failure is None:
+            self._failure = self._cluster.explain("reading", KafkaException(self._cluster.denied))
         for each in taken.told:
             if isinstance(each, Event):
                 self._follow(each)
@@ -132,8 +114,8 @@ class KafkaReader(Reader):
             self._waiting = False
         elif error.code() in _OUT_OF_RANGE and partition is not None:
             self._failure = self._lost(partition, event.offset)
-        elif self._log._is_final(error):
-            self._failure = self._log._explain(f"reading {partition or 'the log'}", KafkaException(error))
+        elif self._cluster.is_final(error):
+            self._failure = self._cluster.explain(f"reading {partition or 'the log'}", KafkaException(error))
         else:
             if not self._waiting:
                 _log.warning("waiting for Kafka: %s", error.str())
@@ -141,7 +123,7 @@ class KafkaReader(Reader):
 
     def _lost(self, partition: TopicPartition, wanted: int) -> LogError:
         try:
-            low, high = self._log._bounds([partition])[partition]
+            low, high = self._cluster.bounds([partition])[partition]
         except LogError as error:
             return error
         return OffsetsLost(*partition, wanted, low, high)

@@ -9,22 +9,16 @@ position is the next offset to read.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.stream.column import Column
-from driftline.stream.errors import ConfigError
 from driftline.stream.records import Headers
 
-if TYPE_CHECKING:
-    from driftline.stream.settings import StreamSettings
-
-
-FOREVER_HOURS: Final = 1e9
+FOREVER_HOURS: Final = 1e9  # of retention
 
 
 class TopicPartition(NamedTuple):
@@ -315,30 +309,3 @@ class Log(ABC):
     @abstractmethod
     def close(self) -> None:
         """Wait for what was submitted, then give back files, sockets and threads."""
-
-
-def open_log(settings: "StreamSettings") -> Log:
-    """Open the log that `settings.log_url` names.
-
-    Raises
-    ------
-    ConfigError : the address cannot be meant.
-    LogUnavailable : the file cannot be opened.
-    """
-    scheme = urlsplit(settings.log_url).scheme
-    if scheme == "sqlite":
-        from driftline.stream.sqlite_log import SqliteLog
-
-        return SqliteLog(settings)
-    if scheme == "kafka":
-        from driftline.stream.kafka_log import KafkaLog
-
-        return KafkaLog(settings)
-    raise ConfigError(
-        f"log: {settings.log_url!r} is not a log's address; use sqlite:///path/to/log.db or kafka://host:9092"
-    )
-
-
-def open_to_keep(settings: "StreamSettings") -> Log:
-    """Open a log for a command: it drops nothing that is old, which is for the log's owners to do."""
-    return open_log(settings.model_copy(update={"retention_hours": FOREVER_HOURS, "retention_bytes": 1 << 62}))

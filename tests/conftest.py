@@ -24,7 +24,8 @@ from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 from driftline.learner.models import warm_up
 from driftline.learner.settings import DEFAULT_MODEL
 from driftline.stream.lines import FOLDERS, JsonLines, TextLines
-from driftline.stream.log import Log, open_log
+from driftline.stream.log import Log
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests import chromium
 from tests.clock import Clock

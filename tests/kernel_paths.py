@@ -23,7 +23,8 @@ from driftline.learner.service import learn, take_over
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.warm import warm_up_all
 from driftline.stream.files import Row
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.place import running

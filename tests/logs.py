@@ -41,7 +41,8 @@ def run(script: str, *arguments: str) -> "subprocess.Popen[str]":
 
 APPENDER = """
     import sys
-    from driftline.stream.log import NewRecord, open_log
+    from driftline.stream.log import NewRecord
+    from driftline.stream.open import open_log
     from driftline.stream.settings import StreamSettings
 
     url, topic, name = sys.argv[1:]

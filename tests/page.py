@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.place import running

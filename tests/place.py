@@ -14,7 +14,8 @@ import httpx
 
 from driftline.api import keys
 from driftline.api.keys import Role
-from driftline.api.server import Started, serve
+from driftline.api.process import Started
+from driftline.api.server import serve
 from driftline.api.settings import ApiSettings
 from driftline.learner.alarms import Alarms
 from driftline.learner.classifier import Classifier
@@ -25,7 +26,8 @@ from driftline.learner.progress import Progress
 from driftline.learner.snapshot import Publisher, SnapshotInfo
 from driftline.learner.status import Status, write_status
 from driftline.stream.join import JoinCounts
-from driftline.stream.log import Log, Record, TopicPartition, open_log
+from driftline.stream.log import Log, Record, TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.data import alarm
 

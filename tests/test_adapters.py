@@ -31,7 +31,8 @@ from driftline.learner.settings import LearnerSettings
 from driftline.learner.snapshot import Follower, Publisher, Snapshot, SnapshotInfo
 from driftline.stream.errors import ConfigError, StateError
 from driftline.stream.files import Row
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 

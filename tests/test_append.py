@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from driftline.api.holding import FREE_BYTES
-from driftline.stream.log import Record, TopicPartition, open_log
+from driftline.stream.log import Record, TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.records import decode_feedback, decode_message
 from tests.place import (
     MAX_RECORD_BYTES,

@@ -21,7 +21,8 @@ from driftline.api.client import AsyncClient, Client, Label, Message, Refused, _
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, post, read_all, refusal, running
 from tests.ports import reserved
@@ -441,7 +442,7 @@ def test_who_waits_while_the_api_is_stopped_is_told_to_come_again(
 ) -> None:
     """503 in the API's own shape, without a traceback: at once who waits for a label, after STOP_S who is in work."""
     if slow:
-        monkeypatch.setattr("driftline.api.server.STOP_S", 1)
+        monkeypatch.setattr("driftline.api.process.STOP_S", 1)
 
         async def never(*_: Any) -> None:
             await asyncio.sleep(600)

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT
 from tests.ports import reserved

@@ -18,7 +18,7 @@ from driftline.learner.evaluate import Evaluation
 from driftline.learner.models import make_classifier
 from driftline.stream.demo import ERA_S, LABELLED_SHARE, RATE, TICK_S, inbox, send_demo
 from driftline.stream.files import Row
-from driftline.stream.log import open_log
+from driftline.stream.open import open_log
 from driftline.stream.records import decode_feedback, decode_message
 from driftline.stream.settings import StreamSettings
 from tests.clock import Clock

@@ -21,7 +21,8 @@ from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.status import read_status
 from driftline.stream.errors import StateError
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import alarm

@@ -22,7 +22,8 @@ import pytest
 
 from driftline.learner.checkpoint import list_checkpoints
 from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import NewRecord, TopicPartition, open_log
+from driftline.stream.log import NewRecord, TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.records import decode_prediction, decode_rejected
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT, sms_spam

@@ -18,7 +18,8 @@ from driftline.learner.rebuilt import LeftOut
 from driftline.learner.review import read_review
 from driftline.learner.service import carry_out
 from driftline.learner.status import read_status, write_status
-from driftline.stream.log import NewRecord, Place, TopicPartition, open_log, open_to_keep
+from driftline.stream.log import NewRecord, Place, TopicPartition
+from driftline.stream.open import open_log, open_to_keep
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.faults.stage import START_MS, SqliteStage, finish, learned, oracle, steps

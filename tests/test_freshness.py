@@ -13,7 +13,8 @@ from driftline.api import freshness
 from driftline.api.freshness import Freshness
 from driftline.api.keys import Role
 from driftline.learner.snapshot import Model
-from driftline.stream.log import NewRecord, TopicPartition, open_log
+from driftline.stream.log import NewRecord, TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, encode
 from tests.place import Place, add_key, post, refusal, running
 from tests.waiting import wait_until

@@ -13,7 +13,8 @@ from driftline.learner.machine import Machine
 from driftline.learner.models import make_classifier
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.files import Row
-from driftline.stream.log import Record, TopicPartition, open_log
+from driftline.stream.log import Record, TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, decode_rejected, encode
 from driftline.stream.send import send
 from driftline.stream.settings import StreamSettings

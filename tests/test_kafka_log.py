@@ -11,9 +11,9 @@ import pytest
 from broker import SASL_PASSWORD, SASL_USER, Broker
 from confluent_kafka.admin import AdminClient
 
-from driftline.stream import kafka_log, librdkafka
+from driftline.stream import kafka_cluster, librdkafka
 from driftline.stream.errors import ConfigError, LogUnavailable, OffsetsLost
-from driftline.stream.kafka_log import kafka_address, topic_config
+from driftline.stream.kafka_options import kafka_address, topic_config
 from driftline.stream.log import Appended, Log, NewRecord, Record, TopicPartition
 from driftline.stream.settings import StreamSettings
 from tests.logs import Open, new, numbered, read_all, reading
@@ -192,14 +192,14 @@ class TestKafka:
         wait_until(appends, 60, "the broker takes records again")
 
     def test_no_broker_at_start(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kafka_log, "START_S", 1.0)
+        monkeypatch.setattr(kafka_cluster, "START_S", 1.0)
         with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1.*check that the brokers run"):
             opened("kafka://127.0.0.1:1")
 
     def test_a_wrong_password(
         self, opened: Open, kafka_broker: Any, tmp_path: Path, topic: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(kafka_log, "START_S", 60.0)
+        monkeypatch.setattr(kafka_cluster, "START_S", 60.0)
         if not isinstance(kafka_broker, Broker):
             pytest.skip("the container has no SASL listener")
         config = tmp_path / "client.properties"
@@ -212,7 +212,7 @@ class TestKafka:
         start = time.monotonic()
         with pytest.raises(LogUnavailable, match="check the user, the password"):
             opened(f"kafka://{kafka_broker.sasl_bootstrap}", kafka_config=config)
-        assert time.monotonic() - start < kafka_log.START_S
+        assert time.monotonic() - start < kafka_cluster.START_S
 
     @pytest.mark.parametrize(
         ("url", "reason"),

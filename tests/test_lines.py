@@ -207,7 +207,8 @@ def test_kafka_s_own_client_speaks_in_lines() -> None:
         from contextlib import suppress
         from driftline.stream import librdkafka, lines
         from driftline.stream.errors import LogError
-        from driftline.stream.log import TopicPartition, open_log
+        from driftline.stream.log import TopicPartition
+        from driftline.stream.open import open_log
         from driftline.stream.settings import StreamSettings
         lines.begin("json")
         logger = logging.getLogger("librdkafka")

@@ -9,7 +9,8 @@ import pytest
 
 from driftline.stream import librdkafka, sqlite_log
 from driftline.stream.errors import ConfigError, LogError, OffsetsLost, TopicMismatch
-from driftline.stream.log import Appended, Log, NewRecord, Place, Record, TopicPartition, Watermarks, open_log
+from driftline.stream.log import Appended, Log, NewRecord, Place, Record, TopicPartition, Watermarks
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.logs import APPENDER, Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until

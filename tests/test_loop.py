@@ -11,7 +11,8 @@ from driftline.learner.journal import Journal
 from driftline.learner.loop import Learner
 from driftline.learner.outbox import Outbox
 from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 

@@ -19,7 +19,8 @@ from driftline.learner.models import build_saved, make_classifier
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.snapshot import Follower
 from driftline.stream.errors import ConfigError
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 
 BAG = """\

@@ -18,8 +18,9 @@ from driftline.learner.settings import LearnerSettings
 from driftline.stream.column import Column
 from driftline.stream.errors import BadRecord
 from driftline.stream.files import LabelledTexts
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
 from driftline.stream.names import _composed, same_name
+from driftline.stream.open import open_log
 from driftline.stream.records import LABELLED, READING, Feedback, Message, decode_feedback, decode_feedbacks, encode
 from driftline.stream.scan import LABEL, N_FIELDS, ODD, scan
 from driftline.stream.settings import StreamSettings

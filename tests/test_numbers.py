@@ -15,8 +15,9 @@ from driftline.learner.models import REGISTRY, make_classifier
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.errors import ConfigError
 from driftline.stream.flags import BadOptions, build_settings
-from driftline.stream.kafka_log import topic_config
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.kafka_options import topic_config
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.settings import Settings, StreamSettings
 from tests.place import Place, post, running
 

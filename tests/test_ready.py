@@ -21,7 +21,8 @@ from driftline.learner.outbox import MAX_IN_FLIGHT, Outbox
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.status import Status, read_status
 from driftline.stream.errors import LogDenied, LogError, LogUnavailable
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
 from tests.clock import Clock

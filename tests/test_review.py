@@ -23,7 +23,8 @@ from driftline.learner.loop import Learner
 from driftline.learner.requests import MAX_OPEN, MAX_TEXT_CHARS
 from driftline.learner.review import FILE, KEPT, MAX_MATRIX, Review, read_review
 from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, Prediction, decode_prediction, encode
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, refusal, running

@@ -23,7 +23,8 @@ from driftline.learner.restore import copied
 from driftline.learner.saver import Saver
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.work import Work
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, decode_prediction, encode
 from driftline.stream.settings import StreamSettings
 from tests.waiting import wait_until

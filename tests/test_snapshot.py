@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from driftline.api.server import give_memory_back
+from driftline.api.process import give_memory_back
 from driftline.learner.classifier import Classifier
 from driftline.learner.models import REGISTRY, make_classifier
 from driftline.learner.single import Single

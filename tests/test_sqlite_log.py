@@ -75,7 +75,8 @@ class TestSqlite:
     def test_what_was_acknowledged_survives_kill_9(self, log: Log, path: Path, topic: str) -> None:
         script = """
             import sys
-            from driftline.stream.log import NewRecord, open_log
+            from driftline.stream.log import NewRecord
+            from driftline.stream.open import open_log
             from driftline.stream.settings import StreamSettings
 
             log = open_log(StreamSettings(log=sys.argv[1]))

@@ -25,7 +25,7 @@ from driftline.learner.starting import LEAST, Start, telling
 from driftline.learner.status import Status, change_status, last_status, read_status
 from driftline.stream.errors import ConfigError
 from driftline.stream.kernels import KERNELS, called_by, kernel
-from driftline.stream.log import open_log
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.place import Place, get, post, refusal, running
 from tests.waiting import wait_until

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Whose inside is touched, and a place where: what is named there may be gone in any next version of the library.
 INSIDE = {
-    "uvicorn": [("api/protocol.py", "HttpToolsProtocol"), ("api/server.py", "capture_signals")],
+    "uvicorn": [("api/protocol.py", "HttpToolsProtocol"), ("api/process.py", "capture_signals")],
     "numba": [("learner/single.py", "numba._dispatcher"), ("stream/kernels.py", "_nrt=False")],
     "river": [("learner/adapters.py", "._multiclass")],
     "starlette": [("api/errors.py", "self.raw_headers = ")],

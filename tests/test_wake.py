@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from driftline.stream import wake
-from driftline.stream.log import Log, NewRecord, Reader, TopicPartition, open_log
+from driftline.stream.log import Log, NewRecord, Reader, TopicPartition
 from driftline.stream.merge import Merger
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from driftline.stream.wake import Wake
 from tests.logs import APPENDER, run

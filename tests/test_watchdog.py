@@ -19,8 +19,9 @@ from driftline.learner.settings import LearnerSettings
 from driftline.learner.status import Status, read_status
 from driftline.learner.watchdog import REPLAYING, Watchdog, stacks
 from driftline.stream.errors import ConfigError
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
 from driftline.stream.merge import Merger
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
 from tests.faults.stage import SqliteStage, learned, steps

@@ -28,8 +28,9 @@ from driftline.stream.batch import decode_batch
 from driftline.stream.errors import BadRecord
 from driftline.stream.fields import as_name, as_time, mend_escapes, whole_characters
 from driftline.stream.files import LabelledTexts
-from driftline.stream.log import Chunk, TopicPartition, open_log
+from driftline.stream.log import Chunk, TopicPartition
 from driftline.stream.merge import Batch
+from driftline.stream.open import open_log
 from driftline.stream.quota import OPEN
 from driftline.stream.records import (
     FULL_WEIGHT,

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from driftline.learner.lock import last_epoch
 from driftline.stream.join import Join
-from driftline.stream.log import TopicPartition, open_log
+from driftline.stream.log import TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.records import decode_prediction
 from driftline.stream.settings import StreamSettings
 from tests.faults.nursery import Child, Nursery, Stop

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT

@@ -22,7 +22,8 @@ from driftline.cli.commands import app
 from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from driftline.stream.sqlite_file import sqlite_path

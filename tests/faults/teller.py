@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT

@@ -25,7 +25,7 @@ from driftline.learner.settings import LearnerSettings
 from driftline.learner.snapshot import Follower, list_snapshots
 from driftline.learner.status import read_status
 from driftline.stream.errors import DriftlineError, StateError
-from driftline.stream.log import open_log
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.faults.scene import ALL, MODEL, TORTURE, learn_to_end, make_scene
 from tests.faults.tally import tally

@@ -26,7 +26,8 @@ from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
 from driftline.learner.durable import AppendFile, replace, write_directory
 from driftline.learner.status import read_status
 from driftline.stream.errors import DiskFull
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT

@@ -26,7 +26,8 @@ from driftline.learner.settings import LearnerSettings
 from driftline.learner.status import read_status
 from driftline.stream.errors import LogUnavailable, RecordsLost
 from driftline.stream.kafka_log import KafkaLog
-from driftline.stream.log import Log, NewRecord, TopicPartition, open_log
+from driftline.stream.log import Log, NewRecord, TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.records import decode_prediction
 from driftline.stream.settings import StreamSettings
 from tests.conftest import start_or_skip
@@ -406,11 +407,11 @@ def test_a_producer_with_a_fatal_error_is_made_anew(stage: KafkaStage, tmp_path:
     stage.append(range(100))
     with stage.learning(batch_records=10) as learner:
         steps(learner, learned(learner, 40))
-        old = stage.log._producer
+        old = stage.log._producer._producer
         break_producer(old)
         steps(learner, learned(learner, 100))
         finish(learner)
-    assert stage.log._producer is not old
+    assert stage.log._producer._producer is not old
     check(stage, tmp_path, 100)
 
 
@@ -423,7 +424,7 @@ def test_what_is_on_its_way_when_the_producer_breaks_fails_for_now(
     wait_until(lambda: appends(behind, topic, 0), what="the broker takes records")
     proxy.held = True
     futures = [behind.submit(topic, [message(number)]) for number in range(1, 20)]
-    break_producer(behind._producer)
+    break_producer(behind._producer._producer)
     for future in futures:
         with pytest.raises(LogUnavailable):
             future.result(60)

@@ -17,7 +17,8 @@ from driftline.learner.ledger import Ledger
 from driftline.learner.losses import Loss, Losses
 from driftline.learner.status import read_status
 from driftline.stream.errors import LogError, RecordsLost
-from driftline.stream.log import TopicPartition, open_log
+from driftline.stream.log import TopicPartition
+from driftline.stream.open import open_log
 from driftline.stream.settings import StreamSettings
 from tests.faults.stage import (
     START_MS,

@@ -18,7 +18,7 @@ from driftline.learner.loop import Learner
 from driftline.learner.models import build_saved
 from driftline.learner.settings import LearnerSettings
 from driftline.stream.join import Join
-from driftline.stream.log import open_log
+from driftline.stream.open import open_log
 from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally
 from tests.golden.make import GOLDEN, NAME

@@ -17,7 +17,8 @@ import pytest
 
 from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
 from driftline.learner.status import read_status
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT

@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from driftline.learner.status import Status, read_status
-from driftline.stream.log import Log, NewRecord, open_log
+from driftline.stream.log import Log, NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 from tests.data import ROOT

@@ -13,7 +13,8 @@ from driftline.learner import journal as journals
 from driftline.learner.loop import Learner
 from driftline.learner.settings import LearnerSettings
 from driftline.learner.text import HASHING
-from driftline.stream.log import NewRecord, open_log
+from driftline.stream.log import NewRecord
+from driftline.stream.open import open_log
 from driftline.stream.records import Feedback, Message, encode
 from driftline.stream.settings import StreamSettings
 
