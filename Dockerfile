@@ -27,7 +27,7 @@ RUN python3 -m venv --without-pip /opt/driftline \
     && find /opt/driftline -type d -name tests -prune -exec rm -r {} + \
     && mkdir /opt/kernels \
     && if [ "$CPU" != native ]; then echo "$CPU" >/opt/kernels/cpu; export NUMBA_CPU_NAME="$CPU" NUMBA_CPU_FEATURES=; fi \
-    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m driftline.learner.warm
+    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m driftline.learner.loop.warm
 # The label below says what is installed, or nothing: `make image` gives it.
 ARG VERSION=
 RUN test -z "$VERSION" || test "driftline $VERSION" = "$(/opt/driftline/bin/driftline --version)"

@@ -3,7 +3,7 @@
 #   make test     linters, types and all tests
 #   make torture  the long form of the fault tests, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
-#   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join --each 100" for more of one
+#   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join/window --each 100" for more of one
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
@@ -33,7 +33,7 @@ test: .venv/test.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 kernels: .venv/run.done
-	$(BIN)/python -m driftline.learner.warm
+	$(BIN)/python -m driftline.learner.loop.warm
 
 torture: .venv/test.done
 	@rm -f $(TALLY)

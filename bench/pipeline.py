@@ -22,16 +22,16 @@ from typing import Any, Final, NamedTuple
 import confluent_kafka as ck
 
 from bench.streams import cut_to_length, make_stream
-from driftline.learner import service
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import Status
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop import service
+from driftline.learner.report.status import Status
 from driftline.stream.errors import ConfigError, LogUnavailable
-from driftline.stream.files import Row
-from driftline.stream.kafka_options import READER, READER_FIXED, kafka_address
-from driftline.stream.open import open_log
-from driftline.stream.send import send
-from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_file import sqlite_path
+from driftline.stream.files.reader import Row
+from driftline.stream.files.send import send
+from driftline.stream.log.kafka.options import READER, READER_FIXED, kafka_address
+from driftline.stream.log.open import open_log
+from driftline.stream.log.sqlite.file import sqlite_path
+from driftline.stream.process.settings import StreamSettings
 
 MODEL: Final = "linear?bits=20&chars=0"
 N_CHARS: Final = 100

@@ -49,7 +49,7 @@ from bench.served.systems import (
     prepare,
     serve,
 )
-from driftline.learner.models import make_classifier
+from driftline.learner.registry import make_classifier
 
 OUT: Final = ROOT / "bench" / "report" / "serving" / "REPORT.md"
 BATCH: Final = 1_000

@@ -1,6 +1,6 @@
 """The command line as `python -m driftline`."""
 
-from driftline.cli.commands import main
+from driftline.cli.main import main
 
 if __name__ == "__main__":
     main()

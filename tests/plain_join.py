@@ -1,4 +1,4 @@
-"""The join in plain Python, an object for each message: what stream/join.py has to do, for its tests.
+"""The join in plain Python, an object for each message: what join/window.py has to do, for its tests.
 
 For each partition a window holds the messages that came in lately, each with the scores that were served for it and the
 label that it was given, and beside them the labels that came before their message. Bounded by count and bytes, of all
@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from driftline.stream.limits import JoinCounts, Limits
-from driftline.stream.records import Feedback, Message, Rejected
+from driftline.stream.wire.records import Feedback, Message, Rejected
 
 ENTRY_BYTES: Final = 640
 ROOM: Final = 4

@@ -20,16 +20,16 @@ import httpx
 import pytest
 from broker import Broker, ContainerBroker, end_broker
 
-from driftline.learner import watch
-from driftline.learner.service import learn
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import read_status
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.service import learn
+from driftline.learner.report.status import read_status
+from driftline.learner.state import watch
 from driftline.stream.errors import LogUnavailable, RecordsLost
-from driftline.stream.kafka_log import KafkaLog
-from driftline.stream.log import Log, NewRecord, TopicPartition
-from driftline.stream.open import open_log
-from driftline.stream.records import decode_prediction
-from driftline.stream.settings import StreamSettings
+from driftline.stream.log.base import Log, NewRecord, TopicPartition
+from driftline.stream.log.kafka.log import KafkaLog
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import decode_prediction
 from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
 from tests.faults.scene import TORTURE
