@@ -22,9 +22,9 @@ PATIENCE_S = 20.0
 HEAD = """# Bad inputs
 
 What no good client sends, sent to a running API over raw sockets, and what each got.
-`pytest tests/api/http/test_bad_inputs.py` sends them all, compares the answers with this list, and asks each
-time whether the API still lives; `DRIFTLINE_WRITE_DOCS=1` writes it anew. No answer is 500 or above, and every refusal is one JSON object with a code, a
-message and what to do. "closed" is a connection that ends without an answer.
+`pytest tests/api/http/test_bad_inputs.py` sends them all, compares the answers with this list, and asks each time
+whether the API still lives; `DRIFTLINE_WRITE_DOCS=1` writes it anew. No answer is 500 or above, and every refusal is
+one JSON object with a code, a message and what to do. "closed" is a connection that ends without an answer.
 """
 
 
