@@ -36,7 +36,7 @@ ROOMS: Final = {
         "log/clock join/quota": "test_quota test_clock",
         "log/merge": "test_merge test_clock test_positions",
         "wire/records": "test_records test_wire test_names test_numbers",
-        "log/base log/sqlite/log log/sqlite/file": "test_sqlite_log test_log test_append test_wake",
+        "log/base log/sqlite/log log/sqlite/writer log/sqlite/file": "test_sqlite_log test_log test_append test_wake",
     },
     "learner": {
         "disk/durable disk/journal": "test_durable test_journal test_checkpoint",

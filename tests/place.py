@@ -25,7 +25,7 @@ from driftline.learner.quality.progress import Progress
 from driftline.learner.registry import make_classifier
 from driftline.learner.report.status import Status, write_status
 from driftline.learner.serving.snapshot import Publisher, SnapshotInfo
-from driftline.stream.join.window import JoinCounts
+from driftline.stream.limits import JoinCounts
 from driftline.stream.log.base import Log, Record, TopicPartition
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings

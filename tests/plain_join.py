@@ -162,10 +162,10 @@ class Window:
         self.clock_ms = max(self.clock_ms, timestamp_ms)
         return labels
 
-    def evict(self) -> tuple[list[Entry], list[Rejected]]:
-        """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
+    def take_refused(self) -> list[Rejected]:
+        """Return the labels that were refused since the last time."""
         refused, self._refused = self._refused, []
-        return list(self._join.evict_messages(self)), [*refused, *self._join.evict_early(self)]
+        return refused
 
     def state(self) -> bytes:
         """Return everything, as bytes that depend on nothing else."""
@@ -336,6 +336,11 @@ class Join:
     def state(self) -> list[bytes]:
         """Return the windows' state."""
         return [window.state() for window in self.windows]
+
+    def evict(self, window: Window) -> tuple[list[Entry], list[Rejected]]:
+        """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
+        refused = window.take_refused()
+        return list(self.evict_messages(window)), [*refused, *self.evict_early(window)]
 
     def evict_messages(self, window: Window) -> Iterator[Entry]:
         """Drop what is too old in a window, or beyond the limits in any."""

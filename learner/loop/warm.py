@@ -16,13 +16,13 @@ from driftline.learner.quality import drift, progress, publish_gate
 from driftline.learner.serving import double_buffer
 from driftline.learner.tree.part import look_up
 from driftline.stream import kernels
-from driftline.stream.join import window
+from driftline.stream.join import join
 from driftline.stream.wire import outline
 
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
-    for part in (drift, window, outline, progress, publish_gate, double_buffer, served):
+    for part in (drift, join, outline, progress, publish_gate, double_buffer, served):
         part.warm_up()
 
 

@@ -38,11 +38,13 @@ from driftline.learner.quality.progress import Progress
 from driftline.learner.quality.publish_gate import Gate
 from driftline.stream.decode.batch import Decoded, decode_batch
 from driftline.stream.errors import BadRecord
+from driftline.stream.join.join import Join, Stop
 from driftline.stream.join.message_rows import N_SCORES, SCORED, TIME_MS, recall, remember
+from driftline.stream.join.message_view import Labels
 from driftline.stream.join.quota import Quota, Quotas, bounded
 from driftline.stream.join.rules import ASK_FIRST, CLOCK_MS, DONE, EVICTION, NO_EXPIRY, NO_ROOM, PLACE, ROW, Names
 from driftline.stream.join.steps import Steps
-from driftline.stream.join.window import Join, Labels, Stop, Window
+from driftline.stream.join.window import Window
 from driftline.stream.log.base import Chunk, NewRecord, Record
 from driftline.stream.log.clock import LAST_TIMESTAMP_MS
 from driftline.stream.log.merge import Batch
@@ -344,7 +346,7 @@ class Machine:
             self.counts.labels_learned += 1
 
     def _evict(self, plan: Plan, window: Window) -> None:
-        expired, orphans = window.evict()
+        expired, orphans = self.join.evict(window)
         plan.rejected += orphans
         label = self.rules.expire_as
         if not expired or label is None or (self._is_full and not self.classifier.knows(label)):

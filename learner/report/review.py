@@ -22,7 +22,7 @@ from driftline.learner.quality.progress import Progress
 from driftline.learner.report.history import History, Totals
 from driftline.learner.report.label_requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests
 from driftline.stream.errors import DiskFull
-from driftline.stream.join.window import Entry
+from driftline.stream.join.message_view import Entry
 from driftline.stream.join.window_saved import Unwanted
 from driftline.stream.wire.records import Feedback
 

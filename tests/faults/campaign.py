@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from driftline.learner.disk.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from driftline.learner.disk.lock import last_epoch
-from driftline.stream.join.window import Join
+from driftline.stream.join.join import Join
 from driftline.stream.log.base import TopicPartition
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings

@@ -19,8 +19,8 @@ from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.report.status import read_status
 from driftline.stream.errors import StateError
 from driftline.stream.join.feedback_said import Word
-from driftline.stream.join.window import Join, JoinCounts
-from driftline.stream.limits import MOST
+from driftline.stream.join.join import Join
+from driftline.stream.limits import MOST, JoinCounts
 from driftline.stream.log.base import TopicPartition
 from driftline.stream.process.settings import StreamSettings
 from tests.faults.scene import FUZZED

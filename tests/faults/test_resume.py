@@ -17,7 +17,7 @@ from driftline.learner.disk.journal import read_since
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
 from driftline.learner.registry import build_saved
-from driftline.stream.join.window import Join
+from driftline.stream.join.join import Join
 from driftline.stream.log.open import open_log
 from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally

@@ -14,7 +14,7 @@ from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts
 from driftline.stream.errors import StateError
-from driftline.stream.join.window import JoinCounts
+from driftline.stream.limits import JoinCounts
 from driftline.stream.process.settings import StreamSettings
 from tests.data import alarm
 

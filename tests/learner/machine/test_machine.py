@@ -18,8 +18,8 @@ from driftline.learner.registry import make_classifier
 from driftline.stream.decode.batch import Decoded
 from driftline.stream.join import message_rows
 from driftline.stream.join import window as join
+from driftline.stream.join.join import Stop
 from driftline.stream.join.rules import ODD_RECORD
-from driftline.stream.join.window import Stop
 from driftline.stream.log.base import NewRecord, Record, TopicPartition
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import LABELLED, Feedback, Message, decode_prediction, decode_rejected, encode

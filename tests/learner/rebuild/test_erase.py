@@ -322,8 +322,8 @@ def test_what_cannot_be_meant(stage: SqliteStage) -> None:
 
 
 def test_retention_leaves_nothing_in_free_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftline.stream.log.sqlite.log.RETENTION_S", 0.05)
-    monkeypatch.setattr("driftline.stream.log.sqlite.log.WIPE_S", 0.1)
+    monkeypatch.setattr("driftline.stream.log.sqlite.writer.RETENTION_S", 0.05)
+    monkeypatch.setattr("driftline.stream.log.sqlite.writer.WIPE_S", 0.1)
     data = tmp_path / "data"
     with contextlib.closing(SqliteStage(StreamSettings(data=data, retention_bytes=1 << 20))) as stage:
         put(stage, "messages", Message("secret", TEXT))
@@ -348,7 +348,7 @@ def wait_until_cleaned(log: Any) -> None:
 def test_no_other_process_drops_what_the_learner_was_told_to_keep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("driftline.stream.log.sqlite.log.RETENTION_S", 0.05)
+    monkeypatch.setattr("driftline.stream.log.sqlite.writer.RETENTION_S", 0.05)
     told = StreamSettings(data=tmp_path / "data", retention_hours=1000.0)
     untold = told.model_copy(update={"retention_hours": 0.01 / 3600})
     first = TopicPartition("messages", 0)
@@ -363,7 +363,7 @@ def test_no_other_process_drops_what_the_learner_was_told_to_keep(
 
 
 def test_retention_goes_on_where_its_oldest_record_was_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftline.stream.log.sqlite.log.RETENTION_S", 0.05)
+    monkeypatch.setattr("driftline.stream.log.sqlite.writer.RETENTION_S", 0.05)
     stream = StreamSettings(data=tmp_path / "data", retention_hours=0.3 / 3600)
     with contextlib.closing(SqliteStage(stream.model_copy(update={"retention_hours": 1.0}))) as stage:
         for number in range(3):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from driftline.stream.join.join import Join
 from driftline.stream.join.message_rows import ASIDE, LIVE, N_COLUMNS, N_NOTE, ROOM, SPARE, Store
-from driftline.stream.join.window import Join, Limits
+from driftline.stream.limits import Limits
 from driftline.stream.wire.records import Feedback, Message, Rejected, encode, reject
 
 BATCH = 5
@@ -102,7 +103,7 @@ class Fed:
         else:
             value = encode(record)
             self._window.add_feedback(record, self._n, orphan(record, self._n, value))
-        self._window.evict()
+        self.join.evict(self._window)
 
 
 def orphan(feedback: Feedback, offset: int, value: bytes) -> Rejected:

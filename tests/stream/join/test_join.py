@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.stream.join import message_rows, window_saved
-from driftline.stream.join.window import ENTRY_BYTES, ROOM, Join, JoinCounts, Labels, Limits, Window
+from driftline.stream.join.join import Join
+from driftline.stream.join.message_rows import ENTRY_BYTES, ROOM
+from driftline.stream.join.message_view import Labels
+from driftline.stream.join.window import Window
+from driftline.stream.limits import JoinCounts, Limits
 from driftline.stream.wire.records import Feedback, Message, Rejected
 from tests import plain_join
 
@@ -45,7 +49,7 @@ class Table:
         return [each.feedback.label for each in labels]
 
     def _evict(self, window: Window) -> None:
-        expired, orphans = window.evict()
+        expired, orphans = self.join.evict(window)
         self.expired += [entry.text for entry in expired]
         self.orphans += orphans
 

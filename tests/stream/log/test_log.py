@@ -11,7 +11,7 @@ from driftline.stream.errors import ConfigError, LogError, OffsetsLost, TopicMis
 from driftline.stream.log.base import Appended, Log, NewRecord, Place, Record, TopicPartition, Watermarks
 from driftline.stream.log.kafka import librdkafka
 from driftline.stream.log.open import open_log
-from driftline.stream.log.sqlite import log as sqlite_log
+from driftline.stream.log.sqlite import writer
 from driftline.stream.process.settings import StreamSettings
 from tests.logs import APPENDER, Open, new, numbered, read_all, reading, run
 from tests.waiting import wait_until
@@ -271,7 +271,7 @@ class TestContract:
             assert [found[place] for place in own] == [record.value for record in numbered(300, start=1_000 * name)]
 
     def test_a_full_queue_waits(self, log: Log, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite_log, "QUEUE_RECORDS", 1_000)
+        monkeypatch.setattr(writer, "QUEUE_RECORDS", 1_000)
         futures = [log.submit(topic, numbered(1_000)) for _ in range(150)]  # Kafka's queue takes 100,000
         assert sum(len(future.result(60)) for future in futures) == 150_000
 

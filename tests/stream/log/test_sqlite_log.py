@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from driftline.stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost, StateError
 from driftline.stream.log.base import Appended, Log, NewRecord, TopicPartition
 from driftline.stream.log.sqlite import file as sqlite_file
-from driftline.stream.log.sqlite import log as sqlite_log
 from driftline.stream.log.sqlite import reader as sqlite_reader
+from driftline.stream.log.sqlite import writer
 from driftline.stream.log.sqlite.log import SqliteLog
 from driftline.stream.log.sqlite.reader import fair_shares
 from driftline.stream.process.settings import StreamSettings
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retention run all the time, and locks be waited for only briefly."""
-    monkeypatch.setattr(sqlite_log, "RETENTION_S", 0.01)
+    monkeypatch.setattr(writer, "RETENTION_S", 0.01)
     monkeypatch.setattr(sqlite_file, "BUSY_S", 0.2)
 
 
@@ -103,7 +103,7 @@ class TestSqlite:
     @pytest.mark.usefixtures("impatient")
     def test_old_records_go(self, opened: Open, path: Path, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Later()
-        monkeypatch.setattr(sqlite_log, "time", clock)
+        monkeypatch.setattr(writer, "time", clock)
         log = opened(f"sqlite:///{path}", retention_hours=1)
         log.create_topics([topic])
         partition = TopicPartition(topic, 0)
@@ -125,7 +125,7 @@ class TestSqlite:
         log = opened(f"sqlite:///{path}", retention_bytes=1 << 20, partitions=2)
         log.create_topics([topic])
         partition = TopicPartition(topic, 0)
-        each = size + 1 + sqlite_log.RECORD_OVERHEAD
+        each = size + 1 + writer.RECORD_OVERHEAD
         kept = (1 << 20) // each
         n = 0
         sizes = []
@@ -145,7 +145,7 @@ class TestSqlite:
     def test_retention_goes_in_chunks(
         self, opened: Open, path: Path, topic: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite_log, "RETENTION_RECORDS", 64)
+        monkeypatch.setattr(writer, "RETENTION_RECORDS", 64)
         log = opened(f"sqlite:///{path}", retention_hours=0.3 / 3600)
         log.create_topics([topic])
         log.append(topic, numbered(1_000))
@@ -161,7 +161,7 @@ class TestSqlite:
                 log.append(each, numbered(1_000))
         damage_page_of(path, b"value 0")
         clock = Later()
-        monkeypatch.setattr(sqlite_log, "time", clock)
+        monkeypatch.setattr(writer, "time", clock)
         log = opened(f"sqlite:///{path}", retention_hours=1)
         clock.passed_ns = 2 * 3600 * 10**9
         wait_until(lambda: log.watermarks(["other"])[TopicPartition("other", 0)] == (1_000, 1_000))
@@ -212,19 +212,19 @@ class TestSqlite:
         assert futures[2].result(30) == [Appended(0, 1)]
 
     def test_a_callback_may_submit(self, log: Log, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite_log, "QUEUE_RECORDS", 0)
+        monkeypatch.setattr(writer, "QUEUE_RECORDS", 0)
         seen = []
         with log._writer._changed:  # type: ignore[attr-defined]
-            monkeypatch.setattr(sqlite_log, "QUEUE_RECORDS", 10)
+            monkeypatch.setattr(writer, "QUEUE_RECORDS", 10)
             future = log.submit(topic, new(b"a"))
             future.add_done_callback(lambda _: seen.append(log.submit(topic, new(b"b"))))
-            monkeypatch.setattr(sqlite_log, "QUEUE_RECORDS", 0)
+            monkeypatch.setattr(writer, "QUEUE_RECORDS", 0)
         wait_until(lambda: seen)
         assert seen[0].result(30) == [Appended(0, 1)]
 
     def test_the_wal_stays_small(self, log: Log, path: Path, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite_log, "RETENTION_S", 0.01)
-        monkeypatch.setattr(sqlite_log, "WAL_BYTES", 1 << 20)
+        monkeypatch.setattr(writer, "RETENTION_S", 0.01)
+        monkeypatch.setattr(writer, "WAL_BYTES", 1 << 20)
         wal = path.with_name("log.db-wal")
         with reading(log, topic, 0) as reader:
             for _ in range(20):
