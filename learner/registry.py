@@ -108,11 +108,13 @@ def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False)
 def _build_foreign(name: str, settings: Mapping[str, Any], allow_pickle: bool) -> Classifier:
     """Tell our options, max_labels and those after `text.`, from the model's arguments, and make it."""
     check_allowed(name, allow_pickle)
-    from driftline.learner.foreign import adapters  # noqa: PLC0415  (only where it is used)
+    from driftline.learner.foreign.adapter import ARGUMENT_NAMED  # noqa: PLC0415  (only where it is used)
+    from driftline.learner.foreign.adapters import make_adapter  # noqa: PLC0415  (likewise)
+    from driftline.learner.foreign.settings import TEXT, option_name, settings_class  # noqa: PLC0415  (likewise)
 
-    kind = adapters.settings_class(name.partition(":")[0])
-    ours = {adapters.option_name(field.name): field for field in dataclasses.fields(kind)}
-    unknown = [setting for setting in settings if setting.startswith(adapters.TEXT) and setting not in ours]
+    kind = settings_class(name.partition(":")[0])
+    ours = {option_name(field.name): field for field in dataclasses.fields(kind)}
+    unknown = [setting for setting in settings if setting.startswith(TEXT) and setting not in ours]
     if unknown:
         raise ConfigError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(ours)}, and the class's own")
     values = {
@@ -120,9 +122,9 @@ def _build_foreign(name: str, settings: Mapping[str, Any], allow_pickle: bool) -
         for option, field in ours.items()
         if option in settings
     }
-    named = {kept: argument for argument, kept in adapters.ARGUMENT_NAMED.items()}
+    named = {kept: argument for argument, kept in ARGUMENT_NAMED.items()}
     arguments = {named.get(setting, setting): value for setting, value in settings.items() if setting not in ours}
-    return adapters.make_adapter(name, kind(**values), arguments, allow_pickle=allow_pickle)
+    return make_adapter(name, kind(**values), arguments, allow_pickle=allow_pickle)
 
 
 def _converted(name: str, setting: str, value: Any, kind: type) -> Any:

@@ -17,8 +17,9 @@ import msgspec
 from driftline.api.errors import ApiError
 from driftline.api.load.body import QUICK_BYTES, check_utf8, decode
 from driftline.stream.errors import BadRecord
+from driftline.stream.wire.bad import explain
 from driftline.stream.wire.events import BATCH_TYPE, JSON_EVENT, Headers, has_event_headers, may_be_event
-from driftline.stream.wire.records import NONE, Feedback, explain, tidy
+from driftline.stream.wire.records import NONE, Feedback, tidy
 
 _PREFIX: Final = b"ce-"
 _BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])

@@ -22,8 +22,8 @@ from driftline.api.errors import ApiError, too_long
 from driftline.api.load.holding import Held, Holding
 from driftline.api.load.turns import Turns
 from driftline.api.settings import ApiSettings
+from driftline.stream.wire.bad import shortened
 from driftline.stream.wire.fields import is_too_deep, mend_escapes
-from driftline.stream.wire.records import shortened
 
 QUICK_BYTES: Final = 16 << 10  # what is longer is a matter of a thread
 VALUES_AN_ITEM: Final = 100  # commas and brackets in a body, for each item that it may have

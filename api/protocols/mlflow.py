@@ -21,8 +21,8 @@ from driftline.api.routes.predict import PredictedLabel, Predictor, check_texts,
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.health import Health
 from driftline.learner.serving.snapshot import SnapshotInfo
+from driftline.stream.wire.bad import shortened
 from driftline.stream.wire.fields import mend_escapes
-from driftline.stream.wire.records import shortened
 from driftline.stream.words import counted
 
 COLUMN: Final = "text"

@@ -39,30 +39,28 @@ from typing import Final
 
 import msgspec
 
-from driftline.learner import registry
 from driftline.learner.disk.checkpoint import Checkpoint, by_topic
 from driftline.learner.disk.full import Room
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.losses import Erasures
 from driftline.learner.disk.positions import compare
-from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings, Rules
-from driftline.learner.loop import recovery, reporter, warm
+from driftline.learner.disk.settings import LearnerSettings, Rules
+from driftline.learner.loop import recovery, reporter
+from driftline.learner.loop.compiling import compile_all
 from driftline.learner.loop.erasing import Erasing
 from driftline.learner.loop.intake import Intake
 from driftline.learner.loop.reporter import Reporter
 from driftline.learner.loop.swap import Staged
-from driftline.learner.machine.machine import Plan
+from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.alarms import log_alarms
 from driftline.learner.rebuild.rebuild import Builder
 from driftline.learner.report.review import Reviewer
-from driftline.learner.report.starting import Start, telling
-from driftline.learner.report.status import State, Status, change_status, last_status, read_status
+from driftline.learner.report.status import State, Status, change_status, read_status
 from driftline.learner.serving.publishing import Publishing
 from driftline.learner.state.ledger import FLUSH_S, Ledger
 from driftline.learner.state.state import Work
 from driftline.learner.state.watch import Look, Watch
 from driftline.stream.errors import (
-    DiskFull,
     LogError,
     LogUnavailable,
     OffsetsLost,
@@ -137,7 +135,8 @@ class Learner:
         """
         stream, settings = self._stream, self._settings
         self._reporter.begin(self._ledger.batch)
-        self._warm_up()
+        if not hasattr(self, "_work"):  # else it recovers anew, and all is compiled
+            compile_all(settings.model, stream, self._lock, self._reporter)
         self._lock.check()
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
@@ -165,30 +164,9 @@ class Learner:
             self._publishing.prepare(self._work.machine.classifier)
         self._report("running")
 
-    def _warm_up(self) -> None:
-        """Compile all that there is to compile, and say so meanwhile. A model that cannot be meant is refused first."""
-        asked = self._settings.model
-        status = last_status(self._stream.data, asked or DEFAULT_MODEL)
-        if asked:
-            recovery.check_spec(asked, self._stream)
-        model = (asked or status.model).partition("?")[0]
-
-        def tell(start: Start) -> None:
-            self._lock.check()
-            with suppress(DiskFull):
-                change_status(self._stream.data, status, "starting", str(start), self._lock.last_epoch(), start)
-            self._reporter.shown = status
-
-        if hasattr(self, "_work"):  # it recovers anew, and all is compiled
-            return
-        with telling(tell, "compiling", warm.shares(model)), registry.waiting_said(model):
-            warm.warm_up()
-            registry.warm_up(model)
-
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         applied = self._ledger.take_up(newest)
-        recovered = recovery.restored(newest, applied, self._log, self._stream, self._settings)
-        work, stock, todo = recovered
+        work, stock, todo = recovered = recovery.restored(newest, applied, self._log, self._stream, self._settings)
         self._work, first = work, work.batch
 
         def tell() -> None:
@@ -331,8 +309,7 @@ class Learner:
         """Finish the batch that is being learned, and let the outside see it."""
         if self._flight is None:
             return
-        plan, learned = self._flight
-        self._flight = None
+        (plan, learned), self._flight = self._flight, None
         learned.result()
         work = self._work
         outputs = work.machine.finish(plan)
@@ -474,8 +451,7 @@ class Learner:
 
     def status(self, state: State, detail: str = "") -> Status:
         """Say what the learner is doing and has done."""
-        stalls = self._reporter.stalls
-        return reporter.describe(state, detail, self._work, self._ledger, self._publishing, stalls)
+        return reporter.describe(state, detail, self._work, self._ledger, self._publishing, self._reporter.stalls)
 
     def _publish(self) -> None:
         offsets = by_topic(self._work.positions)[self._stream.topics.feedback]

@@ -20,8 +20,7 @@ cut `land`, which has to return with all batches before finished.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -30,7 +29,9 @@ from numpy.typing import NDArray
 
 from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.label_places import Places
-from driftline.learner.models.classifier import Classifier, Scores, TooManyLabels
+from driftline.learner.machine.outputs import Outputs, dead_letter, predictions
+from driftline.learner.machine.plan import Ints, Plan
+from driftline.learner.models.classifier import Classifier, TooManyLabels
 from driftline.learner.quality.alarms import Alarm, Alarms
 from driftline.learner.quality.drift import Drift, Shift
 from driftline.learner.quality.figures import Counts
@@ -43,64 +44,12 @@ from driftline.stream.join.message_rows import N_SCORES, SCORED, TIME_MS, recall
 from driftline.stream.join.message_view import Labels
 from driftline.stream.join.quota import Quota, Quotas, bounded
 from driftline.stream.join.rules import ASK_FIRST, CLOCK_MS, DONE, EVICTION, NO_EXPIRY, NO_ROOM, PLACE, ROW, Names
-from driftline.stream.join.steps import Steps
 from driftline.stream.join.window import Window
-from driftline.stream.log.base import Chunk, NewRecord, Record
+from driftline.stream.log.base import Chunk, Record
 from driftline.stream.log.clock import LAST_TIMESTAMP_MS
 from driftline.stream.log.merge import Batch
-from driftline.stream.wire.records import LABELLED, Feedback, Message, Prediction, Rejected, encode_lines, reject
-from driftline.stream.wire.shorten import fit_prediction, fit_rejected
+from driftline.stream.wire.records import LABELLED, Feedback, Message, Rejected, reject
 from driftline.stream.words import counted
-
-Outputs = Mapping[str, list[NewRecord]]  # by topic
-Ints = NDArray[np.int64]
-
-
-class Plan:
-    """A batch on its way. Its steps, in order, are texts to score; those with a target are then learned."""
-
-    def __init__(self, batch: Batch, records: Decoded | None, updates: int, n_labels: int) -> None:
-        self.batch, self.records = batch, records
-        self.steps = Steps(2 * len(batch))
-        self.texts: Sequence[str] = ()  # of the steps, once all are there
-        self.rows: Ints = np.empty(0, np.int64)  # of the steps; kept up when the window's rows move
-        self.labels: list[str] = []  # by column, once all is planned: a later batch may give a column another one
-        self.parts: list[Plan] = []  # what was cut off in front, and is finished
-        self.n_seen = 0  # steps that places know of
-        self.predictions: list[NewRecord] = []
-        self.raised: list[Alarm] = []
-        self.delays_ms: Ints = np.empty(0, np.int64)
-        self.growth = [(0, n_labels)]  # from which step on how many labels are known
-        self.rejected: list[Rejected] = []
-        self.updates = updates  # before the batch
-        self.scores: Scores = np.empty((0, 0), np.float32)
-        self.refused = 0  # steps that the classifier could not learn
-        self.corrections = 0  # steps with another label than one before
-
-    def cut_off(self) -> "Plan":
-        """Return what was planned so far as a plan of its own; this one is of what follows."""
-        part = Plan(self.batch, self.records, self.updates, 0)
-        part.steps, part.growth = self.steps.cut_off(), self.growth
-        part.n_seen, part.corrections = self.n_seen, self.corrections
-        self.parts.append(part)
-        self.growth = [(0, self.growth[-1][1])]
-        self.n_seen = self.corrections = 0
-        return part
-
-    @cached_property
-    def steps_scored(self) -> Ints:
-        """The messages' steps, once all is planned."""
-        return np.flatnonzero(self.steps.targets < 0)
-
-    @cached_property
-    def steps_served(self) -> Ints:
-        """The steps whose label is to be compared with what was served, once all is planned."""
-        return np.flatnonzero(self.steps.served)
-
-    def n_labels(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many labels the model knew at these steps."""
-        first, known = zip(*self.growth, strict=True)
-        return np.array(known, np.int64)[np.searchsorted(first, steps, side="right") - 1]
 
 
 class Machine:
@@ -440,7 +389,7 @@ class Machine:
         store.pending = [rows for rows in store.pending if id(rows) not in done]
         return {
             topics.predictions: [prediction for part in parts for prediction in part.predictions],
-            topics.dead_letter: [self._dead_letter(rejected) for rejected in plan.rejected],
+            topics.dead_letter: [dead_letter(each, self.rules.max_record_bytes) for each in plan.rejected],
         }
 
     def _finish(self, plan: Plan) -> None:
@@ -454,7 +403,8 @@ class Machine:
         self.progress.pass_over(plan.corrections, unscored - plan.corrections)
         self._measure(plan)
         if self.rules.predictions:
-            plan.predictions = self._predictions(plan, steps, scores, n_labels)
+            plan.predictions, unwritten = predictions(plan, scores, n_labels, self.rules, self._version)
+            self.counts.unwritten += unwritten
 
     def _count_refused(self, plan: Plan, n_labels: int) -> None:
         """Take back what was counted as learned and was not. Which steps they were no kernel says, only how many."""
@@ -505,66 +455,9 @@ class Machine:
             offset=record.offset,
         )
 
-    def _predictions(
-        self, plan: Plan, steps: NDArray[np.int64], scores: Scores, n_labels: NDArray[np.int64]
-    ) -> list[NewRecord]:
-        if not len(steps) or plan.records is None:
-            return []
-        rows = scores.astype(np.float64).round(6)
-        n_best = min(self.rules.predictions_scores, rows.shape[1])
-        best = np.argsort(-rows, axis=1, kind="stable")[:, :n_best]
-        values = np.take_along_axis(rows, best, axis=1)
-        # A label that came later in the batch stands last, with 0, and is left out; where all are 0, none was known.
-        n_known = np.where(values[:, :1].any(axis=1), n_labels, 0)
-        labels = plan.labels
-        known = [
-            dict(zip([labels[column] for column in columns[:n]], of_columns, strict=False))
-            for columns, of_columns, n in zip(best.tolist(), values.tolist(), n_known.tolist(), strict=True)
-        ]
-        updates = plan.updates + np.cumsum(plan.steps.targets >= 0)[steps]
-        places, times_ms = plan.steps.places[steps].tolist(), plan.steps.times_ms[steps].tolist()
-        keys = list(map(plan.records.key, places))
-        predictions = map(
-            Prediction,
-            map(bytes.decode, keys),
-            [next(iter(each), None) for each in known],
-            [next(iter(each.values()), 0.0) for each in known],
-            known,
-            map(self._version, updates.tolist()),
-            _timestamps(plan.records, places, times_ms),
-        )
-        # Of an iterator msgspec 0.22 keeps every item for good. JSON has no line break of its own.
-        encoded = encode_lines(list(predictions)).split(b"\n")[:-1]
-        if max(map(len, encoded)) <= self.rules.max_record_bytes:
-            return list(map(NewRecord, keys, encoded, times_ms))
-        return self._fitting(keys, encoded, times_ms)
-
-    def _fitting(self, keys: list[bytes], encoded: list[bytes], times_ms: Sequence[int]) -> list[NewRecord]:
-        """Return those of the predictions that the log takes, cut where they have to be."""
-        limit = self.rules.max_record_bytes
-        values = [value if len(value) <= limit else fit_prediction(value, limit) for value in encoded]
-        self.counts.unwritten += values.count(None)
-        columns = zip(keys, values, times_ms, strict=True)
-        return [NewRecord(key, value, time_ms) for key, value, time_ms in columns if value is not None]
-
-    def _dead_letter(self, rejected: Rejected) -> NewRecord:
-        key = f"{rejected.topic}-{rejected.partition}-{rejected.offset}"
-        return NewRecord(key.encode(), fit_rejected(rejected, self.rules.max_record_bytes))
-
     def _version(self, updates: int) -> str:
         before, last = self._before
         return f"{before if updates <= last else self.lineage}-{updates}"
-
-
-def _timestamps(records: Decoded, places: Sequence[int], times_ms: Sequence[int]) -> list[str]:
-    """Return the messages' own times, or else the log's: a prediction written again is the same."""
-    stamps: list[str] = np.datetime_as_string(np.array(times_ms, "M8[ms]"), timezone="UTC").tolist()
-    if records.found:
-        for index, place in enumerate(places):
-            message = records.found.get(int(records.order[place]))
-            if message is not None and message.ts is not None:
-                stamps[index] = message.ts.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return stamps
 
 
 def _reject(record: Record, error: str, detail: str) -> Rejected:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.disk import durable
-from driftline.learner.machine.machine import Machine, Plan
+from driftline.learner.machine.machine import Machine
+from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.progress import Progress
 from driftline.learner.report.history import History, Totals
 from driftline.learner.report.label_requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests

@@ -19,6 +19,7 @@ import msgspec
 
 from driftline.stream.errors import BadRecord
 from driftline.stream.wire import events
+from driftline.stream.wire.bad import check_utf8, explain
 from driftline.stream.wire.events import has_event_headers, may_be_event, read_event
 from driftline.stream.wire.fields import MAX_DEPTH, as_name, as_time, check_json, is_too_deep, mend_escapes
 from driftline.stream.wire.names import same_name
@@ -31,7 +32,6 @@ FULL_WEIGHT: Final = 64  # more counts as this much: a text is long since learne
 # Values that cannot be decoded in one call are divided into PARTS, and fewer than MANY are taken one by one.
 PARTS: Final = 16
 MANY: Final = 16
-MAX_DETAIL_CHARS: Final = 500  # of what is wrong with a value, which may be shown whole in it
 # How records are read, as a journal notes it (disk/settings.py): what an older version refused, a replay of what it
 # learned refuses, too. With LABELLED a retraction needs a label, and an event's subject and source are no numbers.
 LABELLED, READING = 1, 2
@@ -297,7 +297,7 @@ def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) 
     if headers and has_event_headers(headers):
         return _from_event(form, value, headers)
     if not value.isascii():
-        _check_utf8(value)  # msgspec does not look inside the fields that it skips
+        check_utf8(value)  # msgspec does not look inside the fields that it skips
     if is_too_deep(value):
         raise BadRecord("too-deep", f"the JSON is nested more than {MAX_DEPTH} deep")
     try:
@@ -430,7 +430,7 @@ def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] |
     may_be_deep = sizes.max() > MAX_DEPTH and np.add.reduceat(opening, ends - sizes, dtype=np.int64).max() > MAX_DEPTH
     try:
         if not joined.isascii():
-            _check_utf8(joined)
+            check_utf8(joined)
         may_have_nul = b"\\" in joined and b"\\u0000" in joined  # `\\` is fast, and seldom there
         if may_be_deep or may_have_nul or may_be_event(joined):
             return None
@@ -487,31 +487,3 @@ _OLD_MESSAGES: Final = _Kind(partial(_message, _OLD_MESSAGE), _MESSAGE_LINES, _a
 _FEEDBACKS: Final = _Kind(decode_feedback, _FEEDBACK_LINES, _are_in_one_form)
 _OLD_FEEDBACKS: Final = _Kind(partial(_feedback, _OLD_FEEDBACK), _FEEDBACK_LINES, _are_in_one_form)
 _FEEDBACKS_AS_WRITTEN: Final = _Kind(_decode_as_written, _FEEDBACK_LINES, _are_usable_feedbacks)
-
-
-def _check_utf8(value: bytes) -> None:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRecord("not-utf8", f"byte {value[error.start]:#04x} at position {error.start} is not UTF-8") from None
-
-
-def shortened(detail: str) -> str:
-    """Return what is said of a value without most of the value, where that is long."""
-    if len(detail) <= MAX_DETAIL_CHARS:
-        return detail
-    return f"{detail[: MAX_DETAIL_CHARS // 2]} ... {detail[-MAX_DETAIL_CHARS // 2 :]}"
-
-
-def explain(error: Exception, where: str = "") -> BadRecord:
-    """Return the bad record that an error of msgspec's tells of."""
-    detail = shortened(str(error)) + where
-    if isinstance(error, RecursionError):
-        return BadRecord("too-deep", "the JSON is nested too deeply")
-    if "out of range" in detail:
-        return BadRecord("out-of-range", detail)
-    if "missing required field" in detail:
-        return BadRecord("missing-field", detail)
-    if isinstance(error, msgspec.ValidationError):
-        return BadRecord("wrong-type", detail)
-    return BadRecord("not-json", detail)

@@ -52,7 +52,7 @@ ROOMS = {
     "cli": "streams terminal help reading waiting commands main",
 }
 MOST_FILES = 14  # in a room
-MOST_LINES = 700  # in a file
+MOST_LINES = 530  # in a file
 
 
 def modules() -> dict[str, set[str]]:

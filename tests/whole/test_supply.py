@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSIDE = {
     "uvicorn": [("api/http/protocol.py", "HttpToolsProtocol"), ("api/run/process.py", "capture_signals")],
     "numba": [("learner/models/one_text.py", "numba._dispatcher"), ("stream/kernels.py", "_nrt=False")],
-    "river": [("learner/foreign/adapters.py", "._multiclass")],
+    "river": [("learner/foreign/river_models.py", "._multiclass")],
     "starlette": [("api/errors.py", "self.raw_headers = ")],
 }
 SHIPS = ("stream", "learner", "api", "cli", "driftline")

@@ -22,7 +22,9 @@ from driftline.api.shared.watcher import Watcher
 from driftline.learner.disk.checkpoint import list_checkpoints
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.foreign import named
-from driftline.learner.foreign.adapters import Adapter, ForeignSettings, RiverAdapter
+from driftline.learner.foreign.adapter import Adapter
+from driftline.learner.foreign.river_models import RiverAdapter
+from driftline.learner.foreign.settings import ForeignSettings
 from driftline.learner.loop.loop import Learner
 from driftline.learner.models.classifier import Classifier, TooManyLabels
 from driftline.learner.quality.evaluate import evaluate as evaluate_ours
@@ -89,7 +91,7 @@ class Counts:
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
 # What they learn.

@@ -13,7 +13,7 @@ from test_classifiers import HOSTILE, assert_probabilities, generated
 
 from driftline.learner.disk.checkpoint import list_checkpoints
 from driftline.learner.disk.settings import LearnerSettings
-from driftline.learner.foreign.adapters import Adapter
+from driftline.learner.foreign.adapter import Adapter
 from driftline.learner.foreign.model_file import MAX_BYTES
 from driftline.learner.loop.loop import Learner
 from driftline.learner.registry import build_saved, make_classifier

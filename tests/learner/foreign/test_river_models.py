@@ -13,7 +13,7 @@ import river
 from river.base import Classifier, MultiLabelClassifier
 from test_classifiers import assert_probabilities, generated
 
-from driftline.learner.foreign.adapters import Adapter
+from driftline.learner.foreign.adapter import Adapter
 from driftline.learner.registry import build_saved, make_classifier
 
 LOGISTIC = "linear_model.LogisticRegression"

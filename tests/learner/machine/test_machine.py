@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.learner.disk.settings import LearnerSettings
-from driftline.learner.machine.machine import Machine, Plan
+from driftline.learner.machine.machine import Machine
+from driftline.learner.machine.plan import Plan
 from driftline.learner.machine.restore import watched
 from driftline.learner.registry import make_classifier
 from driftline.stream.decode.batch import Decoded

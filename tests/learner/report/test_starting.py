@@ -44,7 +44,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
         change_status(data, status, *rest)
         found.append(msgspec.to_builtins(status))
 
-    monkeypatch.setattr("driftline.learner.loop.loop.change_status", note)
+    monkeypatch.setattr("driftline.learner.loop.compiling.change_status", note)
     monkeypatch.setattr("driftline.learner.loop.service.change_status", note)
     return found
 

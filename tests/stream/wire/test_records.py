@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from driftline.stream.errors import BadRecord
 from driftline.stream.wire import records
+from driftline.stream.wire.bad import MAX_DETAIL_CHARS
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import (
     LABELLED,
-    MAX_DETAIL_CHARS,
     NONE,
     Feedback,
     Message,

@@ -23,7 +23,7 @@ from msgspec import Raw, structs
 
 from driftline.api.client import Client, Label
 from driftline.learner.explain.rows import MAX_REPEATS
-from driftline.learner.foreign.adapters import MAX_REPEATS as MAX_REPEATS_OF_OTHERS
+from driftline.learner.foreign.adapter import MAX_REPEATS as MAX_REPEATS_OF_OTHERS
 from driftline.stream.decode.batch import decode_batch
 from driftline.stream.errors import BadRecord
 from driftline.stream.files.reader import LabelledTexts
