@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from river import compose, evaluate, feature_extraction, linear_model, metrics, multiclass, naive_bayes
 from river.checks import check_estimator
 from sklearn.linear_model import SGDClassifier
-from test_classifiers import HOSTILE, assert_probabilities, generated, run
 
 from driftline.api.shared.watcher import Watcher
 from driftline.learner.disk.checkpoint import list_checkpoints
@@ -37,6 +36,7 @@ from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from tests.data import ROOT
+from tests.learner.models.test_classifiers import HOSTILE, assert_probabilities, generated, run
 
 BAYES = "river:naive_bayes.MultinomialNB"
 MODELS = {

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from river import compose, feature_extraction, naive_bayes
-from test_adapters import driftline, refused
-from test_classifiers import HOSTILE, assert_probabilities, generated
 
 from driftline.learner.disk.checkpoint import list_checkpoints
 from driftline.learner.disk.settings import LearnerSettings
@@ -22,6 +20,8 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
+from tests.learner.foreign.test_adapters import driftline, refused
+from tests.learner.models.test_classifiers import HOSTILE, assert_probabilities, generated
 
 BAG = """\
 from river import compose, feature_extraction, naive_bayes

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import river
 from river.base import Classifier, MultiLabelClassifier
-from test_classifiers import assert_probabilities, generated
 
 from driftline.learner.foreign.adapter import Adapter
 from driftline.learner.registry import build_saved, make_classifier
+from tests.learner.models.test_classifiers import assert_probabilities, generated
 
 LOGISTIC = "linear_model.LogisticRegression"
 DENSE = "text.bits=6&text.dense=1"
