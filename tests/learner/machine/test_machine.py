@@ -17,8 +17,7 @@ from driftline.learner.machine.plan import Plan
 from driftline.learner.machine.restore import watched
 from driftline.learner.registry import make_classifier
 from driftline.stream.decode.batch import Decoded
-from driftline.stream.join import message_rows
-from driftline.stream.join import window as join
+from driftline.stream.join import message_rows, shared
 from driftline.stream.join.join import Stop
 from driftline.stream.join.rules import ODD_RECORD
 from driftline.stream.log.base import NewRecord, Record, TopicPartition
@@ -396,11 +395,11 @@ def test_what_the_kernel_takes_comes_out_as_one_by_one(
             record.value = record.value and record.value.replace(b"or not", b"or not " * 250)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(message_rows, "LEAST", 4)  # so that rows move
-        patch.setattr(join, "LONGEST", 0)  # and get other hashes
+        patch.setattr(shared, "LONGEST", 0)  # and get other hashes
         one = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         sent = run(one, records, [cut for cut in (2, *cuts) if cut <= len(records)])
         patch.setattr(message_rows, "LEAST", 1 << 10)
-        patch.setattr(join, "LONGEST", 1 << 10)
+        patch.setattr(shared, "LONGEST", 1 << 10)
         patch.setattr(Machine, "_take_plain", leave_to_python)
         other = machine(n_partitions, expire_as=expire_as, **limits, **quota)
         assert sent == run(other, records)

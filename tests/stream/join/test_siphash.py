@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from driftline.stream.join import window as join
+from driftline.stream.join import shared
 from driftline.stream.join.message_rows import Store, hash_bytes
 from driftline.stream.siphash import new_secret, siphash
 from tests.learner.machine.test_machine import Stream, digest, machine, run
@@ -89,7 +89,7 @@ def crowded(store: Store, n: int) -> Iterator[str]:
 
 def test_look_ups_of_ids_that_share_places_are_soon_fast_again_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """With labels that wait and texts that share an id: what is known of these by a hash is known by the new one."""
-    monkeypatch.setattr(join, "LONGEST", 40)
+    monkeypatch.setattr(shared, "LONGEST", 40)
     attacked, other = machine(), machine()
     keys = list(crowded(attacked.join.store, 100))
     stream = Stream()
