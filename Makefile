@@ -7,6 +7,7 @@
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make lock     take newer versions of the dependencies
+#   make wheel    the sdist and the wheel, into dist/, tried in bare Pythons: each from 3.11 on that is here; needs a network
 #   make image    the container image, with its version in a label
 #   make images   whether a tag in Dockerfile or docker-compose.yml has moved on from its digest; needs Docker, a network
 #   make sbom     what ships, as CycloneDX (dist/driftline.cdx.json), and docs/licences.md
@@ -16,12 +17,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # For the bench: the last scikit-multiflow needs Python 3.8. One that runs, on the path or where pyenv keeps it.
 PYTHON38 ?= $(shell for p in python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.8*/bin/python3.8; do \
 	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
+# Those that a wheel is tried in, found in the same way.
+PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do for p in python$$v "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v*/bin/python$$v; do \
+	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done; done; :)
 BIN := .venv/bin
 TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test kernels torture mutants lint bench pictures lock image images sbom clean
+.PHONY: run test kernels torture mutants lint bench pictures lock wheel image images sbom clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -77,7 +81,7 @@ bench: .venv-bench/install.done
 	$(PYTHON) -m venv .venv-bench
 	$(BENCH_INSTALL) --require-hashes -r requirements.lock
 	@for peer in bench-river bench-sklearn bench-vw; do \
-		$(BENCH_INSTALL) --no-build-isolation --editable ".[$$peer]" || echo "left out: $$peer"; done
+		$(BENCH_INSTALL) --no-build-isolation --editable ".[server,$$peer]" || echo "left out: $$peer"; done
 	@if [ -n "$(PYTHON38)" ]; then \
 		"$(PYTHON38)" -m venv .venv-bench38 && \
 		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
@@ -86,8 +90,13 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --output-file requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --output-file requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+wheel: .venv/run.done
+	rm -f dist/driftline-*.whl dist/driftline-*.tar.gz
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m tests.wheel dist/driftline-*.whl $(PYTHONS)
 
 image: .venv/run.done
 	docker build --build-arg VERSION="$$($(BIN)/driftline --version | cut -d ' ' -f 2)" --tag driftline .
@@ -114,7 +123,7 @@ sbom: .venv-ships/done
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet download --require-hashes --dest .venv-ships/wheels -r requirements.lock
 	$(PYTHON) -m venv --without-pip .venv-ships/ships
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet --python .venv-ships/ships/bin/python \
-		install --no-index --find-links .venv-ships/wheels .
+		install --no-index --find-links .venv-ships/wheels '.[server]'
 	@touch $@
 
 clean:

@@ -9,8 +9,8 @@
 3. Memory that one more worker takes.
 4. How soon a label shows, and what a prediction takes idle and while learning at full speed (freshness.py).
 
-A peer that is not installed is left out, and the report says so: `pip install 'driftline[bench-serving]'`, or name an
-interpreter that has it.
+A peer that is not installed is left out, and the report says so: `.venv/bin/pip install '.[bench-serving]'`, or name
+an interpreter that has it.
 """
 
 import json

@@ -107,13 +107,14 @@ class _Workers:
             raise ConfigError(
                 f"workers: {self._directory} is too long for a socket in it; set TMPDIR to a shorter path"
             )
+        why = self._turn()  # over once they are forked: the kernels that are compiled before take as long as they take
         deadline = time.monotonic() + START_S
-        while not all(worker.ready for worker in self._workers) and not stop.is_set():
+        while why is None and not all(worker.ready for worker in self._workers) and not stop.is_set():
             why = self._turn()
             if why is None and time.monotonic() > deadline:
                 why = f"workers: not all of them accept requests after {START_S:g} s; the lines above may say why"
-            if why is not None:
-                raise ConfigError(why)
+        if why is not None:
+            raise ConfigError(why)
 
     def watch(self, stop: threading.Event) -> None:
         """Start those anew that end, until it is time to stop."""

@@ -1,7 +1,6 @@
 """What does Driftline stand on, and what of it ships? Bounds, images, one version, the packages that are built."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from packaging.version import Version
 
 import driftline
 from tests.data import ROOT
+from tests.packages import build, canonical, needed
 from tests.place import Place, get, running
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -36,7 +36,9 @@ MAY_BE = {"certifi": "Mozilla Public License 2.0 (MPL 2.0)"}
 
 
 def requirements() -> dict[str, Requirement]:
-    return {found.name: found for found in map(Requirement, PROJECT["dependencies"])}
+    """Return what the client and the server need, by name."""
+    needs = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
+    return {found.name: found for found in map(Requirement, needs)}
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -52,7 +54,7 @@ def test_a_library_whose_inside_is_touched_is_bounded(name: str) -> None:
 
 def test_there_is_no_other_inside() -> None:
     """Modules of others whose names begin with an underscore are theirs; so are their attributes."""
-    names = {Requirement(each).name.replace("-", "_") for each in PROJECT["dependencies"]}
+    names = {name.replace("-", "_") for name in requirements()}
     found = set()
     for path in (path for folder in SHIPS for path in (ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -124,35 +126,25 @@ def test_there_is_one_version(tmp_path: Path) -> None:
 
 
 def test_what_ships_has_a_licence_that_may_be() -> None:
-    """The table is that of the base install; `make sbom` writes it."""
+    """The table is that of the server; `make sbom` writes it."""
     table = dict(re.findall(r"^\| ([\w.-]+) \| ([^|]+) \|", (ROOT / "docs" / "licences.md").read_text(), re.MULTILINE))
     del table["package"]
-    assert {canonical(each) for each in table} == shipped()
+    assert {canonical(each) for each in table} == needed("driftline[server]") - {"driftline"}
     assert {name: licence for name, licence in table.items() if COPYLEFT.search(licence)} == MAY_BE
     assert "UNKNOWN" not in table.values()
 
 
-def shipped() -> set[str]:
-    """Return the names of the packages of the base install, as this environment has them."""
-    found: set[tuple[str, frozenset[str]]] = set()
-    left = [Requirement("driftline")]
-    while left:
-        wanted = left.pop()
-        key = canonical(wanted.name), frozenset(wanted.extras)
-        if key in found:
-            continue
-        found.add(key)
-        needs, extras = map(Requirement, metadata.requires(wanted.name) or ()), ("", *wanted.extras)
-        left += [
-            each
-            for each in needs
-            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
-        ]
-    return {name for name, _ in found} - {"driftline"}
-
-
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def test_whatever_installs_the_server_says_so() -> None:
+    """By itself `driftline` is the client: an image of that would say what is missing, and end."""
+    docker, make = ((ROOT / name).read_text() for name in ("Dockerfile", "Makefile"))
+    assert re.findall(r"--find-links /wheels (\S+)", docker) == ["'/src[server]'"]
+    assert re.findall(r"--find-links \.venv-ships/wheels (\S+)", make) == ["'.[server]'"]
+    assert re.findall(r'--editable "([^"]+)"', make) == [".[server,$$peer]"]
+    compiled = re.findall(r"uv pip compile .*", make)
+    assert len(compiled) == 2
+    assert all("--extra server " in each for each in compiled)
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert needed("driftline[server]") - {"driftline"} <= set(map(canonical, pinned))
 
 
 def test_what_is_built_has_all_that_a_stranger_needs(tmp_path: Path) -> None:
@@ -173,13 +165,11 @@ def test_what_is_built_has_all_that_a_stranger_needs(tmp_path: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert wanted | {"driftline/__init__.py", "driftline/py.typed"} <= content.keys()
+    wanted |= {f"driftline/{path.name}" for path in (ROOT / "driftline").iterdir() if path.is_file()}
+    assert {"py.typed", "characters.npz", "forms.npz", "index.html", "main.js"} <= {Path(each).name for each in wanted}
+    assert wanted <= content.keys()
+    others = content.keys() - wanted
+    assert {name.partition("/")[0] for name in others} == {f"driftline-{PROJECT['version']}.dist-info"}
     about = next(text for name, text in content.items() if name.endswith("dist-info/METADATA")).decode()
     assert "License-Expression: MIT\nLicense-File: LICENSE\n" in about
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in content)
-
-
-def build(project: Path, target: Path, *what: str) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(target), *(f"-t={each}" for each in what)]
-    done = subprocess.run(command, cwd=project, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -358,7 +358,8 @@ class TestMuchAtOnce:
 
 def test_a_program_that_asks_loads_no_kernels() -> None:
     """The client is light: who only asks needs neither numba nor the learner."""
-    code = "import sys, api.client; print([m for m in ('numba', 'numpy', 'fastapi', 'river') if m in sys.modules])"
+    heavy = "('numba', 'numpy', 'fastapi', 'river')"
+    code = f"import sys; from driftline import Client; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -9,13 +9,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from driftline.api.run import workers
 from driftline.api.run.server import serve
 from driftline.api.settings import ApiSettings
 from driftline.learner.serving.snapshot import list_snapshots
@@ -23,7 +26,7 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.process.settings import StreamSettings
 from tests.api.shared.test_claims import ask
 from tests.data import ROOT
-from tests.place import Place, address, get, post, read_all
+from tests.place import Place, address, get, post, read_all, running
 from tests.waiting import wait_until
 
 
@@ -156,6 +159,22 @@ class TestWorkers:
         monkeypatch.setattr("driftline.api.run.workers.util.get_temp_dir", lambda: str(tmp_path / ("x" * 90)))
         with pytest.raises(ConfigError, match=r"too long for a socket in it; set TMPDIR"):
             serve(place.stream, ApiSettings(port=0, workers=2))
+
+    def test_kernels_that_are_compiled_first_may_take_long(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a slow machine, just installed, longer than workers that are there may take to accept requests."""
+        start, compiled_s = workers._Workers._start, 0.0
+
+        def start_late(self: workers._Workers, worker: workers._Worker) -> None:
+            nonlocal compiled_s
+            start(self, worker)
+            compiled_s = 2 * workers.START_S
+
+        late = SimpleNamespace(monotonic=lambda: time.monotonic() + compiled_s, sleep=time.sleep)
+        monkeypatch.setattr(workers._Workers, "_start", start_late)
+        monkeypatch.setattr(workers, "time", late)
+        with running(place.stream, workers=2) as url:
+            assert answers(url)
+        assert compiled_s
 
     def test_what_a_worker_refuses_is_said(self, place: Place) -> None:
         with pytest.raises(ConfigError, match="carrier-pigeon"):
