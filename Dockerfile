@@ -23,11 +23,11 @@ COPY cli /src/cli
 # that is pushed: --build-arg CPU=x86-64-v3 (AVX2, so since 2013 or 2015), about a tenth slower here, the same models.
 ARG CPU=native
 RUN python3 -m venv --without-pip /opt/driftline \
-    && python3 -m pip --python /opt/driftline/bin/python install --no-index --find-links /wheels /src \
+    && python3 -m pip --python /opt/driftline/bin/python install --no-index --find-links /wheels '/src[server]' \
     && find /opt/driftline -type d -name tests -prune -exec rm -r {} + \
     && mkdir /opt/kernels \
     && if [ "$CPU" != native ]; then echo "$CPU" >/opt/kernels/cpu; export NUMBA_CPU_NAME="$CPU" NUMBA_CPU_FEATURES=; fi \
-    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m driftline.learner.warm
+    && NUMBA_CACHE_DIR=/opt/kernels /opt/driftline/bin/python -m driftline.learner.loop.warm
 # The label below says what is installed, or nothing: `make image` gives it.
 ARG VERSION=
 RUN test -z "$VERSION" || test "driftline $VERSION" = "$(/opt/driftline/bin/driftline --version)"

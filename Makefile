@@ -3,11 +3,12 @@
 #   make test     linters, types and all tests
 #   make torture  the long form of the fault tests, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
-#   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join --each 100" for more of one
+#   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join/window --each 100" for more of one
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make docs     docs/ as a site, in dist/docs/site: no network is needed to read it
 #   make lock     take newer versions of the dependencies
+#   make wheel    the sdist and the wheel, into dist/, tried in bare Pythons: each from 3.11 on that is here; needs a network
 #   make image    the container image, with its version in a label
 #   make images   whether a tag in Dockerfile or docker-compose.yml has moved on from its digest; needs Docker, a network
 #   make sbom     what ships, as CycloneDX (dist/driftline.cdx.json), and docs/licences.md
@@ -17,12 +18,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # For the bench: the last scikit-multiflow needs Python 3.8. One that runs, on the path or where pyenv keeps it.
 PYTHON38 ?= $(shell for p in python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.8*/bin/python3.8; do \
 	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
+# Those that a wheel is tried in, found in the same way.
+PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do for p in python$$v "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v*/bin/python$$v; do \
+	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done; done; :)
 BIN := .venv/bin
 TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test kernels torture mutants lint bench docs pictures lock image images sbom clean
+.PHONY: run test kernels torture mutants lint bench docs pictures lock wheel image images sbom clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -34,7 +38,7 @@ test: .venv/test.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 kernels: .venv/run.done
-	$(BIN)/python -m driftline.learner.warm
+	$(BIN)/python -m driftline.learner.loop.warm
 
 torture: .venv/test.done
 	@rm -f $(TALLY)
@@ -87,7 +91,7 @@ bench: .venv-bench/install.done
 	$(PYTHON) -m venv .venv-bench
 	$(BENCH_INSTALL) --require-hashes -r requirements.lock
 	@for peer in bench-river bench-sklearn bench-vw; do \
-		$(BENCH_INSTALL) --no-build-isolation --editable ".[$$peer]" || echo "left out: $$peer"; done
+		$(BENCH_INSTALL) --no-build-isolation --editable ".[server,$$peer]" || echo "left out: $$peer"; done
 	@if [ -n "$(PYTHON38)" ]; then \
 		"$(PYTHON38)" -m venv .venv-bench38 && \
 		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
@@ -96,9 +100,14 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --output-file requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --output-file requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group docs --output-file requirements-docs.lock
+
+wheel: .venv/run.done
+	rm -f dist/driftline-*.whl dist/driftline-*.tar.gz
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m tests.wheel dist/driftline-*.whl $(PYTHONS)
 
 image: .venv/run.done
 	docker build --build-arg VERSION="$$($(BIN)/driftline --version | cut -d ' ' -f 2)" --tag driftline .
@@ -125,7 +134,7 @@ sbom: .venv-ships/done
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet download --require-hashes --dest .venv-ships/wheels -r requirements.lock
 	$(PYTHON) -m venv --without-pip .venv-ships/ships
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet --python .venv-ships/ships/bin/python \
-		install --no-index --find-links .venv-ships/wheels .
+		install --no-index --find-links .venv-ships/wheels '.[server]'
 	@touch $@
 
 clean:

@@ -19,45 +19,34 @@ from typing import NamedTuple
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from driftline.api import (
-    erase,
-    errors,
-    explain,
-    feedback,
-    health,
-    history,
-    metrics,
-    mlflow,
-    model,
-    open_inference,
-    openapi,
-    page,
-    predict,
-    review,
-    snapshots,
-)
-from driftline.api.board import Board
-from driftline.api.body import Bodies
-from driftline.api.claims import Claims
-from driftline.api.connection import Connection
-from driftline.api.explain import Explainer
-from driftline.api.feedback import Appender
-from driftline.api.freshness import Freshness
+from driftline.api import errors
+from driftline.api.access.keys import Keys, path_of
+from driftline.api.access.rate import PER_S, TABLE_BYTES, Rate
+from driftline.api.access.security import Access, Role
 from driftline.api.gate import Gate
-from driftline.api.holding import Holding
-from driftline.api.keys import Keys, path_of
-from driftline.api.labels import Labels
-from driftline.api.metrics import Metrics
-from driftline.api.open_inference import OpenInference
-from driftline.api.predict import Predictor
-from driftline.api.rate import PER_S, TABLE_BYTES, Rate
-from driftline.api.security import Access, Role
+from driftline.api.http import openapi
+from driftline.api.http.traces import make_traces
+from driftline.api.load.body import Bodies
+from driftline.api.load.holding import Holding
+from driftline.api.protocols import mlflow, open_inference
+from driftline.api.protocols.open_inference import OpenInference
+from driftline.api.routes import erase, explain, feedback, history, model, page, predict, review, snapshots
+from driftline.api.routes.explain import Explainer
+from driftline.api.routes.feedback import Appender
+from driftline.api.routes.predict import Predictor
 from driftline.api.settings import ApiSettings
-from driftline.api.traces import make_traces
-from driftline.api.watcher import Watcher
-from driftline.stream import outline, threads
-from driftline.stream.settings import StreamSettings
+from driftline.api.shared import health, metrics
+from driftline.api.shared.board import Board
+from driftline.api.shared.claims import Claims
+from driftline.api.shared.connection import Connection
+from driftline.api.shared.freshness import Freshness
+from driftline.api.shared.labels import Labels
+from driftline.api.shared.metrics import Metrics
+from driftline.api.shared.watcher import Watcher
+from driftline.stream.process import threads
+from driftline.stream.process.settings import StreamSettings
 from driftline.stream.version import version
+from driftline.stream.wire import outline
 
 _DESCRIPTION = """
 A text classifier that never stops learning. Post messages and, whenever they are known, their labels; predictions

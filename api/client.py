@@ -23,7 +23,7 @@ import httpx
 import msgspec
 
 from driftline.stream.errors import ConfigError, DriftlineError
-from driftline.stream.fields import whole_characters
+from driftline.stream.wire.fields import whole_characters
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 MAX_BYTES: Final = 8 << 20  # likewise

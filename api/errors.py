@@ -2,7 +2,7 @@
 
 One shape for every refusal, whoever found it: {"error", "code", "action"}. The code is for programs and
 stays; the message says what was wrong and where; the action says what to do next. Codes of bad records are those of
-stream/records.py.
+wire/records.py.
 """
 
 import logging

@@ -26,16 +26,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from driftline.api import errors
+from driftline.api.access.keys import Key, Keys, Role
+from driftline.api.access.origin import Head, Origins
+from driftline.api.access.rate import Rate, address_of
+from driftline.api.access.security import Access, Rule
 from driftline.api.errors import SAFE_HEADERS, ApiError, fault, no_http, refusal
-from driftline.api.keys import Key, Keys, Role
-from driftline.api.methods import allowed
-from driftline.api.metrics import OTHER, Metrics
-from driftline.api.openapi import BareRoute
-from driftline.api.origin import Head, Origins
+from driftline.api.http.methods import allowed
+from driftline.api.http.openapi import BareRoute
 from driftline.api.proxies import Proxies, networks
-from driftline.api.rate import Rate, address_of
-from driftline.api.security import Access, Rule
 from driftline.api.settings import ApiSettings
+from driftline.api.shared.metrics import OTHER, Metrics
 
 DOCS: Final = ("/docs", "/openapi.json", "/static-offline-docs")
 GONE: Final = 499  # counted for a client that left before it was answered

@@ -1,11 +1,11 @@
-"""Where does the API listen, and how much does it take? (See stream/settings.py for how options become flags.)"""
+"""Where does the API listen, and how much does it take? (See process/settings.py for how options become flags.)"""
 
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
 from driftline.api.proxies import networks
-from driftline.stream.settings import MOST_SECONDS, Settings
+from driftline.stream.process.settings import MOST_SECONDS, Settings
 
 
 class ApiSettings(Settings):

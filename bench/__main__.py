@@ -31,7 +31,7 @@ from bench.report import write_pipelines, write_report, write_trees
 from bench.speed import Speed, measure_speed
 from bench.streams import DRIFTS, Stream, make_stream, read_stream
 from bench.trees import measure_tree_memory, measure_trees
-from driftline.learner.models import REGISTRY, make_classifier
+from driftline.learner.registry import REGISTRY, make_classifier
 from driftline.stream.errors import ConfigError, DriftlineError
 
 ROOT: Final = Path(__file__).parent.parent

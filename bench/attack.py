@@ -28,8 +28,8 @@ import typer
 from bench.attackers import ATTACKS, Target, attack
 from bench.freshness import ROOT, _own_bytes, _wait_until_it_answers
 from bench.honest import Told, be_honest
-from driftline.stream.log import open_log
-from driftline.stream.settings import StreamSettings
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
 
 CALM_SHARE: Final = 0.2
 LOOK_S: Final = 5.0

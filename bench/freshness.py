@@ -34,9 +34,10 @@ import typer
 
 from bench.pipeline import brokers_of
 from bench.streams import make_stream
-from driftline.stream.log import NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.stream.log.base import NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 
 ROOT: Final = Path(__file__).parent.parent
 MODELS: Final = ("linear?bits=20", "linear", "blend?bits=20", "blend")

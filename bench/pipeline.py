@@ -22,17 +22,16 @@ from typing import Any, Final, NamedTuple
 import confluent_kafka as ck
 
 from bench.streams import cut_to_length, make_stream
-from driftline.learner import service
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import Status
-from driftline.stream import kafka_log
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop import service
+from driftline.learner.report.status import Status
 from driftline.stream.errors import ConfigError, LogUnavailable
-from driftline.stream.files import Row
-from driftline.stream.kafka_reader import READER, READER_FIXED
-from driftline.stream.log import open_log
-from driftline.stream.send import send
-from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_file import sqlite_path
+from driftline.stream.files.reader import Row
+from driftline.stream.files.send import send
+from driftline.stream.log.kafka.options import READER, READER_FIXED, kafka_address
+from driftline.stream.log.open import open_log
+from driftline.stream.log.sqlite.file import sqlite_path
+from driftline.stream.process.settings import StreamSettings
 
 MODEL: Final = "linear?bits=20&chars=0"
 N_CHARS: Final = 100
@@ -150,7 +149,7 @@ def _measure(stream: StreamSettings, n_records: int, repetitions: int, say: Call
 def consume_kafka(stream: StreamSettings, n_records: int) -> Run:
     """Consume both topics with the client that the log uses, and the log's own properties for it."""
     begin = time.monotonic()
-    brokers, properties = kafka_log.kafka_address(stream)
+    brokers, properties = kafka_address(stream)
     config = {**READER, **properties, **READER_FIXED, "bootstrap.servers": brokers}
     consumer = ck.Consumer(config)
     names = [(topic, number) for topic in stream.topics[:2] for number in range(stream.partitions)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.quality import Quality, Run
 from bench.speed import Speed
-from driftline.learner.plots import COLOURS
+from driftline.learner.quality.plots import COLOURS
 
 MAX_PEERS: Final = 5  # in one picture: the best
 POINTS: Final = 120

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench.peers.protocol import PATIENCE, write_rows
 from bench.streams import Stream
-from driftline.learner.progress import Progress
+from driftline.learner.quality.progress import Progress
 
 ROOT: Final = Path(__file__).parent.parent
 PEERS: Final = (

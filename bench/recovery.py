@@ -22,12 +22,13 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from bench.streams import make_stream
-from driftline.learner.loop import Learner
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.work import Work
-from driftline.stream.log import Log, NewRecord, open_log
-from driftline.stream.records import Feedback, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.learner.state.state import Work
+from driftline.stream.log.base import Log, NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, encode
 
 MODELS: Final = ("linear?bits=20", "linear?bits=22", "blend")
 INTERVAL_S: Final = 0.4

@@ -17,7 +17,7 @@ from bench.pipeline import MODEL, N_CHARS, WAYS, Pipeline
 from bench.quality import Quality, Run, Score
 from bench.speed import WHAT, Speed
 from bench.trees import BATCH, BESIDE, RIVERS, TreeMemory, Trees
-from driftline.learner.tree import MIB
+from driftline.learner.tree.tree import MIB
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 

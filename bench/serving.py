@@ -9,8 +9,8 @@
 3. Memory that one more worker takes.
 4. How soon a label shows, and what a prediction takes idle and while learning at full speed (freshness.py).
 
-A peer that is not installed is left out, and the report says so: `pip install 'driftline[bench-serving]'`, or name an
-interpreter that has it.
+A peer that is not installed is left out, and the report says so: `.venv/bin/pip install '.[bench-serving]'`, or name
+an interpreter that has it.
 """
 
 import json
@@ -49,7 +49,7 @@ from bench.served.systems import (
     prepare,
     serve,
 )
-from driftline.learner.models import make_classifier
+from driftline.learner.registry import make_classifier
 
 OUT: Final = ROOT / "bench" / "report" / "serving" / "REPORT.md"
 BATCH: Final = 1_000

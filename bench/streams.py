@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from bench.peers.protocol import Rows
 from driftline.stream.errors import ConfigError
-from driftline.stream.files import LabelledTexts
+from driftline.stream.files.reader import LabelledTexts
 
 VOCABULARY: Final = 12_000
 COMMON: Final = 40  # the commonest words: what stands between the others; pairs are made of them

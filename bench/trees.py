@@ -17,7 +17,7 @@ from bench.peers.protocol import Rows
 from bench.quality import Launcher
 from bench.speed import first_rows
 from bench.streams import Stream, make_stream
-from driftline.learner.tree import MIB, Tree
+from driftline.learner.tree.tree import MIB, Tree
 
 BESIDE: Final = {  # ours, and the one of River's that it is compared with
     "tree?chars=0&pairs=0": "river-tree",

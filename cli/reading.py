@@ -13,7 +13,7 @@ from driftline.cli.terminal import terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from driftline.stream.files import BadRow, Format, LabelledTexts
+    from driftline.stream.files.reader import BadRow, Format, LabelledTexts
 
 
 MOST_ROWS: Final = 1 << 40  # that an option may count
@@ -106,9 +106,9 @@ class Reading:
 
 def texts_of_input() -> Iterator[list[str]]:
     """Give the lines of standard input that are not blank, as many at a time as have come."""
-    from driftline.stream.encoding import Lines
-    from driftline.stream.fields import whole_characters
-    from driftline.stream.source import Source, unpacked
+    from driftline.stream.files.encoding import Lines
+    from driftline.stream.files.source import Source, unpacked
+    from driftline.stream.wire.fields import whole_characters
 
     lines = Lines(unpacked(Source("-"), "standard input")[0], None)
     rest = ""
@@ -125,7 +125,7 @@ def reading(path: str, what: str, form: "Format") -> Iterator[Reading]:
     """Open a file of labelled texts, and show how far it was read."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from driftline.stream.files import LabelledTexts
+    from driftline.stream.files.reader import LabelledTexts
 
     console = terminal(stderr=True)
     columns = (

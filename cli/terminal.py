@@ -1,8 +1,9 @@
 """How do the commands speak to the terminal? Results to standard output; errors, bars and hints to standard error.
 
-Whatever a text holds, it is shown and does nothing: `terminal` makes all that is printed harmless (stream/harmless.py).
+Whatever a text holds, it is shown and does nothing: `terminal` makes all that is printed harmless
+(process/harmless.py).
 
-Where a process says what it has to say as JSON (stream/lines.py), an error is such a line, and there are no bars.
+Where a process says what it has to say as JSON (process/log_lines.py), an error is such a line, and there are no bars.
 """
 
 import json
@@ -18,8 +19,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from driftline.stream import lines
-from driftline.stream.harmless import harmless, harmless_json
+from driftline.stream.process import log_lines
+from driftline.stream.process.harmless import harmless, harmless_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from driftline.stream.settings import StreamSettings
+    from driftline.stream.process.settings import StreamSettings
 
 
 def terminal(*, stderr: bool = False) -> "Console":
@@ -106,7 +107,7 @@ def print_error(*errors: str) -> None:
     """Print what went wrong, in red, on standard error."""
     console = terminal(stderr=True)
     for error in errors:
-        if lines.as_json():
+        if log_lines.as_json():
             logging.getLogger("driftline").error("%s", error)
         else:
             console.print(f"driftline: {error}", style="red", markup=False)
@@ -114,7 +115,7 @@ def print_error(*errors: str) -> None:
 
 def print_remark(remark: str) -> None:
     """Print what is to be known meanwhile, on standard error."""
-    if lines.as_json():
+    if log_lines.as_json():
         logging.getLogger("driftline").warning("%s", remark)
     else:
         terminal(stderr=True).print(f"driftline: {remark}", style="yellow", markup=False)
@@ -129,7 +130,7 @@ def bars(*what: str) -> Iterator[list[Callable[[int, int], None]]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = terminal(stderr=True)
-    shown = console.is_terminal and not lines.as_json()
+    shown = console.is_terminal and not log_lines.as_json()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         tasks = [bar.add_task(each, total=None, visible=False) for each in what]

@@ -23,7 +23,7 @@ class Waiting:
 
     def __call__(self) -> None:
         """Look at what the learner is doing, and say it where it was not said yet."""
-        from driftline.learner.status import AT_WORK, read_status
+        from driftline.learner.report.status import AT_WORK, read_status
 
         with suppress(StateError, OSError):
             status = read_status(self._data)

@@ -1,6 +1,6 @@
 """Which commands are there, with which options? docs/command-line.md, made from the commands themselves.
 
-`python -m docs.commands` writes the page, and `make docs` asks for it; tests/test_docs.py compares. Options that
+`python -m docs.commands` writes the page, and `make docs` asks for it; tests/whole/test_docs.py compares. Options that
 several commands share stand once, below the commands.
 """
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import typer
 
-from driftline.cli.commands import app
+from driftline.cli.main import app
 
 PAGE: Final = Path(__file__).parent / "command-line.md"
 SHARED: Final = {

@@ -1,4 +1,8 @@
-"""Everything that is installed, under one name: `from driftline import Client`.
+"""Everything that is installed, under one name; what programs of others are meant to use, at its top.
+
+`from driftline import Client` asks a running API, and needs no more than `pip install driftline` brings;
+`make_classifier` and `RiverClassifier` learn in the program itself, and need `pip install 'driftline[server]'`. Each
+name is loaded where it is asked for.
 
 The four folders stand beside this one, and links lead to them; so nothing that Driftline brings is called `api` or
 `cli`, as folders of its users' own are. In an installed package they are folders here.
@@ -7,21 +11,63 @@ The four folders stand beside this one, and links lead to them; so nothing that 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from driftline.api.client import AsyncClient, Client
+    from driftline.api.client import AsyncClient, Client, Label, Message, Prediction, Refused, Sent
+    from driftline.learner.models.classifier import Classifier
+    from driftline.learner.registry import make_classifier
+    from driftline.learner.river import RiverClassifier
+    from driftline.stream.errors import ConfigError, DriftlineError, NotInstalled
 
     __version__: str
 
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Classifier",
+    "Client",
+    "ConfigError",
+    "DriftlineError",
+    "Label",
+    "Message",
+    "NotInstalled",
+    "Prediction",
+    "Refused",
+    "RiverClassifier",
+    "Sent",
+    "__version__",
+    "make_classifier",
+]
 
+# Type checkers are not to see this: to them any name whatever, a misspelt one too, would be there.
+if not TYPE_CHECKING:
+    _OF_CLIENT = dict.fromkeys(
+        ("AsyncClient", "Client", "Label", "Message", "Prediction", "Refused", "Sent"), "driftline.api.client"
+    ) | dict.fromkeys(("ConfigError", "DriftlineError", "NotInstalled"), "driftline.stream.errors")
+    _OF_SERVER = {
+        "Classifier": "driftline.learner.models.classifier",
+        "RiverClassifier": "driftline.learner.river",
+        "make_classifier": "driftline.learner.registry",
+    }
 
-def __getattr__(name: str) -> object:
-    """Give the Python client, or the version, loaded only where it is asked for."""
-    if name == "__version__":
-        from driftline.stream.version import version
+    def __getattr__(name):
+        """Load what is asked for, once. Raises NotInstalled where the client is installed alone and does without it."""
+        if name == "__version__":
+            from driftline.stream.version import version
 
-        return version()
-    if name in __all__:
-        from driftline.api import client
+            return version()
+        module = _OF_CLIENT.get(name) or _OF_SERVER.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-        return getattr(client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            found = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            from driftline.light import not_installed
+
+            raise not_installed(f"driftline.{name}", error) from None
+        return globals().setdefault(name, found)
+
+    def __dir__():
+        """Name what can be loaded here, for who looks through it all."""
+        from driftline.light import missing
+
+        return sorted({*globals(), *__all__} - (_OF_SERVER.keys() if missing() else set()))

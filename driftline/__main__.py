@@ -1,6 +1,36 @@
-"""The command line as `python -m driftline`."""
+"""The command line, as `driftline` and as `python -m driftline`; where its libraries are not installed it says so."""
 
-from driftline.cli.commands import main
+import logging
+import sys
+
+from driftline.light import not_installed
+from driftline.stream.errors import NotInstalled
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from driftline.cli.main import main as run
+
+        run()
+    except ModuleNotFoundError as error:
+        refused = not_installed("the command", error)
+        if refused is error:
+            raise
+        _say(str(refused))
+        sys.exit(NotInstalled.exit_code)
+
+
+def _say(what: str) -> None:
+    """Say it as any error is said, without the libraries that the commands do so with."""
+    from driftline.cli import streams
+    from driftline.stream.process import log_lines, variables
+
+    streams.settle()
+    if not log_lines.as_json():
+        log_lines.begin("json" if variables.options().get("DRIFTLINE_LOG_FORMAT") == "json" else "text")
+    logging.getLogger("driftline").error("%s", what)
+
 
 if __name__ == "__main__":
     main()

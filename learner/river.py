@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from river import base
 
-from driftline.learner.models import make_classifier
+from driftline.learner.registry import make_classifier
 
 _NO_WORD: Final = re.compile(r"\W")
 

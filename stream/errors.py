@@ -2,6 +2,7 @@
 
     DriftlineError
     ├── ConfigError          an option cannot be meant as it stands
+    ├── NotInstalled         what is asked for needs libraries that are not there; an ImportError, too
     ├── LogError             the log did not do what was asked
     │   ├── LogUnavailable   it may later: try again
     │   │   └── LogDenied    not before someone mends the user, the password or the rights
@@ -28,6 +29,10 @@ class DriftlineError(Exception):
 
 class ConfigError(DriftlineError):
     """An option, variable or file entry that cannot be meant as it stands."""
+
+
+class NotInstalled(DriftlineError, ImportError):
+    """Only the client is installed, and more was asked for; the message has what is missing, and how to get it."""
 
 
 class LogError(DriftlineError):

@@ -42,9 +42,9 @@ def digest(package: Path) -> str:
     package : the folder in which FOLDERS are
     """
     sources = {
-        f"driftline.{folder}.{path.stem}".encode(): path.read_bytes()
+        ".".join(("driftline", *path.relative_to(package).with_suffix("").parts)).encode(): path.read_bytes()
         for folder in FOLDERS
-        for path in sorted((package / folder).glob("*.py"))
+        for path in sorted((package / folder).rglob("*.py"))
     }
     found: set[bytes] = set()
     left = [name for name, source in sources.items() if b".kernels import" in source]

@@ -39,7 +39,7 @@ class Texts(Sequence[str]):
     def of(cls, texts: Sequence[str], max_chars: int | None = None) -> "Texts":
         """Return texts as they are, or encode strings: of ASCII the first `max_chars` characters, where that is given.
 
-        Of others all: how many characters they have is known only when they are in one form (learner/normal.py).
+        Of others all: how many characters they have is known only when they are in one form (text/normal.py).
 
         Half of a surrogate pair, which JSON can spell and UTF-8 refuses, gets the three bytes that it would have.
         """

@@ -1,6 +1,6 @@
 """What is tried on the API that no good client sends: each as the bytes on the wire.
 
-`tests/test_bad_inputs.py` sends them all to a running API and compares what each got with docs/bad-inputs.md.
+`tests/api/http/test_bad_inputs.py` sends them all to a running API and compares what each got with docs/bad-inputs.md.
 """
 
 import gzip

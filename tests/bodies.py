@@ -20,9 +20,9 @@ import typer
 
 from driftline.api.app import Api, make_app
 from driftline.api.settings import ApiSettings
-from driftline.learner.models import make_classifier
-from driftline.learner.snapshot import Publisher, SnapshotInfo
-from driftline.stream.settings import StreamSettings
+from driftline.learner.registry import make_classifier
+from driftline.learner.serving.snapshot import Publisher, SnapshotInfo
+from driftline.stream.process.settings import StreamSettings
 from tests.worst_bodies import Limits, Worst, worst_bodies
 
 PIECE: Final = 64 << 10  # of a body, as it comes from a socket

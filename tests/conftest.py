@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent / "kafka"))
 
 from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
 
-from driftline.learner.models import warm_up
-from driftline.learner.settings import DEFAULT_MODEL
-from driftline.stream.lines import FOLDERS, JsonLines, TextLines
-from driftline.stream.log import Log, open_log
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.settings import DEFAULT_MODEL
+from driftline.learner.registry import warm_up
+from driftline.stream.log.base import Log
+from driftline.stream.log.open import open_log
+from driftline.stream.process.log_lines import FOLDERS, JsonLines, TextLines
+from driftline.stream.process.settings import StreamSettings
 from tests import chromium
 from tests.clock import Clock
 from tests.faults.stage import Stage, open_stage
@@ -152,7 +153,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock of rates, which stands still."""
     clock = Clock()
-    monkeypatch.setattr("driftline.api.rate.time", clock)
+    monkeypatch.setattr("driftline.api.access.rate.time", clock)
     return clock
 
 

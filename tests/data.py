@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from driftline.learner.alarms import Alarm
-from driftline.learner.classifier import Classifier, Scores, State
-from driftline.stream.log import Chunk, Record, TopicPartition
-from driftline.stream.merge import Batch
+from driftline.learner.models.classifier import Classifier, Scores, State
+from driftline.learner.quality.alarms import Alarm
+from driftline.stream.log.base import Chunk, Record, TopicPartition
+from driftline.stream.log.merge import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,17 +15,19 @@ import numpy as np
 from msgspec import Raw
 from numba.core.registry import CPUDispatcher
 
-from driftline.learner import checkpoint, rebuild, verify
-from driftline.learner.evaluate import Evaluation
-from driftline.learner.models import build_saved, make_classifier
-from driftline.learner.rebuilt import LeftOut
-from driftline.learner.service import learn, take_over
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.warm import warm_up_all
-from driftline.stream.files import Row
-from driftline.stream.log import NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk import checkpoint
+from driftline.learner.disk.rebuilt import LeftOut
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.service import learn, take_over
+from driftline.learner.loop.warm import warm_up_all
+from driftline.learner.quality.evaluate import Evaluation
+from driftline.learner.rebuild import rebuild, verify
+from driftline.learner.registry import build_saved, make_classifier
+from driftline.stream.files.reader import Row
+from driftline.stream.log.base import NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.place import running
 
 TEXTS = [

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from driftline.stream.log import Log, NewRecord, Reader, Record, TopicPartition
+from driftline.stream.log.base import Log, NewRecord, Reader, Record, TopicPartition
 from tests.data import ROOT
 
 Open = Callable[..., Log]
@@ -41,8 +41,9 @@ def run(script: str, *arguments: str) -> "subprocess.Popen[str]":
 
 APPENDER = """
     import sys
-    from driftline.stream.log import NewRecord, open_log
-    from driftline.stream.settings import StreamSettings
+    from driftline.stream.log.base import NewRecord
+    from driftline.stream.log.open import open_log
+    from driftline.stream.process.settings import StreamSettings
 
     url, topic, name = sys.argv[1:]
     log = open_log(StreamSettings(log=url))

@@ -32,23 +32,23 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # For each room its modules, and the test files that are to notice: those which need no other process.
 ROOMS: Final = {
     "stream": {
-        "join early": "test_join test_ids test_machine",
-        "clock quota": "test_quota test_clock",
-        "merge": "test_merge test_clock test_positions",
-        "records": "test_records test_wire test_names test_numbers",
-        "log sqlite_log sqlite_file": "test_sqlite_log test_log test_append test_wake",
+        "join/window join/early": "test_join test_ids test_machine",
+        "log/clock join/quota": "test_quota test_clock",
+        "log/merge": "test_merge test_clock test_positions",
+        "wire/records": "test_records test_wire test_names test_numbers",
+        "log/base log/sqlite/log log/sqlite/writer log/sqlite/file": "test_sqlite_log test_log test_append test_wake",
     },
     "learner": {
-        "durable journal": "test_durable test_journal test_checkpoint",
-        "checkpoint saver": "test_checkpoint test_saver",
-        "lock": "test_takeover test_operate",
-        "losses positions": "test_positions faults/test_loss",
-        "room": "test_saver",
-        "machine": "test_machine test_ids test_loop test_review test_names",
+        "disk/durable disk/journal": "test_durable test_journal test_checkpoint",
+        "disk/checkpoint state/saver": "test_checkpoint test_saver",
+        "disk/lock": "test_takeover test_operate",
+        "disk/losses disk/positions": "test_positions test_loss",
+        "disk/full": "test_saver",
+        "machine/machine": "test_machine test_ids test_loop test_review test_names",
     },
     "api": {
-        "keys rate gate": "test_access test_connections test_proxies",
-        "errors predict feedback": "test_api test_protocols test_numbers",
+        "access/keys access/rate gate": "test_access test_connections test_proxies",
+        "errors routes/predict routes/feedback": "test_api test_protocols test_numbers",
     },
 }
 OPPOSITES: Final[dict[type[ast.AST], type[ast.AST]]] = {
@@ -229,20 +229,21 @@ def import_all() -> None:
     """Import what is measured, and what the tests need; compile the kernels."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     for folder in ROOMS:
-        for path in sorted((ROOT / folder).glob("*.py")):
-            importlib.import_module(f"driftline.{folder}.{path.stem}")
-    from driftline.learner import models, warm  # noqa: PLC0415
-    from driftline.learner.settings import DEFAULT_MODEL  # noqa: PLC0415
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            importlib.import_module(".".join(("driftline", *path.relative_to(ROOT).with_suffix("").parts)))
+    from driftline.learner import registry  # noqa: PLC0415
+    from driftline.learner.disk.settings import DEFAULT_MODEL  # noqa: PLC0415
+    from driftline.learner.loop import warm  # noqa: PLC0415
 
     warm.warm_up()
-    models.warm_up(DEFAULT_MODEL)
-    models.warm_up("linear")
+    registry.warm_up(DEFAULT_MODEL)
+    registry.warm_up("linear")
 
 
 def main() -> None:
     """Measure the rooms that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
-    parser.add_argument("rooms", nargs="*", help="folders, or modules as stream/join; all without")
+    parser.add_argument("rooms", nargs="*", help="folders, or modules as stream/join/window; all without")
     parser.add_argument("--each", type=int, default=30, help="mutants of each group of modules")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -254,9 +255,8 @@ def main() -> None:
             asked = names_of if not options.rooms or folder in options.rooms else names_of & {*options.rooms}
             if asked:
                 paths = [ROOT / f"{name}.py" for name in sorted(asked)]
-                measure(
-                    paths, [str(ROOT / "tests" / f"{name}.py") for name in names.split()], options.each, options.seed
-                )
+                tests = [str(path) for name in names.split() for path in (ROOT / "tests").rglob(f"{name}.py")]
+                measure(paths, tests, options.each, options.seed)
 
 
 def measure(paths: list[Path], tests: list[str], n: int, seed: int) -> None:

@@ -8,10 +8,10 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from driftline.learner.bayes import BayesSettings
-from driftline.learner.characters import APOSTROPHE, CHARACTER, IGNORED, SPACE, SYMBOL, WORD, classify, fold
-from driftline.learner.linear import LinearSettings
-from driftline.learner.text import TextSettings
+from driftline.learner.models.bayes import BayesSettings
+from driftline.learner.models.linear import LinearSettings
+from driftline.learner.text.characters import APOSTROPHE, CHARACTER, IGNORED, SPACE, SYMBOL, WORD, classify, fold
+from driftline.learner.text.features import TextSettings
 
 MULTIPLIER, FINISHER, MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 2**64 - 1
 WORDS, PAIRS, CHARS = 0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from driftline.learner.loop import Learner
-from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import Log, NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.stream.log.base import Log, NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.place import running
 from tests.waiting import wait_until
 

@@ -12,21 +12,23 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from driftline.api import keys
-from driftline.api.keys import Role
-from driftline.api.server import Started, serve
+from driftline.api.access import keys
+from driftline.api.access.keys import Role
+from driftline.api.run.process import Started
+from driftline.api.run.server import serve
 from driftline.api.settings import ApiSettings
-from driftline.learner.alarms import Alarms
-from driftline.learner.classifier import Classifier
-from driftline.learner.figures import Counts
-from driftline.learner.losses import Loss, Losses
-from driftline.learner.models import make_classifier
-from driftline.learner.progress import Progress
-from driftline.learner.snapshot import Publisher, SnapshotInfo
-from driftline.learner.status import Status, write_status
-from driftline.stream.join import JoinCounts
-from driftline.stream.log import Log, Record, TopicPartition, open_log
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.losses import Loss, Losses
+from driftline.learner.models.classifier import Classifier
+from driftline.learner.quality.alarms import Alarms
+from driftline.learner.quality.figures import Counts
+from driftline.learner.quality.progress import Progress
+from driftline.learner.registry import make_classifier
+from driftline.learner.report.status import Status, write_status
+from driftline.learner.serving.snapshot import Publisher, SnapshotInfo
+from driftline.stream.limits import JoinCounts
+from driftline.stream.log.base import Log, Record, TopicPartition
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
 from tests.data import alarm
 
 SPEC = "linear?bits=12"

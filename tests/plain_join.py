@@ -1,4 +1,4 @@
-"""The join in plain Python, an object for each message: what stream/join.py has to do, for its tests.
+"""The join in plain Python, an object for each message: what join/window.py has to do, for its tests.
 
 For each partition a window holds the messages that came in lately, each with the scores that were served for it and the
 label that it was given, and beside them the labels that came before their message. Bounded by count and bytes, of all
@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from driftline.stream.limits import JoinCounts, Limits
-from driftline.stream.records import Feedback, Message, Rejected
+from driftline.stream.wire.records import Feedback, Message, Rejected
 
 ENTRY_BYTES: Final = 640
 ROOM: Final = 4
@@ -162,10 +162,10 @@ class Window:
         self.clock_ms = max(self.clock_ms, timestamp_ms)
         return labels
 
-    def evict(self) -> tuple[list[Entry], list[Rejected]]:
-        """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
+    def take_refused(self) -> list[Rejected]:
+        """Return the labels that were refused since the last time."""
         refused, self._refused = self._refused, []
-        return list(self._join.evict_messages(self)), [*refused, *self._join.evict_early(self)]
+        return refused
 
     def state(self) -> bytes:
         """Return everything, as bytes that depend on nothing else."""
@@ -336,6 +336,11 @@ class Join:
     def state(self) -> list[bytes]:
         """Return the windows' state."""
         return [window.state() for window in self.windows]
+
+    def evict(self, window: Window) -> tuple[list[Entry], list[Rejected]]:
+        """Drop what is beyond the limits, oldest first: messages that nobody labelled, labels that found no message."""
+        refused = window.take_refused()
+        return list(self.evict_messages(window)), [*refused, *self.evict_early(window)]
 
     def evict_messages(self, window: Window) -> Iterator[Entry]:
         """Drop what is too old in a window, or beyond the limits in any."""

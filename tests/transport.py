@@ -7,7 +7,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from driftline.api.gate import Gate
-from driftline.api.protocol import Protocol, limited
+from driftline.api.http.protocol import Protocol, limited
 
 
 class Transport(asyncio.Transport):

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from driftline.api.open_inference import JSON_LENGTH
+from driftline.api.protocols.open_inference import JSON_LENGTH
 
 INFER: Final = "/v2/models/driftline/infer"
 _LISTS: Final = b"[" * 25 + b"]" * 25

@@ -7,8 +7,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from bench.peers.protocol import PATIENCE, Answers, Clock, Peer, Rows
-from driftline.learner.evaluate import warm_up
-from driftline.learner.models import make_classifier
+from driftline.learner.quality.evaluate import warm_up
+from driftline.learner.registry import make_classifier
 
 BATCH_ROWS = 1000
 
@@ -29,7 +29,7 @@ class Ours(Peer):
         return {}
 
     def run_all(self, rows: Rows, delay: int, seconds: float, patience: float = PATIENCE) -> dict[str, Any]:
-        """Score and learn in the exact order, as learner/evaluate.py does: row i, then the label of row i - delay."""
+        """Score and learn in the exact order, as quality/evaluate.py does: row i, then the label of row i - delay."""
         clock = Clock(len(rows.texts), seconds, patience)
         found = Answers([], [], [])
         labels = np.array(rows.labels, np.int32)

@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from bench.streams import cut_to_length, make_stream
-from driftline.learner.models import make_classifier
-from driftline.learner.snapshot import Publisher, SnapshotInfo
+from driftline.learner.registry import make_classifier
+from driftline.learner.serving.snapshot import Publisher, SnapshotInfo
 
 ROOT: Final = Path(__file__).parent.parent.parent
 N_TEXTS: Final = 20_000

@@ -11,12 +11,13 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
-from driftline.learner.lock import last_epoch
-from driftline.stream.join import Join
-from driftline.stream.log import TopicPartition, open_log
-from driftline.stream.records import decode_prediction
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from driftline.learner.disk.lock import last_epoch
+from driftline.stream.join.join import Join
+from driftline.stream.log.base import TopicPartition
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import decode_prediction
 from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.scene import TORTURE
 from tests.faults.tally import tally

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from driftline.stream.settings import StreamSettings
+from driftline.stream.process.settings import StreamSettings
 from tests.faults import teller
 from tests.faults.campaign import MODEL, N_LABELS, Course, command
 from tests.faults.nursery import Nursery

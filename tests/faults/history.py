@@ -7,12 +7,12 @@ had seen by then (predictions, the status). What is on the disk is read with the
 import json
 from pathlib import Path
 
-from driftline.learner import checkpoint as checkpoints
-from driftline.learner import journal as journals
-from driftline.learner.lock import Lock
-from driftline.learner.snapshot import Follower
-from driftline.learner.status import read_status
-from driftline.learner.versions import Versions
+from driftline.learner.disk import checkpoint as checkpoints
+from driftline.learner.disk import journal as journals
+from driftline.learner.disk.lock import Lock
+from driftline.learner.report.status import read_status
+from driftline.learner.serving.snapshot import Follower
+from driftline.learner.serving.versions import Versions
 from driftline.stream.errors import StateError
 from tests.faults.disk import Disk, Op
 

@@ -20,7 +20,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from driftline.stream.sqlite_log import SqliteLog
+from driftline.stream.log.sqlite.log import SqliteLog
 from tests.faults.disk import Op
 
 PREDICTION: Final = re.compile(rb'"message_id":"m(\d+)"')

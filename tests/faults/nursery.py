@@ -24,8 +24,8 @@ from tests.data import ROOT
 PR_SET_PDEATHSIG: Final = 1
 # What the command line imports where it needs it.
 LOADED: Final = (
-    *("driftline.cli.commands", "driftline.learner.service", "driftline.api.server"),
-    *("driftline.stream.kafka_log", "driftline.stream.sqlite_log"),
+    *("driftline.cli.main", "driftline.learner.loop.service", "driftline.api.run.server"),
+    *("driftline.stream.log.kafka.log", "driftline.stream.log.sqlite.log"),
     *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.killed", "tests.faults.points"),
 )
 
@@ -151,11 +151,13 @@ def _load(model: str) -> None:
     """Do what no process under test needs to do again. Starts no thread: a child would not have it."""
     for name in LOADED:
         importlib.import_module(name)
-    from driftline.learner import drift, models, pair  # noqa: PLC0415
+    from driftline.learner import registry  # noqa: PLC0415
+    from driftline.learner.quality import drift  # noqa: PLC0415
+    from driftline.learner.serving import double_buffer  # noqa: PLC0415
 
-    models.warm_up(models.make_classifier(model).config()["classifier"])
+    registry.warm_up(registry.make_classifier(model).config()["classifier"])
     drift.warm_up()
-    pair.warm_up()
+    double_buffer.warm_up()
 
 
 def _run(order: dict[str, Any], parent: int) -> None:
@@ -169,7 +171,7 @@ def _run(order: dict[str, Any], parent: int) -> None:
         os.dup2(source, target)
     code = 1
     try:
-        from driftline.cli.commands import main  # noqa: PLC0415
+        from driftline.cli.main import main  # noqa: PLC0415
         from tests.faults import killed, points  # noqa: PLC0415
 
         if order["stop"]:

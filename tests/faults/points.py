@@ -1,6 +1,6 @@
 """At which steps can a process be stopped, and how?
 
-The steps are those of learner/loop.py, learner/saver.py and the recovery, with their numbers there. Nothing in the
+The steps are those of loop/loop.py, state/saver.py and the recovery, with their numbers there. Nothing in the
 program knows of them: a process under test (nursery.py) has one function replaced by one that stops at a given call.
 """
 
@@ -39,53 +39,55 @@ def _in(folder: str) -> Callable[..., bool]:
 
 
 POINTS: Final = {
-    "1 a batch was taken": Point("driftline.stream.merge:Merger.take", after=True),
-    "3 it was planned": Point("driftline.learner.machine:Machine.plan", after=True),
-    "4 before it is learned": Point("driftline.learner.machine:Machine.learn"),
-    "4 it was learned": Point("driftline.learner.machine:Machine.learn", after=True),
-    "5 before its entry": Point("driftline.learner.journal:Journal.append"),
+    "1 a batch was taken": Point("driftline.stream.log.merge:Merger.take", after=True),
+    "3 it was planned": Point("driftline.learner.machine.machine:Machine.plan", after=True),
+    "4 before it is learned": Point("driftline.learner.machine.machine:Machine.learn"),
+    "4 it was learned": Point("driftline.learner.machine.machine:Machine.learn", after=True),
+    "5 before its entry": Point("driftline.learner.disk.journal:Journal.append"),
     "5 half of its entry is written": Point(
-        "driftline.learner.durable:_write_all", when=lambda file, _: str(file.name).endswith(".journal"), first=_torn
+        "driftline.learner.disk.durable:_write_all",
+        when=lambda file, _: str(file.name).endswith(".journal"),
+        first=_torn,
     ),
-    "5 before its entry is synced": Point("driftline.learner.durable:_sync", when=_journal),
-    "5 its entry is durable": Point("driftline.learner.journal:Journal.append", after=True),
-    "6 before its predictions": Point("driftline.learner.outbox:Outbox.send"),
-    "6 its predictions are sent": Point("driftline.learner.outbox:Outbox.send", after=True),
-    "6 in the middle of a publish": Point("driftline.learner.pair:copy_changed"),
-    "6 before a snapshot has its name": Point("driftline.learner.pair:Writer.appear"),
-    "6 a snapshot was published": Point("driftline.learner.snapshot:Publisher.publish", after=True),
-    "6 before the status": Point("driftline.learner.reporter:write_status"),
-    "7.i the state was copied": Point("driftline.learner.saver:Saver.copy", after=True),
-    "7.i before the new journal": Point("driftline.learner.journal:Journal.__init__"),
-    "7.i the new journal is there": Point("driftline.learner.journal:Journal.__init__", after=True),
-    "7.ii before the windows are encoded": Point("driftline.learner.saver:Saver._save"),
-    "7.iii before one of the files": Point("driftline.learner.durable:_write_parts"),
+    "5 before its entry is synced": Point("driftline.learner.disk.durable:_sync", when=_journal),
+    "5 its entry is durable": Point("driftline.learner.disk.journal:Journal.append", after=True),
+    "6 before its predictions": Point("driftline.learner.state.outbox:Outbox.send"),
+    "6 its predictions are sent": Point("driftline.learner.state.outbox:Outbox.send", after=True),
+    "6 in the middle of a publish": Point("driftline.learner.serving.double_buffer:copy_changed"),
+    "6 before a snapshot has its name": Point("driftline.learner.serving.double_buffer:Writer.appear"),
+    "6 a snapshot was published": Point("driftline.learner.serving.snapshot:Publisher.publish", after=True),
+    "6 before the status": Point("driftline.learner.loop.reporter:write_status"),
+    "7.i the state was copied": Point("driftline.learner.state.saver:Saver.copy", after=True),
+    "7.i before the new journal": Point("driftline.learner.disk.journal:Journal.__init__"),
+    "7.i the new journal is there": Point("driftline.learner.disk.journal:Journal.__init__", after=True),
+    "7.ii before the windows are encoded": Point("driftline.learner.state.saver:Saver._save"),
+    "7.iii before one of the files": Point("driftline.learner.disk.durable:_write_parts"),
     "7.iii before the rename": Point(
-        "driftline.learner.durable:sync_directory", after=True, when=lambda path: path.parent.name == "checkpoints"
+        "driftline.learner.disk.durable:sync_directory", after=True, when=lambda path: path.parent.name == "checkpoints"
     ),
     "7.iii before the rename is synced": Point(
-        "driftline.learner.durable:sync_directory", when=lambda path: path.name == "checkpoints"
+        "driftline.learner.disk.durable:sync_directory", when=lambda path: path.name == "checkpoints"
     ),
-    "7.iii the checkpoint is durable": Point("driftline.learner.checkpoint:save_checkpoint", after=True),
-    "7.iv before offsets are committed": Point("driftline.learner.committer:Committer.tell"),
-    "7.v before old checkpoints go": Point("driftline.learner.checkpoint:prune"),
+    "7.iii the checkpoint is durable": Point("driftline.learner.disk.checkpoint:save_checkpoint", after=True),
+    "7.iv before offsets are committed": Point("driftline.learner.state.committer:Committer.tell"),
+    "7.v before old checkpoints go": Point("driftline.learner.disk.checkpoint:prune"),
     "7.v a checkpoint has lost its name": Point(
-        "driftline.learner.durable:rename", after=True, when=_in("checkpoints")
+        "driftline.learner.disk.durable:rename", after=True, when=_in("checkpoints")
     ),
-    "7.v before old journals go": Point("driftline.learner.journal:prune"),
-    "7.v old journals are gone": Point("driftline.learner.journal:prune", after=True),
-    "a before the epoch is announced": Point("driftline.learner.lock:Lock.announce"),
-    "a the epoch is announced": Point("driftline.learner.lock:Lock.announce", after=True),
-    "a before journals are settled": Point("driftline.learner.journal:settle"),
-    "a a checkpoint was loaded": Point("driftline.learner.checkpoint:load_newest", after=True),
-    "b before a batch is applied again": Point("driftline.learner.machine:Machine.apply"),
-    "c all is applied and sent again": Point("driftline.learner.recovery:replay", after=True),
-    "d before the checkpoint": Point("driftline.learner.loop:Learner._checkpoint_now"),
-    "d after the checkpoint": Point("driftline.learner.loop:Learner._checkpoint_now", after=True),
+    "7.v before old journals go": Point("driftline.learner.disk.journal:prune"),
+    "7.v old journals are gone": Point("driftline.learner.disk.journal:prune", after=True),
+    "a before the epoch is announced": Point("driftline.learner.disk.lock:Lock.announce"),
+    "a the epoch is announced": Point("driftline.learner.disk.lock:Lock.announce", after=True),
+    "a before journals are settled": Point("driftline.learner.disk.journal:settle"),
+    "a a checkpoint was loaded": Point("driftline.learner.disk.checkpoint:load_newest", after=True),
+    "b before a batch is applied again": Point("driftline.learner.machine.machine:Machine.apply"),
+    "c all is applied and sent again": Point("driftline.learner.loop.recovery:replay", after=True),
+    "d before the checkpoint": Point("driftline.learner.loop.loop:Learner._checkpoint_now"),
+    "d after the checkpoint": Point("driftline.learner.loop.loop:Learner._checkpoint_now", after=True),
 }
 API_POINTS: Final = {
-    "before a label is appended": Point("driftline.api.connection:Connection.append"),
-    "a label was appended, nobody was told": Point("driftline.api.connection:Connection.append", after=True),
+    "before a label is appended": Point("driftline.api.shared.connection:Connection.append"),
+    "a label was appended, nobody was told": Point("driftline.api.shared.connection:Connection.append", after=True),
 }
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
-from driftline.learner.loop import Learner
-from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.stream.log.base import NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.data import ROOT
 from tests.faults import hooks, strace
 from tests.faults.disk import Disk, Op

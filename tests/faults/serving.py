@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from driftline.stream.settings import StreamSettings
+from driftline.stream.process.settings import StreamSettings
 from tests.data import ROOT
 from tests.ports import reserved
 from tests.waiting import wait_until

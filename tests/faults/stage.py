@@ -18,14 +18,15 @@ from click.testing import Result
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 from typer.testing import CliRunner
 
-from driftline.cli.commands import app
-from driftline.learner.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
-from driftline.learner.loop import Learner
-from driftline.learner.settings import LearnerSettings
-from driftline.stream.log import Log, NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_file import sqlite_path
+from driftline.cli.main import app
+from driftline.learner.disk.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.stream.log.base import Log, NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.log.sqlite.file import sqlite_path
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"

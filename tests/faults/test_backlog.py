@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
-from driftline.stream.log import NewRecord
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.checkpoint import list_checkpoints, load_checkpoint
+from driftline.stream.log.base import NewRecord
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.faults.campaign import LOGS, MODEL, outcome
 from tests.faults.nursery import Nursery, Stop
 from tests.faults.scene import TORTURE, times

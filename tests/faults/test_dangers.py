@@ -10,17 +10,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from driftline.learner.machine import Machine
-from driftline.learner.models import make_classifier
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.snapshot import Follower
-from driftline.learner.status import read_status
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.machine.machine import Machine
+from driftline.learner.registry import make_classifier
+from driftline.learner.report.status import read_status
+from driftline.learner.serving.snapshot import Follower
 from driftline.stream.errors import TooManyDeadLetters
-from driftline.stream.join import MAX_IDS_PER_MESSAGE
-from driftline.stream.log import NewRecord, Record, TopicPartition
-from driftline.stream.merge import Merger
-from driftline.stream.records import Feedback, Message, decode_prediction, decode_rejected, encode
-from driftline.stream.settings import StreamSettings
+from driftline.stream.join.window import MAX_IDS_PER_MESSAGE
+from driftline.stream.log.base import NewRecord, Record, TopicPartition
+from driftline.stream.log.merge import Merger
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, decode_prediction, decode_rejected, encode
 from tests.data import batch
 from tests.faults.stage import START_MS, SqliteStage, finish, label, learned, message, oracle, steps, text
 

@@ -20,15 +20,16 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from driftline.learner import durable
-from driftline.learner import room as rooms
-from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
-from driftline.learner.durable import AppendFile, replace, write_directory
-from driftline.learner.status import read_status
+from driftline.learner.disk import durable
+from driftline.learner.disk import full as rooms
+from driftline.learner.disk.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.disk.durable import AppendFile, replace, write_directory
+from driftline.learner.report.status import read_status
 from driftline.stream.errors import DiskFull
-from driftline.stream.log import Log, NewRecord, open_log
-from driftline.stream.records import Feedback, encode
-from driftline.stream.settings import StreamSettings
+from driftline.stream.log.base import Log, NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, encode
 from tests.data import ROOT
 from tests.faults import strace
 from tests.faults.scene import MODEL, N_MESSAGES, TORTURE, Scene, learn_to_end, make_scene, model_bytes

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from driftline.learner import erase
-from driftline.stream.log import NewRecord
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.rebuild import erase
+from driftline.stream.log.base import NewRecord
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.faults.nursery import Nursery
 from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, SqliteStage, oracle

@@ -18,27 +18,27 @@ from pathlib import Path
 
 import pytest
 
-from driftline.api.watcher import Watcher
-from driftline.learner.history import FILE as HISTORY
-from driftline.learner.journal import Head, Journal, path_of, read_since
-from driftline.learner.lock import Lock, last_epoch
-from driftline.learner.review import FILE as REVIEW
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import FILE as STATUS
-from driftline.learner.status import read_status, write_status
+from driftline.api.shared.watcher import Watcher
+from driftline.learner.disk.journal import Head, Journal, path_of, read_since
+from driftline.learner.disk.lock import Lock, last_epoch
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.report.history import FILE as HISTORY
+from driftline.learner.report.review import FILE as REVIEW
+from driftline.learner.report.status import FILE as STATUS
+from driftline.learner.report.status import read_status, write_status
 from driftline.stream.errors import Overtaken, StateError
-from driftline.stream.log import TopicPartition
-from driftline.stream.merge import Span
-from driftline.stream.settings import StreamSettings
-from driftline.stream.sqlite_file import sqlite_path
+from driftline.stream.log.base import TopicPartition
+from driftline.stream.log.merge import Span
+from driftline.stream.log.sqlite.file import sqlite_path
+from driftline.stream.process.settings import StreamSettings
 from tests.faults.campaign import INTERVALS, LOGS, Course, check, check_predictions, command
 from tests.faults.nursery import Child, Nursery, Stop, wait_until_stopped
 from tests.faults.points import POINTS
 from tests.faults.scene import TORTURE, times
 from tests.faults.stage import SqliteStage, finish, learned, steps
 from tests.faults.tally import tally
+from tests.learner.serving.test_snapshot import info_of, publish, taught
 from tests.ports import reserved
-from tests.test_snapshot import info_of, publish, taught
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_fencing"
@@ -121,7 +121,7 @@ def test_nothing_is_written_by_the_one_overtaken(course: Course, nursery: Nurser
 
 
 def check_late(changed: set[str], stream: StreamSettings) -> None:
-    """One thing in each of its two threads, as learner/lock.py says, and nothing that is the other's."""
+    """One thing in each of its two threads, as disk/lock.py says, and nothing that is the other's."""
     own = ("snapshots/00000001-", "snapshots/.writing-00000001-", "snapshots/kept/")
     of_first = {name for name in changed if name.endswith("-00000001.journal") or name.startswith(own)}
     others = changed - of_first

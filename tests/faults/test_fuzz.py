@@ -12,19 +12,19 @@ import safetensors.numpy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from driftline.learner import journal as journals
-from driftline.learner.checkpoint import Checkpoint, load_checkpoint, load_newest, save_checkpoint
-from driftline.learner.journal import MAGIC, Head, read_journal
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import read_status
+from driftline.learner.disk import journal as journals
+from driftline.learner.disk.checkpoint import Checkpoint, load_checkpoint, load_newest, save_checkpoint
+from driftline.learner.disk.journal import MAGIC, Head, read_journal
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.report.status import read_status
 from driftline.stream.errors import StateError
-from driftline.stream.join import Join, JoinCounts
-from driftline.stream.limits import MOST
-from driftline.stream.log import TopicPartition
-from driftline.stream.said import Word
-from driftline.stream.settings import StreamSettings
+from driftline.stream.join.feedback_said import Word
+from driftline.stream.join.join import Join
+from driftline.stream.limits import MOST, JoinCounts
+from driftline.stream.log.base import TopicPartition
+from driftline.stream.process.settings import StreamSettings
 from tests.faults.scene import FUZZED
-from tests.test_checkpoint import make
+from tests.learner.disk.test_checkpoint import make
 
 fuzz = settings(
     max_examples=FUZZED,

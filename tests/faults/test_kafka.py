@@ -20,15 +20,16 @@ import httpx
 import pytest
 from broker import Broker, ContainerBroker, end_broker
 
-from driftline.learner import watch
-from driftline.learner.service import learn
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.status import read_status
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.service import learn
+from driftline.learner.report.status import read_status
+from driftline.learner.state import watch
 from driftline.stream.errors import LogUnavailable, RecordsLost
-from driftline.stream.kafka_log import KafkaLog
-from driftline.stream.log import Log, NewRecord, TopicPartition, open_log
-from driftline.stream.records import decode_prediction
-from driftline.stream.settings import StreamSettings
+from driftline.stream.log.base import Log, NewRecord, TopicPartition
+from driftline.stream.log.kafka.log import KafkaLog
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import decode_prediction
 from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
 from tests.faults.scene import TORTURE
@@ -406,11 +407,11 @@ def test_a_producer_with_a_fatal_error_is_made_anew(stage: KafkaStage, tmp_path:
     stage.append(range(100))
     with stage.learning(batch_records=10) as learner:
         steps(learner, learned(learner, 40))
-        old = stage.log._producer
+        old = stage.log._producer._producer
         break_producer(old)
         steps(learner, learned(learner, 100))
         finish(learner)
-    assert stage.log._producer is not old
+    assert stage.log._producer._producer is not old
     check(stage, tmp_path, 100)
 
 
@@ -423,7 +424,7 @@ def test_what_is_on_its_way_when_the_producer_breaks_fails_for_now(
     wait_until(lambda: appends(behind, topic, 0), what="the broker takes records")
     proxy.held = True
     futures = [behind.submit(topic, [message(number)]) for number in range(1, 20)]
-    break_producer(behind._producer)
+    break_producer(behind._producer._producer)
     for future in futures:
         with pytest.raises(LogUnavailable):
             future.result(60)

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from driftline.stream.settings import StreamSettings
+from driftline.stream.process.settings import StreamSettings
 from tests.data import ROOT
 from tests.faults import teller
 from tests.faults.campaign import (

@@ -11,14 +11,15 @@ from uuid import uuid4
 
 import pytest
 
-from driftline.learner import watch
-from driftline.learner.checkpoint import list_checkpoints
-from driftline.learner.ledger import Ledger
-from driftline.learner.losses import Loss, Losses
-from driftline.learner.status import read_status
+from driftline.learner.disk.checkpoint import list_checkpoints
+from driftline.learner.disk.losses import Loss, Losses
+from driftline.learner.report.status import read_status
+from driftline.learner.state import watch
+from driftline.learner.state.ledger import Ledger
 from driftline.stream.errors import LogError, RecordsLost
-from driftline.stream.log import TopicPartition, open_log
-from driftline.stream.settings import StreamSettings
+from driftline.stream.log.base import TopicPartition
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
 from tests.faults.stage import (
     START_MS,
     KafkaStage,

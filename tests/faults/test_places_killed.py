@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from driftline.learner.checkpoint import list_checkpoints
-from driftline.stream.log import NewRecord
-from driftline.stream.records import Feedback, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.checkpoint import list_checkpoints
+from driftline.stream.log.base import NewRecord
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, encode
 from tests.faults.nursery import Nursery
 from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, SqliteStage

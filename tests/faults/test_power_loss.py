@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
-from driftline.learner.journal import read_since
-from driftline.learner.snapshot import SUFFIX
+from driftline.learner.disk.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.disk.journal import read_since
+from driftline.learner.serving.snapshot import SUFFIX
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from driftline.learner.rebuild import stage as build
-from driftline.learner.rebuilt import LeftOut
+from driftline.learner.disk.rebuilt import LeftOut
+from driftline.learner.rebuild.rebuild import stage as build
 from tests.faults.campaign import LOGS
 from tests.faults.nursery import Nursery
 from tests.faults.scene import TORTURE

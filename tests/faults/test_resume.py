@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from driftline.learner.checkpoint import FORMAT, list_checkpoints, load_newest
-from driftline.learner.journal import read_since
-from driftline.learner.loop import Learner
-from driftline.learner.models import build_saved
-from driftline.learner.settings import LearnerSettings
-from driftline.stream.join import Join
-from driftline.stream.log import open_log
+from driftline.learner.disk.checkpoint import FORMAT, list_checkpoints, load_newest
+from driftline.learner.disk.journal import read_since
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.learner.registry import build_saved
+from driftline.stream.join.join import Join
+from driftline.stream.log.open import open_log
 from tests.faults.scene import Scene, make_scene, times
 from tests.faults.tally import tally
 from tests.golden.make import GOLDEN, NAME
-from tests.test_classifiers import CLASSIFIERS, FOREIGN
+from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN
 
 # The same classifiers, small: their checkpoints are written and read some hundred times.
 SPECS = [spec.replace("bits=18", "bits=9").replace("max_labels=600", "max_labels=6") for spec in CLASSIFIERS + FOREIGN]

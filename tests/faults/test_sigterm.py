@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from driftline.learner.checkpoint import list_checkpoints, load_checkpoint
-from driftline.learner.status import read_status
-from driftline.stream.log import NewRecord, open_log
-from driftline.stream.records import Feedback, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk.checkpoint import list_checkpoints, load_checkpoint
+from driftline.learner.report.status import read_status
+from driftline.stream.log.base import NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, encode
 from tests.data import ROOT
 from tests.faults.scene import TORTURE, times
 from tests.faults.tally import tally
@@ -52,9 +53,9 @@ def test_a_signal_that_comes_while_a_library_calls_back_is_heard_all_the_same(th
     program = f"""
         import contextlib, os, signal, sys, tempfile, time
         from pathlib import Path
-        from driftline.learner import service
-        from driftline.learner.settings import LearnerSettings
-        from driftline.stream.settings import StreamSettings
+        from driftline.learner.loop import service
+        from driftline.learner.disk.settings import LearnerSettings
+        from driftline.stream.process.settings import StreamSettings
 
         def open_log(_):
             with contextlib.suppress(BaseException):  # as librdkafka's and ctypes' callbacks do

@@ -20,10 +20,11 @@ from typing import Final
 import httpx
 import pytest
 
-from driftline.learner.status import Status, read_status
-from driftline.stream.log import Log, NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.report.status import Status, read_status
+from driftline.stream.log.base import Log, NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.data import ROOT
 from tests.faults.curve import Sample, sample, slope, write
 from tests.faults.scene import TORTURE

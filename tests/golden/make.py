@@ -8,14 +8,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from driftline.learner import checkpoint as checkpoints
-from driftline.learner import journal as journals
-from driftline.learner.loop import Learner
-from driftline.learner.settings import LearnerSettings
-from driftline.learner.text import HASHING
-from driftline.stream.log import NewRecord, open_log
-from driftline.stream.records import Feedback, Message, encode
-from driftline.stream.settings import StreamSettings
+from driftline.learner.disk import checkpoint as checkpoints
+from driftline.learner.disk import journal as journals
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.learner.text.features import HASHING
+from driftline.stream.log.base import NewRecord
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 
 GOLDEN = Path(__file__).parent
 NAME = f"format-{checkpoints.FORMAT}-hashing-{HASHING}"

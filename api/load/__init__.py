@@ -1,0 +1,1 @@
+"""How much at once, and whose turn it is."""

@@ -1,0 +1,1 @@
+"""How the API runs, in one process or several."""

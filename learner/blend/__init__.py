@@ -1,0 +1,1 @@
+"""Several models whose words are weighed on line."""

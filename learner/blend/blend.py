@@ -1,0 +1,455 @@
+"""How do several experts share one pass over a text, and mix?
+
+Five experts read the same hashed features, each once, and mixer.py makes one prediction of theirs:
+
+    0  grams    softmax regression on all features, AdaGrad
+    1  plain    the same without n-grams
+    2  wary     the same, a Gaussian for each weight
+    3  terms    naive Bayes on words and pairs
+    4  all      naive Bayes on all features
+
+    grams: a weight of expert 0, a count of 3 and 4        gram_squares: the weight's sum of squares
+    terms: a weight of expert 1, one of 2                  term_states: a sum of squares, a variance
+
+Features: words and pairs, the text's shape (shape.py), and n-grams of two lengths: short ones tell languages, long ones
+the parts of words, and those between add little. What steps go by lies apart from the weights: with many labels all are
+scored, but few are changed. Only n-grams are many, so the tables of terms have half of the slots. Memory is fixed,
+whatever the number of labels.
+One thread at a time may use an object; its kernel holds no GIL.
+
+Variances: the diagonal Kalman filter on the softmax (as AdPredictor, Graepel et al. 2010, section 3.3, with
+Laplace's approximation): a weight moves by its variance, and evidence shrinks that; it slowly widens again.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.learner.blend.mixer import (
+    LEAST_LOG,
+    choose_contexts,
+    first_weights,
+    learn_weights,
+    mix,
+    rows_of,
+    with_rows,
+)
+from driftline.learner.blend.rows import (
+    ALPHA,
+    COUNT,
+    DISTINCT_TERMS,
+    FIRST_VARIANCE,
+    FLATTEN_ALL,
+    FLATTEN_TERMS,
+    GRAMS,
+    MIN_GRADIENT,
+    N_LINEAR,
+    PLAIN,
+    ROWS_APART,
+    SHAPE_VALUE,
+    TERMS,
+    WARY,
+    WIDTH,
+    ask_for_third,
+    calm_down,
+    calmness,
+    learn_counts,
+    learn_linear,
+    learn_totals,
+    place_all,
+    score_bayes,
+    score_linear,
+    to_large_gradients,
+)
+from driftline.learner.blend.two_labels import (
+    N_PLANES,
+    ask_for_steps,
+    learn_grams_two,
+    learn_terms_two,
+    score_bayes_two,
+    score_linear_two,
+)
+from driftline.learner.explain.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
+from driftline.learner.explain.rows import (
+    DISTINCT_FEATURES,
+    FEATURES,
+    LANES,
+    MAX_REPEATS,
+    MOST_CLEARED,
+    N_LABELS,
+    REFUSED,
+    SCALE,
+    SURE_ALONE,
+    ask_for,
+    is_alone,
+    slots_of,
+)
+from driftline.learner.explain.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
+from driftline.learner.explain.trace import Feature, trace, trace_shape
+from driftline.learner.kernels import kernel
+from driftline.learner.models.bayes import check_half_life, check_slots, growth
+from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.text.features import TextSettings, character_table, hash_text, kernel_inputs, read, text_buffers
+from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
+from driftline.stream.errors import ConfigError
+
+N_EXPERTS: Final = 5
+PAIR: Final = 2  # labels: then two_labels.py has the kernels
+FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
+TERM_SHARE: Final = 1  # the tables of terms have 2**(bits - TERM_SHARE) slots
+CHARS_VALUE: Final = np.float32(0.4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendSettings(TextSettings):
+    """Options of `blend`."""
+
+    bits: int = 22  # 2**bits slots of 12 bytes, and half as many of 16
+    max_chars: int = 4096
+    tail_chars: int = 2048
+    chars_min: int = 2
+    chars_max: int = 4
+    chars_step: int = 2  # n-grams of 2 and 4 characters
+    half_life: float = 5_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
+    max_labels: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        check_slots(self.bits, self.max_labels)
+        check_half_life(self.half_life)
+        if not 1 <= self.chars_step <= 16:
+            raise ConfigError(f"chars_step={self.chars_step}: it must be 1 to 16")
+
+    @property
+    def lengths(self) -> range:
+        """The lengths of n-grams."""
+        return range(self.chars_min, self.chars_max + 1, self.chars_step)
+
+
+class Blend(Compiled):
+    """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
+
+    tables = frozenset({"grams", "terms", "sketch"})
+    gives_places = True
+    steps = frozenset({"gram_squares", "term_states", "covariances"})
+
+    settings: BlendSettings
+    _sketch: Sketch
+
+    def __init__(self, settings: BlendSettings | None = None) -> None:
+        self.settings = settings or BlendSettings()
+        self.spec = spec_of("blend", options_set(self.settings))
+        self._set_labels([], self.settings.max_labels)
+        slots = 1 << self.settings.bits
+        term_states = np.zeros((slots >> TERM_SHARE, WIDTH), np.float32)
+        term_states[:, 1] = FIRST_VARIANCE
+        weights, covariances = first_weights(self.max_labels, FIRST_WEIGHTS)
+        self._state: State = {
+            "grams": np.zeros((slots, WIDTH), np.float32),
+            "gram_squares": np.zeros(slots, np.float32),
+            "terms": np.zeros((slots >> TERM_SHARE, WIDTH), np.float32),
+            "term_states": term_states,
+            "totals": np.zeros((self.max_labels, 3)),
+            "overall": np.array([1.0, 0, 0]),
+            "weights": weights,
+            "covariances": covariances,
+            "factors": np.zeros(self.max_labels),
+            "known": np.zeros(self.max_labels, np.uint8),
+            "counters": np.zeros(2, np.int64),
+        }
+        self._sketch = new_sketch(slots - 2 * self.max_labels)
+        self._buffers = text_buffers(self.settings)
+        places = self.settings.max_features + MAX_SHAPE + 1
+        rows = np.empty((4, self.max_labels + 2 * LANES))
+        self._work = (
+            np.empty(MAX_SHAPE, np.uint32),  # features of the shape
+            np.empty((2, places), np.int64),  # first slots among the grams and counts, of this text and the next
+            np.empty((2, places), np.int64),  # ... and among the terms
+            *np.zeros((2, self.max_labels * WIDTH + LANES), np.float32),  # sums over features
+            rows,
+            rows[:2].view(np.int64),
+            np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
+            np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
+            np.zeros((N_PLANES, places + LANES), np.float32),  # values of features, and what stands in their rows
+            np.empty((4, N_EXPERTS)),  # of the mixer
+        )
+
+    @property
+    def n_refused(self) -> int:
+        """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
+        return int(self._state["counters"][REFUSED])
+
+    def call(
+        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
+    ) -> Call:
+        """Return the kernel and its arguments; see `Classifier`."""
+        state = self._state
+        return blend_and_learn, (
+            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            growth(self.settings.half_life),
+            (state["grams"].reshape(-1), state["terms"].reshape(-1)),
+            (state["gram_squares"], state["term_states"].reshape(-1)),
+            state["grams"][:, COUNT],
+            (state["totals"], state["overall"]),
+            (state["weights"], state["covariances"], state["factors"]),
+            state["known"],
+            state["counters"],
+            self._sketch,
+            self._work,
+            scores,
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Return every setting: what stands in a checkpoint must not change with the defaults of a later version."""
+        return {"classifier": "blend", **asdict(self.settings)}
+
+    def state(self) -> State:
+        """Return the model's own arrays."""
+        return {**self._state, **sketch_state(self._sketch)}
+
+    def load_state(self, state: State, labels: Sequence[str]) -> None:
+        """Take over arrays, copying only those that are not laid out as the kernel needs them."""
+        taken = self._checked(with_rows(state, self.max_labels), labels)
+        self._sketch = sketch_of(taken)
+        self._state = {name: taken[name] for name in self._state}
+        self._set_labels(labels, self.max_labels)
+
+    def imprint(self, text: str) -> NDArray[np.uint32]:
+        """Return what `clear` has to know of a text; see `Classifier`. Its shape's features are before its n-grams."""
+        ready, buffers = read([text], self.settings), text_buffers(self.settings)
+        start, stop = ready.starts
+        table, shape = character_table(), np.empty(MAX_SHAPE, np.uint32)
+        n_words, n_plain, n = hash_text(ready.codes, start, stop, table, self.settings.kernel_arguments, buffers)
+        found = buffers[0][:n].copy()  # the next call may overwrite them
+        shape = shape[: hash_shape(ready.codes, start, stop, table, buffers, n_words, shape)]
+        features = np.concatenate([found[:n_plain], shape, found[n_plain:]])[:MOST_CLEARED]
+        return np.concatenate([np.array([min(n_plain + len(shape), len(features))], np.uint32), features])
+
+    def clear(self, column: int, imprints: Sequence[NDArray[np.uint32]]) -> None:
+        """Make a label unknown; see `Classifier`."""
+        state = self._state
+        for each in imprints:
+            of_grams = column + (slots_of(each[1:], len(state["grams"]), self.max_labels) & -ROWS_APART)
+            of_terms = column + (
+                slots_of(each[1 : 1 + int(each[0])], len(state["terms"]), self.max_labels) & -ROWS_APART
+            )
+            state["grams"][of_grams] = 0
+            state["gram_squares"][of_grams] = 0
+            state["terms"][of_terms] = 0
+            state["term_states"][of_terms] = 0, FIRST_VARIANCE
+        weights, covariances = first_weights(self.max_labels, FIRST_WEIGHTS)
+        rows = rows_of(column)
+        state["weights"][rows], state["covariances"][rows] = weights[rows], covariances[rows]
+        state["totals"][column] = state["factors"][column] = 0
+        state["known"][column] = 0
+
+    def part(self, hashed: Hashed) -> Part:
+        """Return the log scores of labels: experts' log probabilities, weighted, and the labels' factors."""
+        self.predict_proba_many([hashed.text])  # leaves the log probabilities that the weights are chosen by
+        logs, state = self._work[7], self._state
+        known = state["known"]
+        n_labels = int(state["counters"][N_LABELS])
+        contexts = choose_contexts(logs, N_LINEAR, hashed.n_words, known, n_labels)
+        weights = state["weights"][[0, *contexts]].sum(axis=0)
+        weights[N_LINEAR:] *= calmness(hashed.n_words)
+        parts = [
+            limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
+            for part in self._experts(hashed, n_labels)
+        ]
+        factors = Part(state["factors"][:n_labels], lambda at: np.zeros((at.stop - at.start, n_labels)))
+        return weighted([*zip(weights.tolist(), parts, strict=True), (1.0, factors)])
+
+    def _experts(self, hashed: Hashed, n_labels: int) -> list[Part]:
+        state, kinds = self._state, hashed.kinds
+        amounts, chars, terms = kinds == "amount", kinds == "chars", (kinds == "word") | (kinds == "pair")
+        n_first = 1 + len(kinds) - int(amounts.sum()) - int(chars.sum())
+        gram_value = 1 / math.sqrt(n_first + int(chars.sum()) * float(CHARS_VALUE) ** 2)
+        term_value = 1 / math.sqrt(n_first)
+
+        def linear(weights: NDArray[np.float32], bias: float, value: float, chars_value: float) -> Part:
+            values: Row = np.select([chars, amounts], [chars_value, float(SHAPE_VALUE)], value)
+            return linear_part(weights, self.max_labels, hashed, bias, values, n_labels, ROWS_APART)
+
+        counts = (state["grams"][:, COUNT], state["totals"], state["overall"])
+        on_terms = Counted(*counts, TERMS, DISTINCT_TERMS, ALPHA, FLATTEN_TERMS, False)
+        on_all = Counted(*counts, FEATURES, DISTINCT_FEATURES, ALPHA, FLATTEN_ALL, False)
+        return [
+            linear(state["grams"][:, 0], gram_value, gram_value, gram_value * float(CHARS_VALUE)),
+            linear(state["terms"][:, 0], term_value, term_value, 0.0),
+            linear(state["terms"][:, 1], term_value, term_value, 0.0),
+            bayes_part(on_terms, self.max_labels, hashed, terms, False, n_labels, ROWS_APART),
+            bayes_part(on_all, self.max_labels, hashed, ~amounts, True, n_labels, ROWS_APART),
+        ]
+
+    def trace(self, text: str) -> list[Feature]:
+        """Return the features of a text: those of its shape come before its n-grams."""
+        features = trace(text, self.settings)
+        n_plain = sum(feature.kind != "chars" for feature in features)
+        return [*features[:n_plain], *trace_shape(text, self.settings, features), *features[n_plain:]]
+
+    def _reach(self, feature: Feature) -> int:
+        """Return as `Classifier` says; rows begin at even slots, and the table of terms has half of the places."""
+        return (len(self.labels) + ROWS_APART - 1) << (TERM_SHARE if feature.kind != "chars" else 0)
+
+
+@kernel
+def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
+    codes, starts, targets, weights, table, text_arguments, buffers, grows,
+    tables, states, counts, bayes_totals, mixing, known, counters, sketch, work, scores,
+):  # fmt: skip
+    """Score each text, then learn it: test-then-train in one pass.
+
+    Parameters
+    ----------
+    codes, starts, targets, weights, table, text_arguments, buffers : as in linear.py
+    grows : float64, growth of naive Bayes's scale at a label
+    tables : grams, terms, flat; changed
+    states : gram_squares, term_states, flat; changed
+    counts : float32 [slots], those among the grams; changed
+    bayes_totals : as in bayes.py; changed
+    mixing : weights, covariances and factors, as in mixer.py; changed
+    known, counters : as in linear.py; changed
+    sketch : changed: the features of texts to be learned
+    work : arrays that are overwritten
+    scores : float32 [n_texts, labels], changed: the probabilities
+
+    Notes
+    -----
+    1. Hash the next text, and ask the memory for its slots; what follows is about the text before. N-grams' slots are
+       asked for in thirds, one now, one after the scores, one after the step: more at once would be waited for. Slots
+       are those of bias, words, pairs, words as written; amounts; n-grams: `ends` says where each of the three ends.
+       Values: 1, and less an n-gram, divided by the Euclidean norm of both; SHAPE_VALUE an amount.
+    2. Score: each expert, then the mixer, with the labels known by now. Of long texts naive Bayes is less certain.
+    3. Learn. The mixer learns from what was predicted, so only labels that were known; then every expert on its own.
+       A weight of 2.5 is two steps and a half one, as in linear.py; naive Bayes counts it at once. A label that is the
+       only one is told from one that is its opposite, until it is SURE_ALONE, and the second label begins as that.
+
+    O(features * labels). Bit-exact on one machine.
+    """
+    shape, all_gram_bases, all_term_bases, gram_sums, term_sums, rows, bits, logs, p, planes, mixer_work = work
+    grams, terms = tables
+    totals, overall = bayes_totals
+    mixer_weights, covariances, factors = mixing
+    max_labels = known.shape[0]
+    one = np.float32(1)
+    sums = (gram_sums, term_sums, rows[3])
+    n_texts = targets.shape[0]
+    next_words, next_plain, next_n, next_shape = 0, 0, 0, 0
+    for turn in range(n_texts + 1):
+        # 1
+        if turn > 0:
+            ask_for_third(grams, all_gram_bases[(turn - 1) & 1], 1 + next_n + next_shape, 2, counters[N_LABELS])
+        n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
+        if turn < n_texts:
+            start, stop = starts[turn], starts[turn + 1]
+            next_words, next_plain, next_n = hash_text(codes, start, stop, table, text_arguments, buffers)
+            next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
+            bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
+            place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
+            ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[N_LABELS])
+            ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[N_LABELS])
+            if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
+                note(buffers[0], next_n, sketch)
+                note(shape, next_shape, sketch)
+        if turn == 0:
+            continue
+        text = turn - 1
+        gram_bases, term_bases = all_gram_bases[text & 1], all_term_bases[text & 1]
+        bases = (gram_bases, term_bases)
+        n_first = 1 + n_plain + n_shape - N_AMOUNTS
+        ends = (n_first, n_first + N_AMOUNTS, 1 + n + n_shape)
+        gram_value = np.float32(1 / math.sqrt(n_first + (n - n_plain) * CHARS_VALUE * CHARS_VALUE))
+        values = (gram_value, gram_value * CHARS_VALUE, np.float32(1 / math.sqrt(n_first)))
+
+        # 2
+        target = targets[text]
+        n_labels = counters[N_LABELS]
+        contexts = (0, 0)
+        new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
+        finite = True
+        if n_labels > 0:
+            if n_labels == 2:
+                finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)
+                if target >= 0:
+                    ask_for_steps(states, bases, ends, p, target)
+                bayes_finite, new_terms, new_features = score_bayes_two(
+                    planes, n_plain, ends, totals, overall, known, rows, bits, logs, p
+                )
+            else:
+                finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
+                bayes_finite, new_terms, new_features = score_bayes(
+                    grams, gram_bases, n_plain, ends, totals, overall, known, n_labels, rows, bits, logs, p
+                )
+            finite = finite and bayes_finite
+            if turn < n_texts:
+                ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
+            if finite:
+                calm_down(logs, n_words, n_labels)
+                contexts = choose_contexts(logs, N_LINEAR, n_words, known, n_labels)
+                mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])
+            else:
+                for label in range(n_labels):
+                    scores[text, label] = known[label] / np.float32(known[:n_labels].sum())
+
+        # 3
+        if target < 0:
+            continue
+        weight_left = min(weights[text], np.float32(MAX_REPEATS))
+        if not finite or not 0 < weights[text] < np.inf:
+            counters[REFUSED] += 1
+            continue
+        if target < n_labels and known[target]:
+            part = min(weight_left, one)
+            learn_weights(
+                logs, known, scores[text], target, part, n_labels,
+                mixer_weights, covariances, factors, contexts, mixer_work,
+            )  # fmt: skip
+            fresh = False
+        else:
+            known[target] = 1
+            n_labels = counters[N_LABELS] = max(n_labels, target + 1)
+            fresh = True
+        amount = np.float32(min(weight_left, np.float32(MAX_REPEATS)) * overall[SCALE])
+        is_counted = False
+        alone = target < PAIR <= max_labels and is_alone(known, n_labels)
+        n_learned = PAIR if alone else n_labels
+        least = one - SURE_ALONE if alone else MIN_GRADIENT
+        for repeat in range(MAX_REPEATS + 1):
+            if fresh or alone or repeat > 0:
+                if alone:
+                    known[1 - target] = 1
+                if n_learned == PAIR:
+                    finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)
+                else:
+                    finite = score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p)
+                if alone:
+                    known[1 - target] = 0
+                if not finite:
+                    counters[REFUSED] += 1
+                    break
+            some = False
+            for expert in range(N_LINEAR):
+                some = to_large_gradients(p[expert], target, n_learned, least) or some
+            if not some:
+                break
+            part = min(weight_left, one)
+            if n_learned != PAIR:
+                learn_linear(tables, states, bases, ends, values, p, part, n_labels, planes)
+            else:
+                if p[GRAMS, 0] != 0:
+                    counted = np.float32(0) if is_counted else amount
+                    learn_grams_two(tables, states, bases, ends, p[GRAMS, 0], part, target, counted, planes)
+                    is_counted = True
+                if p[PLAIN, 0] != 0 or p[WARY, 0] != 0:
+                    learn_terms_two(tables, states, bases, ends, p[PLAIN, 0], p[WARY, 0], part, planes)
+            weight_left -= part
+            if weight_left <= 0:
+                break
+        if not is_counted:
+            learn_counts(counts, gram_bases, ends, target, amount)
+        learn_totals(counts, n_plain, ends, new_terms, new_features, totals, overall, target, amount, grows)

@@ -1,0 +1,1 @@
+"""What survives a crash, a power cut and a full disk."""

@@ -1,0 +1,1 @@
+"""Which words spoke for a label, and how much."""

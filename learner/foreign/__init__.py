@@ -1,0 +1,1 @@
+"""Models of other libraries: River, or a file of yours."""

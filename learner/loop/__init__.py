@@ -1,0 +1,1 @@
+"""The one writer: reads the log, learns, saves, publishes, recovers."""

@@ -1,0 +1,1 @@
+"""What a batch of records changes: all that a replay must give again, byte for byte."""

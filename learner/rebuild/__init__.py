@@ -1,0 +1,1 @@
+"""A model built anew from the log: without some labels, or to prove a checkpoint."""

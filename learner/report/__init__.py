@@ -1,0 +1,1 @@
+"""What the outside is told: status, metrics, history, which messages to label."""

@@ -1,0 +1,1 @@
+"""Which model the API answers with, and how it sees it."""

@@ -1,0 +1,1 @@
+"""A Hoeffding tree on hashed text."""

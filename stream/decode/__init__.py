@@ -1,0 +1,1 @@
+"""How a batch of values becomes records, in columns."""

@@ -1,0 +1,1 @@
+"""How labelled files get into the log."""

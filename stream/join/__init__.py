@@ -1,0 +1,1 @@
+"""Which message a label is about."""

@@ -1,0 +1,1 @@
+"""What a log is, and in which order its partitions are read."""

@@ -1,0 +1,1 @@
+"""How a process is told what to do, and what it says."""

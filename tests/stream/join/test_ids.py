@@ -1,0 +1,123 @@
+"""An id is not believed over the content, and the last word counts: from the log to the model."""
+
+import contextlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
+from driftline.learner.machine.machine import Machine
+from driftline.learner.registry import make_classifier
+from driftline.stream.files.reader import Row
+from driftline.stream.files.send import send
+from driftline.stream.log.base import Record, TopicPartition
+from driftline.stream.log.open import open_log
+from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, decode_rejected, encode
+from tests.data import batch
+
+MODEL = "linear?bits=10&max_labels=4"
+Said = Message | Feedback
+A, B, C = "You won a prize", "See you at home", "Call now"
+
+
+def learn(*said: Said) -> tuple[Machine, list[str]]:
+    """Return a machine that has taken records in, and the errors of those that it refused."""
+    machine = Machine(LearnerSettings().rules(StreamSettings(), 1), make_classifier(MODEL), lineage="abc")
+    errors = []
+    for number, each in enumerate(said):
+        topic = "messages" if isinstance(each, Message) else "feedback"
+        record = Record(TopicPartition(topic, 0), number, 1000 + number, None, encode(each))
+        sent = machine.apply(batch([record]))["dead-letter"]
+        errors += [decode_rejected(record.value or b"").error for record in sent]
+    return machine, errors
+
+
+def assert_same_model(one: Machine, other: Machine) -> None:
+    assert one.classifier.labels == other.classifier.labels
+    for name, array in one.classifier.state().items():
+        np.testing.assert_array_equal(array, other.classifier.state()[name])
+    assert (one.progress.labels, one.progress.log_loss) == (other.progress.labels, other.progress.log_loss)
+
+
+def renamed(said: Said, key: str) -> Said:
+    return Message(key, said.text) if isinstance(said, Message) else Feedback(key, said.label, text=said.text)
+
+
+STORIES: dict[str, list[tuple[str, Said]]] = {
+    "labels with texts": [("a", Feedback("m", "spam", text=A)), ("b", Feedback("m", "ham", text=B))],
+    "messages one after the other": [
+        ("a", Message("m", A)),
+        ("a", Feedback("m", "spam")),
+        ("b", Message("m", B)),
+        ("b", Feedback("m", "ham")),
+        ("c", Message("m", C)),
+        ("c", Feedback("m", "spam")),
+    ],
+    "messages, and labels that name their text": [
+        ("a", Message("m", A)),
+        ("b", Message("m", B)),
+        ("a", Feedback("m", "spam", text=A)),
+        ("b", Feedback("m", "ham")),
+        ("a", Feedback("m", "ham", text=A)),
+    ],
+    "a label with another text than the message": [
+        ("a", Message("m", A)),
+        ("b", Feedback("m", "ham", text=B)),
+        ("a", Feedback("m", "spam")),
+        ("b", Message("m", B)),
+    ],
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_texts_that_share_an_id_are_learned_as_if_each_had_its_own(story: str) -> None:
+    shared, errors = learn(*(said for _, said in STORIES[story]))
+    apart, _ = learn(*(renamed(said, key) for key, said in STORIES[story]))
+    assert_same_model(shared, apart)
+    assert errors == []
+    assert shared.join.counts.other_texts == len({key for key, _ in STORIES[story]}) - 1
+    assert shared.counts.labels_learned == apart.counts.labels_learned > 0
+
+
+def test_each_message_that_comes_is_predicted() -> None:
+    machine, _ = learn(*(Message("m", text) for text in (A, B, A, C, B)))
+    assert (machine.counts.messages_seen, machine.join.counts.duplicates) == (3, 2)
+
+
+def test_what_cannot_be_told_is_refused_and_changes_nothing() -> None:
+    said = [Feedback("x", "spam", text=A), Feedback("y", "ham", text=B), Message("m", A), Message("m", B)]
+    before, _ = learn(*said)
+    after, errors = learn(*said, Feedback("m", "spam"), Feedback("m", "ham", id="f", source="someone"))
+    assert errors == ["ambiguous-id"] * 2
+    assert_same_model(before, after)
+    assert (after.join.counts.ambiguous, after.counts.rejected_by) == (2, {"ambiguous-id": 2})
+    assert after.join.pending == 2
+
+
+@pytest.mark.parametrize("labels", ["aba", "abab", "abcba", "aab"])
+def test_of_a_file_that_is_sent_again_with_other_labels_the_last_one_counts(tmp_path: Path, labels: str) -> None:
+    stream = StreamSettings(data=tmp_path)
+    for label in labels:  # a learner of its own each time: what is known goes through a checkpoint
+        with contextlib.closing(open_log(stream)) as log:
+            send(log, stream.topics, [Row("m", "hi", label, 1), Row("n", "there", "x", 2)], 1)
+            machine = learn_all(stream, log)
+            entry = machine.join.messages["m"]
+            assert entry.label == label
+    changes = sum(before != after for before, after in pairwise(labels))
+    counts = machine.join.counts
+    assert (counts.corrected, counts.repeated) == (changes, 2 * len(labels) - 2 - changes)
+    assert machine.counts.labels_learned == 2 + changes
+    assert (counts.other_texts, counts.reused_ids) == (0, 0)
+
+
+def learn_all(stream: StreamSettings, log: Any) -> Machine:
+    learner = Learner(stream, LearnerSettings(model=MODEL), log)
+    with contextlib.closing(learner):
+        learner.start()
+        learner.run(lambda: False, until=log.watermarks(stream.topics[:2]))
+        return learner._work.machine
