@@ -30,7 +30,7 @@ from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.registry import REGISTRY
 from driftline.learner.report.status import State
 from driftline.stream.process.settings import StreamSettings
-from driftline.stream.wire.records import decode_feedback, decode_message, decode_prediction
+from driftline.stream.wire.records import decode_feedback, decode_message, decode_prediction, decode_rejected
 from tests.data import ROOT, labelled_file
 from tests.examples import LANGUAGES, Block, Step, blocks, is_printed, pages, steps
 from tests.place import Place, running
@@ -265,13 +265,17 @@ def test_the_readme_s_figures_are_measured() -> None:
 
 def test_the_records_on_the_page_of_formats_are_records() -> None:
     text = (ROOT / "docs" / "kafka-and-formats.md").read_text()
-    rows = dict(re.findall(r"^\| `(messages|feedback|predictions)` \| `(\{.*?\})`: ", text, re.M))
-    sent = dict(re.findall(r"^echo 'm1:(\{.*?\})' .* -t (\w+) ", text, re.M))
-    assert rows.keys() == {"messages", "feedback", "predictions"}
-    assert set(sent.values()) == {"messages", "feedback"}
-    rows = {topic: record.replace('"ts":"..."', '"ts":"2026-01-31T12:00:00Z"') for topic, record in rows.items()}
-    decoders = {"messages": decode_message, "feedback": decode_feedback, "predictions": decode_prediction}
-    for topic, record in [*rows.items(), *((topic, record) for record, topic in sent.items())]:
+    shown = re.findall(r"^### `([a-z-]+)`\n\n```json\n(.*?)^```$", text, re.M | re.S)
+    sent = re.findall(r"^echo 'm1:(\{.*?\})' .* -t (\w+) ", text, re.M)
+    decoders: dict[str, Callable[[bytes], object]] = {
+        "messages": decode_message,
+        "feedback": decode_feedback,
+        "predictions": decode_prediction,
+        "dead-letter": decode_rejected,
+    }
+    assert dict(shown).keys() == decoders.keys()
+    assert {topic for _, topic in sent} == {"messages", "feedback"}
+    for topic, record in [*shown, *((topic, record) for record, topic in sent)]:
         decoders[topic](record.encode())
 
 
