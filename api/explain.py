@@ -2,7 +2,7 @@
 
 POST /explain. An explanation is plain Python and takes as long as some thousand predictions, so it is made in a thread
 of its own, by a model of its own (the tables are shared), from texts of a bounded length; few may wait for it, and all
-together get a tenth of a processor (turns.py), so that predictions go on as ever.
+get a tenth of a processor for each caller and a fifth for all (turns.py), so that predictions go on as ever.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ MAX_FEATURES: Final = 200
 MAX_LABELS: Final = 10
 MAX_WAITING: Final = 16
 MAX_WAITING_EACH: Final = 4  # of one caller
-SHARE: Final = 0.1  # of a processor
+SHARE: Final = 0.1  # of a processor, for each caller
 BURST_S: Final = 0.2
 MAX_BYTES: Final = 256 << 10  # of a body: all that it may hold, every character escaped
 MAX_VALUES: Final = 1000  # in it
@@ -119,7 +119,7 @@ class Explainer:
         served = self._watcher.served
         if served is None or not served.info.labels:
             raise no_model(missing(self._watcher))
-        with self._places.take(caller, max(1, math.ceil(self._turns.pause_s))):
+        with self._places.take(caller, max(1, math.ceil(self._turns.pause_s(caller)))):
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
                     info, explanation = await self._turns.do(caller, partial(self._explain, served.snapshot, asked))

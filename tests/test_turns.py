@@ -78,22 +78,55 @@ def test_behind_work_there_is_a_pause_that_makes_its_share(monkeypatch: pytest.M
     async def talk(each: Turns) -> None:
         for number in range(2):  # half a second each: a burst of 0.8 s lets the second one come at once
             assert await each.do(b"a", lambda number=number: number) == number
-        assert each.pause_s == pytest.approx(10 - 8)
+        assert each.pause_s(b"a") == pytest.approx(10 - 8)
         third = asyncio.create_task(each.do(b"a", lambda: 3))
         await settled(lambda: each._timer is not None)
         clock.now += 1.9
         each._wake()
         assert not each._busy
-        assert each.pause_s == pytest.approx(0.1)
+        assert each.pause_s(b"a") == pytest.approx(0.1)
         clock.now += 0.2
         each._wake()
         assert await third == 3
         clock.now += 1000
-        assert each.pause_s == 0
+        assert each.pause_s(b"a") == 0
         assert await each.do(b"a", lambda: 4) == 4
-        assert each.pause_s == 0, "what was not used for long is not saved up beyond the burst"
+        assert each.pause_s(b"a") == 0, "what was not used for long is not saved up beyond the burst"
 
     in_turns(talk, share=0.1, burst_s=0.8)
+
+
+def test_who_asks_for_little_does_not_wait_for_one_who_asks_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Paid()
+    monkeypatch.setattr(turns, "time", clock)
+
+    async def talk(each: Turns) -> None:
+        await each.do(b"much", lambda: None)  # half a second: five seconds of its share, two of which are its burst
+        again = asyncio.create_task(each.do(b"much", lambda: None))
+        await settled(lambda: each._timer is not None)
+        assert each.pause_s(b"much") == pytest.approx(3)
+        assert each.pause_s(b"little") == 0
+        await each.do(b"little", lambda: None)
+        assert not again.done()
+        await each.do(b"another", lambda: None)
+        assert each.pause_s(b"one more") > 0, "all together have a limit of their own: one second at once"
+        again.cancel()
+
+    in_turns(talk, share=0.1, burst_s=0.2)
+
+
+def test_callers_who_owe_nothing_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Paid()
+    monkeypatch.setattr(turns, "time", clock)
+    monkeypatch.setattr(turns, "MANY", 10)
+
+    async def talk(each: Turns) -> None:
+        for number in range(50):
+            await each.do(b"%d" % number, lambda: None)
+            clock.now += 1
+        assert len(each._paid_at) <= 11
+
+    in_turns(talk)
 
 
 def test_errors_and_those_who_go_away() -> None:
@@ -237,4 +270,4 @@ def test_long_requests_of_one_caller_let_others_in_between(
         finally:
             release.set()
         assert [each.result() for each in answers] == [200] * 5
-    assert done == ["first", "greedy", "other", "greedy", "greedy"]
+    assert done == ["first", "other", "greedy", "greedy", "greedy"]
