@@ -1,7 +1,6 @@
 """Does the Python client get what it asks for, and does each label count once whatever fails on the way?"""
 
 import asyncio
-import importlib
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ import pytest
 
 import driftline
 from driftline.api.client import AsyncClient, Client, Label, Message, Refused, _Room
+from driftline.api.routes.predict import Predictor
+from driftline.api.shared.freshness import Freshness
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
 from driftline.stream.errors import ConfigError
@@ -416,13 +417,11 @@ def test_another_machine_is_asked_through_it(proxy: list[str]) -> None:
 
 
 def asked_while_it_stops(
-    place: Place, monkeypatch: pytest.MonkeyPatch, method: str, body: object
+    place: Place, monkeypatch: pytest.MonkeyPatch, cls: type, name: str, body: object
 ) -> list[httpx.Response]:
-    """Stop an API while two requests wait in a method of its; return their answers."""
+    """Stop an API while two requests wait in a method of a class of its; return their answers."""
     place.publish(4)
     place.report(at=time.time() + 3600)
-    of, name = method.rsplit(".", 1)
-    cls = getattr(importlib.import_module(f"driftline.api.{of.partition('.')[0]}"), of.partition(".")[2])
     waiting, before = [], getattr(cls, name)
 
     async def wait(self: Any, *asked: Any) -> Any:
@@ -448,14 +447,14 @@ def test_who_waits_while_the_api_is_stopped_is_told_to_come_again(
         async def never(*_: Any) -> None:
             await asyncio.sleep(600)
 
-        monkeypatch.setattr("driftline.api.routes.predict.Predictor.predict", never)
-        answers = asked_while_it_stops(place, monkeypatch, "predict.Predictor.answer", {"texts": ["a" * 100] * 900})
+        monkeypatch.setattr(Predictor, "predict", never)
+        answers = asked_while_it_stops(place, monkeypatch, Predictor, "answer", {"texts": ["a" * 100] * 900})
     else:
         with closing(open_log(place.stream)) as log:
             log.create_topics(place.stream.topics)
             log.append("feedback", [NewRecord(b"m", b"{}")] * 10)
         body = {"text": "a", "min_feedback_offset": {"partition": 0, "offset": 9}}
-        answers = asked_while_it_stops(place, monkeypatch, "freshness.Freshness.wait", body)
+        answers = asked_while_it_stops(place, monkeypatch, Freshness, "wait", body)
     assert [refusal(answer, 503)["code"] for answer in answers] == ["stopping"] * 2
     assert {answer.headers["retry-after"] for answer in answers} == {"1"}
     assert {answer.headers["connection"] for answer in answers} == {"close"}

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def test_kafka_s_own_client_speaks_in_lines() -> None:
     with reserved() as port:
         found = run(program, f"127.0.0.1:{port}")
     said = " ".join(event["message"] for event in found if event["from"] == "librdkafka")
-    assert "[rdkafka#producer-1]" in said
+    assert re.search(r"\[rdkafka#producer-\d\]", said)
     assert "GroupCoordinator" in said
 
 
@@ -235,7 +236,7 @@ def test_up_says_all_in_lines(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: is_ready(url), 120, "it is ready")
         assert httpx.get(f"{url}/nothing%0Ahere%1B%5B2J", timeout=30).status_code == 404
-        said, awaited = b"", {b"learning", b"request", f"Driftline is up at {url}".encode()}
+        said, awaited = b"", {b"learning", b"/nothing", f"Driftline is up at {url}".encode()}
         assert process.stdout is not None
         while awaited:  # the learner may be at work before or after the rest is
             line = process.stdout.readline()
