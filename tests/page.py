@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
+from driftline.learner.report.status import Status, read_status
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
@@ -42,6 +43,20 @@ class Site(NamedTuple):
 
     def ask(self, path: str) -> Any:
         return httpx.get(self.url + path, timeout=30).json()
+
+    def settled(self) -> Status:
+        """Return the learner's status once it is of everything that is in the log now."""
+        ends = {str(part.partition): mark.high for part, mark in self.log.watermarks(["feedback"]).items()}
+        found: dict[str, Status] = {}
+
+        def has_all() -> bool:
+            if (status := read_status(self.stream.data)) is None:
+                return False
+            found["now"], at = status, status.positions["feedback"]
+            return all(at.get(partition, 0) >= end for partition, end in ends.items())
+
+        wait_until(has_all, what="the status has all labels")
+        return found["now"]
 
     def seen(self) -> int:
         """Return how many messages were seen, once that is all."""

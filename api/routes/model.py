@@ -132,9 +132,9 @@ def router(watcher: Watcher, connection: Connection) -> APIRouter:
 
 
 def describe(watcher: Watcher, connection: Connection) -> ModelAnswer:
-    """Return what is known of the model and its learner."""
+    """Return what is known of the model and its learner. On the event loop only."""
     served, status = watcher.served, watcher.status
-    info, now = served.info if served else None, time.time()
+    info, now = served.now() if served else None, time.time()
     progressive = _progressive(status.progress) if status else None
     return ModelAnswer(
         version=info.version if info else None,

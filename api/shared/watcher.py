@@ -20,7 +20,7 @@ from driftline.learner.disk.lock import last_epoch
 from driftline.learner.report.status import Status, read_status
 from driftline.learner.serving.chosen import Chosen
 from driftline.learner.serving.snapshot import Model, Snapshot, SnapshotInfo
-from driftline.stream.errors import ConfigError
+from driftline.stream.errors import ConfigError, StateError
 from driftline.stream.process import threads
 
 POLL_S: Final = 0.05
@@ -42,6 +42,13 @@ class Served(msgspec.Struct, frozen=True):
     bulk: Model  # in Predictor's thread only
     snapshot: Snapshot  # for those who need a model of their own
     changed_at: float  # seconds since 1970, when this version was first seen published
+
+    def now(self) -> SnapshotInfo:
+        """Return what stands beside the version that answers now. On the event loop only."""
+        try:
+            return self.quick.info()
+        except StateError:  # it was cut short: the next look says so
+            return self.info
 
 
 class Watcher:
