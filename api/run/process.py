@@ -10,8 +10,6 @@ the error that it is.
 """
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import signal
 import socket
@@ -29,11 +27,10 @@ from driftline.api.http.protocol import limited
 from driftline.api.http.slice import ask_for_short_slices
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.board import Board
+from driftline.stream.process.memory import give_back_large_arrays
 from driftline.stream.process.settings import StreamSettings
 
 STOP_S: Final = 3
-M_MMAP_THRESHOLD: Final = -3  # malloc.h
-LARGE_BYTES: Final = 1 << 20
 LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -60,7 +57,7 @@ def run(
 
     With `hears` signals end it; else only `Started.stop` does.
     """
-    give_memory_back()
+    give_back_large_arrays()
     ask_for_short_slices()
     admin_port = listeners[1].getsockname()[1] if len(listeners) > 1 else None
     api = make_app(stream, settings, board=board, admin_port=admin_port)
@@ -144,15 +141,6 @@ def _configure(api: Api, settings: ApiSettings) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
     )
-
-
-def give_memory_back() -> None:
-    """Let a large array's memory go when the array does.
-
-    glibc keeps more and more of it, the larger those were that it was given: 50 MB a worker, after a model was mapped.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library has no such thing
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def started(listeners: Sequence[socket.socket], stop: Callable[[], None]) -> Started:

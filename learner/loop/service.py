@@ -32,6 +32,7 @@ from driftline.stream.log.base import Log
 from driftline.stream.log.open import open_log
 from driftline.stream.process import threads
 from driftline.stream.process.flags import build_settings
+from driftline.stream.process.memory import give_back_large_arrays
 from driftline.stream.process.settings import StreamSettings
 
 _LOG: Final = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def learn(
     ------
     DriftlineError : the learner cannot start or go on; the status says why.
     """
+    give_back_large_arrays()
     with (
         _Signals() as signals,
         in_background(),

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from driftline.api.run.process import give_memory_back
 from driftline.learner.models.classifier import Classifier
 from driftline.learner.models.one_text import Single
 from driftline.learner.registry import REGISTRY, make_classifier
@@ -26,6 +25,7 @@ from driftline.learner.serving.snapshot import (
     seal,
 )
 from driftline.stream.errors import StateError
+from driftline.stream.process.memory import give_back_large_arrays
 from tests.waiting import wait_until
 
 TEXTS = ["win a prize", "see you at home", "", "\N{GRINNING FACE}"]
@@ -114,7 +114,7 @@ def test_labels_that_no_longer_fit_their_room_get_a_new_file(tmp_path: Path) -> 
 
 
 def test_a_reader_has_no_copy_of_the_model(tmp_path: Path) -> None:
-    give_memory_back()  # as in a worker: what was freed does not count, whatever ran before in this process
+    give_back_large_arrays()  # as in a worker: what was freed does not count, whatever ran before in this process
     spec = "blend?bits=21"
     path = publish(tmp_path, taught(4, spec))
     small = Snapshot(publish(tmp_path / "small", taught(4, "blend?bits=12&max_labels=8")))  # all that there is but once
