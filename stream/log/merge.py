@@ -246,7 +246,7 @@ class Merger:
         return self._pop(counts, max_records, MAX_BATCH_BYTES)
 
     def put_back(self) -> None:
-        """Undo the last `take`: its records are the next ones again."""
+        """Undo the last `take`, which gave some: its records are the next ones again."""
         marks, self.clock = self._before
         for lane, mark in zip(self._lanes, marks, strict=True):
             lane.go_back(mark)

@@ -116,6 +116,18 @@ def test_going_on_from_positions_and_clocks_is_the_same(times: list[list[int]], 
     assert list(before) + after == [record for batch in whole for record in batch]
 
 
+@given(TIMES, st.integers(1, 7), st.data())
+def test_what_was_put_back_comes_again(times: list[list[int]], size: int, data: st.DataObject) -> None:
+    arrivals = shuffled(records(times), data)
+    whole = [record for batch in take_all(merger(arrivals)) for record in batch]
+    source, found = merger(arrivals), []
+    while not source.at_end:
+        if len(source.take(size, 0.0)):
+            source.put_back()
+        found += source.take(size, 0.0)
+    assert found == whole
+
+
 def test_a_message_comes_before_a_label_of_the_same_millisecond() -> None:
     (batch,) = take_all(merger([record for lane in reversed(records([[5], [5], [5]])) for record in lane]))
     assert [record.partition for record in batch] == LANES

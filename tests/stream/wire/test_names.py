@@ -104,6 +104,8 @@ def test_a_replay_of_before_reads_names_as_they_are_written() -> None:
     values = [encode(Feedback("m", form)) for form in FORMS] * 3
     found = decode_feedbacks(values, None, as_written=True)
     assert [each.label for each in found if isinstance(each, Feedback)] == FORMS * 3
+    useless = [encode(Feedback("m", "")), encode(Feedback("", "spam")), encode(Feedback("m", "spam", weight=-1.0))]
+    assert [type(each) for each in decode_feedbacks(useless * 3, None, as_written=True)] == [BadRecord] * 9
 
 
 def test_a_learner_learns_one_label(tmp_path: Path) -> None:
