@@ -29,7 +29,7 @@ from driftline.cli.commands.verify import verify
 from driftline.cli.help import Command, Group
 from driftline.cli.terminal import print_error
 from driftline.stream.errors import DriftlineError
-from driftline.stream.process import log_lines, variables
+from driftline.stream.process import interrupts, log_lines, variables
 from driftline.stream.process.flags import BadOptions
 from driftline.stream.version import version as number
 
@@ -55,7 +55,8 @@ def main() -> None:
     """Run the command line."""
     streams.settle()
     try:
-        app(prog_name="driftline")
+        with interrupts.ctrl_c_heard():
+            app(prog_name="driftline")
     except BadOptions as error:
         print_error(*error.lines)
         sys.exit(2)
