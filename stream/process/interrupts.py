@@ -105,7 +105,7 @@ def ctrl_c_heard() -> Iterator[None]:
 def held_back() -> Iterator[None]:
     """Hold signals back from this thread and from a process that is started in the block, until it has `ignored` them.
 
-    They are heard here at the end of the block.
+    This process hears them, if not through another thread, at the end of the block.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
