@@ -7,6 +7,7 @@ Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot 
 over; 130 Ctrl-C.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (PermissionError, NotADirectoryError) as error:  # of --data, most likely
         what = (error.strerror or "refused").lower()
-        print_error(f"{error.filename}: {what}; give this user the right to it, or name another directory or file")
+        print_error(f"{error.filename}: {what}; give user {os.geteuid()} the right to it, or name another directory or file")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -244,7 +244,10 @@ def _disk_errors_explained(stream: StreamSettings) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StateError(f"{stream.data} cannot be written: {error}; what was durable before still is") from error
+        said = f"{stream.data} cannot be written: {error}; what was durable before still is"
+        if isinstance(error, PermissionError):
+            said += f"; give user {os.geteuid()} the right to all that is in it"
+        raise StateError(said) from error
 
 
 def _run(
