@@ -66,7 +66,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (PermissionError, NotADirectoryError) as error:  # of --data, most likely
         what = (error.strerror or "refused").lower()
-        print_error(f"{error.filename}: {what}; give user {os.geteuid()} the right to it, or name another directory or file")
+        next_step = f"give user {os.geteuid()} the right to it, or name another directory or file"
+        print_error(f"{error.filename}: {what}; {next_step}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

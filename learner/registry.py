@@ -154,7 +154,7 @@ def waiting_said(name: str) -> Iterator[None]:
     """Say it, once a process, where kernels are compiled in the block for SOON_S or longer, and not merely loaded."""
     compiling = _Compiling()
     notice = Timer(SOON_S, lambda: compiling.began.is_set() and _say_waiting(name))
-    with event.install_listener("numba:compile", compiling):  # type: ignore[no-untyped-call]
+    with event.install_listener("numba:compile", compiling):
         notice.start()
         try:
             yield
