@@ -1,4 +1,4 @@
-"""Stopped while its kernels compile, a command ends soon, with its exit code, and says nothing that looks like a fault."""
+"""Stopped while its kernels compile, a command ends soon, with its exit code, and without a traceback."""
 
 import os
 import signal
