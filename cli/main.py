@@ -7,6 +7,7 @@ Exit codes: 0; 1 what Driftline refuses (DriftlineError); 2 options that cannot 
 over; 130 Ctrl-C.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -29,7 +30,7 @@ from driftline.cli.commands.verify import verify
 from driftline.cli.help import Command, Group
 from driftline.cli.terminal import print_error
 from driftline.stream.errors import DriftlineError
-from driftline.stream.process import log_lines, variables
+from driftline.stream.process import interrupts, log_lines, variables
 from driftline.stream.process.flags import BadOptions
 from driftline.stream.version import version as number
 
@@ -55,7 +56,8 @@ def main() -> None:
     """Run the command line."""
     streams.settle()
     try:
-        app(prog_name="driftline")
+        with interrupts.ctrl_c_heard():
+            app(prog_name="driftline")
     except BadOptions as error:
         print_error(*error.lines)
         sys.exit(2)
@@ -64,7 +66,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (PermissionError, NotADirectoryError) as error:  # of --data, most likely
         what = (error.strerror or "refused").lower()
-        print_error(f"{error.filename}: {what}; give this user the right to it, or name another directory or file")
+        next_step = f"give user {os.geteuid()} the right to it, or name another directory or file"
+        print_error(f"{error.filename}: {what}; {next_step}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -38,6 +38,8 @@ __all__ = [
 
 # Type checkers are not to see this: to them any name whatever, a misspelt one too, would be there.
 if not TYPE_CHECKING:
+    _NAMES = __all__
+    del __all__  # `import *` asks below, and gets what is there
     _OF_CLIENT = dict.fromkeys(
         ("AsyncClient", "Client", "Label", "Message", "Prediction", "Refused", "Sent"), "driftline.api.client"
     ) | dict.fromkeys(("ConfigError", "DriftlineError", "NotInstalled"), "driftline.stream.errors")
@@ -49,6 +51,8 @@ if not TYPE_CHECKING:
 
     def __getattr__(name):
         """Load what is asked for, once. Raises NotInstalled where the client is installed alone and does without it."""
+        if name == "__all__":
+            return _there()
         if name == "__version__":
             from driftline.stream.version import version
 
@@ -68,6 +72,11 @@ if not TYPE_CHECKING:
 
     def __dir__():
         """Name what can be loaded here, for who looks through it all."""
+        return sorted({*globals(), *_there()})
+
+    def _there():
+        """Return the names of what is there: with the client alone, those that need no more."""
         from driftline.light import missing
 
-        return sorted({*globals(), *__all__} - (_OF_SERVER.keys() if missing() else set()))
+        left_out = _OF_SERVER.keys() if missing() else ()
+        return [name for name in _NAMES if name not in left_out]

@@ -1,18 +1,23 @@
 """The command line, as `driftline` and as `python -m driftline`; where its libraries are not installed it says so."""
 
 import logging
+import signal
 import sys
 
 from driftline.light import not_installed
 from driftline.stream.errors import NotInstalled
+from driftline.stream.process import interrupts
 
 
 def main() -> None:
     """Run the command line."""
     try:
+        interrupts.end_as_first_process()
         from driftline.cli.main import main as run
 
         run()
+    except KeyboardInterrupt:  # while the libraries are loaded
+        sys.exit(interrupts.ENDED + signal.SIGINT)
     except ModuleNotFoundError as error:
         refused = not_installed("the command", error)
         if refused is error:

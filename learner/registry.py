@@ -13,8 +13,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from threading import Timer
+from threading import Event, Timer
 from typing import Any, Final
+
+from numba.core import event
 
 from driftline.learner.blend.blend import Blend, BlendSettings
 from driftline.learner.foreign.named import FILE, GONE, LIBRARIES, check_allowed, is_foreign
@@ -24,6 +26,8 @@ from driftline.learner.models.linear import Linear, LinearSettings
 from driftline.learner.models.one_text import Single
 from driftline.learner.tree.tree import Tree, TreeSettings
 from driftline.stream.errors import ConfigError
+
+SOON_S: Final = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +151,28 @@ def _converted(name: str, setting: str, value: Any, kind: type) -> Any:
 
 @contextmanager
 def waiting_said(name: str) -> Iterator[None]:
-    """Say it, once a process, where kernels are compiled in the block: to load them takes half a second, no more."""
-    notice = Timer(1.5, _say_waiting, [name])
-    notice.start()
-    try:
-        yield
-    finally:
-        notice.cancel()
+    """Say it, once a process, where kernels are compiled in the block for SOON_S or longer, and not merely loaded."""
+    compiling = _Compiling()
+    notice = Timer(SOON_S, lambda: compiling.began.is_set() and _say_waiting(name))
+    with event.install_listener("numba:compile", compiling):
+        notice.start()
+        try:
+            yield
+        finally:
+            notice.cancel()
+
+
+class _Compiling(event.Listener):
+    """Notes that numba has begun to compile something, in any thread."""
+
+    def __init__(self) -> None:
+        self.began = Event()
+
+    def on_start(self, _: event.Event) -> None:
+        self.began.set()
+
+    def on_end(self, _: event.Event) -> None:
+        pass
 
 
 @cache

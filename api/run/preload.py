@@ -2,23 +2,46 @@
 
 Imported once by the process that workers are forked from (workers.py): modules, and the compiled kernels of the model
 that MODEL names, lie in memory once, until somebody writes to their pages. So nothing here starts a thread, and what is
-there is not looked through again.
+there is not looked through again. Who compiles for a minute hears nothing meanwhile; so a timer looks whether
+STARTED_BY is still there.
 """
 
-import gc
 import os
+import signal
 from typing import Final
 
-import driftline.api.run.process
-import driftline.stream.log.kafka.log
-import driftline.stream.log.sqlite.log  # noqa: F401
-from driftline.learner.registry import warm_up
-from driftline.learner.serving import double_buffer
+from driftline.stream.process import interrupts
 
 MODEL: Final = "_DRIFTLINE_PRELOADED_MODEL"  # it is no option
+STARTED_BY: Final = "_DRIFTLINE_STARTED_BY"  # nor is this
+LOOK_S: Final = 0.2
 
-if MODEL in os.environ:
+
+_model, _started_by = os.environ.pop(MODEL, None), os.environ.pop(STARTED_BY, None)
+
+
+def _end_if_alone(*_: object) -> None:
+    if str(os.getppid()) != _started_by:
+        os._exit(0)
+
+
+if _model is not None:
+    interrupts.ignored()  # they are for the one above to hear
+    signal.signal(signal.SIGALRM, _end_if_alone)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
+
+import gc  # noqa: E402  (from here on it takes long)
+
+import driftline.api.run.process  # noqa: E402
+import driftline.stream.log.kafka.log  # noqa: E402
+import driftline.stream.log.sqlite.log  # noqa: E402, F401
+from driftline.learner.registry import warm_up  # noqa: E402
+from driftline.learner.serving import double_buffer  # noqa: E402
+
+if _model is not None:
     double_buffer.warm_up()
-    warm_up(os.environ[MODEL])
+    warm_up(_model)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     gc.collect()
     gc.freeze()

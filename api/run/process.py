@@ -11,7 +11,6 @@ the error that it is.
 
 import asyncio
 import gc
-import signal
 import socket
 import threading
 import time
@@ -27,12 +26,12 @@ from driftline.api.http.protocol import limited
 from driftline.api.http.slice import ask_for_short_slices
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.board import Board
+from driftline.stream.process import interrupts
 from driftline.stream.process.memory import give_back_large_arrays
 from driftline.stream.process.settings import StreamSettings
 
 STOP_S: Final = 3
 LOOK_TICKS: Final = 10  # of a tenth of a second each, between two looks at the connections
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Started(NamedTuple):
@@ -94,6 +93,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready(started(self.listeners, self.stop))
+        if self._stopping.is_set():  # before it was up
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._api.stop()
@@ -117,15 +118,11 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if not self._hears or threading.current_thread() is not threading.main_thread():
+        if not self._hears:
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
-        try:
+        with interrupts.handled(self.handle_exit):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _configure(api: Api, settings: ApiSettings) -> uvicorn.Config:

@@ -5,7 +5,8 @@ same snapshot: one more costs its own objects and buffers. This process answers 
 
     1. starts them, and waits until each accepts requests or says why it never will
     2. starts another in the place of one that ended by itself, after a pause that grows where that goes on (pauses.py)
-    3. SIGINT, SIGTERM, `stop`: lets each finish what it has begun, for END_S at most
+    3. SIGINT, SIGTERM, `stop`: lets each finish what it has begun, for END_S at most; while the first process still
+       compiles there is nothing to finish, and it ends with this one
 
 It has a pipe to each, whose other end only that worker has: so it hears of a worker's end although the process that
 they are forked from was killed, which then is made anew for the next one; the others go on. And a worker ends when this
@@ -17,25 +18,24 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import util
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Final
+from typing import Any, Final
 
-from driftline.api.run.preload import MODEL
-from driftline.api.run.process import SIGNALS, STOP_S, Started, run, started
+from driftline.api.run.preload import MODEL, STARTED_BY
+from driftline.api.run.process import STOP_S, Started, run, started
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.board import Board, BoardMemory, make_board
 from driftline.learner.disk.settings import DEFAULT_MODEL
 from driftline.learner.report.status import read_status
 from driftline.stream.errors import ConfigError, StateError
-from driftline.stream.process import log_lines, threads
+from driftline.stream.process import interrupts, log_lines, threads
 from driftline.stream.process.pauses import Pauses
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.words import ended
@@ -89,15 +89,21 @@ class _Workers:
     """The workers of one API. One thread."""
 
     def __init__(
-        self, stream: StreamSettings, settings: ApiSettings, listeners: Sequence[socket.socket], board: BoardMemory
+        self,
+        stream: StreamSettings,
+        settings: ApiSettings,
+        listeners: Sequence[socket.socket],
+        board: BoardMemory,
+        stopping: "_Stopping",
     ) -> None:
+        self._stopping = stopping
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["driftline.api.run.preload"])
-        os.environ[MODEL] = _model_of(stream)
+        self._preloaded = {MODEL: _model_of(stream), STARTED_BY: str(os.getpid())}
         self._arguments = stream, settings, list(listeners), board
         self._workers = [_Worker(number) for number in range(settings.workers)]
 
-    def start(self, stop: threading.Event) -> None:
+    def start(self) -> None:
         """Return once all accept requests, or it is time to stop. Raises ConfigError as a worker did."""
         try:
             self._directory = util.get_temp_dir()  # where the socket to that process is
@@ -108,7 +114,7 @@ class _Workers:
                 f"workers: {self._directory} is too long for a socket in it; set TMPDIR to a shorter path"
             )
         why = self._turn()  # over once they are forked: the kernels that are compiled before take as long as they take
-        deadline = time.monotonic() + START_S
+        stop, deadline = self._stopping.stop, time.monotonic() + START_S
         while why is None and not all(worker.ready for worker in self._workers) and not stop.is_set():
             why = self._turn()
             if why is None and time.monotonic() > deadline:
@@ -116,9 +122,9 @@ class _Workers:
         if why is not None:
             raise ConfigError(why)
 
-    def watch(self, stop: threading.Event) -> None:
+    def watch(self) -> None:
         """Start those anew that end, until it is time to stop."""
-        while not stop.is_set():
+        while not self._stopping.stop.is_set():
             if (why := self._turn()) is not None:
                 _LOG.error("%s", why)
 
@@ -158,6 +164,17 @@ class _Workers:
                 _LOG.error("worker %d %s; it is started again in %g s", worker.number, how, worker.put_off())
         return None
 
+    def _start_first(self) -> None:
+        """Start the process that they are forked from, where it is not there; it alone is told what to load."""
+        resource_tracker.ensure_running()  # which lets signals through once it has started
+        os.environ |= self._preloaded
+        try:
+            with interrupts.held_back():
+                forkserver.ensure_running()
+        finally:
+            for name in self._preloaded:
+                del os.environ[name]
+
     def _start(self, worker: _Worker) -> None:
         ours, its = self._context.Pipe()
         process = self._context.Process(
@@ -166,8 +183,12 @@ class _Workers:
             name=f"driftline-worker-{worker.number}",
         )
         try:
-            process.start()
+            self._start_first()
+            with self._stopping.at_once():  # the first one waits for what is compiled before
+                process.start()
             worker.begin(process, ours)
+        except _StoppedAtOnceError:
+            ours.close()
         except (OSError, EOFError) as error:  # the process that they are forked from was killed just now
             ours.close()
             pause_s = worker.put_off()
@@ -186,13 +207,13 @@ def supervise(
 ) -> None:
     """Run the workers until it is time to stop; see server.py. Raises ConfigError."""
     stop = stopping or threading.Event()
-    with _stopping(stop), contextlib.closing(make_board(settings.workers)) as board:
-        workers = _Workers(stream, settings, listeners, board)
+    with _Stopping(stop) as stopped, contextlib.closing(make_board(settings.workers)) as board:
+        workers = _Workers(stream, settings, listeners, board, stopped)
         try:
-            workers.start(stop)  # 1
+            workers.start()  # 1
             if on_ready is not None and not stop.is_set():
                 on_ready(started(listeners, stop.set))
-            workers.watch(stop)  # 2
+            workers.watch()  # 2
         finally:
             workers.end()  # 3
 
@@ -206,18 +227,41 @@ def _model_of(stream: StreamSettings) -> str:
     return (status.model if status else DEFAULT_MODEL).partition("?")[0]
 
 
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Hear signals, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class _StoppedAtOnceError(BaseException):
+    """A signal came while another process was waited for."""
+
+
+class _Stopping:
+    """Hears signals, where this is the main thread: they set `stop`. A context."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        self._at_once = False
+        self._hearing = interrupts.handled(self._note)
+
+    def __enter__(self) -> "_Stopping":
+        self._hearing.__enter__()
+        return self
+
+    def __exit__(self, *caught: Any) -> None:
+        self._hearing.__exit__(*caught)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise _StoppedAtOnceError where it is time to stop, and where a signal comes in the block."""
+        self._at_once = True
+        try:
+            if self.stop.is_set():
+                raise _StoppedAtOnceError
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, *_: object) -> None:
+        self.stop.set()
+        if self._at_once:
+            self._at_once = False
+            raise _StoppedAtOnceError
 
 
 def _work(
@@ -230,8 +274,7 @@ def _work(
     directory: str,
 ) -> None:
     """Be a worker. A signal to all processes of a terminal is for the one above to hear: it speaks through the pipe."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+    interrupts.ignored()
     log_lines.begin(stream.log_format)
 
     def ready(started: Started) -> None:

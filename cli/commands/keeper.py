@@ -16,13 +16,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final
 
 from driftline.cli.commands.learn import run_process
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.stream.errors import Overtaken, StateError
-from driftline.stream.process import threads
+from driftline.stream.process import interrupts, threads
 from driftline.stream.process.pauses import Pauses
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.words import ended
@@ -90,7 +91,7 @@ class Keeper:
                 status = read_status(self._stream.data)
                 if status is not None and self._is_of_process(status) and is_enough(status):
                     return True, status
-            if self.over.wait(0.05):
+            if self.over.wait(0.05) or self._stopping.is_set():
                 return False, None
             if time.monotonic() > deadline:
                 return True, None
@@ -100,7 +101,9 @@ class Keeper:
         self._process = context.Process(
             target=run_process, args=(self._stream, self._settings), name="driftline-learner"
         )
-        self._process.start()
+        resource_tracker.ensure_running()  # which lets signals through once it has started
+        with interrupts.held_back():
+            self._process.start()
 
     def _begin_again(self) -> bool:
         """Start another one; tell whether the system let that be done."""

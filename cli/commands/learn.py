@@ -1,7 +1,6 @@
 """How does the learner run? `driftline learn` alone, or in a process of `driftline up`."""
 
 import logging
-import signal
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -10,7 +9,7 @@ from driftline.cli.commands.status import print_status
 from driftline.cli.terminal import bars, print_error
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.stream.errors import ConfigError, DriftlineError
-from driftline.stream.process import log_lines
+from driftline.stream.process import interrupts, log_lines
 from driftline.stream.process.flags import with_settings
 from driftline.stream.process.settings import StreamSettings
 
@@ -59,12 +58,11 @@ def _say(what: str, status: "Status") -> None:
 
 def run_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     """Be the learner's process of `driftline up`, which ends it; the API is beside it."""
+    interrupts.ignored()  # before and behind what `learn` makes of them
     from driftline.learner.loop.background import leave_a_processor
     from driftline.learner.loop.service import learn as run_learner
 
     leave_a_processor()
-    for number in (signal.SIGINT, signal.SIGTERM):  # before and behind what `learn` makes of them
-        signal.signal(number, signal.SIG_IGN)
     log_lines.begin(stream.log_format)
     with log_lines.ending_said():
         try:

@@ -16,7 +16,7 @@ from driftline.cli.commands.serve import print_banner
 from driftline.cli.terminal import print_error, terminal
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.stream.errors import DriftlineError
-from driftline.stream.process import log_lines, threads
+from driftline.stream.process import interrupts, log_lines, threads
 from driftline.stream.process.flags import with_settings
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.words import ended
@@ -71,11 +71,12 @@ def up(
 
     exit_code = 0
     try:
-        if not learner.take_over:
-            keeper.start()
-            keeper.first_word(lambda _: True)  # so that nothing here says that no learner runs
-        if not keeper.over.is_set():
-            serve_api(stream, api, on_ready=ready, stopping=stopping)
+        with interrupts.setting(stopping):
+            if not learner.take_over:
+                keeper.start()
+                keeper.first_word(lambda _: True)  # so that nothing here says that no learner runs
+            if not keeper.over.is_set() and not stopping.is_set():
+                serve_api(stream, api, on_ready=ready, stopping=stopping)
     finally:
         stopping.set()
         if sender.ident is not None:

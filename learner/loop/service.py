@@ -11,13 +11,15 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings
@@ -30,7 +32,7 @@ from driftline.learner.report.status import State, Status, change_status, last_s
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.log.base import Log
 from driftline.stream.log.open import open_log
-from driftline.stream.process import threads
+from driftline.stream.process import interrupts, threads
 from driftline.stream.process.flags import build_settings
 from driftline.stream.process.memory import give_back_large_arrays
 from driftline.stream.process.settings import StreamSettings
@@ -38,7 +40,6 @@ from driftline.stream.process.settings import StreamSettings
 _LOG: Final = logging.getLogger(__name__)
 LOOK_S: Final = 0.2
 RETRY_S: Final = 1.0
-AGAIN_S: Final = 0.2
 # Records make no cycles, and the default of 700 has Python look through all of a batch several times.
 GC_THRESHOLD: Final = 50_000
 
@@ -245,7 +246,10 @@ def _disk_errors_explained(stream: StreamSettings) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StateError(f"{stream.data} cannot be written: {error}; what was durable before still is") from error
+        said = f"{stream.data} cannot be written: {error}; what was durable before still is"
+        if isinstance(error, PermissionError):
+            said += f"; give user {os.geteuid()} the right to all that is in it"
+        raise StateError(said) from error
 
 
 def _run(
@@ -272,11 +276,22 @@ class _StoppedAtOnceError(BaseException):
     """A signal came before the learner had started."""
 
 
+def _except_stopping(tell: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Return what is told of errors that went no further, but for that one."""
+
+    def tell_others(caught: Any) -> None:
+        if not issubclass(caught.exc_type, _StoppedAtOnceError):
+            tell(caught)
+
+    return tell_others
+
+
 class _Signals:
     """Notes SIGTERM and SIGINT, and the end of the parent process. A context; in the main thread."""
 
     def __enter__(self) -> "_Signals":
         self._came = self._at_once = False
+        self._interrupts = interrupts.Interrupts(_StoppedAtOnceError)
         self._over = threading.Event()
         if (parent := multiprocessing.parent_process()) is not None:
             threads.start("parent", partial(self._end_with, parent.sentinel))
@@ -288,19 +303,20 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, *_: object) -> None:
+    def _note(self, _: int, frame: FrameType | None) -> None:
         self._came = True
         if self._at_once:
-            raise _StoppedAtOnceError
+            self._interrupts.note(frame)
 
     @contextmanager
     def ending_at_once(self) -> Iterator[None]:
         """Raise _StoppedAtOnceError where a signal comes, whatever is waited for, until it is `heard`.
 
-        Where a library has just called back into Python, what is raised there goes no further. So it is raised again.
-        What the library then fails of is no error: numba's compiler does, whose callback has lost what it compiled.
+        Where a library has just called back into Python, what is raised there goes no further, and is nothing to tell
+        of. So it is raised again. What the library then fails of is no error.
         """
         self._at_once = True
+        tell, sys.unraisablehook = sys.unraisablehook, _except_stopping(sys.unraisablehook)
         over = threading.Event()
         repeating = threads.start("signals", lambda: self._repeat(over))
         try:
@@ -313,13 +329,15 @@ class _Signals:
             self.heard()
             over.set()
             repeating.join()
+            sys.unraisablehook = tell
 
     def heard(self) -> None:
         """Raise no more."""
         self._at_once = False
+        self._interrupts.forget()
 
     def _repeat(self, over: threading.Event) -> None:
-        while not over.wait(AGAIN_S):
+        while not over.wait(interrupts.AGAIN_S):
             if self._came and self._at_once:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 

@@ -87,6 +87,7 @@ class TestTheClientAlone:
         (tmp_path / "program.py").write_text(
             "import asyncio, sys\n"
             f"from driftline import {', '.join(names)}\n"
+            "from driftline import *\n"
             "import driftline\n"
             "with Client(sys.argv[1]) as client:\n"
             "    print(client.send('a', id='m').id, client.label('m', 'spam').message_id)\n"
@@ -96,6 +97,7 @@ class TestTheClientAlone:
             "        print((await client.predict('lunch')).label)\n"
             "asyncio.run(main())\n"
             f"print(__version__, set({names!r}) <= set(dir(driftline)), {OF_SERVER!r} & set(dir(driftline)))\n"
+            f"print(sorted(driftline.__all__) == {names!r})\n"
             "print(*(name for name in sys.modules if name.startswith('driftline.')))\n"
         )
         with running(place.stream) as url:
@@ -103,8 +105,9 @@ class TestTheClientAlone:
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert lines[:4] == ["m m", "spam", "ham", f"{driftline.__version__} True set()"]
-        assert "driftline.api.client" in lines[4]
-        assert "driftline.learner" not in lines[4]
+        assert lines[4] == "True", "import * brings what is there, and so does not fail"
+        assert "driftline.api.client" in lines[5]
+        assert "driftline.learner" not in lines[5]
 
     @pytest.mark.parametrize("words", [["driftline", "--help"], ["driftline"], ["python", "-m", "driftline", "up"]])
     def test_the_command_says_what_is_missing(self, words: list[str], light: Environment, tmp_path: Path) -> None:
