@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from driftline.learner import registry
-from driftline.learner.machine import served
+from driftline.learner.machine import prediction_lines, served
 from driftline.learner.quality import drift, progress, publish_gate
 from driftline.learner.serving import double_buffer
 from driftline.learner.tree.part import look_up
@@ -22,7 +22,7 @@ from driftline.stream.wire import outline
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
-    for part in (drift, join, outline, progress, publish_gate, double_buffer, served):
+    for part in (drift, join, outline, progress, publish_gate, double_buffer, served, prediction_lines):
         part.warm_up()
 
 

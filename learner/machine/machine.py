@@ -31,6 +31,7 @@ from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.label_places import Places
 from driftline.learner.machine.outputs import Outputs, dead_letter, predictions
 from driftline.learner.machine.plan import Ints, Plan
+from driftline.learner.machine.prediction_lines import Versions
 from driftline.learner.models.classifier import Classifier, TooManyLabels
 from driftline.learner.quality.alarms import Alarm, Alarms
 from driftline.learner.quality.drift import Drift, Shift
@@ -98,7 +99,7 @@ class Machine:
     @property
     def version(self) -> str:
         """Which model this is: equal versions are equal models."""
-        return self._version(self.counts.updates)
+        return self._versions.at(self.counts.updates)
 
     def apply(self, batch: Batch) -> Outputs:
         """Take a batch in and return what is to be sent, by topic."""
@@ -403,7 +404,7 @@ class Machine:
         self.progress.pass_over(plan.corrections, unscored - plan.corrections)
         self._measure(plan)
         if self.rules.predictions:
-            plan.predictions, unwritten = predictions(plan, scores, n_labels, self.rules, self._version)
+            plan.predictions, unwritten = predictions(plan, scores, n_labels, self.rules, self._versions)
             self.counts.unwritten += unwritten
 
     def _count_refused(self, plan: Plan, n_labels: int) -> None:
@@ -455,9 +456,10 @@ class Machine:
             offset=record.offset,
         )
 
-    def _version(self, updates: int) -> str:
+    @property
+    def _versions(self) -> Versions:
         before, last = self._before
-        return f"{before if updates <= last else self.lineage}-{updates}"
+        return Versions(before, self.lineage, last)
 
 
 def _reject(record: Record, error: str, detail: str) -> Rejected:

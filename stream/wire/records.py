@@ -106,7 +106,6 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
 VALUE_START_BYTES: Final = 200
 
 encode = msgspec.json.Encoder().encode
-encode_lines = msgspec.json.Encoder().encode_lines
 decode_prediction = msgspec.json.Decoder(Prediction).decode
 decode_rejected = msgspec.json.Decoder(Rejected).decode
 
