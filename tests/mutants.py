@@ -41,7 +41,7 @@ ROOMS: Final = {
     "learner": {
         "disk/durable disk/journal": "test_durable test_journal test_checkpoint",
         "disk/checkpoint state/saver": "test_checkpoint test_saver",
-        "disk/lock": "test_takeover test_operate",
+        "disk/lock": "test_lock test_takeover test_operate",
         "disk/losses disk/positions": "test_positions test_loss",
         "disk/full": "test_saver",
         "machine/machine": "test_machine test_ids test_loop test_review test_names",

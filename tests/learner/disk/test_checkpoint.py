@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from driftline.learner.disk import checkpoint as checkpoints
-from driftline.learner.disk.checkpoint import Checkpoint, Manifest, load_checkpoint, load_newest, save_checkpoint
+from driftline.learner.disk.checkpoint import (
+    Checkpoint,
+    Manifest,
+    load_checkpoint,
+    load_manifest,
+    load_newest,
+    save_checkpoint,
+)
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts
@@ -92,6 +99,9 @@ def test_any_flipped_byte_is_refused_and_the_one_before_is_taken(
             except StateError:
                 continue
         file.write_bytes(content[:-3])
+        if file.name == "manifest.json":
+            with pytest.raises(StateError, match="is damaged"):
+                load_manifest(path)
         newest = load_newest(tmp_path)
         assert newest is not None
         assert same(newest, make(1))
