@@ -24,7 +24,7 @@ import typer
 from bench.streams import make_stream
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
@@ -116,7 +116,7 @@ class _Timed(Learner):
         self._checkpoint = self._ledger._checkpoint
         self._ledger._checkpoint = self._timed  # type: ignore[method-assign]
 
-    def _timed(self, work: Work) -> None:
+    def _timed(self, work: LearnerState) -> None:
         wall, cpu = time.perf_counter(), time.thread_time()
         self._checkpoint(work)
         self.wall_ms.append(1000 * (time.perf_counter() - wall))

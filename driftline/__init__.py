@@ -11,7 +11,8 @@ The four folders stand beside this one, and links lead to them; so nothing that 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from driftline.api.client import AsyncClient, Client, Label, Message, Prediction, Refused, Sent
+    from driftline.api.calls import Label, Message, Prediction, Refused, Sent
+    from driftline.api.client import AsyncClient, Client
     from driftline.learner.models.classifier import Classifier
     from driftline.learner.registry import make_classifier
     from driftline.learner.river import RiverClassifier
@@ -40,9 +41,11 @@ __all__ = [
 if not TYPE_CHECKING:
     _NAMES = __all__
     del __all__  # `import *` asks below, and gets what is there
-    _OF_CLIENT = dict.fromkeys(
-        ("AsyncClient", "Client", "Label", "Message", "Prediction", "Refused", "Sent"), "driftline.api.client"
-    ) | dict.fromkeys(("ConfigError", "DriftlineError", "NotInstalled"), "driftline.stream.errors")
+    _OF_CLIENT = {
+        **dict.fromkeys(("AsyncClient", "Client"), "driftline.api.client"),
+        **dict.fromkeys(("Label", "Message", "Prediction", "Refused", "Sent"), "driftline.api.calls"),
+        **dict.fromkeys(("ConfigError", "DriftlineError", "NotInstalled"), "driftline.stream.errors"),
+    }
     _OF_SERVER = {
         "Classifier": "driftline.learner.models.classifier",
         "RiverClassifier": "driftline.learner.river",

@@ -23,7 +23,7 @@ from driftline.learner.foreign.named import FILE, GONE, LIBRARIES, check_allowed
 from driftline.learner.models.bayes import Bayes, BayesSettings
 from driftline.learner.models.classifier import Classifier
 from driftline.learner.models.linear import Linear, LinearSettings
-from driftline.learner.models.one_text import Single
+from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.tree.tree import Tree, TreeSettings
 from driftline.stream.errors import ConfigError
 
@@ -31,18 +31,18 @@ SOON_S: Final = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class NamedClassifier:
     """A classifier that can be named: its settings, a frozen dataclass, and what makes it of them."""
 
     settings: type[Any]
     make: Callable[[Any], Classifier]
 
 
-REGISTRY: Final[dict[str, Entry]] = {
-    "linear": Entry(LinearSettings, Linear),
-    "tree": Entry(TreeSettings, Tree),
-    "bayes": Entry(BayesSettings, Bayes),
-    "blend": Entry(BlendSettings, Blend),
+REGISTRY: Final[dict[str, NamedClassifier]] = {
+    "linear": NamedClassifier(LinearSettings, Linear),
+    "tree": NamedClassifier(TreeSettings, Tree),
+    "bayes": NamedClassifier(BayesSettings, Bayes),
+    "blend": NamedClassifier(BlendSettings, Blend),
 }
 
 EARLIER: Final = {"tail_chars": 0, "hashing": 1}  # what was before there was the setting
@@ -191,4 +191,4 @@ def warm_up(name: str) -> None:
         classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")
         classifier.imprint("a")  # the first labels are kept so
-        Single(classifier)("é")
+        OneTextScorer(classifier)("é")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import llvmlite
 import numba
@@ -63,7 +63,8 @@ def digest(package: Path) -> str:
     return made.hexdigest()
 
 
-def _choose_directory() -> None:
+def _choose_directory() -> str | None:
+    """Return where the kernels of this state of the sources are kept; None where nothing can be written."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     name = PREFIX + digest(HERE.parent)
     for parent in (Path(chosen),) if chosen else (HERE / "__pycache__", Path.home() / ".cache" / "driftline"):
@@ -75,8 +76,8 @@ def _choose_directory() -> None:
             continue
         if os.access(own, os.W_OK):
             _forget(parent)
-            numba.config.CACHE_DIR = str(own)  # type: ignore[attr-defined]
-            return
+            return str(own)
+    return None
 
 
 def _forget(parent: Path) -> None:
@@ -91,7 +92,7 @@ def _forget(parent: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-_choose_directory()  # before the first kernel, which asks numba where it is kept
+DIRECTORY: Final = _choose_directory()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -101,8 +102,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     Without numba's runtime a kernel can allocate nothing, but counts no references either: two atomic steps for each
     array in a tuple and each slice, which cost as much as the hashing of a text.
     """
-    compiler: Any = numba.njit  # its types do not know _nrt
-    return _noted(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function))
+    return _made(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -111,11 +111,18 @@ def inlined(function: Callable[..., Any]) -> Any:
     A call hands over seven numbers for each array: with the buffers of a text, or a tree's memory, they take longer
     than hashing a text does.
     """
-    compiler: Any = numba.njit
-    return _noted(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+    return _made(function, forceinline=True)
 
 
-def _noted(made: Any) -> Any:
+def _made(function: Callable[..., Any], **options: bool) -> Any:
+    """Return what numba makes of a function. It is told where that is kept, and not where others' kernels are."""
+    compiler, config = cast(Any, numba.njit), cast(Any, numba.config)  # its types do not know _nrt
+    before = config.CACHE_DIR
+    config.CACHE_DIR = DIRECTORY or before
+    try:
+        made = compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, **options)(function)
+    finally:
+        config.CACHE_DIR = before
     KERNELS.append(made)
     return made
 

@@ -98,7 +98,7 @@ def describe(app: FastAPI, types: Sequence[type], settings: ApiSettings) -> None
     document = app.openapi()
     _, known = msgspec.json.schema_components([*types, Error], ref_template="#/components/schemas/{name}")
     sent = _reached(known, [each.get("requestBody") for path in document["paths"].values() for each in path.values()])
-    described = {name: schemas.plain(schema, sent=name in sent) for name, schema in known.items()}
+    described = {name: schemas.plain_schema(schema, sent=name in sent) for name, schema in known.items()}
     for schema in described.values():
         _limit(schema.get("properties", {}), settings)
     label = described["NewFeedback"]  # what needs none, a retraction, is taken and not described

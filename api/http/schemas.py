@@ -25,7 +25,7 @@ _WIDE: Final = {"integer": "int64", "number": "double"}  # without a word client
 _BEYOND: Final = 1 << 31
 
 
-def plain(schema: Mapping[str, Any], *, sent: bool) -> Document:
+def plain_schema(schema: Mapping[str, Any], *, sent: bool) -> Document:
     """Return a schema in the plain words.
 
     Parameters
@@ -39,9 +39,9 @@ def plain(schema: Mapping[str, Any], *, sent: bool) -> Document:
             case "anyOf" | "prefixItems":
                 pass  # below
             case "properties":
-                made[key] = {name: plain(each, sent=sent) for name, each in value.items()}
+                made[key] = {name: plain_schema(each, sent=sent) for name, each in value.items()}
             case "items" | "additionalProperties" if isinstance(value, Mapping):
-                made[key] = plain(value, sent=sent)
+                made[key] = plain_schema(value, sent=sent)
             case "default" if value is None:
                 pass  # it may be left out
             case "description":
@@ -53,7 +53,7 @@ def plain(schema: Mapping[str, Any], *, sent: bool) -> Document:
     if made.get("type") in _WIDE and made.get("maximum", _BEYOND) >= _BEYOND:
         made.setdefault("format", _WIDE[made["type"]])
     if "prefixItems" in schema:
-        made["items"] = _one_of([plain(each, sent=sent) for each in schema["prefixItems"]])
+        made["items"] = _one_of([plain_schema(each, sent=sent) for each in schema["prefixItems"]])
     if made.get("type") == "array":
         made.setdefault("items", {})
     if "anyOf" in schema:
@@ -75,7 +75,7 @@ def refs(part: object) -> Iterable[str]:
 def _chosen(forms: Iterable[Mapping[str, Any]], *, sent: bool) -> Document:
     """Return the schema of what has one of several forms."""
     forms = list(forms)
-    others = [plain(each, sent=sent) for each in forms if each != _NULL]
+    others = [plain_schema(each, sent=sent) for each in forms if each != _NULL]
     if all(each.get("type") in _SCALARS for each in others):
         del others[1:]
     listed = [each["items"] for each in others if each.get("type") == "array"]

@@ -5,7 +5,7 @@ looks into the data directory for newer files, after a start of the learner or a
 stands beside the model, and for the learner's status; everyone else reads attributes, each replaced whole by one
 assignment. A file is mapped and its model asked once before it is put there, so no request waits for that. Nothing in
 the data directory is changed. What the last look could not read stays as it was before. Where somebody rolled back to
-a version, that one is served (serving/chosen.py).
+a version, that one is served (serving/chooser.py).
 """
 
 import logging
@@ -18,7 +18,7 @@ import msgspec
 from driftline.api.hidden import Hidden
 from driftline.learner.disk.lock import last_epoch
 from driftline.learner.report.status import Status, read_status
-from driftline.learner.serving.chosen import Chosen
+from driftline.learner.serving.chooser import SnapshotChooser
 from driftline.learner.serving.snapshot import Model, Snapshot, SnapshotInfo
 from driftline.stream.errors import ConfigError, StateError
 from driftline.stream.process import threads
@@ -62,7 +62,7 @@ class Watcher:
         self.status_problem: str | None = None
         self._data, self._allow_pickle = data, allow_pickle
         self.snapshots = data / "snapshots"
-        self._chosen = Chosen(data, allow_pickle=allow_pickle)
+        self._chosen = SnapshotChooser(data, allow_pickle=allow_pickle)
         self._newest: Snapshot | None = None
         self._hidden = Hidden([data])
         self._said: str | None = None  # the problem that the log knows of

@@ -74,9 +74,9 @@ def _offline(stream: StreamSettings) -> Callable[[list[str]], list[dict[str, Any
 
 def newest_snapshot(stream: StreamSettings, instead: str) -> "Snapshot":
     """Return the model that is served. Raises ConfigError, with what to do `instead`, where there is none."""
-    from driftline.learner.serving.chosen import Chosen
+    from driftline.learner.serving.chooser import SnapshotChooser
 
-    snapshot = Chosen(stream.data, allow_pickle=stream.allow_pickle).look()
+    snapshot = SnapshotChooser(stream.data, allow_pickle=stream.allow_pickle).look()
     if snapshot is None:
         raise ConfigError(
             f"{stream.data} holds no snapshot: nothing was learned there yet. Name another --data, or {instead}"

@@ -42,17 +42,15 @@ from driftline.learner.blend.rows import (
     ALPHA,
     COUNT,
     DISTINCT_TERMS,
+    EXPERT,
     FIRST_VARIANCE,
     FLATTEN_ALL,
     FLATTEN_TERMS,
-    GRAMS,
     MIN_GRADIENT,
     N_LINEAR,
-    PLAIN,
     ROWS_APART,
     SHAPE_VALUE,
     TERMS,
-    WARY,
     WIDTH,
     ask_for_third,
     calm_down,
@@ -75,15 +73,13 @@ from driftline.learner.blend.two_labels import (
 )
 from driftline.learner.explain.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
 from driftline.learner.explain.rows import (
-    DISTINCT_FEATURES,
-    FEATURES,
+    COUNTER,
     LANES,
     MAX_REPEATS,
     MOST_CLEARED,
-    N_LABELS,
-    REFUSED,
-    SCALE,
+    OVERALL,
     SURE_ALONE,
+    TOTAL,
     ask_for,
     is_alone,
     slots_of,
@@ -97,7 +93,7 @@ from driftline.learner.text.features import TextSettings, character_table, hash_
 from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from driftline.stream.errors import ConfigError
 
-N_EXPERTS: Final = 5
+N_EXPERTS: Final = len(EXPERT)
 PAIR: Final = 2  # labels: then two_labels.py has the kernels
 FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
 TERM_SHARE: Final = 1  # the tables of terms have 2**(bits - TERM_SHARE) slots
@@ -182,7 +178,7 @@ class Blend(Compiled):
     @property
     def n_refused(self) -> int:
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
-        return int(self._state["counters"][REFUSED])
+        return int(self._state["counters"][COUNTER.REFUSED])
 
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
@@ -253,7 +249,7 @@ class Blend(Compiled):
         self.predict_proba_many([hashed.text])  # leaves the log probabilities that the weights are chosen by
         logs, state = self._work[7], self._state
         known = state["known"]
-        n_labels = int(state["counters"][N_LABELS])
+        n_labels = int(state["counters"][COUNTER.N_LABELS])
         contexts = choose_contexts(logs, N_LINEAR, hashed.n_words, known, n_labels)
         weights = state["weights"][[0, *contexts]].sum(axis=0)
         weights[N_LINEAR:] *= calmness(hashed.n_words)
@@ -277,7 +273,7 @@ class Blend(Compiled):
 
         counts = (state["grams"][:, COUNT], state["totals"], state["overall"])
         on_terms = Counted(*counts, TERMS, DISTINCT_TERMS, ALPHA, FLATTEN_TERMS, False)
-        on_all = Counted(*counts, FEATURES, DISTINCT_FEATURES, ALPHA, FLATTEN_ALL, False)
+        on_all = Counted(*counts, TOTAL.FEATURES, OVERALL.DISTINCT_FEATURES, ALPHA, FLATTEN_ALL, False)
         return [
             linear(state["grams"][:, 0], gram_value, gram_value, gram_value * float(CHARS_VALUE)),
             linear(state["terms"][:, 0], term_value, term_value, 0.0),
@@ -343,7 +339,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     for turn in range(n_texts + 1):
         # 1
         if turn > 0:
-            ask_for_third(grams, all_gram_bases[(turn - 1) & 1], 1 + next_n + next_shape, 2, counters[N_LABELS])
+            ask_for_third(grams, all_gram_bases[(turn - 1) & 1], 1 + next_n + next_shape, 2, counters[COUNTER.N_LABELS])
         n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
         if turn < n_texts:
             start, stop = starts[turn], starts[turn + 1]
@@ -351,8 +347,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
             bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
             place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
-            ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[N_LABELS])
-            ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[N_LABELS])
+            ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[COUNTER.N_LABELS])
+            ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[COUNTER.N_LABELS])
             if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
                 note(buffers[0], next_n, sketch)
                 note(shape, next_shape, sketch)
@@ -368,7 +364,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
         # 2
         target = targets[text]
-        n_labels = counters[N_LABELS]
+        n_labels = counters[COUNTER.N_LABELS]
         contexts = (0, 0)
         new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
         finite = True
@@ -401,7 +397,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             continue
         weight_left = min(weights[text], np.float32(MAX_REPEATS))
         if not finite or not 0 < weights[text] < np.inf:
-            counters[REFUSED] += 1
+            counters[COUNTER.REFUSED] += 1
             continue
         if target < n_labels and known[target]:
             part = min(weight_left, one)
@@ -412,9 +408,9 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             fresh = False
         else:
             known[target] = 1
-            n_labels = counters[N_LABELS] = max(n_labels, target + 1)
+            n_labels = counters[COUNTER.N_LABELS] = max(n_labels, target + 1)
             fresh = True
-        amount = np.float32(min(weight_left, np.float32(MAX_REPEATS)) * overall[SCALE])
+        amount = np.float32(min(weight_left, np.float32(MAX_REPEATS)) * overall[OVERALL.SCALE])
         is_counted = False
         alone = target < PAIR <= max_labels and is_alone(known, n_labels)
         n_learned = PAIR if alone else n_labels
@@ -430,7 +426,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 if alone:
                     known[1 - target] = 0
                 if not finite:
-                    counters[REFUSED] += 1
+                    counters[COUNTER.REFUSED] += 1
                     break
             some = False
             for expert in range(N_LINEAR):
@@ -441,12 +437,12 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             if n_learned != PAIR:
                 learn_linear(tables, states, bases, ends, values, p, part, n_labels, planes)
             else:
-                if p[GRAMS, 0] != 0:
+                if p[EXPERT.GRAMS, 0] != 0:
                     counted = np.float32(0) if is_counted else amount
-                    learn_grams_two(tables, states, bases, ends, p[GRAMS, 0], part, target, counted, planes)
+                    learn_grams_two(tables, states, bases, ends, p[EXPERT.GRAMS, 0], part, target, counted, planes)
                     is_counted = True
-                if p[PLAIN, 0] != 0 or p[WARY, 0] != 0:
-                    learn_terms_two(tables, states, bases, ends, p[PLAIN, 0], p[WARY, 0], part, planes)
+                if p[EXPERT.PLAIN, 0] != 0 or p[EXPERT.WARY, 0] != 0:
+                    learn_terms_two(tables, states, bases, ends, p[EXPERT.PLAIN, 0], p[EXPERT.WARY, 0], part, planes)
             weight_left -= part
             if weight_left <= 0:
                 break

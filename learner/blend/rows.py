@@ -9,20 +9,16 @@ What is here is for any number of labels; for two, the common case, two_labels.p
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from driftline.learner.blend.mixer import log_softmax
 from driftline.learner.explain.rows import (
-    DISTINCT_FEATURES,
-    DISTINCT_WORDS,
-    DOCUMENTS,
-    FEATURES,
     LANES,
+    OVERALL,
     PRODUCTS,
-    SCALE,
-    WORDS,
+    TOTAL,
     adagrad,
     add_rows,
     ask_for,
@@ -36,9 +32,20 @@ from driftline.learner.kernels import kernel
 from driftline.learner.models.bayes import bayes_scores
 from driftline.learner.text.shape import N_AMOUNTS
 
-TERMS, DISTINCT_TERMS = WORDS, DISTINCT_WORDS  # in the totals of naive Bayes: here they are of words and pairs
+TERMS, DISTINCT_TERMS = TOTAL.WORDS, OVERALL.DISTINCT_WORDS  # in the totals of naive Bayes: here also of pairs
 
-GRAMS, PLAIN, WARY, BAYES_TERMS, BAYES_ALL = range(5)
+
+class _Expert(NamedTuple):
+    """Numbers of the experts."""
+
+    GRAMS: int = 0
+    PLAIN: int = 1
+    WARY: int = 2
+    BAYES_TERMS: int = 3
+    BAYES_ALL: int = 4
+
+
+EXPERT: Final = _Expert()
 N_LINEAR: Final = 3
 WIDTH: Final = 2  # values of a (feature, label) pair in a row: a weight and a count, or two weights
 COUNT: Final = 1  # its column
@@ -110,7 +117,9 @@ def score_linear(tables, bases, ends, values, known, n_labels, sums, logs, p):  
     finite = True
     for expert in range(N_LINEAR):
         for label in range(n_labels):
-            z[label] = gram_sums[label * WIDTH] if expert == GRAMS else term_sums[label * WIDTH + expert - PLAIN]
+            z[label] = (
+                gram_sums[label * WIDTH] if expert == EXPERT.GRAMS else term_sums[label * WIDTH + expert - EXPERT.PLAIN]
+            )
         finite = log_softmax(z, known, n_labels, logs[expert], p[expert]) and finite
     return finite
 
@@ -170,7 +179,7 @@ def score_bayes(grams, bases, n_plain, ends, totals, overall, known, n_labels, r
     """
     products, sums, z = rows[0], rows[2], rows[3]
     n_words, n_amounts, n = ends
-    inverse = 1 / (ALPHA * overall[SCALE])
+    inverse = 1 / (ALPHA * overall[OVERALL.SCALE])
     places = ((1, 1 + n_plain), (1 + n_plain, n_words), (n_amounts, n))
     n_seen, seen_terms = 0, 0
     products[: n_labels + LANES] = 1
@@ -186,9 +195,11 @@ def score_bayes(grams, bases, n_plain, ends, totals, overall, known, n_labels, r
             bayes_scores(
                 sums, n_plain, totals, TERMS, DISTINCT_TERMS, overall, ALPHA, FLATTEN_TERMS, n_labels, False, z
             )
-            finite = log_softmax(z, known, n_labels, logs[BAYES_TERMS], p[BAYES_TERMS])
-    bayes_scores(sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, n_labels, False, z)
-    finite = log_softmax(z, known, n_labels, logs[BAYES_ALL], p[BAYES_ALL]) and finite
+            finite = log_softmax(z, known, n_labels, logs[EXPERT.BAYES_TERMS], p[EXPERT.BAYES_TERMS])
+    bayes_scores(
+        sums, n_seen, totals, TOTAL.FEATURES, OVERALL.DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, n_labels, False, z
+    )
+    finite = log_softmax(z, known, n_labels, logs[EXPERT.BAYES_ALL], p[EXPERT.BAYES_ALL]) and finite
     return finite, n_plain - seen_terms, n - N_AMOUNTS - 1 - n_seen
 
 
@@ -203,7 +214,7 @@ def calm_down(logs, n_words, n_labels):  # type: ignore[no-untyped-def]
     """Make the log probabilities of naive Bayes smaller where a text is long."""
     share = calmness(n_words)
     if share < 1:
-        for expert in (BAYES_TERMS, BAYES_ALL):
+        for expert in (EXPERT.BAYES_TERMS, EXPERT.BAYES_ALL):
             for label in range(n_labels):
                 logs[expert, label] *= share
 
@@ -262,7 +273,7 @@ def learn_variances(terms, states, label, bases, n, gradient, part, planes):  # 
     forgotten = (one - KEPT) / FIRST_VARIANCE
     curve = part * abs(gradient) * (one - abs(gradient))  # p(1 - p), from the gradient p - y, whichever y is
     values, weights, variances, products = planes[0], planes[1], planes[2], planes[3]
-    at = WIDTH * label + WARY - PLAIN
+    at = WIDTH * label + EXPERT.WARY - EXPERT.PLAIN
     fetch(terms, WIDTH, at, bases, n, weights)
     fetch(states, WIDTH, at, bases, n, variances)
     for i in range(n):
@@ -288,20 +299,20 @@ def learn_linear(tables, states, bases, ends, values, gradients, part, n_labels,
     n_words, n_amounts, n = ends
     fill_values(ends, values[0], values[1], planes[0])
     for label in range(n_labels):
-        gradient = gradients[GRAMS, label]
+        gradient = gradients[EXPERT.GRAMS, label]
         if gradient != 0:
             learn_squares(
                 grams, gram_squares, 1, 0, label, gram_bases, n, gradient, GRAMS_RATE, GRAMS_SUM, part, planes
             )
     planes[0, :n_words] = values[2]
     for label in range(n_labels):
-        gradient = gradients[PLAIN, label]
+        gradient = gradients[EXPERT.PLAIN, label]
         if gradient != 0:
             learn_squares(
                 terms, term_states, WIDTH, 0, label, term_bases, n_amounts,
                 gradient, PLAIN_RATE, FIRST_SUM, part, planes,
             )  # fmt: skip
-        gradient = gradients[WARY, label]
+        gradient = gradients[EXPERT.WARY, label]
         if gradient != 0:
             learn_variances(terms, term_states, label, term_bases, n_amounts, gradient, part, planes)
 
@@ -321,8 +332,8 @@ def learn_totals(  # type: ignore[no-untyped-def]
     """Count an amount of a label for both naive Bayes experts: in the totals."""
     n = ends[2]
     overall[DISTINCT_TERMS] += new_terms
-    overall[DISTINCT_FEATURES] += new_features
-    totals[target, DOCUMENTS] += amount
+    overall[OVERALL.DISTINCT_FEATURES] += new_features
+    totals[target, TOTAL.DOCUMENTS] += amount
     totals[target, TERMS] += n_plain * amount
-    totals[target, FEATURES] += (n - N_AMOUNTS - 1) * amount
+    totals[target, TOTAL.FEATURES] += (n - N_AMOUNTS - 1) * amount
     grow_scale(counts, totals, overall, grows)

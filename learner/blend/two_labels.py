@@ -16,9 +16,8 @@ import numpy as np
 from driftline.learner.blend.mixer import log_softmax
 from driftline.learner.blend.rows import (
     ALPHA,
-    BAYES_ALL,
-    BAYES_TERMS,
     DISTINCT_TERMS,
+    EXPERT,
     EXPONENT,
     EXPONENT_BIAS,
     EXPONENT_OF_1,
@@ -27,20 +26,17 @@ from driftline.learner.blend.rows import (
     FIRST_VARIANCE,
     FLATTEN_ALL,
     FLATTEN_TERMS,
-    GRAMS,
     GRAMS_RATE,
     GRAMS_SUM,
     KEPT,
     LOG_2,
     MIN_GRADIENT,
-    PLAIN,
     PLAIN_RATE,
     SHAPE_VALUE,
     TERMS,
-    WARY,
     WIDTH,
 )
-from driftline.learner.explain.rows import DISTINCT_FEATURES, FEATURES, LANES, SCALE, adagrad, ask_for
+from driftline.learner.explain.rows import LANES, OVERALL, TOTAL, adagrad, ask_for
 from driftline.learner.kernels import kernel
 from driftline.learner.models.bayes import bayes_scores
 from driftline.learner.text.shape import N_AMOUNTS
@@ -113,9 +109,9 @@ def score_linear_two(tables, bases, ends, values, known, planes, z, logs, p):  #
     n_amounts, n = ends[1], ends[2]
     finite = True
     for expert in range(3):
-        weights = planes[GRAM_WEIGHTS if expert == GRAMS else PLAIN_WEIGHTS + expert - PLAIN]
-        inputs = planes[GRAM_VALUES if expert == GRAMS else TERM_VALUES]
-        z[0] = dot(weights, inputs, n if expert == GRAMS else n_amounts, planes[PASTS])
+        weights = planes[GRAM_WEIGHTS if expert == EXPERT.GRAMS else PLAIN_WEIGHTS + expert - EXPERT.PLAIN]
+        inputs = planes[GRAM_VALUES if expert == EXPERT.GRAMS else TERM_VALUES]
+        z[0] = dot(weights, inputs, n if expert == EXPERT.GRAMS else n_amounts, planes[PASTS])
         z[1] = -z[0]
         finite = log_softmax(z, known, 2, logs[expert], p[expert]) and finite
     return finite
@@ -186,7 +182,7 @@ def score_bayes_two(planes, n_plain, ends, totals, overall, known, rows, bits, l
     """Do what `score_bayes` does, from planes, whose counts are changed."""
     sums, z = rows[2], rows[3]
     n_words, n_amounts, n = ends
-    inverse = 1 / (ALPHA * overall[SCALE])
+    inverse = 1 / (ALPHA * overall[OVERALL.SCALE])
     for label in range(2):
         planes[COUNTS + label, 0] = np.float32(0)
         fill(planes[COUNTS + label], n_words, n_amounts, np.float32(0))
@@ -196,13 +192,15 @@ def score_bayes_two(planes, n_plain, ends, totals, overall, known, rows, bits, l
     seen_terms = whole_sum(planes[PASTS])
     sums[0], sums[1] = log_product(rows[0]) + LOG_2 * first, log_product(rows[1]) + LOG_2 * other
     bayes_scores(sums, n_plain, totals, TERMS, DISTINCT_TERMS, overall, ALPHA, FLATTEN_TERMS, 2, False, z)
-    finite = log_softmax(z, known, 2, logs[BAYES_TERMS], p[BAYES_TERMS])
+    finite = log_softmax(z, known, 2, logs[EXPERT.BAYES_TERMS], p[EXPERT.BAYES_TERMS])
     more, other_more = multiply(planes, 1 + n_plain, whole(n), inverse, rows, bits)
     n_seen = whole_sum(planes[PASTS])
     sums[0] = log_product(rows[0]) + LOG_2 * (first + more)
     sums[1] = log_product(rows[1]) + LOG_2 * (other + other_more)
-    bayes_scores(sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, 2, False, z)
-    finite = log_softmax(z, known, 2, logs[BAYES_ALL], p[BAYES_ALL]) and finite
+    bayes_scores(
+        sums, n_seen, totals, TOTAL.FEATURES, OVERALL.DISTINCT_FEATURES, overall, ALPHA, FLATTEN_ALL, 2, False, z
+    )
+    finite = log_softmax(z, known, 2, logs[EXPERT.BAYES_ALL], p[EXPERT.BAYES_ALL]) and finite
     return finite, n_plain - seen_terms, n - N_AMOUNTS - 1 - n_seen
 
 
@@ -211,9 +209,9 @@ def ask_for_steps(states, bases, ends, p, target):  # type: ignore[no-untyped-de
     """Let what the steps to come go by come from the memory."""
     gram_squares, term_states = states
     gram_bases, term_bases = bases
-    if np.float32(1) - p[GRAMS, target] >= MIN_GRADIENT:
+    if np.float32(1) - p[EXPERT.GRAMS, target] >= MIN_GRADIENT:
         ask_for(gram_squares, gram_bases, ends[2], 1, 1)
-    if np.float32(1) - min(p[PLAIN, target], p[WARY, target]) >= MIN_GRADIENT:
+    if np.float32(1) - min(p[EXPERT.PLAIN, target], p[EXPERT.WARY, target]) >= MIN_GRADIENT:
         ask_for(term_states, term_bases, ends[1], WIDTH, 1)
 
 

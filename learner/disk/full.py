@@ -23,8 +23,8 @@ _LOG: Final = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Room:
-    """Room on the disk, waited for. One thread.
+class DiskRoom:
+    """DiskRoom on the disk, waited for. One thread.
 
     Parameters
     ----------

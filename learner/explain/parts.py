@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.learner.explain.rows import DOCUMENTS, HALF, SCALE
+from driftline.learner.explain.rows import HALF, OVERALL, TOTAL
 
 CELLS: Final = 1 << 20  # (feature, label) pairs looked at in one slice
 
@@ -120,7 +120,7 @@ def bayes_part(
     counts, totals, overall, column, distinct, alpha, flatten, complement = counted
     labels = np.arange(n)
     bases = first_slots(hashed.features, len(counts), max_labels, apart)
-    scale = float(overall[SCALE])
+    scale = float(overall[OVERALL.SCALE])
     smooth = alpha * scale * max(float(overall[distinct]), 1.0)
     own = totals[:n, column]
     size = np.log((np.maximum(own.sum() - own, 0) if complement else own) + smooth)
@@ -139,7 +139,7 @@ def bayes_part(
         logs = np.log1p(found / (alpha * scale)) - size
         return np.where(counts_at_all[:, None], (-logs if complement else logs) * power, 0.0)
 
-    return Part(np.log(totals[:n, DOCUMENTS] / scale + 0.5) * power, rows)
+    return Part(np.log(totals[:n, TOTAL.DOCUMENTS] / scale + 0.5) * power, rows)
 
 
 def limited_part(part: Part, n_features: int, known: NDArray[np.bool_], least: float) -> Part:

@@ -9,7 +9,7 @@ Rows are cut out as slices before they are read: numba then knows that no index 
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,33 @@ LANES: Final = 16  # features that a step is computed for at once
 MOST_LINES: Final = 4096  # cache lines asked for in advance: more would drive each other out of the cache
 
 HALF: Final = np.uint64(32)
-N_LABELS, REFUSED = 0, 1  # places in counters
 MOST_CLEARED: Final = 4096  # features of a text that are known when its label is cleared; words and pairs come first
-DOCUMENTS, WORDS, FEATURES = 0, 1, 2  # columns of the totals of labels
-SCALE, DISTINCT_WORDS, DISTINCT_FEATURES = 0, 1, 2  # places in the totals of all
+
+
+class _Counter(NamedTuple):
+    """Places in counters."""
+
+    N_LABELS: int = 0
+    REFUSED: int = 1
+
+
+class _Total(NamedTuple):
+    """Columns of the totals of labels."""
+
+    DOCUMENTS: int = 0
+    WORDS: int = 1
+    FEATURES: int = 2
+
+
+class _Overall(NamedTuple):
+    """Places in the totals of all."""
+
+    SCALE: int = 0
+    DISTINCT_WORDS: int = 1
+    DISTINCT_FEATURES: int = 2
+
+
+COUNTER, TOTAL, OVERALL = _Counter(), _Total(), _Overall()
 
 
 @kernel
@@ -267,12 +290,12 @@ def count_label(counts, bases, start, stop, label, amount):  # type: ignore[no-u
 @kernel
 def grow_scale(counts, totals, overall, growth):  # type: ignore[no-untyped-def]
     """Forget a little: let later labels count more, and divide all by the scale when it has become large."""
-    overall[SCALE] *= growth
-    if overall[SCALE] > RENORMALISE:
-        inverse = np.float32(1 / overall[SCALE])
+    overall[OVERALL.SCALE] *= growth
+    if overall[OVERALL.SCALE] > RENORMALISE:
+        inverse = np.float32(1 / overall[OVERALL.SCALE])
         for slot in range(counts.shape[0]):
             counts[slot] *= inverse
         for label in range(totals.shape[0]):
             for column in range(totals.shape[1]):
-                totals[label, column] /= overall[SCALE]
-        overall[SCALE] = 1.0
+                totals[label, column] /= overall[OVERALL.SCALE]
+        overall[OVERALL.SCALE] = 1.0

@@ -32,7 +32,7 @@ from driftline.learner.machine.restore import marks
 from driftline.learner.rebuild import bases, erase, rebuild
 from driftline.learner.rebuild.erase import Request, Search
 from driftline.learner.serving.versions import Versions
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.stream.errors import Overtaken, StateError, SyncFailed
 from driftline.stream.join.window_saved import Unwanted, forget
 from driftline.stream.log.base import Log, Remains
@@ -79,7 +79,7 @@ class Erasing:
         """Tell whether it is time to look."""
         return now >= self._next
 
-    def turn(self, work: Work) -> bool:
+    def turn(self, work: LearnerState) -> bool:
         """Go on with what can be done beside the loop; tell whether the loop has to do its part now (`carry_out`)."""
         self._next = time.monotonic() + LOOK_S
         try:
@@ -92,7 +92,7 @@ class Erasing:
             self._next = time.monotonic() + RETRY_S
             return False
 
-    def _turn(self, work: Work) -> bool:
+    def _turn(self, work: LearnerState) -> bool:
         if self._path is None:
             self._begin()
         elif self._searching is not None and self._searching.done():
@@ -142,7 +142,7 @@ class Erasing:
         assert self._found is not None, "`turn` comes first"
         return self._found.unwanted
 
-    def clean(self, work: Work) -> None:
+    def clean(self, work: LearnerState) -> None:
         """4. Take it out of the directory; the loop has done 3."""
         assert self._found is not None, "`turn` comes first"
         self._batch = work.erased.batch
@@ -157,7 +157,7 @@ class Erasing:
         scrub(self._data / bases.DIRECTORY, self._found.unwanted)
         self._cleaned = True
 
-    def _finish(self, remains: list[Remains], work: Work) -> None:
+    def _finish(self, remains: list[Remains], work: LearnerState) -> None:
         """6. Note it."""
         assert self._path is not None
         assert self._found is not None

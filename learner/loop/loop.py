@@ -40,7 +40,7 @@ from typing import Final
 import msgspec
 
 from driftline.learner.disk.checkpoint import Checkpoint, by_topic
-from driftline.learner.disk.full import Room
+from driftline.learner.disk.full import DiskRoom
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.losses import Erasures
 from driftline.learner.disk.positions import compare
@@ -50,7 +50,7 @@ from driftline.learner.loop.compiling import compile_all
 from driftline.learner.loop.erasing import Erasing
 from driftline.learner.loop.intake import Intake
 from driftline.learner.loop.reporter import Reporter
-from driftline.learner.loop.swap import Staged
+from driftline.learner.loop.swap import StagedRebuild
 from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.alarms import log_alarms
 from driftline.learner.rebuild.rebuild import Builder
@@ -58,7 +58,7 @@ from driftline.learner.report.review import Reviewer
 from driftline.learner.report.status import State, Status, change_status, read_status
 from driftline.learner.serving.publishing import Publishing
 from driftline.learner.state.ledger import FLUSH_S, Ledger
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.learner.state.watch import Look, Watch
 from driftline.stream.errors import (
     LogError,
@@ -92,7 +92,7 @@ class Learner:
     RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
-    _work: Work  # from the recovery on, as is `_publishing`
+    _work: LearnerState  # from the recovery on, as is `_publishing`
     _publishing: Publishing
 
     def __init__(
@@ -110,10 +110,10 @@ class Learner:
         self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
         self._own_lock = None if lock else self._lock
         check = self._lock.check
-        self._room = Room(stream.data, stopped, lambda why: self._report("paused", why), check)
+        self._room = DiskRoom(stream.data, stopped, lambda why: self._report("paused", why), check)
         self._watch = Watch(log, stream.topics)
         self._ledger = Ledger(stream.data, settings, log, self._watch, self._room, check)
-        self._staged = Staged(stream.data, log, allow_pickle=stream.allow_pickle)
+        self._staged = StagedRebuild(stream.data, log, allow_pickle=stream.allow_pickle)
         self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
         self._reporter = Reporter(stream.data, self.status, lambda: self._work.lag, settings.stall_after_s, check)
         self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)

@@ -24,7 +24,7 @@ from driftline.learner.machine.restore import clock_of, clocks_of, marks, restor
 from driftline.learner.quality.alarms import log_alarms
 from driftline.learner.registry import as_of_today, make_classifier, warm_up
 from driftline.learner.state.outbox import Outbox
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.stream.errors import ConfigError, LogUnavailable, StateError
 from driftline.stream.log.base import Log, TopicPartition, TopicState
 from driftline.stream.log.clock import Clock
@@ -40,7 +40,7 @@ _LOG: Final = logging.getLogger(__name__)
 class Recovered(NamedTuple):
     """A checkpoint's work, and what is to be applied again behind it."""
 
-    work: Work
+    work: LearnerState
     stock: Stock
     todo: list[Applied]  # without what the log no longer has
 
@@ -118,7 +118,7 @@ def check_topics(newest: Checkpoint, stream: StreamSettings) -> None:
         )
 
 
-def begin(log: Log, stream: StreamSettings, settings: LearnerSettings) -> Work:
+def begin(log: Log, stream: StreamSettings, settings: LearnerSettings) -> LearnerState:
     """Return work with a model that has learned nothing, at the first records that there are."""
     classifier = make_classifier(settings.model or DEFAULT_MODEL, allow_pickle=stream.allow_pickle)
     warm_up(classifier.config()["classifier"])
@@ -172,7 +172,7 @@ def _work(
     clocks: Mapping[TopicPartition, Clock],
     clock: Clock,
     delivered: int,
-) -> Work:
+) -> LearnerState:
     readers = [
         log.reader({partition: at for partition, at in positions.items() if partition.topic == topic})
         for topic in reversed(machine.rules.topics[:2])  # labels first: their messages are there when those are read
@@ -180,7 +180,7 @@ def _work(
     # Half of the time for which messages and labels wait for one another: a broker that is away makes none too late.
     ahead_ms = machine.rules.limits.age_ms / 2
     merger = Merger(readers, positions, clocks, machine.rules.clock, clock, ahead_ms=ahead_ms)
-    return Work(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)
+    return LearnerState(machine=machine, readers=readers, merger=merger, outbox=Outbox(log, delivered), known=known)
 
 
 def describe(log: Log, topics: Sequence[str]) -> Mapping[str, TopicState]:

@@ -18,7 +18,7 @@ from driftline.learner.report.status import State, Status, write_status
 from driftline.learner.report.watchdog import REPLAYING, Watchdog
 from driftline.learner.serving.publishing import Publishing
 from driftline.learner.state.ledger import Ledger
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.stream.errors import DiskFull, Overtaken
 
 STATUS_INTERVAL_S: Final = 0.5
@@ -108,7 +108,9 @@ class Reporter:
             self._showing.release()
 
 
-def describe(state: State, detail: str, work: Work, ledger: Ledger, publishing: Publishing, stalls: int) -> Status:
+def describe(
+    state: State, detail: str, work: LearnerState, ledger: Ledger, publishing: Publishing, stalls: int
+) -> Status:
     """Say what a learner is doing and has done."""
     machine = work.machine
     return Status(

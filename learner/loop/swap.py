@@ -19,7 +19,7 @@ from driftline.learner.machine.restore import clock_of, clocks_of, restore
 from driftline.learner.rebuild.erase import left_of
 from driftline.learner.rebuild.omit import Retractions
 from driftline.learner.rebuild.rebuild import DIRECTORY, RETRACTIONS, STAGED, Builder, Positions
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.stream.errors import ConfigError, LogError, LogUnavailable, StateError
 from driftline.stream.log.base import Log
 
@@ -29,7 +29,7 @@ WAIT_S: Final = 5.0  # where it has to wait for the log
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Staged:
+class StagedRebuild:
     """A model that was built anew, or none. One thread.
 
     Parameters
@@ -52,7 +52,7 @@ class Staged:
         self._next = time.monotonic() + LOOK_S
         return find(self._data) is not None
 
-    def catch_up(self, work: Work) -> Builder | None:
+    def catch_up(self, work: LearnerState) -> Builder | None:
         """Return it, built on up to where the learner is; None where it has to wait, or goes."""
         path = self._data / DIRECTORY / STAGED
         try:

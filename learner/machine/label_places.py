@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from driftline.learner.models.classifier import Classifier, State
 from driftline.stream.errors import StateError
-from driftline.stream.join.message_rows import Store
-from driftline.stream.join.rules import PLACE, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
+from driftline.stream.join.message_rows import MessageStore
+from driftline.stream.join.rules import STEP
 from driftline.stream.join.steps import Steps
 
 FEW: Final = 3
@@ -51,15 +51,15 @@ class Places:
         self._n_often = 0  # labels that were learned more than FEW times
         self._kept: dict[int, list[NDArray[np.uint32]]] = {}
 
-    def see(self, steps: Steps, start: int, classifier: Classifier, store: Store) -> None:
+    def see(self, steps: Steps, start: int, classifier: Classifier, store: MessageStore) -> None:
         """Count the steps from one on. Where all labels were learned often there is nothing to be counted."""
         if not classifier.gives_places or self._n_often == len(classifier.labels):
             return
-        columns = steps.table[start : steps.n, TARGET]
+        columns = steps.table[start : steps.n, STEP.TARGET]
         which = np.flatnonzero(columns >= 0)
         which = which[self._learned[columns[which]] <= FEW]
         for column, at, size, place, time_ms in steps.table[start + which][
-            :, [TARGET, TEXT_AT, TEXT_BYTES, PLACE, STEP_MS]
+            :, [STEP.TARGET, STEP.TEXT_AT, STEP.TEXT_BYTES, STEP.PLACE, STEP.TIME_MS]
         ].tolist():
             self._n = max(self._n, column + 1)
             learned = self._learned[column]

@@ -41,10 +41,10 @@ from driftline.learner.quality.publish_gate import Gate
 from driftline.stream.decode.batch import Decoded, decode_batch
 from driftline.stream.errors import BadRecord
 from driftline.stream.join.join import Join, Stop
-from driftline.stream.join.message_rows import N_SCORES, SCORED, TIME_MS, recall, remember
+from driftline.stream.join.message_rows import BIT, ROW, recall, remember
 from driftline.stream.join.message_view import Labels
 from driftline.stream.join.quota import Quota, Quotas, bounded
-from driftline.stream.join.rules import ASK_FIRST, CLOCK_MS, DONE, EVICTION, NO_EXPIRY, NO_ROOM, PLACE, ROW, Names
+from driftline.stream.join.rules import ASK_FIRST, NO_EXPIRY, STEP, STOP, WINDOW, Names
 from driftline.stream.join.window import Window
 from driftline.stream.log.base import Chunk, Record
 from driftline.stream.log.clock import LAST_TIMESTAMP_MS
@@ -189,11 +189,11 @@ class Machine:
         while place < n:
             stop = self._take_plain(plan, records, place)
             place = stop.place
-            if stop.why == NO_ROOM:
+            if stop.why == STOP.NO_ROOM:
                 self._make_more_room(plan, records, place)
-            elif stop.why == EVICTION:
+            elif stop.why == STOP.EVICTION:
                 self._evict(plan, self.join.windows[stop.window])
-            elif stop.why != DONE:
+            elif stop.why != STOP.DONE:
                 self._one(plan, records, place)
                 place += 1
 
@@ -203,7 +203,7 @@ class Machine:
         stop = self.join.take(records, place, self._names, plan.growth[-1][1], self._expiry(), plan.steps)
         if self.rules.expire_as is not None and self.rules.corrects_expired:
             new = plan.steps.table[n : plan.steps.n]
-            for row in new[new[:, PLACE] < 0, ROW].tolist():
+            for row in new[new[:, STEP.PLACE] < 0, STEP.ROW].tolist():
                 self.join.keep_expired(row, self.rules.expire_as)
         self.counts.labels_seen += stop.labels_seen
         self.counts.labels_learned += stop.labels_learned
@@ -347,7 +347,7 @@ class Machine:
         n = classifier.max_labels - len(classifier.labels)
         if after_ms is None:
             return n
-        now_ms = int(self.join.columns[:, CLOCK_MS].max(initial=0))
+        now_ms = int(self.join.columns[:, WINDOW.CLOCK_MS].max(initial=0))
         return n + self.places.n_free(len(classifier.labels), now_ms - after_ms, self._spared)
 
     def _make_place(self, plan: Plan, label: str, time_ms: int) -> None:
@@ -423,7 +423,7 @@ class Machine:
         store, rows = self.join.store, plan.rows[steps]
         scores = np.empty((len(steps), len(self.classifier.labels)), np.float32)
         recall(store.rows, store.now, store.scores, rows, scores)
-        came_ms = store.rows[rows, TIME_MS]
+        came_ms = store.rows[rows, ROW.TIME_MS]
         self.places.forget_others(scores, came_ms)
         truth = plan.steps.targets[steps]
         predicted = np.where(scores.any(axis=1), scores.argmax(axis=1), -1).astype(np.int32)
@@ -433,7 +433,7 @@ class Machine:
         self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), plan.delays_ms)
         # The gate judges this model, not the one before, by labels that it could predict.
         own = came_ms > np.maximum(self.taken_over_ms, self.places.since_ms[truth])
-        known = np.where(own & (store.now[rows] & SCORED > 0), store.rows[rows, N_SCORES], 0)
+        known = np.where(own & (store.now[rows] & BIT.SCORED > 0), store.rows[rows, ROW.N_SCORES], 0)
         margin = self.rules.publish_margin
         self.gate.add(truth, scores, known, math.inf if margin is None else margin)
         for which, shift in self.drift.add(predicted, truth, p_truth):

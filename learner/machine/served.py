@@ -16,20 +16,7 @@ from numpy.typing import NDArray
 
 from driftline.learner.kernels import kernel
 from driftline.learner.machine.machine import Machine
-from driftline.stream.join.message_rows import (
-    AT,
-    ID_SIZE,
-    LIVE,
-    N_SCORES,
-    ROWS,
-    SCORED,
-    SCORES,
-    SCORES_AT,
-    TIME_MS,
-    Store,
-    find,
-    hash_bytes,
-)
+from driftline.stream.join.message_rows import BIT, ROW, USED, MessageStore, find, hash_bytes
 
 
 def carry(old: Machine, new: Machine) -> None:
@@ -47,9 +34,9 @@ def carry(old: Machine, new: Machine) -> None:
 
 
 def _carry_scores(
-    old: Store, new: Store, columns: NDArray[np.int64], since_ms: NDArray[np.int64], n_labels: int
+    old: MessageStore, new: MessageStore, columns: NDArray[np.int64], since_ms: NDArray[np.int64], n_labels: int
 ) -> None:
-    n = int(new.used[ROWS])
+    n = int(new.used[USED.ROWS])
     new.ensure(0, 0, n * n_labels)
     before = old.rows, old.now, old.kept, old.scores, old.table, old.secret
     carry_scores(before, (new.rows, new.now, new.kept, new.scores, new.used), n, columns, since_ms)
@@ -64,34 +51,34 @@ def carry_scores(before: Any, after: Any, n, columns, since_ms):  # type: ignore
     rows, now, kept, scores, table, secret = before
     to_rows, to_now, to_kept, to_scores, used = after
     for row in range(n):
-        if to_now[row] & LIVE == 0:
+        if to_now[row] & BIT.LIVE == 0:
             continue
         to = to_rows[row]
-        h = hash_bytes(to_kept, to[AT], to[ID_SIZE], secret)
-        found, _ = find(table, rows, kept, h, to_kept, to[AT], to[ID_SIZE])
+        h = hash_bytes(to_kept, to[ROW.AT], to[ROW.ID_SIZE], secret)
+        found, _ = find(table, rows, kept, h, to_kept, to[ROW.AT], to[ROW.ID_SIZE])
         width, best, is_own = 0, -1, False
-        if found >= 0 and now[found] & SCORED != 0:
-            start, time_ms = rows[found, SCORES_AT], rows[found, TIME_MS]
-            for column in range(rows[found, N_SCORES]):
+        if found >= 0 and now[found] & BIT.SCORED != 0:
+            start, time_ms = rows[found, ROW.SCORES_AT], rows[found, ROW.TIME_MS]
+            for column in range(rows[found, ROW.N_SCORES]):
                 own = since_ms[column] < time_ms and columns[column] >= 0
                 if own:
                     width = max(width, columns[column] + 1)
                 if scores[start + column] > 0 and (best < 0 or scores[start + column] > scores[start + best]):
                     best, is_own = column, own
         if best < 0 or not is_own:
-            to_now[row] &= ~SCORED
+            to_now[row] &= ~BIT.SCORED
             continue
-        to[SCORES_AT], to[N_SCORES] = used[SCORES], width
+        to[ROW.SCORES_AT], to[ROW.N_SCORES] = used[USED.SCORES], width
         for column in range(width):
-            to_scores[used[SCORES] + column] = 0
-        for column in range(rows[found, N_SCORES]):
-            if columns[column] >= 0 and since_ms[column] < rows[found, TIME_MS]:
-                to_scores[used[SCORES] + columns[column]] = scores[start + column]
-        used[SCORES] += width
-        to_now[row] |= SCORED
+            to_scores[used[USED.SCORES] + column] = 0
+        for column in range(rows[found, ROW.N_SCORES]):
+            if columns[column] >= 0 and since_ms[column] < rows[found, ROW.TIME_MS]:
+                to_scores[used[USED.SCORES] + columns[column]] = scores[start + column]
+        used[USED.SCORES] += width
+        to_now[row] |= BIT.SCORED
 
 
 def warm_up() -> None:
     """Compile the kernel, or load it compiled, so that no stroke waits for that."""
-    store = Store()
+    store = MessageStore()
     _carry_scores(store, store, np.zeros(1, np.int64), np.zeros(1, np.int64), 1)

@@ -21,15 +21,12 @@ from numpy.typing import NDArray
 
 from driftline.learner.explain.parts import Counted, Hashed, Part, bayes_part
 from driftline.learner.explain.rows import (
-    DISTINCT_FEATURES,
-    DOCUMENTS,
-    FEATURES,
+    COUNTER,
     LANES,
     MAX_REPEATS,
     MOST_CLEARED,
-    N_LABELS,
-    REFUSED,
-    SCALE,
+    OVERALL,
+    TOTAL,
     add_log_counts,
     ask_for,
     count_label,
@@ -119,7 +116,7 @@ class Bayes(Classifier):
     @property
     def n_refused(self) -> int:
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged counts)."""
-        return int(self._counters[REFUSED])
+        return int(self._counters[COUNTER.REFUSED])
 
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
@@ -187,14 +184,14 @@ class Bayes(Classifier):
             self._counts,
             self._totals,
             self._overall,
-            FEATURES,
-            DISTINCT_FEATURES,
+            TOTAL.FEATURES,
+            OVERALL.DISTINCT_FEATURES,
             settings.alpha,
             settings.flatten,
             settings.complement,
         )
         everything = np.ones(len(hashed.features), np.bool_)
-        return bayes_part(counted, self.max_labels, hashed, everything, True, int(self._counters[N_LABELS]))
+        return bayes_part(counted, self.max_labels, hashed, everything, True, int(self._counters[COUNTER.N_LABELS]))
 
 
 @kernel
@@ -205,14 +202,14 @@ def bayes_scores(  # type: ignore[no-untyped-def]
 
     `sums` are those of log(1 + count / alpha) over n features; log alpha is the same for every label.
     """
-    scale = overall[SCALE]
+    scale = overall[OVERALL.SCALE]
     smooth = alpha * scale * max(overall[distinct], 1.0)
     power = 1.0 / max(n, 1) ** flatten
     everything = 0.0
     for label in range(n_labels):
         everything += totals[label, column]
     for label in range(n_labels):
-        prior = math.log(totals[label, DOCUMENTS] / scale + 0.5)
+        prior = math.log(totals[label, TOTAL.DOCUMENTS] / scale + 0.5)
         if complement:
             likelihood = sums[label] + n * math.log(max(everything - totals[label, column], 0.0) + smooth)
         else:
@@ -254,22 +251,32 @@ def count_and_score(  # type: ignore[no-untyped-def]
         if turn < n_texts:
             _, _, next_n = hash_text(codes, starts[turn], starts[turn + 1], table, text_arguments, buffers)
             place(buffers[0], next_n, counts.shape[0], known.shape[0], bases[turn & 1])
-            ask_for(counts, bases[turn & 1], 1 + next_n, 1, counters[N_LABELS])
+            ask_for(counts, bases[turn & 1], 1 + next_n, 1, counters[COUNTER.N_LABELS])
         if turn == 0:
             continue
         text = turn - 1
         places = bases[text & 1]
 
         # 2
-        n_labels = counters[N_LABELS]
+        n_labels = counters[COUNTER.N_LABELS]
         finite = True
         n_seen = 0
         if n_labels > 0:
             sums[:n_labels] = 0
-            inverse = 1 / (alpha * overall[SCALE])
+            inverse = 1 / (alpha * overall[OVERALL.SCALE])
             n_seen = add_log_counts(counts, places, 1, n + 1, inverse, n_labels, complement, products, sums)
             bayes_scores(
-                sums, n_seen, totals, FEATURES, DISTINCT_FEATURES, overall, alpha, flatten, n_labels, complement, logs
+                sums,
+                n_seen,
+                totals,
+                TOTAL.FEATURES,
+                OVERALL.DISTINCT_FEATURES,
+                overall,
+                alpha,
+                flatten,
+                n_labels,
+                complement,
+                logs,
             )
             finite = softmax(logs, known, n_labels, scores[text])
 
@@ -277,13 +284,13 @@ def count_and_score(  # type: ignore[no-untyped-def]
         target = targets[text]
         if target >= 0:
             if not finite or not 0 < weights[text] < np.inf:
-                counters[REFUSED] += 1
+                counters[COUNTER.REFUSED] += 1
                 continue
-            amount = np.float32(min(weights[text], np.float32(MAX_REPEATS)) * overall[SCALE])
-            overall[DISTINCT_FEATURES] += n - n_seen
+            amount = np.float32(min(weights[text], np.float32(MAX_REPEATS)) * overall[OVERALL.SCALE])
+            overall[OVERALL.DISTINCT_FEATURES] += n - n_seen
             count_label(counts, places, 1, n + 1, target, amount)
-            totals[target, DOCUMENTS] += amount
-            totals[target, FEATURES] += n * amount
+            totals[target, TOTAL.DOCUMENTS] += amount
+            totals[target, TOTAL.FEATURES] += n * amount
             known[target] = 1
-            counters[N_LABELS] = max(n_labels, target + 1)
+            counters[COUNTER.N_LABELS] = max(n_labels, target + 1)
             grow_scale(counts, totals, overall, grows)

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from driftline.learner.explain.parts import Hashed, Part, linear_part
 from driftline.learner.explain.rows import (
+    COUNTER,
     LANES,
     MAX_REPEATS,
     MOST_CLEARED,
     MOST_LINES,
-    N_LABELS,
-    REFUSED,
     SURE_ALONE,
     adagrad,
     beside_nothing,
@@ -102,7 +101,7 @@ class Linear(Compiled):
     @property
     def n_refused(self) -> int:
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
-        return int(self._counters[REFUSED])
+        return int(self._counters[COUNTER.REFUSED])
 
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
@@ -152,7 +151,9 @@ class Linear(Compiled):
         n = len(hashed.features)
         scale = 1 / math.sqrt(1 + hashed.n_plain + (n - hashed.n_plain) * chars_value**2)
         values = hashed.values(scale, scale * chars_value)
-        return linear_part(self._slots[:, 0], self.max_labels, hashed, scale, values, int(self._counters[N_LABELS]))
+        return linear_part(
+            self._slots[:, 0], self.max_labels, hashed, scale, values, int(self._counters[COUNTER.N_LABELS])
+        )
 
 
 @inlined
@@ -293,7 +294,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             place(buffers[0], next_n, slots.shape[0] // 2, max_labels, next_bases)
             next_plain += 1
             next_n += 1
-            ask_for_slots(slots, next_bases, next_n, counters[N_LABELS])
+            ask_for_slots(slots, next_bases, next_n, counters[COUNTER.N_LABELS])
         if turn == 0:
             continue
         text = turn - 1
@@ -304,11 +305,11 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
         # 3
         target = targets[text]
-        n_labels = counters[N_LABELS]
+        n_labels = counters[COUNTER.N_LABELS]
         n_scored = max(n_labels, target + 1)
         weight_left = min(weights[text], np.float32(MAX_REPEATS))
         if target >= 0 and not 0 < weights[text] < np.inf:
-            counters[REFUSED] += 1
+            counters[COUNTER.REFUSED] += 1
             target = np.int32(-1)
             n_scored = n_labels
         for repeat in range(MAX_REPEATS + 1):
@@ -325,7 +326,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                     finite = softmax(z, known, n_labels, scores[text])
                 if target >= 0 and finite:
                     known[target] = 1
-                    counters[N_LABELS] = n_scored
+                    counters[COUNTER.N_LABELS] = n_scored
             # 4
             if target < 0:
                 break
@@ -339,7 +340,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 if finite and p[target] > SURE_ALONE:
                     break
             if not finite:
-                counters[REFUSED] += 1
+                counters[COUNTER.REFUSED] += 1
                 break
             if not to_gradients(p, target, n_scored):
                 break

@@ -2,7 +2,7 @@
 
 What a batch needs first, its texts in one array, arguments for the kernel, room for the scores, takes two to four times
 as long as to score a short text. So all of that is made once, and a text is written into the room that is there.
-The classifier's arrays may change in between; once it has others (`load_state`), there must be another `Single`.
+The classifier's arrays may change in between; once it has others (`load_state`), there must be another `OneTextScorer`.
 """
 
 from typing import Any, Final
@@ -20,7 +20,7 @@ _ENTRIES: Final[dict[tuple[Any, bytes], Any]] = {}  # a few for each kind of cla
 MAX_BYTES: Final = 1 << 16  # of a text in UTF-8; only what a text needs of it is ever touched
 
 
-class Single:
+class OneTextScorer:
     """Scores one text at a time, as `Classifier.predict_proba_many` does. One thread, the classifier's."""
 
     def __init__(self, classifier: Classifier) -> None:

@@ -44,7 +44,7 @@ class Drift:
 
     def __init__(self, max_labels: int) -> None:
         self.labels = 0  # scored
-        self._worse_at = -1  # how many, when predictions got worse overall the last time
+        self._worse_at = -1  # how many, when predictions got worse overall the last time: a checkpoint says it
         self._rows = 1
         self._windows = adwin.new_windows(1 + min(max_labels, MAX_LABELS))
 
@@ -79,10 +79,6 @@ class Drift:
             if shift.column is None and shift.change == "worse":
                 self._worse_at = shift.at_label
         return shifts
-
-    def got_worse_within(self, labels: int) -> bool:
-        """Whether predictions got worse overall within the last so many labels: when it may pay to learn faster."""
-        return self._worse_at >= 0 and self.labels - self._worse_at < labels
 
     def clear(self, column: int) -> None:
         """Begin a label's window anew: its column is another one's from now on."""

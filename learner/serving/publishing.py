@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from driftline.learner.disk.full import Room
+from driftline.learner.disk.full import DiskRoom
 from driftline.learner.machine.machine import Machine
 from driftline.learner.models.classifier import Classifier
 from driftline.learner.serving.snapshot import Publisher, SnapshotInfo
@@ -39,7 +39,7 @@ class Publishing:
     seconds : how long the last publish took
     """
 
-    def __init__(self, root: Path, epoch: int, interval_s: float, room: Room, check: Callable[[], None]) -> None:
+    def __init__(self, root: Path, epoch: int, interval_s: float, room: DiskRoom, check: Callable[[], None]) -> None:
         self._publisher = Publisher(root, epoch, check)
         self._epoch, self._interval_s, self._room = epoch, interval_s, room
         self._published: tuple[str, Mapping[str, int]] | None = None

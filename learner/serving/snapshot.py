@@ -25,7 +25,7 @@ import numpy as np
 from driftline.learner.disk import durable
 from driftline.learner.explain.explain import Explanation
 from driftline.learner.models.classifier import Classifier, Scores, State
-from driftline.learner.models.one_text import Single
+from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.registry import build_saved
 from driftline.learner.serving.double_buffer import Reader, Writer
 from driftline.stream.errors import StateError
@@ -171,7 +171,7 @@ class Model:
         # Not zeros_like, which writes the zeros: memory that nobody touches is none.
         self._steps: State = {name: np.zeros(array.shape, array.dtype) for name, array in own.items() if name in steps}
         self._loaded: tuple[int, int] | None = None
-        self._single: Single | None = None  # of what is loaded
+        self._single: OneTextScorer | None = None  # of what is loaded
         self._info = info
         self._beside = _Beside(path, reader)
 
@@ -190,7 +190,7 @@ class Model:
 
     def _score_one(self, classifier: Classifier, text: str) -> list[float]:
         if self._single is None:
-            self._single = Single(classifier)
+            self._single = OneTextScorer(classifier)
         return self._single(text)
 
     def predict_proba_many(self, texts: Sequence[str]) -> tuple[SnapshotInfo, Scores]:

@@ -18,7 +18,7 @@ Rolling back changes what is served, not what is learned: the learner goes on fr
     2. `active-N` is written and synced, renamed, and the directory synced: the stroke
     3. older ones go
 
-Before 2 what was served is served on, behind it the other, in every process on every look (chosen.py).
+Before 2 what was served is served on, behind it the other, in every process on every look (chooser.py).
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ from driftline.learner.disk import checkpoint as checkpoints
 from driftline.learner.disk import durable
 from driftline.learner.disk import journal as journals
 from driftline.learner.disk.checkpoint import Checkpoint, Manifest
-from driftline.learner.disk.full import Room
+from driftline.learner.disk.full import DiskRoom
 from driftline.learner.disk.journal import Applied, Head, Journals
 from driftline.learner.disk.positions import compare
 from driftline.learner.disk.settings import LearnerSettings
@@ -30,7 +30,7 @@ from driftline.learner.rebuild import bases
 from driftline.learner.serving.versions import Recent, Versions
 from driftline.learner.state.committer import Committer
 from driftline.learner.state.saver import Saver
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.learner.state.watch import Watch
 from driftline.stream.errors import StateError
 from driftline.stream.log.base import Log, TopicPartition
@@ -69,7 +69,7 @@ class Ledger:
     """
 
     def __init__(
-        self, data: Path, settings: LearnerSettings, log: Log, watch: Watch, room: Room, check: Callable[[], None]
+        self, data: Path, settings: LearnerSettings, log: Log, watch: Watch, room: DiskRoom, check: Callable[[], None]
     ) -> None:
         self._data, self._checkpoints, self._journals = data, data / "checkpoints", data / "journal"
         self._settings, self._watch, self._room, self._check = settings, watch, room, check
@@ -124,7 +124,7 @@ class Ledger:
         self.batch = self._saver.batch = batch
         return journals.read_since(self._journals, batch)
 
-    def resume(self, work: Work) -> None:
+    def resume(self, work: LearnerState) -> None:
         """Begin a journal behind the checkpoint that is there already."""
         self.begin_journal(work)
         self._saver.copy(work.machine.classifier.state())
@@ -144,18 +144,18 @@ class Ledger:
 
     # The journal.
 
-    def begin_journal(self, work: Work) -> None:
+    def begin_journal(self, work: LearnerState) -> None:
         """Have the entries from now on go into a new journal."""
         machine = work.machine
         head = Head(work.batch, self.epoch, machine.rules, list(work.positions), machine.lineage)
         self._room.wait_for(lambda: self._journal.begin(head))
 
-    def append(self, work: Work, spans: Sequence[Span]) -> None:
+    def append(self, work: LearnerState, spans: Sequence[Span]) -> None:
         """Write a batch down, and return once that is durable."""
         delivered = work.outbox.delivered
         self._room.wait_for(lambda: self._journal.append(work.batch, delivered, spans))
 
-    def pass_batch(self, work: Work) -> None:
+    def pass_batch(self, work: LearnerState) -> None:
         """Count a batch without records: something else changed, and the checkpoint that follows has it."""
         work.batch += 1
         self.append(work, [])
@@ -172,7 +172,7 @@ class Ledger:
         """Tell whether it is time for a checkpoint."""
         return now >= self._next
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: LearnerState) -> None:
         """Have a checkpoint made where anything is new and none is under way; the loop goes on."""
         if work.batch > self.batch and not self._saver.busy:
             self._ask(work)
@@ -181,7 +181,7 @@ class Ledger:
         """Say that the topics were those that are known when the checkpoint under way was copied."""
         self._saver.confirm()
 
-    def stay_above(self, work: Work) -> None:
+    def stay_above(self, work: LearnerState) -> None:
         """Have a checkpoint be due where a replay would need records that the log no longer has."""
         positions = work.positions
         for partition, mark in marks(work.known).items():
@@ -191,7 +191,7 @@ class Ledger:
                     self.pass_batch(work)
                 self._next = 0.0
 
-    def save(self, work: Work, waiting: Callable[[], None]) -> bool:
+    def save(self, work: LearnerState, waiting: Callable[[], None]) -> bool:
         """Write a checkpoint of everything; tell whether there is one now. `waiting` is called now and then."""
         if not self._finish(work, waiting):
             return False
@@ -200,7 +200,7 @@ class Ledger:
         self._ask(work)
         return self._finish(work, waiting)
 
-    def save_now(self, work: Work, waiting: Callable[[], None]) -> None:
+    def save_now(self, work: LearnerState, waiting: Callable[[], None]) -> None:
         """Write a checkpoint of what is known to come from the topics that are known."""
         self._checkpoint(work)
         self._saver.confirm()
@@ -216,12 +216,12 @@ class Ledger:
         self._journal.close()
         self._committer.close(COMMIT_S)
 
-    def _ask(self, work: Work) -> None:
+    def _ask(self, work: LearnerState) -> None:
         """Make a checkpoint of records that come from the topics that are known: so a look has to find."""
         self._watch.ask(work.standing())
         self._checkpoint(work)
 
-    def _finish(self, work: Work, waiting: Callable[[], None]) -> bool:
+    def _finish(self, work: LearnerState, waiting: Callable[[], None]) -> bool:
         """Wait a little for the checkpoint under way; tell whether it is on the disk, or none was under way."""
         if not self._saver.busy:
             return True
@@ -237,7 +237,7 @@ class Ledger:
         self._room.wait_for(self._saver.wait)
         return True
 
-    def _checkpoint(self, work: Work) -> None:
+    def _checkpoint(self, work: LearnerState) -> None:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""
         started = time.monotonic()
         machine, progress, positions = work.machine, work.machine.progress, work.positions

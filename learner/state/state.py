@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Work:
+class LearnerState:
     """A model, and where it stands. One thread, but for `lag`.
 
     Attributes

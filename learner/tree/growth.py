@@ -13,36 +13,7 @@ import numpy as np
 
 from driftline.learner.kernels import copy, inlined, kernel
 from driftline.learner.text.hashes import HALF
-from driftline.learner.tree.layout import (
-    ABSENT,
-    AHEAD,
-    ALTERNATE,
-    BAYES,
-    BLOCK,
-    COUNT,
-    DEPTH,
-    DUELS,
-    EXAMPLES,
-    FAST,
-    LEAF_BAYES,
-    LOSS,
-    LOSSES,
-    MIX,
-    N_ALARMS,
-    N_CLOSED,
-    N_PREDICTORS,
-    N_REPLACED,
-    N_SPLITS,
-    N_TEXTS,
-    PARENT,
-    PRESENT,
-    SEEN,
-    SINCE,
-    SLOW,
-    TRIED,
-    USED,
-    VISITS,
-)
+from driftline.learner.tree.layout import COUNTER, ENTRY, LINK, PREDICTOR, TOTAL, VALUE
 
 INHERITED: Final = 100.0  # how many texts a parent's losses count for in its child
 DOUBT: Final = 0.02  # what an own predictor must make up for before it is used
@@ -89,14 +60,14 @@ def best_split(memory, work, options, leaf, n_labels):  # type: ignore[no-untype
     Both sides' impurities are sums over (word, label), with what a word was never seen with left out: one pass over
     the block finds them for all words. O(block_size).
     """
-    block, gini = memory.links[leaf, BLOCK] - 1, options.gini
+    block, gini = memory.links[leaf, LINK.BLOCK] - 1, options.gini
     keys, entries, totals = memory.keys[block], memory.entries[block], memory.leaf_totals[block]
     n, purity, seen_labels = 0.0, 0.0, 0
     for label in range(n_labels):
-        if totals[label, EXAMPLES] > 0:
+        if totals[label, TOTAL.EXAMPLES] > 0:
             seen_labels += 1
-            n += totals[label, EXAMPLES]
-            purity += part(np.float64(totals[label, EXAMPLES]), gini)
+            n += totals[label, TOTAL.EXAMPLES]
+            purity += part(np.float64(totals[label, TOTAL.EXAMPLES]), gini)
     value_range = 1.0 if gini else math.log2(max(seen_labels, 2))
     if seen_labels < 2:
         return np.uint32(0), 0.0, 0.0, n, value_range
@@ -107,14 +78,14 @@ def best_split(memory, work, options, leaf, n_labels):  # type: ignore[no-untype
     sums[:] = 0
     for i in range(keys.shape[0]):
         feature = np.uint32(keys[i] >> HALF)
-        count = np.float64(entries[i, COUNT])
+        count = np.float64(entries[i, ENTRY.COUNT])
         if feature == 0 or count <= 0:
             continue
         place = np.int64(feature) & mask
         while found[place] != 0 and found[place] != feature:
             place = (place + 1) & mask
         found[place] = feature
-        total = np.float64(totals[np.int64(keys[i] & np.uint64(0xFFFFFFFF)) - 1, EXAMPLES])
+        total = np.float64(totals[np.int64(keys[i] & np.uint64(0xFFFFFFFF)) - 1, TOTAL.EXAMPLES])
         sums[place, 0] += count
         sums[place, 1] += part(count, gini)
         sums[place, 2] += part(max(total - count, 0.0), gini) - part(total, gini)
@@ -139,7 +110,9 @@ def best_split(memory, work, options, leaf, n_labels):  # type: ignore[no-untype
 @kernel
 def promise(memory, node):  # type: ignore[no-untyped-def]
     """Return how much loss a leaf causes for each text of the stream: what a split there could save."""
-    return memory.values[node, LOSS] / (memory.counters[N_TEXTS] - memory.values[node, SINCE] + 200.0)
+    return memory.values[node, VALUE.LOSS] / (
+        memory.counters[COUNTER.N_TEXTS] - memory.values[node, VALUE.SINCE] + 200.0
+    )
 
 
 @kernel
@@ -156,15 +129,15 @@ def take_block(memory, node):  # type: ignore[no-untyped-def]
             block, least = candidate, other
     if block >= 0:
         if memory.owners[block] > 0:
-            memory.links[memory.owners[block] - 1, BLOCK] = 0
-            memory.counters[N_CLOSED] += 1
+            memory.links[memory.owners[block] - 1, LINK.BLOCK] = 0
+            memory.counters[COUNTER.N_CLOSED] += 1
         memory.owners[block] = node + 1
-        memory.links[node, BLOCK] = block + 1
+        memory.links[node, LINK.BLOCK] = block + 1
         memory.keys[block, :] = 0
         memory.entries[block, :, :] = 0
         memory.leaf_totals[block, :, :] = 0
-        memory.values[node, SEEN] = 0
-        memory.values[node, TRIED] = 0
+        memory.values[node, VALUE.SEEN] = 0
+        memory.values[node, VALUE.TRIED] = 0
     return block
 
 
@@ -172,7 +145,7 @@ def take_block(memory, node):  # type: ignore[no-untyped-def]
 def free_node(memory):  # type: ignore[no-untyped-def]
     """Return a node that is not used, or -1."""
     for node in range(1, memory.links.shape[0]):
-        if memory.links[node, USED] == 0:
+        if memory.links[node, LINK.USED] == 0:
             return node
     return -1
 
@@ -182,12 +155,12 @@ def make_leaf(memory, node, parent, like):  # type: ignore[no-untyped-def]
     """Make a node a leaf without a block, that expects of its predictors what another node found."""
     memory.links[node, :] = 0
     memory.values[node, :] = 0
-    memory.links[node, USED] = 1
-    memory.links[node, PARENT] = parent
-    memory.links[node, DEPTH] = memory.links[parent, DEPTH] + 1
-    copy(memory.values[like, LOSSES:], memory.values[node, LOSSES:])  # and the mixture's weights
-    memory.values[node, VISITS] = min(memory.values[like, VISITS], INHERITED)
-    memory.values[node, SINCE] = memory.counters[N_TEXTS]
+    memory.links[node, LINK.USED] = 1
+    memory.links[node, LINK.PARENT] = parent
+    memory.links[node, LINK.DEPTH] = memory.links[parent, LINK.DEPTH] + 1
+    copy(memory.values[like, VALUE.LOSSES :], memory.values[node, VALUE.LOSSES :])  # and the mixture's weights
+    memory.values[node, VALUE.VISITS] = min(memory.values[like, VALUE.VISITS], INHERITED)
+    memory.values[node, VALUE.SINCE] = memory.counters[COUNTER.N_TEXTS]
 
 
 @kernel
@@ -202,30 +175,30 @@ def split(memory, leaf, feature):  # type: ignore[no-untyped-def]
         free(memory, present)
         return False
     make_leaf(memory, absent, leaf, leaf)
-    links, block = memory.links, memory.links[leaf, BLOCK] - 1
+    links, block = memory.links, memory.links[leaf, LINK.BLOCK] - 1
     for child in (present, absent):
-        memory.values[child, LOSS] = memory.values[leaf, LOSS] / 2
-        memory.values[child, SINCE] = memory.values[leaf, SINCE]
+        memory.values[child, VALUE.LOSS] = memory.values[leaf, VALUE.LOSS] / 2
+        memory.values[child, VALUE.SINCE] = memory.values[leaf, VALUE.SINCE]
         if leaf == 0:  # what is shared was its own until now
-            for predictor in range(LEAF_BAYES, N_PREDICTORS):
-                shared = memory.values[0, LOSSES + predictor - LEAF_BAYES + BAYES]
-                memory.values[child, LOSSES + predictor] = shared + DOUBT
-            memory.values[child, MIX : MIX + 4] = 0
-            memory.values[child, MIX] = 1
-            memory.values[child, MIX + 2] = FIRST_TRUST
-    links[leaf, PRESENT], links[leaf, ABSENT], links[leaf, BLOCK] = present, absent, 0
-    links[absent, BLOCK] = block + 1
+            for predictor in range(PREDICTOR.LEAF_BAYES, len(PREDICTOR)):
+                shared = memory.values[0, VALUE.LOSSES + predictor - PREDICTOR.LEAF_BAYES + PREDICTOR.BAYES]
+                memory.values[child, VALUE.LOSSES + predictor] = shared + DOUBT
+            memory.values[child, VALUE.MIX : VALUE.MIX + 4] = 0
+            memory.values[child, VALUE.MIX] = 1
+            memory.values[child, VALUE.MIX + 2] = FIRST_TRUST
+    links[leaf, LINK.PRESENT], links[leaf, LINK.ABSENT], links[leaf, LINK.BLOCK] = present, absent, 0
+    links[absent, LINK.BLOCK] = block + 1
     memory.owners[block] = absent + 1
     memory.features[leaf] = feature
-    for column in (SEEN, FAST, SLOW):
+    for column in (VALUE.SEEN, VALUE.FAST, VALUE.SLOW):
         memory.values[leaf, column] = 0
     memory.leaf_totals[block, :, :] = 0
-    memory.entries[block, :, COUNT] = 0
+    memory.entries[block, :, ENTRY.COUNT] = 0
     other = take_block(memory, present)
-    if other >= 0 and links[absent, BLOCK] > 0:
+    if other >= 0 and links[absent, LINK.BLOCK] > 0:
         copy(memory.keys[block], memory.keys[other])
         copy(memory.entries[block].reshape(-1), memory.entries[other].reshape(-1))
-    memory.counters[N_SPLITS] += 1
+    memory.counters[COUNTER.N_SPLITS] += 1
     return True
 
 
@@ -236,7 +209,7 @@ def try_split(memory, work, options, leaf, n_labels):  # type: ignore[no-untyped
     The bound compares the two best words (Domingos & Hulten, section 2). A tie under tau is split too, but never on
     what may be chance: n times the gain in nats is half the G statistic.
     """
-    if memory.links[leaf, DEPTH] >= options.max_depth:
+    if memory.links[leaf, LINK.DEPTH] >= options.max_depth:
         return False
     best, first, second, n, value_range = best_split(memory, work, options, leaf, n_labels)
     if best == 0:
@@ -251,8 +224,8 @@ def try_split(memory, work, options, leaf, n_labels):  # type: ignore[no-untyped
 @kernel
 def free(memory, node):  # type: ignore[no-untyped-def]
     """Free a node and its block. Its children are orphans then."""
-    if memory.links[node, BLOCK] > 0:
-        memory.owners[memory.links[node, BLOCK] - 1] = 0
+    if memory.links[node, LINK.BLOCK] > 0:
+        memory.owners[memory.links[node, LINK.BLOCK] - 1] = 0
     memory.links[node, :] = 0
     memory.values[node, :] = 0
 
@@ -265,7 +238,7 @@ def free_orphans(memory):  # type: ignore[no-untyped-def]
     while changed:
         changed = False
         for node in range(1, links.shape[0]):
-            if links[node, USED] == 1 and links[links[node, PARENT], USED] == 0:
+            if links[node, LINK.USED] == 1 and links[links[node, LINK.PARENT], LINK.USED] == 0:
                 free(memory, node)
                 changed = True
 
@@ -274,35 +247,35 @@ def free_orphans(memory):  # type: ignore[no-untyped-def]
 def replace(memory, node):  # type: ignore[no-untyped-def]
     """Put a node's alternate in its place; the branch that it had is freed."""
     links, values = memory.links, memory.values
-    alternate = links[node, ALTERNATE]
-    free(memory, links[node, PRESENT])
-    free(memory, links[node, ABSENT])
+    alternate = links[node, LINK.ALTERNATE]
+    free(memory, links[node, LINK.PRESENT])
+    free(memory, links[node, LINK.ABSENT])
     free_orphans(memory)
-    for column in (PRESENT, ABSENT, BLOCK):
+    for column in (LINK.PRESENT, LINK.ABSENT, LINK.BLOCK):
         links[node, column] = links[alternate, column]
-    for column in (PRESENT, ABSENT):
+    for column in (LINK.PRESENT, LINK.ABSENT):
         if links[node, column] > 0:
-            links[links[node, column], PARENT] = node
-    if links[node, BLOCK] > 0:
-        memory.owners[links[node, BLOCK] - 1] = node + 1
+            links[links[node, column], LINK.PARENT] = node
+    if links[node, LINK.BLOCK] > 0:
+        memory.owners[links[node, LINK.BLOCK] - 1] = node + 1
     memory.features[node] = memory.features[alternate]
-    copy(values[alternate, :LOSSES], values[node, :LOSSES])
+    copy(values[alternate, : VALUE.LOSSES], values[node, : VALUE.LOSSES])
     if node > 0:  # the root's are the shared mixture's
-        copy(values[alternate, LOSSES:], values[node, LOSSES:])
-    values[node, DUELS], values[node, AHEAD] = 0, 0
-    links[node, ALTERNATE] = 0
-    links[alternate, BLOCK] = 0  # it is the node's now
+        copy(values[alternate, VALUE.LOSSES :], values[node, VALUE.LOSSES :])
+    values[node, VALUE.DUELS], values[node, VALUE.AHEAD] = 0, 0
+    links[node, LINK.ALTERNATE] = 0
+    links[alternate, LINK.BLOCK] = 0  # it is the node's now
     free(memory, alternate)
-    memory.counters[N_REPLACED] += 1
+    memory.counters[COUNTER.N_REPLACED] += 1
 
 
 @kernel
 def drop_alternate(memory, node):  # type: ignore[no-untyped-def]
     """Free a node's alternate and all under it."""
-    free(memory, memory.links[node, ALTERNATE])
+    free(memory, memory.links[node, LINK.ALTERNATE])
     free_orphans(memory)
-    memory.links[node, ALTERNATE] = 0
-    memory.values[node, DUELS], memory.values[node, AHEAD] = 0, 0
+    memory.links[node, LINK.ALTERNATE] = 0
+    memory.values[node, VALUE.DUELS], memory.values[node, VALUE.AHEAD] = 0, 0
 
 
 @inlined
@@ -315,29 +288,33 @@ def watch(memory, leaf, error):  # type: ignore[no-untyped-def]
     links, values = memory.links, memory.values
     alarm, challenged, node = -1, False, leaf
     while node > 0:
-        node = links[node, PARENT]
-        values[node, SEEN] += 1
-        for column, rate in ((FAST, FAST_RATE), (SLOW, SLOW_RATE)):
-            values[node, column] += max(rate, 1 / values[node, SEEN]) * (error - values[node, column])
-        slow = values[node, SLOW]
+        node = links[node, LINK.PARENT]
+        values[node, VALUE.SEEN] += 1
+        for column, rate in ((VALUE.FAST, FAST_RATE), (VALUE.SLOW, SLOW_RATE)):
+            values[node, column] += max(rate, 1 / values[node, VALUE.SEEN]) * (error - values[node, column])
+        slow = values[node, VALUE.SLOW]
         deviation = math.sqrt((slow * (1 - slow) + 1e-3) * FAST_RATE / (2 - FAST_RATE))
-        challenged = challenged or links[node, ALTERNATE] > 0
-        if alarm < 0 and values[node, SEEN] > WATCH_FROM and values[node, FAST] - slow > WATCH_SIGMAS * deviation:
+        challenged = challenged or links[node, LINK.ALTERNATE] > 0
+        if (
+            alarm < 0
+            and values[node, VALUE.SEEN] > WATCH_FROM
+            and values[node, VALUE.FAST] - slow > WATCH_SIGMAS * deviation
+        ):
             alarm = node
     if alarm < 0 or challenged:
         return
-    memory.counters[N_ALARMS] += 1
-    values[alarm, SLOW] = values[alarm, FAST]
+    memory.counters[COUNTER.N_ALARMS] += 1
+    values[alarm, VALUE.SLOW] = values[alarm, VALUE.FAST]
     alternate = free_node(memory)
     if alternate > 0:
         make_leaf(memory, alternate, alarm, leaf)
-        links[alternate, DEPTH] = links[alarm, DEPTH]
-        values[alternate, MIX : MIX + 4] = 0
-        values[alternate, MIX] = 1
-        values[alternate, MIX + 2] = FIRST_TRUST
-        values[alternate, LOSS] = values[leaf, LOSS]
+        links[alternate, LINK.DEPTH] = links[alarm, LINK.DEPTH]
+        values[alternate, VALUE.MIX : VALUE.MIX + 4] = 0
+        values[alternate, VALUE.MIX] = 1
+        values[alternate, VALUE.MIX + 2] = FIRST_TRUST
+        values[alternate, VALUE.LOSS] = values[leaf, VALUE.LOSS]
         if take_block(memory, alternate) >= 0:
-            links[alarm, ALTERNATE] = alternate
-            values[alarm, DUELS], values[alarm, AHEAD] = 0, 0
+            links[alarm, LINK.ALTERNATE] = alternate
+            values[alarm, VALUE.DUELS], values[alarm, VALUE.AHEAD] = 0, 0
         else:
             free(memory, alternate)

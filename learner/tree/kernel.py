@@ -21,25 +21,11 @@ from driftline.learner.tree.growth import (
     replace,
     watch,
 )
-from driftline.learner.tree.layout import (
-    ABSENT,
-    AHEAD,
-    ALTERNATE,
-    DUELS,
-    LINEAR,
-    MIX,
-    N_LABELS,
-    N_TEXTS,
-    PRESENT,
-    REFUSED,
-    SCORES,
-    SHARED_INPUTS,
-    SHARED_MIX,
-)
+from driftline.learner.tree.layout import COUNTER, LINK, PREDICTOR, SCORE, SHARED_INPUTS, VALUE
 from driftline.learner.tree.leaf import (
     MAX_LOSS,
     at_once,
-    chosen,
+    choose_predictor,
     learn_bayes,
     learn_leaf,
     learn_linear,
@@ -62,14 +48,14 @@ def next_node(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     feature = memory.features[node]
     for i in range(n_local):
         if words[i] == feature:
-            return memory.links[node, PRESENT]
-    return memory.links[node, ABSENT]
+            return memory.links[node, LINK.PRESENT]
+    return memory.links[node, LINK.ABSENT]
 
 
 @inlined
 def leaf_of(memory, words, n_local, node):  # type: ignore[no-untyped-def]
     """Return the leaf under a node that a text belongs to."""
-    while memory.links[node, PRESENT] > 0:
+    while memory.links[node, LINK.PRESENT] > 0:
         node = next_node(memory, words, n_local, node)
     return node
 
@@ -78,8 +64,8 @@ def leaf_of(memory, words, n_local, node):  # type: ignore[no-untyped-def]
 def challenged(memory, words, n_local):  # type: ignore[no-untyped-def]
     """Return the first node on a text's way that has an alternate, or -1."""
     node = 0
-    while memory.links[node, ALTERNATE] == 0:
-        if memory.links[node, PRESENT] == 0:
+    while memory.links[node, LINK.ALTERNATE] == 0:
+        if memory.links[node, LINK.PRESENT] == 0:
             return -1
         node = next_node(memory, words, n_local, node)
     return node
@@ -93,7 +79,7 @@ def ask_for_next(memory, sketch, features, n_tokens, n):  # type: ignore[no-unty
     span = np.uint64(memory.slots.shape[0] - 2 * max_labels)
     token_span = np.uint64(memory.frequencies.shape[0] - max_labels)
     n_places = np.uint64(sketch.places.shape[0])
-    last = 2 * max(memory.counters[N_LABELS], 1) - 1
+    last = 2 * max(memory.counters[COUNTER.N_LABELS], 1) - 1
     for i in range(min(n, ASKED_FOR)):
         feature = np.uint64(features[i])
         at = np.int64(feature * span >> HALF) * 2
@@ -108,18 +94,18 @@ def ask_for_next(memory, sketch, features, n_tokens, n):  # type: ignore[no-unty
 def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weight, loss, node):  # type: ignore[no-untyped-def]
     """Let the alternate of a node score and learn a text too; keep the better."""
     links, values = memory.links, memory.values
-    leaf = leaf_of(memory, words, n_local, links[node, ALTERNATE])
+    leaf = leaf_of(memory, words, n_local, links[node, LINK.ALTERNATE])
     score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf)
-    other = min(-math.log(work.rows[chosen(memory, leaf, options.leaf), target]), MAX_LOSS)
+    other = min(-math.log(work.rows[choose_predictor(memory, leaf, options.leaf), target]), MAX_LOSS)
     learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, False)
-    values[node, DUELS] += 1
-    values[node, AHEAD] += min(max(loss - other, -1.0), 1.0)
-    n = values[node, DUELS]
+    values[node, VALUE.DUELS] += 1
+    values[node, VALUE.AHEAD] += min(max(loss - other, -1.0), 1.0)
+    n = values[node, VALUE.DUELS]
     if n >= MIN_DUELS:
         bound = hoeffding_bound(2.0, DUEL_DELTA, n)
-        if values[node, AHEAD] / n > bound:
+        if values[node, VALUE.AHEAD] / n > bound:
             replace(memory, node)
-        elif values[node, AHEAD] / n < -bound or n >= MAX_DUELS:
+        elif values[node, VALUE.AHEAD] / n < -bound or n >= MAX_DUELS:
             drop_alternate(memory, node)
 
 
@@ -180,37 +166,37 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         target = targets[text]
         weight = min(weights[text], np.float32(MAX_REPEATS))
         if target >= 0 and not 0 < weights[text] < np.inf:
-            counters[REFUSED] += 1
+            counters[COUNTER.REFUSED] += 1
             target = np.int32(-1)
 
         # 2
-        n_labels = counters[N_LABELS]
+        n_labels = counters[COUNTER.N_LABELS]
         n_scored = max(n_labels, target + 1)
         is_new = target >= 0 and known[target] == 0
         leaf = leaf_of(memory, features, n_local, 0)
         if n_scored == 2 and at_once(two, n):
-            rows[SCORES + LINEAR, 0], rows[SCORES + LINEAR, 1] = score_rows(flat, work.bases, values, n, two)
+            rows[SCORE.LINEAR, 0], rows[SCORE.LINEAR, 1] = score_rows(flat, work.bases, values, n, two)
         else:
-            score(flat, work.bases, values, n, n_scored, rows[SCORES + LINEAR])
+            score(flat, work.bases, values, n, n_scored, rows[SCORE.LINEAR])
         if n_labels > 0:
-            finite = softmax(rows[SCORES + LINEAR], known, n_labels, rows[LINEAR])
+            finite = softmax(rows[SCORE.LINEAR], known, n_labels, rows[PREDICTOR.LINEAR])
             if not finite:
-                copy(rows[LINEAR, :n_labels], scores[text])
+                copy(rows[PREDICTOR.LINEAR, :n_labels], scores[text])
                 if target >= 0:
-                    counters[REFUSED] += 1
+                    counters[COUNTER.REFUSED] += 1
                 continue
             score_shared(memory, work, n_tokens, n_labels)
 
             # 3
             score_leaf(memory, work, features, n_local, n_tokens, n_labels, leaf)
-            copy(rows[chosen(memory, leaf, options.leaf), :n_labels], scores[text])
+            copy(rows[choose_predictor(memory, leaf, options.leaf), :n_labels], scores[text])
         if target < 0:
             continue
         if is_due(sketch):
             note(features, n - 1, sketch)
 
         # 4
-        counters[N_TEXTS] += 1
+        counters[COUNTER.N_TEXTS] += 1
         loss = 0.0 if is_new else min(-math.log(scores[text, target]), MAX_LOSS)
         learn_leaf(memory, work, options, features, n_local, n_tokens, n_labels, leaf, target, weight, is_new)
         if options.drift and not is_new:
@@ -221,10 +207,12 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 duel(memory, work, options, features, n_local, n_tokens, n_labels, target, weight, loss, node)
         if not is_new:
             step = options.mix_rate * min(weight, np.float32(1))
-            learn_mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX, target, step)
+            learn_mix(
+                rows, SHARED_INPUTS, memory.values[0, VALUE.MIX :], known, n_labels, PREDICTOR.SHARED_MIX, target, step
+            )
         known[target] = 1
-        counters[N_LABELS] = n_scored
+        counters[COUNTER.N_LABELS] = n_scored
         if learn_linear(memory, work, options, n, n_scored, target, weight, two):
             learn_bayes(memory, work, options, n_tokens, target, weight)
         else:
-            counters[REFUSED] += 1
+            counters[COUNTER.REFUSED] += 1

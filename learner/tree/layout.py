@@ -15,20 +15,95 @@ from numpy.typing import NDArray
 from driftline.learner.kernels import kernel
 from driftline.learner.text.hashes import HALF, MULTIPLIER
 
-PARENT, PRESENT, ABSENT, BLOCK, DEPTH, ALTERNATE, USED = range(7)  # columns of links
-SEEN, TRIED, LOSS, SINCE, VISITS, FAST, SLOW, DUELS, AHEAD, LOSSES = range(10)  # columns of values
-MAJORITY, BAYES, LINEAR, SHARED_MIX, LEAF_BAYES, LEAF_LINEAR, LEAF_MIX, N_PREDICTORS = range(8)  # rows of work.rows
-SCORES = N_PREDICTORS  # in the next rows, the predictors' scores
-PRIOR, BAYES_GAIN, CORRECTION, SHARE_GAIN, RAW_BAYES, SCRATCH, N_ROWS = range(2 * N_PREDICTORS, 2 * N_PREDICTORS + 7)
-SHARED_INPUTS = (PRIOR, SCORES + BAYES, SCORES + LINEAR)  # what the shared mixture weighs, with the root's weights
-LEAF_INPUTS = (SCORES + SHARED_MIX, BAYES_GAIN, CORRECTION, SHARE_GAIN)  # what a leaf's own mixture weighs
-MIX = LOSSES + N_PREDICTORS  # the first weight of the mixture, a column of values
-N_LABELS, REFUSED, N_TEXTS, N_SLOTS_USED, N_SPLITS, N_CLOSED, N_ALARMS, N_REPLACED, N_COUNTERS = range(9)
-N_LINKS, N_VALUES = USED + 1, MIX + 4
-COUNT, WEIGHT, SQUARES = range(3)  # columns of entries
-EXAMPLES, TOKENS = range(2)  # columns of totals and leaf_totals
+
+class _Link(NamedTuple):
+    """Columns of links."""
+
+    PARENT: int = 0
+    PRESENT: int = 1
+    ABSENT: int = 2
+    BLOCK: int = 3
+    DEPTH: int = 4
+    ALTERNATE: int = 5
+    USED: int = 6
 
 
+class _Predictor(NamedTuple):
+    """Rows of work.rows, and columns of values from LOSSES on: by what a leaf predicts."""
+
+    MAJORITY: int = 0
+    BAYES: int = 1
+    LINEAR: int = 2
+    SHARED_MIX: int = 3
+    LEAF_BAYES: int = 4
+    LEAF_LINEAR: int = 5
+    LEAF_MIX: int = 6
+
+
+class _Row(NamedTuple):
+    """Rows of work.rows behind those of the predictors."""
+
+    SCORES: int = 7  # and in the next rows, the predictors' scores
+    PRIOR: int = 14
+    BAYES_GAIN: int = 15
+    CORRECTION: int = 16
+    SHARE_GAIN: int = 17
+    RAW_BAYES: int = 18
+    SCRATCH: int = 19
+
+
+class _Value(NamedTuple):
+    """Columns of values."""
+
+    SEEN: int = 0
+    TRIED: int = 1
+    LOSS: int = 2
+    SINCE: int = 3
+    VISITS: int = 4
+    FAST: int = 5
+    SLOW: int = 6
+    DUELS: int = 7
+    AHEAD: int = 8
+    LOSSES: int = 9  # one for each predictor
+    MIX: int = 16  # the first weight of the leaf's own mixture
+
+
+class _Counter(NamedTuple):
+    """Places in counters."""
+
+    N_LABELS: int = 0
+    REFUSED: int = 1
+    N_TEXTS: int = 2
+    N_SLOTS_USED: int = 3
+    N_SPLITS: int = 4
+    N_CLOSED: int = 5
+    N_ALARMS: int = 6
+    N_REPLACED: int = 7
+
+
+class _Entry(NamedTuple):
+    """Columns of entries."""
+
+    COUNT: int = 0
+    WEIGHT: int = 1
+    SQUARES: int = 2
+
+
+class _Total(NamedTuple):
+    """Columns of totals and leaf_totals."""
+
+    EXAMPLES: int = 0
+    TOKENS: int = 1
+
+
+LINK, PREDICTOR, ROW, VALUE = _Link(), _Predictor(), _Row(), _Value()
+COUNTER, ENTRY, TOTAL = _Counter(), _Entry(), _Total()
+SCORE: Final = _Predictor(*range(ROW.SCORES, ROW.SCORES + len(PREDICTOR)))  # rows of the predictors' scores
+# What the shared mixture weighs, with the root's weights; and what a leaf's own mixture weighs.
+SHARED_INPUTS: Final = (ROW.PRIOR, SCORE.BAYES, SCORE.LINEAR)
+LEAF_INPUTS: Final = (SCORE.SHARED_MIX, ROW.BAYES_GAIN, ROW.CORRECTION, ROW.SHARE_GAIN)
+N_ROWS: Final = ROW.SCRATCH + 1
+N_VALUES: Final = VALUE.MIX + len(LEAF_INPUTS)
 ADAPTIVE: Final = -1
 WINDOW: Final = 8  # places of a block that a key may stand in; the least counted gives way
 
@@ -40,9 +115,9 @@ class Memory(NamedTuple):
     frequencies: NDArray[np.float32]  # [2**(bits - 1)] shared naive Bayes: count of (feature, label)
     totals: NDArray[np.float64]  # [max_labels, 2] examples and tokens of each label
     known: NDArray[np.uint8]  # [max_labels]
-    counters: NDArray[np.int64]  # [N_COUNTERS]
+    counters: NDArray[np.int64]  # [len(COUNTER)]
     unit: NDArray[np.float64]  # [1] what an example of weight 1 adds to frequencies and totals: past ones count less
-    links: NDArray[np.int32]  # [n_nodes, N_LINKS]
+    links: NDArray[np.int32]  # [n_nodes, len(LINK)]
     features: NDArray[np.uint32]  # [n_nodes] the word that an inner node asks for
     values: NDArray[np.float64]  # [n_nodes, N_VALUES]
     keys: NDArray[np.uint64]  # [n_blocks, block_size] feature << 32 | label + 1
@@ -115,7 +190,7 @@ def insert(keys, entries, key):  # type: ignore[no-untyped-def]
         if keys[place] == 0:
             least = place
             break
-        if entries[place, COUNT] < entries[least, COUNT]:
+        if entries[place, ENTRY.COUNT] < entries[least, ENTRY.COUNT]:
             least = place
     keys[least] = key
     entries[least, :] = 0

@@ -31,38 +31,16 @@ from driftline.learner.tree.growth import (
 )
 from driftline.learner.tree.layout import (
     ADAPTIVE,
-    BAYES,
-    BAYES_GAIN,
-    BLOCK,
-    CORRECTION,
-    COUNT,
-    EXAMPLES,
-    LEAF_BAYES,
+    COUNTER,
+    ENTRY,
     LEAF_INPUTS,
-    LEAF_LINEAR,
-    LEAF_MIX,
-    LINEAR,
-    LOSS,
-    LOSSES,
-    MAJORITY,
-    MIX,
-    N_PREDICTORS,
-    N_SLOTS_USED,
-    N_TEXTS,
-    PRIOR,
-    RAW_BAYES,
-    SCORES,
-    SCRATCH,
-    SEEN,
-    SHARE_GAIN,
+    LINK,
+    PREDICTOR,
+    ROW,
+    SCORE,
     SHARED_INPUTS,
-    SHARED_MIX,
-    SINCE,
-    SQUARES,
-    TOKENS,
-    TRIED,
-    VISITS,
-    WEIGHT,
+    TOTAL,
+    VALUE,
     find,
     insert,
     key_of,
@@ -89,17 +67,17 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
 
     Counts are multiplied, and the logarithm taken of FACTORS at a time: it would be most of the time.
     """
-    out, products, frequencies = work.rows[RAW_BAYES], work.products, memory.frequencies
+    out, products, frequencies = work.rows[ROW.RAW_BAYES], work.products, memory.frequencies
     alpha = ALPHA * memory.unit[0]
-    smoothing = alpha * (memory.counters[N_SLOTS_USED] + 1)
+    smoothing = alpha * (memory.counters[COUNTER.N_SLOTS_USED] + 1)
     examples = 0.0
     for label in range(n_labels):
-        examples += memory.totals[label, EXAMPLES]
+        examples += memory.totals[label, TOTAL.EXAMPLES]
     for label in range(n_labels):
         out[label] = 0
         if memory.known[label]:
-            share = max(memory.totals[label, EXAMPLES] / examples, LEAST_SHARE)
-            out[label] = math.log(share) - n * math.log(memory.totals[label, TOKENS] + smoothing)
+            share = max(memory.totals[label, TOTAL.EXAMPLES] / examples, LEAST_SHARE)
+            out[label] = math.log(share) - n * math.log(memory.totals[label, TOTAL.TOKENS] + smoothing)
     if n_labels == 2:  # the same products in registers
         for begin in range(0, n, FACTORS):
             one, other = 1.0, 1.0
@@ -124,7 +102,7 @@ def score_bayes(memory, work, n, n_labels):  # type: ignore[no-untyped-def]
 @inlined
 def mix(rows, inputs, weights, known, n_labels, predictor):  # type: ignore[no-untyped-def]
     """Write the scores and probabilities of a mixture: the weighted sum of scores (logistic mixing, as in PAQ)."""
-    mixed = rows[SCORES + predictor]
+    mixed = rows[ROW.SCORES + predictor]
     if n_labels == 2:  # the same sums in registers
         first, second = np.float32(0), np.float32(0)
         for i, row in enumerate(inputs):
@@ -151,14 +129,14 @@ def score_shared(memory, work, n_tokens, n_labels):  # type: ignore[no-untyped-d
     score_bayes(memory, work, n_tokens, n_labels)
     examples = 0.0
     for label in range(n_labels):
-        examples += memory.totals[label, EXAMPLES]
+        examples += memory.totals[label, TOTAL.EXAMPLES]
     factor = np.float32(1 / math.sqrt(1 + n_tokens / FLATTENED_FROM))
     for label in range(n_labels):
-        rows[SCORES + BAYES, label] = rows[RAW_BAYES, label] * factor
-        share = max(memory.totals[label, EXAMPLES] / examples, LEAST_SHARE)
-        rows[PRIOR, label] = math.log(share) if known[label] else np.float32(0)
-    softmax(rows[SCORES + BAYES], known, n_labels, rows[BAYES])
-    mix(rows, SHARED_INPUTS, memory.values[0, MIX:], known, n_labels, SHARED_MIX)
+        rows[SCORE.BAYES, label] = rows[ROW.RAW_BAYES, label] * factor
+        share = max(memory.totals[label, TOTAL.EXAMPLES] / examples, LEAST_SHARE)
+        rows[ROW.PRIOR, label] = math.log(share) if known[label] else np.float32(0)
+    softmax(rows[SCORE.BAYES], known, n_labels, rows[PREDICTOR.BAYES])
+    mix(rows, SHARED_INPUTS, memory.values[0, VALUE.MIX :], known, n_labels, PREDICTOR.SHARED_MIX)
 
 
 @inlined
@@ -170,73 +148,73 @@ def score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf):  # type:
     shared. Its own mixture weighs the shared mixture and how far each of these three departs from what is shared.
     """
     rows, known, totals = work.rows, memory.known, memory.totals
-    block = memory.links[leaf, BLOCK] - 1
+    block = memory.links[leaf, LINK.BLOCK] - 1
     if block < 0:
         for label in range(n_labels):
-            rows[SCORES + MAJORITY, label] = rows[PRIOR, label]
-        softmax(rows[SCORES + MAJORITY], known, n_labels, rows[MAJORITY])
+            rows[SCORE.MAJORITY, label] = rows[ROW.PRIOR, label]
+        softmax(rows[SCORE.MAJORITY], known, n_labels, rows[PREDICTOR.MAJORITY])
         return
     keys, entries, own = memory.keys[block], memory.entries[block], memory.leaf_totals[block]
     alpha = ALPHA * memory.unit[0]
-    smoothing = alpha * (memory.counters[N_SLOTS_USED] + 1)
+    smoothing = alpha * (memory.counters[COUNTER.N_SLOTS_USED] + 1)
     scale = np.float32(1 / math.sqrt(n_local + 1.0))
     factor = np.float32(1 / math.sqrt(1 + n_tokens / FLATTENED_FROM))
     examples = PRIOR_EXAMPLES
     for label in range(n_labels):
-        examples += own[label, EXAMPLES]
+        examples += own[label, TOTAL.EXAMPLES]
     for label in range(n_labels):
-        rows[SHARE_GAIN, label] = 0
-        rows[BAYES_GAIN, label] = 0
-        rows[CORRECTION, label] = 0
+        rows[ROW.SHARE_GAIN, label] = 0
+        rows[ROW.BAYES_GAIN, label] = 0
+        rows[ROW.CORRECTION, label] = 0
         if known[label]:
-            share = math.exp(rows[PRIOR, label])
-            rows[SHARE_GAIN, label] = math.log((own[label, EXAMPLES] / share + PRIOR_EXAMPLES) / examples)
-        rows[SCORES + MAJORITY, label] = rows[PRIOR, label] + rows[SHARE_GAIN, label]
-    softmax(rows[SCORES + MAJORITY], known, n_labels, rows[MAJORITY])
+            share = math.exp(rows[ROW.PRIOR, label])
+            rows[ROW.SHARE_GAIN, label] = math.log((own[label, TOTAL.EXAMPLES] / share + PRIOR_EXAMPLES) / examples)
+        rows[SCORE.MAJORITY, label] = rows[ROW.PRIOR, label] + rows[ROW.SHARE_GAIN, label]
+    softmax(rows[SCORE.MAJORITY], known, n_labels, rows[PREDICTOR.MAJORITY])
     if leaf == 0:
         return
 
     for label in range(n_labels):
         if known[label]:
-            per_count = (totals[label, TOKENS] + smoothing) / PRIOR_TOKENS
-            gain = rows[SHARE_GAIN, label] - n_local * math.log(1 + own[label, TOKENS] / PRIOR_TOKENS)
+            per_count = (totals[label, TOTAL.TOKENS] + smoothing) / PRIOR_TOKENS
+            gain = rows[ROW.SHARE_GAIN, label] - n_local * math.log(1 + own[label, TOTAL.TOKENS] / PRIOR_TOKENS)
             place = find(keys, key_of(np.uint32(0), label))
-            correction = entries[place, WEIGHT] if place >= 0 else np.float32(0)
+            correction = entries[place, ENTRY.WEIGHT] if place >= 0 else np.float32(0)
             product = 1.0
             for i in range(n_local):
                 place = find(keys, key_of(words[i], label))
                 if place >= 0:
-                    correction += entries[place, WEIGHT]
-                    count = entries[place, COUNT]
+                    correction += entries[place, ENTRY.WEIGHT]
+                    count = entries[place, ENTRY.COUNT]
                     if count > 0:
                         product *= 1 + count * per_count / (memory.frequencies[work.tokens[i] + label] + alpha)
                         if product > 1e100:
                             gain += math.log(product)
                             product = 1.0
-            rows[BAYES_GAIN, label] = (gain + math.log(product)) * factor
-            rows[CORRECTION, label] = correction * scale
-        rows[SCORES + LEAF_BAYES, label] = rows[SCORES + BAYES, label] + rows[BAYES_GAIN, label]
-        rows[SCORES + LEAF_LINEAR, label] = rows[SCORES + SHARED_MIX, label] + rows[CORRECTION, label]
-    softmax(rows[SCORES + LEAF_BAYES], known, n_labels, rows[LEAF_BAYES])
-    softmax(rows[SCORES + LEAF_LINEAR], known, n_labels, rows[LEAF_LINEAR])
-    mix(rows, LEAF_INPUTS, memory.values[leaf, MIX:], known, n_labels, LEAF_MIX)
+            rows[ROW.BAYES_GAIN, label] = (gain + math.log(product)) * factor
+            rows[ROW.CORRECTION, label] = correction * scale
+        rows[SCORE.LEAF_BAYES, label] = rows[SCORE.BAYES, label] + rows[ROW.BAYES_GAIN, label]
+        rows[SCORE.LEAF_LINEAR, label] = rows[SCORE.SHARED_MIX, label] + rows[ROW.CORRECTION, label]
+    softmax(rows[SCORE.LEAF_BAYES], known, n_labels, rows[PREDICTOR.LEAF_BAYES])
+    softmax(rows[SCORE.LEAF_LINEAR], known, n_labels, rows[PREDICTOR.LEAF_LINEAR])
+    mix(rows, LEAF_INPUTS, memory.values[leaf, VALUE.MIX :], known, n_labels, PREDICTOR.LEAF_MIX)
 
 
 @inlined
 def n_predictors(memory, leaf):  # type: ignore[no-untyped-def]
     """Return how many predictors a leaf has: the root and closed leaves have nothing that is not shared."""
-    return N_PREDICTORS if leaf > 0 and memory.links[leaf, BLOCK] > 0 else LEAF_BAYES
+    return len(PREDICTOR) if leaf > 0 and memory.links[leaf, LINK.BLOCK] > 0 else PREDICTOR.LEAF_BAYES
 
 
 @inlined
-def chosen(memory, leaf, asked):  # type: ignore[no-untyped-def]
+def choose_predictor(memory, leaf, asked):  # type: ignore[no-untyped-def]
     """Return the predictor that a leaf uses: that of least recent loss, or the one that is asked for."""
     n = n_predictors(memory, leaf)
     if asked != ADAPTIVE:
-        return asked if asked < n else asked - LEAF_BAYES + BAYES
-    best = SHARED_MIX
+        return asked if asked < n else asked - PREDICTOR.LEAF_BAYES + PREDICTOR.BAYES
+    best = PREDICTOR.SHARED_MIX
     for candidate in range(n):
-        if memory.values[leaf, LOSSES + candidate] < memory.values[leaf, LOSSES + best]:
+        if memory.values[leaf, VALUE.LOSSES + candidate] < memory.values[leaf, VALUE.LOSSES + best]:
             best = candidate
     return best
 
@@ -247,12 +225,12 @@ def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, tar
 
     Only pairs of word and label that were seen together have a weight: with two labels one of the two is enough.
     """
-    block = memory.links[leaf, BLOCK] - 1
+    block = memory.links[leaf, LINK.BLOCK] - 1
     keys, entries, rows = memory.keys[block], memory.entries[block], work.rows
     scale = np.float32(1 / math.sqrt(n_local + 1.0))
     step = options.leaf_rate * min(weight, np.float32(1))
     for label in range(n_labels):
-        gradient = rows[LEAF_LINEAR, label] - (np.float32(1) if label == target else np.float32(0))
+        gradient = rows[PREDICTOR.LEAF_LINEAR, label] - (np.float32(1) if label == target else np.float32(0))
         if not memory.known[label] or abs(gradient) < MIN_GRADIENT:
             continue
         gradient *= scale
@@ -260,9 +238,9 @@ def learn_corrections(memory, work, options, words, n_local, n_labels, leaf, tar
         for i in range(-1, n_local):
             place = find(keys, key_of(words[i] if i >= 0 else np.uint32(0), label))
             if place >= 0:
-                past = entries[place, SQUARES] * options.kept
-                entries[place, WEIGHT] -= step * gradient / math.sqrt(past + square + FIRST_SUM)
-                entries[place, SQUARES] = past + square
+                past = entries[place, ENTRY.SQUARES] * options.kept
+                entries[place, ENTRY.WEIGHT] -= step * gradient / math.sqrt(past + square + FIRST_SUM)
+                entries[place, ENTRY.SQUARES] = past + square
 
 
 @inlined
@@ -282,35 +260,44 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
     """Learn a text at its leaf: losses, counts, corrections; then split it or reopen it, where that is due."""
     links, values = memory.links, memory.values
     if not is_new:
-        values[leaf, VISITS] += 1
-        rate = max(LOSS_RATE, 1 / values[leaf, VISITS])
+        values[leaf, VALUE.VISITS] += 1
+        rate = max(LOSS_RATE, 1 / values[leaf, VALUE.VISITS])
         for predictor in range(n_predictors(memory, leaf)):
             loss = min(-math.log(work.rows[predictor, target]), MAX_LOSS)
-            place = LOSSES + predictor
+            place = VALUE.LOSSES + predictor
             values[leaf, place] += rate * (loss - values[leaf, place])
-        if leaf > 0 and links[leaf, BLOCK] > 0:
+        if leaf > 0 and links[leaf, LINK.BLOCK] > 0:
             step = options.mix_rate * min(weight, np.float32(1))
-            learn_mix(work.rows, LEAF_INPUTS, values[leaf, MIX:], memory.known, n_labels, LEAF_MIX, target, step)
-        used = work.rows[chosen(memory, leaf, options.leaf), target]
-        values[leaf, LOSS] += min(-math.log(used), MAX_LOSS)
-        if memory.counters[N_TEXTS] - values[leaf, SINCE] > PROMISE_SPAN:
-            values[leaf, LOSS] /= 2
-            values[leaf, SINCE] += PROMISE_SPAN / 2
-    values[leaf, SEEN] += weight
-    due = values[leaf, SEEN] - values[leaf, TRIED] >= options.grace_period
+            learn_mix(
+                work.rows,
+                LEAF_INPUTS,
+                values[leaf, VALUE.MIX :],
+                memory.known,
+                n_labels,
+                PREDICTOR.LEAF_MIX,
+                target,
+                step,
+            )
+        used = work.rows[choose_predictor(memory, leaf, options.leaf), target]
+        values[leaf, VALUE.LOSS] += min(-math.log(used), MAX_LOSS)
+        if memory.counters[COUNTER.N_TEXTS] - values[leaf, VALUE.SINCE] > PROMISE_SPAN:
+            values[leaf, VALUE.LOSS] /= 2
+            values[leaf, VALUE.SINCE] += PROMISE_SPAN / 2
+    values[leaf, VALUE.SEEN] += weight
+    due = values[leaf, VALUE.SEEN] - values[leaf, VALUE.TRIED] >= options.grace_period
     if due:
-        values[leaf, TRIED] = values[leaf, SEEN]
-    if links[leaf, BLOCK] == 0:
+        values[leaf, VALUE.TRIED] = values[leaf, VALUE.SEEN]
+    if links[leaf, LINK.BLOCK] == 0:
         if due:
             take_block(memory, leaf)
         return
-    block = links[leaf, BLOCK] - 1
+    block = links[leaf, LINK.BLOCK] - 1
     keys, entries = memory.keys[block], memory.entries[block]
-    memory.leaf_totals[block, target, EXAMPLES] += weight
-    memory.leaf_totals[block, target, TOKENS] += weight * n_tokens
+    memory.leaf_totals[block, target, TOTAL.EXAMPLES] += weight
+    memory.leaf_totals[block, target, TOTAL.TOKENS] += weight * n_tokens
     for i in range(-1, n_local):
         place = insert(keys, entries, key_of(words[i] if i >= 0 else np.uint32(0), target))
-        entries[place, COUNT] += weight
+        entries[place, ENTRY.COUNT] += weight
     if leaf > 0 and not is_new:
         learn_corrections(memory, work, options, words, n_local, n_labels, leaf, target, weight)
     if due:
@@ -344,7 +331,7 @@ def learn_linear(memory, work, options, n, n_labels, target, weight, two):  # ty
 
     `two` holds the rows of two labels, as `score_rows` has left them, if they are learned at once.
     """
-    z, p, slots = work.rows[SCORES + LINEAR], work.rows[SCRATCH], memory.slots.reshape(-1)
+    z, p, slots = work.rows[SCORE.LINEAR], work.rows[ROW.SCRATCH], memory.slots.reshape(-1)
     values, scratch = work.planes[0], (work.planes[1], work.planes[2])
     are_two = n_labels == 2 and at_once(two, n)
     one, left = np.float32(1), weight
@@ -384,10 +371,10 @@ def rescale(memory):  # type: ignore[no-untyped-def]
         count = memory.frequencies[slot] / np.float32(MAX_UNIT)
         memory.frequencies[slot] = count if count > FORGOTTEN else np.float32(0)
         used += int(count > FORGOTTEN)
-    memory.counters[N_SLOTS_USED] = used
+    memory.counters[COUNTER.N_SLOTS_USED] = used
     for label in range(memory.totals.shape[0]):
-        memory.totals[label, EXAMPLES] /= MAX_UNIT
-        memory.totals[label, TOKENS] /= MAX_UNIT
+        memory.totals[label, TOTAL.EXAMPLES] /= MAX_UNIT
+        memory.totals[label, TOTAL.TOKENS] /= MAX_UNIT
     memory.unit[0] /= MAX_UNIT
 
 
@@ -398,10 +385,10 @@ def learn_bayes(memory, work, options, n_tokens, target, weight):  # type: ignor
     for i in range(n_tokens):
         base = work.tokens[i]
         if memory.frequencies[base + target] == 0:
-            memory.counters[N_SLOTS_USED] += 1
+            memory.counters[COUNTER.N_SLOTS_USED] += 1
         memory.frequencies[base + target] += amount
-    memory.totals[target, EXAMPLES] += amount
-    memory.totals[target, TOKENS] += amount * n_tokens
+    memory.totals[target, TOTAL.EXAMPLES] += amount
+    memory.totals[target, TOTAL.TOKENS] += amount * n_tokens
     memory.unit[0] *= options.growth
     if memory.unit[0] > MAX_UNIT:
         rescale(memory)

@@ -17,29 +17,15 @@ from driftline.learner.explain.trace import Feature
 from driftline.learner.kernels import copy, kernel
 from driftline.learner.text.hashes import HALF
 from driftline.learner.tree.kernel import LOCAL_WORDS
-from driftline.learner.tree.layout import (
-    ABSENT,
-    BAYES,
-    BLOCK,
-    COUNT,
-    EXAMPLES,
-    LEAF_BAYES,
-    LEAF_LINEAR,
-    LEAF_MIX,
-    LINEAR,
-    MAJORITY,
-    MIX,
-    N_LABELS,
-    N_SLOTS_USED,
-    PRESENT,
-    TOKENS,
-    WEIGHT,
-    Memory,
-    Options,
-    find,
-    key_of,
+from driftline.learner.tree.layout import COUNTER, ENTRY, LINK, PREDICTOR, TOTAL, VALUE, Memory, Options, find, key_of
+from driftline.learner.tree.leaf import (
+    ALPHA,
+    FLATTENED_FROM,
+    LEAST_SHARE,
+    PRIOR_EXAMPLES,
+    PRIOR_TOKENS,
+    choose_predictor,
 )
-from driftline.learner.tree.leaf import ALPHA, FLATTENED_FROM, LEAST_SHARE, PRIOR_EXAMPLES, PRIOR_TOKENS, chosen
 
 PRIOR_PART, BAYES_PART, LINEAR_PART, SHARE_PART, GAIN_PART, CORRECTION_PART = range(6)
 
@@ -48,10 +34,10 @@ def leaf_of(memory: Memory, words: Sequence[int]) -> tuple[int, list[tuple[int, 
     """Return the leaf of a text, and what was asked on the way: the word's hash, and whether the text has it."""
     node, way = 0, []
     has = set(words[:LOCAL_WORDS])
-    while memory.links[node, PRESENT] > 0:
+    while memory.links[node, LINK.PRESENT] > 0:
         word = int(memory.features[node])
         way.append((word, word in has))
-        node = int(memory.links[node, PRESENT if word in has else ABSENT])
+        node = int(memory.links[node, LINK.PRESENT if word in has else LINK.ABSENT])
     return node, way
 
 
@@ -64,33 +50,33 @@ def path(memory: Memory, features: Sequence[Feature]) -> list[Step]:
 
 def tree_part(memory: Memory, options: Options, max_labels: int, hashed: Hashed) -> Part:
     """Return the scores of labels by the predictor that a text's leaf uses."""
-    n = int(memory.counters[N_LABELS])
+    n = int(memory.counters[COUNTER.N_LABELS])
     leaf, _ = leaf_of(memory, hashed.features[: hashed.n_words].tolist())
-    weights = _weights(memory, leaf, int(chosen(memory, leaf, options.leaf)))
+    weights = _weights(memory, leaf, int(choose_predictor(memory, leaf, options.leaf)))
     known = memory.known[:n] > 0
     shared = _shared_parts(memory, float(options.chars_value), max_labels, hashed, known)
-    own = _own_parts(memory, leaf, hashed, known, shared[PRIOR_PART].constant) if memory.links[leaf, BLOCK] else []
+    own = _own_parts(memory, leaf, hashed, known, shared[PRIOR_PART].constant) if memory.links[leaf, LINK.BLOCK] else []
     return weighted([(weight, part) for weight, part in zip(weights, [*shared, *own], strict=False) if weight != 0])
 
 
 def _weights(memory: Memory, leaf: int, predictor: int) -> list[float]:
     """Return what a predictor weighs the six parts with."""
     weights = [0.0] * 6
-    mix = memory.values[leaf, MIX : MIX + 4].tolist()
-    shared = memory.values[0, MIX : MIX + 3].tolist()
-    if predictor == MAJORITY:
+    mix = memory.values[leaf, VALUE.MIX : VALUE.MIX + 4].tolist()
+    shared = memory.values[0, VALUE.MIX : VALUE.MIX + 3].tolist()
+    if predictor == PREDICTOR.MAJORITY:
         weights[PRIOR_PART] = weights[SHARE_PART] = 1.0
-    elif predictor in (BAYES, LEAF_BAYES):
+    elif predictor in (PREDICTOR.BAYES, PREDICTOR.LEAF_BAYES):
         weights[BAYES_PART] = 1.0
-        weights[GAIN_PART] = float(predictor == LEAF_BAYES)
-    elif predictor == LINEAR:
+        weights[GAIN_PART] = float(predictor == PREDICTOR.LEAF_BAYES)
+    elif predictor == PREDICTOR.LINEAR:
         weights[LINEAR_PART] = 1.0
-    elif predictor == LEAF_MIX:
+    elif predictor == PREDICTOR.LEAF_MIX:
         weights[:3] = [mix[0] * weight for weight in shared]
         weights[GAIN_PART], weights[CORRECTION_PART], weights[SHARE_PART] = mix[1:]
     else:
         weights[:3] = shared
-        weights[CORRECTION_PART] = float(predictor == LEAF_LINEAR)
+        weights[CORRECTION_PART] = float(predictor == PREDICTOR.LEAF_LINEAR)
     return weights
 
 
@@ -103,10 +89,10 @@ def _shared_parts(
 ) -> list[Part]:
     """Return what all leaves share: the labels' shares, naive Bayes on words and pairs, the linear model."""
     n, n_plain, n_features = len(known), hashed.n_plain, len(hashed.features)
-    examples = memory.totals[:n, EXAMPLES]
+    examples = memory.totals[:n, TOTAL.EXAMPLES]
     prior = np.log(np.where(known, np.maximum(examples / examples.sum(), LEAST_SHARE), 1))
     alpha, smoothing = _smoothing(memory)
-    size = np.log(memory.totals[:n, TOKENS] + smoothing)
+    size = np.log(memory.totals[:n, TOTAL.TOKENS] + smoothing)
     factor = 1 / math.sqrt(1 + n_plain / FLATTENED_FROM)
 
     def rows(at: slice) -> NDArray[np.float64]:
@@ -124,13 +110,13 @@ def _own_parts(
 ) -> list[Part]:
     """Return how far a leaf departs from what is shared: in the labels' shares, in naive Bayes, in the linear model."""
     n, n_local = len(known), min(hashed.n_words, LOCAL_WORDS)
-    block = memory.links[leaf, BLOCK] - 1
+    block = memory.links[leaf, LINK.BLOCK] - 1
     own = memory.leaf_totals[block, :n].astype(np.float64)
-    examples = PRIOR_EXAMPLES + own[:, EXAMPLES].sum()
-    share = np.where(known, np.log((own[:, EXAMPLES] / np.exp(prior) + PRIOR_EXAMPLES) / examples), 0.0)
+    examples = PRIOR_EXAMPLES + own[:, TOTAL.EXAMPLES].sum()
+    share = np.where(known, np.log((own[:, TOTAL.EXAMPLES] / np.exp(prior) + PRIOR_EXAMPLES) / examples), 0.0)
     alpha, smoothing = _smoothing(memory)
-    per_count = (memory.totals[:n, TOKENS] + smoothing) / PRIOR_TOKENS
-    size = np.log1p(own[:, TOKENS] / PRIOR_TOKENS)
+    per_count = (memory.totals[:n, TOTAL.TOKENS] + smoothing) / PRIOR_TOKENS
+    size = np.log1p(own[:, TOTAL.TOKENS] / PRIOR_TOKENS)
     factor = 1 / math.sqrt(1 + hashed.n_plain / FLATTENED_FROM)
     scale = 1 / math.sqrt(n_local + 1)
     keys, entries = memory.keys[block], memory.entries[block]
@@ -142,21 +128,21 @@ def _own_parts(
 
     def gains(at: slice) -> NDArray[np.float64]:
         words = slice(at.start, max(at.start, min(at.stop, n_local)))
-        found = look_up(keys, entries, hashed.features[words], n)[:, :, COUNT]
+        found = look_up(keys, entries, hashed.features[words], n)[:, :, ENTRY.COUNT]
         shared = _frequencies(memory, len(memory.known), hashed, words, n) + alpha
         return of_words(at, (np.log1p(np.maximum(found, 0) * per_count / shared) - size) * factor)
 
     def corrections(at: slice) -> NDArray[np.float64]:
         words = slice(at.start, max(at.start, min(at.stop, n_local)))
-        return of_words(at, look_up(keys, entries, hashed.features[words], n)[:, :, WEIGHT] * scale)
+        return of_words(at, look_up(keys, entries, hashed.features[words], n)[:, :, ENTRY.WEIGHT] * scale)
 
-    bias = look_up(keys, entries, np.zeros(1, np.uint32), n)[0, :, WEIGHT] * scale
+    bias = look_up(keys, entries, np.zeros(1, np.uint32), n)[0, :, ENTRY.WEIGHT] * scale
     return [_constant(share), Part(share * factor, gains), Part(bias, corrections)]
 
 
 def _smoothing(memory: Memory) -> tuple[float, float]:
     alpha = ALPHA * float(memory.unit[0])
-    return alpha, alpha * (int(memory.counters[N_SLOTS_USED]) + 1)
+    return alpha, alpha * (int(memory.counters[COUNTER.N_SLOTS_USED]) + 1)
 
 
 def _frequencies(memory: Memory, max_labels: int, hashed: Hashed, at: slice, n: int) -> NDArray[np.float64]:

@@ -25,28 +25,13 @@ from driftline.learner.text.features import TextSettings, imprint, kernel_inputs
 from driftline.learner.text.hashes import HALF
 from driftline.learner.tree.kernel import score_and_learn
 from driftline.learner.tree.layout import (
-    ABSENT,
     ADAPTIVE,
-    ALTERNATE,
-    BLOCK,
-    DEPTH,
-    LEAF_BAYES,
-    LEAF_LINEAR,
-    LEAF_MIX,
-    LOSSES,
-    MAJORITY,
-    MIX,
-    N_COUNTERS,
-    N_LINKS,
-    N_PREDICTORS,
+    COUNTER,
+    LINK,
     N_ROWS,
-    N_SLOTS_USED,
-    N_SPLITS,
     N_VALUES,
-    PARENT,
-    PRESENT,
-    REFUSED,
-    USED,
+    PREDICTOR,
+    VALUE,
     Memory,
     Options,
     Work,
@@ -56,10 +41,10 @@ from driftline.stream.errors import ConfigError, StateError
 
 LEAVES: Final = {
     "adaptive": ADAPTIVE,
-    "majority": MAJORITY,
-    "bayes": LEAF_BAYES,
-    "linear": LEAF_LINEAR,
-    "mix": LEAF_MIX,
+    "majority": PREDICTOR.MAJORITY,
+    "bayes": PREDICTOR.LEAF_BAYES,
+    "linear": PREDICTOR.LEAF_LINEAR,
+    "mix": PREDICTOR.LEAF_MIX,
 }
 CRITERIA: Final = ("gain", "gini")
 BLOCK_SIZE: Final = 2048  # (word, label) pairs that an open leaf has room for
@@ -127,11 +112,11 @@ class TreeSettings(TextSettings):
         return int((self.memory_mb * MIB - self._fixed_bytes()) // self._block_bytes())
 
     def _block_bytes(self) -> int:
-        node = 4 * N_LINKS + 4 + 8 * N_VALUES
+        node = 4 * len(LINK) + 4 + 8 * N_VALUES
         return BLOCK_SIZE * (8 + 12) + self.max_labels * 8 + 4 + NODES_PER_BLOCK * node
 
     def _fixed_bytes(self) -> int:
-        shared = (1 << self.bits) * 9 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + N_COUNTERS * 8 + 8
+        shared = (1 << self.bits) * 9 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + len(COUNTER) * 8 + 8
         work = self.max_labels * (4 * N_ROWS + 8) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
         work += 3 * 4 * (self.max_features + 1 + LANES)
         return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
@@ -146,9 +131,9 @@ def new_memory(settings: TreeSettings) -> Memory:
         frequencies=np.zeros(1 << (settings.bits - 1), np.float32),
         totals=np.zeros((n_labels, 2), np.float64),
         known=np.zeros(n_labels, np.uint8),
-        counters=np.zeros(N_COUNTERS, np.int64),
+        counters=np.zeros(len(COUNTER), np.int64),
         unit=np.ones(1, np.float64),
-        links=np.zeros((n_nodes, N_LINKS), np.int32),
+        links=np.zeros((n_nodes, len(LINK)), np.int32),
         features=np.zeros(n_nodes, np.uint32),
         values=np.zeros((n_nodes, N_VALUES), np.float64),
         keys=np.zeros((n_blocks, BLOCK_SIZE), np.uint64),
@@ -156,9 +141,10 @@ def new_memory(settings: TreeSettings) -> Memory:
         leaf_totals=np.zeros((n_blocks, n_labels, 2), np.float32),
         owners=np.zeros(n_blocks, np.int32),
     )
-    memory.links[0, BLOCK] = memory.links[0, USED] = memory.owners[0] = 1
-    memory.values[0, LOSSES : LOSSES + N_PREDICTORS] = 1
-    memory.values[0, MIX : MIX + 3] = 0.0, 0.4, 0.8  # of the shared mixture: shares of labels, naive Bayes, linear
+    memory.links[0, LINK.BLOCK] = memory.links[0, LINK.USED] = memory.owners[0] = 1
+    memory.values[0, VALUE.LOSSES : VALUE.LOSSES + len(PREDICTOR)] = 1
+    # Of the shared mixture: shares of labels, naive Bayes, linear.
+    memory.values[0, VALUE.MIX : VALUE.MIX + 3] = 0.0, 0.4, 0.8
     return memory
 
 
@@ -212,12 +198,7 @@ class Tree(Compiled):
     @property
     def n_refused(self) -> int:
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
-        return int(self._memory.counters[REFUSED])
-
-    @property
-    def n_splits(self) -> int:
-        """How many splits there were, those of branches that are gone included."""
-        return int(self._memory.counters[N_SPLITS])
+        return int(self._memory.counters[COUNTER.REFUSED])
 
     @property
     def n_bytes(self) -> int:
@@ -265,7 +246,7 @@ class Tree(Compiled):
             memory.slots[column + slots_of(each[1:], len(memory.slots), self.max_labels)] = 0
             tokens = each[1 : 1 + int(each[0])].astype(np.uint64)
             places = column + (tokens * np.uint64(len(memory.frequencies) - self.max_labels) >> HALF).astype(np.int64)
-            memory.counters[N_SLOTS_USED] -= np.count_nonzero(memory.frequencies[np.unique(places)])
+            memory.counters[COUNTER.N_SLOTS_USED] -= np.count_nonzero(memory.frequencies[np.unique(places)])
             memory.frequencies[places] = 0
         memory.entries[(memory.keys & np.uint64(0xFFFF_FFFF)) == column + 1] = 0
         memory.leaf_totals[:, column] = 0
@@ -289,17 +270,17 @@ def check_links(memory: Memory) -> None:
     """Refuse links that lead nowhere or in a circle: the kernel follows them unchecked. Raises StateError."""
     links, owners = memory.links, memory.owners
     n_nodes, n_blocks = len(links), len(owners)
-    columns = [PARENT, PRESENT, ABSENT, ALTERNATE]
-    ok = bool((links >= 0).all() and (links[:, columns] < n_nodes).all() and (links[:, BLOCK] <= n_blocks).all())
+    columns = [LINK.PARENT, LINK.PRESENT, LINK.ABSENT, LINK.ALTERNATE]
+    ok = bool((links >= 0).all() and (links[:, columns] < n_nodes).all() and (links[:, LINK.BLOCK] <= n_blocks).all())
     ok = ok and bool((owners >= 0).all() and (owners <= n_nodes).all())
     if ok:
-        inner = np.flatnonzero(links[:, PRESENT] | links[:, ABSENT])
-        for column in (PRESENT, ABSENT):  # children are one deeper, so that there is no way round
+        inner = np.flatnonzero(links[:, LINK.PRESENT] | links[:, LINK.ABSENT])
+        for column in (LINK.PRESENT, LINK.ABSENT):  # children are one deeper, so that there is no way round
             child = links[inner, column]
-            ok = ok and bool((child > 0).all() and (links[child, PARENT] == inner).all())
-            ok = ok and bool((links[child, DEPTH] == links[inner, DEPTH] + 1).all())
+            ok = ok and bool((child > 0).all() and (links[child, LINK.PARENT] == inner).all())
+            ok = ok and bool((links[child, LINK.DEPTH] == links[inner, LINK.DEPTH] + 1).all())
         owned = np.flatnonzero(owners)
-        ok = ok and bool((links[owners[owned] - 1, BLOCK] == owned + 1).all())
-        ok = ok and len(owned) == np.count_nonzero(links[:, BLOCK])
+        ok = ok and bool((links[owners[owned] - 1, LINK.BLOCK] == owned + 1).all())
+        ok = ok and len(owned) == np.count_nonzero(links[:, LINK.BLOCK])
     if not ok:
         raise StateError("tree: arrays 'links' and 'owners' do not fit each other; the state is damaged")

@@ -93,7 +93,6 @@ class LabelledTexts:
     ----------
     columns : the names that are there (JSON: in the first object), known once the first row was read
     id_column : the name of the column that ids are taken from, then
-    bad_rows : how many rows could not be used so far
     size_bytes : the file's size as it lies on disk, None where it is not known
     read_bytes : how much of that was read
 
@@ -116,7 +115,6 @@ class LabelledTexts:
         self.name = "standard input" if str(path) == "-" else str(path)
         self.columns: list[str] = []
         self.id_column: str | None = None
-        self.bad_rows = 0
         self._form = (form or Format(text_column, label_column)).checked()
         self._wanted = _Wanted(self._form)
         self._on_bad_row, self._on_guess = on_bad_row, on_guess
@@ -270,7 +268,6 @@ class LabelledTexts:
             raise self._wanted.missing("label", self._wanted.label, self.columns, self.name)
 
     def _bad(self, line: int, why: Unusable) -> None:
-        self.bad_rows += 1
         if self._on_bad_row:
             self._on_bad_row(BadRow(self.name, line, str(why), why.kind, self._unit))
 

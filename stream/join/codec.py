@@ -4,26 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from driftline.stream.join.message_rows import (
-    ASIDE,
-    AT,
-    CAME,
-    ID_SIZE,
-    LABEL_AT,
-    LABEL_SIZE,
-    LABEL_WEIGHT,
-    LIVE,
-    N_SCORES,
-    N_WORDS,
-    NOTE_SHIFT,
-    SCORED,
-    SCORES_AT,
-    TEXT_SIZE,
-    TIME_MS,
-    WINDOW,
-    WORDS_AT,
-    WORDS_SIZE,
-)
+from driftline.stream.join.message_rows import BIT, NOTE, NOTE_SHIFT, ROW
 from driftline.stream.kernels import kernel
 
 LONGEST: Final = 64  # bytes of an entry beside its strings and scores
@@ -79,9 +60,9 @@ def measure_rows(rows, now, notes, number):  # type: ignore[no-untyped-def]
     n = np.int64(0)
     for i in range(now.shape[0]):
         row, note = rows[i], notes[now[i] >> NOTE_SHIFT]
-        if now[i] & LIVE and row[WINDOW] == number:
-            n += LONGEST + row[ID_SIZE] + row[TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[WORDS_SIZE]
-            n += 4 * row[N_SCORES] if now[i] & SCORED else 0
+        if now[i] & BIT.LIVE and row[ROW.WINDOW] == number:
+            n += LONGEST + row[ROW.ID_SIZE] + row[ROW.TEXT_SIZE] + max(note[NOTE.LABEL_SIZE], 0) + note[NOTE.WORDS_SIZE]
+            n += 4 * row[ROW.N_SCORES] if now[i] & BIT.SCORED else 0
     return n
 
 
@@ -91,7 +72,7 @@ def pack_rows(rows, now, notes, kept, scores, number, out):  # type: ignore[no-u
 
     Parameters
     ----------
-    rows, now, notes, kept : of a Store
+    rows, now, notes, kept : of a MessageStore
     scores : uint8, the bytes of its scores
     number : of the window whose rows these are; others are left out
     out : uint8, changed
@@ -103,35 +84,35 @@ def pack_rows(rows, now, notes, kept, scores, number, out):  # type: ignore[no-u
     at = np.int64(0)
     for i in range(now.shape[0]):
         row, note = rows[i], notes[now[i] >> NOTE_SHIFT]
-        if now[i] & LIVE == 0 or row[WINDOW] != number:
+        if now[i] & BIT.LIVE == 0 or row[ROW.WINDOW] != number:
             continue
         out[at] = _ARRAY | 2
-        at = pack_text(out, at + 1, kept, row[AT], row[ID_SIZE])
+        at = pack_text(out, at + 1, kept, row[ROW.AT], row[ROW.ID_SIZE])
         out[at] = _ARRAY | 8
-        at = pack_text(out, at + 1, kept, row[AT] + row[ID_SIZE], row[TEXT_SIZE])
-        at = pack_int(out, at, row[TIME_MS])
-        out[at] = _FALSE + (1 if now[i] & CAME else 0)
-        out[at + 1] = _FALSE + (1 if now[i] & ASIDE else 0)
+        at = pack_text(out, at + 1, kept, row[ROW.AT] + row[ROW.ID_SIZE], row[ROW.TEXT_SIZE])
+        at = pack_int(out, at, row[ROW.TIME_MS])
+        out[at] = _FALSE + (1 if now[i] & BIT.CAME else 0)
+        out[at + 1] = _FALSE + (1 if now[i] & BIT.ASIDE else 0)
         at += 2
-        if note[LABEL_SIZE] < 0:
+        if note[NOTE.LABEL_SIZE] < 0:
             out[at] = _NIL
             at += 1
         else:
-            at = pack_text(out, at, kept, note[LABEL_AT], note[LABEL_SIZE])
-        at = pack_int(out, at, note[LABEL_WEIGHT])
-        if note[N_WORDS] < 16:
-            out[at] = _ARRAY | note[N_WORDS]
+            at = pack_text(out, at, kept, note[NOTE.LABEL_AT], note[NOTE.LABEL_SIZE])
+        at = pack_int(out, at, note[NOTE.LABEL_WEIGHT])
+        if note[NOTE.N_WORDS] < 16:
+            out[at] = _ARRAY | note[NOTE.N_WORDS]
             at += 1
         else:
             out[at] = 0xDC
-            at = pack_big(out, at + 1, note[N_WORDS], 2)
-        at = pack_raw(out, at, kept, note[WORDS_AT], note[WORDS_SIZE])
-        if now[i] & SCORED:
-            size = 4 * row[N_SCORES]
+            at = pack_big(out, at + 1, note[NOTE.N_WORDS], 2)
+        at = pack_raw(out, at, kept, note[NOTE.WORDS_AT], note[NOTE.WORDS_SIZE])
+        if now[i] & BIT.SCORED:
+            size = 4 * row[ROW.N_SCORES]
             kind = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
             out[at] = _BINARY + kind
             at = pack_big(out, at + 1, size, 1 << kind)
-            at = pack_raw(out, at, scores, 4 * row[SCORES_AT], size)
+            at = pack_raw(out, at, scores, 4 * row[ROW.SCORES_AT], size)
         else:
             out[at] = _NIL
             at += 1

@@ -27,36 +27,9 @@ import numpy as np
 
 from driftline.stream.decode.batch import Decoded, decode_batch
 from driftline.stream.join.feedback_said import weight_bits
-from driftline.stream.join.message_rows import (
-    ASIDE,
-    ROWS,
-    recall,
-    remember,
-)
+from driftline.stream.join.message_rows import BIT, USED, recall, remember
 from driftline.stream.join.message_view import Entry
-from driftline.stream.join.rules import (
-    ALL_BYTES,
-    CORRECTED,
-    COUNT,
-    DUPLICATES,
-    EARLY_DUE_MS,
-    EXPIRED,
-    FIRST,
-    LABELS_LEARNED,
-    LABELS_SEEN,
-    LAST,
-    N_STEPS,
-    N_WINDOW,
-    NO_EXPIRY,
-    PASSED,
-    REPEATED,
-    UNLABELLED,
-    WHERE,
-    WHY,
-    Names,
-    hash_keys,
-    take,
-)
+from driftline.stream.join.rules import COUNTER, NO_EXPIRY, TOTAL, WINDOW, Names, hash_keys, take
 from driftline.stream.join.shared import Shared
 from driftline.stream.join.steps import Steps
 from driftline.stream.join.window import NEVER, Window
@@ -97,14 +70,14 @@ class Join(Shared):
 
     def _add_windows(self, n: int) -> None:
         more = max(n - len(self.windows), 0)
-        fresh = np.zeros((more, N_WINDOW), np.int64)
-        fresh[:, [FIRST, LAST]], fresh[:, EARLY_DUE_MS] = -1, NEVER
+        fresh = np.zeros((more, len(WINDOW)), np.int64)
+        fresh[:, [WINDOW.FIRST, WINDOW.LAST]], fresh[:, WINDOW.EARLY_DUE_MS] = -1, NEVER
         self.columns = np.concatenate([self.columns, fresh])
         self.windows += [Window(self, number) for number in range(len(self.windows), len(self.windows) + more)]
 
     def make_room(self, n_rows: int, n_bytes: int, n_scores: int) -> None:
         """Make room for what a batch may bring; entries move. Rows that `store.pending` names are kept up."""
-        self.store.make_room(n_rows, n_bytes, n_scores, [self.columns[:, FIRST], self.columns[:, LAST]])
+        self.store.make_room(n_rows, n_bytes, n_scores, [self.columns[:, WINDOW.FIRST], self.columns[:, WINDOW.LAST]])
 
     def state(self) -> list[bytes]:
         """Return the windows' state."""
@@ -112,8 +85,8 @@ class Join(Shared):
 
     def freeze(self) -> list[Frozen]:
         """Return the windows as they are now."""
-        oldest = self.columns[self.columns[:, COUNT] > 0, FIRST]
-        arrays = self.store.hold(int(oldest.min(initial=self.store.used[ROWS])))
+        oldest = self.columns[self.columns[:, WINDOW.COUNT] > 0, WINDOW.FIRST]
+        arrays = self.store.hold(int(oldest.min(initial=self.store.used[USED.ROWS])))
         return [window.freeze(arrays) for window in self.windows]
 
     def forget(self, unwanted: Unwanted) -> None:
@@ -127,7 +100,7 @@ class Join(Shared):
         self._add_windows(len(windows))
         for window, state in zip(self.windows, windows, strict=True):
             window.load_state(state)
-        for row in np.flatnonzero(self.store.now[: self.store.used[ROWS]] & ASIDE).tolist():
+        for row in np.flatnonzero(self.store.now[: self.store.used[USED.ROWS]] & BIT.ASIDE).tolist():
             self.share(Entry(self.store, row), 1)
 
     def take(self, records: Decoded, place: int, names: Names, width: int, expire: int, steps: Steps) -> Stop:
@@ -144,7 +117,7 @@ class Join(Shared):
             self.keep_apart()
             hash_keys(records.columns, store.secret, records.hashes)
         counters[:] = 0
-        counters[N_STEPS] = steps.n
+        counters[COUNTER.N_STEPS] = steps.n
         arrays = store.rows, store.now, store.notes, store.kept, store.table, store.used, store.early
         place = take(
             place,
@@ -154,7 +127,7 @@ class Join(Shared):
             len(store.scores),
             self.columns,
             self.total,
-            self.room,
+            self.limits_array,
             names.arrays,
             width,
             expire,
@@ -164,13 +137,19 @@ class Join(Shared):
             counters,
         )
         counted = counters.tolist()
-        steps.n = counted[N_STEPS]
-        store.passed = max(store.passed, counted[PASSED])
-        counts.duplicates += counted[DUPLICATES]
-        counts.repeated += counted[REPEATED]
-        counts.corrected += counted[CORRECTED]
-        counts.expired += counted[EXPIRED]
-        return Stop(place, counted[WHY], counted[WHERE], counted[LABELS_SEEN], counted[LABELS_LEARNED])
+        steps.n = counted[COUNTER.N_STEPS]
+        store.passed = max(store.passed, counted[COUNTER.PASSED])
+        counts.duplicates += counted[COUNTER.DUPLICATES]
+        counts.repeated += counted[COUNTER.REPEATED]
+        counts.corrected += counted[COUNTER.CORRECTED]
+        counts.expired += counted[COUNTER.EXPIRED]
+        return Stop(
+            place,
+            counted[COUNTER.WHY],
+            counted[COUNTER.WHERE],
+            counted[COUNTER.LABELS_SEEN],
+            counted[COUNTER.LABELS_LEARNED],
+        )
 
     def evict(self, window: Window) -> tuple[list[Entry], list[Rejected]]:
         """Drop what is beyond the limits, oldest first.
@@ -211,12 +190,12 @@ class Join(Shared):
     @property
     def n_bytes(self) -> int:
         """What the windows weigh."""
-        return int(self.total[ALL_BYTES]) + self.early_bytes + self.late.n_bytes
+        return int(self.total[TOTAL.BYTES]) + self.early_bytes + self.late.n_bytes
 
     @property
     def pending(self) -> int:
         """Messages that wait for a label."""
-        return int(self.columns[:, UNLABELLED].sum())
+        return int(self.columns[:, WINDOW.UNLABELLED].sum())
 
     @property
     def waiting(self) -> int:

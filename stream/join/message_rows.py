@@ -13,7 +13,7 @@ more than LONGEST places, the join gives the store another secret.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,55 @@ from numpy.typing import NDArray
 from driftline.stream.kernels import are_equal, copy, inlined, kernel
 from driftline.stream.siphash import new_secret, siphash
 
-# Columns of a row: where its id begins, behind which its text stands; sizes are bytes. The last two may change
-# until the row is SCORED.
-AT, ID_SIZE, TEXT_SIZE, TIME_MS, WINDOW, NEXT, HASH, SCORES_AT, N_SCORES = range(9)
-N_COLUMNS: Final = 9
-# Columns of a note; 0 or -1 marks what is not there. LABEL_WEIGHT: the bits of a float32, 0 where it is not known.
-# WORDS: what feedback with an id of its own said, see join/feedback_said.py.
-LABEL_AT, LABEL_SIZE, LABEL_WEIGHT, WORDS_AT, WORDS_SIZE, N_WORDS = range(6)
-N_NOTE: Final = 6
-NO_NOTE: Final = (0, -1, 0, 0, 0, 0)  # the first note: of all rows that have none
-# Bits of a row's word; above them stands its note's number. SHARED: other texts of its id are there, ASIDE.
-LIVE, CAME, SCORED, SHARED, ASIDE = 1, 2, 4, 8, 16
-BITS: Final = LIVE | CAME | SCORED | SHARED | ASIDE
+
+class _Row(NamedTuple):
+    """Columns of a row."""
+
+    AT: int = 0  # where its id begins; behind it stands its text
+    ID_SIZE: int = 1  # bytes
+    TEXT_SIZE: int = 2  # bytes
+    TIME_MS: int = 3
+    WINDOW: int = 4
+    NEXT: int = 5  # row of the same window, -1: none
+    HASH: int = 6
+    SCORES_AT: int = 7  # this and the next may change until the row is SCORED
+    N_SCORES: int = 8
+
+
+class _Note(NamedTuple):
+    """Columns of a note; 0 or -1 marks what is not there."""
+
+    LABEL_AT: int = 0
+    LABEL_SIZE: int = 1  # bytes
+    LABEL_WEIGHT: int = 2  # the bits of a float32, 0 where it is not known
+    WORDS_AT: int = 3  # what feedback with an id of its own said, see join/feedback_said.py
+    WORDS_SIZE: int = 4  # bytes
+    N_WORDS: int = 5
+
+
+class _Bit(NamedTuple):
+    """Bits of a row's word; above them stands its note's number."""
+
+    LIVE: int = 1
+    CAME: int = 2
+    SCORED: int = 4
+    SHARED: int = 8  # other texts of its id are there, ASIDE
+    ASIDE: int = 16
+
+
+class _Used(NamedTuple):
+    """What `used` counts."""
+
+    ROWS: int = 0
+    BYTES: int = 1
+    SCORES: int = 2
+    NOTES: int = 3
+
+
+ROW, NOTE, BIT, USED = _Row(), _Note(), _Bit(), _Used()
+NO_NOTE: Final = _Note(0, -1, 0, 0, 0, 0)  # the first note: of all rows that have none
+BITS: Final = sum(BIT)
 NOTE_SHIFT: Final = 5
-ROWS, BYTES, SCORES, NOTES = range(4)  # of what `used` counts
 LEAST: Final = 1 << 10  # rows
 N_EARLY: Final = 1 << 18
 # An entry of the table: 30 bits of the hash of what finds its row, whether that is the id and the text, 32 bits of its
@@ -71,8 +106,8 @@ def find(table, rows, kept, h, data, at, size):  # type: ignore[no-untyped-def]
     place = h & mask
     while table[place] != FREE:
         row = table[place] & ROW_BITS
-        same = table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size
-        if same and are_equal(data, at, kept, rows[row, AT], size):
+        same = table[place] >> HASH_SHIFT == h and rows[row, ROW.ID_SIZE] == size
+        if same and are_equal(data, at, kept, rows[row, ROW.AT], size):
             return row, (place - h) & mask
         place = (place + 1) & mask
     return np.int64(-1), (place - h) & mask
@@ -85,8 +120,10 @@ def find_whole(table, rows, kept, h, data, size, n):  # type: ignore[no-untyped-
     place = h & mask
     while table[place] != FREE:
         row = table[place] & ROW_BITS
-        same = table[place] >> HASH_SHIFT == h and rows[row, ID_SIZE] == size and rows[row, TEXT_SIZE] == n - size
-        if same and are_equal(data, 0, kept, rows[row, AT], n):
+        same = (
+            table[place] >> HASH_SHIFT == h and rows[row, ROW.ID_SIZE] == size and rows[row, ROW.TEXT_SIZE] == n - size
+        )
+        if same and are_equal(data, 0, kept, rows[row, ROW.AT], n):
             return row, (place - h) & mask
         place = (place + 1) & mask
     return np.int64(-1), (place - h) & mask
@@ -95,8 +132,8 @@ def find_whole(table, rows, kept, h, data, size, n):  # type: ignore[no-untyped-
 @inlined
 def weight_of(row, note):  # type: ignore[no-untyped-def]
     """Return what a row takes in memory, with its note: bytes."""
-    n = row[ID_SIZE] + row[TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[WORDS_SIZE]
-    return ENTRY_BYTES + ROOM * (n + 4 * row[N_SCORES])
+    n = row[ROW.ID_SIZE] + row[ROW.TEXT_SIZE] + max(note[NOTE.LABEL_SIZE], 0) + note[NOTE.WORDS_SIZE]
+    return ENTRY_BYTES + ROOM * (n + 4 * row[ROW.N_SCORES])
 
 
 @kernel
@@ -131,10 +168,10 @@ def take_out(table, h, row):  # type: ignore[no-untyped-def]
 @kernel
 def add_note(now, notes, used, row):  # type: ignore[no-untyped-def]
     """Append a copy of a row's note, to be changed before anyone else looks; return its number."""
-    note = used[NOTES]
+    note = used[USED.NOTES]
     copy(notes[now[row] >> NOTE_SHIFT], notes[note])
     now[row] = note << NOTE_SHIFT | now[row] & BITS
-    used[NOTES] += 1
+    used[USED.NOTES] += 1
     return note
 
 
@@ -144,10 +181,15 @@ def weigh(rows, now, notes, stays, need):  # type: ignore[no-untyped-def]
     for row in range(stays.shape[0]):
         if stays[row]:
             note = notes[now[row] >> NOTE_SHIFT]
-            need[ROWS] += 1
-            need[BYTES] += rows[row, ID_SIZE] + rows[row, TEXT_SIZE] + max(note[LABEL_SIZE], 0) + note[WORDS_SIZE]
-            need[SCORES] += rows[row, N_SCORES]
-            need[NOTES] += 1
+            need[USED.ROWS] += 1
+            need[USED.BYTES] += (
+                rows[row, ROW.ID_SIZE]
+                + rows[row, ROW.TEXT_SIZE]
+                + max(note[NOTE.LABEL_SIZE], 0)
+                + note[NOTE.WORDS_SIZE]
+            )
+            need[USED.SCORES] += rows[row, ROW.N_SCORES]
+            need[USED.NOTES] += 1
 
 
 @kernel
@@ -178,21 +220,23 @@ def move(old, fresh, stays, places, used):  # type: ignore[no-untyped-def]
         if not stays[row]:
             continue
         copy(rows[row], to_rows[n])
-        n_bytes = move_bytes(to_rows, n, AT, rows[row, ID_SIZE] + rows[row, TEXT_SIZE], kept, to_kept, n_bytes)
-        n_scores = move_bytes(to_rows, n, SCORES_AT, rows[row, N_SCORES], scores, to_scores, n_scores)
+        n_bytes = move_bytes(
+            to_rows, n, ROW.AT, rows[row, ROW.ID_SIZE] + rows[row, ROW.TEXT_SIZE], kept, to_kept, n_bytes
+        )
+        n_scores = move_bytes(to_rows, n, ROW.SCORES_AT, rows[row, ROW.N_SCORES], scores, to_scores, n_scores)
         to_now[n] = now[row] & BITS
         note = now[row] >> NOTE_SHIFT
         if note > 0:
             copy(notes[note], to_notes[n_notes])
-            n_bytes = move_bytes(to_notes, n_notes, LABEL_AT, notes[note, LABEL_SIZE], kept, to_kept, n_bytes)
-            n_bytes = move_bytes(to_notes, n_notes, WORDS_AT, notes[note, WORDS_SIZE], kept, to_kept, n_bytes)
+            n_bytes = move_bytes(to_notes, n_notes, NOTE.LABEL_AT, notes[note, NOTE.LABEL_SIZE], kept, to_kept, n_bytes)
+            n_bytes = move_bytes(to_notes, n_notes, NOTE.WORDS_AT, notes[note, NOTE.WORDS_SIZE], kept, to_kept, n_bytes)
             to_now[n] |= n_notes << NOTE_SHIFT
             n_notes += 1
         n += 1
     for row in range(n):
-        if to_rows[row, NEXT] >= 0:
-            to_rows[row, NEXT] = places[to_rows[row, NEXT]]
-    used[ROWS], used[BYTES], used[SCORES], used[NOTES] = n, n_bytes, n_scores, n_notes
+        if to_rows[row, ROW.NEXT] >= 0:
+            to_rows[row, ROW.NEXT] = places[to_rows[row, ROW.NEXT]]
+    used[USED.ROWS], used[USED.BYTES], used[USED.SCORES], used[USED.NOTES] = n, n_bytes, n_scores, n_notes
 
 
 @kernel
@@ -200,10 +244,10 @@ def remember(rows, now, scores, which, found, widths):  # type: ignore[no-untype
     """Keep scores with their rows, as many of each as there were labels."""
     for i in range(which.shape[0]):
         row = which[i]
-        start = rows[row, SCORES_AT]
-        for label in range(min(widths[i], rows[row, N_SCORES])):
+        start = rows[row, ROW.SCORES_AT]
+        for label in range(min(widths[i], rows[row, ROW.N_SCORES])):
             scores[start + label] = found[i, label]
-        now[row] |= SCORED
+        now[row] |= BIT.SCORED
 
 
 @kernel
@@ -211,20 +255,20 @@ def recall(rows, now, scores, which, found):  # type: ignore[no-untyped-def]
     """Write what was kept of each row, behind it zeros."""
     for i in range(which.shape[0]):
         row = which[i]
-        start = rows[row, SCORES_AT]
-        n = rows[row, N_SCORES] if now[row] & SCORED else 0
+        start = rows[row, ROW.SCORES_AT]
+        n = rows[row, ROW.N_SCORES] if now[row] & BIT.SCORED else 0
         for label in range(found.shape[1]):
             found[i, label] = scores[start + label] if label < n else np.float32(0)
 
 
-class Store:
+class MessageStore:
     """Rows, and a table that finds them. One thread changes it.
 
     Attributes
     ----------
-    rows : int64 [room, N_COLUMNS]
+    rows : int64 [room, len(ROW)]
     now : int64 [room], for each row its note's number and LIVE, CAME, SCORED, SHARED, ASIDE
-    notes : int64 [room, N_NOTE]
+    notes : int64 [room, len(NOTE)]
     kept : uint8, ids, texts, labels
     scores : float32
     used : int64 [4], how much is of rows, bytes, scores and notes
@@ -269,7 +313,7 @@ class Store:
     def change_secret(self) -> None:
         """Hash all rows anew; O(rows). Rows stay where they are; what else was hashed, `early` too, is the caller's."""
         self.secret, self.passed = new_secret(), 0
-        hash_rows(self.rows, self.now, self.kept, int(self.used[ROWS]), self.secret)
+        hash_rows(self.rows, self.now, self.kept, int(self.used[USED.ROWS]), self.secret)
         self._enter()
 
     def set_bit(self, row: int, bit: int, *, on: bool) -> None:
@@ -278,26 +322,32 @@ class Store:
 
     def set_aside(self, row: int, *, aside: bool) -> None:
         """Have a row be found by its id and text, or again by its id alone."""
-        take_out(self.table, self.rows[row, HASH], row)
-        self.set_bit(row, ASIDE, on=aside)
-        at, key_size, text_size = self.rows[row, [AT, ID_SIZE, TEXT_SIZE]].tolist()
+        take_out(self.table, self.rows[row, ROW.HASH], row)
+        self.set_bit(row, BIT.ASIDE, on=aside)
+        at, key_size, text_size = self.rows[row, [ROW.AT, ROW.ID_SIZE, ROW.TEXT_SIZE]].tolist()
         h = self.hash(self.kept[at : at + key_size + (text_size if aside else 0)])
-        self.rows[row, HASH] = h | ASIDE_HASH if aside else h
-        put(self.table, self.rows[row, HASH], row)
+        self.rows[row, ROW.HASH] = h | ASIDE_HASH if aside else h
+        put(self.table, self.rows[row, ROW.HASH], row)
 
     def append(self, key: bytes, text: bytes, n_scores: int, values: dict[int, int], bits: int) -> int:
         """Append a row with these values of columns, and these bits of its word, and return it."""
         self.ensure(1, len(key) + len(text), n_scores)
-        row = int(self.used[ROWS])
-        h = self.hash(np.frombuffer(key + text if bits & ASIDE else key, np.uint8))
-        h |= ASIDE_HASH if bits & ASIDE else 0
+        row = int(self.used[USED.ROWS])
+        h = self.hash(np.frombuffer(key + text if bits & BIT.ASIDE else key, np.uint8))
+        h |= ASIDE_HASH if bits & BIT.ASIDE else 0
         self.rows[row] = 0
-        for column, value in {ID_SIZE: len(key), TEXT_SIZE: len(text), NEXT: -1, HASH: h, **values}.items():
+        for column, value in {
+            ROW.ID_SIZE: len(key),
+            ROW.TEXT_SIZE: len(text),
+            ROW.NEXT: -1,
+            ROW.HASH: h,
+            **values,
+        }.items():
             self.rows[row, column] = value
-        self.rows[row, AT] = self.keep(key + text)
+        self.rows[row, ROW.AT] = self.keep(key + text)
         self.now[row] = bits
         self.reserve(row, n_scores)
-        self.used[ROWS] += 1
+        self.used[USED.ROWS] += 1
         put(self.table, h, row)
         return row
 
@@ -308,7 +358,7 @@ class Store:
 
     def note(self, row: int, values: dict[int, int]) -> None:
         """Change columns of a row's note."""
-        if self.used[NOTES] == len(self.notes):
+        if self.used[USED.NOTES] == len(self.notes):
             self.notes = _longer(self.notes, 2 * len(self.notes))
         note = add_note(self.now, self.notes, self.used, row)
         for column, value in values.items():
@@ -317,20 +367,20 @@ class Store:
     def keep(self, data: bytes) -> int:
         """Append bytes and return where they begin."""
         self.ensure(0, len(data), 0)
-        at = int(self.used[BYTES])
+        at = int(self.used[USED.BYTES])
         self.kept[at : at + len(data)] = np.frombuffer(data, np.uint8)
-        self.used[BYTES] += len(data)
+        self.used[USED.BYTES] += len(data)
         return at
 
     def reserve(self, row: int, n_scores: int) -> None:
         """Make room for the scores of a row that has none yet."""
         self.ensure(0, 0, n_scores)
-        self.rows[row, [SCORES_AT, N_SCORES]] = self.used[SCORES], n_scores
-        self.used[SCORES] += n_scores
+        self.rows[row, [ROW.SCORES_AT, ROW.N_SCORES]] = self.used[USED.SCORES], n_scores
+        self.used[USED.SCORES] += n_scores
 
     def hold(self, first: int) -> Arrays:
         """Return the arrays, rows and words from one row on, for another thread to read them as they are now."""
-        end = self.used[ROWS]
+        end = self.used[USED.ROWS]
         return self.rows[first:end], self.now[first:end].copy(), self.notes, self.kept, self.scores
 
     def read(self, at: int, size: int) -> bytes:
@@ -340,16 +390,16 @@ class Store:
     def ensure(self, n_rows: int, n_bytes: int, n_scores: int) -> None:
         """Make room for so much more, and for as many notes as rows, with everything in its place."""
         need = self.used + np.array((n_rows, n_bytes, n_scores, n_rows))
-        if need[ROWS] > len(self.rows):
-            room = 2 * int(need[ROWS])
+        if need[USED.ROWS] > len(self.rows):
+            room = 2 * int(need[USED.ROWS])
             self.rows, self.now = _longer(self.rows, room), _longer(self.now, room)
             self._enter()
-        if need[BYTES] > len(self.kept):
-            self.kept = _longer(self.kept, 2 * int(need[BYTES]))
-        if need[SCORES] > len(self.scores):
-            self.scores = _longer(self.scores, 2 * int(need[SCORES]))
-        if need[NOTES] > len(self.notes):
-            self.notes = _longer(self.notes, 2 * int(need[NOTES]))
+        if need[USED.BYTES] > len(self.kept):
+            self.kept = _longer(self.kept, 2 * int(need[USED.BYTES]))
+        if need[USED.SCORES] > len(self.scores):
+            self.scores = _longer(self.scores, 2 * int(need[USED.SCORES]))
+        if need[USED.NOTES] > len(self.notes):
+            self.notes = _longer(self.notes, 2 * int(need[USED.NOTES]))
 
     def make_room(self, n_rows: int, n_bytes: int, n_scores: int, heads: Sequence[Ints]) -> None:
         """The same, but rows may move: of those that are dead only the pending ones stay.
@@ -361,8 +411,8 @@ class Store:
         need = np.array((n_rows, n_bytes, n_scores, n_rows))
         if np.all(self.used + need <= (len(self.rows), len(self.kept), len(self.scores), len(self.notes))):
             return
-        n = int(self.used[ROWS])
-        stays = (self.now[:n] & LIVE).astype(np.bool_)
+        n = int(self.used[USED.ROWS])
+        stays = (self.now[:n] & BIT.LIVE).astype(np.bool_)
         for which in self.pending:
             stays[which[which >= 0]] = True
         weigh(self.rows, self.now, self.notes, stays, need)
@@ -385,32 +435,32 @@ class Store:
             self.table.fill(FREE)
         else:
             self.table = np.full(size, FREE, np.int64)
-        enter(self.table, self.rows, self.now, int(self.used[ROWS]))
+        enter(self.table, self.rows, self.now, int(self.used[USED.ROWS]))
 
 
 @kernel
 def hash_rows(rows, now, kept, n, secret):  # type: ignore[no-untyped-def]
     """Write the hash of what finds each row."""
     for row in range(n):
-        is_aside = now[row] & ASIDE != 0
-        size = rows[row, ID_SIZE] + (rows[row, TEXT_SIZE] if is_aside else 0)
-        rows[row, HASH] = hash_bytes(kept, rows[row, AT], size, secret) | (ASIDE_HASH if is_aside else 0)
+        is_aside = now[row] & BIT.ASIDE != 0
+        size = rows[row, ROW.ID_SIZE] + (rows[row, ROW.TEXT_SIZE] if is_aside else 0)
+        rows[row, ROW.HASH] = hash_bytes(kept, rows[row, ROW.AT], size, secret) | (ASIDE_HASH if is_aside else 0)
 
 
 @kernel
 def enter(table, rows, now, n):  # type: ignore[no-untyped-def]
     """Enter all rows that live into an empty table."""
     for row in range(n):
-        if now[row] & LIVE:
-            put(table, rows[row, HASH], row)
+        if now[row] & BIT.LIVE:
+            put(table, rows[row, ROW.HASH], row)
 
 
 def _fresh(n_rows: int, n_bytes: int, n_scores: int, n_notes: int) -> Arrays:
     """Return rows, now, notes, kept and scores with room for so much; nothing is in them but the first note."""
-    n_rows, notes = max(LEAST, n_rows), np.empty((max(LEAST, n_notes), N_NOTE), np.int64)
+    n_rows, notes = max(LEAST, n_rows), np.empty((max(LEAST, n_notes), len(NOTE)), np.int64)
     notes[0] = NO_NOTE
     kept, scores = np.empty(max(64 * LEAST, n_bytes), np.uint8), np.empty(max(2 * LEAST, n_scores), np.float32)
-    return np.empty((n_rows, N_COLUMNS), np.int64), np.empty(n_rows, np.int64), notes, kept, scores
+    return np.empty((n_rows, len(ROW)), np.int64), np.empty(n_rows, np.int64), notes, kept, scores
 
 
 def _table_size(n_rows: int) -> int:

@@ -7,28 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.stream.join.feedback_said import Word, decode_words, encode_words
-from driftline.stream.join.message_rows import (
-    ASIDE,
-    AT,
-    CAME,
-    ID_SIZE,
-    LABEL_AT,
-    LABEL_SIZE,
-    LABEL_WEIGHT,
-    LIVE,
-    N_SCORES,
-    N_WORDS,
-    ROWS,
-    SCORED,
-    SCORES_AT,
-    TEXT_SIZE,
-    TIME_MS,
-    WINDOW,
-    WORDS_AT,
-    WORDS_SIZE,
-    Store,
-    weight_of,
-)
+from driftline.stream.join.message_rows import BIT, NOTE, ROW, USED, MessageStore, weight_of
 from driftline.stream.wire.records import Feedback, Rejected
 
 
@@ -40,7 +19,7 @@ class Entry:
 
     __slots__ = ("_store", "row")
 
-    def __init__(self, store: Store, row: int) -> None:
+    def __init__(self, store: MessageStore, row: int) -> None:
         self._store, self.row = store, row
 
     def _get(self, column: int) -> int:
@@ -55,22 +34,22 @@ class Entry:
     @property
     def key(self) -> str:
         """The message's id."""
-        return self._store.read(self._get(AT), self._get(ID_SIZE)).decode()
+        return self._store.read(self._get(ROW.AT), self._get(ROW.ID_SIZE)).decode()
 
     @property
     def text(self) -> str:
         """The message's text."""
-        return self._store.read(self._get(AT) + self._get(ID_SIZE), self._get(TEXT_SIZE)).decode()
+        return self._store.read(self._get(ROW.AT) + self._get(ROW.ID_SIZE), self._get(ROW.TEXT_SIZE)).decode()
 
     @property
     def timestamp_ms(self) -> int:
         """When it came, by the log's time."""
-        return self._get(TIME_MS)
+        return self._get(ROW.TIME_MS)
 
     @property
     def window(self) -> int:
         """Its window's number."""
-        return self._get(WINDOW)
+        return self._get(ROW.WINDOW)
 
     @property
     def n_bytes(self) -> int:
@@ -80,58 +59,62 @@ class Entry:
     @property
     def came(self) -> bool:
         """False while only a label that carries the text itself came."""
-        return self._is(CAME)
+        return self._is(BIT.CAME)
 
     @property
     def aside(self) -> bool:
         """Whether its id alone names another message, or another label's text."""
-        return self._is(ASIDE)
+        return self._is(BIT.ASIDE)
 
     @property
     def label(self) -> str | None:
         """The label learned last."""
-        size = self._noted(LABEL_SIZE)
-        return None if size < 0 else self._store.read(self._noted(LABEL_AT), size).decode()
+        size = self._noted(NOTE.LABEL_SIZE)
+        return None if size < 0 else self._store.read(self._noted(NOTE.LABEL_AT), size).decode()
 
     @property
     def label_weight(self) -> int:
         """The bits of that label's weight; 0 where it is not known."""
-        return self._noted(LABEL_WEIGHT)
+        return self._noted(NOTE.LABEL_WEIGHT)
 
     @property
     def words(self) -> list[Word]:
         """What feedback with an id said of it, the last word of each id; the newest last."""
-        return decode_words(self._noted(N_WORDS), self._store.read(self._noted(WORDS_AT), self._noted(WORDS_SIZE)))
+        return decode_words(
+            self._noted(NOTE.N_WORDS), self._store.read(self._noted(NOTE.WORDS_AT), self._noted(NOTE.WORDS_SIZE))
+        )
 
     @property
     def scores(self) -> bytes | None:
         """What was served: float32 [n_labels known then]."""
-        if not self._is(SCORED):
+        if not self._is(BIT.SCORED):
             return None
-        at = self._get(SCORES_AT)
-        return self._store.scores[at : at + self._get(N_SCORES)].tobytes()
+        at = self._get(ROW.SCORES_AT)
+        return self._store.scores[at : at + self._get(ROW.N_SCORES)].tobytes()
 
     def come(self, n_scores: int) -> None:
         """Note that the message itself came, and make room for its scores."""
-        self._store.set_bit(self.row, CAME, on=True)
+        self._store.set_bit(self.row, BIT.CAME, on=True)
         self._store.reserve(self.row, n_scores)
 
     def set_label(self, label: str, weight: int) -> None:
         """Note the label that is learned, and the bits of its weight."""
         raw = label.encode()
-        self._store.note(self.row, {LABEL_AT: self._store.keep(raw), LABEL_SIZE: len(raw), LABEL_WEIGHT: weight})
+        self._store.note(
+            self.row, {NOTE.LABEL_AT: self._store.keep(raw), NOTE.LABEL_SIZE: len(raw), NOTE.LABEL_WEIGHT: weight}
+        )
 
     def set_words(self, words: Sequence[Word]) -> None:
         """Note what feedback said."""
         raw = encode_words(words)
-        values = {WORDS_AT: self._store.keep(raw), WORDS_SIZE: len(raw), N_WORDS: len(words)}
+        values = {NOTE.WORDS_AT: self._store.keep(raw), NOTE.WORDS_SIZE: len(raw), NOTE.N_WORDS: len(words)}
         self._store.note(self.row, values)
 
 
 class Messages(Mapping[str, Entry]):
     """The messages of all windows, by id: of those with one id that which came last."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: MessageStore) -> None:
         self._store = store
 
     def __getitem__(self, key: str) -> Entry:
@@ -147,7 +130,7 @@ class Messages(Mapping[str, Entry]):
         return None if row < 0 else Entry(self._store, row)
 
     def _rows(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self._store.now[: self._store.used[ROWS]] & LIVE)
+        return np.flatnonzero(self._store.now[: self._store.used[USED.ROWS]] & BIT.LIVE)
 
     def __iter__(self) -> Iterator[str]:
         """Give the ids in the order in which the messages came, of those set aside too."""

@@ -9,7 +9,7 @@ Proved by test_what_the_kernel_takes_comes_out_as_one_by_one.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,35 +17,16 @@ from numpy.typing import NDArray
 from driftline.stream.decode.scan import CONTENT, KEY, LABEL, MESSAGE, OWN, SIZE
 from driftline.stream.join.feedback_said import LONGEST_WORD, SHORT, pack_word
 from driftline.stream.join.message_rows import (
-    ASIDE,
-    AT,
-    BYTES,
-    CAME,
+    BIT,
     FREE,
-    HASH,
     HASH_SHIFT,
-    ID_SIZE,
-    LABEL_AT,
-    LABEL_SIZE,
-    LABEL_WEIGHT,
-    LIVE,
     N_EARLY,
-    N_SCORES,
-    N_WORDS,
-    NEXT,
+    NOTE,
     NOTE_SHIFT,
-    NOTES,
     ROOM,
+    ROW,
     ROW_BITS,
-    ROWS,
-    SCORES,
-    SCORES_AT,
-    SHARED,
-    TEXT_SIZE,
-    TIME_MS,
-    WINDOW,
-    WORDS_AT,
-    WORDS_SIZE,
+    USED,
     add_note,
     find,
     hash_bytes,
@@ -56,20 +37,64 @@ from driftline.stream.join.message_rows import (
 from driftline.stream.kernels import are_equal, copy, inlined, kernel, prefetch
 from driftline.stream.siphash import new_secret
 
-# Columns of a window: its oldest and its newest row, and when the oldest came; what it holds.
-FIRST, LAST, FIRST_MS, COUNT, CLOCK_MS, N_BYTES, UNLABELLED, EARLY_DUE_MS = range(8)
-N_WINDOW: Final = 8
-# What all windows hold together.
-ALL_MESSAGES, ALL_BYTES = range(2)
-# Columns of a step: the text's row and where it stands; its label's column or -1; the record's place in the batch and
-# its time; whether it is to be compared with what was served.
-ROW, TEXT_AT, TEXT_BYTES, TARGET, PLACE, STEP_MS, SERVED = range(7)
-N_STEP: Final = 7
-# What `take` counts, PASSED being the most places that a look-up passed, and why it stopped: at a record that Python
-# takes, or that there is no room for; or when it had taken one, and WHERE has a window that Python has to evict from.
-N_STEPS, DUPLICATES, REPEATED, CORRECTED, EXPIRED, LABELS_SEEN, LABELS_LEARNED, PASSED, WHY, WHERE = range(10)
-N_COUNTERS: Final = 10
-DONE, ODD_RECORD, NO_ROOM, EVICTION = range(4)
+
+class _Window(NamedTuple):
+    """Columns of a window."""
+
+    FIRST: int = 0  # its oldest row
+    LAST: int = 1  # its newest
+    FIRST_MS: int = 2  # when the oldest came
+    COUNT: int = 3  # messages that it holds
+    CLOCK_MS: int = 4
+    N_BYTES: int = 5
+    UNLABELLED: int = 6
+    EARLY_DUE_MS: int = 7  # when the first label that waits has waited too long
+
+
+class _Total(NamedTuple):
+    """What all windows hold together."""
+
+    MESSAGES: int = 0
+    BYTES: int = 1
+
+
+class _Step(NamedTuple):
+    """Columns of a step."""
+
+    ROW: int = 0  # that of its text
+    TEXT_AT: int = 1
+    TEXT_BYTES: int = 2
+    TARGET: int = 3  # its label's column, or -1
+    PLACE: int = 4  # the record's in the batch
+    TIME_MS: int = 5  # the record's
+    SERVED: int = 6  # 1: to be compared with what was served
+
+
+class _Counter(NamedTuple):
+    """What `take` counts, and why it stopped."""
+
+    N_STEPS: int = 0
+    DUPLICATES: int = 1
+    REPEATED: int = 2
+    CORRECTED: int = 3
+    EXPIRED: int = 4
+    LABELS_SEEN: int = 5
+    LABELS_LEARNED: int = 6
+    PASSED: int = 7  # the most places that a look-up passed
+    WHY: int = 8  # one of STOP
+    WHERE: int = 9  # at EVICTION: a window that Python has to evict from
+
+
+class _Stop(NamedTuple):
+    """Why `take` stopped: at a record that Python takes, or that there is no room for; or when it had taken one."""
+
+    DONE: int = 0
+    ODD_RECORD: int = 1
+    NO_ROOM: int = 2
+    EVICTION: int = 3
+
+
+WINDOW, TOTAL, STEP, COUNTER, STOP = _Window(), _Total(), _Step(), _Counter(), _Stop()
 AHEAD: Final = 12  # records for which the memory is asked early: a look into the table has to wait for it
 NO_EXPIRY, ASK_FIRST = -1, -2  # instead of the column that messages are learned as when they leave unlabelled
 
@@ -83,13 +108,15 @@ def find_over(w, windows, total, limits):  # type: ignore[no-untyped-def]
     This one's by its age; where all together are beyond a limit, the oldest of all, so that it does not matter over how
     many partitions they are spread.
     """
-    if windows[w, COUNT] > 0 and windows[w, CLOCK_MS] > windows[w, FIRST_MS] + limits[2]:
+    if windows[w, WINDOW.COUNT] > 0 and windows[w, WINDOW.CLOCK_MS] > windows[w, WINDOW.FIRST_MS] + limits[2]:
         return w
-    if total[ALL_MESSAGES] <= limits[0] and total[ALL_BYTES] <= limits[1]:
+    if total[TOTAL.MESSAGES] <= limits[0] and total[TOTAL.BYTES] <= limits[1]:
         return -1
     oldest = -1
     for each in range(windows.shape[0]):
-        if windows[each, COUNT] > 0 and (oldest < 0 or windows[each, FIRST_MS] < windows[oldest, FIRST_MS]):
+        if windows[each, WINDOW.COUNT] > 0 and (
+            oldest < 0 or windows[each, WINDOW.FIRST_MS] < windows[oldest, WINDOW.FIRST_MS]
+        ):
             oldest = each
     return oldest
 
@@ -98,28 +125,28 @@ def find_over(w, windows, total, limits):  # type: ignore[no-untyped-def]
 def leave(w, windows, total, rows, now, notes, table):  # type: ignore[no-untyped-def]
     """Drop a window's oldest message."""
     window = windows[w]
-    row = window[FIRST]
+    row = window[WINDOW.FIRST]
     note = notes[now[row] >> NOTE_SHIFT]
     weigh_in(row, -1, windows, total, rows, note)
-    if note[LABEL_SIZE] < 0:
-        window[UNLABELLED] -= 1
-    window[COUNT] -= 1
-    total[ALL_MESSAGES] -= 1
-    window[FIRST] = rows[row, NEXT]
-    if window[COUNT] == 0:
-        window[LAST] = -1
+    if note[NOTE.LABEL_SIZE] < 0:
+        window[WINDOW.UNLABELLED] -= 1
+    window[WINDOW.COUNT] -= 1
+    total[TOTAL.MESSAGES] -= 1
+    window[WINDOW.FIRST] = rows[row, ROW.NEXT]
+    if window[WINDOW.COUNT] == 0:
+        window[WINDOW.LAST] = -1
     else:
-        window[FIRST_MS] = rows[window[FIRST], TIME_MS]
-    take_out(table, rows[row, HASH], row)
-    now[row] &= ~LIVE
+        window[WINDOW.FIRST_MS] = rows[window[WINDOW.FIRST], ROW.TIME_MS]
+    take_out(table, rows[row, ROW.HASH], row)
+    now[row] &= ~BIT.LIVE
 
 
 @inlined
 def weigh_in(row, sign, windows, total, rows, note):  # type: ignore[no-untyped-def]
     """Add what a row weighs with a note to its window, or take it away."""
     n_bytes = sign * weight_of(rows[row], note)
-    windows[rows[row, WINDOW], N_BYTES] += n_bytes
-    total[ALL_BYTES] += n_bytes
+    windows[rows[row, ROW.WINDOW], WINDOW.N_BYTES] += n_bytes
+    total[TOTAL.BYTES] += n_bytes
 
 
 @kernel
@@ -133,15 +160,15 @@ def evict(w, windows, total, limits, rows, now, notes, table, expire, steps, cou
     """
     over = find_over(w, windows, total, limits)
     while over >= 0:
-        row = windows[over, FIRST]
-        if now[row] & ASIDE:
+        row = windows[over, WINDOW.FIRST]
+        if now[row] & BIT.ASIDE:
             return False
-        if notes[now[row] >> NOTE_SHIFT, LABEL_SIZE] < 0:
+        if notes[now[row] >> NOTE_SHIFT, NOTE.LABEL_SIZE] < 0:
             if expire != NO_EXPIRY:
-                if counters[N_STEPS] == steps.shape[0]:
+                if counters[COUNTER.N_STEPS] == steps.shape[0]:
                     return False
                 add_step(steps, counters, rows, row, expire, -1, 0, 0)
-            counters[EXPIRED] += 1
+            counters[COUNTER.EXPIRED] += 1
         leave(over, windows, total, rows, now, notes, table)
         over = find_over(w, windows, total, limits)
     return True
@@ -150,11 +177,11 @@ def evict(w, windows, total, limits, rows, now, notes, table, expire, steps, cou
 @kernel
 def add_step(steps, counters, rows, row, target, place, time_ms, served):  # type: ignore[no-untyped-def]
     """Append a step with a row's text."""
-    step = steps[counters[N_STEPS]]
-    step[ROW], step[TEXT_AT] = row, rows[row, AT] + rows[row, ID_SIZE]
-    step[TEXT_BYTES], step[TARGET] = rows[row, TEXT_SIZE], target
-    step[PLACE], step[STEP_MS], step[SERVED] = place, time_ms, served
-    counters[N_STEPS] += 1
+    step = steps[counters[COUNTER.N_STEPS]]
+    step[STEP.ROW], step[STEP.TEXT_AT] = row, rows[row, ROW.AT] + rows[row, ROW.ID_SIZE]
+    step[STEP.TEXT_BYTES], step[STEP.TARGET] = rows[row, ROW.TEXT_SIZE], target
+    step[STEP.PLACE], step[STEP.TIME_MS], step[STEP.SERVED] = place, time_ms, served
+    counters[COUNTER.N_STEPS] += 1
 
 
 @kernel
@@ -176,25 +203,25 @@ def find_label(label_table, label_spans, names, secret, data, at, size):  # type
 def is_text_of(rows, kept, row, data, field):  # type: ignore[no-untyped-def]
     """Tell whether a record's text is a row's."""
     size = field[CONTENT + SIZE]
-    at = rows[row, AT] + rows[row, ID_SIZE]
-    return rows[row, TEXT_SIZE] == size and are_equal(data, field[CONTENT], kept, at, size)
+    at = rows[row, ROW.AT] + rows[row, ROW.ID_SIZE]
+    return rows[row, ROW.TEXT_SIZE] == size and are_equal(data, field[CONTENT], kept, at, size)
 
 
 @kernel
 def append_row(rows, now, notes, kept, used, windows, total, w, n_scores, data, field, h, time_ms):  # type: ignore[no-untyped-def]
     """Append a message that came to a window."""
-    row, at = used[ROWS], used[BYTES]
+    row, at = used[USED.ROWS], used[USED.BYTES]
     key_size, text_size = field[KEY + SIZE], field[CONTENT + SIZE]
     copy(data[field[KEY] : field[KEY] + key_size], kept[at:])
     copy(data[field[CONTENT] : field[CONTENT] + text_size], kept[at + key_size :])
     to = rows[row]
-    to[AT], to[ID_SIZE], to[TEXT_SIZE] = at, key_size, text_size
-    to[TIME_MS], to[WINDOW], to[NEXT], to[HASH] = time_ms, w, -1, h
-    to[SCORES_AT], to[N_SCORES] = used[SCORES], n_scores
-    now[row] = LIVE | CAME
-    used[ROWS] += 1
-    used[BYTES] += key_size + text_size
-    used[SCORES] += n_scores
+    to[ROW.AT], to[ROW.ID_SIZE], to[ROW.TEXT_SIZE] = at, key_size, text_size
+    to[ROW.TIME_MS], to[ROW.WINDOW], to[ROW.NEXT], to[ROW.HASH] = time_ms, w, -1, h
+    to[ROW.SCORES_AT], to[ROW.N_SCORES] = used[USED.SCORES], n_scores
+    now[row] = BIT.LIVE | BIT.CAME
+    used[USED.ROWS] += 1
+    used[USED.BYTES] += key_size + text_size
+    used[USED.SCORES] += n_scores
     link(row, windows, total, rows, notes[0])
     return row
 
@@ -202,17 +229,17 @@ def append_row(rows, now, notes, kept, used, windows, total, w, n_scores, data, 
 @inlined
 def link(row, windows, total, rows, note):  # type: ignore[no-untyped-def]
     """Put a new row, with its note, behind its window's others."""
-    window = windows[rows[row, WINDOW]]
-    if window[COUNT] == 0:
-        window[FIRST], window[FIRST_MS] = row, rows[row, TIME_MS]
+    window = windows[rows[row, ROW.WINDOW]]
+    if window[WINDOW.COUNT] == 0:
+        window[WINDOW.FIRST], window[WINDOW.FIRST_MS] = row, rows[row, ROW.TIME_MS]
     else:
-        rows[window[LAST], NEXT] = row
-    window[LAST] = row
-    window[COUNT] += 1
-    total[ALL_MESSAGES] += 1
+        rows[window[WINDOW.LAST], ROW.NEXT] = row
+    window[WINDOW.LAST] = row
+    window[WINDOW.COUNT] += 1
+    total[TOTAL.MESSAGES] += 1
     weigh_in(row, 1, windows, total, rows, note)
-    if note[LABEL_SIZE] < 0:
-        window[UNLABELLED] += 1
+    if note[NOTE.LABEL_SIZE] < 0:
+        window[WINDOW.UNLABELLED] += 1
 
 
 @kernel
@@ -250,13 +277,13 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     records : (order, kinds, fields, weights, their bits, times_ms, partitions, data); times and partitions in the
         batch's order
     hashes : int64 [n], of the records' keys, in the batch's order
-    store : (rows, now, notes, kept, table, used, early), of a Store; changed
-    windows, total, limits : int64 [n_windows, N_WINDOW], int64 [2], changed; int64 [3], messages, bytes and age
+    store : (rows, now, notes, kept, table, used, early), of a MessageStore; changed
+    windows, total, limits : int64 [n_windows, len(WINDOW)], int64 [2], changed; int64 [3], messages, bytes and age
     labels : (table, spans, names, secret), of a Names
     width, expire : how many labels are known; the column for what leaves unlabelled, NO_EXPIRY or ASK_FIRST
     n_odd : how many ids are such that all about them is for the rules in Python: labels wait for their message, or
         several texts came with them
-    steps, weights, counters : int64 [room, N_STEP], float32 [room], int64 [N_COUNTERS], changed
+    steps, weights, counters : int64 [room, len(STEP)], float32 [room], int64 [len(COUNTER)], changed
     """
     order, kinds, fields, record_weights, weight_bits, times_ms, partitions, data = records
     rows, now, notes, kept, table, used, early = store
@@ -264,96 +291,108 @@ def take(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915
     for place in range(begin, order.shape[0]):
         record = order[place]
         field, kind = fields[record], kinds[record]
-        counters[WHY] = ODD_RECORD
+        counters[COUNTER.WHY] = STOP.ODD_RECORD
         if kind not in (MESSAGE, LABEL):
             return place
         h = hashes[place]
         prefetch(table, hashes[min(place + AHEAD, order.shape[0] - 1)] & (table.shape[0] - 1))
         row, passed = find(table, rows, kept, h, data, field[KEY], field[KEY + SIZE])
-        counters[PASSED] = max(counters[PASSED], passed)
-        w = rows[row, WINDOW] if row >= 0 else partitions[place]
+        counters[COUNTER.PASSED] = max(counters[COUNTER.PASSED], passed)
+        w = rows[row, ROW.WINDOW] if row >= 0 else partitions[place]
         if (row < 0 and kind == LABEL) or w >= windows.shape[0]:
             return place
-        clock_ms = max(windows[w, CLOCK_MS], times_ms[place])
-        if clock_ms > windows[w, EARLY_DUE_MS]:
+        clock_ms = max(windows[w, WINDOW.CLOCK_MS], times_ms[place])
+        if clock_ms > windows[w, WINDOW.EARLY_DUE_MS]:
             return place
         column = np.int64(-1)
         if kind == MESSAGE:
             if row < 0:
                 if n_odd > 0 and early[h & (N_EARLY - 1)] > 0:
                     return place
-            elif now[row] & (CAME | SHARED) != CAME or not is_text_of(rows, kept, row, data, field):
+            elif now[row] & (BIT.CAME | BIT.SHARED) != BIT.CAME or not is_text_of(rows, kept, row, data, field):
                 return place
         else:
             column = find_label(label_table, label_spans, names, secret, data, field[CONTENT], field[CONTENT + SIZE])
-            if column < 0 or now[row] & SHARED:
+            if column < 0 or now[row] & BIT.SHARED:
                 return place
             if field[OWN] >= 0:
                 is_short = field[OWN + SIZE] <= SHORT and field[CONTENT + SIZE] <= SHORT
-                if not is_short or notes[now[row] >> NOTE_SHIFT, WORDS_SIZE] > 0:
+                if not is_short or notes[now[row] >> NOTE_SHIFT, NOTE.WORDS_SIZE] > 0:
                     return place
-        counters[WHY] = NO_ROOM
+        counters[COUNTER.WHY] = STOP.NO_ROOM
         more = field[KEY + SIZE] + field[CONTENT + SIZE] + LONGEST_WORD
-        if counters[N_STEPS] == steps.shape[0] or used[ROWS] == rows.shape[0] or used[NOTES] == notes.shape[0]:
+        if (
+            counters[COUNTER.N_STEPS] == steps.shape[0]
+            or used[USED.ROWS] == rows.shape[0]
+            or used[USED.NOTES] == notes.shape[0]
+        ):
             return place
-        if used[BYTES] + more > kept.shape[0] or used[SCORES] + width > n_scores_room:
+        if used[USED.BYTES] + more > kept.shape[0] or used[USED.SCORES] + width > n_scores_room:
             return place
 
         if kind == MESSAGE:
             if row >= 0:
-                counters[DUPLICATES] += 1
+                counters[COUNTER.DUPLICATES] += 1
             else:
                 row = append_row(
                     rows, now, notes, kept, used, windows, total, w, width, data, field, h, times_ms[place]
                 )
                 put(table, h, row)
-                weights[counters[N_STEPS]] = 1
+                weights[counters[COUNTER.N_STEPS]] = 1
                 add_step(steps, counters, rows, row, -1, place, times_ms[place], 0)
         else:
-            counters[LABELS_SEEN] += 1
+            counters[COUNTER.LABELS_SEEN] += 1
             note = now[row] >> NOTE_SHIFT
-            size, known, bits = field[CONTENT + SIZE], notes[note, LABEL_SIZE], np.int64(weight_bits[record])
-            same = known == size and are_equal(kept, notes[note, LABEL_AT], data, field[CONTENT], size)
-            same = same and notes[note, LABEL_WEIGHT] in (bits, 0)
+            size, known, bits = field[CONTENT + SIZE], notes[note, NOTE.LABEL_SIZE], np.int64(weight_bits[record])
+            same = known == size and are_equal(kept, notes[note, NOTE.LABEL_AT], data, field[CONTENT], size)
+            same = same and notes[note, NOTE.LABEL_WEIGHT] in (bits, 0)
             if field[OWN] >= 0 or not same:
                 note = add_note(now, notes, used, row)
             if field[OWN] >= 0:
-                at = used[BYTES]
+                at = used[USED.BYTES]
                 own, own_size = field[OWN], field[OWN + SIZE]
-                used[BYTES] = pack_word(kept, at, data, own, own_size, field[CONTENT], size, bits)
-                notes[note, WORDS_AT], notes[note, WORDS_SIZE], notes[note, N_WORDS] = at, used[BYTES] - at, 1
-                windows[w, N_BYTES] += ROOM * (used[BYTES] - at)
-                total[ALL_BYTES] += ROOM * (used[BYTES] - at)
+                used[USED.BYTES] = pack_word(kept, at, data, own, own_size, field[CONTENT], size, bits)
+                notes[note, NOTE.WORDS_AT], notes[note, NOTE.WORDS_SIZE], notes[note, NOTE.N_WORDS] = (
+                    at,
+                    used[USED.BYTES] - at,
+                    1,
+                )
+                windows[w, WINDOW.N_BYTES] += ROOM * (used[USED.BYTES] - at)
+                total[TOTAL.BYTES] += ROOM * (used[USED.BYTES] - at)
             if same:
-                counters[REPEATED] += 1
+                counters[COUNTER.REPEATED] += 1
             else:
                 if known < 0:
-                    windows[w, UNLABELLED] -= 1
+                    windows[w, WINDOW.UNLABELLED] -= 1
                 else:
-                    counters[CORRECTED] += 1
-                copy(data[field[CONTENT] : field[CONTENT] + size], kept[used[BYTES] :])
-                notes[note, LABEL_AT], notes[note, LABEL_SIZE], notes[note, LABEL_WEIGHT] = used[BYTES], size, bits
-                used[BYTES] += size
-                windows[w, N_BYTES] += ROOM * (size - max(known, 0))
-                total[ALL_BYTES] += ROOM * (size - max(known, 0))
-                weights[counters[N_STEPS]] = record_weights[record]
-                served = np.int64(known < 0 and now[row] & CAME != 0)
+                    counters[COUNTER.CORRECTED] += 1
+                copy(data[field[CONTENT] : field[CONTENT] + size], kept[used[USED.BYTES] :])
+                notes[note, NOTE.LABEL_AT], notes[note, NOTE.LABEL_SIZE], notes[note, NOTE.LABEL_WEIGHT] = (
+                    used[USED.BYTES],
+                    size,
+                    bits,
+                )
+                used[USED.BYTES] += size
+                windows[w, WINDOW.N_BYTES] += ROOM * (size - max(known, 0))
+                total[TOTAL.BYTES] += ROOM * (size - max(known, 0))
+                weights[counters[COUNTER.N_STEPS]] = record_weights[record]
+                served = np.int64(known < 0 and now[row] & BIT.CAME != 0)
                 add_step(steps, counters, rows, row, column, place, times_ms[place], served)
-                counters[LABELS_LEARNED] += 1
-        windows[w, CLOCK_MS] = clock_ms
+                counters[COUNTER.LABELS_LEARNED] += 1
+        windows[w, WINDOW.CLOCK_MS] = clock_ms
         if find_over(w, windows, total, limits) < 0:
             continue
         if expire == ASK_FIRST:
-            counters[WHY], counters[WHERE] = EVICTION, w
+            counters[COUNTER.WHY], counters[COUNTER.WHERE] = STOP.EVICTION, w
             return place + 1
-        n = counters[N_STEPS]
+        n = counters[COUNTER.N_STEPS]
         whole = evict(w, windows, total, limits, rows, now, notes, table, expire, steps, counters)
-        for step in range(n, counters[N_STEPS]):
+        for step in range(n, counters[COUNTER.N_STEPS]):
             weights[step] = 1
         if not whole:
-            counters[WHY], counters[WHERE] = EVICTION, w
+            counters[COUNTER.WHY], counters[COUNTER.WHERE] = STOP.EVICTION, w
             return place + 1
-    counters[WHY] = DONE
+    counters[COUNTER.WHY] = STOP.DONE
     return order.shape[0]
 
 

@@ -10,25 +10,9 @@ from typing import Final
 import numpy as np
 
 from driftline.stream.join.late import Gone, Late
-from driftline.stream.join.message_rows import ENTRY_BYTES, LONGEST, N_EARLY, ROOM, SHARED, Store
+from driftline.stream.join.message_rows import BIT, ENTRY_BYTES, LONGEST, N_EARLY, ROOM, MessageStore
 from driftline.stream.join.message_view import Entry, Messages
-from driftline.stream.join.rules import (
-    ALL_BYTES,
-    EXPIRED,
-    FIRST,
-    N_BYTES,
-    N_COUNTERS,
-    N_STEP,
-    N_STEPS,
-    N_WINDOW,
-    NO_EXPIRY,
-    ROW,
-    UNLABELLED,
-    Ints,
-    evict,
-    find_over,
-    leave,
-)
+from driftline.stream.join.rules import COUNTER, NO_EXPIRY, STEP, TOTAL, WINDOW, Ints, evict, find_over, leave
 from driftline.stream.limits import MOST, JoinCounts, Limits
 from driftline.stream.wire.records import Feedback
 
@@ -42,9 +26,9 @@ class Shared:
 
     Attributes
     ----------
-    store, columns : the messages of all windows; int64 [n_windows, N_WINDOW], what each window counts
+    store, columns : the messages of all windows; int64 [n_windows, len(WINDOW)], what each window counts
     total : int64 [2], how many messages there are in all windows, and what they weigh
-    limits, room : of all windows together, oldest first; the same as int64 [3]
+    limits, limits_array : of all windows together, oldest first; the same as int64 [3]
     homes : of each message whose labels wait for it, the window that has them
     shared : of each id of which messages are set aside how many these are, and how many of them have no label
     late : the messages that left without a label, were learned as one, and can still be corrected
@@ -52,7 +36,7 @@ class Shared:
 
     limits: Limits
     early_limits: Limits
-    room: Ints
+    limits_array: Ints
 
     def __init__(self) -> None:
         self.counts = JoinCounts()
@@ -60,24 +44,24 @@ class Shared:
         self.early_bytes = 0
         self.shared: dict[str, list[int]] = {}
         self.late = Late()
-        self.store = Store()
+        self.store = MessageStore()
         self.messages = Messages(self.store)
-        self.columns: Ints = np.zeros((0, N_WINDOW), np.int64)
+        self.columns: Ints = np.zeros((0, len(WINDOW)), np.int64)
         self.total: Ints = np.zeros(2, np.int64)
-        self.scratch = np.zeros((_SCRATCH, N_STEP), np.int64), np.zeros(N_COUNTERS, np.int64)
+        self.scratch = np.zeros((_SCRATCH, len(STEP)), np.int64), np.zeros(len(COUNTER), np.int64)
 
     def set_limits(self, limits: Limits) -> None:
         """Keep to these limits from now on."""
         self.limits, self.early_limits = limits, limits.share(EARLY_SHARE)
         self.late.configure(limits)
-        self.room = np.array([min(limit, MOST) for limit in self.limits], np.int64)
+        self.limits_array = np.array([min(limit, MOST) for limit in self.limits], np.int64)
 
     def clear(self, counts: JoinCounts) -> None:
         """Forget all but the limits; these are the counts from now on."""
         self.counts = counts
         self.homes, self.shared, self.early_bytes = {}, {}, 0
         self.late.clear()
-        self.columns = np.zeros((0, N_WINDOW), np.int64)
+        self.columns = np.zeros((0, len(WINDOW)), np.int64)
         self.total[:] = 0
         self.store.clear()
 
@@ -97,17 +81,17 @@ class Shared:
         while not whole:
             counters[:] = 0
             arrays = store.rows, store.now, store.notes, store.table
-            whole = evict(number, self.columns, self.total, self.room, *arrays, NO_EXPIRY + 1, steps, counters)
-            self.counts.expired += int(counters[EXPIRED])
-            expired += [Entry(store, row) for row in steps[: counters[N_STEPS], ROW].tolist()]
+            whole = evict(number, self.columns, self.total, self.limits_array, *arrays, NO_EXPIRY + 1, steps, counters)
+            self.counts.expired += int(counters[COUNTER.EXPIRED])
+            expired += [Entry(store, row) for row in steps[: counters[COUNTER.N_STEPS], STEP.ROW].tolist()]
             if not whole:
                 expired += self._evict_aside(number)
         return expired
 
     def _evict_aside(self, number: int) -> list[Entry]:
         """Drop the message that has to leave next, if it is one that was set aside; return it if it had no label."""
-        store, window = self.store, int(find_over(number, self.columns, self.total, self.room))
-        entry = Entry(store, int(self.columns[window, FIRST]))
+        store, window = self.store, int(find_over(number, self.columns, self.total, self.limits_array))
+        entry = Entry(store, int(self.columns[window, WINDOW.FIRST]))
         if not entry.aside:
             return []
         self.share(entry, -1)
@@ -136,17 +120,17 @@ class Shared:
         key = entry.key
         if key not in self.shared:
             self.shared[key] = [0, 0]
-            self.total[ALL_BYTES] += ENTRY_BYTES + ROOM * len(key)
+            self.total[TOTAL.BYTES] += ENTRY_BYTES + ROOM * len(key)
             self._mark(key, 1)
         of_key = self.shared[key]
         of_key[0] += n
         of_key[1] += n if entry.label is None else 0
         if not of_key[0]:
             del self.shared[key]
-            self.total[ALL_BYTES] -= ENTRY_BYTES + ROOM * len(key)
+            self.total[TOTAL.BYTES] -= ENTRY_BYTES + ROOM * len(key)
             self._mark(key, -1)
         if (named := self.messages.get(key)) is not None:
-            self.store.set_bit(named.row, SHARED, on=key in self.shared)
+            self.store.set_bit(named.row, BIT.SHARED, on=key in self.shared)
 
     def waits_aside(self, key: str) -> bool:
         """Tell whether a message with an id was set aside before it had a label."""
@@ -168,7 +152,7 @@ class Shared:
     def set_label(self, entry: Entry, label: str, weight: int) -> None:
         """Note the label that is learned."""
         if entry.label is None:
-            self.columns[entry.window, UNLABELLED] -= 1
+            self.columns[entry.window, WINDOW.UNLABELLED] -= 1
             if entry.aside:
                 self.shared[entry.key][1] -= 1
         self.weigh(entry, lambda: entry.set_label(label, weight))
@@ -178,8 +162,8 @@ class Shared:
         before = entry.n_bytes
         change()
         grown = entry.n_bytes - before
-        self.columns[entry.window, N_BYTES] += grown
-        self.total[ALL_BYTES] += grown
+        self.columns[entry.window, WINDOW.N_BYTES] += grown
+        self.total[TOTAL.BYTES] += grown
 
     # Where labels wait.
 

@@ -6,8 +6,8 @@ Its steps, column by column: a kernel writes them (join/rules.py), and what is t
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.join.message_rows import AT, ID_SIZE, TEXT_SIZE, Store
-from driftline.stream.join.rules import N_STEP, PLACE, ROW, SERVED, STEP_MS, TARGET, TEXT_AT, TEXT_BYTES
+from driftline.stream.join.message_rows import ROW, MessageStore
+from driftline.stream.join.rules import STEP
 from driftline.stream.texts import Texts
 
 Ints = NDArray[np.int64]
@@ -18,12 +18,12 @@ class Steps:
 
     Attributes
     ----------
-    table, weights : int64 [room, N_STEP], float32 [room]
+    table, weights : int64 [room, len(STEP)], float32 [room]
     n : how many there are
     """
 
     def __init__(self, room: int) -> None:
-        self.table: Ints = np.zeros((room, N_STEP), np.int64)
+        self.table: Ints = np.zeros((room, len(STEP)), np.int64)
         self.weights: NDArray[np.float32] = np.ones(room, np.float32)
         self.n = 0
 
@@ -35,7 +35,7 @@ class Steps:
         """Make room for so many in all."""
         if n > len(self.table):
             more = 2 * n - len(self.table)
-            self.table = np.concatenate([self.table, np.zeros((more, N_STEP), np.int64)])
+            self.table = np.concatenate([self.table, np.zeros((more, len(STEP)), np.int64)])
             self.weights = np.concatenate([self.weights, np.ones(more, np.float32)])
 
     def cut_off(self) -> "Steps":
@@ -47,7 +47,7 @@ class Steps:
 
     def add(
         self,
-        store: Store,
+        store: MessageStore,
         row: int,
         target: int = -1,
         weight: float = 1.0,
@@ -58,15 +58,15 @@ class Steps:
     ) -> None:
         """Add a step with a row's text; `served`: its label is to be compared with what was served."""
         self.ensure(self.n + 1)
-        at, key_size, size = store.rows[row, [AT, ID_SIZE, TEXT_SIZE]].tolist()
-        columns = [ROW, TEXT_AT, TEXT_BYTES, TARGET, PLACE, STEP_MS, SERVED]
+        at, key_size, size = store.rows[row, [ROW.AT, ROW.ID_SIZE, ROW.TEXT_SIZE]].tolist()
+        columns = [STEP.ROW, STEP.TEXT_AT, STEP.TEXT_BYTES, STEP.TARGET, STEP.PLACE, STEP.TIME_MS, STEP.SERVED]
         self.table[self.n, columns] = row, at + key_size, size, target, place, time_ms, served
         self.weights[self.n] = weight
         self.n += 1
 
-    def texts(self, store: Store) -> Texts:
+    def texts(self, store: MessageStore) -> Texts:
         """Return the texts, once all steps are there."""
-        return Texts.gathered(store.kept, self._column(TEXT_AT), self._column(TEXT_BYTES))
+        return Texts.gathered(store.kept, self._column(STEP.TEXT_AT), self._column(STEP.TEXT_BYTES))
 
     def _column(self, column: int) -> Ints:
         return np.ascontiguousarray(self.table[: self.n, column])
@@ -74,24 +74,24 @@ class Steps:
     @property
     def rows(self) -> Ints:
         """Each text's row in the window's store."""
-        return self._column(ROW)
+        return self._column(STEP.ROW)
 
     @property
     def targets(self) -> NDArray[np.int32]:
         """The column of its label, or -1."""
-        return self._column(TARGET).astype(np.int32)
+        return self._column(STEP.TARGET).astype(np.int32)
 
     @property
     def places(self) -> Ints:
         """The place in the batch of the record that it is due to, or -1."""
-        return self._column(PLACE)
+        return self._column(STEP.PLACE)
 
     @property
     def times_ms(self) -> Ints:
         """That record's time."""
-        return self._column(STEP_MS)
+        return self._column(STEP.TIME_MS)
 
     @property
     def served(self) -> Ints:
         """1 where its label is to be compared with what was served."""
-        return self._column(SERVED)
+        return self._column(STEP.SERVED)

@@ -1,4 +1,4 @@
-"""How do rows come out of a checkpoint again? What join/codec.py wrote, many at once, straight into a Store's arrays.
+"""How do rows come out of a checkpoint again? What join/codec.py wrote, many at once, straight into a store's arrays.
 
 A file may be damaged, so all is read twice: first everything is checked and measured, then it is copied to where there
 is room for it. Nothing is taken for a place or a size that was not compared with the data before.
@@ -12,31 +12,13 @@ from numpy.typing import NDArray
 
 from driftline.stream.decode.scan import is_utf8
 from driftline.stream.join.message_rows import (
-    ASIDE,
     ASIDE_HASH,
-    AT,
-    BYTES,
-    CAME,
-    HASH,
-    ID_SIZE,
-    LABEL_AT,
-    LABEL_SIZE,
-    LABEL_WEIGHT,
-    LIVE,
-    N_SCORES,
-    N_WORDS,
-    NEXT,
+    BIT,
+    NOTE,
     NOTE_SHIFT,
-    ROWS,
-    SCORED,
-    SCORES,
-    SCORES_AT,
-    TEXT_SIZE,
-    TIME_MS,
-    WINDOW,
-    WORDS_AT,
-    WORDS_SIZE,
-    Store,
+    ROW,
+    USED,
+    MessageStore,
     add_note,
     find,
     find_whole,
@@ -148,19 +130,19 @@ def check_messages(data, at, n, fields, need):  # type: ignore[no-untyped-def]
         for field in (KEY, CONTENT, LABEL):
             if not is_utf8(data, fields[field, BEGIN], fields[field, END]):
                 return i
-        need[ROWS] += 1
+        need[USED.ROWS] += 1
         for field in (KEY, CONTENT, LABEL, WORDS):
-            need[BYTES] += fields[field, END] - fields[field, BEGIN]
-        need[SCORES] += max(fields[SERVED, NUMBER], 0) // 4
+            need[USED.BYTES] += fields[field, END] - fields[field, BEGIN]
+        need[USED.SCORES] += max(fields[SERVED, NUMBER], 0) // 4
     return n
 
 
 @kernel
 def keep_field(data, field, kept, used):  # type: ignore[no-untyped-def]
     """Copy a field's content behind what is kept; return where it begins there."""
-    at = used[BYTES]
+    at = used[USED.BYTES]
     copy(data[field[BEGIN] : field[END]], kept[at:])
-    used[BYTES] += field[END] - field[BEGIN]
+    used[USED.BYTES] += field[END] - field[BEGIN]
     return at
 
 
@@ -171,49 +153,59 @@ def append_messages(data, at, n, fields, w, windows, total, store):  # type: ign
     Parameters
     ----------
     data, at, n, fields : as above
-    w, windows, total : the window's number; int64 [n_windows, N_WINDOW], int64 [2], changed
-    store : (rows, now, notes, kept, scores, table, used, secret), of a Store with room for them; changed; scores: uint8
+    w, windows, total : the window's number; int64 [n_windows, len(WINDOW)], int64 [2], changed
+    store : (rows, now, notes, kept, scores, table, used, secret), of a store with room for them; changed; scores: uint8
     """
     rows, now, notes, kept, scores, table, used, secret = store
     for i in range(n):
         at = unpack_message(data, at, fields)
         key_size, text_size = fields[KEY, NUMBER], fields[CONTENT, NUMBER]
-        row = used[ROWS]
+        row = used[USED.ROWS]
         to = rows[row]
-        to[AT], to[ID_SIZE] = keep_field(data, fields[KEY], kept, used), key_size
+        to[ROW.AT], to[ROW.ID_SIZE] = keep_field(data, fields[KEY], kept, used), key_size
         keep_field(data, fields[CONTENT], kept, used)
-        to[TEXT_SIZE], to[TIME_MS] = text_size, fields[TIME, NUMBER]
+        to[ROW.TEXT_SIZE], to[ROW.TIME_MS] = text_size, fields[TIME, NUMBER]
         if fields[IS_ASIDE, NUMBER]:
-            h = hash_bytes(kept, to[AT], key_size + text_size, secret) | ASIDE_HASH
-            whole = kept[to[AT] : to[AT] + key_size + text_size]
+            h = hash_bytes(kept, to[ROW.AT], key_size + text_size, secret) | ASIDE_HASH
+            whole = kept[to[ROW.AT] : to[ROW.AT] + key_size + text_size]
             there, _ = find_whole(table, rows, kept, h, whole, key_size, key_size + text_size)
         else:
-            h = hash_bytes(kept, to[AT], key_size, secret)
-            there, _ = find(table, rows, kept, h, kept, to[AT], key_size)
+            h = hash_bytes(kept, to[ROW.AT], key_size, secret)
+            there, _ = find(table, rows, kept, h, kept, to[ROW.AT], key_size)
         if there >= 0:
             return i
-        to[WINDOW], to[NEXT], to[HASH] = w, -1, h
-        to[SCORES_AT], to[N_SCORES] = used[SCORES], max(fields[SERVED, NUMBER], 0) // 4
-        copy(data[fields[SERVED, BEGIN] : fields[SERVED, END]], scores[4 * used[SCORES] :])
-        used[SCORES] += to[N_SCORES]
-        now[row] = LIVE | (CAME if fields[HAS_COME, NUMBER] else 0) | (SCORED if fields[SERVED, NUMBER] >= 0 else 0)
-        now[row] |= ASIDE if fields[IS_ASIDE, NUMBER] else 0
-        used[ROWS] += 1
+        to[ROW.WINDOW], to[ROW.NEXT], to[ROW.HASH] = w, -1, h
+        to[ROW.SCORES_AT], to[ROW.N_SCORES] = used[USED.SCORES], max(fields[SERVED, NUMBER], 0) // 4
+        copy(data[fields[SERVED, BEGIN] : fields[SERVED, END]], scores[4 * used[USED.SCORES] :])
+        used[USED.SCORES] += to[ROW.N_SCORES]
+        now[row] = (
+            BIT.LIVE
+            | (BIT.CAME if fields[HAS_COME, NUMBER] else 0)
+            | (BIT.SCORED if fields[SERVED, NUMBER] >= 0 else 0)
+        )
+        now[row] |= BIT.ASIDE if fields[IS_ASIDE, NUMBER] else 0
+        used[USED.ROWS] += 1
         put(table, h, row)
         if fields[LABEL, NUMBER] >= 0 or fields[WORDS, NUMBER] > 0:
             note = notes[add_note(now, notes, used, row)]
             if fields[LABEL, NUMBER] >= 0:
-                note[LABEL_AT], note[LABEL_SIZE] = keep_field(data, fields[LABEL], kept, used), fields[LABEL, NUMBER]
-                note[LABEL_WEIGHT] = fields[HOW_HEAVY, NUMBER]
+                note[NOTE.LABEL_AT], note[NOTE.LABEL_SIZE] = (
+                    keep_field(data, fields[LABEL], kept, used),
+                    fields[LABEL, NUMBER],
+                )
+                note[NOTE.LABEL_WEIGHT] = fields[HOW_HEAVY, NUMBER]
             if fields[WORDS, NUMBER] > 0:
-                note[WORDS_AT] = keep_field(data, fields[WORDS], kept, used)
-                note[WORDS_SIZE], note[N_WORDS] = used[BYTES] - note[WORDS_AT], fields[WORDS, NUMBER]
+                note[NOTE.WORDS_AT] = keep_field(data, fields[WORDS], kept, used)
+                note[NOTE.WORDS_SIZE], note[NOTE.N_WORDS] = (
+                    used[USED.BYTES] - note[NOTE.WORDS_AT],
+                    fields[WORDS, NUMBER],
+                )
         link(row, windows, total, rows, notes[now[row] >> NOTE_SHIFT])
     return n
 
 
 def restore(
-    packed: bytes | memoryview, store: Store, number: int, windows: NDArray[np.int64], total: NDArray[np.int64]
+    packed: bytes | memoryview, store: MessageStore, number: int, windows: NDArray[np.int64], total: NDArray[np.int64]
 ) -> None:
     """Append a window's messages.
 

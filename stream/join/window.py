@@ -9,24 +9,9 @@ from driftline.stream.errors import StateError
 from driftline.stream.join.early import Early, Waiting, find_id, is_repeated, weigh
 from driftline.stream.join.feedback_said import weight_bits, word_of
 from driftline.stream.join.late import Gone
-from driftline.stream.join.message_rows import (
-    ASIDE,
-    CAME,
-    LIVE,
-    SHARED,
-    TIME_MS,
-    WINDOW,
-    Arrays,
-)
+from driftline.stream.join.message_rows import BIT, ROW, Arrays
 from driftline.stream.join.message_view import Entry, Label, Labels
-from driftline.stream.join.rules import (
-    CLOCK_MS,
-    COUNT,
-    EARLY_DUE_MS,
-    N_BYTES,
-    UNLABELLED,
-    link,
-)
+from driftline.stream.join.rules import WINDOW, link
 from driftline.stream.join.shared import Shared
 from driftline.stream.join.unpack import restore
 from driftline.stream.join.window_saved import Frozen, decode
@@ -60,17 +45,12 @@ class Window:
     @property
     def clock_ms(self) -> int:
         """The highest time of a record that concerned it."""
-        return self._get(CLOCK_MS)
+        return self._get(WINDOW.CLOCK_MS)
 
     @property
     def n_bytes(self) -> int:
         """What its messages weigh."""
-        return self._get(N_BYTES)
-
-    @property
-    def unlabelled(self) -> int:
-        """How many of its messages have no label."""
-        return self._get(UNLABELLED)
+        return self._get(WINDOW.N_BYTES)
 
     def add_message(self, message: Message, timestamp_ms: int, n_scores: int) -> tuple[Entry | None, Labels]:
         """Take a message in.
@@ -91,7 +71,7 @@ class Window:
             shared.set_aside(named, aside=True)
         if entry is None:
             shared.counts.other_texts += key in shared.shared
-            entry = self._insert(key, message.text, timestamp_ms, n_scores, CAME)
+            entry = self._insert(key, message.text, timestamp_ms, n_scores, BIT.CAME)
         else:
             if entry.aside:
                 shared.set_aside(entry, aside=False)
@@ -118,7 +98,7 @@ class Window:
             labels = (*before, *self._settle(entry, feedback, timestamp_ms, orphan))
         elif text is not None:
             shared.counts.other_texts += named is not None or key in shared.shared
-            entry = self._insert(key, text, timestamp_ms, 0, 0 if named is None else ASIDE)
+            entry = self._insert(key, text, timestamp_ms, 0, 0 if named is None else BIT.ASIDE)
             before = self._settle_early(key, entry) if named is None else ()
             labels = (*before, *self._settle(entry, feedback, timestamp_ms, orphan))
         else:
@@ -128,7 +108,7 @@ class Window:
 
     def _pass(self, timestamp_ms: int) -> None:
         columns = self._shared.columns
-        columns[self.number, CLOCK_MS] = max(self.clock_ms, timestamp_ms)
+        columns[self.number, WINDOW.CLOCK_MS] = max(self.clock_ms, timestamp_ms)
 
     def take_refused(self) -> list[Rejected]:
         """Return the labels that were refused since the last time."""
@@ -138,13 +118,13 @@ class Window:
     def freeze(self, arrays: Arrays) -> Frozen:
         """Return everything as it is now; `arrays` are what the store has."""
         late = self._shared.late.of_window(self.number)
-        return Frozen(self.number, self.clock_ms, arrays, self._get(COUNT), list(self.early.values()), late)
+        return Frozen(self.number, self.clock_ms, arrays, self._get(WINDOW.COUNT), list(self.early.values()), late)
 
     def load_state(self, state: bytes) -> None:
         """Take over what a frozen one's parts are together; there has to be nothing yet."""
         try:
             loaded = decode(state)
-            self._shared.columns[self.number, CLOCK_MS] = loaded.clock_ms
+            self._shared.columns[self.number, WINDOW.CLOCK_MS] = loaded.clock_ms
             restore(loaded.messages, self.store, self.number, self._shared.columns, self._shared.total)
             self._restore_early(loaded.early)
             self._shared.late.load(self.number, loaded.late)
@@ -161,8 +141,8 @@ class Window:
 
     def _insert(self, key: str, text: str, timestamp_ms: int, n_scores: int, bits: int) -> Entry:
         shared = self._shared
-        bits |= LIVE | (SHARED if key in shared.shared and not bits & ASIDE else 0)
-        values = {TIME_MS: timestamp_ms, WINDOW: self.number}
+        bits |= BIT.LIVE | (BIT.SHARED if key in shared.shared and not bits & BIT.ASIDE else 0)
+        values = {ROW.TIME_MS: timestamp_ms, ROW.WINDOW: self.number}
         entry = Entry(self.store, self.store.append(key.encode(), text.encode(), n_scores, values, bits))
         link(entry.row, shared.columns, shared.total, self.store.rows, self.store.note_of(entry.row))
         if entry.aside:
@@ -171,7 +151,7 @@ class Window:
 
     def _bring_back(self, key: str, gone: Gone, timestamp_ms: int, named: Entry | None) -> tuple[Entry, Labels]:
         """Have a message that left be there again, with the label that it was learned as then."""
-        entry = self._insert(key, gone.text, timestamp_ms, 0, CAME | (0 if named is None else ASIDE))
+        entry = self._insert(key, gone.text, timestamp_ms, 0, BIT.CAME | (0 if named is None else BIT.ASIDE))
         self._shared.set_label(entry, gone.label, weight_bits(1.0))
         return entry, self._settle_early(key, entry) if named is None else ()
 
@@ -296,7 +276,7 @@ class Window:
     def see_early(self) -> None:
         """Say from when on a label has waited too long."""
         due = self.early_since_ms + self._shared.limits.age_ms if self.early else NEVER
-        self._shared.columns[self.number, EARLY_DUE_MS] = min(due, NEVER)
+        self._shared.columns[self.number, WINDOW.EARLY_DUE_MS] = min(due, NEVER)
 
     @property
     def early_since_ms(self) -> int:

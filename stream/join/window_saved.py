@@ -45,7 +45,7 @@ class Frozen(NamedTuple):
 
     Parameters
     ----------
-    arrays : rows, words, notes, bytes and scores, of all windows (Store.hold)
+    arrays : rows, words, notes, bytes and scores, of all windows (MessageStore.hold)
     n_rows : how many of the rows are this window's and live
     early : the labels that waited, by message
     late : the messages that left it, and that a label can still correct

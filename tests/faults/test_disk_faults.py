@@ -149,7 +149,7 @@ def test_what_was_written_is_not_written_again_for_want_of_a_reserve(
         written.append("an entry")
         return "done"
 
-    waits = rooms.Room(memory, lambda: False, said.append)
+    waits = rooms.DiskRoom(memory, lambda: False, said.append)
     (memory / "reserve").unlink()
     keep = waits._keep_reserve
 
@@ -412,7 +412,7 @@ def test_a_write_that_found_room_is_not_tried_again_for_the_reserve(
     """Else a journal would have an entry twice: what was given up made the room, and cannot be had back yet."""
     monkeypatch.setattr(rooms, "RETRY_S", 0.0)
     reports: list[str] = []
-    place = rooms.Room(tmp_path, lambda: False, reports.append)
+    place = rooms.DiskRoom(tmp_path, lambda: False, reports.append)
     keep, calls = durable.replace, []
 
     def scarce(path: Path, content: bytes, mark: str = "") -> None:

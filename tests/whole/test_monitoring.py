@@ -13,7 +13,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from driftline.api.access import keys
-from driftline.api.client import Client, Label
+from driftline.api.calls import Label
+from driftline.api.client import Client
 from driftline.stream.process.settings import StreamSettings
 from tests.api.run.test_client import learning
 from tests.place import running

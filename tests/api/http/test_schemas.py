@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from driftline.api.http.schemas import plain, refs
+from driftline.api.http.schemas import plain_schema, refs
 
 
 class Other(msgspec.Struct):
@@ -23,7 +23,7 @@ Limited = Annotated[int, Meta(ge=0, le=10)]
 
 def described(kind: Any, *, sent: bool = False) -> Any:
     schema = msgspec.json.schema_components([msgspec.defstruct("T", [("x", kind)])], ref_template="#/s/{name}")[1]["T"]
-    return plain(schema, sent=sent)["properties"]["x"]
+    return plain_schema(schema, sent=sent)["properties"]["x"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_is_sent_may_be_left_out_and_is_one_thing() -> None:
 def test_what_is_made_of_it_is_not_what_came() -> None:
     _, known = msgspec.json.schema_components([Other], ref_template="#/s/{name}")
     before = msgspec.json.encode(known)
-    made = plain(known["Other"], sent=False)
+    made = plain_schema(known["Other"], sent=False)
     assert msgspec.json.encode(known) == before
     assert made["description"] == "Another one.\n\nIn two parts."
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 import driftline
-from driftline.api.client import AsyncClient, Client, Label, Message, Refused, _Room
+from driftline.api.calls import Capacity, Label, Message, Refused
+from driftline.api.client import AsyncClient, Client
 from driftline.api.routes.predict import Predictor
 from driftline.api.shared.freshness import Freshness
 from driftline.learner.disk.settings import LearnerSettings
@@ -324,7 +325,7 @@ class TestMuchAtOnce:
 
     def test_many_bytes_are_parted_before_anybody_says_so(self) -> None:
         """The API's own limit is known from the start."""
-        room = _Room()
+        room = Capacity()
         parts = list(room.parts([b"x" * (3 << 20)] * 5, 100))
         assert [len(part) for part in parts] == [2, 2, 1]
         assert [len(part) for part in room.parts([b"x"] * 2500, 2)] == [1000, 1000, 500]

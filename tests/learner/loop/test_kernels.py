@@ -23,6 +23,18 @@ print(probe())
 """
 
 
+OWN = """
+import numba
+
+@numba.njit(cache=True)
+def own():
+    return 1
+
+own()
+print(own.stats.cache_path)
+"""
+
+
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """Return a copy of the folders that have kernels."""
@@ -69,6 +81,17 @@ def test_a_constant_of_another_file_is_never_the_old_one(package: Path, chosen: 
     assert run_probe(package, NUMBA_CACHE_DIR=chosen) == "2\n"
     base.write_text("BASE = 2\n")
     assert run_probe(package, NUMBA_CACHE_DIR=chosen) == "3\n"
+
+
+def test_who_compiles_kernels_beside_ours_keeps_them_where_it_did(package: Path) -> None:
+    """Ours are told to numba one by one; a program that imports us has its own as if it did not."""
+    (package / "stream" / "probe_rule.py").write_text("RULE = 1\n")
+    (package / "stream" / "probe.py").write_text(f"{PROBE}print(probe.stats.cache_path)\n" + OWN)
+    for chosen in ("", str(package / "chosen")):
+        _, ours, own = run_probe(package, NUMBA_CACHE_DIR=chosen).splitlines()
+        assert PREFIX in ours
+        assert PREFIX not in own
+        assert own.startswith(chosen or str(package / "stream" / "__pycache__"))
 
 
 def test_an_option_of_numba_has_kernels_of_its_own(package: Path) -> None:

@@ -22,7 +22,7 @@ from driftline.learner.loop.loop import Learner
 from driftline.learner.machine.restore import copied
 from driftline.learner.state.ledger import Ledger
 from driftline.learner.state.saver import Saver
-from driftline.learner.state.state import Work
+from driftline.learner.state.state import LearnerState
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
@@ -202,7 +202,7 @@ def test_a_checkpoint_holds_the_state_at_its_moment_while_the_loop_goes_on(
     slow = Slow(save)
     moments: list[dict[str, bytes]] = []
 
-    def noted(self: Ledger, work: Work) -> None:
+    def noted(self: Ledger, work: LearnerState) -> None:
         files = state_files(copied(work.machine, None))  # type: ignore[arg-type]  # of which only the state is asked
         moments.append({name: b"".join(parts) for name, parts in files.items()})
         checkpoint(self, work)

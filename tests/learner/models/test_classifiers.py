@@ -19,7 +19,7 @@ from driftline.learner.blend.blend import blend_and_learn
 from driftline.learner.models.bayes import count_and_score
 from driftline.learner.models.classifier import Classifier, Scores, TooManyLabels
 from driftline.learner.models.linear import score_and_learn
-from driftline.learner.models.one_text import Single
+from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.text.features import text_buffers
 from driftline.learner.text.shape import MAX_CASED
 from driftline.stream.errors import StateError
@@ -223,9 +223,9 @@ def test_hostile_texts_are_learned_and_harm_nothing(classifier: Classifier) -> N
 
 def test_one_text_is_scored_as_in_a_batch(classifier: Classifier) -> None:
     """By a call made ready once, whatever was asked before, and whatever is learned in between."""
-    assert Single(classifier)("anything") == []
+    assert OneTextScorer(classifier)("anything") == []
     taught(classifier)
-    single = Single(classifier)
+    single = OneTextScorer(classifier)
     batch = [*HOSTILE, *generated(40, seed=9)[0], "", "own1x1"] if classifier.spec in CLASSIFIERS else WORDS
     for text in (*batch, *reversed(batch)):
         assert single(text) == classifier.predict_proba_many([text])[0].tolist()

@@ -17,7 +17,7 @@ import pytest
 
 from driftline.learner.serving import mapped
 from driftline.learner.serving.choices import Active, Choices
-from driftline.learner.serving.chosen import Chosen
+from driftline.learner.serving.chooser import SnapshotChooser
 from driftline.learner.serving.double_buffer import Reader
 from driftline.learner.serving.kept import FixedReader
 from driftline.learner.serving.mapped import CUT, END, PLACES, Mapped
@@ -263,7 +263,7 @@ def test_the_latest_is_served_where_the_chosen_one_is_cut(
     latest, past = publish(tmp_path / "snapshots", taught(), epoch=2), publish(tmp_path / "past", taught())
     monkeypatch.setattr(Versions, "open", lambda *_, **__: Snapshot(past))
     Choices(tmp_path).choose(Active("abc-20", ""))
-    chosen = Chosen(tmp_path)
+    chosen = SnapshotChooser(tmp_path)
     found = chosen.look()
     assert found is not None
     assert (found.path, chosen.pinned_to, chosen.problem) == (past, "abc-20", None)

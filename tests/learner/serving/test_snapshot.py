@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from driftline.learner.models.classifier import Classifier
-from driftline.learner.models.one_text import Single
+from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.registry import REGISTRY, make_classifier
 from driftline.learner.serving.snapshot import (
     KEPT,
@@ -170,7 +170,7 @@ def test_one_text_that_is_overtaken_is_answered_from_a_copy_that_goes(
     model = Snapshot(publisher.publish(classifier, info_of(classifier, "v-20"))).model
     expected, copies = {"v-20": classifier.predict_proba_many(TEXTS)}, []
 
-    class Overtaken(Single):
+    class Overtaken(OneTextScorer):
         """Is slower than three publishes."""
 
         def __init__(self, asked: Classifier) -> None:
@@ -187,7 +187,7 @@ def test_one_text_that_is_overtaken_is_answered_from_a_copy_that_goes(
             return super().__call__(text)
 
     with monkeypatch.context() as patched:
-        patched.setattr("driftline.learner.serving.snapshot.Single", Overtaken)
+        patched.setattr("driftline.learner.serving.snapshot.OneTextScorer", Overtaken)
         info, row = model.predict_proba_one(TEXTS[0])
     assert len(copies) == TRIES + 1
     assert row == expected[info.version][0].tolist()

@@ -11,7 +11,7 @@ import pytest
 
 from driftline.learner.disk.checkpoint import path_of
 from driftline.learner.registry import REGISTRY
-from driftline.learner.serving.chosen import Chosen
+from driftline.learner.serving.chooser import SnapshotChooser
 from driftline.learner.serving.versions import Versions, least_needed
 from driftline.stream.errors import StateError
 from driftline.stream.process.settings import StreamSettings
@@ -109,7 +109,7 @@ def test_the_further_back_the_further_apart() -> None:
 
 def test_a_choice_holds_until_it_is_taken_back(stage: SqliteStage) -> None:
     first, second, third = learn(stage, 10, 20, 30)
-    chosen = Chosen(stage.stream.data)
+    chosen = SnapshotChooser(stage.stream.data)
     assert version_of(chosen) == third
     for version in (first, second, first):
         said = stage.command("snapshots", "rollback", version)
@@ -122,7 +122,7 @@ def test_a_choice_holds_until_it_is_taken_back(stage: SqliteStage) -> None:
         finish(learner)
         latest = learner.status("running").version
     assert version_of(chosen) == first
-    assert version_of(Chosen(stage.stream.data)) == first, "after a restart, too"
+    assert version_of(SnapshotChooser(stage.stream.data)) == first, "after a restart, too"
     status = stage.command("status")
     assert f"pinned to {first}" in status.stdout
     assert json.loads(stage.command("snapshots", "latest", "--json").stdout) == {"pinned_to": None}
@@ -130,7 +130,7 @@ def test_a_choice_holds_until_it_is_taken_back(stage: SqliteStage) -> None:
     assert len([path for path in (stage.stream.data / "snapshots").iterdir() if path.name.startswith("active-")]) == 1
 
 
-def version_of(chosen: Chosen) -> str:
+def version_of(chosen: SnapshotChooser) -> str:
     snapshot = chosen.look()
     assert snapshot is not None
     return snapshot.model.predict_proba_many(TEXTS)[0].version
@@ -150,7 +150,7 @@ def test_what_is_damaged_or_missing_is_refused_and_the_latest_is_served(stage: S
     assert "no snapshot of version 'none-1' is kept" in str(stage.command("snapshots", "rollback", "none-1").exception)
     for odd in ("../checkpoints", "", ".", "a/b", "x" * 300):
         assert "is no version" in str(stage.command("snapshots", "show", odd).exception)
-    chosen = Chosen(stage.stream.data)
+    chosen = SnapshotChooser(stage.stream.data)
     assert version_of(chosen) == third
     assert stage.command("snapshots", "rollback", second).exit_code == 0
     (kept / second / "model.safetensors").unlink()
@@ -188,11 +188,11 @@ def test_killed_before_any_change_of_the_disk_a_choice_is_the_old_or_the_new_one
     for step, after in zip(steps, (first, second, third), strict=True):
         kills = 0
         while killed_at(kills, stage.stream.data, lambda step=step: asked(stage, *step)):
-            found = version_of(Chosen(stage.stream.data))
+            found = version_of(SnapshotChooser(stage.stream.data))
             assert found in {before, after}
             seen.add(found == after)
             kills += 1
-        assert version_of(Chosen(stage.stream.data)) == after
+        assert version_of(SnapshotChooser(stage.stream.data)) == after
         before = after
     assert seen == {True, False}
     assert [kept.version for kept in Versions(stage.stream.data).kept()] == [third, second, first]

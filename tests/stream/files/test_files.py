@@ -58,7 +58,6 @@ def read(content: bytes, path: Path, **columns: str) -> tuple[list[Row], list[Ba
     bad: list[BadRow] = []
     with LabelledTexts(path, on_bad_row=bad.append, **columns) as file:
         rows = list(file)
-        assert file.bad_rows == len(bad)
         assert file.read_bytes == file.size_bytes == len(content)
     return rows, bad
 

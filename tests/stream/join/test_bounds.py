@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from driftline.stream.join.join import Join
-from driftline.stream.join.message_rows import ASIDE, LIVE, N_COLUMNS, N_NOTE, ROOM, SPARE, Store
+from driftline.stream.join.message_rows import BIT, NOTE, ROOM, ROW, SPARE, MessageStore
 from driftline.stream.limits import Limits
 from driftline.stream.wire.records import Feedback, Message, Rejected, encode, reject
 
@@ -112,10 +112,10 @@ def orphan(feedback: Feedback, offset: int, value: bytes) -> Rejected:
     return reject("feedback", 0, offset, value, "orphaned", detail)
 
 
-def touched(store: Store) -> int:
+def touched(store: MessageStore) -> int:
     """Return the bytes of a store that were ever written, and those of a copy of what lives, as when it is moved."""
     rows, n_bytes, scores, notes = store.used.tolist()
-    used = rows * 8 * (N_COLUMNS + 1) + n_bytes + 4 * scores + notes * 8 * N_NOTE
+    used = rows * 8 * (len(ROW) + 1) + n_bytes + 4 * scores + notes * 8 * len(NOTE)
     return int(store.table.nbytes + used * (SPARE + 1) / SPARE)
 
 
@@ -140,7 +140,7 @@ def test_texts_that_share_an_id_are_counted_with_all_that_knows_them(records: st
     fed.feed(1500)
     taken = objects(fed.join) - before
     store = fed.join.store
-    n_aside = np.count_nonzero(store.now[: store.used[0]] & (LIVE | ASIDE) == LIVE | ASIDE)
+    n_aside = np.count_nonzero(store.now[: store.used[0]] & (BIT.LIVE | BIT.ASIDE) == BIT.LIVE | BIT.ASIDE)
     assert sum(of_key[0] for of_key in fed.join.shared.values()) == n_aside > 0
     assert fed.most_touched + taken < fed.allowed
     assert fed.join.n_bytes <= LIMITS.n_bytes

@@ -460,7 +460,7 @@ def test_any_history_keeps_the_books_and_survives_a_save(
         (window,) = table.join.windows
         assert len(window.messages) <= size
         assert window.n_bytes == sum(entry.n_bytes for entry in window.messages.values())
-        assert window.unlabelled == sum(entry.label is None for entry in window.messages.values())
+        assert table.join.pending == sum(entry.label is None for entry in window.messages.values())
         assert window.early_bytes >= 0
         assert (window.early_bytes == 0) == (not window.early)
     (window,) = table.join.windows

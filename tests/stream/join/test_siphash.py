@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from driftline.stream.join import shared
-from driftline.stream.join.message_rows import Store, hash_bytes
+from driftline.stream.join.message_rows import MessageStore, hash_bytes
 from driftline.stream.siphash import new_secret, siphash
 from tests.learner.machine.test_machine import Stream, digest, machine, run
 
@@ -77,10 +77,10 @@ def test_no_bit_of_an_id_or_of_its_size_is_without_effect() -> None:
 
 
 def test_no_two_stores_share_a_secret() -> None:
-    assert len({Store().hash(np.frombuffer(b"an id", np.uint8)) for _ in range(50)}) > 45
+    assert len({MessageStore().hash(np.frombuffer(b"an id", np.uint8)) for _ in range(50)}) > 45
 
 
-def crowded(store: Store, n: int) -> Iterator[str]:
+def crowded(store: MessageStore, n: int) -> Iterator[str]:
     """Give ids that all have their places in the table at its beginning: only who knows the secret can find them."""
     found = (f"m{number}" for number in range(1 << 30))
     near = (key for key in found if store.hash(np.frombuffer(key.encode(), np.uint8)) & 0xFFF < 4)

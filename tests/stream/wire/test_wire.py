@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, structs
 
-from driftline.api.client import Client, Label
+from driftline.api.calls import Label
+from driftline.api.client import Client
 from driftline.learner.explain.rows import MAX_REPEATS
 from driftline.learner.foreign.adapter import MAX_REPEATS as MAX_REPEATS_OF_OTHERS
 from driftline.stream.decode.batch import decode_batch

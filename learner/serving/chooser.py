@@ -15,7 +15,7 @@ from driftline.stream.errors import ConfigError, StateError
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Chosen:
+class SnapshotChooser:
     """What is to be served of a data directory, as that changes. One thread.
 
     Attributes
