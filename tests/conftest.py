@@ -1,9 +1,11 @@
 """What several test files share: compiled kernels, a real Kafka, an empty log of each kind, and an API."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +44,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("driftline")
 
+
+# A client of httpx reads all certificates that are known, 20 ms, before it asks for anything; of thousands one does.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
