@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import httpx
@@ -22,6 +22,7 @@ from playwright.sync_api import Browser
 sys.path.insert(0, str(Path(__file__).parent / "kafka"))
 
 from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
+from shared import Shared, shared_broker
 
 from driftline.learner.disk.settings import DEFAULT_MODEL
 from driftline.learner.registry import warm_up
@@ -33,6 +34,8 @@ from tests import chromium
 from tests.clock import Clock
 from tests.faults.stage import Stage, open_stage
 from tests.place import Api, Place, running
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # where there are several
 
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
 # looked for on the machines of those who can look at what they find.
@@ -89,18 +92,26 @@ def start_or_skip(directory: Path) -> Broker | ContainerBroker:
     try:
         return start_broker(directory)
     except NoKafka as error:
-        reason = f"no Kafka for this test: {error}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        do_without(error)
+
+
+def do_without(error: NoKafka) -> NoReturn:
+    reason = f"no Kafka for this test: {error}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | ContainerBroker]:
-    """Give the broker that all tests share; they must not stop it."""
-    broker = start_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield broker
-    end_broker(broker)
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Give the broker that all tests share, of all workers; they must not stop it."""
+    base = tmp_path_factory.getbasetemp()
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(shared_broker((base.parent if WORKER else base) / "kafka"))
+        except NoKafka as error:
+            do_without(error)
+        yield broker
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +120,7 @@ def kafka(request: pytest.FixtureRequest) -> str:
     named = os.environ.get("DRIFTLINE_TEST_KAFKA")
     if named:
         return named
-    broker: Broker | ContainerBroker = request.getfixturevalue("kafka_broker")
+    broker: Shared = request.getfixturevalue("kafka_broker")
     return broker.bootstrap
 
 
