@@ -32,6 +32,8 @@ from driftline.stream.process.log_lines import FOLDERS, JsonLines, TextLines
 from driftline.stream.process.settings import StreamSettings
 from tests import chromium
 from tests.clock import Clock
+from tests.faults.campaign import MODEL
+from tests.faults.nursery import Nursery
 from tests.faults.stage import Stage, open_stage
 from tests.place import Api, Place, running
 
@@ -130,6 +132,13 @@ def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
     broker = start_or_skip(tmp_path / "kafka")
     yield broker
     end_broker(broker)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Give the place that processes of the command line come from, at once."""
+    with contextlib.closing(Nursery(MODEL, tmp_path_factory.mktemp("nursery"))) as nursery:
+        yield nursery
 
 
 @pytest.fixture(params=["sqlite", "kafka"])

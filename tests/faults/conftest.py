@@ -14,7 +14,7 @@ import pytest
 
 from driftline.stream.process.settings import StreamSettings
 from tests.faults import teller
-from tests.faults.campaign import MODEL, N_LABELS, Course, command
+from tests.faults.campaign import N_LABELS, Course, command
 from tests.faults.nursery import Nursery
 from tests.faults.scene import FUZZED, times
 from tests.faults.tally import tally
@@ -83,13 +83,6 @@ def quiet() -> Iterator[None]:
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Give the place that processes come from."""
-    with contextlib.closing(Nursery(MODEL, tmp_path_factory.mktemp("nursery"))) as nursery:
-        yield nursery
 
 
 @pytest.fixture(scope="module", params=["sqlite", "kafka"])
