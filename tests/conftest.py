@@ -1,14 +1,15 @@
 """What several test files share: compiled kernels, a real Kafka, an empty log of each kind, and an API."""
 
 import contextlib
-import functools
 import logging
 import os
 import signal
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -31,12 +32,15 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.log_lines import FOLDERS, JsonLines, TextLines
 from driftline.stream.process.settings import StreamSettings
 from tests import chromium
+from tests.beyond import needs_more_than_this_process
 from tests.clock import Clock
 from tests.faults.campaign import MODEL
 from tests.faults.nursery import Nursery
 from tests.faults.stage import Stage, open_stage
+from tests.often import times
 from tests.place import Api, Place, running
 
+FAULTS = Path(__file__).parent / "faults"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # where there are several
 
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
@@ -44,6 +48,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # where there are several
 hypothesis.settings.register_profile(
     "driftline",
     deadline=None,
+    max_examples=times(200, 50),
     derandomize=os.environ.get("CI") == "true",
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
@@ -51,7 +56,7 @@ hypothesis.settings.load_profile("driftline")
 
 
 # A client of httpx reads all certificates that are known, 20 ms, before it asks for anything; of thousands one does.
-ssl.create_default_context = functools.cache(ssl.create_default_context)
+ssl.create_default_context = cache(ssl.create_default_context)
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -62,6 +67,15 @@ if (
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their argument and place: what is packed holds the time, and all workers must collect one list."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make torture` runs (often.py), and what `make check` leaves out (beyond.py)."""
+    for item in items:
+        if item.path.is_relative_to(FAULTS) or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.long)
+        if needs_more_than_this_process(item):
+            item.add_marker(pytest.mark.beyond)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -139,6 +153,12 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """Give the place that processes of the command line come from, at once."""
     with contextlib.closing(Nursery(MODEL, tmp_path_factory.mktemp("nursery"))) as nursery:
         yield nursery
+
+
+@pytest.fixture
+def command_line(nursery: Nursery, tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Give the command line as a function: it runs in this test's directory, in a process of its own."""
+    return partial(nursery.run, cwd=tmp_path, environment=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"})
 
 
 @pytest.fixture(params=["sqlite", "kafka"])

@@ -38,7 +38,7 @@ def run(nursery: Nursery, tmp_path: Path) -> Run:
     """Return a function that runs the command line in an empty directory."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        return nursery.run(*arguments, cwd=tmp_path, stdin=stdin, environment=environment(**variables))
+        return nursery.run(*arguments, cwd=tmp_path, environment=environment(**variables), stdin=stdin, strict=True)
 
     return run
 

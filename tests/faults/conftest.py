@@ -1,6 +1,5 @@
 """What the fault tests share."""
 
-import contextlib
 import logging
 import os
 import tempfile
@@ -16,8 +15,9 @@ from driftline.stream.process.settings import StreamSettings
 from tests.faults import teller
 from tests.faults.campaign import N_LABELS, Course, command
 from tests.faults.nursery import Nursery
-from tests.faults.scene import FUZZED, times
+from tests.faults.scene import FUZZED
 from tests.faults.tally import tally
+from tests.often import times
 
 # Modules of which each test is one thing that was tried, or many inputs; in `make torture` some of them several times.
 COUNTED = {

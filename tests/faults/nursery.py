@@ -111,13 +111,14 @@ class Nursery:
         return child
 
     def run(
-        self, *arguments: str, cwd: Path, stdin: str = "", environment: Mapping[str, str], timeout_s: float = 240.0
+        self, *arguments: str, cwd: Path, environment: Mapping[str, str], stdin: str = "", strict: bool = False
     ) -> "subprocess.CompletedProcess[str]":
         """Run the command line to its end, as `subprocess.run` does.
 
         Parameters
         ----------
         environment : all variables that the process has; what Python itself reads at its start comes too late
+        strict : let warnings be errors
         """
         self._count += 1
         output, error, given = (self._directory / f"{self._count}.{name}" for name in ("out", "err", "in"))
@@ -125,10 +126,11 @@ class Nursery:
         for file in (output, error):
             file.touch()
         files = {"output": str(output), "error": str(error), "input": str(given)}
-        pid = self.order(start=arguments, cwd=str(cwd), environment=dict(environment), **files)["pid"]
+        process = {"cwd": str(cwd), "environment": dict(environment), "strict": strict}
+        pid = self.order(start=arguments, **process, **files)["pid"]
         child = Child(self, pid, output)
         self._children = [each for each in self._children if each.code is None] + [child]
-        code = child.wait(timeout_s)
+        code = child.wait(240)
         said = [file.read_text(encoding="utf-8") for file in (output, error)]
         return subprocess.CompletedProcess(list(arguments), code, *said)
 
@@ -198,13 +200,14 @@ def _run(order: dict[str, Any], parent: int) -> None:
         (order.get("error", output), os.O_WRONLY | os.O_APPEND, 2),
     ):
         os.dup2(os.open(name, flags), target)
-    if "cwd" in order:  # as `python -W error -m driftline` there
+    if "cwd" in order:  # as `python -m driftline` there
         os.chdir(order["cwd"])
         sys.path.insert(0, order["cwd"])
         os.environ.clear()
         os.environ.update(order["environment"])
-        warnings.simplefilter("error")
-        sys.stdin = open(0, encoding="utf-8", closefd=False)
+        if order["strict"]:
+            warnings.simplefilter("error")
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     code = 1
     try:
         from driftline.cli.main import main  # noqa: PLC0415

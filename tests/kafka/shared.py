@@ -1,4 +1,4 @@
-"""Which Kafka do the workers of one test run share? That of the first who asks; he ends it when nobody uses it any more.
+"""Which Kafka do the workers of one test run share? That of the first who asks; he ends it when nobody uses it.
 
 Two locks keep it so: `door` is held by who comes and by who goes, `users` by all who use it.
 """

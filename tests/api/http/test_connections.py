@@ -22,6 +22,7 @@ from driftline.api.app import make_app
 from driftline.api.http.protocol import MAX_AT_ONCE, Protocol
 from driftline.api.run.server import OTHER_FILES
 from driftline.api.settings import ApiSettings
+from tests.often import times
 from tests.place import TEXTS, Place, add_key, address, exchange, get, post, running
 from tests.transport import Wires
 from tests.waiting import wait_until
@@ -54,7 +55,7 @@ class TestTwoWays:
     """A request in chunks goes the long way (a task, ASGI), one with a length the short one."""
 
     @settings(
-        max_examples=100,
+        max_examples=times(100, 25),
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )

@@ -24,6 +24,7 @@ from tests.data import CountingClassifier
 from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN, HOSTILE, content, generated, taught, texts
 from tests.learner.text.test_shape import shape
 from tests.learner.text.test_text import texts as odd_texts
+from tests.often import TORTURE, times
 
 WORDS_ONLY = TextSettings(pairs=False, chars=False)
 text_settings = st.builds(
@@ -76,13 +77,13 @@ def first(explanation: Explanation, text: str, kind: str = "word") -> explain.Fe
 # Where features stand.
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts, text_settings)
 def test_the_features_that_are_traced_are_those_of_the_kernel(text: str, options: TextSettings) -> None:
     assert [feature.hash for feature in trace(text, options)] == features([text], options)[0].tolist()
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts | st.text("aBCé1_ !'\n字", max_size=2000), text_settings)
 def test_the_shape_that_is_traced_is_that_of_the_kernel(text: str, options: BlendSettings) -> None:
     found = trace_shape(text, options, trace(text, options))
@@ -142,7 +143,7 @@ def test_places_are_those_in_the_whole_text() -> None:
     assert {f.text: text[slice(*f.spans[0])] for f in found if f.kind == "pair"}["or never"] == "or Never"
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts)
 def test_every_place_of_a_feature_has_it(text: str) -> None:
     tokens = [token for _, token in oracles.tokens(text) if token]
@@ -163,7 +164,7 @@ def test_every_place_of_a_feature_has_it(text: str) -> None:
             assert feature.text == shown(expected[0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts)
 def test_every_place_of_a_feature_has_it_in_the_one_form(text: str) -> None:
     """And more, where one character becomes several words."""
@@ -233,7 +234,7 @@ def test_what_is_listed_adds_up_to_the_log_scores(spec: str) -> None:
             )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=times(25, 10))
 @given(st.lists(st.tuples(texts, st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 2.5])), max_size=25), texts)
 @pytest.mark.parametrize("spec", CLASSIFIERS)
 def test_generated_texts_add_up(spec: str, batch: list[tuple[str, str, float]], text: str) -> None:
@@ -312,7 +313,15 @@ def test_any_classifier_is_explained_with_a_bounded_number_of_predictions() -> N
 # What every classifier can be asked.
 
 
-@pytest.mark.parametrize("spec", CLASSIFIERS + FOREIGN)
+# To find the places of features takes long, and is of no model's own: the whole texts go to one that has all kinds.
+HOSTILE_OF = {
+    spec: HOSTILE if TORTURE or spec == CLASSIFIERS[6] else [text[:1500] for text in HOSTILE]
+    for spec in CLASSIFIERS + FOREIGN
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spec", HOSTILE_OF)
 def test_explaining_changes_nothing_and_always_gives_an_answer(spec: str) -> None:
     classifier = make(spec)
     nothing = classifier.explain_one("anything")
@@ -321,7 +330,7 @@ def test_explaining_changes_nothing_and_always_gives_an_answer(spec: str) -> Non
     assert classifier.explain_one("x").scores == {"only": 1.0}
     taught(classifier)
     before = content(classifier)
-    for text in HOSTILE:
+    for text in HOSTILE_OF[spec]:
         explanation = classifier.explain_one(text, n_features=5)
         assert len(explanation.features) <= 5
         assert all(np.isfinite(list(feature.shares.values())).all() for feature in explanation.features)
