@@ -140,10 +140,10 @@ def kafka(request: pytest.FixtureRequest) -> str:
     return broker.bootstrap
 
 
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
-    """Give a running broker that only this test uses: it may stop, kill and start it."""
-    broker = start_or_skip(tmp_path / "kafka")
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | ContainerBroker]:
+    """Give a broker that only the tests of a file use: they may stop and kill it, if they start it again."""
+    broker = start_or_skip(tmp_path_factory.mktemp("own") / "kafka")
     yield broker
     end_broker(broker)
 
