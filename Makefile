@@ -1,6 +1,6 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
-#   make check    linters, types and the tests that need no Kafka, no browser and no process of their own: about a minute
+#   make check    linters, types and the tests that need no Kafka, browser, server or other process: about a minute
 #   make test     linters, types and all tests
 #   make torture  the long form of the tests that have one, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts

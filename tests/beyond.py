@@ -1,7 +1,7 @@
-"""Does a test need more than the process that it runs in: a Kafka, a browser, another process?
+"""Does a test need more than the process that it runs in: a Kafka, a browser, a server, another process?
 
 `make check` leaves those out. No list says which they are: a test is one of them if it, a fixture that it asks for, or
-anything of tests/ that these call by name starts a process, or if it asks for one of the fixtures below.
+anything of tests/ that these call by name starts a process or a server, or if it asks for one of the fixtures below.
 """
 
 import inspect
@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import pytest
 
+from tests.place import running
+
 FIXTURES: Final = {"kafka", "kafka_broker", "own_kafka", "browser", "nursery"}
-STARTERS: Final = (subprocess, multiprocessing)
+STARTERS: Final = (subprocess, multiprocessing, inspect.unwrap(running))
 OURS: Final = ("tests.", "test_", "conftest", "broker")  # modules
 
 
@@ -75,7 +77,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def _is_looked_into(value: Any) -> bool:
     if inspect.isfunction(value) or inspect.isclass(value):
-        return value.__module__.startswith(OURS)
+        return _is_starter(value) or value.__module__.startswith(OURS)
     return _is_starter(value)
 
 
