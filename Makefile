@@ -1,7 +1,8 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
+#   make check    linters, types and the tests that need no Kafka, browser, server or other process: about a minute
 #   make test     linters, types and all tests
-#   make torture  the long form of the fault tests, over two hours with the soak, and a table of what was tried;
+#   make torture  the long form of the tests that have one, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
 #   make mutants  which changes of the code no test notices: a sample; MUTANTS="stream/join/window --each 100" for more of one
 #   make bench    quality and speed beside the peers, into bench/out; BENCH="--quick" or files and options
@@ -26,16 +27,24 @@ TALLY ?= torture.jsonl
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test kernels torture mutants lint bench docs pictures lock wheel image images sbom clean
+# Where this is set nothing of ours stays compiled: each of some hundred processes would compile all of it again.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: run check test kernels torture mutants lint bench docs pictures lock wheel image images sbom clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
 	$(BIN)/driftline up
 
-# Two files at a time, in their order: the long ones come first. The kernels are compiled while the linters read.
+# The kernels are compiled while the linters read.
+check: .venv/test.done
+	@$(MAKE) --no-print-directory -j 2 lint kernels
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not beyond" $(addprefix --ignore=tests/,faults whole learner/foreign)
+
+# More workers than processors: many tests wait, for a page, a broker, another process.
 test: .venv/test.done
 	@$(MAKE) --no-print-directory -j 2 lint kernels
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 kernels: .venv/run.done
 	$(BIN)/python -m driftline.learner.loop.warm
@@ -43,7 +52,7 @@ kernels: .venv/run.done
 torture: .venv/test.done
 	@rm -f $(TALLY)
 	DRIFTLINE_TORTURE=1 DRIFTLINE_TALLY=$(TALLY) DRIFTLINE_SOAK_CURVE=soak.csv \
-		$(BIN)/python -m pytest tests/faults --timeout=0 -ra $(if $(ONLY),-k "$(ONLY)"); \
+		$(BIN)/python -m pytest -m long --timeout=0 -ra $(if $(ONLY),-k "$(ONLY)"); \
 		code=$$?; $(BIN)/python -m tests.faults.tally $(TALLY); exit $$code
 
 mutants: .venv/test.done

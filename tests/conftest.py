@@ -4,11 +4,14 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import httpx
@@ -20,6 +23,7 @@ from playwright.sync_api import Browser
 sys.path.insert(0, str(Path(__file__).parent / "kafka"))
 
 from broker import Broker, ContainerBroker, NoKafka, end_broker, start_broker
+from shared import Shared, shared_broker
 
 from driftline.learner.disk.settings import DEFAULT_MODEL
 from driftline.learner.registry import warm_up
@@ -28,20 +32,31 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.log_lines import FOLDERS, JsonLines, TextLines
 from driftline.stream.process.settings import StreamSettings
 from tests import chromium
+from tests.beyond import needs_more_than_this_process
 from tests.clock import Clock
+from tests.faults.campaign import MODEL
+from tests.faults.nursery import Nursery
 from tests.faults.stage import Stage, open_stage
+from tests.often import times
 from tests.place import Api, Place, running
+
+FAULTS = Path(__file__).parent / "faults"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # where there are several
 
 # A busy machine is no failure, and a kernel's first call compiles it. In CI the same examples each time: new ones are
 # looked for on the machines of those who can look at what they find.
 hypothesis.settings.register_profile(
     "driftline",
     deadline=None,
+    max_examples=times(200, 50),
     derandomize=os.environ.get("CI") == "true",
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("driftline")
 
+
+# A client of httpx reads all certificates that are known, 20 ms, before it asks for anything; of thousands one does.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -52,6 +67,15 @@ if (
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their argument and place: what is packed holds the time, and all workers must collect one list."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make torture` runs (often.py), and what `make check` leaves out (beyond.py)."""
+    for item in items:
+        if item.path.is_relative_to(FAULTS) or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.long)
+        if needs_more_than_this_process(item):
+            item.add_marker(pytest.mark.beyond)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,18 +108,26 @@ def start_or_skip(directory: Path) -> Broker | ContainerBroker:
     try:
         return start_broker(directory)
     except NoKafka as error:
-        reason = f"no Kafka for this test: {error}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        do_without(error)
+
+
+def do_without(error: NoKafka) -> NoReturn:
+    reason = f"no Kafka for this test: {error}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | ContainerBroker]:
-    """Give the broker that all tests share; they must not stop it."""
-    broker = start_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield broker
-    end_broker(broker)
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Give the broker that all tests share, of all workers; they must not stop it."""
+    base = tmp_path_factory.getbasetemp()
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(shared_broker((base.parent if WORKER else base) / "kafka"))
+        except NoKafka as error:
+            do_without(error)
+        yield broker
 
 
 @pytest.fixture(scope="session")
@@ -104,16 +136,29 @@ def kafka(request: pytest.FixtureRequest) -> str:
     named = os.environ.get("DRIFTLINE_TEST_KAFKA")
     if named:
         return named
-    broker: Broker | ContainerBroker = request.getfixturevalue("kafka_broker")
+    broker: Shared = request.getfixturevalue("kafka_broker")
     return broker.bootstrap
 
 
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Broker | ContainerBroker]:
-    """Give a running broker that only this test uses: it may stop, kill and start it."""
-    broker = start_or_skip(tmp_path / "kafka")
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | ContainerBroker]:
+    """Give a broker that only the tests of a file use: they may stop and kill it, if they start it again."""
+    broker = start_or_skip(tmp_path_factory.mktemp("own") / "kafka")
     yield broker
     end_broker(broker)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Give the place that processes of the command line come from, at once."""
+    with contextlib.closing(Nursery(MODEL, tmp_path_factory.mktemp("nursery"))) as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def command_line(nursery: Nursery, tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Give the command line as a function: it runs in this test's directory, in a process of its own."""
+    return partial(nursery.run, cwd=tmp_path, environment=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"})
 
 
 @pytest.fixture(params=["sqlite", "kafka"])

@@ -1,11 +1,14 @@
 """Which kernels are compiled, or loaded compiled, only where they are used? A program, in a process of its own.
 
-It warms up as the image and `make kernels` do, goes the main ways of learner, API and commands with a classifier, and
-prints each kernel's signature that came only then. `python -m tests.kernel_paths DIRECTORY MODEL [KAFKA]`.
+It warms up as the image and `make kernels` do, goes the main ways of learner, API and commands with each classifier, in
+a process that is forked for it, and prints it with each kernel's signature that came only then.
+`python -m tests.kernel_paths DIRECTORY KAFKA MODEL...`, where KAFKA may be "".
 """
 
+import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,10 +141,29 @@ def call(model: str) -> None:
     evaluation.finish()
 
 
-def main(directory: Path, model: str, kafka: str | None = None) -> None:
-    """Go all of the ways, and print what came late."""
+def main(directory: Path, kafka: str, *models: str) -> None:
+    """Go all of the ways with each model, and print what came late."""
     warm_up_all()
     warmed = signatures()
+    for number, model in enumerate(models):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                go(directory / str(number), model, kafka)
+                for name, types in sorted(signatures() - warmed):
+                    print(model, name, types, sep="\t", flush=True)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0, model
+    print(f"{len(warmed)} were there before", file=sys.stderr)
+
+
+def go(directory: Path, model: str, kafka: str) -> None:
+    """Go all of the ways."""
     where = {"log": f"kafka://{kafka}", "prefix": f"k{time.time_ns()}."} if kafka else {}
     stream = StreamSettings(data=directory, partitions=2, allow_pickle=":" in model, **where)
     settings: dict[str, Any] = {"model": model, "source_quota": "50/min", "expire_as": "ham", "window_messages": 40}
@@ -151,9 +173,6 @@ def main(directory: Path, model: str, kafka: str | None = None) -> None:
     ask(stream)
     prove(stream)
     call(model)
-    for name, types in sorted(signatures() - warmed):
-        print(name, types)
-    print(f"{len(warmed)} were there before", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ Those of the loop's own parts, whatever the model; those of a model are its own 
 compiles every one that there is: an image that is built so starts without compiling anything.
 """
 
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -68,5 +71,21 @@ def warm_up_all() -> None:
         registry.warm_up(name)
 
 
+def warm_up_at_once() -> None:
+    """Compile every kernel, in two processes where there are two processors; here they are then loaded.
+
+    More would be of no use: the tree's take half of the time, and are the work of one.
+    """
+    parts = ["tree", "", *sorted(registry.REGISTRY.keys() - {"tree"})]
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 2), multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_warm_up_part, parts))
+    warm_up_all()  # two that have compiled one kernel for different types at once have kept it for one of them
+
+
+def _warm_up_part(model: str) -> None:
+    """Compile the kernels of a model, or those of the loop."""
+    registry.warm_up(model) if model else warm_up()
+
+
 if __name__ == "__main__":
-    warm_up_all()
+    warm_up_at_once()

@@ -21,30 +21,36 @@ from driftline.learner.registry import make_classifier
 from driftline.stream.process.flags import BadOptions, build_settings, with_settings
 from driftline.stream.process.settings import Settings, StreamSettings
 from tests.data import ROOT
+from tests.faults.nursery import Nursery
 from tests.learner.serving.test_snapshot import publish, taught
 from tests.place import Place
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def environment(**variables: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLINE_")}
+    return clean | {"PYTHONUTF8": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | variables
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(nursery: Nursery, tmp_path: Path) -> Run:
     """Return a function that runs the command line in an empty directory."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLINE_")}
-        environment = (
-            clean | {"PYTHONUTF8": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"} | variables
-        )
+        return nursery.run(*arguments, cwd=tmp_path, environment=environment(**variables), stdin=stdin, strict=True)
+
+    return run
+
+
+@pytest.fixture
+def run_alone(tmp_path: Path) -> Run:
+    """Return a function that does so by itself, from Python's start on."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "error", "-m", "driftline", *arguments]
         return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "driftline", *arguments],
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-            timeout=240,
+            command, capture_output=True, encoding="utf-8", cwd=tmp_path, env=environment(), check=False, timeout=240
         )
 
     return run
@@ -191,8 +197,8 @@ def test_the_banner_has_no_property_of_kafka_s(line_format: Literal["text", "jso
 
 
 @pytest.mark.parametrize("command", [[], ["send"], ["evaluate"]])
-def test_help(run: Run, command: list[str]) -> None:
-    done = run(*command, "--help")
+def test_help(run_alone: Run, command: list[str]) -> None:
+    done = run_alone(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     if command == ["send"]:
         for flag in ("--text-column", "--label-column", "--label-delay", "--rate", "--log", "--max-record-bytes"):
@@ -247,8 +253,8 @@ def test_what_help_does_not_show_is_taken(run: Run) -> None:
     assert run("keys", "list", "--port", "none").returncode == 2
 
 
-def test_version(run: Run) -> None:
-    assert re.fullmatch(r"driftline \d+\.\d+\.\d+\n", run("--version").stdout)
+def test_version(run_alone: Run) -> None:
+    assert re.fullmatch(r"driftline \d+\.\d+\.\d+\n", run_alone("--version").stdout)
 
 
 @pytest.fixture
@@ -322,9 +328,9 @@ def test_ctrl_c_is_quiet() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_send(run: Run, rows: Path) -> None:
+def test_send(run: Run, run_alone: Run, rows: Path) -> None:
     pytest.importorskip("driftline.stream.log.sqlite.log")
-    done = run("send", str(rows), "--label-delay", "10", "--data", "state")
+    done = run_alone("send", str(rows), "--label-delay", "10", "--data", "state")
     assert done.returncode == 0, done.stderr
     assert "Sent 100 messages and 100 labels in " in done.stdout
     assert "; 1 row skipped: 1 with another number of columns." in done.stdout
@@ -334,9 +340,9 @@ def test_send(run: Run, rows: Path) -> None:
     assert "Sent 100 messages and 100 labels in " in again.stdout
 
 
-def test_evaluate(run: Run, rows: Path, tmp_path: Path) -> None:
+def test_evaluate(run: Run, run_alone: Run, rows: Path, tmp_path: Path) -> None:
     pytest.importorskip("driftline.learner.registry")
-    done = run("evaluate", str(rows), "--json", "--delay", "5", "--limit", "80", "--plot", "curve.svg")
+    done = run_alone("evaluate", str(rows), "--json", "--delay", "5", "--limit", "80", "--plot", "curve.svg")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "calibration_error"]
@@ -373,8 +379,8 @@ def learned(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def test_explain(run: Run, learned: Path) -> None:
-    done = run("explain", "Win a PRIZE, cow", "--data", str(learned), "--features", "500")
+def test_explain(run: Run, run_alone: Run, learned: Path) -> None:
+    done = run_alone("explain", "Win a PRIZE, cow", "--data", str(learned), "--features", "500")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0][0] == "spam"

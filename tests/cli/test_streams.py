@@ -17,6 +17,7 @@ from driftline.learner.report.status import read_status
 from driftline.stream.process.settings import StreamSettings
 from tests.data import ROOT
 from tests.learner.serving.test_snapshot import publish
+from tests.often import TORTURE
 from tests.ports import reserved
 from tests.waiting import wait_until
 
@@ -42,14 +43,15 @@ def learned(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("environment", ENCODINGS, ids=lambda each: next(iter(each.values())))
 def test_no_character_ends_a_command(learned: Path, environment: dict[str, str]) -> None:
     text = "gew\u00f6hnlich \u65e5\u672c \U0001f600"
-    for command in ("predict", "explain"):
+    for command in ("predict", "explain --json", *(("predict --json", "explain") if TORTURE else ())):
         done = run(f"$D {command} '{text}'", learned, **environment)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr
-        done = run(f"$D {command} --json '{text}'", learned, **environment)
-        assert (done.returncode, done.stderr) == (0, b""), done.stderr
+        if "--json" not in command:
+            continue
         found = json.loads(done.stdout)
         assert found["label"] == "schl\u00e4gt"
         assert set(found["scores"]) == {"schl\u00e4gt", "\u4e2d"}
@@ -74,17 +76,14 @@ def test_half_a_character_ends_no_command(learned: Path) -> None:
     assert done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closed", CLOSED)
 def test_commands_end_as_ever_where_streams_are_closed(learned: Path, closed: str) -> None:
     (learned / "f.csv").write_text("text,label\nwin a prize,spam\nsee you,ham\n")
-    for command, code in [
-        ("predict prize", 0),
-        ("status", 1),
-        ("send f.csv", 0),
-        ("keys add n --role admin", 0),
-        ("keys list", 0),
-        ("up --hlep", 2),
-    ]:
+    commands = {"predict prize": 0, "keys add n --role admin": 0, "up --hlep": 2}
+    if TORTURE or closed == CLOSED[-1]:
+        commands |= {"status": 1, "send f.csv": 0, "keys list": 0}
+    for command, code in commands.items():
         done = run(f"$D {command} {closed}", learned)
         assert done.returncode == code, (command, done)
         assert b"Traceback" not in done.stdout + done.stderr

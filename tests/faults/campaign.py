@@ -19,8 +19,8 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_prediction
 from tests.faults.nursery import Child, Nursery, Stop
-from tests.faults.scene import TORTURE
 from tests.faults.tally import tally
+from tests.often import TORTURE
 
 MODEL = "linear?bits=12&chars=0&max_labels=4"
 N_LABELS = 400 if TORTURE else 150

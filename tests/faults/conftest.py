@@ -1,6 +1,5 @@
 """What the fault tests share."""
 
-import contextlib
 import logging
 import os
 import tempfile
@@ -14,10 +13,11 @@ import pytest
 
 from driftline.stream.process.settings import StreamSettings
 from tests.faults import teller
-from tests.faults.campaign import MODEL, N_LABELS, Course, command
+from tests.faults.campaign import N_LABELS, Course, command
 from tests.faults.nursery import Nursery
-from tests.faults.scene import FUZZED, times
+from tests.faults.scene import FUZZED
 from tests.faults.tally import tally
+from tests.often import times
 
 # Modules of which each test is one thing that was tried, or many inputs; in `make torture` some of them several times.
 COUNTED = {
@@ -83,13 +83,6 @@ def quiet() -> Iterator[None]:
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Give the place that processes come from."""
-    with contextlib.closing(Nursery(MODEL, tmp_path_factory.mktemp("nursery"))) as nursery:
-        yield nursery
 
 
 @pytest.fixture(scope="module", params=["sqlite", "kafka"])

@@ -16,6 +16,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -85,7 +87,7 @@ class Nursery:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.nursery", model],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "500", "NO_COLOR": "1"},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "500", "NO_COLOR": "1", "PYTHONUTF8": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -107,6 +109,30 @@ class Nursery:
         child = Child(self, self.order(start=arguments, stop=stop, change=change, output=str(output))["pid"], output)
         self._children = [each for each in self._children if each.code is None] + [child]
         return child
+
+    def run(
+        self, *arguments: str, cwd: Path, environment: Mapping[str, str], stdin: str = "", strict: bool = False
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run the command line to its end, as `subprocess.run` does.
+
+        Parameters
+        ----------
+        environment : all variables that the process has; what Python itself reads at its start comes too late
+        strict : let warnings be errors
+        """
+        self._count += 1
+        output, error, given = (self._directory / f"{self._count}.{name}" for name in ("out", "err", "in"))
+        given.write_text(stdin, encoding="utf-8")
+        for file in (output, error):
+            file.touch()
+        files = {"output": str(output), "error": str(error), "input": str(given)}
+        process = {"cwd": str(cwd), "environment": dict(environment), "strict": strict}
+        pid = self.order(start=arguments, **process, **files)["pid"]
+        child = Child(self, pid, output)
+        self._children = [each for each in self._children if each.code is None] + [child]
+        code = child.wait(240)
+        said = [file.read_text(encoding="utf-8") for file in (output, error)]
+        return subprocess.CompletedProcess(list(arguments), code, *said)
 
     def order(self, **order: Any) -> Any:
         """Give an order and return what is answered."""
@@ -152,10 +178,12 @@ def _load(model: str) -> None:
     for name in LOADED:
         importlib.import_module(name)
     from driftline.learner import registry  # noqa: PLC0415
+    from driftline.learner.disk.settings import DEFAULT_MODEL  # noqa: PLC0415
     from driftline.learner.quality import drift  # noqa: PLC0415
     from driftline.learner.serving import double_buffer  # noqa: PLC0415
 
-    registry.warm_up(registry.make_classifier(model).config()["classifier"])
+    for name in (registry.make_classifier(model).config()["classifier"], DEFAULT_MODEL):
+        registry.warm_up(name)
     drift.warm_up()
     double_buffer.warm_up()
 
@@ -165,20 +193,31 @@ def _run(order: dict[str, Any], parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    descriptor = os.open(order["output"], os.O_WRONLY | os.O_APPEND)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (descriptor, 1), (descriptor, 2)):
-        os.dup2(source, target)
+    output = order["output"]
+    for name, flags, target in (
+        (order.get("input", os.devnull), os.O_RDONLY, 0),
+        (output, os.O_WRONLY | os.O_APPEND, 1),
+        (order.get("error", output), os.O_WRONLY | os.O_APPEND, 2),
+    ):
+        os.dup2(os.open(name, flags), target)
+    if "cwd" in order:  # as `python -m driftline` there
+        os.chdir(order["cwd"])
+        sys.path.insert(0, order["cwd"])
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        if order["strict"]:
+            warnings.simplefilter("error")
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     code = 1
     try:
         from driftline.cli.main import main  # noqa: PLC0415
         from tests.faults import killed, points  # noqa: PLC0415
 
-        if order["stop"]:
+        if order.get("stop"):
             points.stop_at(*order["stop"])
-        if order["change"]:
+        if order.get("change"):
             killed.stop_before_change(*order["change"])
-        sys.argv = ["driftline", *order["start"]]
+        sys.argv = [str(ROOT / "driftline" / "__main__.py"), *order["start"]]
         main()
         code = 0
     except SystemExit as exit_:

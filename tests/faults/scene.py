@@ -17,18 +17,12 @@ from driftline.stream.wire.records import Feedback, Message, encode
 from tests.data import ROOT
 from tests.faults import hooks, strace
 from tests.faults.disk import Disk, Op
+from tests.often import SCALE, TORTURE, times
 
-TORTURE: Final = os.environ.get("DRIFTLINE_TORTURE") == "1"  # `make torture`
-SCALE: Final = float(os.environ.get("DRIFTLINE_TORTURE_SCALE") or 1)  # of its counts
 ALL: Final = TORTURE and SCALE >= 1  # every system call, every byte
 MODEL: Final = "linear?bits=8&max_labels=4"
 N_MESSAGES: Final = 240 if TORTURE else 160
 LATE: Final = 15  # messages after which a label comes
-
-
-def times(torture: int, test: int) -> int:
-    """Return how often a thing is tried in `make torture`, or in `make test`."""
-    return max(1, test, round(SCALE * torture)) if TORTURE else test
 
 
 FUZZED: Final = times(5_000, 100)  # examples for each reader

@@ -19,9 +19,9 @@ from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
 from tests.faults.campaign import LOGS, MODEL, outcome
 from tests.faults.nursery import Nursery, Stop
-from tests.faults.scene import TORTURE, times
 from tests.faults.stage import START_MS, Stage, open_stage
 from tests.faults.tally import tally
+from tests.often import TORTURE, times
 
 COMMAND = "make torture ONLY=test_backlog"
 HOUR_MS: Final = 3_600_000
@@ -61,7 +61,7 @@ FOUND = [  # by what these once did
     Shape(110_000, 100, 40_000),
     Shape(40, 900_000, 7, sleeps=5),
 ]
-SHAPES = FOUND + [drawn(seed) for seed in range(times(40, 1))]
+SHAPES = FOUND + [drawn(seed) for seed in range(times(40, 0))]
 KAFKA = pytest.param("kafka", marks=pytest.mark.skipif(not TORTURE, reason="in `make torture` only"))
 
 

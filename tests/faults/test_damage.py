@@ -27,8 +27,9 @@ from driftline.learner.serving.snapshot import Follower, list_snapshots
 from driftline.stream.errors import DriftlineError, StateError
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from tests.faults.scene import ALL, MODEL, TORTURE, learn_to_end, make_scene
+from tests.faults.scene import ALL, MODEL, learn_to_end, make_scene
 from tests.faults.tally import tally
+from tests.often import TORTURE
 
 BITS = range(8) if TORTURE else (0,)
 SMALL = 2000  # bytes of which every one is tried in any case

@@ -32,9 +32,10 @@ from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, encode
 from tests.data import ROOT
 from tests.faults import strace
-from tests.faults.scene import MODEL, N_MESSAGES, TORTURE, Scene, learn_to_end, make_scene, model_bytes
+from tests.faults.scene import MODEL, N_MESSAGES, Scene, learn_to_end, make_scene, model_bytes
 from tests.faults.serving import api
 from tests.faults.test_fencing import holds_the_log
+from tests.often import TORTURE
 from tests.waiting import wait_until
 
 only_long = pytest.mark.skipif(not TORTURE, reason="in `make torture` only")

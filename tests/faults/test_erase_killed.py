@@ -12,13 +12,13 @@ from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
 from tests.faults.nursery import Nursery
-from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, SqliteStage, oracle
 from tests.faults.tally import tally
 from tests.grep import grep
+from tests.often import TORTURE
 
 COMMAND = "make torture ONLY=test_erase_killed"
-STRIDE = 1 if TORTURE else 9  # from one kill to the next, in changes of the disk
+STRIDE = 1 if TORTURE else 18  # from one kill to the next, in changes of the disk
 TEXT = "Please pay Erika Mustermann, DE89 3704 0044 0532 0130 00"
 
 

@@ -34,10 +34,10 @@ from driftline.stream.process.settings import StreamSettings
 from tests.faults.campaign import INTERVALS, LOGS, Course, check, check_predictions, command
 from tests.faults.nursery import Child, Nursery, Stop, wait_until_stopped
 from tests.faults.points import POINTS
-from tests.faults.scene import TORTURE, times
 from tests.faults.stage import SqliteStage, finish, learned, steps
 from tests.faults.tally import tally
 from tests.learner.serving.test_snapshot import info_of, publish, taught
+from tests.often import TORTURE, times
 from tests.ports import reserved
 from tests.waiting import wait_until
 

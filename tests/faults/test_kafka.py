@@ -32,9 +32,9 @@ from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_prediction
 from tests.conftest import start_or_skip
 from tests.faults.proxy import Proxy
-from tests.faults.scene import TORTURE
 from tests.faults.serving import api
 from tests.faults.stage import MODEL, START_MS, KafkaStage, finish, label, learned, message, oracle, steps
+from tests.often import TORTURE
 from tests.place import running
 from tests.waiting import wait_until
 

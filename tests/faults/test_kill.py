@@ -31,8 +31,8 @@ from tests.faults.campaign import (
 )
 from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.points import API_POINTS, POINTS, find
-from tests.faults.scene import times
 from tests.faults.tally import tally
+from tests.often import times
 from tests.ports import reserved
 from tests.waiting import wait_until
 

@@ -12,9 +12,9 @@ from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, encode
 from tests.faults.nursery import Nursery
-from tests.faults.scene import TORTURE
 from tests.faults.stage import MODEL, START_MS, SqliteStage
 from tests.faults.tally import tally
+from tests.often import TORTURE
 
 COMMAND = "make torture ONLY=test_places_killed"
 STRIDE = 1 if TORTURE else 30  # from one kill to the next, in changes of the disk

@@ -20,8 +20,9 @@ from driftline.learner.serving.snapshot import SUFFIX
 from tests.faults import strace
 from tests.faults.disk import Op, Tree, digest, lay_out
 from tests.faults.history import CHECKPOINTS, History
-from tests.faults.scene import ALL, TORTURE, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene, times
+from tests.faults.scene import ALL, Recorder, Scene, by_hooks, by_strace, learn_to_end, make_scene
 from tests.faults.tally import tally
+from tests.often import TORTURE, times
 
 COMMAND = "make torture ONLY=test_power_loss"
 POINTS = times(600, 60)  # operations before which the power is cut, where it is not all

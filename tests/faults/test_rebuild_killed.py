@@ -10,13 +10,13 @@ from driftline.learner.disk.rebuilt import LeftOut
 from driftline.learner.rebuild.rebuild import stage as build
 from tests.faults.campaign import LOGS
 from tests.faults.nursery import Nursery
-from tests.faults.scene import TORTURE
 from tests.faults.stage import SqliteStage, Stage, open_stage, oracle
 from tests.faults.tally import tally
+from tests.often import TORTURE
 
 COMMAND = "make torture ONLY=test_rebuild_killed"
 # From one kill to the next, in changes of the disk.
-STRIDE = {"sqlite": 1 if TORTURE else 4, "kafka": 4}
+STRIDE = {"sqlite": 1 if TORTURE else 7, "kafka": 4}
 KAFKA = pytest.param("kafka", marks=pytest.mark.skipif(not TORTURE, reason="in `make torture` only"))
 
 

@@ -19,10 +19,11 @@ from driftline.learner.loop.loop import Learner
 from driftline.learner.registry import build_saved
 from driftline.stream.join.join import Join
 from driftline.stream.log.open import open_log
-from tests.faults.scene import Scene, make_scene, times
+from tests.faults.scene import Scene, make_scene
 from tests.faults.tally import tally
 from tests.golden.make import GOLDEN, NAME
 from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN
+from tests.often import times
 
 # The same classifiers, small: their checkpoints are written and read some hundred times.
 SPECS = [spec.replace("bits=18", "bits=9").replace("max_labels=600", "max_labels=6") for spec in CLASSIFIERS + FOREIGN]

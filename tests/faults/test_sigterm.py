@@ -22,8 +22,8 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, encode
 from tests.data import ROOT
-from tests.faults.scene import TORTURE, times
 from tests.faults.tally import tally
+from tests.often import TORTURE, times
 from tests.waiting import wait_until
 
 TIMES = times(20, 1)

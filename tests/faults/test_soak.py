@@ -27,9 +27,9 @@ from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
 from tests.data import ROOT
 from tests.faults.curve import Sample, sample, slope, write
-from tests.faults.scene import TORTURE
 from tests.faults.serving import api
 from tests.faults.tally import tally
+from tests.often import TORTURE
 from tests.waiting import wait_until
 
 SOAK_S: Final = float(os.environ.get("DRIFTLINE_SOAK_S") or (3600 if TORTURE else 4))

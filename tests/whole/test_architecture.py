@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ MOST_FILES = 14  # in a room
 MOST_LINES = 500  # in a file
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     """Return the modules of ours that each module imports, at once or later, but for its types only."""
     files = {

@@ -28,6 +28,7 @@ from driftline.learner.registry import make_classifier
 from driftline.stream.errors import ConfigError
 from driftline.stream.files.reader import Row
 from tests.data import ROOT
+from tests.often import TORTURE, only_long
 
 # -- streams --
 
@@ -320,12 +321,15 @@ def test_answers_are_kept_and_belong_to_what_was_asked(tmp_path: Path) -> None:
 # -- the command --
 
 
+@pytest.mark.long
 def test_the_command_measures_and_reports(tmp_path: Path) -> None:
+    delays = {"0": "own.png", "5": "own-5-late.png"} if TORTURE else {"5": "own-5-late.png"}
     file = tmp_path / "own.tsv"
     stream = make_stream("steady", 300)
     labelled = zip(stream.rows.texts, stream.rows.labels, strict=True)
     file.write_text("text\tlabel\n" + "".join(f"{text}\t{stream.labels[label]}\n" for text, label in labelled))
-    arguments = ["--quick", "--models", "linear", "--peers", "river-nb,sklearn-sgd-100", "--delay", "0", "--delay", "5"]
+    arguments = ["--quick", "--models", "linear", "--peers", "river-nb,sklearn-sgd-100"]
+    arguments += [part for delay in delays for part in ("--delay", delay)]
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-m", "bench", str(file), *arguments, "--out", str(tmp_path / "out")],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -338,13 +342,13 @@ def test_the_command_measures_and_reports(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     report = (tmp_path / "out" / "REPORT.md").read_text()
     assert "## own: 300 rows, 4 labels, labels 5 rows late" in report
-    assert report.count("| 300 |") == 6
+    assert report.count("| 300 |") == 3 * len(delays)
     assert "## Quality: ours beside the best peer, labels 5 rows late" in report
     assert "python -m bench own.tsv --quick" in report
     assert str(tmp_path) not in report
     for system in ("linear?bits=20&chars=0", "sklearn-sgd-1", "river-logreg"):
         assert f"| {system} |" in report
-    for picture in ("own.png", "own-5-late.png", "speed.png"):
+    for picture in (*delays.values(), "speed.png"):
         assert f"]({picture})" in report
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -363,7 +367,7 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
 
 
-@pytest.mark.parametrize("log", ["sqlite", "kafka"])
+@pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=only_long)])
 def test_freshness_is_measured(request: pytest.FixtureRequest, tmp_path: Path, log: str) -> None:
     """Idle, at a rate, at full speed: labels show, predictions are answered."""
     command = [sys.executable, "-m", "bench.freshness", "linear?bits=12", "--labels", "10", "--rate", "200"]

@@ -33,6 +33,7 @@ from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_feedback, decode_message, decode_prediction, decode_rejected
 from tests.data import ROOT, labelled_file
 from tests.examples import LANGUAGES, Block, Step, blocks, is_printed, pages, steps
+from tests.faults.nursery import Nursery
 from tests.place import Place, running
 from tests.ports import reserved
 from tests.prometheus import FOLDER
@@ -50,10 +51,11 @@ ALL = [(page, block) for page in pages() for block in blocks(page)]
 
 
 class Service(NamedTuple):
-    """A Driftline that runs, and the directory in which it was started."""
+    """A Driftline that runs, the directory in which it was started, and where commands come from."""
 
     url: str
     directory: Path
+    nursery: Nursery
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,15 +65,15 @@ class Service(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Service]:
     """Give `driftline up` in an empty directory; the pages share it, README first."""
     directory = tmp_path_factory.mktemp("docs")
     for block in blocks(ROOT / "docs" / "start.md"):  # so that each page can be run by itself
         for step in steps(block) if block.language == "console" else ():
             if step.words[0] == "cat":
-                write(step, Service("", directory))
+                write(step, Service("", directory, nursery))
     with reserved() as port:
-        there = Service(f"http://127.0.0.1:{port}", directory)
+        there = Service(f"http://127.0.0.1:{port}", directory, nursery)
         command = [sys.executable, "-m", "driftline", "up", "--port", str(port)]
         with subprocess.Popen(command, cwd=directory, env=there.environment, stdout=subprocess.DEVNULL) as process:
             try:
@@ -154,15 +156,7 @@ def curl(step: Step, there: Service) -> str:
 
 
 def driftline(step: Step, there: Service) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "driftline", *step.words[1:]],
-        cwd=there.directory,
-        env=there.environment,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=240,
-    )
+    done = there.nursery.run(*step.words[1:], cwd=there.directory, environment=there.environment)
     return done.stdout or done.stderr
 
 

@@ -26,6 +26,7 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_prediction, decode_rejected
 from tests.data import ROOT, sms_spam
+from tests.often import only_long
 from tests.ports import reserved
 from tests.waiting import wait_until
 
@@ -230,7 +231,7 @@ def model_digest(stream: StreamSettings) -> str:
     return hashlib.sha256((newest / "model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=only_long)])
 def test_a_learner_that_is_killed_loses_nothing_and_learns_nothing_twice(
     stream: StreamSettings, sms_spam: Path, times: int
 ) -> None:

@@ -25,6 +25,7 @@ from driftline.stream.errors import ConfigError, StateError
 from driftline.stream.process.log_lines import JsonLines
 from tests.clock import Clock
 from tests.data import ROOT
+from tests.often import times
 from tests.place import Place, add_key, get, post, refusal, running
 from tests.ports import reserved
 from tests.waiting import wait_until
@@ -353,6 +354,7 @@ class TestAccessLog:
         assert header["Authorization"].partition(" ")[2] not in "".join(lines)
 
 
+@pytest.mark.long
 def test_the_whole_description_with_keys_and_limits(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever the document allows, by whoever it is sent: nothing is answered with 500 or above."""
     place = Place(tmp_path_factory.mktemp("described"))
@@ -366,7 +368,7 @@ def test_the_whole_description_with_keys_and_limits(tmp_path_factory: pytest.Tem
         assert {operation.path for operation in operations} >= {"/predict", "/feedback", "/invocations", "/v2"}
         for operation in operations:
 
-            @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=times(20, 8), deadline=None, suppress_health_check=list(HealthCheck))
             @given(case=operation.as_strategy(), known=st.booleans())
             def check(case: Any, known: bool) -> None:
                 answer = case.call(headers=header if known else {}, timeout=30)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driftline.api.load.holding import MAX_BODIES
+from tests.often import times
 from tests.place import (
     MAX_BODY_BYTES,
     POSTS,
@@ -55,7 +56,7 @@ class TestBodies:
 
     @pytest.mark.parametrize("path", POSTS)
     @settings(
-        max_examples=150,
+        max_examples=times(150, 37),
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )

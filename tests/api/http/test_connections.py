@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from driftline.api.app import make_app
 from driftline.api.http.protocol import MAX_AT_ONCE, Protocol
 from driftline.api.run.server import OTHER_FILES
 from driftline.api.settings import ApiSettings
+from tests.often import times
 from tests.place import TEXTS, Place, add_key, address, exchange, get, post, running
 from tests.transport import Wires
 from tests.waiting import wait_until
@@ -53,7 +55,7 @@ class TestTwoWays:
     """A request in chunks goes the long way (a task, ASGI), one with a length the short one."""
 
     @settings(
-        max_examples=100,
+        max_examples=times(100, 25),
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
@@ -135,29 +137,43 @@ def is_open(port: int, client: int) -> bool:
     return any((ours[-5:], theirs[-5:], state) == (*ends, established) for _, ours, theirs, state, *_ in lines)
 
 
-class TestSlowClients:
-    @pytest.mark.parametrize(
-        ("sent", "answer"),
-        [
-            (b"", b""),
-            (b"\r\n", b""),
-            (PREDICT, b"HTTP/1.1 200"),
-            (PREDICT + b"\r\n", b"HTTP/1.1 200"),
-            (b"POST /pre", b"HTTP/1.1 408"),
-            (PREDICT[:-5], b"HTTP/1.1 408"),
-            (PREDICT.replace(b"/predict", b"/messages")[:-5], b"HTTP/1.1 408"),
-            (PREDICT.replace(b"Content-Length: 13", b"Transfer-Encoding: chunked")[:-13] + b"5\r\n{", b"HTTP/1.1 408"),
-            (PREDICT + b"GET ", b"HTTP/1.1 200"),
-        ],
-        ids=["nothing", "a line", "idle", "idle, a line", "head", "body", "body, long way", "chunks", "second head"],
-    )
-    def test_are_closed_in_time(self, hasty: str, sent: bytes, answer: bytes) -> None:
+SLOW = {  # what each sends before it falls silent, and how the answer begins
+    "nothing": (b"", b""),
+    "a line": (b"\r\n", b""),
+    "idle": (PREDICT, b"HTTP/1.1 200"),
+    "idle, a line": (PREDICT + b"\r\n", b"HTTP/1.1 200"),
+    "head": (b"POST /pre", b"HTTP/1.1 408"),
+    "body": (PREDICT[:-5], b"HTTP/1.1 408"),
+    "body, long way": (PREDICT.replace(b"/predict", b"/messages")[:-5], b"HTTP/1.1 408"),
+    "chunks": (
+        PREDICT.replace(b"Content-Length: 13", b"Transfer-Encoding: chunked")[:-13] + b"5\r\n{",
+        b"HTTP/1.1 408",
+    ),
+    "second head": (PREDICT + b"GET ", b"HTTP/1.1 200"),
+}
+
+
+@pytest.fixture(scope="module")
+def closed(hasty: str) -> dict[str, tuple[float, bytes]]:
+    """Give when each of them was closed and what it had got by then; they are silent at the same time."""
+
+    def one(sent: bytes) -> tuple[float, bytes]:
         started, received = time.monotonic(), b""
         with socket.create_connection(address(hasty), timeout=30) as raw:  # without an end to wait for it fails
             raw.sendall(sent)
             while more := raw.recv(1 << 16):
                 received += more
-        assert time.monotonic() - started > 0.5
+        return time.monotonic() - started, received
+
+    with ThreadPoolExecutor(len(SLOW)) as pool:
+        return dict(zip(SLOW, pool.map(one, [sent for sent, _ in SLOW.values()]), strict=True))
+
+
+class TestSlowClients:
+    @pytest.mark.parametrize("name", SLOW)
+    def test_are_closed_in_time(self, closed: dict[str, tuple[float, bytes]], name: str) -> None:
+        (_, answer), (taken_s, received) = SLOW[name], closed[name]
+        assert taken_s > 0.5
         assert received.startswith(answer)
         assert bool(received) == bool(answer)
 
@@ -273,22 +289,30 @@ class TestManyConnections:
         asyncio.run(connect())
 
 
-@pytest.mark.parametrize(
-    ("limits", "wanted", "taken"),
-    [((64, 64), 1000, 1), ((256, 512), 1000, 384), ((256, 4096), 1000, 1000), ((4096, 4096), 1000, 1000)],
-)
-def test_as_many_connections_as_there_may_be_files(limits: tuple[int, int], wanted: int, taken: int) -> None:
+FILES = [((64, 64), 1000, 1), ((256, 512), 1000, 384), ((256, 4096), 1000, 1000), ((4096, 4096), 1000, 1000)]
+
+
+def test_as_many_connections_as_there_may_be_files() -> None:
+    """Each limit in a process of its own, forked from one that has imported everything."""
     program = f"""
-import logging, resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
+import logging, os, resource
 from driftline.api.run import server
 from driftline.api.settings import ApiSettings
 logging.basicConfig(format="%(message)s")
-found = server._allow_connections(ApiSettings(max_connections={wanted}))
-print(found.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+for limits, wanted, _ in {FILES}:
+    print("---", flush=True)
+    if os.fork() == 0:
+        os.dup2(1, 2)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        found = server._allow_connections(ApiSettings(max_connections=wanted))
+        print(found.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    most, files = map(int, done.stdout.split())
-    assert most == taken
-    assert files == max(limits[0], min(limits[1], wanted + OTHER_FILES))
-    assert ("max_connections: " in done.stderr) == (taken < wanted)
+    told = done.stdout.split("---\n")[1:]
+    for (limits, wanted, taken), said in zip(FILES, told, strict=True):
+        most, files = map(int, said.splitlines()[-1].split())
+        assert most == taken
+        assert files == max(limits[0], min(limits[1], wanted + OTHER_FILES))
+        assert ("max_connections: " in said) == (taken < wanted)

@@ -19,6 +19,7 @@ from driftline.api.access.keys import Role
 from driftline.api.app import make_app
 from driftline.api.settings import ApiSettings
 from tests.bad_inputs import CUT, HTTP, LENGTHS, request
+from tests.often import times
 from tests.place import Place, add_key
 from tests.transport import Transport, Wires
 
@@ -143,14 +144,14 @@ def test_what_is_large_is_cut_at_some(cutter: Cutter, what: str) -> None:
     places=st.lists(st.integers(0, 4000), max_size=8),
     apart=st.booleans(),
 )
-@settings(max_examples=400)
+@settings(max_examples=times(400, 100))
 def test_one_behind_another(cutter: Cutter, names: list[str], places: list[int], apart: bool) -> None:
     content = b"".join(REQUESTS[name] for name in names)
     assert cutter.answers(cut(content, places), apart=apart) == cutter.answers([content], apart=False)
 
 
 @given(what=st.sampled_from(SMALL), places=st.lists(st.integers(0, 1000), max_size=6), apart=st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 def test_where_a_key_is_needed(locked: Cutter, what: str, places: list[int], apart: bool) -> None:
     content = REQUESTS[what] + request(b'{"text": "a"}')
     assert locked.answers(cut(content, places), apart=apart) == locked.answers([content], apart=False)

@@ -21,6 +21,7 @@ from driftline.api.http import openapi
 from tests.clients import calls, tools
 from tests.clients.calls import Call
 from tests.clients.tools import Answer
+from tests.often import only_long
 from tests.place import Place, running
 
 # Which model of the past is kept, no example can know; what it gets is described.
@@ -145,7 +146,7 @@ def test_openapi_generator_python(described: Described, tmp_path: Path, monkeypa
     check(described, answers)
 
 
-@pytest.mark.parametrize("language", ["java", "go", "typescript"])
+@pytest.mark.parametrize("language", [pytest.param(each, marks=only_long) for each in ("java", "go", "typescript")])
 def test_openapi_generator(described: Described, tmp_path: Path, language: str) -> None:
     """They are compiled, too."""
     file = calls.write(described.calls, tmp_path / "calls.json")

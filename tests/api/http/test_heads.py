@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from driftline.api.access.keys import FILE, Role, save
 from driftline.api.http.slice import SCHED_SETATTR, ask_for_short_slices
+from tests.often import times
 from tests.place import Place, add_key, address, running
 
 
@@ -69,7 +70,7 @@ def alone(url: str, name: str) -> tuple[int, Any]:
     return answers(url, [content[:20], content[20:]], 1)[0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(150, 37), deadline=None)
 @given(
     names=st.lists(st.sampled_from(sorted(set(REQUESTS) - {"no host"})), min_size=1, max_size=8),
     cuts=st.lists(st.integers(1, 400), max_size=12),

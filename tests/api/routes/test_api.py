@@ -25,6 +25,7 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.names import same_name
 from tests.data import ROOT
+from tests.often import times
 from tests.place import (
     MAX_TEXT_CHARS,
     POSTS,
@@ -378,10 +379,11 @@ def has_labels_that_are_seen(case: Any) -> bool:
     ("path", "method"),
     [*((path, "POST") for path in POSTS), *((path, "GET") for path in ("/model", "/healthz", "/readyz", "/metrics"))],
 )
+@pytest.mark.long
 def test_the_description_is_true(described: Any, path: str, method: str) -> None:
     """What the document allows is taken, what it does not is refused, and answers are as it says."""
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=times(60, 20), deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=described[path][method].as_strategy().filter(has_labels_that_are_seen))
     def check(case: Any) -> None:
         case.call_and_validate(timeout=30)

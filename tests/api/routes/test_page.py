@@ -12,12 +12,13 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from driftline.stream.process.settings import StreamSettings
+from tests.often import TORTURE
 from tests.page import Site, Tab, at_work
 from tests.place import Place, running
 from tests.waiting import wait_until
 
-SCHEMES = ["light", "dark"]
-WIDTHS = [390, 820, 1440]
+ALL = [(width, scheme) for width in (390, 820, 1440) for scheme in ("light", "dark")]
+LOOKS = ALL if TORTURE else [(390, "dark"), (820, "light"), (1440, "dark")]
 
 
 @pytest.fixture(scope="module")
@@ -278,8 +279,8 @@ class TestSnapshots:
         expect(page.locator("#snapshots")).to_be_hidden()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.long
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 class TestForEveryone:
     def test_accessible(self, browser: Browser, site: Site, width: int, scheme: str) -> None:
         tab = Tab(browser, site.url, width, scheme, bypass_csp=True)  # axe's code is put into the page

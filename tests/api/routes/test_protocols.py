@@ -10,6 +10,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
+from tests.often import times
 from tests.place import MAX_TEXT_CHARS, TEXTS, Api, Place, refusal, running
 
 INFER = "/v2/models/driftline/infer"
@@ -245,12 +246,13 @@ def described(api: Api) -> Any:
         ("/v2/models/{name}/infer", "POST"), ("/v2/models/{name}/versions/{version}", "GET"),
     ],
 )  # fmt: skip
+@pytest.mark.long
 def test_answers_are_as_described(described: Any, path: str, method: str) -> None:
     """The forms are told in words more than in the schema, so what it allows may be refused; never with a fault."""
     names = "not_a_server_error", "response_schema_conformance", "status_code_conformance", "content_type_conformance"
     checks = [schemathesis.checks.CHECKS.get_one(name) for name in names]
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=times(40, 15), deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=described[path][method].as_strategy())
     def check(case: Any) -> None:
         case.call_and_validate(timeout=30, checks=checks)

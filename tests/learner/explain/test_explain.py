@@ -1,5 +1,6 @@
 """An explanation adds up to the score it explains, stands where the text says it, and says what it does not know."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 import oracles
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from driftline.learner.blend.blend import BlendSettings
@@ -24,6 +25,7 @@ from tests.data import CountingClassifier
 from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN, HOSTILE, content, generated, taught, texts
 from tests.learner.text.test_shape import shape
 from tests.learner.text.test_text import texts as odd_texts
+from tests.often import TORTURE, times
 
 WORDS_ONLY = TextSettings(pairs=False, chars=False)
 text_settings = st.builds(
@@ -76,13 +78,13 @@ def first(explanation: Explanation, text: str, kind: str = "word") -> explain.Fe
 # Where features stand.
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts, text_settings)
 def test_the_features_that_are_traced_are_those_of_the_kernel(text: str, options: TextSettings) -> None:
     assert [feature.hash for feature in trace(text, options)] == features([text], options)[0].tolist()
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts | st.text("aBCé1_ !'\n字", max_size=2000), text_settings)
 def test_the_shape_that_is_traced_is_that_of_the_kernel(text: str, options: BlendSettings) -> None:
     found = trace_shape(text, options, trace(text, options))
@@ -142,7 +144,7 @@ def test_places_are_those_in_the_whole_text() -> None:
     assert {f.text: text[slice(*f.spans[0])] for f in found if f.kind == "pair"}["or never"] == "or Never"
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts)
 def test_every_place_of_a_feature_has_it(text: str) -> None:
     tokens = [token for _, token in oracles.tokens(text) if token]
@@ -163,14 +165,17 @@ def test_every_place_of_a_feature_has_it(text: str) -> None:
             assert feature.text == shown(expected[0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(odd_texts)
+@example("\u2764\u0301")
 def test_every_place_of_a_feature_has_it_in_the_one_form(text: str) -> None:
     """And more, where one character becomes several words."""
     for feature in trace(text, TextSettings()):
         assert len(set(feature.spans)) == len(feature.spans) > 0
         for start, stop in feature.spans:
             part = text[start:stop]
+            if unicodedata.combining(part[0]):
+                continue  # behind a picture a mark begins a word, at the beginning of a text it is nothing
             if feature.kind == "chars":
                 assert feature.text.strip(" ") in shown(oracles.normal(part))
             else:
@@ -211,12 +216,13 @@ def test_places_of_pairs_and_ngrams() -> None:
 # What they add.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", CLASSIFIERS)
 def test_what_is_listed_adds_up_to_the_log_scores(spec: str) -> None:
     classifier = make(spec)
     batch, labels = generated(1200, 4)
     unseen = ["", "own0x1 own1x2 word3 unheard", " ".join(batch[:300]), "!!! 字漢 👍 " * 9]
-    for start, stop in pairwise([0, 1, 5, 40, 300, 1200]):
+    for start, stop in pairwise([0, 1, 5, 40, 300, 1200] if TORTURE else [0, 1, 40, 1200]):
         classifier.learn_many(batch[start:stop], labels[start:stop])
         classifier.label_index("never learned")
         for text in [*batch[stop - 3 : stop + 3], *unseen]:
@@ -233,7 +239,7 @@ def test_what_is_listed_adds_up_to_the_log_scores(spec: str) -> None:
             )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=times(25, 10))
 @given(st.lists(st.tuples(texts, st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 2.5])), max_size=25), texts)
 @pytest.mark.parametrize("spec", CLASSIFIERS)
 def test_generated_texts_add_up(spec: str, batch: list[tuple[str, str, float]], text: str) -> None:
@@ -291,6 +297,7 @@ def test_a_foreign_model_is_asked_without_each_word(spec: str) -> None:
     assert [word.shares[label] for label in classifier.labels] == pytest.approx(lost, abs=1e-6)
 
 
+@pytest.mark.long
 def test_any_classifier_is_explained_with_a_bounded_number_of_predictions() -> None:
     asked: list[int] = []
 
@@ -304,7 +311,7 @@ def test_any_classifier_is_explained_with_a_bounded_number_of_predictions() -> N
     word = first(classifier.explain_one("you money"), "money")
     assert word.shares["spam"] > 0 > word.shares["ham"]
     assert (word.known, word.shared) == (None, None), "it keeps no sketch"
-    explanation = classifier.explain_one(" ".join(f"w{i}" for i in range(60_000)), n_features=1000)
+    explanation = classifier.explain_one(" ".join(f"w{i}" for i in range(times(60_000, 6_000))), n_features=1000)
     assert explanation.n_features == len(explanation.features) == explain.MAX_WORDS
     assert sum(asked) <= 2 * (explain.MAX_WORDS + 2)
 
@@ -312,7 +319,15 @@ def test_any_classifier_is_explained_with_a_bounded_number_of_predictions() -> N
 # What every classifier can be asked.
 
 
-@pytest.mark.parametrize("spec", CLASSIFIERS + FOREIGN)
+# To find the places of features takes long, and is of no model's own: the whole texts go to one that has all kinds.
+HOSTILE_OF = {
+    spec: HOSTILE if TORTURE or spec == CLASSIFIERS[6] else [text[:1500] for text in HOSTILE]
+    for spec in CLASSIFIERS + FOREIGN
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spec", HOSTILE_OF)
 def test_explaining_changes_nothing_and_always_gives_an_answer(spec: str) -> None:
     classifier = make(spec)
     nothing = classifier.explain_one("anything")
@@ -321,7 +336,7 @@ def test_explaining_changes_nothing_and_always_gives_an_answer(spec: str) -> Non
     assert classifier.explain_one("x").scores == {"only": 1.0}
     taught(classifier)
     before = content(classifier)
-    for text in HOSTILE:
+    for text in HOSTILE_OF[spec]:
         explanation = classifier.explain_one(text, n_features=5)
         assert len(explanation.features) <= 5
         assert all(np.isfinite(list(feature.shares.values())).all() for feature in explanation.features)

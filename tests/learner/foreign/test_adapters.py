@@ -3,11 +3,10 @@
 import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,8 @@ from driftline.stream.files.reader import Row
 from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from tests.data import ROOT
 from tests.learner.models.test_classifiers import HOSTILE, assert_probabilities, generated, run
+from tests.often import only_long
 
 BAYES = "river:naive_bayes.MultinomialNB"
 MODELS = {
@@ -445,49 +444,38 @@ def test_a_foreign_model_lives_through_a_restart(tmp_path: Path) -> None:
     assert snapshot.model.predict_proba_many(texts)[1].tobytes() == straight.predict_proba_many(texts).tobytes()
 
 
-def driftline(directory: Path, *arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "driftline", *arguments],
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line(command_line: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     """`evaluate` keeps nothing, so it needs no flag; what keeps or opens a state does, and says so in one line."""
     texts, labels = generated(100)
     rows = "".join(f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in zip(texts, labels, strict=True))
     (tmp_path / "rows.jsonl").write_text(rows)
-    code, output, error = driftline(tmp_path, "evaluate", "rows.jsonl", "--json", "--model", BAYES)
-    assert (code, error) == (0, "")
-    assert json.loads(output)["model"] == BAYES
+    done = command_line("evaluate", "rows.jsonl", "--json", "--model", BAYES)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["model"] == BAYES
     for command in (["learn", "--stop-at-end", "--model", BAYES], ["up", "--port", "0", "--model", BAYES]):
-        code, output, error = driftline(tmp_path, *command)
-        assert code == 1
-        assert "allow it with --allow-pickle" in error
-        assert "Traceback" not in error
-    assert driftline(tmp_path, "send", "rows.jsonl")[0] == 0
-    code, output, error = driftline(tmp_path, "learn", "--stop-at-end", "--model", BAYES, "--allow-pickle")
-    assert code == 0, error
+        done = command_line(*command)
+        assert done.returncode == 1
+        assert "allow it with --allow-pickle" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert command_line("send", "rows.jsonl").returncode == 0
+    done = command_line("learn", "--stop-at-end", "--model", BAYES, "--allow-pickle")
+    assert done.returncode == 0, done.stderr
     for command in (["predict", texts[0]], ["serve", "--port", "0"], ["learn", "--stop-at-end"]):
-        code, output, error = driftline(tmp_path, *command)
-        assert code == 1
-        assert "allow it with --allow-pickle" in error
-        assert "Traceback" not in error
-    code, output, error = driftline(tmp_path, "predict", "--allow-pickle", "--json", texts[0])
-    assert code == 0, error
-    assert json.loads(output)["label"] == labels[0]
+        done = command_line(*command)
+        assert done.returncode == 1
+        assert "allow it with --allow-pickle" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = command_line("predict", "--allow-pickle", "--json", texts[0])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["label"] == labels[0]
 
 
 # Ours inside River.
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize(
+    "name", [name if name in ("linear", "blend") else pytest.param(name, marks=only_long) for name in REGISTRY]
+)
 def test_rivers_own_checks(name: str) -> None:
     check_estimator(RiverClassifier(f"{name}?bits=12&max_labels=20"))
 

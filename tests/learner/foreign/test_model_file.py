@@ -2,7 +2,9 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from tests.learner.foreign.test_adapters import driftline, refused
+from tests.learner.foreign.test_adapters import refused
 from tests.learner.models.test_classifiers import HOSTILE, assert_probabilities, generated
 
 BAG = """\
@@ -218,7 +220,7 @@ def test_it_lives_through_a_restart_and_a_changed_file_is_refused(tmp_path: Path
     assert snapshot.model.predict_proba_many(texts)[1].tobytes() == straight.predict_proba_many(texts).tobytes()
 
 
-def test_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line(command_line: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     """In processes of their own, and from another directory: nobody but the first needs the file."""
     texts, labels = generated(100)
     rows = "".join(json.dumps({"text": a, "label": b}) + "\n" for a, b in zip(texts, labels, strict=True))
@@ -227,9 +229,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     model = ("--model", "file:model.py?text.raw=1&max_labels=4")
 
     def ran(*arguments: str) -> str:
-        code, output, error = driftline(tmp_path, *arguments)
-        assert code == 0, error
-        return output
+        done = command_line(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     ran("send", "rows.jsonl")
     ran("learn", "--stop-at-end", "--allow-pickle", *model)

@@ -15,6 +15,7 @@ from river.base import Classifier, MultiLabelClassifier
 from driftline.learner.foreign.adapter import Adapter
 from driftline.learner.registry import build_saved, make_classifier
 from tests.learner.models.test_classifiers import assert_probabilities, generated
+from tests.often import only_long
 
 LOGISTIC = "linear_model.LogisticRegression"
 DENSE = "text.bits=6&text.dense=1"
@@ -86,6 +87,7 @@ BY_FILE = {
         return BAG | model_selection.SuccessiveHalvingClassifier(models, metrics.Accuracy(), budget=200)
     """,
 }
+SLOWEST = "facto.HOFMClassifier"  # as long as all others; FMClassifier is the same with less
 NOT_HERE = {"misc.ZstdClassifier": (3, 14)}  # the first Python that has what it needs
 HEAD = """\
 from river import (bandit, compat, compose, ensemble, facto, feature_extraction, imblearn, linear_model, metrics,
@@ -146,7 +148,7 @@ def test_the_lists_are_all_that_river_has() -> None:
     assert BY_NAME.keys() | BY_FILE.keys() | NOT_HERE.keys() == classifiers_of_river()
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=only_long if name == SLOWEST else ()) for name in BY_NAME])
 def test_by_name(name: str) -> None:
     classifier = make_classifier(f"river:{name}?{BY_NAME[name] or 'text.bits=14'}", allow_pickle=True)
     assert isinstance(classifier, Adapter)

@@ -27,6 +27,7 @@ from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, decode_prediction, encode
+from tests.often import TORTURE
 from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"
@@ -118,14 +119,15 @@ def killed_at(step: int, stream: StreamSettings) -> bool:
     return code == 9
 
 
+@pytest.mark.long
 def test_killed_before_any_change_of_the_disk_nothing_is_lost_and_nothing_learned_twice(
     filled: StreamSettings, tmp_path: Path
 ) -> None:
     undisturbed = filled.model_copy(update={"data": tmp_path / "undisturbed"})
     learn(undisturbed)
     expected = result(undisturbed)
-    kills = 0
-    for step in range(46):
+    kills, steps = 0, range(0, 46, 1 if TORTURE else 4)
+    for step in steps:
         stream = filled.model_copy(update={"data": tmp_path / f"killed-{step}"})
         if not killed_at(step, stream):
             continue
@@ -135,7 +137,7 @@ def test_killed_before_any_change_of_the_disk_nothing_is_lost_and_nothing_learne
         learn(stream, batch_records=7)
         assert result(stream) == expected, step
         assert not list((stream.data / "checkpoints").glob(".writing*"))
-    assert kills > 35, "it ended before most steps"
+    assert kills > 0.75 * len(steps), "it ended before most steps"
 
 
 def test_all_output_is_there_once_a_checkpoint_counts(filled: StreamSettings) -> None:

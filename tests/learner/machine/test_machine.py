@@ -24,6 +24,7 @@ from driftline.stream.log.base import NewRecord, Record, TopicPartition
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import LABELLED, Feedback, Message, decode_prediction, decode_rejected, encode
 from tests.data import batch
+from tests.often import times
 
 MODEL = "linear?bits=10&max_labels=4"
 MESSAGES, FEEDBACK = TopicPartition("messages", 0), TopicPartition("feedback", 0)
@@ -281,7 +282,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=times(400, 100))
 @given(
     EVENTS,
     st.lists(st.integers(0, 40), max_size=8),
@@ -371,7 +372,7 @@ LIMITS: list[dict[str, object]] = [
 ]
 
 
-@settings(max_examples=600)
+@settings(max_examples=times(600, 150))
 @given(
     mostly_plain() | MIXED,
     st.lists(st.integers(0, 80), max_size=4),

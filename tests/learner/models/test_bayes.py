@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from driftline.learner.explain.rows import MAX_REPEATS
 from driftline.learner.models.bayes import Bayes, BayesSettings
 from tests.learner.models.test_classifiers import generated, rows, run
+from tests.often import times
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=times(60, 20))
 @given(rows, st.booleans(), st.integers(8, 12), st.sampled_from([0.0, 10.0, 1000.0]), st.booleans())
 def test_bayes_equals_the_plain_version(
     batch: list[tuple[str, str | None, float]], chars: bool, bits: int, half_life: float, complement: bool

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from driftline.learner.blend import mixer
 from tests.learner.models.test_classifiers import assert_probabilities, content, make_classifier, run, taught
+from tests.often import times
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=times(60, 20))
 @given(st.integers(0, 2**32), st.integers(1, 7), st.integers(1, 60))
 def test_the_mixer_equals_the_plain_version(seed: int, n_labels: int, n: int) -> None:
     rng = np.random.default_rng(seed)

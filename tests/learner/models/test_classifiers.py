@@ -23,6 +23,7 @@ from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.text.features import text_buffers
 from driftline.learner.text.shape import MAX_CASED
 from driftline.stream.errors import StateError
+from tests.often import times
 
 make_classifier = partial(registry.make_classifier, allow_pickle=True)
 # Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.
@@ -247,7 +248,9 @@ def test_same_input_same_bytes(spec: str) -> None:
 
 
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=times(40, 15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(batch=rows, cuts=st.lists(st.integers(0, 30), max_size=4))
 def test_a_batch_is_a_loop_wherever_it_is_cut(

@@ -17,9 +17,10 @@ from tests.learner.models.test_classifiers import (
     run,
     taught,
 )
+from tests.often import times
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=times(60, 20))
 @given(rows, st.booleans(), st.integers(8, 12))
 def test_linear_equals_the_plain_version(batch: list[tuple[str, str | None, float]], chars: bool, bits: int) -> None:
     options = LinearSettings(bits=bits, max_labels=20, chars=chars, decay=0.01)

@@ -26,6 +26,7 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
 from tests.data import alarm
+from tests.often import times
 
 Arrays = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 
@@ -50,7 +51,7 @@ def rivers_changes(numbers: NDArray[np.float64]) -> list[int]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=times(60, 20))
 @given(st.integers(0, 2**32), st.booleans())
 def test_changes_are_rivers(seed: int, binary: bool) -> None:
     numbers = levels(seed, binary)
@@ -187,7 +188,7 @@ def test_odd_scores_are_losses_within_bounds() -> None:
 STREAM = joined(labels(2000, 0.9), labels(700, 0.3, 5, seed=1), labels(1300, 0.9, 5, seed=2))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=times(100, 25))
 @given(st.lists(st.integers(0, 4000), max_size=20))
 def test_alarms_and_state_do_not_depend_on_the_cuts_nor_on_a_restart(cuts: list[int]) -> None:
     whole, parts = Drift(10), Drift(10)

@@ -15,6 +15,7 @@ from driftline.learner.registry import make_classifier
 from driftline.stream.errors import StateError
 from driftline.stream.files.reader import LabelledTexts
 from tests.data import labelled_file
+from tests.often import only_long
 
 MARGIN = LearnerSettings().publish_margin
 STREAMS = ["sms_spam", "banking77", "clickbait32k", "spamassassin", "langid", "reddit_linkkind"]
@@ -61,7 +62,7 @@ def times_shut(rows: Rows, late: int) -> list[int]:
     return shut
 
 
-@pytest.mark.parametrize("late", [0, 200, 1000])
+@pytest.mark.parametrize("late", [pytest.param(0, marks=only_long), 200, pytest.param(1000, marks=only_long)])
 @pytest.mark.parametrize("name", STREAMS)
 def test_no_real_stream_shuts_it(name: str, late: int) -> None:
     assert times_shut(rows_of(name, 8000), late) == []

@@ -277,6 +277,11 @@ def test_the_latest_is_served_where_the_chosen_one_is_cut(
     assert caplog.text.count("which was chosen") == 1
 
 
+def why(url: str) -> str:
+    """Return why an API does not predict, as it says."""
+    return get(f"{url}/readyz").json()["parts"]["predict"]["why"] or ""
+
+
 def test_the_api_goes_on(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     place.publish(4)
@@ -289,7 +294,7 @@ def test_the_api_goes_on(place: Place, caplog: pytest.LogCaptureFixture) -> None
             assert "was cut short" in refusal(post(f"{url}/predict", body), 503)["message"]
             assert refusal(post(f"{url}/explain", body), 503)["code"] == "no-model"
             assert get(f"{url}/healthz").status_code == 200
-            assert "was cut short" in get(f"{url}/readyz").json()["parts"]["predict"]["why"]
+            wait_until(lambda: "was cut short" in why(url), what="it is said, once the file was looked at again")
             assert post(f"{url}/messages", body).status_code == 202
             version = place.publish(8 + number)
             wait_until(lambda: post(f"{url}/predict", body).is_success, what="there is another one")

@@ -28,6 +28,7 @@ from driftline.learner.text.normal import MAX_MARKS, normalised, placed
 from driftline.stream.texts import PADDING, Texts
 from tests import oracles
 from tests.learner.text.test_shape import shape
+from tests.often import times
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 MARKS = (
@@ -48,13 +49,13 @@ def all_features(text: str, options: BlendSettings) -> list[list[int]]:
     return [features([text], options)[0].tolist(), *shape(text, options)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(400, 100), deadline=None)
 @given(texts)
 def test_the_one_form_is_that_of_the_plain_version(text: str) -> None:
     assert one_form(text) == oracles.normal(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(400, 100), deadline=None)
 @given(texts, st.sampled_from([(4096, 2048), (12, 5), (9, 0), (1, 0)]))
 def test_equivalent_texts_have_the_same_features(text: str, most: tuple[int, int]) -> None:
     """Canonically and compatibility equivalent, also where they are cut."""
@@ -64,7 +65,7 @@ def test_equivalent_texts_have_the_same_features(text: str, most: tuple[int, int
         assert all_features(unicodedata.normalize(form, text), options) == expected, form
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(300, 75), deadline=None)
 @given(st.data(), texts, st.sampled_from([(4096, 2048), (12, 5), (9, 0)]))
 def test_what_nobody_sees_changes_nothing(data: st.DataObject, text: str, most: tuple[int, int]) -> None:
     options = BlendSettings(max_chars=most[0], tail_chars=most[1])
@@ -82,7 +83,7 @@ def test_every_way_to_hide_a_word_is_none(code: int) -> None:
     assert all_features(chr(code).join("You WON a prize"), options) == all_features("You WON a prize", options)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(300, 75), deadline=None)
 @given(texts, st.integers(0, 30))
 def test_no_more_is_written_than_is_wanted(text: str, most: int) -> None:
     form = one_form(text, most)
@@ -90,13 +91,13 @@ def test_no_more_is_written_than_is_wanted(text: str, most: int) -> None:
     assert len(form) <= most or form == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(200, 50), deadline=None)
 @given(st.lists(texts | st.text("ab ", max_size=5), max_size=6))
 def test_texts_of_a_batch_are_those_alone(batch: list[str]) -> None:
     assert list(normalised(Texts.of(batch), MAX_CHARS)) == [one_form(text) for text in batch]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(400, 100), deadline=None)
 @given(texts)
 def test_places_are_those_of_the_kernel(text: str) -> None:
     found = placed(text)
@@ -125,7 +126,13 @@ def test_a_text_that_is_in_the_one_form_is_not_copied() -> None:
         assert normalised(raw, MAX_CHARS) is raw
 
 
-@pytest.mark.parametrize("text", ["\u0301" * 100_000, "e" + "\u0301\u0323" * 50_000, "क" + "\u094d\u093c" * 50_000])
+MARKS = times(50_000, 5_000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "text", ["\u0301" * 2 * MARKS, "e" + "\u0301\u0323" * MARKS, "क" + "\u094d\u093c" * MARKS], ids=range(3)
+)
 def test_any_number_of_marks_is_few(text: str) -> None:
     assert len(one_form(text)) <= 1 + MAX_MARKS
     assert one_form(text) == oracles.normal(text)

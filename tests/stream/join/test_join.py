@@ -17,6 +17,7 @@ from driftline.stream.join.window import Window
 from driftline.stream.limits import JoinCounts, Limits
 from driftline.stream.wire.records import Feedback, Message, Rejected
 from tests import plain_join
+from tests.often import times
 
 WIDE = Limits(messages=1000, n_bytes=1 << 24, age_ms=1_000_000)
 
@@ -520,7 +521,7 @@ def apply(table: Table, steps: list[Step]) -> list[Any]:
     return learned
 
 
-@settings(max_examples=300)
+@settings(max_examples=times(300, 75))
 @given(STEPS, st.lists(STEPS, max_size=6))
 def test_it_does_what_the_plain_join_does(before: list[Step], after: list[Step]) -> None:
     with pytest.MonkeyPatch.context() as patch:

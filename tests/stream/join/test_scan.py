@@ -16,6 +16,7 @@ from driftline.stream.log.merge import Batch
 from driftline.stream.texts import Texts
 from driftline.stream.wire.column import Column
 from driftline.stream.wire.records import Feedback, Headers, Message, decode_feedbacks, decode_messages
+from tests.often import times
 
 MAX_BYTES = 2000
 
@@ -64,7 +65,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(value)
 
 
-@settings(max_examples=600)
+@settings(max_examples=times(600, 150))
 @given(st.lists(VALUES | damaged() | st.none(), max_size=20), st.booleans())
 def test_a_scan_finds_what_msgspec_decodes(values: list[bytes | None], messages: bool) -> None:
     decode: Any = decode_messages if messages else decode_feedbacks

@@ -12,6 +12,7 @@ from driftline.stream.errors import BadRecord
 from driftline.stream.wire import fields, outline
 from driftline.stream.wire.fields import MAX_DEPTH, check_json, is_too_deep, mend_escapes, whole_characters
 from driftline.stream.wire.records import decode_feedback, decode_message, decode_messages
+from tests.often import times
 from tests.worst_bodies import VALUES
 
 PIECES = [
@@ -53,7 +54,7 @@ def verdict(value: bytes) -> int:
     return outline.GOOD
 
 
-@settings(max_examples=2000)
+@settings(max_examples=times(2000, 500))
 @given(VALUE)
 def test_a_value_is_taken_as_msgspec_does(value: bytes) -> None:
     found = outline.fault(value)
@@ -61,7 +62,7 @@ def test_a_value_is_taken_as_msgspec_does(value: bytes) -> None:
     assert (outline.MALFORMED if kind == outline.HALF else kind) == verdict(value)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=times(1000, 250))
 @given(VALUE)
 def test_long_and_short_values_are_read_alike(value: bytes) -> None:
     def all_of(value: bytes) -> list[Any]:

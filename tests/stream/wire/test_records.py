@@ -31,6 +31,7 @@ from driftline.stream.wire.records import (
     in_one_form,
     reject,
 )
+from tests.often import times
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 NAME = TEXT.filter(lambda name: 0 < len(name) <= 256)
@@ -248,7 +249,7 @@ VALUES = st.lists(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=times(1000, 250))
 @given(VALUES, st.integers(1, 4), st.integers(2, 3))
 def test_many_values_are_read_as_one_by_one(values: list[bytes | None], many: int, parts: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
