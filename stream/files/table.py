@@ -204,7 +204,8 @@ class Table:
         if self._label_at is None or any(any(row[n:]) for row in rows):
             return False
         labels = Counter(row[self._label_at] for row in rows)
-        known = sum(n for label, n in labels.items() if label and (n > 1 or label in self._labels))
+        told = ((label, n) for label, n in labels.items() if label and '"' not in label)
+        known = sum(n for label, n in told if n > 1 or label in self._labels)
         return 2 * known > len(rows)
 
     def _take(self) -> str:

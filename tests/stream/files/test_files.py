@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def as_json_lines(rows: list[tuple[str, str | None]]) -> bytes:
     return "".join(line + "\n" for line in lines).encode()
 
 
+def is_undecidable(row: tuple[str, str | None], dialect: dict[str, str]) -> bool:
+    """Whether lines of one row look like rows themselves, with a quote that never closes."""
+    delimiter = "\t" if dialect.get("dialect") == "excel-tab" else dialect.get("delimiter", ",")
+    sizes = [len(line.split(delimiter)) for line in as_csv([row], **dialect).decode().split("\n")[1:]]
+    return any(min(pair) >= 3 for pair in pairwise(sizes))
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"], ids=["", "bom"])
 @pytest.mark.parametrize("kind", ["csv", "csv-unix", "tsv", "semicolons", "json-lines"])
@@ -100,6 +108,7 @@ def test_what_is_written_is_read(
             "tsv": {"dialect": "excel-tab"},
             "semicolons": {"delimiter": ";"},
         }
+        table = [row for row in table if not is_undecidable(row, dialect[kind])]
         content = as_csv(table, **dialect[kind])
     content = bom + content
     rows, bad = read(gzip.compress(content) if packed else content, path)
