@@ -47,8 +47,8 @@ ROOMS: Final = {
         "machine/machine": "test_machine test_ids test_loop test_review test_names",
     },
     "api": {
-        "access/keys access/rate gate": "test_access test_connections test_proxies",
-        "errors routes/predict routes/feedback": "test_api test_protocols test_numbers",
+        "access/keys access/rate gate": "test_access test_connections test_proxies test_api",
+        "errors routes/predict routes/feedback": "test_api test_protocols test_feedback_labels test_claims",
     },
 }
 OPPOSITES: Final[dict[type[ast.AST], type[ast.AST]]] = {
