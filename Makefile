@@ -1,6 +1,6 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv, pinned by hash.
 #   make run      start Driftline on this machine
-#   make check    linters, types and the tests that need no Kafka, browser, server or other process: about a minute
+#   make check    linters, types and the tests that need no Kafka, browser, server or other process: about a minute and a half
 #   make test     linters, types and all tests
 #   make torture  the long form of the tests that have one, over two hours with the soak, and a table of what was tried;
 #                 ONLY=test_kill for one file, ONLY="not test_soak" for all but one, TALLY=file.jsonl for the counts
@@ -39,7 +39,7 @@ run: .venv/run.done
 # The kernels are compiled while the linters read.
 check: .venv/test.done
 	@$(MAKE) --no-print-directory -j 2 lint kernels
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not beyond" $(addprefix --ignore=tests/,faults whole learner/foreign)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not beyond" $(addprefix --ignore=tests/,faults whole learner/foreign learner/rebuild)
 
 # More workers than processors: many tests wait, for a page, a broker, another process.
 test: .venv/test.done
