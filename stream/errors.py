@@ -11,6 +11,7 @@
     │   └── TopicMismatch    a topic is not laid out as it must be
     ├── StateError           the data directory cannot be used as it stands
     │   ├── Overtaken        another learner has taken over the directory: nothing may be written any more
+    │   ├── BeginAnew        what is in memory is of no use any more: go on from what is durable
     │   ├── DiskFull         there is no room: nothing was written, the same call may succeed later
     │   ├── NotFinite        a model holds numbers that are none: it must not be served
     │   └── SyncFailed       the disk did not confirm a write: the process must end
@@ -75,6 +76,10 @@ class Overtaken(StateError):
     """Another learner has taken over the data directory: this process must write nothing any more, and end."""
 
     exit_code = 3
+
+
+class BeginAnew(StateError):
+    """What is in memory is of no use any more: go on from what is durable."""
 
 
 class DiskFull(StateError):

@@ -72,6 +72,14 @@ def by_partition(offsets: Mapping[str, Mapping[str, _T]]) -> dict[TopicPartition
     }
 
 
+class JournalMark(msgspec.Struct, array_like=True, frozen=True):
+    """Up to where a journal in the log is in a checkpoint (cluster/log_journal.py)."""
+
+    identity: str | None  # of its topic
+    offset: int
+    lineage: str  # of what is learned next
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What a checkpoint is, beside its arrays."""
 
@@ -100,6 +108,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     rhythms: dict[str, dict[str, tuple[int, ...]]] = {}  # what else a Clock has, of each partition
     rhythm: tuple[int, ...] = ()  # the same of the one of all partitions
     quotas: Quotas = msgspec.field(default_factory=Quotas)
+    journal: JournalMark | None = None  # None: it lies beside the checkpoints
     revision: int = 0  # REVISION of the version that wrote it, where that wrote it down
 
 

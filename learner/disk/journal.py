@@ -104,8 +104,12 @@ class Journals:
         self._take_begun()
         self._begun = head, self._thread.submit(Journal, path_of(self._root, head.checkpoint, head.epoch), head)
 
-    def append(self, batch: int, delivered: int, spans: Sequence[Span]) -> None:
-        """Write a batch down and return once it is durable. Raises DiskFull: then nothing was written."""
+    def append(self, batch: int, delivered: int, spans: Sequence[Span], learned: object = None) -> None:
+        """Write a batch down and return once it is durable. Raises DiskFull: then nothing was written.
+
+        `learned` is for a journal that others learn from (cluster/log_journal.py).
+        """
+        del learned
         self._take_begun()
         assert self._journal is not None, "begin comes first"
         self._journal.append(batch, delivered, spans)

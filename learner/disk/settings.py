@@ -1,7 +1,7 @@
 """How does the learner learn, remember and publish? (See process/settings.py for how options become flags.)"""
 
 import math
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from pydantic import Field, field_validator
@@ -138,7 +138,19 @@ class LearnerSettings(Settings):
     take_over: bool = Field(
         False,
         description="Take the data directory from a learner that stands still: stopped, or on a machine that cannot "
-        "be reached. It will write nothing any more, and end once it goes on.",
+        "be reached. It will write nothing any more, and end once it goes on. With --journal log: ask the one that "
+        "leads to hand over.",
+    )
+    journal: Literal["disk", "log"] = Field(
+        "disk",
+        description="Where it is written down in which order records were learned: on this machine's disk, or in the "
+        "log, so that several learners can stand by for one another. log needs Kafka and --checkpoints.",
+    )
+    session_s: float = Field(
+        6.0,
+        ge=1.0,
+        le=600.0,
+        description="With --journal log: after so many seconds without a word the learner that leads counts as gone.",
     )
     stall_after_s: float = Field(
         30.0,

@@ -43,7 +43,7 @@ from driftline.learner.disk.checkpoint import Checkpoint, by_topic
 from driftline.learner.disk.full import DiskRoom
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.losses import Erasures
-from driftline.learner.disk.positions import compare
+from driftline.learner.disk.positions import Stock, compare
 from driftline.learner.disk.settings import LearnerSettings, Rules
 from driftline.learner.loop import recovery, reporter
 from driftline.learner.loop.compiling import compile_all
@@ -57,10 +57,11 @@ from driftline.learner.rebuild.rebuild import Builder
 from driftline.learner.report.review import Reviewer
 from driftline.learner.report.status import State, Status, change_status, read_status
 from driftline.learner.serving.publishing import Publishing
-from driftline.learner.state.ledger import FLUSH_S, Ledger
+from driftline.learner.state.ledger import FLUSH_S, Ledger, SharedJournal
 from driftline.learner.state.state import LearnerState
 from driftline.learner.state.watch import Look, Watch
 from driftline.stream.errors import (
+    BeginAnew,
     LogError,
     LogUnavailable,
     OffsetsLost,
@@ -104,15 +105,17 @@ class Learner:
         lock: Lock | None = None,
         *,
         stands_in: bool = False,
+        journal: SharedJournal | None = None,
     ) -> None:
         self._stream, self._settings, self._log, self._stands_in = stream, settings, log, stands_in
+        self._shared = journal
         rehearse = partial(recovery.rehearse, log, stream, settings)
         self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
         self._own_lock = None if lock else self._lock
-        check = self._lock.check
+        check = self._check
         self._room = DiskRoom(stream.data, stopped, lambda why: self._report("paused", why), check)
         self._watch = Watch(log, stream.topics)
-        self._ledger = Ledger(stream.data, settings, log, self._watch, self._room, check)
+        self._ledger = Ledger(stream.data, settings, log, self._watch, self._room, check, journal)
         self._staged = StagedRebuild(stream.data, log, allow_pickle=stream.allow_pickle)
         self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
         self._reporter = Reporter(stream.data, self.status, lambda: self._work.lag, settings.stall_after_s, check)
@@ -136,27 +139,53 @@ class Learner:
         stream, settings = self._stream, self._settings
         self._reporter.begin(self._ledger.batch)
         if not hasattr(self, "_work"):  # else it recovers anew, and all is compiled
-            compile_all(settings.model, stream, self._lock, self._reporter)
-        self._lock.check()
+            compile_all(settings.model, stream, self._lock, self._reporter.show)
+        self._check()
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         self._log.own()
         newest = self._ledger.newest()  # a
         recovery.check_model(newest, stream, settings)
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())
-        self._lock.announce(epoch)
-        self._publishing = Publishing(
-            stream.data / "snapshots", epoch, settings.publish_interval_s, self._room, self._lock.check
-        )
-        if self._reviewer is None:
-            self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch, self._lock.check)
-        self._refusal = None  # where it begins anew there may be other records
+        self._announce(epoch)
         if newest is None:
             self._work = recovery.begin(self._log, stream, settings)
             self._checkpoint_now()
         else:
             recovery.check_topics(newest, stream)
             self._recover(newest, on_replay)
+        self._go_public()
+
+    def lead(self, work: LearnerState, stock: Stock, *, at_once: bool) -> None:
+        """Go on from what a standby has, once its claim to the shared journal counts.
+
+        Parameters
+        ----------
+        stock : what it found of the log when it began
+        at_once : whether a checkpoint has to be there before anything is learned
+        """
+        assert self._shared is not None, "there is no other to take over from"
+        self._work = work
+        self._announce(self._shared.epoch)
+        self._ledger.lead(work, self._shared.epoch)
+        if stock.losses or stock.added:
+            self._ledger.pass_batch(work)
+            work.accept(stock)
+        if at_once:
+            self._checkpoint_now()
+            self._ledger.go_on_from_here(work, "the journal begins with it")
+        self._go_public()
+
+    def _announce(self, epoch: int) -> None:
+        stream, settings = self._stream, self._settings
+        self._lock.announce(epoch)
+        root, interval_s = stream.data / "snapshots", settings.publish_interval_s
+        self._publishing = Publishing(root, epoch, interval_s, self._room, self._check)
+        if self._reviewer is None:
+            self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch, self._check)
+        self._refusal = None  # where it begins anew there may be other records
+
+    def _go_public(self) -> None:
         self._look_for_rebuilt()
         if self._work.machine.counts.updates:
             self._publish()
@@ -204,7 +233,14 @@ class Learner:
             self._ledger.resume(work)
 
     def _recover_anew(self) -> None:
-        """Start again from what is durable. Where the log cannot be reached for that, it is tried at the next look."""
+        """Start again from what is durable. Where the log cannot be reached for that, it is tried at the next look.
+
+        Raises
+        ------
+        BeginAnew : that is for whoever stands by.
+        """
+        if self._shared is not None:
+            raise BeginAnew("the log is another one than the learner knows")
         with suppress(LogError):  # what is not delivered is sent again
             self._work.outbox.flush(FLUSH_S)
         self._halted = True
@@ -286,7 +322,7 @@ class Learner:
             self._land()
             work.batch += 1
             self._flight = plan, self._worker.submit(work.machine.learn, plan)
-            self._ledger.append(work, batch.spans)  # 5
+            self._ledger.append(work, batch.spans, plan)  # 5
         else:
             self._land()
         self._ledger.look()
@@ -313,7 +349,7 @@ class Learner:
         learned.result()
         work = self._work
         outputs = work.machine.finish(plan)
-        self._lock.check()
+        self._check()
         work.outbox.send(work.batch, outputs)  # 6
         if self._reviewer is not None:
             for part in (*plan.parts, plan):
@@ -411,6 +447,7 @@ class Learner:
         self._ledger.pass_batch(work)
         work.rebuilt, work.begun = rebuilt, rebuilt.begun
         self._checkpoint_now()
+        self._ledger.go_on_from_here(work, "a model that was built anew took over")
         self._publishing.hurry()
         _LOG.warning("a model that was built anew took over: %s", work.rebuilt)
 
@@ -426,10 +463,11 @@ class Learner:
         self._checkpoint_now()
         self._ledger.pass_batch(work)
         self._checkpoint_now()
+        self._ledger.go_on_from_here(work, "something was erased")
         if self._reviewer is not None:  # 4
             self._reviewer.forget(self._erasing.unwanted)
             self._reviewer.report(work.machine, work.lag)
-        self._lock.check()
+        self._check()
         self._room.wait_for(lambda: self._erasing.clean(work))
 
     # What the outside sees.
@@ -456,6 +494,7 @@ class Learner:
     def _publish(self) -> None:
         offsets = by_topic(self._work.positions)[self._stream.topics.feedback]
         self._publishing.publish(self._work.machine, offsets)
+        self._ledger.tell_gate(self._work, self._publishing.quarantine)
 
     def _report(self, state: State, detail: str = "") -> None:
         self._reporter.report(self._work.batch, state, detail)
@@ -473,9 +512,19 @@ class Learner:
                 state = "waiting"
             self._report(state, problem or transactions.describe(self._work.held_back))
 
+    def _check(self) -> None:
+        """Return while this is the one that may write. Any thread. Raises Overtaken."""
+        self._lock.check()
+        if self._shared is not None:
+            self._shared.check()
+
+    def tell_waiting(self, why: str) -> None:
+        """Say what it waits for, in the middle of a step."""
+        self._report("waiting", why)
+
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""
-        self._lock.check()
+        self._check()
         with suppress(OSError, StateError):  # a full disk is what it may be about
             if hasattr(self, "_work"):
                 self._report("failed", detail)
@@ -491,7 +540,7 @@ class Learner:
         self._ledger.close()
         owned = [getattr(self, name, None) for name in ("_publishing", "_reviewer", "_work")]
         try:
-            self._lock.check()
+            self._check()
         except Overtaken:
             owned = owned[1:]  # what it published does not count any more
         for resource in (*owned, self._own_lock):

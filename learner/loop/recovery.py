@@ -15,11 +15,13 @@ from driftline.learner.disk import checkpoint as checkpoints
 from driftline.learner.disk import journal as journals
 from driftline.learner.disk.checkpoint import FORMAT, Checkpoint, Manifest, by_partition, by_topic
 from driftline.learner.disk.journal import Applied
+from driftline.learner.disk.losses import Loss
 from driftline.learner.disk.positions import Shortfall, Standing, Stock, compare, reached
 from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings
 from driftline.learner.foreign.model_file import DIGEST
 from driftline.learner.loop import warm
 from driftline.learner.machine.machine import Machine
+from driftline.learner.machine.outputs import Outputs
 from driftline.learner.machine.restore import clock_of, clocks_of, marks, restore
 from driftline.learner.quality.alarms import log_alarms
 from driftline.learner.registry import as_of_today, make_classifier, warm_up
@@ -240,32 +242,61 @@ def replay(
     RecordsLost : that was not accepted. Nothing that comes of it was sent; all of it is counted first.
     """
     work, stock, todo = recovered
-    machine, merger, outbox = work.machine, work.merger, work.outbox
-    short, delivered = Shortfall(), outbox.delivered
-    known = True  # whether the models are those that were published
+    outbox, delivered = work.outbox, work.outbox.delivered
+    replaying = Replay(work, accept_loss=accept_loss)
     for applied in todo:
-        if applied.rules != machine.rules:
-            work.obey(applied.rules)
-        batch = merger.take_spans(applied.spans, lambda _: on_wait())
-        if short.add(applied.spans, batch.spans):
-            known = False
-            machine.renew(new_lineage())  # as where spans are left out
-        elif known and applied.lineage:
-            machine.renew(applied.lineage)
-        if short.losses() and not accept_loss:
+        outputs = replaying.apply(applied, on_wait)
+        if outputs is None:
             continue
-        outputs = machine.apply(batch) if len(batch) else {}
         if applied.batch > delivered:
             while outbox.full:
                 outbox.wait(POLL_S)
                 on_wait()
             outbox.send(applied.batch, outputs)
-            log_alarms(machine.raised if len(batch) else [])
-        work.batch = applied.batch
+            log_alarms(work.machine.raised if outputs else [])
         on_batch()
-    stock.losses.extend(short.losses())
+    stock.losses.extend(replaying.losses)
     if not accept_loss:
         stock.refuse()
+
+
+class Replay:
+    """Applies batches of a journal again, one after another. One thread.
+
+    Parameters
+    ----------
+    accept_loss : whether to go on where the log has fewer of their records than it had
+    """
+
+    def __init__(self, work: LearnerState, *, accept_loss: bool) -> None:
+        self._work, self._accept_loss = work, accept_loss
+        self._short = Shortfall()
+        self._known = True  # whether the models are those that were published
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What the log had fewer of."""
+        return self._short.losses()
+
+    def apply(self, applied: Applied, on_wait: Callable[[], None]) -> Outputs | None:
+        """Apply a batch and return what is to be sent; None where it was left out: records are lost, not accepted.
+
+        `on_wait` is called while the log gives nothing.
+        """
+        work, machine = self._work, self._work.machine
+        if applied.rules != machine.rules:
+            work.obey(applied.rules)
+        batch = work.merger.take_spans(applied.spans, lambda _: on_wait())
+        if self._short.add(applied.spans, batch.spans):
+            self._known = False
+            machine.renew(new_lineage())  # as where spans are left out
+        elif self._known and applied.lineage:
+            machine.renew(applied.lineage)
+        if self.losses and not self._accept_loss:
+            return None
+        outputs = machine.apply(batch) if len(batch) else {}
+        work.batch = applied.batch
+        return outputs
 
 
 def new_lineage() -> str:

@@ -90,6 +90,10 @@ class Reporter:
             write_status(self._data, self.shown)
         self._next = time.monotonic() + STATUS_INTERVAL_S
 
+    def show(self, status: Status) -> None:
+        """Take a status that was written elsewhere for the last one."""
+        self.shown = status
+
     def close(self) -> None:
         """End the watchdog."""
         self._watchdog.close()

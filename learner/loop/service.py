@@ -7,32 +7,27 @@ API and for people.
 
 import gc
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings
 from driftline.learner.loop import swap
 from driftline.learner.loop.background import in_background
 from driftline.learner.loop.loop import Learner
+from driftline.learner.loop.signals import Signals, StoppedAtOnceError
 from driftline.learner.report.health import Health
 from driftline.learner.report.starting import Start, telling
 from driftline.learner.report.status import State, Status, change_status, last_status, read_status
 from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
 from driftline.stream.log.base import Log
 from driftline.stream.log.open import open_log
-from driftline.stream.process import interrupts, threads
+from driftline.stream.process import threads
 from driftline.stream.process.flags import build_settings
 from driftline.stream.process.memory import give_back_large_arrays
 from driftline.stream.process.settings import StreamSettings
@@ -68,17 +63,17 @@ def learn(
     """
     give_back_large_arrays()
     with (
-        _Signals() as signals,
+        Signals() as signals,
         in_background(),
-        _disk_errors_explained(stream),
-        threads.saying(partial(_say_last, stream)),
+        disk_errors_explained(stream),
+        threads.saying(partial(say_last, stream)),
         ExitStack() as opened,
     ):
         lock = None if settings.take_over else opened.enter_context(closing(Lock(stream.data)))
         try:
             with signals.ending_at_once():
                 log, learner = _start(stream, settings, signals, on_replay, opened, lock)
-        except _StoppedAtOnceError:
+        except StoppedAtOnceError:
             return _say(stream, settings, "stopped", "before it had started", lock)
         try:
             gc.freeze()
@@ -146,7 +141,7 @@ def carry_out(stream: StreamSettings, log: Log, request: Path, on_wait: Callable
 def _start(
     stream: StreamSettings,
     settings: LearnerSettings,
-    signals: "_Signals",
+    signals: Signals,
     on_replay: Callable[[int, int], None] | None,
     opened: ExitStack,
     lock: Lock | None,
@@ -175,7 +170,7 @@ def _start(
                 learner.start(on_replay)
                 opened.push(trying.pop_all())
                 return log, learner
-            except _StoppedAtOnceError:
+            except StoppedAtOnceError:
                 signals.heard()  # what is given back now must not be cut off
                 raise
             except (DriftlineError, OSError) as error:
@@ -233,7 +228,7 @@ def say_ended(stream: StreamSettings, pid: int, how: str, following: str) -> Non
         change_status(stream.data, status, "failed", f"{why}; {following}", lock.last_epoch())
 
 
-def _say_last(stream: StreamSettings, why: str) -> None:
+def say_last(stream: StreamSettings, why: str) -> None:
     """Write down why this process ends at once, where the last status is its own."""
     status = read_status(stream.data)
     if status is not None and status.pid == os.getpid():
@@ -241,7 +236,7 @@ def _say_last(stream: StreamSettings, why: str) -> None:
 
 
 @contextmanager
-def _disk_errors_explained(stream: StreamSettings) -> Iterator[None]:
+def disk_errors_explained(stream: StreamSettings) -> Iterator[None]:
     """Say of a disk that fails, or may not be written, what that means."""
     try:
         yield
@@ -270,84 +265,3 @@ def _run(
         return stopped()
 
     learner.run(stop, marks if stop_at_end else None)
-
-
-class _StoppedAtOnceError(BaseException):
-    """A signal came before the learner had started."""
-
-
-def _except_stopping(tell: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Return what is told of errors that went no further, but for that one."""
-
-    def tell_others(caught: Any) -> None:
-        if not issubclass(caught.exc_type, _StoppedAtOnceError):
-            tell(caught)
-
-    return tell_others
-
-
-class _Signals:
-    """Notes SIGTERM and SIGINT, and the end of the parent process. A context; in the main thread."""
-
-    def __enter__(self) -> "_Signals":
-        self._came = self._at_once = False
-        self._interrupts = interrupts.Interrupts(_StoppedAtOnceError)
-        self._over = threading.Event()
-        if (parent := multiprocessing.parent_process()) is not None:
-            threads.start("parent", partial(self._end_with, parent.sentinel))
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, _: int, frame: FrameType | None) -> None:
-        self._came = True
-        if self._at_once:
-            self._interrupts.note(frame)
-
-    @contextmanager
-    def ending_at_once(self) -> Iterator[None]:
-        """Raise _StoppedAtOnceError where a signal comes, whatever is waited for, until it is `heard`.
-
-        Where a library has just called back into Python, what is raised there goes no further, and is nothing to tell
-        of. So it is raised again. What the library then fails of is no error.
-        """
-        self._at_once = True
-        tell, sys.unraisablehook = sys.unraisablehook, _except_stopping(sys.unraisablehook)
-        over = threading.Event()
-        repeating = threads.start("signals", lambda: self._repeat(over))
-        try:
-            yield
-        except Exception:
-            if self._came:
-                raise _StoppedAtOnceError from None
-            raise
-        finally:
-            self.heard()
-            over.set()
-            repeating.join()
-            sys.unraisablehook = tell
-
-    def heard(self) -> None:
-        """Raise no more."""
-        self._at_once = False
-        self._interrupts.forget()
-
-    def _repeat(self, over: threading.Event) -> None:
-        while not over.wait(interrupts.AGAIN_S):
-            if self._came and self._at_once:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-
-    def stopped(self) -> bool:
-        """Tell whether a signal came, or the parent process is gone."""
-        return self._came
-
-    def _end_with(self, parent: int) -> None:
-        """Take the end of the parent process for a signal, whatever this one waits for."""
-        multiprocessing.connection.wait([parent])
-        if not self._over.is_set():
-            _LOG.warning("the process that started this learner is gone; stopping")
-            os.kill(os.getpid(), signal.SIGTERM)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.label_places import Places
 from driftline.learner.machine.outputs import Outputs, dead_letter, predictions
-from driftline.learner.machine.plan import Ints, Plan
+from driftline.learner.machine.plan import Given, Ints, Plan
 from driftline.learner.machine.prediction_lines import Versions
 from driftline.learner.models.classifier import Classifier, TooManyLabels
 from driftline.learner.quality.alarms import Alarm, Alarms
@@ -362,7 +362,8 @@ class Machine:
         self._finish(part)  # its rows stay pending until the rest is finished, too
         plan.updates += int(np.count_nonzero(part.steps.targets >= 0))
         plan.corrections = -self.join.counts.corrected
-        self.classifier.clear(column, self.places.give(column, time_ms))
+        part.given = Given(column, self.places.give(column, time_ms), label)
+        self.classifier.clear(column, part.given.imprints)
         self.classifier.rename(column, label)
         for each in (self.progress, self.drift, self.gate):
             each.clear(column)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,14 @@ from driftline.stream.wire.records import Rejected
 Ints = NDArray[np.int64]
 
 
+class Given(NamedTuple):
+    """A column that was given to another label, once what was planned before was finished."""
+
+    column: int
+    imprints: list[NDArray[np.uint32]]  # of what the label before was learned with: Classifier.clear
+    label: str  # that has it now
+
+
 class Plan:
     """A batch on its way. Its steps, in order, are texts to score; those with a target are then learned."""
 
@@ -27,6 +36,7 @@ class Plan:
         self.rows: Ints = np.empty(0, np.int64)  # of the steps; kept up when the window's rows move
         self.labels: list[str] = []  # by column, once all is planned: a later batch may give a column another one
         self.parts: list[Plan] = []  # what was cut off in front, and is finished
+        self.given: Given | None = None  # what was done behind this part
         self.n_seen = 0  # steps that places know of
         self.predictions: list[NewRecord] = []
         self.raised: list[Alarm] = []

@@ -23,13 +23,14 @@ from driftline.stream.limits import JoinCounts
 
 FILE: Final = "status.json"
 STALE_S: Final = 15.0
-AT_WORK: Final = frozenset({"starting", "recovering", "running", "waiting"})
+AT_WORK: Final = frozenset({"starting", "recovering", "running", "standby", "waiting"})
 
 
 # waiting: at work, but the log does not answer. paused: the disk is full, or too much of what comes cannot be read.
 # stalled: it should be at work, and nothing moves.
 # starting: nothing is learned yet, and `start` says why not.
-State = Literal["starting", "recovering", "running", "waiting", "paused", "stalled", "stopped", "failed"]
+# standby: another learner leads, and this one is ready to (cluster/).
+State = Literal["starting", "recovering", "running", "standby", "waiting", "paused", "stalled", "stopped", "failed"]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -94,7 +95,7 @@ class Status(msgspec.Struct, kw_only=True):
             return f"the learner is silent: it said that it was {self.state} {self.age_s:.0f} s ago"
         if word == "gone":
             return f"the learner is gone: it was {self.state}, and nobody has the data directory now"
-        says = {"starting": "is starting", "recovering": "is recovering", "waiting": "waits", "failed": "has failed"}
+        says = {"starting": "is starting", "recovering": "is recovering", "waiting": "waits", "failed": "has failed", "standby": "stands by"}
         return f"the learner {says.get(word, f'is {word}')}{detail}"
 
 

@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from driftline.learner.disk import checkpoint as checkpoints
 from driftline.learner.disk import durable
 from driftline.learner.disk import journal as journals
-from driftline.learner.disk.checkpoint import Checkpoint, Manifest
+from driftline.learner.disk.checkpoint import Checkpoint, JournalMark, Manifest
 from driftline.learner.disk.full import DiskRoom
 from driftline.learner.disk.journal import Applied, Head, Journals
 from driftline.learner.disk.positions import compare
 from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.machine.plan import Plan
 from driftline.learner.machine.restore import marks, watched
+from driftline.learner.quality.figures import Counts
 from driftline.learner.quality.progress import RECENT_LABELS
 from driftline.learner.rebuild import bases
 from driftline.learner.serving.versions import Recent, Versions
@@ -49,6 +51,25 @@ def _epoch_of(name: str) -> int:
     return int(found[1]) if found else 0
 
 
+class SharedJournal(Protocol):
+    """A journal in the log, by which several learners go: cluster/log_journal.py."""
+
+    epoch: int  # by its order, of this learner
+
+    def check(self) -> None: ...
+    def saved(self, path: Path) -> None: ...
+    def restart(self, path: Path, why: str) -> None: ...
+    def gate(self, batch: int, why: str) -> None: ...
+    def begin(self, head: Head) -> None: ...
+    def append(
+        self, batch: int, delivered: int, spans: Sequence[Span], learned: tuple[Plan | None, Counts]
+    ) -> None: ...
+    def look(self) -> None: ...
+    def mark(self, batch: int, lineage: str) -> JournalMark: ...
+    def settle(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Ledger:
     """Writes work down. One thread.
 
@@ -60,6 +81,7 @@ class Ledger:
     watch : confirms checkpoints
     room : what is waited for where the disk is full
     check : raises where this learner was overtaken
+    journal : one that others lead by, too; None: one on the disk
 
     Attributes
     ----------
@@ -69,12 +91,20 @@ class Ledger:
     """
 
     def __init__(
-        self, data: Path, settings: LearnerSettings, log: Log, watch: Watch, room: DiskRoom, check: Callable[[], None]
+        self,
+        data: Path,
+        settings: LearnerSettings,
+        log: Log,
+        watch: Watch,
+        room: DiskRoom,
+        check: Callable[[], None],
+        journal: SharedJournal | None = None,
     ) -> None:
         self._data, self._checkpoints, self._journals = data, data / "checkpoints", data / "journal"
         self._settings, self._watch, self._room, self._check = settings, watch, room, check
         self._committer, self._versions = Committer(log, settings.group), Versions(data)
-        self._journal = Journals(self._journals)
+        self._shared = journal
+        self._journal: Journals | SharedJournal = journal or Journals(self._journals)
         self._saver = Saver(data, check, settings.keep_bases)
         self._next = 0.0
         self.epoch = self.batch = 0
@@ -124,6 +154,13 @@ class Ledger:
         self.batch = self._saver.batch = batch
         return journals.read_since(self._journals, batch)
 
+    def lead(self, work: LearnerState, epoch: int) -> None:
+        """Go on from what a standby has; a checkpoint of it is due."""
+        self.epoch, self.batch = epoch, work.batch - 1
+        self._saver.batch = self.batch
+        self._saver.copy(work.machine.classifier.state())
+        self._saver.positions = work.positions
+
     def resume(self, work: LearnerState) -> None:
         """Begin a journal behind the checkpoint that is there already."""
         self.begin_journal(work)
@@ -150,10 +187,10 @@ class Ledger:
         head = Head(work.batch, self.epoch, machine.rules, list(work.positions), machine.lineage)
         self._room.wait_for(lambda: self._journal.begin(head))
 
-    def append(self, work: LearnerState, spans: Sequence[Span]) -> None:
+    def append(self, work: LearnerState, spans: Sequence[Span], plan: Plan | None = None) -> None:
         """Write a batch down, and return once that is durable."""
-        delivered = work.outbox.delivered
-        self._room.wait_for(lambda: self._journal.append(work.batch, delivered, spans))
+        delivered, learned = work.outbox.delivered, (plan, work.machine.counts)
+        self._room.wait_for(lambda: self._journal.append(work.batch, delivered, spans, learned))
 
     def pass_batch(self, work: LearnerState) -> None:
         """Count a batch without records: something else changed, and the checkpoint that follows has it."""
@@ -165,8 +202,11 @@ class Ledger:
 
     def look(self) -> None:
         """See how far the checkpoint and the journal are that are under way. Raises what ended them."""
+        before = self._saver.batch
         self._room.wait_for(self._saver.look)
         self._room.wait_for(self._journal.look)
+        if self._shared is not None and self._saver.batch != before:
+            self._shared.saved(checkpoints.path_of(self._checkpoints, self._saver.batch))
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time for a checkpoint."""
@@ -206,6 +246,16 @@ class Ledger:
         self._saver.confirm()
         self._room.wait_for(lambda: self._saver.wait(waiting))
 
+    def go_on_from_here(self, work: LearnerState, why: str) -> None:
+        """Have all who go by the same journal go on from the checkpoint that was just saved."""
+        if self._shared is not None:
+            self._shared.restart(checkpoints.path_of(self._checkpoints, work.batch), why)
+
+    def tell_gate(self, work: LearnerState, why: str) -> None:
+        """Tell them why the newest model is not to be served, or nothing."""
+        if self._shared is not None:
+            self._shared.gate(work.batch, why)
+
     def settle_journal(self) -> None:
         """Wait for the journal that is being made."""
         self._journal.settle()
@@ -242,6 +292,8 @@ class Ledger:
         started = time.monotonic()
         machine, progress, positions = work.machine, work.machine.progress, work.positions
         manifest = work.manifest(self.epoch)
+        if self._shared is not None:
+            manifest.journal = self._shared.mark(work.batch, machine.lineage)
         model = self._saver.copy(machine.classifier.state())
         state = Checkpoint(manifest, model, progress.state(), watched(machine), [])
         windows = machine.join.freeze()

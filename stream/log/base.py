@@ -9,7 +9,7 @@ position is the next offset to read.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +19,10 @@ from driftline.stream.wire.column import Column
 from driftline.stream.wire.records import Headers
 
 FOREVER_HOURS: Final = 1e9  # of retention
+
+# What a topic is for: records that retention takes; entries in one order that stay until they are trimmed; the last
+# value of each key.
+Kind = Literal["records", "entries", "values"]
 
 
 class TopicPartition(NamedTuple):
@@ -236,11 +240,15 @@ class Log(ABC):
     """
 
     @abstractmethod
-    def create_topics(self, topics: Iterable[str]) -> None:
-        """Make the topics that are missing, with the configured number of partitions.
+    def create_topics(self, topics: Iterable[str], kind: Kind = "records") -> None:
+        """Make the topics that are missing, with the configured number of partitions; of another kind with one.
 
         The embedded log also adds partitions where a topic has fewer; a Kafka's topics stay as they are.
         """
+
+    def trim(self, partition: TopicPartition, before: int) -> None:
+        """Drop the records before an offset, in a topic that keeps all. A log that cannot keeps them."""
+        del partition, before
 
     @abstractmethod
     def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:

@@ -162,6 +162,11 @@ class StreamSettings(Settings):
         return self.log_url.partition("?")[0] if self.log_url.startswith("kafka:") else self.log_url
 
     @property
+    def journal_topic(self) -> str:
+        """The name of the topic in which several learners' journal lies."""
+        return f"{self.prefix}journal"
+
+    @property
     def topics(self) -> Topics:
         """The four topics' names."""
         return Topics.with_prefix(self.prefix)

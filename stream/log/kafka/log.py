@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
@@ -19,6 +20,7 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from driftline.stream.errors import LogUnavailable, TopicMismatch
 from driftline.stream.log.base import (
     Appended,
+    Kind,
     Log,
     NewRecord,
     Place,
@@ -30,7 +32,7 @@ from driftline.stream.log.base import (
 )
 from driftline.stream.log.kafka.cluster import LAST, REQUEST_S, Cluster, code_of
 from driftline.stream.log.kafka.options import topic_config
-from driftline.stream.log.kafka.producer import Producer
+from driftline.stream.log.kafka.producer import NO_OPTIONS, Producer
 from driftline.stream.log.kafka.reader import KafkaReader
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.words import counted
@@ -41,25 +43,25 @@ _log = logging.getLogger(__name__)
 class KafkaLog(Log):
     """A log in Kafka."""
 
-    def __init__(self, settings: StreamSettings) -> None:
+    def __init__(self, settings: StreamSettings, sending: Mapping[str, Any] = NO_OPTIONS) -> None:
+        """`sending`: options of librdkafka's producer, in the place of those in log/kafka/options.py."""
         self._settings = settings
         self._cluster = Cluster(settings)
-        self._producer = Producer(self._cluster, settings.max_record_bytes)
+        self._producer = Producer(self._cluster, settings.max_record_bytes, sending)
         try:
             self._cluster.reach()
         except BaseException:
             self.close()
             raise
 
-    def create_topics(self, topics: Iterable[str]) -> None:
+    def create_topics(self, topics: Iterable[str], kind: Kind = "records") -> None:
         """Make the topics that are missing, with the configured number of partitions; the others stay as they are."""
         missing = [topic for topic, n in self._cluster.look_for(topics).items() if n is None]
         if not missing:
             return
-        config = topic_config(self._settings)
-        new = [
-            NewTopic(topic, self._settings.partitions, self._settings.replication, config=config) for topic in missing
-        ]
+        config = topic_config(self._settings, kind)
+        n = self._settings.partitions if kind == "records" else 1
+        new = [NewTopic(topic, n, self._settings.replication, config=config) for topic in missing]
         for topic, future in self._cluster.admin.create_topics(new, request_timeout=REQUEST_S).items():
             try:
                 self._cluster.wait(f"making topic {topic}", future)
@@ -73,6 +75,12 @@ class KafkaLog(Log):
                     f"kafka {self._cluster.brokers}: {', '.join(missing)} made, but no broker leads them yet"
                 )
             time.sleep(0.02)
+
+    def trim(self, partition: TopicPartition, before: int) -> None:
+        """Drop the records before an offset. Raises LogUnavailable."""
+        request = [ck.TopicPartition(*partition, before)]
+        for future in self._cluster.admin.delete_records(request, request_timeout=REQUEST_S).values():
+            self._cluster.wait(f"trimming {partition}", future)
 
     def describe(self, topics: Iterable[str]) -> dict[str, TopicState]:
         """Return the state of those topics that exist; see Log.describe. The identity is KIP-516's topic id."""

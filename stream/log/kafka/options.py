@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from driftline.stream.errors import ConfigError
+from driftline.stream.log.base import Kind
 from driftline.stream.process.settings import StreamSettings
 
 ENVELOPE_BYTES: Final = 64 << 10  # room for the key and headers beside a value of max_record_bytes
@@ -44,7 +45,7 @@ READER_FIXED: Final = {
 _FIXED: Final = PRODUCER_FIXED.keys() | READER_FIXED.keys() | {"bootstrap.servers", "metadata.broker.list"}
 
 
-def topic_config(settings: StreamSettings) -> dict[str, str]:
+def topic_config(settings: StreamSettings, kind: Kind = "records") -> dict[str, str]:
     """Return the configuration of a topic that has to be made."""
     config = {
         "retention.ms": -1 if settings.retention_hours == math.inf else int(settings.retention_hours * 3_600_000),
@@ -55,6 +56,10 @@ def topic_config(settings: StreamSettings) -> dict[str, str]:
         "message.timestamp.after.max.ms": (1 << 63) - 1,  # a sender whose clock is ahead must not be refused
         "cleanup.policy": "delete",
     }
+    if kind != "records":
+        config |= {"retention.ms": -1, "retention.bytes": -1, "segment.bytes": 64 << 20}
+    if kind == "values":
+        config |= {"cleanup.policy": "compact", "segment.ms": 600_000}
     if settings.replication >= 3:
         config["min.insync.replicas"] = 2  # what was acknowledged outlives any one broker
     return {name: str(value) for name, value in config.items()}

@@ -7,10 +7,11 @@ ended librdkafka's producer it makes a new one.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import confluent_kafka as ck
@@ -25,6 +26,7 @@ from driftline.stream.process import threads
 CLOSE_S: Final = 3.0  # without anything arriving: then the brokers are away
 ROOM_S: Final = 0.002
 QUEUE: Final = 100_000  # records
+NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +37,11 @@ class Producer:
     Parameters
     ----------
     max_record_bytes : of a value
+    options : of librdkafka's, in the place of those in log/kafka/options.py
     """
 
-    def __init__(self, cluster: Cluster, max_record_bytes: int) -> None:
-        self._cluster, self._max_record_bytes = cluster, max_record_bytes
+    def __init__(self, cluster: Cluster, max_record_bytes: int, options: Mapping[str, Any] = NO_OPTIONS) -> None:
+        self._cluster, self._max_record_bytes, self._options = cluster, max_record_bytes, options
         self._closing = False
         self._producer = self._make()
         self._poller = threads.start("kafka-log-poll", self._poll)
@@ -115,7 +118,7 @@ class Producer:
     def _make(self) -> Any:
         max_bytes = self._max_record_bytes + ENVELOPE_BYTES
         size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": QUEUE}
-        return self._cluster.client(ck.Producer, {**PRODUCER, **size, **self._cluster.properties, **PRODUCER_FIXED})
+        return self._cluster.client(ck.Producer, {**PRODUCER, **size, **self._options, **self._cluster.properties, **PRODUCER_FIXED})
 
     def _replace(self, error: KafkaException) -> None:
         """Make a new producer where a fatal error has ended the old one, which fails all it still had.

@@ -23,6 +23,7 @@ from driftline.stream.errors import LogError, TopicMismatch
 from driftline.stream.log.base import (
     FOREVER_HOURS,
     Appended,
+    Kind,
     Log,
     NewRecord,
     Place,
@@ -75,12 +76,13 @@ class SqliteLog(Log):
         self._file = SameFile(self._path)
         self._writer = Writer(self._path, self._file, settings)
 
-    def create_topics(self, topics: Iterable[str]) -> None:
+    def create_topics(self, topics: Iterable[str], kind: Kind = "records") -> None:
         """Make the topics and the partitions that are missing. Those that are there stay as they are."""
+        wanted = self._settings.partitions if kind == "records" else 1
         with self._use_control() as db, transaction(db):
             for topic in topics:
                 (n,) = db.execute("SELECT count(*) FROM partitions WHERE topic = ?", (topic,)).fetchone()
-                for partition in range(n, self._settings.partitions):
+                for partition in range(n, wanted):
                     row = db.execute("INSERT INTO partitions (topic, partition) VALUES (?, ?)", (topic, partition))
                     db.execute(_RECORDS.format(row.lastrowid))
                 db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (_IDENTITY.format(topic), uuid.uuid4().hex))

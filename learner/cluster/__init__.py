@@ -1,0 +1,1 @@
+"""In which order do several learners learn, and which of them leads?"""

@@ -1,0 +1,83 @@
+"""With which checkpoint does a learner begin to follow a journal in the log?
+
+With the newest that says up to where it is in this journal, and from where on the journal still has all: on this disk,
+or in the store. One that says nothing of it (a learner alone wrote it), or that is of a journal that is gone, is one to
+begin a journal with; the models of what follows then are of another lineage.
+"""
+
+import logging
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from driftline.learner.disk import checkpoint as checkpoints
+from driftline.learner.disk import durable
+from driftline.learner.disk.checkpoint import Checkpoint, Manifest
+from driftline.learner.store.checkpoint_store import CheckpointStore
+from driftline.stream.errors import StateError
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """A journal: its topic's identity, and the first offset that is still there."""
+
+    identity: str | None
+    low: int
+
+    def has(self, manifest: Manifest) -> bool:
+        """Tell whether it has all that follows a checkpoint."""
+        mark = manifest.journal
+        return mark is not None and mark.identity == self.identity and mark.offset >= self.low
+
+
+def find(root: Path, store: CheckpointStore, journal: Place) -> Checkpoint | None:
+    """Return the newest checkpoint that belongs to the journal; None where there is none. It lies on this disk then.
+
+    Parameters
+    ----------
+    root : where this disk's checkpoints lie
+
+    Raises
+    ------
+    StoreUnavailable : the store does not answer.
+    """
+    durable.make_directory(root)
+    here = _newest_here(root, journal)
+    there = store.newest_manifest()
+    if there is None or not journal.has(there[1]):
+        return here
+    stored, manifest = there
+    if here is not None and _rank(here.manifest) > _rank(manifest):
+        return here
+    if here is None or _rank(here.manifest) < _rank(manifest):
+        path = checkpoints.path_of(root, manifest.batch)
+        if path.exists():  # of another epoch: what it was is in the store's, too
+            durable.remove(path)
+        _LOG.info("fetching the checkpoint of batch %d from %s", manifest.batch, store.where)
+        here = checkpoints.load_checkpoint(store.fetch(stored, root))
+        for older in checkpoints.list_checkpoints(root):
+            if older.name != path.name:
+                durable.remove(older)
+    return here
+
+
+def to_begin_with(root: Path, store: CheckpointStore) -> Checkpoint | None:
+    """Return the newest checkpoint of all, whatever it belongs to; None where there is none. Raises StateError."""
+    if (here := checkpoints.load_newest(root)) is not None:
+        return here
+    path = store.fetch_newest(root)
+    return None if path is None else checkpoints.load_checkpoint(path)
+
+
+def _rank(manifest: Manifest) -> tuple[int, int]:
+    return manifest.epoch, manifest.batch
+
+
+def _newest_here(root: Path, journal: Place) -> Checkpoint | None:
+    for path in checkpoints.list_checkpoints(root):
+        try:
+            if journal.has(checkpoints.load_manifest(path)):
+                return checkpoints.load_checkpoint(path)
+        except StateError as error:
+            _LOG.error("%s; taking the one before", error)
+    return None

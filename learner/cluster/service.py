@@ -1,0 +1,122 @@
+"""How does one of several learners run as a process of its own? `driftline learn --journal log`"""
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Final
+
+from driftline.learner.cluster.member import Member
+from driftline.learner.disk.lock import Lock
+from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings
+from driftline.learner.loop.background import in_background
+from driftline.learner.loop.compiling import compile_all
+from driftline.learner.loop.service import GC_THRESHOLD, RETRY_S, disk_errors_explained, say_last
+from driftline.learner.loop.signals import Signals, StoppedAtOnceError
+from driftline.learner.report.health import Health
+from driftline.learner.report.status import Status, change_status, last_status
+from driftline.learner.store.checkpoint_store import CheckpointStore
+from driftline.stream.errors import ConfigError, DriftlineError, LogDenied, LogUnavailable
+from driftline.stream.log.kafka.election import Election
+from driftline.stream.log.open import open_journal, open_log
+from driftline.stream.process import threads
+from driftline.stream.process.memory import give_back_large_arrays
+from driftline.stream.process.settings import StreamSettings
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+def learn(
+    stream: StreamSettings, settings: LearnerSettings, on_lead: Callable[[Status], None] = lambda _: None
+) -> Status:
+    """Stand by and lead until told to stop; return the last status.
+
+    Parameters
+    ----------
+    on_lead : called each time that this learner begins to lead
+
+    Raises
+    ------
+    DriftlineError : it cannot start or go on; the status says why.
+    """
+    if stream.checkpoints is None:
+        raise ConfigError("checkpoints: with --journal log a store has to be named that all learners share")
+    store = CheckpointStore(stream.checkpoints)
+    give_back_large_arrays()
+    with (
+        Signals() as signals,
+        in_background(),
+        disk_errors_explained(stream),
+        threads.saying(partial(say_last, stream)),
+        ExitStack() as opened,
+    ):
+        lock = opened.enter_context(closing(Lock(stream.data)))
+        said = _Said(last_status(stream.data, settings.model or DEFAULT_MODEL))
+        if settings.health_port is not None:
+            opened.enter_context(closing(Health(settings.health_host, settings.health_port, said.now)))
+        try:
+            with signals.ending_at_once():
+                compile_all(settings.model, stream, lock, said.show)
+                member = _open(stream, settings, store, lock, signals.stopped, on_lead, opened)
+        except StoppedAtOnceError:
+            return said.end(stream, lock, "stopped before it had started")
+        said.by = member
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        try:
+            member.run()
+        except (DriftlineError, OSError) as error:
+            change_status(stream.data, member.shown, "failed", str(error), lock.last_epoch())
+            raise
+        return said.end(stream, lock, "")
+
+
+def _open(
+    stream: StreamSettings,
+    settings: LearnerSettings,
+    store: CheckpointStore,
+    lock: Lock,
+    stopped: Callable[[], bool],
+    on_lead: Callable[[Status], None],
+    opened: ExitStack,
+) -> Member:
+    """Return a member of the cluster, closed with `opened`. A Kafka that is away is waited for."""
+    while True:
+        with ExitStack() as trying:
+            try:
+                journal_log = trying.enter_context(closing(open_journal(stream)))
+                log = trying.enter_context(closing(open_log(stream)))
+                journal_log.create_topics([stream.journal_topic], "entries")
+                group = f"{settings.group}-leader"
+                election = Election(stream, stream.journal_topic, group, settings.session_s)
+                trying.enter_context(closing(election))
+                opened.push(trying.pop_all())
+                return Member(stream, settings, log, journal_log, store, election, lock, stopped, on_lead)
+            except LogUnavailable as error:
+                if isinstance(error, LogDenied):
+                    raise
+                why = str(error)
+        _LOG.warning("%s; waiting for it", why)
+        change_status(stream.data, last_status(stream.data, settings.model or DEFAULT_MODEL), "waiting", why, lock.last_epoch())
+        time.sleep(RETRY_S)
+
+
+class _Said:
+    """The last status, whoever says it."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self.by: Member | None = None
+
+    def show(self, status: Status) -> None:
+        self._status = status
+
+    def now(self) -> Status:
+        return self.by.shown if self.by is not None else self._status
+
+    def end(self, stream: StreamSettings, lock: Lock, detail: str) -> Status:
+        status = self.now()
+        change_status(stream.data, status, "stopped", detail, lock.last_epoch())
+        return status
