@@ -62,6 +62,7 @@ class Standby:
             self.work.machine.renew(base.manifest.journal.lineage)
         self._journal, self._topics, self._on_wait = journal, stream.topics, on_wait
         self._replay = recovery.Replay(self.work, accept_loss=False)
+        self._base = base.manifest.epoch, base.manifest.batch
         self._delivered = base.manifest.batch
         self._kept: deque[tuple[int, Outputs]] = deque()  # what may not have arrived
         self._hasher = ThreadPoolExecutor(1, "digest")
@@ -93,7 +94,7 @@ class Standby:
             self._take_digest(entry.batch)
         elif isinstance(entry, Digest):
             self._compare(entry)
-        elif isinstance(entry, Restart):
+        elif isinstance(entry, Restart) and (entry.epoch, entry.batch) != self._base:
             raise BeginAnew(f"the leader goes on from the checkpoint of batch {entry.batch}: {entry.why}")
 
     def lead(self, rules: Rules, lineage: str) -> Stock:
