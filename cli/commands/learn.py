@@ -31,6 +31,12 @@ def learn(
     from driftline.learner.loop.service import learn as run_learner
 
     log_lines.begin(stream.log_format)
+    if learner.journal == "log":
+        from driftline.learner.cluster import service
+
+        status = service.learn(stream, learner, stop_at_end=stop_at_end, on_lead=_say_started)
+        _say(f"the learner has {status.state}", status)
+        return
     with bars("recovering, batches", "learning, records") as (recovering, learning):
         status = run_learner(
             stream,

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ from driftline.learner.report.status import State, Status, change_status, last_s
 from driftline.learner.state.state import LearnerState
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.stream.errors import BeginAnew, DiskFull, LogUnavailable, Overtaken, StoreUnavailable
-from driftline.stream.log.base import Log
+from driftline.stream.log.base import Log, TopicPartition, Watermarks
 from driftline.stream.log.kafka.election import Election
 from driftline.stream.process.settings import StreamSettings
 
@@ -78,7 +78,8 @@ class Member:
         on_lead: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._stream, self._settings, self._log, self._journal_log = stream, settings, log, journal_log
-        self._store, self._election, self._lock, self._stopped = store, election, lock, stopped
+        self._store, self._election, self._lock = store, election, lock
+        self._stopped = lambda: self._over or stopped()
         self._on_lead = on_lead
         self._root = stream.data / "checkpoints"
         self.holder = f"{socket.gethostname()[:100]}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -86,6 +87,8 @@ class Member:
         self._status = last_status(stream.data, settings.model or DEFAULT_MODEL)
         self._next = 0.0
         self._wants_it = settings.take_over
+        self._until: Mapping[TopicPartition, Watermarks] | None = None
+        self._over = False  # all that there was to do is done
 
     @property
     def shown(self) -> Status:
@@ -93,15 +96,17 @@ class Member:
         learner = self._learner
         return (learner.shown if learner is not None else None) or self._status
 
-    def run(self) -> None:
-        """Follow and lead until it is time to end.
+    def run(self, *, stop_at_end: bool = False) -> None:
+        """Follow and lead until it is time to end, or, leading, until all is learned that the log has now.
 
         Raises
         ------
         DriftlineError : it cannot go on, and why.
         """
-        self._journal_log.create_topics([self._stream.journal_topic], "entries")
+        self._journal_log.create_topics([self._stream.journal_name], "entries")
         self._log.create_topics(self._stream.topics)
+        if stop_at_end:
+            self._until = self._log.watermarks(self._stream.topics[:2])
         while not self._stopped():
             try:
                 self._take_part()
@@ -134,14 +139,14 @@ class Member:
                 self._lead(standby.work, journal, lambda learner: learner.lead(standby.work, stock, at_once=False))
 
     def _place(self) -> Place:
-        topic = self._stream.journal_topic
+        topic = self._stream.journal_name
         state = recovery.describe(self._journal_log, [topic])[topic]
         return Place(state.identity, state.watermarks[0].low)
 
     def _journal(self, order: Order) -> LogJournal:
         stream = self._stream
         return LogJournal(
-            self._journal_log, stream.journal_topic, stream.topics, order, self.holder, self._upload, self._wait_for
+            self._journal_log, stream.journal_name, stream.topics, order, self.holder, self._upload, self._wait_for
         )
 
     def _follow(self, standby: Standby, journal: LogJournal) -> bool:
@@ -171,6 +176,8 @@ class Member:
             found = base.to_begin_with(self._root, self._store)
             recovery.check_model(found, self._stream, self._settings)
             lineage = recovery.new_lineage()
+            while not journal.at_end:  # a claim before may be of one that was killed here
+                journal.read(TURN_S)
             journal.claim(self._rules(), lineage, lambda _: None)
             if base.find(self._root, self._store, place) is not None:  # another one has begun just before
                 raise BeginAnew("there is a first checkpoint now")
@@ -199,7 +206,8 @@ class Member:
                 self._wants_it = False
                 _LOG.info("leading, epoch %d, from batch %d on", journal.epoch, work.batch)
                 self._on_lead(learner.status("running"))
-                learner.run(lambda: self._looks_up(journal))
+                learner.run(lambda: self._looks_up(journal), self._until)
+                self._over = True
         finally:
             self._status = learner.shown or self._status
             self._learner = None

@@ -29,12 +29,17 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 def learn(
-    stream: StreamSettings, settings: LearnerSettings, on_lead: Callable[[Status], None] = lambda _: None
+    stream: StreamSettings,
+    settings: LearnerSettings,
+    *,
+    stop_at_end: bool = False,
+    on_lead: Callable[[Status], None] = lambda _: None,
 ) -> Status:
     """Stand by and lead until told to stop; return the last status.
 
     Parameters
     ----------
+    stop_at_end : end when this one leads and all that was in the log at the start is learned
     on_lead : called each time that this learner begins to lead
 
     Raises
@@ -66,7 +71,7 @@ def learn(
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         try:
-            member.run()
+            member.run(stop_at_end=stop_at_end)
         except (DriftlineError, OSError) as error:
             change_status(stream.data, member.shown, "failed", str(error), lock.last_epoch())
             raise
@@ -88,9 +93,9 @@ def _open(
             try:
                 journal_log = trying.enter_context(closing(open_journal(stream)))
                 log = trying.enter_context(closing(open_log(stream)))
-                journal_log.create_topics([stream.journal_topic], "entries")
-                group = f"{settings.group}-leader"
-                election = Election(stream, stream.journal_topic, group, settings.session_s)
+                journal_log.create_topics([stream.journal_name], "entries")
+                group = f"{settings.group}.{stream.journal_name}"
+                election = Election(stream, stream.journal_name, group, settings.session_s)
                 trying.enter_context(closing(election))
                 opened.push(trying.pop_all())
                 return Member(stream, settings, log, journal_log, store, election, lock, stopped, on_lead)

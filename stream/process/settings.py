@@ -120,6 +120,13 @@ class StreamSettings(Settings):
     max_record_bytes: int = Field(
         1 << 20, ge=1 << 10, le=1 << 26, description="A record with a larger value goes to the dead-letter topic."
     )
+    journal_topic: str = Field(
+        "journal",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        max_length=40,
+        description="The topic in which several learners of one model keep their journal; another model's learners "
+        "need another one.",
+    )
     labels: Path | None = Field(
         None,
         description="A file of the labels that there are, one on each line or as a JSON list. Any other label is "
@@ -169,9 +176,9 @@ class StreamSettings(Settings):
         return self.log_url.partition("?")[0] if self.log_url.startswith("kafka:") else self.log_url
 
     @property
-    def journal_topic(self) -> str:
-        """The name of the topic in which several learners' journal lies."""
-        return f"{self.prefix}journal"
+    def journal_name(self) -> str:
+        """The journal topic's whole name."""
+        return self.prefix + self.journal_topic
 
     @property
     def topics(self) -> Topics:

@@ -85,15 +85,47 @@ POINTS: Final = {
     "d before the checkpoint": Point("driftline.learner.loop.loop:Learner._checkpoint_now"),
     "d after the checkpoint": Point("driftline.learner.loop.loop:Learner._checkpoint_now", after=True),
 }
+# Of several learners (learner/cluster/), of which one leads.
+OF_MEMBERS: Final = {
+    "e before it is a member": Point("driftline.stream.log.kafka.election:Election._take_part"),
+    "e it was chosen": Point("driftline.stream.log.kafka.election:Election._assign", after=True),
+    "e before the newest checkpoint is found": Point("driftline.learner.cluster.base:find"),
+    "e the newest checkpoint is there": Point("driftline.learner.cluster.base:find", after=True),
+    "e before a batch of the leader's is applied": Point("driftline.learner.cluster.standby:Standby._apply"),
+    "e before the claim": Point("driftline.learner.cluster.log_journal:LogJournal.claim"),
+    "e the claim is read back": Point("driftline.learner.cluster.log_journal:LogJournal.claim", after=True),
+    "e before what may be missing is sent": Point("driftline.learner.cluster.standby:Standby.lead", after=True),
+    "5 before its entry is sent to the log": Point("driftline.learner.cluster.log_journal:LogJournal._append"),
+    "5 its entry is in the log, and not read back": Point(
+        "driftline.learner.cluster.log_journal:LogJournal._append", after=True
+    ),
+    "5 its entry counts": Point("driftline.learner.cluster.log_journal:LogJournal.append", after=True),
+    "7 before a mark": Point("driftline.learner.cluster.log_journal:LogJournal.mark"),
+    "7 before a checkpoint goes into the store": Point("driftline.learner.store.checkpoint_store:CheckpointStore.put"),
+    "7 one of its files is in the store": Point(
+        "driftline.learner.store.checkpoint_store:CheckpointStore._put_file", after=True
+    ),
+    "7 before it counts there": Point("driftline.learner.store.checkpoint_store:CheckpointStore._put_new"),
+    "7 it is in the store": Point("driftline.learner.store.checkpoint_store:CheckpointStore.put", after=True),
+    "7 before all are to go on from it": Point("driftline.learner.cluster.log_journal:LogJournal.restart"),
+    "7 before its digest is told": Point("driftline.learner.cluster.log_journal:LogJournal.saved"),
+}
 API_POINTS: Final = {
     "before a label is appended": Point("driftline.api.shared.connection:Connection.append"),
     "a label was appended, nobody was told": Point("driftline.api.shared.connection:Connection.append", after=True),
 }
 
+CLUSTER_POINTS: Final = (
+    *OF_MEMBERS,
+    *("1 a batch was taken", "3 it was planned", "4 it was learned", "6 before its predictions"),
+    *("6 its predictions are sent", "7.i the state was copied", "7.iii the checkpoint is durable"),
+    "a before the epoch is announced",
+)
+
 
 def stop_at(name: str, nth: int, number: int) -> None:
     """Have this process send itself a signal at the nth time that it gets to a point."""
-    point = (POINTS | API_POINTS)[name]
+    point = (POINTS | OF_MEMBERS | API_POINTS)[name]
     owner, attribute, function = find(point)
     calls = itertools.count(1)
 

@@ -1,0 +1,80 @@
+"""Several learners of one log, killed at named steps: one leads, whatever happens, and all come to the same bytes.
+
+What is compared is what a learner alone comes to that nobody disturbs (campaign.py).
+"""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from driftline.stream.process.settings import StreamSettings
+from tests.faults.campaign import Course, check, check_predictions, command
+from tests.faults.nursery import Child, Nursery, Stop
+from tests.faults.points import CLUSTER_POINTS
+from tests.faults.tally import tally
+from tests.often import times
+from tests.waiting import wait_until
+
+COMMAND = "make torture ONLY=test_cluster"
+EACH = times(8, 1)
+OF_STANDBYS = {"e before a batch of the leader's is applied", "e the newest checkpoint is there"}
+
+
+@pytest.fixture(scope="module", params=["kafka"])
+def filled_log(request: pytest.FixtureRequest, module_memory: Path) -> tuple[str, StreamSettings]:
+    """Give a log that is to be filled: only Kafka can be shared."""
+    broker = request.getfixturevalue("kafka")
+    (base := module_memory / "cluster").mkdir()
+    return "kafka", StreamSettings(data=base / "none", log=f"kafka://{broker}", prefix=f"{uuid4().hex}.")
+
+
+class Trial:
+    """Some learners with a journal and a store of their own, on a log that is full."""
+
+    def __init__(self, course: Course, nursery: Nursery, name: str) -> None:
+        self._course, self._nursery, self._name = course, nursery, name
+        self.root = course.base / name
+        self.kills = 0
+
+    def at(self, learner: str) -> StreamSettings:
+        return self._course.at(f"{self._name}/{learner}")
+
+    def start(self, learner: str, stop: Stop | None = None, *more: str) -> Child:
+        """Start a learner that ends once it leads and all is learned."""
+        store = ("--checkpoints", (self.root / "store").as_uri(), "--journal-topic", f"journal-{self._name}")
+        cluster = ("--journal", "log", *store, "--session-s", "1", "--stop-at-end")
+        return self._nursery.start(*command(self.at(learner), *cluster, *more), stop=stop)
+
+    def finish(self, *learners: str) -> None:
+        """Let these go to the end, one after another, and compare each."""
+        for learner in learners:
+            child = self.start(learner)
+            assert child.wait() == 0, child.said
+            check(self._course, self.at(learner))
+        shutil.rmtree(self.root)
+
+
+def test_leaders_killed_at_each_step_lose_nothing_and_all_come_to_the_same(course: Course, nursery: Nursery) -> None:
+    rng = random.Random(course.name)
+    for number, point in enumerate(CLUSTER_POINTS * EACH):
+        trial = Trial(course, nursery, f"killed-{number}")
+        slow, interval = ("--batch-records", "1"), rng.choice(("0.05", "0.3"))
+        first, second = ("other", "one") if point in OF_STANDBYS else ("one", "other")
+        children = {}
+        for name in (first, second):
+            stop = Stop(point, rng.choice((1, 1, 2, 5))) if name == "one" else None
+            children[name] = trial.start(name, stop, *slow, "--checkpoint-interval-s", interval)
+            if name == "other" and first == "other":
+                wait_until(lambda child=children[name]: "learning" in child.said or not child.running())
+        one, other = children["one"], children["other"]
+        codes = one.wait(), other.wait()
+        assert codes[0] in {0, -signal.SIGKILL}, one.said
+        assert codes[1] == 0, other.said
+        check(course, trial.at("other"))
+        trial.finish("one", "new")
+        tally(f"learner of several killed: {point}", COMMAND, int(codes[0] != 0))
+    check_predictions(course)
