@@ -14,6 +14,11 @@
     │   ├── DiskFull         there is no room: nothing was written, the same call may succeed later
     │   ├── NotFinite        a model holds numbers that are none: it must not be served
     │   └── SyncFailed       the disk did not confirm a write: the process must end
+    ├── StoreError           the store of checkpoints did not do what was asked
+    │   ├── StoreUnavailable it may later: try again
+    │   │   └── StoreDenied  not before someone mends the key, the right or the bucket
+    │   ├── StoreDamaged     a checkpoint in it is not whole, or not what it was
+    │   └── StoreTaken       a later learner's checkpoints are there: nothing may be put beside them
     ├── TooManyDeadLetters   most of what comes cannot be read: a person has to look
     └── BadRecord            one record cannot be read; it becomes a Rejected
 
@@ -87,6 +92,26 @@ class NotFinite(StateError):
 
 class SyncFailed(StateError):
     """An fsync failed. Nobody knows what is on the disk now, and a second try would not tell: the process must end."""
+
+
+class StoreError(DriftlineError):
+    """The store of checkpoints did not do what was asked. No message has a key, a password or a signature."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or written just now; the same call may succeed later."""
+
+
+class StoreDenied(StoreUnavailable):
+    """The store refuses this key or right, or there is no such bucket; waiting does not mend that."""
+
+
+class StoreDamaged(StoreError):
+    """A checkpoint in the store lacks a file, or has one that is not as it was put there. Others may be whole."""
+
+
+class StoreTaken(StoreError):
+    """The store has checkpoints of a later learner, or of another one of the same epoch. Nothing was put there."""
 
 
 class TooManyDeadLetters(DriftlineError):

@@ -12,11 +12,11 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from driftline.stream.errors import DiskFull, StateError, SyncFailed
+from driftline.stream.errors import DiskFull, DriftlineError, SyncFailed
 
 TEMPORARY: Final = ".writing-"
 # EFBIG: a limit on the size of files, which may be raised like a quota.
@@ -25,7 +25,7 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPN
 # Synced so often while a large file is written: another file's sync may have to wait for what is not on the disk yet.
 SYNC_BYTES: Final = 4 << 20
 
-Parts = Sequence[bytes | memoryview]  # of a file's content, flat
+Parts = Iterable[bytes | memoryview]  # of a file's content, flat; what makes them may raise, and nothing is there
 
 
 def make_directory(directory: Path) -> None:
@@ -75,7 +75,7 @@ def write_directory(
             sync_directory(partial)
             check()
             partial.rename(directory)
-    except (OSError, StateError):
+    except (OSError, DriftlineError):
         remove(partial)
         raise
     sync_directory(directory.parent)

@@ -73,6 +73,12 @@ class LearnerSettings(Settings):
         0.05, ge=0.0, le=MOST_SECONDS, description="A snapshot is published at most this often."
     )
     checkpoint_interval_s: float = Field(30.0, gt=0.0, le=MOST_SECONDS, description="Time between checkpoints.")
+    upload_every: int = Field(
+        1, ge=1, le=1_000_000, description="Every so manieth checkpoint goes to --checkpoints; the last one does, too."
+    )
+    keep_uploads: int = Field(
+        3, ge=1, le=100_000, description="Checkpoints that stay in --checkpoints; older ones are deleted there."
+    )
     keep_snapshots: int = Field(
         8,
         ge=0,

@@ -129,6 +129,13 @@ class StreamSettings(Settings):
     kafka_config: Path | None = Field(
         None, description="A file of librdkafka properties (one name=value a line) for TLS, SASL and the like."
     )
+    checkpoints: str | None = Field(
+        None,
+        description="Where copies of the checkpoints go, beside those in the data directory: s3://bucket/prefix, "
+        "gs://bucket/prefix, az://container/prefix or file:///directory. A learner whose data directory is empty "
+        "begins with the newest one there. Keys come from the cloud's own variables, files and identities, never from "
+        "the URL.",
+    )
     allow_pickle: bool = Field(
         False,
         description="Take models of other libraries (river:, sklearn:, class:, file:), whose state is a Python "
