@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from driftline.stream.errors import ConfigError, StoreDenied, StoreError, StoreUnavailable
+from driftline.stream.errors import ConfigError, StoreDenied, StoreUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, LocalStore, ObjectStore, RetryConfig
@@ -37,6 +37,7 @@ _AWS_GIVEN: Final = (
 )
 _SECRET: Final = re.compile(r"(?:AWS|AZURE|GOOGLE).*(?:KEY|SECRET|TOKEN|SAS|PASSWORD)")
 _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
+_REFUSED: Final = re.compile(r"status code: 40[13]\b")
 
 
 def open_store(url: str) -> "ObjectStore":
@@ -93,17 +94,22 @@ def explained(where: str, doing: str, unknown: type[Exception] = StoreUnavailabl
         if error.errno is not None:  # a file of this machine
             raise
         if _NO_BUCKET.search(str(error)):
-            raise StoreDenied(f"{where}: {doing}: there is no such bucket; make it, or name another") from None
+            raise _no_bucket(where, doing) from None
         raise FileNotFoundError(f"{where}: {doing}: it is not there") from None
-    except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as error:
-        why = _why(error)
-        raise StoreDenied(f"{where}: {doing}: refused ({why}); see which key is used, and what it may do") from None
     except (theirs.AlreadyExistsError, theirs.PreconditionError):
         raise
-    except theirs.BaseError as error:
-        raise unknown(f"{where}: {doing}: {_why(error)}") from None
-    except ValueError as error:
-        raise StoreError(f"{where}: {doing}: {_why(error)}") from None
+    except (theirs.BaseError, ValueError) as error:
+        said, why = str(error), _why(error)
+        if isinstance(error, (theirs.PermissionDeniedError, theirs.UnauthenticatedError)) or _REFUSED.search(said):
+            why = f"refused ({why}); see which key is used, and what it may do"
+            raise StoreDenied(f"{where}: {doing}: {why}") from None
+        if _NO_BUCKET.search(said):  # a listing's errors are of no kind
+            raise _no_bucket(where, doing) from None
+        raise unknown(f"{where}: {doing}: {why}") from None
+
+
+def _no_bucket(where: str, doing: str) -> StoreDenied:
+    return StoreDenied(f"{where}: {doing}: there is no such bucket; make it, or name another")
 
 
 def _checked(url: str) -> SplitResult:

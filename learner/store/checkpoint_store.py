@@ -3,7 +3,7 @@
 To put one:
 
     1. see that it is not there already, nor any of a later learner
-    2. put its files as they lie on the disk, below a name that no other attempt has; each is compared with its sum
+    2. put its files as they lie on the disk, below a name that nobody else puts anything; each is compared with its sum
        while it is read
     3. see that they are still there, and put the object that names them where there is none: from here on it counts
        (stored.py)
@@ -42,7 +42,9 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of one model, in an object store. Any thread, any number of processes.
+    """The checkpoints of one model, in an object store. Any number of processes.
+
+    One thread at a time for `put` and `prune`, any for the rest.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ class CheckpointStore:
         self.where = address.shown(url).rstrip("/")
         self._store = address.open_store(url)
         self._root = address.local_root(self._store)
+        self._attempt = uuid4().hex  # of all that is put from here
 
     # What there is.
 
@@ -115,18 +118,17 @@ class CheckpointStore:
         if (there := self._same(name, sums)) is not None:  # 1
             return there
         self._check_latest(name)
-        attempt = uuid4().hex
-        directory, files = stored.directory_of(name, attempt), {}
+        directory, files = stored.directory_of(name, self._attempt), {}
         for file in stored.names_of(path, sums):  # 2
             check()
             files[file.name] = self._put_file(file, directory + file.name, sums.get(file.name), check)
         self._settle(directory)
-        made = stored.describe(manifest, attempt, files)
+        made = stored.describe(manifest, self._attempt, files)
         check()
         self._check_there(directory)
         if not self._put_new(name.key, msgspec.json.format(msgspec.json.encode(made), indent=1)):  # 3
             there = self._same(name, sums)
-            if there is not None and there.attempt != attempt:  # else the first of two tries had come through
+            if there is not None and there.attempt != self._attempt:  # else the first of two tries had come through
                 self._drop(directory)
             return there or made
         self._settle(stored.CHECKPOINTS)
@@ -332,16 +334,23 @@ class CheckpointStore:
         for name in names:
             if name not in staying:
                 self._delete(name.key)  # first: without it the files count for nobody
-        self._drop_attempts({each.name: each.directory for each in kept}, min(staying, default=Name(0, 0)))
+        self._drop_attempts({each.name: each.directory for each in kept}, staying)
         return self._first(reversed(kept))
 
-    def _drop_attempts(self, directories: dict[Name, str], oldest: Name) -> None:
-        """Delete the files of attempts that count no more, or never will; one that may be under way stays."""
+    def _drop_attempts(self, directories: dict[Name, str], staying: set[Name]) -> None:
+        """Delete the files of attempts that count no more, or never will: older ones, of overtaken learners, our own.
+
+        One that another process of the same epoch may be at stays: a backup beside a learner.
+        """
+        oldest, newest = min(staying, default=Name(0, 0)), max(staying, default=Name(0, 0))
         with explained(self.where, "listing files"):
             found = self._store.list_with_delimiter(stored.FILES)["common_prefixes"]
         for directory in (each.rstrip("/") + "/" for each in found):
             name = stored.parse_name(directory.removeprefix(stored.FILES))
-            if name is not None and (name < oldest or directories.get(name, directory) != directory):
+            if name is None or name in staying - directories.keys() or directory in directories.values():
+                continue
+            own = directory == stored.directory_of(name, self._attempt)
+            if own or name < oldest or name.epoch < newest.epoch or name in directories:
                 self._drop(directory)
 
     def _drop(self, directory: str) -> None:

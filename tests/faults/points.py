@@ -89,11 +89,25 @@ API_POINTS: Final = {
     "before a label is appended": Point("driftline.api.shared.connection:Connection.append"),
     "a label was appended, nobody was told": Point("driftline.api.shared.connection:Connection.append", after=True),
 }
+_STORE: Final = "driftline.learner.store.checkpoint_store:CheckpointStore"
+STORE_POINTS: Final = {
+    "before a file is put into the store": Point(f"{_STORE}._put_file"),
+    "a file was put into the store": Point(f"{_STORE}._put_file", after=True),
+    "all files are put into the store": Point(f"{_STORE}._check_there"),
+    "before a checkpoint counts in the store": Point(f"{_STORE}._put_new"),
+    "a checkpoint counts in the store": Point(f"{_STORE}._put_new", after=True),
+    "before old ones go from the store": Point(f"{_STORE}.prune"),
+    "an old one has lost a part in the store": Point(f"{_STORE}._delete", after=True),
+    "before one of the store has its name": Point(
+        "driftline.learner.disk.durable:sync_directory", after=True, when=lambda path: path.name.startswith(".writing")
+    ),
+    "one was fetched from the store": Point(f"{_STORE}.fetch", after=True),
+}
 
 
 def stop_at(name: str, nth: int, number: int) -> None:
     """Have this process send itself a signal at the nth time that it gets to a point."""
-    point = (POINTS | API_POINTS)[name]
+    point = (POINTS | API_POINTS | STORE_POINTS)[name]
     owner, attribute, function = find(point)
     calls = itertools.count(1)
 
