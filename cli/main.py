@@ -15,12 +15,14 @@ import typer
 
 from driftline.cli import streams
 from driftline.cli.commands import keys
+from driftline.cli.commands.backup import backup
 from driftline.cli.commands.erase import erase
 from driftline.cli.commands.evaluate import evaluate
 from driftline.cli.commands.explain import explain
 from driftline.cli.commands.learn import learn
 from driftline.cli.commands.predict import predict
 from driftline.cli.commands.rebuild import rebuild
+from driftline.cli.commands.restore import restore
 from driftline.cli.commands.send import send
 from driftline.cli.commands.serve import serve
 from driftline.cli.commands.snapshots import snapshots
@@ -47,7 +49,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_COLUMNS},
 )
 
-for command in (up, learn, serve, status, predict, explain, send, evaluate, verify, rebuild, erase, snapshots):
+COMMANDS = (
+    *(up, learn, serve, status, predict, explain, send, evaluate),
+    *(verify, rebuild, erase, snapshots, backup, restore),
+)
+for command in COMMANDS:
     app.command(cls=Command)(command)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.place import running
 
-FIXTURES: Final = {"kafka", "kafka_broker", "own_kafka", "browser", "nursery"}
+FIXTURES: Final = {"kafka", "kafka_broker", "own_kafka", "browser", "nursery", "s3"}
 STARTERS: Final = (subprocess, multiprocessing, inspect.unwrap(running))
 OURS: Final = ("tests.", "test_", "conftest", "broker")  # modules
 

@@ -58,9 +58,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         else "no label has met a prediction yet",
         "not scored": _describe_unscored(progress),
         "drift": _describe_drift(status),
+        "store": f"{status.uploads.where}: {status.uploads}" if status.uploads is not None else "",
     }
-    if not rows["not scored"]:
-        del rows["not scored"]
     if status.places and status.places_left <= status.places // 10 and status.places > FEW_PLACES:
         rows["places"] = (
             f"{len(status.labels):,} of {status.places:,} taken, room for {counted(status.places_left, 'new label')}; "
@@ -99,7 +98,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
     if status.rebuilt is not None:
         rows["rebuilt"] = str(status.rebuilt)
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        if value:
+            table.add_row(name, escape(value))
     print_table(table)
 
 

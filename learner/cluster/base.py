@@ -65,8 +65,8 @@ def to_begin_with(root: Path, store: CheckpointStore) -> Checkpoint | None:
     """Return the newest checkpoint of all, whatever it belongs to; None where there is none. Raises StateError."""
     if (here := checkpoints.load_newest(root)) is not None:
         return here
-    path = store.fetch_newest(root)
-    return None if path is None else checkpoints.load_checkpoint(path)
+    found = store.fetch_newest(root)
+    return None if found is None else checkpoints.load_checkpoint(found[1])
 
 
 def _rank(manifest: Manifest) -> tuple[int, int]:

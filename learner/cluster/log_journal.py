@@ -25,11 +25,12 @@ from driftline.learner.cluster.entries import (
     lessons,
 )
 from driftline.learner.cluster.order import Order
-from driftline.learner.disk.checkpoint import JournalMark, read_sums
+from driftline.learner.disk.checkpoint import JournalMark, Manifest, read_sums
 from driftline.learner.disk.journal import Head
 from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.figures import Counts
+from driftline.learner.store.stored import Stored
 from driftline.stream.errors import LogUnavailable, Overtaken, StateError
 from driftline.stream.log.base import Appended, Log, NewRecord, TopicPartition
 from driftline.stream.log.merge import Span
@@ -181,6 +182,12 @@ class LogJournal:
         if why != self._shut:
             self._shut = why
             self.say(Gate(self.epoch, batch, why))
+
+    def trim(self, stored: Stored, manifest: Manifest) -> None:
+        """Let go of what lies before the oldest checkpoint in the store. Any thread. Raises LogUnavailable."""
+        del stored
+        if manifest.journal is not None and manifest.journal.identity == self.identity:
+            self._log.trim(self._partition, manifest.journal.offset)
 
     def settle(self) -> None:
         """Do nothing: nothing is being made."""

@@ -74,7 +74,7 @@ class LearnerSettings(Settings):
     )
     checkpoint_interval_s: float = Field(30.0, gt=0.0, le=MOST_SECONDS, description="Time between checkpoints.")
     upload_every: int = Field(
-        1, ge=1, le=1_000_000, description="Every so manieth checkpoint goes to --checkpoints; the last one does, too."
+        1, ge=1, le=1_000_000, description="One of so many checkpoints goes to --checkpoints; the last one does, too."
     )
     keep_uploads: int = Field(
         3, ge=1, le=100_000, description="Checkpoints that stay in --checkpoints; older ones are deleted there."

@@ -48,6 +48,7 @@ from driftline.learner.disk.settings import LearnerSettings, Rules
 from driftline.learner.loop import recovery, reporter
 from driftline.learner.loop.compiling import compile_all
 from driftline.learner.loop.erasing import Erasing
+from driftline.learner.loop.fetching import fetch_newest
 from driftline.learner.loop.intake import Intake
 from driftline.learner.loop.reporter import Reporter
 from driftline.learner.loop.swap import StagedRebuild
@@ -115,7 +116,7 @@ class Learner:
         check = self._check
         self._room = DiskRoom(stream.data, stopped, lambda why: self._report("paused", why), check)
         self._watch = Watch(log, stream.topics)
-        self._ledger = Ledger(stream.data, settings, log, self._watch, self._room, check, journal)
+        self._ledger = Ledger(stream, settings, log, self._watch, self._room, check, journal)
         self._staged = StagedRebuild(stream.data, log, allow_pickle=stream.allow_pickle)
         self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
         self._reporter = Reporter(stream.data, self.status, lambda: self._work.lag, settings.stall_after_s, check)
@@ -144,7 +145,7 @@ class Learner:
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         self._log.own()
-        newest = self._ledger.newest()  # a
+        newest = self._ledger.newest() or fetch_newest(stream, settings.model, self._ledger, self._lock)  # a
         recovery.check_model(newest, stream, settings)
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())
         self._announce(epoch)
@@ -273,7 +274,7 @@ class Learner:
             self.step()  # on its own way to the end it waits for the log as ever
         if not saved:
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
-        self._ledger.settle_journal()
+        self._ledger.finish()
         if not self._halted:
             self._publish()
         if until is not None and self._refusal is not None:

@@ -147,4 +147,5 @@ def describe(
         gate=machine.gate.report(publishing.quarantine),
         over_quota=dict(machine.quotas.refused),
         stalls=stalls,
+        uploads=ledger.uploads,
     )

@@ -24,7 +24,15 @@ from driftline.learner.loop.signals import Signals, StoppedAtOnceError
 from driftline.learner.report.health import Health
 from driftline.learner.report.starting import Start, telling
 from driftline.learner.report.status import State, Status, change_status, last_status, read_status
-from driftline.stream.errors import DiskFull, DriftlineError, LogDenied, LogUnavailable, StateError
+from driftline.stream.errors import (
+    DiskFull,
+    DriftlineError,
+    LogDenied,
+    LogUnavailable,
+    StateError,
+    StoreDenied,
+    StoreUnavailable,
+)
 from driftline.stream.log.base import Log
 from driftline.stream.log.open import open_log
 from driftline.stream.process import threads
@@ -146,7 +154,7 @@ def _start(
     opened: ExitStack,
     lock: Lock | None,
 ) -> tuple[Log, Learner]:
-    """Return a log and a learner that has started, closed with `opened`. A Kafka that is away is waited for.
+    """Return a log and a learner that has started, closed with `opened`. A Kafka or a store that is away is waited for.
 
     With the lock it says from the first moment on that it starts. Without it, which is to be taken from another
     learner, that one speaks until the learner here has it. The learner comes last: with it a directory may be taken
@@ -174,8 +182,7 @@ def _start(
                 signals.heard()  # what is given back now must not be cut off
                 raise
             except (DriftlineError, OSError) as error:
-                waits = isinstance(error, LogUnavailable) and not isinstance(error, LogDenied)
-                if not waits or not stream.log_url.startswith("kafka:"):
+                if not _may_come(error, stream):
                     if learner is not None:
                         learner.fail(str(error))
                     raise
@@ -183,6 +190,14 @@ def _start(
         _LOG.warning("%s; waiting for it", why)
         _say(stream, settings, "waiting", why, lock)
         time.sleep(RETRY_S)
+
+
+def _may_come(error: Exception, stream: StreamSettings) -> bool:
+    """Tell whether it helps to wait: for a Kafka that is away, or a store of checkpoints."""
+    if isinstance(error, StoreUnavailable):
+        return not isinstance(error, StoreDenied)
+    away = isinstance(error, LogUnavailable) and not isinstance(error, LogDenied)
+    return away and stream.log_url.startswith("kafka:")
 
 
 def _opening_said(stream: StreamSettings, settings: LearnerSettings, lock: Lock | None) -> AbstractContextManager[None]:

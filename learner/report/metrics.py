@@ -4,6 +4,7 @@ Made of a status at the moment of the scrape, for the API's /metrics and the lea
 number of series.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -15,6 +16,7 @@ from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts
 from driftline.learner.quality.progress import DELAY_EDGES_MS
 from driftline.learner.report.status import Status
+from driftline.learner.store.upload_report import UploadReport
 from driftline.stream.limits import ORPHANED_BY, JoinCounts
 
 
@@ -64,6 +66,8 @@ def of_learner(status: Status) -> Iterator[Metric]:
     yield gauge("checkpoint_seconds", "Time that the last checkpoint took.", status.checkpoint_seconds)
     pause = status.checkpoint_pause_seconds
     yield gauge("checkpoint_pause_seconds", "Time that the learner stood still for the last checkpoint.", pause)
+    if status.uploads is not None:
+        yield from _uploads(status.uploads)
     yield gauge("snapshot_seconds", "Time that the last snapshot took.", status.snapshot_seconds)
     yield _delays(progress.get("by_delay") or [])
     recent = progress.get("recent") or {}
@@ -78,6 +82,16 @@ def of_learner(status: Status) -> Iterator[Metric]:
     for name, (score, text) in scores.items():
         if score is not None:
             yield gauge(name, text, score)
+
+
+def _uploads(uploads: UploadReport) -> Iterator[Metric]:
+    yield CounterMetricFamily("driftline_uploads", "Checkpoints put into the store.", uploads.uploads)
+    yield CounterMetricFamily("driftline_upload_failures", "Tries to do that which failed.", uploads.failures)
+    yield gauge("uploads_failing", "Whether the last try failed.", bool(uploads.why))
+    if uploads.batch is not None and uploads.at is not None:
+        yield gauge("uploaded_checkpoint", "Batch of the last checkpoint that is in the store.", uploads.batch)
+        yield gauge("upload_age_seconds", "Time since then.", max(0.0, time.time() - uploads.at))
+        yield gauge("upload_seconds", "Time that it took.", uploads.seconds)
 
 
 def _rejected(counts: Counts) -> CounterMetricFamily:

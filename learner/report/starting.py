@@ -18,7 +18,7 @@ from driftline.stream.process import threads
 
 TURN_S: Final = 0.5
 LEAST: Final = 0.05  # of a share from which on it says how long the rest will take
-Doing = Literal["opening the log", "compiling", "reading the checkpoint"]
+Doing = Literal["opening the log", "compiling", "fetching the checkpoint"]
 
 
 class Start(msgspec.Struct, frozen=True):

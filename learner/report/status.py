@@ -18,6 +18,7 @@ from driftline.learner.disk.rebuilt import Rebuilt
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts, GateReport, Offsets
 from driftline.learner.report.starting import Start
+from driftline.learner.store.upload_report import UploadReport
 from driftline.stream.errors import StateError
 from driftline.stream.limits import JoinCounts
 
@@ -65,6 +66,7 @@ class Status(msgspec.Struct, kw_only=True):
     gate: GateReport = GateReport()
     over_quota: dict[str, int] = {}  # labels refused, by source
     stalls: int = 0  # since the process began
+    uploads: UploadReport | None = None  # where checkpoints go to a store, too
     start: Start | None = None  # what it is at, where the state is starting
     gone: bool = False  # no learner holds the directory; found out when this is read
 

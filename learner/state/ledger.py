@@ -34,14 +34,20 @@ from driftline.learner.state.committer import Committer
 from driftline.learner.state.saver import Saver
 from driftline.learner.state.state import LearnerState
 from driftline.learner.state.watch import Watch
+from driftline.learner.store.checkpoint_store import CheckpointStore
+from driftline.learner.store.stored import Stored
+from driftline.learner.store.upload_report import UploadReport
+from driftline.learner.store.uploads import Uploads
 from driftline.stream.errors import StateError
 from driftline.stream.log.base import Log, TopicPartition
 from driftline.stream.log.merge import Span
+from driftline.stream.process.settings import StreamSettings
 
 # How long a checkpoint waits for what was sent, and for a look at the log, before it is put off.
 FLUSH_S: Final = 3.0
 CONFIRM_S: Final = 2.0
 COMMIT_S: Final = 2.0  # at the end, for lag tools to be told
+UPLOAD_S: Final = 10.0  # at the end, for the last checkpoint to be in the store
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -60,6 +66,7 @@ class SharedJournal(Protocol):
     def saved(self, path: Path) -> None: ...
     def restart(self, path: Path, why: str) -> None: ...
     def gate(self, batch: int, why: str) -> None: ...
+    def trim(self, stored: Stored, manifest: Manifest) -> None: ...
     def begin(self, head: Head) -> None: ...
     def append(
         self, batch: int, delivered: int, spans: Sequence[Span], learned: tuple[Plan | None, Counts]
@@ -75,7 +82,7 @@ class Ledger:
 
     Parameters
     ----------
-    data : the data directory
+    stream : the data directory, and where copies of the checkpoints go
     settings : how often, how many models of the past are kept, the group that lag tools see
     log : for those
     watch : confirms checkpoints
@@ -88,11 +95,12 @@ class Ledger:
     epoch : of all that is written
     batch : of the newest checkpoint, which may be under way
     pause_s : how long the loop stood still for it
+    store : where copies of the checkpoints go; None: nowhere
     """
 
     def __init__(
         self,
-        data: Path,
+        stream: StreamSettings,
         settings: LearnerSettings,
         log: Log,
         watch: Watch,
@@ -100,12 +108,20 @@ class Ledger:
         check: Callable[[], None],
         journal: SharedJournal | None = None,
     ) -> None:
+        data = stream.data
         self._data, self._checkpoints, self._journals = data, data / "checkpoints", data / "journal"
         self._settings, self._watch, self._room, self._check = settings, watch, room, check
         self._committer, self._versions = Committer(log, settings.group), Versions(data)
         self._shared = journal
         self._journal: Journals | SharedJournal = journal or Journals(self._journals)
         self._saver = Saver(data, check, settings.keep_bases)
+        self._uploads: Uploads | None = None
+        self.store: CheckpointStore | None = None
+        if stream.checkpoints is not None:
+            self.store = CheckpointStore(stream.checkpoints)
+            every, keep = settings.upload_every, settings.keep_uploads
+            kept = journal.trim if journal is not None else lambda *_: None
+            self._uploads = Uploads(self.store, data, every=every, keep=keep, check=check, kept=kept)
         self._next = 0.0
         self.epoch = self.batch = 0
         self.pause_s = 0.0
@@ -119,6 +135,11 @@ class Ledger:
     def seconds(self) -> float:
         """How long that took, from the copy to the last fsync."""
         return self._saver.seconds
+
+    @property
+    def uploads(self) -> UploadReport | None:
+        """How far the store is behind the disk; None where there is none."""
+        return None if self._uploads is None else self._uploads.report
 
     # For a recovery.
 
@@ -143,8 +164,12 @@ class Ledger:
     def begin_epoch(self, newest: Checkpoint | None, announced: int) -> int:
         """Return the epoch of what is written from now on: higher than any before, whatever a torn file says."""
         known = newest.manifest.epoch if newest else 0
-        self.epoch = 1 + max(announced, journals.last_epoch(self._journals), known)
+        self.epoch = 1 + max(self.epoch, announced, journals.last_epoch(self._journals), known)
         return self.epoch
+
+    def begin_above(self, epoch: int) -> None:
+        """Have the next epoch be higher than this one, too: of the checkpoints in the store."""
+        self.epoch = max(self.epoch, epoch)
 
     def take_up(self, newest: Checkpoint) -> list[Applied]:
         """Go on behind a checkpoint; return the batches that were applied since. Raises StateError."""
@@ -166,6 +191,7 @@ class Ledger:
         self.begin_journal(work)
         self._saver.copy(work.machine.classifier.state())
         self._saver.positions = work.positions
+        self._upload(work.batch)  # one that is there is left as it is
         self._next = time.monotonic() + self._settings.checkpoint_interval_s
 
     def reopen(self) -> None:
@@ -256,14 +282,30 @@ class Ledger:
         if self._shared is not None:
             self._shared.gate(work.batch, why)
 
-    def settle_journal(self) -> None:
-        """Wait for the journal that is being made."""
+    def finish(self) -> None:
+        """Wait for the journal that is being made, and a while for the last checkpoint to be in the store."""
         self._journal.settle()
+        if self._uploads is None or not self.path_of(self.saved_batch).exists():
+            return
+        if self._uploads.report.batch != self.saved_batch:
+            self._upload(self.saved_batch)
+        if not self._uploads.finish(UPLOAD_S):
+            _LOG.warning(
+                "checkpoint %d is not in %s after %g s (%s); it is on the disk, and goes there at the next start",
+                *(
+                    self.saved_batch,
+                    self._uploads.store.where,
+                    UPLOAD_S,
+                    self._uploads.report.why or "it is on its way",
+                ),
+            )
 
     def close(self) -> None:
         """Leave a checkpoint that waits; wait for what is being written, and a little for lag tools to be told."""
         self._saver.close()
         self._journal.close()
+        if self._uploads is not None:
+            self._uploads.close()
         self._committer.close(COMMIT_S)
 
     def _ask(self, work: LearnerState) -> None:
@@ -311,10 +353,29 @@ class Ledger:
         batch, settings = manifest.batch, self._settings
         if batch:
             self._committer.tell(positions)
-        path = checkpoints.path_of(self._checkpoints, batch)
+        path = self.path_of(batch)
         try:
             number, n_bytes = settings.keep_snapshots, settings.keep_snapshots_bytes
             self._versions.keep(path, manifest, recent, number, n_bytes, self._check)
         except StateError as error:  # a full disk, or who has the lock stands still
             _LOG.warning("the model of checkpoint %d is not kept to be served again: %s", batch, error)
         _LOG.info("checkpoint %d is on the disk; the loop stood still for %.3f s", batch, self.pause_s)
+        self._upload(batch, manifest)
+
+    def path_of(self, batch: int) -> Path:
+        """Return where the checkpoint of a batch lies."""
+        return checkpoints.path_of(self._checkpoints, batch)
+
+    def _upload(self, batch: int, manifest: Manifest | None = None) -> None:
+        """Have a checkpoint of the disk be in the store, too: where its turn has come, or, without a manifest, anyway.
+
+        A disk that is full, or fails, keeps nothing of the learner's own from going on here: it is told.
+        """
+        if self._uploads is None:
+            return
+        path = self.path_of(batch)
+        try:
+            found = manifest or checkpoints.load_manifest(path)
+            self._uploads.offer(path, found, due=manifest is None)
+        except (StateError, OSError) as error:
+            _LOG.warning("checkpoint %d does not go to %s: %s", batch, self._uploads.store.where, error)

@@ -101,12 +101,6 @@ OF_MEMBERS: Final = {
     ),
     "5 its entry counts": Point("driftline.learner.cluster.log_journal:LogJournal.append", after=True),
     "7 before a mark": Point("driftline.learner.cluster.log_journal:LogJournal.mark"),
-    "7 before a checkpoint goes into the store": Point("driftline.learner.store.checkpoint_store:CheckpointStore.put"),
-    "7 one of its files is in the store": Point(
-        "driftline.learner.store.checkpoint_store:CheckpointStore._put_file", after=True
-    ),
-    "7 before it counts there": Point("driftline.learner.store.checkpoint_store:CheckpointStore._put_new"),
-    "7 it is in the store": Point("driftline.learner.store.checkpoint_store:CheckpointStore.put", after=True),
     "7 before all are to go on from it": Point("driftline.learner.cluster.log_journal:LogJournal.restart"),
     "7 before its digest is told": Point("driftline.learner.cluster.log_journal:LogJournal.saved"),
 }
@@ -114,9 +108,24 @@ API_POINTS: Final = {
     "before a label is appended": Point("driftline.api.shared.connection:Connection.append"),
     "a label was appended, nobody was told": Point("driftline.api.shared.connection:Connection.append", after=True),
 }
+_STORE: Final = "driftline.learner.store.checkpoint_store:CheckpointStore"
+STORE_POINTS: Final = {
+    "before a file is put into the store": Point(f"{_STORE}._put_file"),
+    "a file was put into the store": Point(f"{_STORE}._put_file", after=True),
+    "all files are put into the store": Point(f"{_STORE}._check_there"),
+    "before a checkpoint counts in the store": Point(f"{_STORE}._put_new"),
+    "a checkpoint counts in the store": Point(f"{_STORE}._put_new", after=True),
+    "before old ones go from the store": Point(f"{_STORE}.prune"),
+    "an old one has lost a part in the store": Point(f"{_STORE}._delete", after=True),
+    "before one of the store has its name": Point(
+        "driftline.learner.disk.durable:sync_directory", after=True, when=lambda path: path.name.startswith(".writing")
+    ),
+    "one was fetched from the store": Point(f"{_STORE}.fetch", after=True),
+}
 
 CLUSTER_POINTS: Final = (
     *OF_MEMBERS,
+    *STORE_POINTS,
     *("1 a batch was taken", "3 it was planned", "4 it was learned", "6 before its predictions"),
     *("6 its predictions are sent", "7.i the state was copied", "7.iii the checkpoint is durable"),
     "a before the epoch is announced",
@@ -125,7 +134,7 @@ CLUSTER_POINTS: Final = (
 
 def stop_at(name: str, nth: int, number: int) -> None:
     """Have this process send itself a signal at the nth time that it gets to a point."""
-    point = (POINTS | OF_MEMBERS | API_POINTS)[name]
+    point = (POINTS | OF_MEMBERS | API_POINTS | STORE_POINTS)[name]
     owner, attribute, function = find(point)
     calls = itertools.count(1)
 

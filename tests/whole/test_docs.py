@@ -29,6 +29,7 @@ from driftline.cli.main import app
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.registry import REGISTRY
 from driftline.learner.report.status import State
+from driftline.learner.store.upload_report import UploadReport
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_feedback, decode_message, decode_prediction, decode_rejected
 from tests.data import ROOT, labelled_file
@@ -346,7 +347,7 @@ def said_in(name: str) -> set[str]:
 def test_every_alert_metric_and_state_is_explained(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.publish()
-    place.report()
+    place.report(uploads=UploadReport(where="file:///store", batch=1, at=1.0))
     with running(place.stream) as url:
         families = list(text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text))
         parts = httpx.get(f"{url}/readyz", timeout=30).json()["parts"]
