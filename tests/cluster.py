@@ -64,7 +64,15 @@ class Running:
             ):
                 election, over = self.election, self._over.is_set
                 self.member = Member(
-                    self.stream, settings, log, journal, store, election, lock, over, self._note  # type: ignore[arg-type]
+                    self.stream,
+                    settings,
+                    log,
+                    journal,
+                    store,
+                    election,
+                    lock,
+                    over,
+                    self._note,  # type: ignore[arg-type]
                 )
                 self.ready.set()
                 self.member.run()

@@ -161,7 +161,8 @@ def _lesson(part: Plan) -> Lesson | None:
         targets=part.steps.targets[learned].astype("<i4").tobytes(),
         weights=b"" if (weights == 1).all() else weights.astype("<f4").tobytes(),
         labels=new,
-        place=place and GivenPlace(place.column, [each.astype("<u4").tobytes() for each in place.imprints], place.label),
+        place=place
+        and GivenPlace(place.column, [each.astype("<u4").tobytes() for each in place.imprints], place.label),
     )
 
 

@@ -161,7 +161,9 @@ class LogJournal:
     def check(self) -> None:
         """Return while nobody else leads, as far as was read. Any thread. Raises Overtaken."""
         if (other := self._overtaken_by) is not None:
-            raise Overtaken(f"{other.holder} leads since epoch {other.epoch}; this learner, of epoch {self.epoch}, does not")
+            raise Overtaken(
+                f"{other.holder} leads since epoch {other.epoch}; this learner, of epoch {self.epoch}, does not"
+            )
 
     def mark(self, batch: int, lineage: str) -> JournalMark:
         """Return up to where it was read, for a checkpoint; say there that one is made. Raises Overtaken."""

@@ -196,9 +196,7 @@ class Member:
 
     def _lead(self, work: LearnerState, journal: LogJournal, begin: Callable[[Learner], None]) -> None:
         """Learn until another one leads, or it is time to end."""
-        learner = Learner(
-            self._stream, self._settings, self._log, self._stopped, self._lock, journal=journal
-        )
+        learner = Learner(self._stream, self._settings, self._log, self._stopped, self._lock, journal=journal)
         self._learner = learner
         try:
             with closing(learner):

@@ -104,7 +104,9 @@ def _open(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        change_status(stream.data, last_status(stream.data, settings.model or DEFAULT_MODEL), "waiting", why, lock.last_epoch())
+        change_status(
+            stream.data, last_status(stream.data, settings.model or DEFAULT_MODEL), "waiting", why, lock.last_epoch()
+        )
         time.sleep(RETRY_S)
 
 

@@ -125,9 +125,7 @@ class Standby:
 
     def _apply(self, entry: Batch) -> None:
         machine = self.work.machine
-        applied = Applied(
-            entry.batch, entry.delivered, entry.spans_of(self._topics), machine.rules, machine.lineage
-        )
+        applied = Applied(entry.batch, entry.delivered, entry.spans_of(self._topics), machine.rules, machine.lineage)
         try:
             outputs = self._replay.apply(applied, self._on_wait)
         except OffsetsLost as error:

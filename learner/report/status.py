@@ -97,7 +97,13 @@ class Status(msgspec.Struct, kw_only=True):
             return f"the learner is silent: it said that it was {self.state} {self.age_s:.0f} s ago"
         if word == "gone":
             return f"the learner is gone: it was {self.state}, and nobody has the data directory now"
-        says = {"starting": "is starting", "recovering": "is recovering", "waiting": "waits", "failed": "has failed", "standby": "stands by"}
+        says = {
+            "starting": "is starting",
+            "recovering": "is recovering",
+            "waiting": "waits",
+            "failed": "has failed",
+            "standby": "stands by",
+        }
         return f"the learner {says.get(word, f'is {word}')}{detail}"
 
 

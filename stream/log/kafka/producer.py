@@ -118,7 +118,9 @@ class Producer:
     def _make(self) -> Any:
         max_bytes = self._max_record_bytes + ENVELOPE_BYTES
         size = {"message.max.bytes": max_bytes, "queue.buffering.max.messages": QUEUE}
-        return self._cluster.client(ck.Producer, {**PRODUCER, **size, **self._options, **self._cluster.properties, **PRODUCER_FIXED})
+        return self._cluster.client(
+            ck.Producer, {**PRODUCER, **size, **self._options, **self._cluster.properties, **PRODUCER_FIXED}
+        )
 
     def _replace(self, error: KafkaException) -> None:
         """Make a new producer where a fatal error has ended the old one, which fails all it still had.
