@@ -138,9 +138,10 @@ def encode(entry: Entry) -> list[bytes]:
 def decode(value: bytes | None) -> Entry | Piece | None:
     """Return what a record says; None where this version cannot read it."""
     try:
-        return _decode_any(value or b"")
+        found: Entry | Piece = _decode_any(value or b"")
     except (msgspec.DecodeError, RecursionError):
         return None
+    return found
 
 
 def lessons(plan: Plan) -> list[Lesson]:

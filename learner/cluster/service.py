@@ -68,14 +68,15 @@ def learn(
         except StoppedAtOnceError:
             return said.end(stream, lock, "stopped before it had started")
         said.by = member
+        opened.callback(lambda: member.lock.close())
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         try:
             member.run(stop_at_end=stop_at_end)
         except (DriftlineError, OSError) as error:
-            change_status(stream.data, member.shown, "failed", str(error), lock.last_epoch())
+            change_status(stream.data, member.shown, "failed", str(error), member.lock.last_epoch())
             raise
-        return said.end(stream, lock, "")
+        return said.end(stream, member.lock, "")
 
 
 def _open(
