@@ -18,6 +18,7 @@ from tests.faults.campaign import Course, check, check_predictions, command
 from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.points import CLUSTER_POINTS
 from tests.faults.tally import tally
+from tests.net import Net
 from tests.often import times
 from tests.waiting import wait_until
 
@@ -37,19 +38,20 @@ def filled_log(request: pytest.FixtureRequest, module_memory: Path) -> tuple[str
 class Trial:
     """Some learners with a journal and a store of their own, on a log that is full."""
 
-    def __init__(self, course: Course, nursery: Nursery, name: str) -> None:
-        self._course, self._nursery, self._name = course, nursery, name
+    def __init__(self, course: Course, nursery: Nursery, name: str, net: Net | None = None) -> None:
+        self._course, self._nursery, self._name, self._net = course, nursery, name, net
         self.root = course.base / name
         self.kills = 0
 
     def at(self, learner: str) -> StreamSettings:
         return self._course.at(f"{self._name}/{learner}")
 
-    def start(self, learner: str, stop: Stop | None = None, *more: str) -> Child:
+    def start(self, learner: str, stop: Stop | None = None, *more: str, host: str | None = None) -> Child:
         """Start a learner that ends once it leads and all is learned."""
+        namespace = self._net.namespace(host) if self._net is not None and host is not None else None
         store = ("--checkpoints", (self.root / "store").as_uri(), "--journal-topic", f"journal-{self._name}")
         cluster = ("--journal", "log", *store, "--session-s", "1", "--stop-at-end")
-        return self._nursery.start(*command(self.at(learner), *cluster, *more), stop=stop)
+        return self._nursery.start(*command(self.at(learner), *cluster, *more), stop=stop, namespace=namespace)
 
     def wait_for(self, learner: str, child: Child, state: str) -> None:
         """Wait until a learner is in a state, or has ended."""

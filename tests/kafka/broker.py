@@ -191,6 +191,7 @@ class ContainerBroker:
             "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": 1,
             "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": 1,
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": 0,
+            "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": 500,
         }
         self._container = DockerContainer(IMAGE).with_bind_ports(9092, port)
         for name, value in settings.items():

@@ -15,7 +15,8 @@ from driftline.stream.log.base import Chunk, TopicPartition
 from driftline.stream.log.merge import Batch as Records
 from driftline.stream.log.merge import Span
 from driftline.stream.process.settings import StreamSettings
-from driftline.stream.wire.records import Feedback, Message, encode as wire
+from driftline.stream.wire.records import Feedback, Message
+from driftline.stream.wire.records import encode as wire
 
 MODELS = ["linear?bits=10", "blend?bits=12", "bayes?bits=10", "tree?bits=12", "river:naive_bayes.MultinomialNB"]
 TEXTS = ["win a prize now", "see you at noon", "ünïcode ☂ text", "", "a\ud800b", "long " * 400, "win again"]
