@@ -5,7 +5,7 @@ is the base; what needs the Prometheus operator is a component, which an overlay
 overlay. So nothing is patched, and each file can be read and checked by itself. Labels that say that Helm manages an
 object are left out, since it does not.
 
-Needs Helm (`make tools/helm`) and PyYAML.
+Needs Helm (`make .tools/helm`) and PyYAML.
 """
 
 import argparse
