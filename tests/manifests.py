@@ -1,10 +1,12 @@
 """The objects of deploy/: where they are, and what is asked of each, whoever made it."""
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import jsonschema
 import kubernetes_validate
 import yaml
 
@@ -15,7 +17,27 @@ KUSTOMIZE: Final = ROOT / "deploy" / "kustomize"
 KUBERNETES: Final = ("1.29", "1.33", "1.37")  # the oldest that the chart takes, the newest that is known, one between
 # Of the Prometheus operator and of KServe: no schema of them is to be had as a package.
 ELSEWHERE: Final = ("monitoring.coreos.com/", "serving.kserve.io/", "kustomize.config.k8s.io/")
+# Options that are agreed, and come with learners and replicas on several machines.
+AGREED: Final = frozenset({"journal", "checkpoints", "follow", "max_follower_lag_s"})
 Object = dict[str, Any]
+DEFAULTS: Final[Object] = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def schema() -> jsonschema.Draft202012Validator:
+    """Return what the chart's values have to be."""
+    found = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
+def merged(*values: Object) -> Object:
+    """Return values as Helm puts them over each other."""
+    whole: Object = {}
+    for each in values:
+        for name, value in each.items():
+            inside = isinstance(value, dict) and isinstance(whole.get(name), dict)
+            whole[name] = merged(whole[name], value) if inside else value
+    return whole
 
 
 @cache

@@ -137,9 +137,7 @@ def test_what_is_given_comes_out() -> None:
 
 
 def learner_annotations(found: list[Object]) -> Any:
-    return next(
-        each["spec"]["template"]["metadata"]["annotations"] for each in found if each["kind"] == "StatefulSet"
-    )
+    return next(each["spec"]["template"]["metadata"]["annotations"] for each in found if each["kind"] == "StatefulSet")
 
 
 def test_a_package_has_the_alerts(tmp_path: Path) -> None:
