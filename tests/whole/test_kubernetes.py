@@ -16,6 +16,7 @@ import pytest
 import typer
 import yaml
 
+from driftline.api.access import keys
 from driftline.api.run.workers import END_S
 from driftline.api.settings import ApiSettings
 from driftline.cli.main import app
@@ -187,6 +188,22 @@ def test_a_fresh_install_behind_a_service_takes_its_first_label_and_answers(tmp_
         with learning(stream):
             wait_until(lambda: service("/predict", {"text": "win a prize"}).status_code == 200, what="it answers")
             assert '"label":"spam"' in service("/predict", {"text": "win a prize"}).text
+
+
+def test_keys_that_change_in_their_secret_count_without_a_restart(tmp_path: Path) -> None:
+    """A kubelet lays a Secret's files into a folder, and turns a link to it over."""
+    secret, key = keys.new_key("alice", keys.Role.ADMIN)
+    for number, text in enumerate(("", f"{key}\n")):
+        (tmp_path / f"..{number}").mkdir()
+        (tmp_path / f"..{number}" / "api-keys").write_text(text)
+    (tmp_path / "..data").symlink_to("..0")
+    (tmp_path / "api-keys").symlink_to("..data/api-keys")
+    known = keys.Keys(tmp_path / "api-keys")
+    assert not known.needed()
+    (tmp_path / "..next").symlink_to("..1")
+    (tmp_path / "..next").rename(tmp_path / "..data")
+    wait_until(known.needed)
+    assert known.find(secret.encode()) == key
 
 
 def test_the_operator_s_rules_are_the_alerts_of_this_repository() -> None:

@@ -54,6 +54,9 @@ topologySpreadConstraints:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels: {{- include "driftline.selector" (list $root $component) | nindent 8 }}
+    {{- if eq $component "api" }}
+    matchLabelKeys: [pod-template-hash]  # those of one version are spread, whatever the version before does
+    {{- end }}
   {{- end }}
 {{- end }}
 {{- end -}}
