@@ -4,6 +4,7 @@ All of this needs no Helm: the plain manifests are committed. test_helm.py deman
 """
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from driftline.stream.process import variables
 from driftline.stream.process.settings import StreamSettings
 from tests.api.run.test_client import learning
 from tests.data import ROOT
+from tests.faults.nursery import Nursery
 from tests.manifests import (
     AGREED,
     CHART,
@@ -121,11 +123,10 @@ def test_driftline_takes_what_it_is_told(name: str) -> None:
             assert all(isinstance(value, str) for value in each["data"].values())
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_no_service_sets_an_option(name: str) -> None:
-    """Also where somebody takes `enableServiceLinks: false` away, what Kubernetes makes of our Services is not read."""
+def links(objects: list[Object]) -> dict[str, str]:
+    """Return what Kubernetes would tell each pod of the Services, were it asked to."""
     environment = {}
-    for service in (each for each in overlay(name) if each["kind"] == "Service"):
+    for service in (each for each in objects if each["kind"] == "Service"):
         begin = service["metadata"]["name"].upper().replace("-", "_")
         for port in service["spec"]["ports"]:
             number, address = port["port"], f"tcp://10.43.7.62:{port['port']}"
@@ -139,8 +140,22 @@ def test_no_service_sets_an_option(name: str) -> None:
                 f"{begin}_PORT_{number}_TCP_PORT": str(number),
                 f"{begin}_PORT_{number}_TCP_ADDR": "10.43.7.62",
             }
+    return environment
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_no_service_sets_an_option(name: str) -> None:
+    """Also where somebody takes `enableServiceLinks: false` away, what Kubernetes makes of our Services is not read."""
+    environment = links(overlay(name))
     assert {"DRIFTLINE_PORT", "DRIFTLINE_SERVICE_HOST"} <= environment.keys()
     assert variables.options(environment) == {}
+
+
+def test_a_learner_among_services_says_nothing_of_them(nursery: Nursery, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], **links(overlay("cluster")), **links(overlay("one-node"))}
+    done = nursery.run("learn", "--stop-at-end", cwd=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert "DRIFTLINE_" not in done.stdout + done.stderr
 
 
 def test_what_was_begun_is_finished() -> None:
