@@ -74,8 +74,8 @@ def write(folder: Path, objects: Objects, more: list[str] | None = None, kind: s
     for name, each in objects.items():
         (folder / name).write_text(MADE + text(each))
     version = "v1alpha1" if kind == "Component" else "v1beta1"
-    kustomization = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind}
-    kustomization |= {"resources": [*(more or []), *sorted(objects)]}  # type: ignore[dict-item]
+    resources = [*(more or []), *sorted(objects)]
+    kustomization = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind, "resources": resources}
     (folder / "kustomization.yaml").write_text(MADE + text(kustomization))
 
 
