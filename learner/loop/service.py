@@ -160,20 +160,22 @@ def _start(
     learner, that one speaks until the learner here has it. The learner comes last: with it a directory may be taken
     over, and what could fail before has to have failed by then.
 
-    Until it has started, a signal ends it at once: nothing that is done by then could be lost.
+    Until it has started, a signal ends it at once: nothing that is done by then could be lost. Probes are answered from
+    the beginning: one that waits is alive.
     """
+    learner: Learner | None = None
+    said: Status | None = None  # while there is no learner
+
+    def shown() -> Status | None:
+        return learner.shown if learner is not None else said
+
+    if settings.health_port is not None:
+        opened.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
     while True:
         with ExitStack() as trying:
-            learner: Learner | None = None
-
-            def shown() -> Status | None:
-                return learner.shown if learner is not None else None  # noqa: B023  (it is the one of this round)
-
             try:
                 with _opening_said(stream, settings, lock):
                     log = trying.enter_context(closing(open_log(stream)))
-                if settings.health_port is not None:
-                    trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
                 learner = trying.enter_context(closing(Learner(stream, settings, log, signals.stopped, lock)))
                 learner.start(on_replay)
                 opened.push(trying.pop_all())
@@ -188,7 +190,7 @@ def _start(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        _say(stream, settings, "waiting", why, lock)
+        learner, said = None, _say(stream, settings, "waiting", why, lock)
         time.sleep(RETRY_S)
 
 
