@@ -50,7 +50,7 @@ ROOMS = {
     "learner": "kernels text explain models blend tree foreign registry river quality disk store machine serving report"
     " rebuild state loop cluster",
     "api": "errors hidden proxies settings access load http shared routes protocols gate app run calls client",
-    "cli": "streams terminal help reading waiting commands main",
+    "cli": "streams terminal help reading waiting commands copies main",
 }
 MOST_FILES = 14  # in a room
 MOST_LINES = 500  # in a file

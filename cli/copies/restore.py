@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from driftline.cli.commands.backup import Url, described, open_store, said
+from driftline.cli.copies.backup import Url, described, open_store, said
 from driftline.cli.terminal import bars, print_json, terminal, where
 from driftline.stream.process.flags import with_shown
 from driftline.stream.process.settings import StreamSettings
