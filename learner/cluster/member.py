@@ -106,6 +106,10 @@ class Member:
         learner = self._learner
         return (learner.shown if learner is not None else None) or self._status
 
+    def close(self) -> None:
+        """Give the data directory back."""
+        self.lock.close()
+
     def run(self, *, stop_at_end: bool = False) -> None:
         """Follow and lead until it is time to end, or, leading, until all is learned that the log has now.
 
@@ -188,7 +192,10 @@ class Member:
         while not self._stopped():
             standby.turn(TURN_S)
             asked = journal.take_asked()
-            self._say("standby", "ready to lead" if caught_up else f"batch {standby.work.batch}", standby.work)
+            if caught_up:
+                self._say("standby", "ready to lead", standby.work)
+            else:
+                self._say("recovering", f"at batch {standby.work.batch}", standby.work)
             if not caught_up:
                 caught_up = journal.at_end
                 if caught_up:
