@@ -72,6 +72,7 @@ class Member:
     Attributes
     ----------
     lock : on the data directory: the one that it was given, or another where that was deleted
+    standby : with which it follows the journal, or followed it last
     shown : the last status, for any thread
     """
 
@@ -98,6 +99,7 @@ class Member:
         self._next = 0.0
         self._wants_it = settings.take_over
         self._until: Mapping[TopicPartition, Watermarks] | None = None
+        self.standby: Standby | None = None
         self._over = False  # all that there was to do is done
 
     @property
@@ -164,11 +166,13 @@ class Member:
         if found is None:
             self._begin(place)
             return
+        self._settings = self._settings.model_copy(update={"model": None})  # it may be built anew by another one
         recovery.check_topics(found, self._stream)
         assert found.manifest.journal is not None, "it belongs to the journal"
         order = Order(found.manifest.epoch, found.manifest.batch, found.manifest.journal.offset)
         with closing(self._journal(order)) as journal:
             standby = Standby(found, journal, self._log, self._stream, self._settings, self._on_wait)
+            self.standby = standby
             with closing(standby):
                 if not self._follow(standby, journal):
                     return

@@ -154,6 +154,7 @@ class Learner:
             self._checkpoint_now()
         else:
             recovery.check_topics(newest, stream)
+            recovery.check_journal(newest, stream, settings)
             self._recover(newest, on_replay)
         self._go_public()
 

@@ -102,6 +102,15 @@ def _rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> No
     restored(newest, applied, log, stream, settings).work.close()
 
 
+def check_journal(newest: Checkpoint, stream: StreamSettings, settings: LearnerSettings) -> None:
+    """Refuse to have one of several learners go on alone, where nobody said so. Raises ConfigError."""
+    if newest.manifest.journal is not None and settings.journal is None:
+        raise ConfigError(
+            f"journal: {stream.data} holds the state of one of several learners, who keep their journal in the log; "
+            "start it with --journal log and --checkpoints, or with --journal disk, to go on alone, for good"
+        )
+
+
 def check_spec(asked: str, stream: StreamSettings) -> None:
     """Refuse a model that nobody has. Raises ConfigError."""
     try:

@@ -109,6 +109,7 @@ def take_over(stream: StreamSettings, log: Log, on_wait: Callable[[], None] = la
     ------
     StateError : it was refused, and why.
     """
+    check_leads(stream)
     while swap.find(stream.data) is not None:
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
@@ -123,6 +124,16 @@ def take_over(stream: StreamSettings, log: Log, on_wait: Callable[[], None] = la
         raise StateError(f"the new model was refused, and the one before is at work: {why}")
 
 
+def check_leads(stream: StreamSettings) -> None:
+    """Refuse what only the one of several learners can do that leads. Raises StateError."""
+    status = read_status(stream.data)
+    if status is not None and status.word == "standby":
+        raise StateError(
+            f"the learner of {stream.data} stands by for another one, and only the one that leads can do this; run it "
+            "on that one's data directory"
+        )
+
+
 def carry_out(stream: StreamSettings, log: Log, request: Path, on_wait: Callable[[], None] = lambda: None) -> None:
     """Return once what was asked to be erased (rebuild/erase.py) is: by the learner at work, else by one here.
 
@@ -132,6 +143,7 @@ def carry_out(stream: StreamSettings, log: Log, request: Path, on_wait: Callable
     ------
     TooManyDeadLetters : it lies behind records that nobody takes in before a person has looked.
     """
+    check_leads(stream)
     while request.exists():
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
