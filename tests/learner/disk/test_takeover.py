@@ -104,7 +104,7 @@ def test_one_that_is_overtaken_while_it_starts_sees_it_and_changes_nothing(stage
     first = stage.learner()
     first._lock.check()
     with stage.learning(take_over=True) as second, contextlib.closing(first):
-        second._ledger.settle_journal()  # which a thread of its own begins
+        second._ledger.finish()  # which a thread of its own begins
         half = stage.stream.data / "checkpoints" / f"{durable.TEMPORARY}000000000099-{second._ledger.epoch:08d}"
         half.mkdir()
         before = files(stage.stream.data)
