@@ -110,8 +110,8 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --output-file requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --constraint requirements-dev.lock --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group docs --output-file requirements-docs.lock
 
 wheel: .venv/run.done

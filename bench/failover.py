@@ -48,7 +48,8 @@ def main(
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="driftline-failover-")))
         log = f"kafka://{stack.enter_context(brokers_of(kafka, root))}"
         prefix = f"failover-{os.urandom(4).hex()}."
-        streams = [StreamSettings(data=root / name, log=log, prefix=prefix) for name in ("one", "other")]
+        options: dict[str, Any] = {"log": log, "prefix": prefix}
+        streams = [StreamSettings(data=root / name, **options) for name in ("one", "other")]
         pair = _Pair(streams, (root / "store").as_uri(), session_s, model)
         stack.callback(pair.close)
         pair.start_both()

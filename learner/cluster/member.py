@@ -281,7 +281,7 @@ class Member:
         return self._over or self._told_to_stop()
 
     def _rules(self) -> Rules:
-        return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
+        return recovery.rules(self._settings, self._stream, self._log)
 
     # What it waits for, and says.
 

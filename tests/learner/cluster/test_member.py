@@ -153,9 +153,9 @@ def test_one_of_several_does_not_go_on_alone_unless_it_is_told_to(together: Clus
     append(log, 0, 10)
     one.wait_for("running", 10)
     one.stop()
-    with closing(Learner(one.stream, LearnerSettings(model=MODEL), log)) as learner:
-        with pytest.raises(ConfigError, match="one of several learners"):
-            learner.start()
+    learner = Learner(one.stream, LearnerSettings(model=MODEL), log)
+    with closing(learner), pytest.raises(ConfigError, match="one of several learners"):
+        learner.start()
     append(log, 10, 5)
     with closing(Learner(one.stream, LearnerSettings(model=MODEL, journal="disk"), log)) as learner:
         learner.start()

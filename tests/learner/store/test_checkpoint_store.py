@@ -98,7 +98,7 @@ def test_the_same_may_be_put_again_and_another_one_of_that_name_not(store: Check
     put = store.put(make(10))
     before = keys(store)
     assert store.put(make(10, root="again")) == put
-    with pytest.raises(StoreTaken, match="of another learner"):
+    with pytest.raises(StoreTaken, match="is of another learner"):
         store.put(make(10, seed=1, root="other"))
     assert keys(store) == before
 

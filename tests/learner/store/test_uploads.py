@@ -154,7 +154,8 @@ def test_one_that_is_damaged_on_the_disk_is_left_out_and_said(
     (path / "model.safetensors").write_bytes(b"no model")
     up.offer(path, manifest)
     wait_until(lambda: up.report.failures == 1, what="it is told")
-    assert up.finish(120), "it is not tried again"
+    assert not up.finish(120)
+    assert up.report.waiting is None, "it is not tried again"
     assert "model.safetensors" in up.report.why
     offer(up, make(2))
     assert up.finish(120)
