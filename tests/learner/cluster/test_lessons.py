@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from driftline.learner.cluster import entries
 from driftline.learner.cluster.entries import Batch, decode, encode, lessons, teach
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.machine.machine import Machine
 from driftline.learner.machine.plan import Plan
 from driftline.learner.registry import make_classifier
+from driftline.stream.errors import StateError
 from driftline.stream.log.base import Chunk, TopicPartition
 from driftline.stream.log.merge import Batch as Records
 from driftline.stream.log.merge import Span
@@ -83,3 +86,25 @@ def test_a_label_that_gives_its_place_does_so_for_the_pupil_too() -> None:
         assert (pupil.labels, pupil.columns) == (teacher.labels, teacher.columns)
     assert machine.counts.places_given > 0
     assert pupil.labels != ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"targets": np.array([5], "<i4").tobytes()},
+        {"targets": np.array([-1], "<i4").tobytes()},
+        {"sizes": np.array([3, 4], "<u4").tobytes()},
+        {"sizes": np.array([2], "<u4").tobytes()},
+        {"weights": b"1234567"},
+        {"targets": b"123"},
+        {"place": entries.GivenPlace(9, [], "x")},
+    ],
+)
+def test_what_no_kernel_may_be_given_is_refused(change: dict[str, Any]) -> None:
+    lesson = entries.Lesson(b"abc", np.array([3], "<u4").tobytes(), np.array([0], "<i4").tobytes(), b"", ["a"])
+    pupil = make_classifier("linear?bits=10&max_labels=4")
+    assert list(teach(pupil, [lesson])) == [1]
+    before = state_of(pupil)
+    with pytest.raises(StateError, match="damaged"):
+        list(teach(pupil, [msgspec.structs.replace(lesson, **change)]))
+    assert state_of(pupil) == before
