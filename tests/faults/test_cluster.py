@@ -46,11 +46,13 @@ class Trial:
     def at(self, learner: str) -> StreamSettings:
         return self._course.at(f"{self._name}/{learner}")
 
-    def start(self, learner: str, stop: Stop | None = None, *more: str, host: str | None = None) -> Child:
-        """Start a learner that ends once it leads and all is learned."""
+    def start(
+        self, learner: str, stop: Stop | None = None, *more: str, host: str | None = None, ends: bool = True
+    ) -> Child:
+        """Start a learner, which `ends` once it leads and all is learned."""
         namespace = self._net.namespace(host) if self._net is not None and host is not None else None
         store = ("--checkpoints", (self.root / "store").as_uri(), "--journal-topic", f"journal-{self._name}")
-        cluster = ("--journal", "log", *store, "--session-s", "1", "--stop-at-end")
+        cluster = ("--journal", "log", *store, "--session-s", "1", *(["--stop-at-end"] if ends else []))
         return self._nursery.start(*command(self.at(learner), *cluster, *more), stop=stop, namespace=namespace)
 
     def wait_for(self, learner: str, child: Child, state: str) -> None:
@@ -128,3 +130,18 @@ def test_directories_deleted_under_running_learners_come_back_from_the_store(cou
         trial.finish("one", "other", "new")
         tally("data directory of a running learner of several deleted", COMMAND, hit)
     check_predictions(course)
+
+
+def test_one_that_asks_for_the_lead_gets_it_and_the_other_stands_by(course: Course, nursery: Nursery) -> None:
+    trial = Trial(course, nursery, "handed-over")
+    one = trial.start("one", ends=False)
+    trial.wait_for("one", one, "running")
+    other = trial.start("other", None, "--take-over", ends=False)
+    trial.wait_for("other", other, "running")
+    trial.wait_for("one", one, "standby")
+    other.send(signal.SIGTERM)
+    assert other.wait() == 0, other.said
+    trial.wait_for("one", one, "running")
+    one.send(signal.SIGTERM)
+    assert one.wait() == 0, one.said
+    trial.finish("one", "other")
