@@ -158,11 +158,12 @@ def _lesson(part: Plan) -> Lesson | None:
     new, place = part.labels[part.growth[0][1] :], part.given
     if not len(learned) and not new and place is None:
         return None
-    texts, weights = part.texts, part.steps.weights[learned]
-    encoded = [texts[at].encode("utf-8", "surrogatepass") for at in learned.tolist()]
+    texts, weights = Texts.of(part.texts), part.steps.weights[learned]
+    starts, sizes = texts.starts[:-1][learned], np.diff(texts.starts)[learned]
+    gathered = Texts.gathered(texts.codes, starts, sizes)
     return Lesson(
-        texts=b"".join(encoded),
-        sizes=np.fromiter(map(len, encoded), "<u4", len(encoded)).tobytes(),
+        texts=gathered.codes[: gathered.starts[-1]].tobytes(),
+        sizes=sizes.astype("<u4").tobytes(),
         targets=part.steps.targets[learned].astype("<i4").tobytes(),
         weights=b"" if (weights == 1).all() else weights.astype("<f4").tobytes(),
         labels=new,
