@@ -44,6 +44,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
+    (tmp_path / "store").mkdir()
     return CheckpointStore(f"file://{tmp_path}/store")
 
 
