@@ -72,7 +72,7 @@ class CheckpointStore:
         """Return which checkpoints count, newest first, without a look at any of them."""
         with explained(self.where, "listing checkpoints"):
             found = [each["path"] for page in self._store.list(stored.CHECKPOINTS) for each in page]
-        names = (stored.parse_name(path.removeprefix(stored.CHECKPOINTS)) for path in found)
+        names = map(stored.name_of, found)
         return sorted((name for name in names if name is not None), reverse=True)
 
     def checkpoints(self) -> list[Stored]:
@@ -354,7 +354,7 @@ class CheckpointStore:
         with explained(self.where, "listing files"):
             found = self._store.list_with_delimiter(stored.FILES)["common_prefixes"]
         for directory in (each.rstrip("/") + "/" for each in found):
-            name = stored.parse_name(directory.removeprefix(stored.FILES))
+            name = stored.name_of(directory)
             if name is None or name in staying - directories.keys() or directory in directories.values():
                 continue
             own = directory == stored.directory_of(name, self._attempt)

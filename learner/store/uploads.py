@@ -157,13 +157,13 @@ class Uploads:
             self._kept(*oldest)
 
     def _forget(self, held: Path) -> None:
+        _let_go(held)
         with self._changed:
             self._putting, mended = None, self._report.why
             self._report = msgspec.structs.replace(self._report, why="")
             self._changed.notify_all()
         if mended:
             _LOG.warning("%s takes checkpoints again", self.store.where)
-        _let_go(held)
 
     def _fail(self, held: Path, why: str, *, again: bool) -> None:
         """Note a failure; it is tried again where that may help, unless another one waits by now."""

@@ -146,7 +146,8 @@ def test_a_start_imports_nothing_that_it_does_not_need() -> None:
     """The learner and the API are ready soon: plots and the libraries of foreign models wait until one is asked for."""
     code = (
         "import sys, driftline.api.app, driftline.api.run.server, driftline.learner.loop.service\n"
-        "print(*{name.partition('.')[0] for name in sys.modules} & {'matplotlib', 'river', 'sklearn', 'pandas'})"
+        "heavy = {'matplotlib', 'river', 'sklearn', 'pandas', 'obstore'}\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} & heavy)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code],

@@ -33,6 +33,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[SqliteStage]:
+    (tmp_path / "store").mkdir()
     where = {"data": tmp_path / "data", "log": f"sqlite:///{tmp_path / 'log.db'}"}
     with contextlib.closing(SqliteStage(StreamSettings(**where, checkpoints=f"file://{tmp_path}/store"))) as stage:
         yield stage
