@@ -86,6 +86,7 @@ _FUNCTIONS: Final[list[tuple[str, Any, list[Any]]]] = [
     ("error_string", c_char_p, [c_void_p]),
     ("error_is_fatal", c_int, [c_void_p]),
     ("error_destroy", None, [c_void_p]),
+    ("name", c_char_p, [c_void_p]),
     ("poll", c_int, [c_void_p, c_int]),
     ("flush", c_int, [c_void_p, c_int]),
     ("purge", c_int, [c_void_p, c_int]),
@@ -151,8 +152,9 @@ def open_client(
     KafkaException : a property is none.
     """
 
-    def say(_: Any, level: int, facility: bytes, text: bytes) -> None:
-        logger.log(_LEVELS[level & 7], "%s %s", facility.decode(errors="replace"), text.decode(errors="replace"))
+    def say(client: int, level: int, facility: bytes, text: bytes) -> None:
+        words = [each.decode(errors="replace") for each in (facility, library.name(client) or b"", text)]
+        logger.log(_LEVELS[level & 7], "%s [%s] %s", *words)  # as confluent-kafka does
 
     callbacks = (
         _ON_ERROR(lambda _, code, reason, __: on_error(KafkaError(code, (reason or b"").decode(errors="replace")))),
