@@ -306,7 +306,7 @@ class TestContract:
         assert sum(len(future.result(60)) for future in futures) == 150_000
 
     def test_a_submit_larger_than_the_queue_waits(self, log: Log, topic: str) -> None:
-        n = 250_000  # Kafka's queue takes 100,000
+        n = 120_000  # Kafka's queue takes 100,000
         columns = NewColumns.of([b"k"] * n, [b"value"] * n, range(n))
         assert log.submit(topic, columns).result(60)[-1] == Appended(0, n - 1)
 
