@@ -263,6 +263,7 @@ class TestKafka:
             ("kafka://h:9092?no.such.thing=1", "no.such.thing"),
             ("kafka://h:9092?security.protocol=maybe", "security.protocol"),
             ("kafka://h:9092?acks=1", "acks cannot be set"),
+            ("kafka://h:9092?delivery.report.only.error=true", "delivery.report.only.error cannot be set"),
             ("kafka://h:9092?client.id", "client.id"),
             ("kafka://h:9092?error_cb=1", "error_cb"),
             ("kafka://", "only hosts and ports"),
