@@ -110,7 +110,6 @@ def _read(text: str, settings: TextSettings) -> Placed:
 
 def _in_text(features: list[Feature], read: Placed) -> list[Feature]:
     """Return features with their places in the text, where they are those in what is read of it."""
-
     starts, stops = read.starts.tolist(), read.stops.tolist()
     as_it_is = starts == list(range(len(starts))) and stops == list(range(1, len(stops) + 1))
 

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -108,6 +109,7 @@ class Sender:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        warm_up()
         self._library = library = librdkafka.load()
         self._lock = threading.Lock()
         self._topics: dict[str, int] = {}
@@ -230,6 +232,7 @@ class Sender:
                 delivery.settle()
 
 
+@cache
 def warm_up() -> None:
     """Compile the kernels, or load them compiled, so that no record waits for that."""
     none = np.empty(0, np.int64)
