@@ -49,7 +49,8 @@ ROOMS = {
     "stream": "errors version words limits kernels texts siphash wire process log decode join files",
     "learner": "kernels text explain models blend tree foreign registry river quality disk store machine serving report"
     " rebuild state loop cluster",
-    "api": "errors hidden proxies settings access load http shared routes protocols gate app run calls client",
+    "api": "errors hidden proxies settings access load http shared routes protocols gate app run addresses calls"
+    " client",
     "cli": "streams terminal help reading waiting commands copies main",
 }
 MOST_FILES = 14  # in a room
