@@ -114,6 +114,7 @@ class Cluster:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.log_url = f"sqlite:///{root / 'shared.db'}"
+        (root / "store").mkdir(exist_ok=True)
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
 
