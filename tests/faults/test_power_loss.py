@@ -138,8 +138,9 @@ def drawn(trees: Iterator[Tree], count: int, rng: random.Random) -> list[Tree]:
 def test_what_must_last_is_written_synced_renamed_and_synced_again(recorded: tuple[Scene, list[Op]]) -> None:
     """Write, fsync, rename to a name that never existed, fsync of the directory, before anything else is done there.
 
-    Checkpoints are written in a thread, and the log is in another. So what follows from an older journal may be seen
-    between a rename and its fsync: that nothing else is, the states after a power cut show.
+    Checkpoints are written in a thread, a new journal in another, and the log is in a third. So what happens in one
+    folder may be seen between a rename and its fsync in another: that it does no harm, the states after a power cut
+    show.
     """
     history, names, unsynced = History(), set(), set()
     for op in recorded[1]:
@@ -150,7 +151,7 @@ def test_what_must_last_is_written_synced_renamed_and_synced_again(recorded: tup
         if op.kind == "move" and folder in DURABLE:
             assert op.to not in names, f"{op.to}: a name that existed before"
             names.add(op.to)
-            assert not unsynced, f"{op.to}: renamed before the names of {unsynced} are durable"
+            assert folder not in unsynced, f"{op.to}: renamed before the names of {folder} are durable"
             unsynced.add(folder)
             moved = history.disk.find(op.to)
             assert not moved.pending, f"{op.to}: renamed before it was synced"

@@ -19,6 +19,7 @@ from driftline.api.addresses import FIRST_REST_S, MAX_REST_S, Addresses, Attempt
 from driftline.api.calls import Label, Refused, Sent
 from driftline.api.client import AsyncClient, Client
 from driftline.stream.errors import ConfigError
+from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from tests.api.run.test_client import HAM, SPAM, learning, unreliable
 from tests.clock import Clock
@@ -103,8 +104,12 @@ class TestTurning:
             assert (refused.value.status, len(first.asked), len(second.asked)) == (422, 1, 0)
             assert second.url not in str(refused.value)
 
-    def test_a_replica_that_is_behind_is_not_asked_again_for_that_label(self, url: str, tmp_path: Path) -> None:
+    def test_a_replica_that_is_behind_is_not_asked_again_for_that_label(
+        self, place: Place, url: str, tmp_path: Path
+    ) -> None:
         """Another one may have learned it; else it is waited for, and the refusal is the service's own."""
+        with closing(open_log(place.stream)) as log:
+            log.append("feedback", [NewRecord(None, b"{}")] * 20)  # it is in the log
         ahead = Place(tmp_path)
         ahead.publish(50)
         label = Sent(id="l", topic="feedback", partition=0, offset=10)
