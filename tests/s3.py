@@ -1,12 +1,15 @@
 """A real S3 server on this machine: moto's, which keeps to the protocol, over HTTP. What is in it lies in memory."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 KEY = "AKIADRIFTLINETESTS00"
 SECRET = "a/secret+that-nobody/is+to+see=="
@@ -15,17 +18,27 @@ SECRET = "a/secret+that-nobody/is+to+see=="
 class S3:
     """The server. It may be stopped, and started again on its port; all that is in it stays."""
 
-    def __init__(self, port: int = 0) -> None:
-        self.port = port
+    def __init__(self) -> None:
+        self.port = 0
         self.start()
 
     def start(self) -> None:
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
-        self._server.start()
-        self.port = self._server.get_host_and_port()[1]
+        app, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+        def answer(environ: Any, start_response: Any) -> Any:
+            """Answer one after another: to put where there is none, moto looks and puts in two steps, and S3 in one."""
+            with one_at_a_time:
+                return app(environ, start_response)
+
+        self._server = make_server("127.0.0.1", self.port, answer, threaded=True, request_handler=MotoRequestHandler)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        self._server.stop()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
     @property
     def url(self) -> str:
