@@ -16,7 +16,7 @@ import driftline
 from tests.packages import ROOT, Environment, build, needed
 from tests.place import Place, running
 
-MOST_BYTES = 10 << 20  # of the client beside Python itself, compiled, all files of ours being there
+MOST_BYTES = 11 << 20  # of the client beside Python itself, compiled, all files of ours being there: of that 6 MB
 NAMES = ("api", "cli", "stream", "learner", "tests", "bench", "docs")
 OF_SERVER = {"Classifier", "RiverClassifier", "make_classifier"}
 MISSING = re.compile(
