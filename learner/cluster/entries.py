@@ -18,6 +18,7 @@ import numpy as np
 from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.plan import Plan
 from driftline.learner.models.classifier import Classifier
+from driftline.stream.errors import StateError
 from driftline.stream.log.base import TopicPartition
 from driftline.stream.log.merge import Span
 from driftline.stream.texts import PADDING, Texts
@@ -170,10 +171,15 @@ def teach(classifier: Classifier, lessons: Sequence[Lesson]) -> Iterator[int]:
     """Have a classifier learn what another one did; give after each lesson how many texts that were.
 
     A classifier of the same state has the same state again then, byte for byte.
+
+    Raises
+    ------
+    StateError : a lesson is none for this classifier; what came before it was learned.
     """
     for lesson in lessons:
         for label in lesson.labels:
             classifier.label_index(label)
+        _check(lesson, len(classifier.labels))
         targets = np.frombuffer(lesson.targets, "<i4").astype(np.int32)
         if len(targets):
             weights = np.frombuffer(lesson.weights, "<f4").astype(np.float32) if lesson.weights else None
@@ -184,6 +190,21 @@ def teach(classifier: Classifier, lessons: Sequence[Lesson]) -> Iterator[int]:
             classifier.clear(place.column, [np.frombuffer(each, "<u4").astype(np.uint32) for each in place.imprints])
             classifier.rename(place.column, place.label)
         yield len(targets)
+
+
+def _check(lesson: Lesson, n_labels: int) -> None:
+    """Refuse what kernels must not be given. Raises StateError."""
+    n, left = divmod(len(lesson.sizes), 4)
+    fits = not left and len(lesson.targets) == 4 * n and len(lesson.weights) in (0, 4 * n)
+    if fits and n:
+        targets = np.frombuffer(lesson.targets, "<i4")
+        fits = 0 <= targets.min() <= targets.max() < n_labels
+    fits = fits and int(np.frombuffer(lesson.sizes[: 4 * n], "<u4").sum(dtype=np.int64)) == len(lesson.texts)
+    place = lesson.place
+    if not fits or (
+        place is not None and not (place.column < n_labels and all(len(i) % 4 == 0 for i in place.imprints))
+    ):
+        raise StateError(f"a lesson of {n} texts does not fit a model of {n_labels} labels")
 
 
 def _texts(lesson: Lesson) -> Texts:

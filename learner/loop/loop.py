@@ -494,7 +494,7 @@ class Learner:
 
     def _publish(self) -> None:
         offsets = by_topic(self._work.positions)[self._stream.topics.feedback]
-        self._publishing.publish(self._work.machine, offsets)
+        self._publishing.publish(self._work.newest, offsets)
         self._ledger.tell_gate(self._work, self._publishing.quarantine)
 
     def _report(self, state: State, detail: str = "") -> None:

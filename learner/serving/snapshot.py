@@ -54,7 +54,7 @@ class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
     published_at: float  # seconds since 1970, this machine's clock
 
 
-def _epoch_of(name: str) -> int:
+def epoch_of(name: str) -> int:
     """Return the epoch of a snapshot, by its name; 0 of what is none."""
     start = name.partition("-")[0]
     return int(start) if start.isdecimal() and start.isascii() else 0
@@ -73,7 +73,7 @@ class Publisher:
     def __init__(self, root: Path, epoch: int, check: Callable[[], None] = lambda: None) -> None:
         self._check = check
         durable.make_directory(root)
-        durable.remove_partial(root, _epoch_of, epoch)
+        durable.remove_partial(root, epoch_of, epoch)
         self._root, self._epoch, self._number = root, epoch, 0
         self._writer: Writer | None = None
         self._shown: Writer | None = None

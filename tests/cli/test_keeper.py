@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from driftline.cli.commands.keeper import Keeper, is_past_first_checks
+from driftline.cli.commands.keeper import Child, Keeper, is_past_first_checks
 from driftline.learner.disk.lock import Lock
-from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.report.starting import Start
 from driftline.learner.report.status import Status, read_status
 from driftline.stream.errors import Overtaken
@@ -52,12 +51,15 @@ class Process:
 class Kept(Keeper):
     """A keeper of such processes."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, needed: bool = True) -> None:
         self.stop = threading.Event()
         self.begun: list[Process] = []
-        super().__init__(place.stream, LearnerSettings(take_over=True), self.stop)
+        self.called: list[tuple[Any, ...]] = []
+        child = Child("learner", lambda take_over: None, (True,), (False,), needed=needed)
+        super().__init__(place.stream, child, self.stop)
 
-    def _begin(self) -> None:
+    def _begin(self, arguments: tuple[Any, ...]) -> None:
+        self.called.append(arguments)
         self.begun.append(Process(1000 + len(self.begun)))
         self._process = self.begun[-1]  # type: ignore[assignment]
 
@@ -111,7 +113,7 @@ class TestKeeper:
         kept.begun[0].end(exit_code)
         wait_until(lambda: len(kept.begun) == 2, what="another one is there")
         assert not kept.over.is_set()
-        assert not kept._settings.take_over, "it takes nothing from a learner that came meanwhile"
+        assert kept.called == [(True,), (False,)], "it takes nothing from a learner that came meanwhile"
         assert kept.end() == 0
 
     def test_what_it_said_itself_of_its_end_stays(self, place: Place, kept: Kept) -> None:
