@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from driftline.learner.cluster.member import Member
 from driftline.learner.disk.lock import Lock
@@ -107,9 +108,11 @@ class Cluster:
         self.log_url = f"sqlite:///{root / 'shared.db'}"
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
+        self.options: dict[str, dict[str, Any]] = {}  # of the log, by who goes by them
 
     def stream(self, name: str) -> StreamSettings:
-        return StreamSettings(data=self._root / name, log=self.log_url)
+        store = (self._root / "store").as_uri()
+        return StreamSettings(data=self._root / name, log=self.log_url, checkpoints=store, **self.options.get(name, {}))
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]
