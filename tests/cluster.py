@@ -1,8 +1,7 @@
 """Several learners of one log, in this process: who is chosen is for the test to say."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ class Chosen:
         return self._chosen.wait(timeout_s)
 
     def rejoin(self, after_s: float = 0.0) -> None:
+        del after_s
         self.rejoined += 1
         self._chosen.clear()
 

@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
-from driftline.learner.disk.checkpoint import list_checkpoints
+from driftline.learner.disk.checkpoint import list_checkpoints, read_sums
 from driftline.learner.disk.lock import Lock
 from driftline.learner.follow import service
 from driftline.learner.follow.follower import Beside, Follower
@@ -101,7 +100,4 @@ def following(stream: StreamSettings, store: CheckpointStore, beside: Beside | N
 
 def digest_of(stream: StreamSettings) -> str:
     """Return the SHA-256 of the model in the newest checkpoint on the disk."""
-    from driftline.learner.disk.checkpoint import read_sums
-
-    path: Path = list_checkpoints(stream.data / "checkpoints")[0]
-    return read_sums(path)["model.safetensors"]
+    return read_sums(list_checkpoints(stream.data / "checkpoints")[0])["model.safetensors"]

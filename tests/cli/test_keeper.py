@@ -55,7 +55,7 @@ class Kept(Keeper):
         self.stop = threading.Event()
         self.begun: list[Process] = []
         self.called: list[tuple[Any, ...]] = []
-        child = Child("learner", lambda take_over: None, (True,), (False,), needed=needed)
+        child = Child("learner", lambda _: None, (True,), (False,), needed=needed)
         super().__init__(place.stream, child, self.stop)
 
     def _begin(self, arguments: tuple[Any, ...]) -> None:
@@ -94,6 +94,18 @@ class TestKeeper:
         assert kept.first_word(lambda _: True) == (False, None)
         assert kept.end() == exit_code
         assert len(kept.begun) == 1
+
+    @pytest.mark.parametrize("exit_code", [1, 2, 77])
+    def test_what_is_not_needed_ends_nothing(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, exit_code: int
+    ) -> None:
+        monkeypatch.setattr("driftline.stream.process.pauses.FIRST_S", 0.01)
+        kept = Kept(place, needed=False)
+        kept.start()
+        kept.begun[0].end(exit_code)
+        wait_until(lambda: len(kept.begun) == 2, what="another one is there")
+        assert not kept.over.is_set()
+        kept.end()
 
     def test_who_is_killed_before_it_worked_is_started_again(
         self, place: Place, kept: Kept, caplog: pytest.LogCaptureFixture
@@ -180,10 +192,10 @@ class TestKeeper:
         at_work(place, kept)
         begin, failures = kept._begin, iter(range(2))
 
-        def failing() -> None:
+        def failing(arguments: tuple[Any, ...]) -> None:
             for _ in failures:
                 raise OSError(11, "Resource temporarily unavailable")
-            begin()
+            begin(arguments)
 
         monkeypatch.setattr(kept, "_begin", failing)
         kept.begun[0].end(-9)

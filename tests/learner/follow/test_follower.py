@@ -2,14 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from driftline.learner.cluster.entries import Batch, Digest, Gate, Lesson, Mark
+from driftline.learner.cluster.entries import Batch, Digest, Lesson, Mark
 from driftline.learner.cluster.log_journal import LogJournal
 from driftline.learner.cluster.order import Order
 from driftline.learner.disk.checkpoint import list_checkpoints, load_manifest
@@ -19,6 +19,7 @@ from driftline.learner.follow.model import FollowedModel
 from driftline.learner.rebuild import erase
 from driftline.learner.rebuild.rebuild import stage
 from driftline.learner.report.status import Status
+from driftline.learner.state.state import LearnerState
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.stream.errors import ConfigError, StateError, StoreUnavailable
 from driftline.stream.log.base import Log, NewRecord
@@ -134,7 +135,13 @@ class TestWhatIsLearned:
             for hour in range(0, 15, 3):
                 for number in range(12):
                     label = f"junk {hour} {number}" if number < 3 else "good"
-                    say(log, f"{hour} {number}", label, f"words {number % 5} of {label}", START_MS + hour * HOUR_MS + number)
+                    say(
+                        log,
+                        f"{hour} {number}",
+                        label,
+                        f"words {number % 5} of {label}",
+                        START_MS + hour * HOUR_MS + number,
+                    )
             replica.wait_for(learned(one, 60))
             assert one.member.shown.counts.places_given >= 6
             assert "junk 12 0" in replica.model.classifier.labels
@@ -158,9 +165,11 @@ class TestWhatIsLearned:
         with following(together.stream("replica"), together.store) as replica:
             send(log, 0, 10)
             replica.wait_for(learned(one, 10))
-            with following(together.stream("careful"), together.store) as careful:
-                with pytest.raises(ConfigError, match="allow-pickle"):
-                    careful.wait(lambda: careful.published)
+            with (
+                following(together.stream("careful"), together.store) as careful,
+                pytest.raises(ConfigError, match="allow-pickle"),
+            ):
+                careful.wait(lambda: careful.published)
             check(replica, one)
 
     def test_two_replicas_answer_alike_also_under_another_leader(self, together: Cluster, log: Log) -> None:
@@ -270,19 +279,26 @@ class TestWhatIsHeldBack:
             crafted.gate("")
             replica.wait_for("crafted-12")
 
-    def test_who_begins_while_it_is_shut_shows_nothing(self, together: Cluster, log: Log) -> None:
-        """The leader says it again behind each checkpoint."""
+    def test_who_begins_while_it_is_shut_shows_nothing(
+        self, together: Cluster, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The leader says so again behind each checkpoint."""
+        why = "it is worse"
+        newest = LearnerState.newest.fget  # type: ignore[attr-defined]
+        monkeypatch.setattr(LearnerState, "newest", property(lambda state: newest(state)._replace(why_not=why)))
         one = leader(together, checkpoint_interval_s=0.05)
         send(log, 0, 10)
         learned(one, 10)
-        one.stop()
-        with closing(Leader(log, one)) as crafted:
-            crafted.gate("it is worse")
-        one = together.start("leader")
-        one.election.choose()
+        wait_until(lambda: one.member.shown.gate.why == why)
+        send(log, 10, 5)
+        wait_until(lambda: together.store.newest_manifest()[1].counts.updates == 15)  # type: ignore[index]
         with following(together.stream("replica"), together.store) as replica:
-            one.wait_for("running")
-            replica.wait(lambda: replica.published, "the one that leads now says that it is good")
+            replica.wait(lambda: replica.follower.shown.state == "following")
+            assert (replica.published, replica.follower.shown.gate.why) == (None, why)
+            why = ""
+            send(log, 15, 1)
+            replica.wait_for(learned(one, 16))
+            check(replica, one)
 
     def test_nobody_sees_less_than_before(
         self, together: Cluster, crafted: Leader, monkeypatch: pytest.MonkeyPatch
@@ -314,7 +330,9 @@ class TestWhatDiffers:
         with following(together.stream("replica"), together.store) as replica:
             send(log, 0, 10)
             replica.wait_for(learned(one, 10))
-            weights = next(a for a in replica.model.classifier.state().values() if a.dtype == np.float32 and a.size > 99)
+            weights = next(
+                a for a in replica.model.classifier.state().values() if a.dtype == np.float32 and a.size > 99
+            )
             weights.reshape(-1)[7] += 1.0
             number = 10
 
@@ -362,7 +380,7 @@ class TestWhatDiffers:
             monkeypatch.undo()
             check_model(replica, one)
 
-    def test_a_batch_that_does_not_follow_is_waited_out(self, together: Cluster, log: Log, crafted: Leader) -> None:
+    def test_a_batch_that_does_not_follow_is_waited_out(self, together: Cluster, crafted: Leader) -> None:
         """It is of a model that took this one's place: only a later checkpoint leads on."""
         with following(together.stream("replica"), together.store) as replica:
             crafted.teach("one more")
@@ -415,7 +433,7 @@ class TestWhatIsAway:
             check(replica, one)
 
     def test_a_store_that_is_away_is_waited_for_and_a_start_does_without_it(
-        self, together: Cluster, log: Log, crafted: Leader, monkeypatch: pytest.MonkeyPatch
+        self, together: Cluster, crafted: Leader, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stream, away = together.stream("replica"), [True]
         newest_manifest = CheckpointStore.newest_manifest
@@ -447,7 +465,7 @@ class TestWhatIsAway:
             replica.wait_for(learned(one, 5))
 
     def test_a_data_directory_that_is_deleted_ends_it_and_another_one_makes_it_again(
-        self, together: Cluster, log: Log, crafted: Leader
+        self, together: Cluster, crafted: Leader
     ) -> None:
         stream = together.stream("replica")
         with following(stream, together.store) as replica:
@@ -459,7 +477,8 @@ class TestWhatIsAway:
             crafted.teach("one more")
             replica.wait_for("crafted-11")
 
-    def test_what_else_comes_is_asked_each_time(self, together: Cluster, log: Log, crafted: Leader) -> None:
+    @pytest.mark.usefixtures("crafted")
+    def test_what_else_comes_is_asked_each_time(self, together: Cluster) -> None:
         class Other:
             turns, behind = 0, "the leader's figures are read"
 
@@ -470,7 +489,7 @@ class TestWhatIsAway:
                 status.pending = 77
 
         with following(together.stream("replica"), together.store, other := Other()) as replica:
-            replica.wait(lambda: replica.follower.shown.pending == 77)
+            replica.wait(lambda: replica.follower.shown.pending == 77 and replica.report.behind_s == 0)
             assert replica.report.too_far(1000) == "the leader's figures are read"
             before = other.turns
             replica.wait(lambda: other.turns > before)
