@@ -169,7 +169,7 @@ def test_followers_killed_at_each_step_come_to_the_leaders_bytes(cluster: Cluste
         assert child.wait() == -signal.SIGKILL, child.said
         if rng.random() < 0.2:
             shutil.rmtree(replica.data, ignore_errors=True)
-        tally(f"follower killed: {point}", COMMAND)
+        tally(f"follower killed: {point}", COMMAND, 1)
     cluster.follow("one")
     wait_until(lambda: same(leader, replica, count), LONG_S)
     compared = status(replica).following

@@ -354,7 +354,7 @@ def test_one_that_follows_is_ready_while_it_is_near_enough(place: Place) -> None
         place.report(state="waiting", at=at, counts=Counts(), following=report)
         wait_until(lambda: get(f"{url}/readyz").status_code == 200, what="a fresh install becomes ready")
         assert ready_by_metrics(url) == {"predict": False, "take": True, "learn": False, "follow": True}
-        place.report(state="following", at=at, following=report)
+        place.report(state="following", at=at, counts=Counts(updates=4, labels_learned=4), following=report)
         wait_until(lambda: "not in" in (why(url, "follow") or ""), what="it has learned, and shows nothing")
         place.publish()
         wait_until(lambda: parts(url) == {"predict": True, "take": True, "learn": True, "follow": True})
@@ -362,7 +362,7 @@ def test_one_that_follows_is_ready_while_it_is_near_enough(place: Place) -> None
         assert get(f"{url}/model").json()["learner"]["following"]["behind_s"] == 0.0
         assert "driftline_follower_by_lessons 1.0" in get(f"{url}/metrics").text
         report.behind_s, report.behind_entries = 6.0, 40
-        place.report(state="following", at=at, following=report)
+        place.report(state="following", at=at, counts=Counts(updates=4, labels_learned=4), following=report)
         wait_until(lambda: not parts(url)["follow"])
         assert "6 s, 40 entries of the journal, behind; at most 5 s are allowed" in why(url, "follow")
         report.behind_s, report.at = 0.0, time.time() - 60
