@@ -290,15 +290,9 @@ class Ledger:
         if self._uploads.report.batch != self.saved_batch:
             self._upload(self.saved_batch)
         if not self._uploads.finish(UPLOAD_S):
-            _LOG.warning(
-                "checkpoint %d is not in %s after %g s (%s); it is on the disk, and goes there at the next start",
-                *(
-                    self.saved_batch,
-                    self._uploads.store.where,
-                    UPLOAD_S,
-                    self._uploads.report.why or "it is on its way",
-                ),
-            )
+            why = self._uploads.report.why or f"it is still on its way after {UPLOAD_S:g} s"
+            said = "checkpoint %d is not in %s: %s. It is on the disk, and goes there at the next start"
+            _LOG.warning(said, self.saved_batch, self._uploads.store.where, why)
 
     def close(self) -> None:
         """Leave a checkpoint that waits; wait for what is being written, and a little for lag tools to be told."""

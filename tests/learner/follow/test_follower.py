@@ -395,7 +395,7 @@ class TestWhatDiffers:
         with following(together.stream("replica"), together.store) as replica:
             replica.wait(lambda: replica.report.behind_entries == 0)
             crafted.teach("of a label that nobody knows", target=99)
-            replica.wait(lambda: "does not fit a model of 2 labels" in replica.follower.shown.detail)
+            replica.wait(lambda: "what no model of 2 labels can learn" in replica.follower.shown.detail)
 
 
 def check_model(replica: Replica, leader: Running) -> None:
