@@ -43,6 +43,7 @@ from driftline.stream.errors import (
     LogUnavailable,
     OffsetsLost,
     Overtaken,
+    StoreDamaged,
     StoreUnavailable,
     TopicMismatch,
 )
@@ -134,7 +135,7 @@ class Member:
                     raise
                 else:
                     _LOG.warning("%s; following", error)
-            except (BeginAnew, OffsetsLost, TopicMismatch, LogUnavailable, StoreUnavailable) as error:
+            except (BeginAnew, OffsetsLost, TopicMismatch, LogUnavailable, StoreDamaged, StoreUnavailable) as error:
                 self._begin_anew(error)
 
     def _begin_anew(self, error: DriftlineError) -> None:
