@@ -67,6 +67,7 @@ class Cluster:
 
     def __init__(self, root: Path, brokers: str, model: str, checkpoint_interval_s: float, stack: ExitStack) -> None:
         self._root, self._stack = root, stack
+        (root / "store").mkdir(parents=True)
         where = {"data": root / "learner", "log": f"kafka://{brokers}", "prefix": f"follow-{os.urandom(4).hex()}."}
         self.stream = StreamSettings.model_validate(where | {"checkpoints": (root / "store").as_uri()})
         command = ("learn", "--journal", "log", "--model", model, "--checkpoint-interval-s", str(checkpoint_interval_s))

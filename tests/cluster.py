@@ -114,6 +114,7 @@ class Cluster:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.log_url = f"sqlite:///{root / 'shared.db'}"
+        (root / "store").mkdir()
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
         self.options: dict[str, dict[str, Any]] = {}  # of the log, by who goes by them

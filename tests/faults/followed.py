@@ -28,7 +28,7 @@ class Cluster:
 
     def __init__(self, nursery: Nursery, brokers: str, root: Path) -> None:
         self._nursery, self._root = nursery, root
-        root.mkdir(parents=True, exist_ok=True)
+        (root / "store").mkdir(parents=True)
         self._log = StreamSettings(
             log=f"kafka://{brokers}", prefix=f"{uuid4().hex}.", checkpoints=(root / "store").as_uri()
         )

@@ -32,6 +32,7 @@ def test_options_by_which_nobody_can_follow(tmp_path: Path, options: list[str], 
 def test_a_directory_that_another_one_has(tmp_path: Path) -> None:
     with closing(Lock(tmp_path)) as lock:
         lock.announce(1)
+        (tmp_path / "store").mkdir()
         options = ["--log", KAFKA, "--checkpoints", (tmp_path / "store").as_uri()]
         found = CliRunner().invoke(app, ["serve", "--follow", "--port", "0", "--data", str(tmp_path), *options])
         assert found.exit_code != 0
