@@ -63,6 +63,7 @@ TURN_S: Final = 0.05
 SAY_S: Final = 0.5
 RETRY_S: Final = 1.0
 STORE_S: Final = 2.0  # between two looks for a newer checkpoint
+NEAR_S: Final = 1.0  # behind by less than that it has caught up
 SLOW_S: Final = 10.0  # so far behind, and no nearer after so long: it cannot keep up
 NEARER: Final = 0.9  # of how far it was: less than that is nearer
 ROW: Final = 2  # so many models in a row that came out differently are no accident
@@ -275,11 +276,13 @@ class Follower:
 
     def _look_ahead(self, following: Following, now: float) -> None:
         """Raise BeginAnew where a newer checkpoint is the better way on."""
+        behind = self._lag.behind(*following.place)
+        if behind is not None and behind.seconds < NEAR_S:  # where entries come all the time there is no end to be at
+            following.caught_up = True
         if self._report.by == "checkpoints":
             if self._newer(following, now):
                 raise BeginAnew("there is a newer checkpoint")
             return
-        behind = self._lag.behind(*following.place)
         if behind is None or behind.seconds < SLOW_S:
             self._slow, self._report.why = None, ""
         elif self._slow is None:

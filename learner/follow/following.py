@@ -51,7 +51,7 @@ class Following:
     ----------
     shut : why the newest model is not to be served; ""
     knows : whether all was read that a checkpoint is followed by at once: whether the gate is shut
-    caught_up : whether it was at the journal's end
+    caught_up : whether it was at the journal's end, or near it
     agreed : whether a digest was compared, and was the leader's
     """
 

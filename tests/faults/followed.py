@@ -69,6 +69,9 @@ class Cluster:
                 wait_until(lambda: answers(url) or not child.running(), 120)
                 assert child.running(), child.said
                 yield url
+            except BaseException as error:
+                error.add_note(child.said)
+                raise
             finally:
                 child.send(signal.SIGTERM)
                 assert child.wait() == 0, child.said

@@ -85,11 +85,11 @@ def test_replicas_are_ready_before_the_first_label_and_answer_alike(cluster: Clu
             assert {name: part["ready"] for name, part in parts.items()} == {
                 "predict": False, "take": True, "learn": False, "follow": True,
             }  # fmt: skip
-        taken = post(f"{one}/feedback", {"message_id": "m", "label": "spam", "text": "a prize"})
+        post(f"{one}/feedback", {"message_id": "m", "label": "spam", "text": "a prize"})
         cluster.learn("leader")
         for url in (one, two):
             wait_until(lambda url=url: get(f"{url}/model")["version"], LONG_S)
-        place = {"partition": taken["partition"], "offset": taken["offset"]}
+            wait_until(lambda url=url: get(f"{url}/readyz")["parts"]["learn"]["ready"], LONG_S)
         for number, (url, other) in enumerate([(one, two), (two, one)] * 5):
             label = {"message_id": f"n{number}", "label": "ham" if number % 3 else "spam", "text": f"lunch {number}"}
             taken = post(f"{url}/feedback", label)
