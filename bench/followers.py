@@ -74,6 +74,7 @@ class Cluster:
         stack.enter_context(self._process(*command, data="learner"))
         with closing(open_log(self.stream)) as log:
             log.create_topics(self.stream.topics)
+        _wait_for(lambda: (found := read_status(self.stream.data)) is not None and found.state == "running", PATIENCE_S)
 
     @contextmanager
     def _process(self, *command: str, data: str) -> Iterator["subprocess.Popen[bytes]"]:
@@ -220,7 +221,7 @@ def _flooding(stream: StreamSettings, rate: float, *, labelled: bool, most: int 
     begun, stop = context.Event(), context.Event()
     process = context.Process(target=_flood, args=(stream, begun, stop, rate, labelled, most))
     process.start()
-    begun.wait(PATIENCE_S)
+    _wait_for(lambda: begun.is_set() or not process.is_alive(), PATIENCE_S)
     try:
         yield
     finally:
