@@ -80,7 +80,7 @@ def make_app(
     """
     keys = Keys(path_of(stream, settings), settings.api_keys)
     watcher, connection = Watcher(stream.data, allow_pickle=stream.allow_pickle), Connection(stream, settings)
-    readiness = health.Health(watcher, connection)
+    readiness = health.Health(watcher, connection, settings.most_behind_s)
     counters, bodies = (
         Metrics(watcher, connection, readiness, board),
         Bodies(settings, Holding(settings, itemgetter("caller"))),

@@ -91,6 +91,11 @@ class ApiSettings(Settings):
     )
     access_log: bool = Field(False, description="Write a line to standard error for each request.")
 
+    @property
+    def most_behind_s(self) -> float | None:
+        """How far the follower beside this API may be behind; None: a learner is, or none at all."""
+        return None
+
     @field_validator("root_path")
     @classmethod
     def _without_end(cls, path: str) -> str:
@@ -101,3 +106,28 @@ class ApiSettings(Settings):
     def _are_networks(cls, named: list[str]) -> list[str]:
         networks(named)
         return named
+
+
+class ReplicaSettings(ApiSettings):
+    """Options of the API."""
+
+    follow: bool = Field(
+        False,
+        description="Answer from a model that a learner on another machine learns (`driftline learn --journal log`): "
+        "begin with its newest checkpoint, then learn what it does. Needs Kafka, --checkpoints, and a --data directory "
+        "of its own.",
+    )
+    max_follower_lag_s: float = Field(
+        10.0,
+        gt=0,
+        le=MOST_SECONDS,
+        description="With --follow: not ready (GET /readyz) while the model here may be further behind the learner's.",
+    )
+    publish_interval_s: float = Field(
+        0.05, ge=0.0, le=MOST_SECONDS, description="A snapshot is published at most this often."
+    )
+
+    @property
+    def most_behind_s(self) -> float | None:
+        """How far the follower beside this API may be behind; None: there is none."""
+        return self.max_follower_lag_s if self.follow else None

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from driftline.learner import registry
 from driftline.learner.cluster.member import Member
@@ -117,9 +117,11 @@ class Cluster:
         (root / "store").mkdir(exist_ok=True)
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
+        self.options: dict[str, dict[str, Any]] = {}  # of the log, by who goes by them
 
     def stream(self, name: str) -> StreamSettings:
-        return StreamSettings(data=self._root / name, log=self.log_url)
+        store = (self._root / "store").as_uri()
+        return StreamSettings(data=self._root / name, log=self.log_url, checkpoints=store, **self.options.get(name, {}))
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from driftline.api.access import keys
 from driftline.api.access.keys import Role
 from driftline.api.run.process import Started
 from driftline.api.run.server import serve
-from driftline.api.settings import ApiSettings
+from driftline.api.settings import ReplicaSettings
 from driftline.learner.disk.losses import Loss, Losses
 from driftline.learner.models.classifier import Classifier
 from driftline.learner.quality.alarms import Alarms
@@ -112,7 +112,7 @@ def running(stream: StreamSettings, **options: Any) -> Iterator[str]:
 
     def run() -> None:
         try:
-            serve(stream, ApiSettings(port=0, **(limits | options)), on_ready=ready.put)
+            serve(stream, ReplicaSettings(port=0, **(limits | options)), on_ready=ready.put)
         except BaseException as error:
             ready.put(error)
             raise

@@ -19,6 +19,7 @@ from driftline.learner.disk.checkpoint import by_topic
 from driftline.learner.disk.losses import Losses
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import GateReport, Offsets
+from driftline.learner.report.follow_report import FollowReport
 from driftline.learner.report.starting import Start
 from driftline.learner.report.status import Status
 
@@ -34,6 +35,7 @@ class Learner(msgspec.Struct, frozen=True):
     pid: int
     status_age_seconds: float
     start: Start | None = None  # what it is at, and how much of that is done, while it is starting
+    following: FollowReport | None = None  # of one that follows a learner elsewhere: how far behind it is
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -180,6 +182,5 @@ def _progressive(summary: dict[str, Any]) -> Progressive | None:
 
 def _learner(status: Status) -> Learner:
     age_s = round(status.age_s, 3)
-    return Learner(
-        status.state, status.word, status.alive, status.detail, status.epoch, status.pid, age_s, status.start
-    )
+    said = status.state, status.word, status.alive, status.detail, status.epoch, status.pid
+    return Learner(*said, age_s, status.start, status.following)

@@ -1,7 +1,8 @@
 """Is the API there, and what of it works: predictions, taking messages and labels, learning?
 
 GET /healthz and GET /readyz. Ready is who can take messages and labels: were it who can predict, a fresh install behind
-a Service that routes to ready pods only would wait for ever for its first label. What of it works is said by part.
+a Service that routes to ready pods only would wait for ever for its first label. One that follows a learner elsewhere
+must also be near enough to it, and have a model where that has one. What of it works is said by part.
 Everything is read from what the watcher and the connection already hold, so these answer at once whatever has failed.
 """
 
@@ -34,16 +35,23 @@ class Part(msgspec.Struct, frozen=True):
     why: str | None
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """What works now: predictions, messages and labels becoming durable, labels being learned."""
+class Parts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What works now: predictions, messages and labels becoming durable, labels being learned.
+
+    `follow` is there where a learner on another machine is followed: whether the model here is near enough to its.
+    """
 
     predict: Part
     take: Part
     learn: Part
+    follow: Part | None = None
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Messages and labels are taken. The parts say what else works; warnings do not keep it from being ready."""
+    """Messages and labels are taken, and the model is near enough to the one that is followed, where one is.
+
+    The parts say what else works; warnings do not keep it from being ready.
+    """
 
     status: str
     parts: Parts
@@ -51,7 +59,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class NotReady(Error, frozen=True):
-    """Nothing can be taken: every reason."""
+    """Nothing can be taken, or the model is too far behind: every reason."""
 
     reasons: list[str]
     parts: Parts
@@ -62,22 +70,42 @@ TYPES: Final = (Alive, Ready, NotReady)
 
 
 class Health:
-    """Judges what the watcher and the connection hold. On the event loop only."""
+    """Judges what the watcher and the connection hold. On the event loop only.
 
-    def __init__(self, watcher: Watcher, connection: Connection) -> None:
-        self._watcher, self._connection = watcher, connection
+    Parameters
+    ----------
+    most_behind_s : how far the follower beside this API may be behind; None: there is none
+    """
+
+    def __init__(self, watcher: Watcher, connection: Connection, most_behind_s: float | None = None) -> None:
+        self._watcher, self._connection, self._most_behind_s = watcher, connection, most_behind_s
 
     def parts(self) -> Parts:
         """Return what works now."""
         served, problem = self._watcher.served, self._connection.problem
         why_not = None if answers(served) else missing(self._watcher)
         idle = self._watcher.idle
-        return Parts(Part(why_not is None, why_not), Part(problem is None, problem), Part(idle is None, idle))
+        parts = Parts(Part(why_not is None, why_not), Part(problem is None, problem), Part(idle is None, idle))
+        if self._most_behind_s is None:
+            return parts
+        why_far = self._why_far(self._most_behind_s)
+        return msgspec.structs.replace(parts, follow=Part(why_far is None, why_far))
+
+    def _why_far(self, most_s: float) -> str | None:
+        """Return why the model here may be too far behind the one that is learned; None where it is not."""
+        status = self._watcher.status
+        if status is None or status.following is None:
+            return "no follower has said yet how far it is"
+        if (why := status.following.too_far(most_s)) is not None:
+            return f"{why} ({self._watcher.idle})" if self._watcher.idle else why
+        if status.counts.updates and not answers(self._watcher.served):
+            return missing(self._watcher)
+        return None
 
     def check(self) -> None:
-        """Raise ApiError (503) where messages and labels cannot be taken."""
-        if (problem := self._connection.problem) is not None:
-            raise ApiError(503, "not-ready", f"log: {problem}", _ACTION, {"Retry-After": "1"})
+        """Raise ApiError (503) where this is not ready."""
+        if reasons := _reasons(self.parts()):
+            raise ApiError(503, "not-ready", "; ".join(reasons), _ACTION, {"Retry-After": "1"})
 
     def router(self) -> APIRouter:
         """Return GET /healthz and GET /readyz."""
@@ -100,9 +128,8 @@ class Health:
         )
         async def is_ready() -> Response:
             parts, warnings = self.parts(), self._warnings()
-            if parts.take.ready:
+            if not (reasons := _reasons(parts)):
                 return json_response(Ready("ready", parts, warnings))
-            reasons = [f"log: {parts.take.why}"]
             return json_response(NotReady("not-ready", "; ".join(reasons), _ACTION, reasons, parts, warnings), 503)
 
         return routes
@@ -113,7 +140,8 @@ class Health:
         if not predicts:
             warnings.append(f"model: {missing(watcher)}")
         if (idle := watcher.idle) is not None:
-            warnings.append(f"learner: {idle}; {'predictions are answered, ' if predicts else ''}nothing is learned")
+            who = "learner" if status is None or status.following is None else "follower"
+            warnings.append(f"{who}: {idle}; {'predictions are answered, ' if predicts else ''}nothing is learned")
         if watcher.pinned_to is not None:
             warnings.append(f"model: pinned to {watcher.pinned_to}; what is learned since is not served")
         if predicts and watcher.snapshot_problem is not None:
@@ -125,6 +153,12 @@ class Health:
         if watcher.status_problem is not None and status is not None:
             warnings.append(f"learner: {watcher.status_problem}")
         return warnings
+
+
+def _reasons(parts: Parts) -> list[str]:
+    """Return why this is not ready, one for each part that has to be."""
+    needed = {"log": parts.take, "follower": parts.follow}
+    return [f"{name}: {part.why}" for name, part in needed.items() if part is not None and not part.ready]
 
 
 def answers(served: Served | None) -> bool:

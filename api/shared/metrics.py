@@ -198,6 +198,8 @@ class _LearnerCollector(Collector):
         yield gauge("log_up", "Whether the log answers, and takes what is sent.", self._connection.problem is None)
         ready = GaugeMetricFamily("driftline_ready", "Whether a part works now, as GET /readyz says.", labels=("part",))
         for part, said in msgspec.structs.asdict(self._health.parts()).items():
+            if said is None:
+                continue
             ready.add_metric((part,), float(said.ready))
         yield ready
 

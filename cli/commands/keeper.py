@@ -1,11 +1,12 @@
-"""How does the learner of `driftline up` come back when it ends?
+"""How does the process beside an API come back when it ends? The learner of `up`, the follower of `serve --follow`.
 
-The API goes on meanwhile. A thread watches the learner's process:
+The API goes on meanwhile. A thread watches the process:
 
-    1. what ends it with an error of its own before it was at work once ends everything: it never could work like this
+    1. what ends a learner with an error of its own before it was at work once ends everything: it never could work like
+       this
     2. what ends it later, and whatever kills it, is said in the status, which the API, its page and `driftline status`
        show, and in the log; after a pause, which grows where that goes on, another process is started
-    3. where another learner has taken the data directory over none is started: the API answers from what that one
+    3. where another one has taken the data directory over none is started: the API answers from what that one
        publishes
     4. `end` has it stop, and waits until it has
 """
@@ -18,10 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from driftline.cli.commands.learn import run_process
-from driftline.learner.disk.settings import LearnerSettings
 from driftline.stream.errors import Overtaken, StateError
 from driftline.stream.process import interrupts, threads
 from driftline.stream.process.pauses import Pauses
@@ -37,23 +36,34 @@ FIRST_WORD_S: Final = 60.0
 LONG_S: Final = 2.0  # to load kernels that are compiled takes less
 WELL_S: Final = 60.0  # at work for so long, it is well
 LOOK_S: Final = 0.2
+WELL: Final = frozenset({"running", "following"})
 _LOG: Final = logging.getLogger(__name__)
 
 
+class Child(NamedTuple):
+    """A process that is kept at work."""
+
+    name: str  # what people call it
+    run: Callable[..., None]
+    first: tuple[Any, ...]  # what it is called with
+    again: tuple[Any, ...]  # what each one after the first is called with
+    needed: bool  # whether everything ends where the first one never could work
+
+
 class Keeper:
-    """Keeps a learner at work. `start` and `end` once.
+    """Keeps a process at work. `start` and `end` once.
 
     Parameters
     ----------
-    stopping : set where everything is to end, so that a learner that ends then is not started again
+    stopping : set where everything is to end, so that one that ends then is not started again
 
     Attributes
     ----------
-    over : set once no learner is started any more because the first one never worked, or it is time to stop
+    over : set once none is started any more because the first one never worked, or it is time to stop
     """
 
-    def __init__(self, stream: StreamSettings, settings: LearnerSettings, stopping: threading.Event) -> None:
-        self._stream, self._settings, self._stopping = stream, settings, stopping
+    def __init__(self, stream: StreamSettings, child: Child, stopping: threading.Event) -> None:
+        self._stream, self._child, self._stopping = stream, child, stopping
         self.over = threading.Event()
         self._process: SpawnProcess | None = None
         self._thread: threading.Thread | None = None
@@ -62,8 +72,7 @@ class Keeper:
 
     def start(self) -> None:
         """Start the first one."""
-        self._begin()
-        self._settings = self._settings.model_copy(update={"take_over": False})  # from now on it is nobody else's
+        self._begin(self._child.first)
         self._thread = threads.start("keeper", self._watch)
 
     def end(self) -> int:
@@ -96,11 +105,9 @@ class Keeper:
             if time.monotonic() > deadline:
                 return True, None
 
-    def _begin(self) -> None:
+    def _begin(self, arguments: tuple[Any, ...]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(
-            target=run_process, args=(self._stream, self._settings), name="driftline-learner"
-        )
+        self._process = context.Process(target=self._child.run, args=arguments, name=f"driftline-{self._child.name}")
         resource_tracker.ensure_running()  # which lets signals through once it has started
         with interrupts.held_back():
             self._process.start()
@@ -108,9 +115,9 @@ class Keeper:
     def _begin_again(self) -> bool:
         """Start another one; tell whether the system let that be done."""
         try:
-            self._begin()
+            self._begin(self._child.again)
         except OSError as error:
-            _LOG.error("the learner cannot be started again just now: %s", error)
+            _LOG.error("the %s cannot be started again just now: %s", self._child.name, error)
             return False
         return True
 
@@ -118,9 +125,12 @@ class Keeper:
         try:
             while (exit_code := self._wait_for_its_end()) is not None:
                 if exit_code == Overtaken.exit_code:
-                    _LOG.warning("another learner has taken over %s; this one is not started again", self._stream.data)
+                    _LOG.warning(
+                        "another %s has taken over %s; this one is not started again",
+                        *(self._child.name, self._stream.data),
+                    )
                     return
-                if exit_code > 0 and not self._worked:  # 1
+                if exit_code > 0 and not self._worked and self._child.needed:  # 1
                     self._exit_code = exit_code
                     return
                 pause_s = self._pauses.take()
@@ -149,7 +159,7 @@ class Keeper:
                 self._worked = self._is_at_work(is_past_first_checks)
             elif time.monotonic() > look_at:
                 look_at += WELL_S
-                if self._is_at_work(lambda status: status.alive and status.state == "running"):
+                if self._is_at_work(lambda status: status.alive and status.state in WELL):
                     self._pauses.well()
         return None
 
@@ -169,12 +179,12 @@ class Keeper:
 
         assert self._process is not None
         following = f"it is started again {pause_s:g} s later"
-        _LOG.error("the learner %s; %s, and predictions are answered meanwhile", how, following)
+        _LOG.error("the %s %s; %s, and predictions are answered meanwhile", self._child.name, how, following)
         say_ended(self._stream, self._process.pid or 0, how, following)
 
 
 def is_past_first_checks(status: "Status") -> bool:
-    """Tell whether a learner has found the log, or waits for it, and a model; what takes no longer is waited for."""
+    """Tell whether it has found the log, or waits for it, and a model; what takes no longer is waited for."""
     if status.state == "starting" and status.start is not None:
         return time.time() - status.start.since > LONG_S and status.start.doing == "compiling"
     return status.state not in {"failed", "stopped"}

@@ -1,6 +1,7 @@
 """How does the learner run? `driftline learn` alone, or in a process of `driftline up`."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -64,15 +65,21 @@ def _say(what: str, status: "Status") -> None:
 
 def run_process(stream: StreamSettings, settings: LearnerSettings) -> None:
     """Be the learner's process of `driftline up`, which ends it; the API is beside it."""
-    interrupts.ignored()  # before and behind what `learn` makes of them
-    from driftline.learner.loop.background import leave_a_processor
     from driftline.learner.loop.service import learn as run_learner
+
+    run_beside(stream, lambda: run_learner(stream, settings, on_start=_say_started))
+
+
+def run_beside(stream: StreamSettings, run: Callable[[], object]) -> None:
+    """Be a process beside an API, which ends it."""
+    interrupts.ignored()  # before and behind what `run` makes of them
+    from driftline.learner.loop.background import leave_a_processor
 
     leave_a_processor()
     log_lines.begin(stream.log_format)
     with log_lines.ending_said():
         try:
-            run_learner(stream, settings, on_start=_say_started)
+            run()
         except DriftlineError as error:
             print_error(str(error))
             raise SystemExit(BAD_OPTIONS if isinstance(error, ConfigError) else error.exit_code) from None

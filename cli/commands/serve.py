@@ -2,15 +2,18 @@
 
 import json
 import logging
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from driftline.api.settings import ApiSettings
+from driftline.api.settings import ReplicaSettings
+from driftline.cli.commands.keeper import Child, Keeper
+from driftline.cli.commands.learn import run_beside
 from driftline.cli.terminal import print_lines, program, where
 from driftline.stream.errors import StateError
-from driftline.stream.process import log_lines
+from driftline.stream.process import interrupts, log_lines
 from driftline.stream.process.flags import with_settings
 from driftline.stream.process.harmless import harmless
 from driftline.stream.process.settings import StreamSettings
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
 
 
 @with_settings
-def serve(stream: StreamSettings, api: ApiSettings) -> None:
-    """Run the API alone: append messages and labels to the log, answer from the learner's snapshots."""
+def serve(stream: StreamSettings, api: ReplicaSettings) -> None:
+    """Run the API alone: append messages and labels to the log, answer from the learner's snapshots.
+
+    With --follow the learner is on another machine: a process beside the API follows it.
+    """
     from driftline.api.run.process import Started
     from driftline.api.run.server import serve as serve_api
     from driftline.learner.report.status import read_status
@@ -34,7 +40,32 @@ def serve(stream: StreamSettings, api: ApiSettings) -> None:
             status = read_status(stream.data)
         print_banner(started.url, started.reference, stream, status)
 
-    serve_api(stream, api, on_ready=ready)
+    if not api.follow:
+        serve_api(stream, api, on_ready=ready)
+        return
+    from driftline.learner.disk.lock import check_free
+    from driftline.learner.follow.service import check_options
+
+    check_options(stream)
+    check_free(stream.data)
+    stopping, arguments = threading.Event(), (stream, api.publish_interval_s)
+    keeper = Keeper(stream, Child("follower", follow_process, arguments, arguments, needed=False), stopping)
+    try:
+        with interrupts.setting(stopping):
+            keeper.start()
+            keeper.first_word(lambda _: True)  # so that nothing here goes by what was said before it
+            if not stopping.is_set():
+                serve_api(stream, api, on_ready=ready, stopping=stopping)
+    finally:
+        stopping.set()
+        keeper.end()
+
+
+def follow_process(stream: StreamSettings, interval_s: float) -> None:
+    """Be the process of `driftline serve --follow` that follows the learner; the API is beside it."""
+    from driftline.learner.follow.service import follow
+
+    run_beside(stream, lambda: follow(stream, interval_s))
 
 
 def print_banner(url: str, reference: str, stream: StreamSettings, status: "Status | None") -> None:
@@ -68,6 +99,8 @@ def _learner_line(status: "Status | None") -> str:
     """Return what keeps the learner from learning now, in a line of its own; nothing where nothing does."""
     if status is None or not status.alive:
         line = "No learner is at work on this data directory: start one with `driftline learn`, or use `driftline up`."
+    elif status.following is not None:
+        line = f"It follows a learner: {status.state}{f' ({status.detail})' if status.detail else ''}."
     elif status.state == "starting":
         line = f"The learner is {status.detail}. Until then labels are taken, and learned later."
     elif status.state == "recovering":

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from driftline.api.settings import ApiSettings
-from driftline.cli.commands.keeper import Keeper, is_past_first_checks
-from driftline.cli.commands.learn import BAD_OPTIONS
+from driftline.cli.commands.keeper import Child, Keeper, is_past_first_checks
+from driftline.cli.commands.learn import BAD_OPTIONS, run_process
 from driftline.cli.commands.serve import print_banner
 from driftline.cli.terminal import print_error, terminal
 from driftline.learner.disk.settings import LearnerSettings
@@ -53,7 +53,8 @@ def up(
     if not learner.take_over:
         check_free(stream.data)
     stopping = threading.Event()
-    keeper = Keeper(stream, learner, stopping)
+    again = learner.model_copy(update={"take_over": False})  # from the first on it is nobody else's
+    keeper = Keeper(stream, Child("learner", run_process, (stream, learner), (stream, again), needed=True), stopping)
     sender = threading.Thread(target=_send_demo, args=(stream, stopping), name="demo")
 
     def say_up(api: Started) -> None:

@@ -88,6 +88,8 @@ class LogJournal:
             entry = self.order.take(record.offset, record.value)
             if isinstance(entry, HandOver) and entry.holder != self.holder:
                 self._asked = entry
+            elif isinstance(entry, Gate):  # of the leader before, too: it stays so until one says another thing
+                self._shut = entry.why
             if entry is not None:
                 found.append(entry)
         return found
@@ -168,7 +170,10 @@ class LogJournal:
     def mark(self, batch: int, lineage: str) -> JournalMark:
         """Return up to where it was read, for a checkpoint; say there that one is made. Raises Overtaken."""
         self.say(Mark(self.epoch, batch))
-        return JournalMark(self.identity, self.order.offset, lineage)
+        mark = JournalMark(self.identity, self.order.offset, lineage)
+        if self._shut:  # so that who begins with the checkpoint hears of it
+            self.say(Gate(self.epoch, batch, self._shut))
+        return mark
 
     def saved(self, path: Path) -> None:
         """Say what the model is of a checkpoint that is on the disk. Raises Overtaken."""
@@ -182,7 +187,6 @@ class LogJournal:
     def gate(self, batch: int, why: str) -> None:
         """Say why the newest model is not to be served, or nothing, where that has changed. Raises Overtaken."""
         if why != self._shut:
-            self._shut = why
             self.say(Gate(self.epoch, batch, why))
 
     def trim(self, stored: Stored, manifest: Manifest) -> None:

@@ -214,6 +214,17 @@ def load_manifest(path: Path) -> Manifest:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
 
 
+def load_model(path: Path) -> tuple[Manifest, State]:
+    """Read a checkpoint's manifest and its model, which may be all of it that is there. Raises StateError."""
+    _refuse_unknown_format(path)
+    try:
+        sums = read_sums(path)
+        manifest = msgspec.json.decode(_read(path, "manifest.json", sums), type=Manifest)
+        return manifest, safetensors.numpy.load(_read(path, "model.safetensors", sums))
+    except _DAMAGES as error:
+        raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
+
+
 def load_newest(root: Path) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, stepping over damaged ones; None where there is none at all.
 

@@ -88,7 +88,7 @@ class Outside:
     def publish(self) -> None:
         """Publish the model, and say whether it may be served."""
         offsets = by_topic(self._work.positions)[self._stream.topics.feedback]
-        self._shown.publish(self._work.machine, offsets)
+        self._shown.publish(self._work.newest, offsets)
         self._ledger.tell_gate(self._work, self._shown.quarantine)
 
     def hurry(self) -> None:

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts
 from driftline.learner.quality.progress import DELAY_EDGES_MS
+from driftline.learner.report.follow_report import FollowReport
 from driftline.learner.report.status import Status
 from driftline.learner.store.upload_report import UploadReport
 from driftline.stream.limits import ORPHANED_BY, JoinCounts
@@ -68,6 +69,8 @@ def of_learner(status: Status) -> Iterator[Metric]:
     yield gauge("checkpoint_pause_seconds", "Time that the learner stood still for the last checkpoint.", pause)
     if status.uploads is not None:
         yield from _uploads(status.uploads)
+    if status.following is not None:
+        yield from _following(status.following)
     yield gauge("snapshot_seconds", "Time that the last snapshot took.", status.snapshot_seconds)
     yield _delays(progress.get("by_delay") or [])
     recent = progress.get("recent") or {}
@@ -92,6 +95,21 @@ def _uploads(uploads: UploadReport) -> Iterator[Metric]:
         yield gauge("uploaded_checkpoint", "Batch of the last checkpoint that is in the store.", uploads.batch)
         yield gauge("upload_age_seconds", "Time since then.", max(0.0, time.time() - uploads.at))
         yield gauge("upload_seconds", "Time that it took.", uploads.seconds)
+
+
+def _following(report: FollowReport) -> Iterator[Metric]:
+    behind_s = report.now_behind_s
+    if behind_s is not None and report.behind_entries is not None:
+        yield gauge("follower_behind_seconds", "So far the model here is behind the learner's, at most.", behind_s)
+        yield gauge("follower_behind_entries", "Entries of the journal that are not in it.", report.behind_entries)
+    by_lessons = report.by == "lessons"
+    yield gauge("follower_by_lessons", "Whether it learns what the learner does; else it takes its models.", by_lessons)
+    if report.base is not None:
+        yield gauge("follower_base", "Batch of the checkpoint that it began with last.", report.base)
+    yield CounterMetricFamily("driftline_follower_bases", "Checkpoints that it began with.", report.bases)
+    yield CounterMetricFamily("driftline_follower_digests", "Models compared with the learner's.", report.digests)
+    yield CounterMetricFamily("driftline_follower_digests_differed", "Those that were another one.", report.differed)
+    yield CounterMetricFamily("driftline_follower_skips", "Times that it could not keep up.", report.skips)
 
 
 def _rejected(counts: Counts) -> CounterMetricFamily:

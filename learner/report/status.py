@@ -17,6 +17,7 @@ from driftline.learner.disk.losses import Erasures, Losses
 from driftline.learner.disk.rebuilt import Rebuilt
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts, GateReport, Offsets
+from driftline.learner.report.follow_report import FollowReport
 from driftline.learner.report.starting import Start
 from driftline.learner.store.upload_report import UploadReport
 from driftline.stream.errors import StateError
@@ -24,14 +25,26 @@ from driftline.stream.limits import JoinCounts
 
 FILE: Final = "status.json"
 STALE_S: Final = 15.0
-AT_WORK: Final = frozenset({"starting", "recovering", "running", "standby", "waiting"})
+AT_WORK: Final = frozenset({"starting", "recovering", "running", "standby", "following", "waiting"})
 
 
 # waiting: at work, but the log does not answer. paused: the disk is full, or too much of what comes cannot be read.
 # stalled: it should be at work, and nothing moves.
 # starting: nothing is learned yet, and `start` says why not.
 # standby: another learner leads, and this one is ready to (cluster/).
-State = Literal["starting", "recovering", "running", "standby", "waiting", "paused", "stalled", "stopped", "failed"]
+# following: it learns what the one that leads does, for an API beside it, and nothing else (follow/).
+State = Literal[
+    "starting",
+    "recovering",
+    "running",
+    "standby",
+    "following",
+    "waiting",
+    "paused",
+    "stalled",
+    "stopped",
+    "failed",
+]
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -68,6 +81,7 @@ class Status(msgspec.Struct, kw_only=True):
     stalls: int = 0  # since the process began
     uploads: UploadReport | None = None  # where checkpoints go to a store, too
     start: Start | None = None  # what it is at, where the state is starting
+    following: FollowReport | None = None  # of one that follows: how far behind it is
     gone: bool = False  # no learner holds the directory; found out when this is read
 
     @property
@@ -91,20 +105,21 @@ class Status(msgspec.Struct, kw_only=True):
     def idle(self) -> str | None:
         """Why nothing is learned now; None where a learner takes what comes."""
         word, detail = self.word, f" ({self.detail})" if self.detail else ""
-        if word == "running":
+        who = "learner" if self.following is None else "follower"
+        if word in {"running", "following"}:
             return None
         if word == "silent":
-            return f"the learner is silent: it said that it was {self.state} {self.age_s:.0f} s ago"
+            return f"the {who} is silent: it said that it was {self.state} {self.age_s:.0f} s ago"
         if word == "gone":
-            return f"the learner is gone: it was {self.state}, and nobody has the data directory now"
+            return f"the {who} is gone: it was {self.state}, and nobody has the data directory now"
         says = {
             "starting": "is starting",
-            "recovering": "is recovering",
+            "recovering": "is recovering" if self.following is None else "is catching up",
             "waiting": "waits",
             "failed": "has failed",
             "standby": "stands by",
         }
-        return f"the learner {says.get(word, f'is {word}')}{detail}"
+        return f"the {who} {says.get(word, f'is {word}')}{detail}"
 
 
 def blank_status(model: str) -> Status:

@@ -9,10 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from driftline.learner.disk.full import DiskRoom
-from driftline.learner.machine.machine import Machine
 from driftline.learner.models.classifier import Classifier
 from driftline.learner.serving.snapshot import Publisher, SnapshotInfo
 from driftline.stream.errors import NotFinite
@@ -21,6 +20,16 @@ from driftline.stream.errors import NotFinite
 PUBLISH_SHARE: Final = 0.1
 HELD_BACK_S: Final = 1.0  # until a model that is not served is looked at again
 _LOG: Final = logging.getLogger(__name__)
+
+
+class Newest(NamedTuple):
+    """A model as it is now, which may be published."""
+
+    classifier: Classifier
+    version: str
+    updates: int  # how much was learned, as the version counts it
+    labels_learned: int
+    why_not: str  # it is not to be served; "": it may be
 
 
 class Publishing:
@@ -51,6 +60,10 @@ class Publishing:
         """Tell whether it is time."""
         return now >= self._next
 
+    def due_in(self, now: float) -> float:
+        """Return how many seconds it is until then."""
+        return max(0.0, self._next - now)
+
     def hurry(self) -> None:
         """Have it be time."""
         self._next = 0.0
@@ -59,18 +72,18 @@ class Publishing:
         """Make ready for a model that has learned nothing yet."""
         self._room.wait_for(lambda: self._publisher.prepare(classifier))
 
-    def publish(self, machine: Machine, offsets: dict[str, int]) -> None:
+    def publish(self, newest: Newest, offsets: dict[str, int]) -> None:
         """Publish the model where it is another than before; `offsets` are up to where it has learned."""
-        wanted = (machine.version, offsets)
-        if not machine.counts.updates or (wanted == self._published and self._publisher.is_there()):
+        wanted = (newest.version, offsets)
+        if not newest.updates or (wanted == self._published and self._publisher.is_there()):
             return
-        if machine.gate.shut:
-            self._hold_back(machine.gate.report().why)
+        if newest.why_not:
+            self._hold_back(newest.why_not)
             return
         started, used = time.monotonic(), time.thread_time()
-        info = self._describe(machine, offsets)
+        info = self._describe(newest, offsets)
         try:
-            self._room.wait_for(lambda: self._publisher.publish(machine.classifier, info))
+            self._room.wait_for(lambda: self._publisher.publish(newest.classifier, info))
         except NotFinite as error:
             self._hold_back(str(error))
             return
@@ -88,14 +101,14 @@ class Publishing:
         """Make what is published last beyond this boot."""
         self._publisher.close()
 
-    def _describe(self, machine: Machine, offsets: dict[str, int]) -> SnapshotInfo:
+    def _describe(self, newest: Newest, offsets: dict[str, int]) -> SnapshotInfo:
         return SnapshotInfo(
-            version=machine.version,
+            version=newest.version,
             epoch=self._epoch,
-            model=machine.classifier.spec,
-            config=machine.classifier.config(),
-            labels=machine.classifier.labels,
-            labels_learned=machine.counts.labels_learned,
+            model=newest.classifier.spec,
+            config=newest.classifier.config(),
+            labels=newest.classifier.labels,
+            labels_learned=newest.labels_learned,
             feedback_offsets=offsets,
             published_at=time.time(),
         )

@@ -54,7 +54,7 @@ class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
     published_at: float  # seconds since 1970, this machine's clock
 
 
-def _epoch_of(name: str) -> int:
+def epoch_of(name: str) -> int:
     """Return the epoch of a snapshot, by its name; 0 of what is none."""
     start = name.partition("-")[0]
     return int(start) if start.isdecimal() and start.isascii() else 0
@@ -73,7 +73,7 @@ class Publisher:
     def __init__(self, root: Path, epoch: int, check: Callable[[], None] = lambda: None) -> None:
         self._check = check
         durable.make_directory(root)
-        durable.remove_partial(root, _epoch_of, epoch)
+        durable.remove_partial(root, epoch_of, epoch)
         self._root, self._epoch, self._number = root, epoch, 0
         self._writer: Writer | None = None
         self._shown: Writer | None = None
@@ -271,6 +271,7 @@ class Snapshot:
 
     def __init__(self, path: Path, *, allow_pickle: bool = False, reader: Reader | None = None) -> None:
         self.path, self._allow_pickle = path, allow_pickle
+        self._file = path.stat() if reader is None else None  # one that is kept has its name for good
         self._reader = reader or Reader(path)
         self._beside = _Beside(path, self._reader)
         self.model = self.another_model()
@@ -284,6 +285,13 @@ class Snapshot:
     def info(self) -> SnapshotInfo:
         """Return what stands beside the version that is there now, the same object for the same one. One thread."""
         return self._beside.look()
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether this is the file of that name: in a directory that was made again another one may have it."""
+        try:
+            return path == self.path and (self._file is None or os.path.samestat(path.stat(), self._file))
+        except FileNotFoundError:
+            return False
 
     def check(self) -> None:
         """Raise StateError where the file was cut short: nothing of it answers any more."""
@@ -315,7 +323,7 @@ class Follower:
         self._refused.intersection_update(paths)
         self._leave_what_was_cut()
         for path in paths:
-            if self._current is not None and path == self._current.path:
+            if self._current is not None and self._current.is_at(path):
                 break
             if path in self._refused:
                 continue

@@ -20,6 +20,7 @@ from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.machine import Machine
 from driftline.learner.machine.restore import describe, marks
 from driftline.learner.quality.figures import Offsets
+from driftline.learner.serving.publishing import Newest
 from driftline.learner.state.outbox import Outbox
 from driftline.stream.log.base import Reader, TopicPartition, TopicState, Watermarks
 from driftline.stream.log.merge import Merger
@@ -60,6 +61,13 @@ class LearnerState:
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each partition."""
         return self.merger.positions
+
+    @property
+    def newest(self) -> Newest:
+        """The model as readers may see it."""
+        machine, counts = self.machine, self.machine.counts
+        why_not = machine.gate.report().why if machine.gate.shut else ""
+        return Newest(machine.classifier, machine.version, counts.updates, counts.labels_learned, why_not)
 
     @property
     def lag(self) -> int:

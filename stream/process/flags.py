@@ -159,7 +159,13 @@ def check_variables() -> list[str]:
 
 
 def _known() -> set[str]:
-    return {name for cls in Settings.__subclasses__() for name in cls.model_fields}
+    found: set[str] = set()
+    classes: list[type[Settings]] = [Settings]
+    while classes:
+        cls = classes.pop()
+        found |= cls.model_fields.keys()
+        classes += cls.__subclasses__()
+    return found
 
 
 def _near(name: str, known: Collection[str]) -> list[str]:

@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from driftline.cli.commands.keeper import Keeper, is_past_first_checks
+from driftline.cli.commands.keeper import Child, Keeper, is_past_first_checks
 from driftline.learner.disk.lock import Lock
-from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.report.starting import Start
 from driftline.learner.report.status import Status, read_status
 from driftline.stream.errors import Overtaken
@@ -52,12 +51,15 @@ class Process:
 class Kept(Keeper):
     """A keeper of such processes."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, needed: bool = True) -> None:
         self.stop = threading.Event()
         self.begun: list[Process] = []
-        super().__init__(place.stream, LearnerSettings(take_over=True), self.stop)
+        self.called: list[tuple[Any, ...]] = []
+        child = Child("learner", lambda _: None, (True,), (False,), needed=needed)
+        super().__init__(place.stream, child, self.stop)
 
-    def _begin(self) -> None:
+    def _begin(self, arguments: tuple[Any, ...]) -> None:
+        self.called.append(arguments)
         self.begun.append(Process(1000 + len(self.begun)))
         self._process = self.begun[-1]  # type: ignore[assignment]
 
@@ -93,6 +95,18 @@ class TestKeeper:
         assert kept.end() == exit_code
         assert len(kept.begun) == 1
 
+    @pytest.mark.parametrize("exit_code", [1, 2, 77])
+    def test_what_is_not_needed_ends_nothing(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, exit_code: int
+    ) -> None:
+        monkeypatch.setattr("driftline.stream.process.pauses.FIRST_S", 0.01)
+        kept = Kept(place, needed=False)
+        kept.start()
+        kept.begun[0].end(exit_code)
+        wait_until(lambda: len(kept.begun) == 2, what="another one is there")
+        assert not kept.over.is_set()
+        kept.end()
+
     def test_who_is_killed_before_it_worked_is_started_again(
         self, place: Place, kept: Kept, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -111,7 +125,7 @@ class TestKeeper:
         kept.begun[0].end(exit_code)
         wait_until(lambda: len(kept.begun) == 2, what="another one is there")
         assert not kept.over.is_set()
-        assert not kept._settings.take_over, "it takes nothing from a learner that came meanwhile"
+        assert kept.called == [(True,), (False,)], "it takes nothing from a learner that came meanwhile"
         assert kept.end() == 0
 
     def test_what_it_said_itself_of_its_end_stays(self, place: Place, kept: Kept) -> None:
@@ -178,10 +192,10 @@ class TestKeeper:
         at_work(place, kept)
         begin, failures = kept._begin, iter(range(2))
 
-        def failing() -> None:
+        def failing(arguments: tuple[Any, ...]) -> None:
             for _ in failures:
                 raise OSError(11, "Resource temporarily unavailable")
-            begin()
+            begin(arguments)
 
         monkeypatch.setattr(kept, "_begin", failing)
         kept.begun[0].end(-9)

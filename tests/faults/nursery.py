@@ -28,8 +28,17 @@ PR_SET_PDEATHSIG: Final = 1
 LOADED: Final = (
     *("driftline.cli.main", "driftline.learner.loop.service", "driftline.api.run.server"),
     *("driftline.stream.log.kafka.log", "driftline.stream.log.sqlite.log"),
-    *("rich.console", "rich.progress", "rich.table", "rich.traceback", "tests.faults.killed", "tests.faults.points"),
+    *(
+        "driftline.learner.follow.service",
+        "rich.console",
+        "rich.progress",
+        "rich.table",
+        "rich.traceback",
+        "tests.faults.killed",
+        "tests.faults.points",
+    ),
 )
+FOLLOW: Final = "follow"  # in a command's place: a follower without an API, as `serve --follow` has one beside it
 
 
 class Stop(NamedTuple):
@@ -220,7 +229,7 @@ def _run(order: dict[str, Any], parent: int) -> None:
     try:
         from driftline.cli.main import main  # noqa: PLC0415
         from tests import net  # noqa: PLC0415
-        from tests.faults import killed, points  # noqa: PLC0415
+        from tests.faults import followed, killed, points  # noqa: PLC0415
 
         if order.get("namespace"):
             net.enter(order["namespace"])
@@ -229,7 +238,10 @@ def _run(order: dict[str, Any], parent: int) -> None:
         if order.get("change"):
             killed.stop_before_change(*order["change"])
         sys.argv = [str(ROOT / "driftline" / "__main__.py"), *order["start"]]
-        main()
+        if order["start"][0] == FOLLOW:
+            followed.follow(*order["start"][1:])
+        else:
+            main()
         code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1

@@ -104,6 +104,15 @@ OF_MEMBERS: Final = {
     "7 before all are to go on from it": Point("driftline.learner.cluster.log_journal:LogJournal.restart"),
     "7 before its digest is told": Point("driftline.learner.cluster.log_journal:LogJournal.saved"),
 }
+# Of one that follows (learner/follow/).
+OF_FOLLOWERS: Final = {
+    "f before a base is looked for": Point("driftline.learner.follow.bases:Bases.take"),
+    "f a base is there": Point("driftline.learner.follow.bases:Bases.take", after=True),
+    "f before a batch is learned": Point("driftline.learner.follow.model:FollowedModel.learn"),
+    "f a batch was learned": Point("driftline.learner.follow.model:FollowedModel.learn", after=True),
+    "f before a digest is taken": Point("driftline.learner.follow.model:FollowedModel.digest"),
+    "f before its status": Point("driftline.learner.follow.follower:change_status"),
+}
 API_POINTS: Final = {
     "before a label is appended": Point("driftline.api.shared.connection:Connection.append"),
     "a label was appended, nobody was told": Point("driftline.api.shared.connection:Connection.append", after=True),
@@ -123,6 +132,11 @@ STORE_POINTS: Final = {
     "one was fetched from the store": Point(f"{_STORE}.fetch", after=True),
 }
 
+FOLLOWER_POINTS: Final = (
+    *OF_FOLLOWERS,
+    *("before one of the store has its name", "a before the epoch is announced", "a the epoch is announced"),
+    *("6 in the middle of a publish", "6 before a snapshot has its name", "6 a snapshot was published"),
+)
 CLUSTER_POINTS: Final = (
     *OF_MEMBERS,
     *STORE_POINTS,
@@ -134,7 +148,7 @@ CLUSTER_POINTS: Final = (
 
 def stop_at(name: str, nth: int, number: int) -> None:
     """Have this process send itself a signal at the nth time that it gets to a point."""
-    point = (POINTS | OF_MEMBERS | API_POINTS | STORE_POINTS)[name]
+    point = (POINTS | OF_MEMBERS | OF_FOLLOWERS | API_POINTS | STORE_POINTS)[name]
     owner, attribute, function = find(point)
     calls = itertools.count(1)
 

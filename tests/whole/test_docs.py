@@ -28,6 +28,7 @@ from driftline.api.settings import ApiSettings
 from driftline.cli.main import app
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.registry import REGISTRY
+from driftline.learner.report.follow_report import FollowReport
 from driftline.learner.report.status import State
 from driftline.learner.store.upload_report import UploadReport
 from driftline.stream.process.settings import StreamSettings
@@ -356,8 +357,9 @@ def said_in(name: str) -> set[str]:
 def test_every_alert_metric_and_state_is_explained(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.publish()
-    place.report(uploads=UploadReport(where="file:///store", batch=1, at=1.0))
-    with running(place.stream) as url:
+    following = FollowReport(store="file:///store", behind_entries=0, behind_s=0.0, base=1)
+    place.report(uploads=UploadReport(where="file:///store", batch=1, at=1.0), following=following)
+    with running(place.stream, follow=True) as url:
         families = list(text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text))
         parts = httpx.get(f"{url}/readyz", timeout=30).json()["parts"]
     metrics = {each.name + ("_total" if each.type == "counter" else "") for each in families}

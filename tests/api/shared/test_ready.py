@@ -18,6 +18,8 @@ from driftline.api.shared import taking
 from driftline.api.shared.taking import Taking
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
+from driftline.learner.quality.figures import Counts
+from driftline.learner.report.follow_report import FollowReport
 from driftline.learner.report.status import Status, read_status
 from driftline.learner.state.outbox import MAX_IN_FLIGHT, Outbox
 from driftline.stream.errors import LogDenied, LogError, LogUnavailable
@@ -338,3 +340,33 @@ def test_a_probe_waits_for_nothing_that_is_held(tmp_path: Path) -> None:
     closer.start()
     closer.join(60)
     assert all(future.done() for future in futures)
+
+
+def test_one_that_follows_is_ready_while_it_is_near_enough(place: Place) -> None:
+    """Before the first label, too; and one that has learned, and shows no model, is not."""
+    with running(place.stream, follow=True, max_follower_lag_s=5.0) as url:
+        wait_until(lambda: parts(url) == {"predict": False, "take": True, "learn": False, "follow": False})
+        assert why(url, "follow") == "no follower has said yet how far it is"
+        assert get(f"{url}/readyz").json()["reasons"] == ["follower: no follower has said yet how far it is"]
+        assert refusal(get(f"{url}/v2/health/ready"), 503)["code"] == "not-ready"
+        at = time.time() + HOUR_S
+        report = FollowReport(store="file:///store", behind_entries=0, behind_s=0.0, at=at)
+        place.report(state="waiting", at=at, counts=Counts(), following=report)
+        wait_until(lambda: get(f"{url}/readyz").status_code == 200, what="a fresh install becomes ready")
+        assert ready_by_metrics(url) == {"predict": False, "take": True, "learn": False, "follow": True}
+        place.report(state="following", at=at, counts=Counts(updates=4, labels_learned=4), following=report)
+        wait_until(lambda: "not in" in (why(url, "follow") or ""), what="it has learned, and shows nothing")
+        place.publish()
+        wait_until(lambda: parts(url) == {"predict": True, "take": True, "learn": True, "follow": True})
+        assert get(f"{url}/v2/health/ready").status_code == 200
+        assert get(f"{url}/model").json()["learner"]["following"]["behind_s"] == 0.0
+        assert "driftline_follower_by_lessons 1.0" in get(f"{url}/metrics").text
+        report.behind_s, report.behind_entries = 6.0, 40
+        place.report(state="following", at=at, counts=Counts(updates=4, labels_learned=4), following=report)
+        wait_until(lambda: not parts(url)["follow"])
+        assert "6 s, 40 entries of the journal, behind; at most 5 s are allowed" in why(url, "follow")
+        report.behind_s, report.at = 0.0, time.time() - 60
+        place.report(state="following", at=time.time() - 60, following=report)
+        wait_until(lambda: "follower is silent" in why(url, "follow"), what="nobody knows what came since")
+        assert not parts(url)["learn"]
+        assert post(f"{url}/predict", {"text": "a prize"}).status_code == 200, "it answers on"

@@ -329,16 +329,22 @@ def test_a_follower_passes_over_damage_and_says_so_once(tmp_path: Path, caplog: 
     assert caplog.text.count("cannot be read") == 1
 
 
-def test_a_follower_takes_a_directory_that_was_replaced(tmp_path: Path) -> None:
-    publish(tmp_path / "a", taught(), epoch=5)
+@pytest.mark.parametrize("epoch", [1, 5])
+def test_a_follower_takes_a_directory_that_was_replaced(tmp_path: Path, epoch: int) -> None:
+    """Also where the file in it has the same name."""
+    publish(tmp_path / "a", taught(), epoch=epoch)
     follower = Follower(tmp_path / "data")
     (tmp_path / "a").rename(tmp_path / "data")
-    assert follower.look() is not None
+    first = follower.look()
+    assert first is not None
     (tmp_path / "data").rename(tmp_path / "gone")
+    assert follower.look() is first
     publish(tmp_path / "data", taught(), epoch=1)
     again = follower.look()
     assert again is not None
+    assert again is not first
     assert again.info().epoch == 1
+    assert follower.look() is again
 
 
 def test_damaged_info_and_any_other_format_are_refused(tmp_path: Path) -> None:
