@@ -10,11 +10,21 @@ from driftline.learner.cluster.member import Member
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.store.checkpoint_store import CheckpointStore
+from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"
+
+
+def append(log: Log, first: int, count: int) -> None:
+    """Append messages with their labels, one after another."""
+    for number in range(first, first + count):
+        key = str(number)
+        log.append("messages", [NewRecord(key.encode(), encode(Message(key, f"text {number}")))])
+        log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])))])
 
 
 class Chosen:
@@ -109,7 +119,7 @@ class Cluster:
         self.running: list[Running] = []
 
     def stream(self, name: str) -> StreamSettings:
-        return StreamSettings(data=self._root / name, log=self.log_url)
+        return StreamSettings(data=self._root / name, log=self.log_url, checkpoints=(self._root / "store").as_uri())
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]

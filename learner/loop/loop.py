@@ -58,6 +58,7 @@ from driftline.learner.rebuild.rebuild import Builder
 from driftline.learner.report.review import Reviewer
 from driftline.learner.report.status import State, Status, change_status, read_status
 from driftline.learner.serving.publishing import Publishing
+from driftline.learner.shared import applied
 from driftline.learner.state.ledger import FLUSH_S, Ledger, SharedJournal
 from driftline.learner.state.state import LearnerState
 from driftline.learner.state.watch import Look, Watch
@@ -142,6 +143,7 @@ class Learner:
         if not hasattr(self, "_work"):  # else it recovers anew, and all is compiled
             compile_all(settings.model, stream, self._lock, self._reporter.show)
         self._check()
+        applied.leave(stream.data)  # it may have been one of several
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         self._log.own()

@@ -111,7 +111,8 @@ class Ledger:
         data = stream.data
         self._data, self._checkpoints, self._journals = data, data / "checkpoints", data / "journal"
         self._settings, self._watch, self._room, self._check = settings, watch, room, check
-        self._committer, self._versions = Committer(log, settings.group), Versions(data)
+        self._committer = Committer(log, settings.group)
+        self._versions = Versions(data, shared=journal is not None)
         self._shared = journal
         self._journal: Journals | SharedJournal = journal or Journals(self._journals)
         self._saver = Saver(data, check, settings.keep_bases)
