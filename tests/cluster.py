@@ -1,8 +1,7 @@
 """Several learners of one log, in this process: who is chosen is for the test to say."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from driftline.learner.serving.choices import Active
 from driftline.learner.serving.versions import Pin
 from driftline.learner.shared import applied, topic
 from driftline.learner.shared.claims import Wanted, name_of
-from driftline.stream.errors import LogUnavailable
+from driftline.stream.errors import StateError
 from driftline.stream.log.base import Log, NewRecord
 
 POLL_S: Final = 0.02
@@ -60,7 +60,7 @@ def ask(log: Log, data: Path, record: NewRecord, timeout_s: float) -> bool:
     """
     before = applied.read(data)
     if before is None:
-        raise LogUnavailable(f"{data} has no {applied.FILE}: nobody reads the shared topic into it")
+        raise StateError(f"{data} is one machine's own: nobody reads the shared topic into it")
     (place,) = log.append(before.topic, [record])
     deadline = time.monotonic() + timeout_s
     while not (there := is_carried_out(data, record, place.offset)) and time.monotonic() < deadline:

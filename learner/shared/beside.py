@@ -56,7 +56,9 @@ class Beside:
         with self._changed:
             self._wanted = epoch, check
             if not self._changed.wait_for(lambda: self._leads, LEAD_S):
-                _LOG.warning("%s is not read to its end yet: what was shown before is shown late", self._stream.state_name)
+                _LOG.warning(
+                    "%s is not read to its end yet: what was shown before is shown late", self._stream.state_name
+                )
 
     def follow(self) -> None:
         """Tell once more, and then nothing: another one leads from here on, or nobody."""
@@ -76,13 +78,16 @@ class Beside:
         try:
             while not self._closing:
                 try:
-                    wanted = self._wanted  # before it is seen that there is no more: so what is told later is not missed
+                    wanted = (
+                        self._wanted
+                    )  # before it is seen that there is no more: so what is told later is not missed
                     self._replica.turn(TURN_S)
                     teller = self._go_by(wanted, teller)
                     if teller is not None:
                         teller.turn()
                 except Overtaken:
-                    teller = self._stop(teller)
+                    self._stop(teller)
+                    teller = None
                 except Exception as error:  # noqa: BLE001, RUF100  (whatever it is, it must not end the learner)
                     _LOG.warning("what is shared is not up to date: %s", error or repr(error))
                     time.sleep(RETRY_S)
@@ -95,7 +100,8 @@ class Beside:
         if wanted is None and teller is not None:
             with suppress(Overtaken):
                 teller.finish()
-            return self._stop(teller)
+            self._stop(teller)
+            return None
         if wanted is not None and teller is None and self._replica.caught_up and self._replica.at_end:
             epoch, check = wanted
             self._replica.note_epoch(epoch)

@@ -8,6 +8,7 @@ others until his time is over, and given to nobody twice.
 """
 
 import hashlib
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -63,6 +64,14 @@ def decode(content: bytes) -> Wanted | None:
         return msgspec.msgpack.decode(content, type=Wanted)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def read_table(data: Path) -> Table:
+    """Return the claims of a data directory; none where they cannot be read."""
+    try:
+        return msgspec.msgpack.decode((data / FILE).read_bytes(), type=Table)
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return Table()
 
 
 def name_of(message_id: str) -> bytes:

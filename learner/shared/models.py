@@ -15,6 +15,7 @@ from driftline.learner.serving.versions import MODEL, Kept, Versions
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.learner.store.stored import Name, StoredFile
 from driftline.stream.errors import StateError, StoreDamaged
+from driftline.stream.process.settings import StreamSettings
 
 MODELS: Final = "models/"
 _KEY: Final = re.compile(MODELS + r"([A-Za-z0-9._-]{1,100})-([0-9a-f]{64})\.safetensors")
@@ -109,3 +110,15 @@ def have_model(versions: Versions, models: Models | None, version: str) -> None:
         versions.bring(kept, models.content(kept))
     except StoreDamaged as error:
         raise StateError(str(error)) from None
+
+
+def try_model(stream: StreamSettings, version: str) -> None:
+    """Return where a version can be served; its model is on this disk then.
+
+    Raises
+    ------
+    ConfigError : it is of another library, and that was not allowed; else as `have_model`.
+    """
+    versions = Versions(stream.data)
+    have_model(versions, None if stream.checkpoints is None else Models(CheckpointStore(stream.checkpoints)), version)
+    versions.open(version, allow_pickle=stream.allow_pickle)

@@ -1,8 +1,8 @@
 """How does a data directory get what the leader shows, and what anybody has chosen?
 
-The shared topic (topic.py) is read from its beginning: it is compacted, and so as short as what it says. Once its end is
-reached for the first time the newest value of each key goes into the data directory's files, and from then on each that
-changes, in the formats that a learner alone writes there. So whoever answers from a data directory needs to know
+The shared topic (topic.py) is read from its beginning: it is compacted, and so as short as what it says. Once its end
+is reached for the first time the newest value of each key goes into the data directory's files, and from then on each
+that changes, in the formats that a learner alone writes there. So whoever answers from a data directory needs to know
 nothing of all this.
 
     status.json     where this machine only answers; `at` is by this machine's clock
@@ -94,7 +94,7 @@ class Replica:
         self._choice, self._served = -1, -1  # the offset of the newest choice; of the one that is served
         self._fetching: Future[None] | None = None
         self._try_again = 0.0
-        self._why_not = ""
+        self._why_not = self._not_served = ""
         self._written: Applied | None = None
         low = self._log.describe([self._partition.topic])[self._partition.topic].watermarks[0].low
         self.order.offset = low
@@ -193,8 +193,11 @@ class Replica:
         if self._claims_changed:
             durable.replace(self._data / claims.FILE, msgspec.msgpack.encode(self._claims))
             self._claims_changed = False
-        waiting = min((self.order.values[key].offset for key in self._changed if key in self.order.values), default=None)
-        now = Applied(self._partition.topic, self.order.offset if waiting is None else waiting, self._served)
+        waiting = min(
+            (self.order.values[key].offset for key in self._changed if key in self.order.values), default=None
+        )
+        offset = self.order.offset if waiting is None else waiting
+        now = Applied(self._partition.topic, offset, self._served, self._not_served)
         if now != self._written:
             applied.write(self._data, now)
             self._written = now
@@ -294,10 +297,11 @@ class Replica:
         except (DriftlineError, OSError) as error:
             self._fetching = None
             self._try_again = time.monotonic() + RETRY_S
-            self._complain(f"version {active.version}, which was chosen, cannot be served here yet: {error}")
+            self._not_served = f"version {active.version}, which was chosen, cannot be served here yet: {error}"
+            self._complain(self._not_served)
             return
         self._versions.choose(active)
-        self._served = self._choice
+        self._served, self._not_served = self._choice, ""
 
     def _has_model(self, version: str) -> bool:
         """Tell whether a model is here; have it fetched where it is not. Raises what prevented that."""

@@ -1,9 +1,9 @@
 """What stands on the topic that all machines of one journal share, and which of it counts?
 
-One topic of one partition, compacted: the last record of each key stays. What the leader says of itself has its epoch in
-a header, and counts unless a record of a higher epoch stands before it: so an overtaken leader's late word counts for
-nobody, as in the journal. Compaction knows nothing of epochs, and may keep such a late record in the place of the one
-that counts: whoever leads sees it, and says it again. What anybody may ask has no epoch; of that the order decides.
+One topic of one partition, compacted: the last record of each key stays. What the leader says of itself has its epoch
+in a header, and counts unless a record of a higher epoch stands before it: so an overtaken leader's late word counts
+for nobody, as in the journal. Compaction knows nothing of epochs, and may keep such a late record in the place of the
+one that counts: whoever leads sees it, and says it again. What anybody may ask has no epoch; of that the order decides.
 
     leader               the leader's: it leads now, with this epoch
     status               the leader's: status.json
@@ -110,7 +110,7 @@ class Order:
 
     def _whole(self, base: str, header: bytes | None, content: bytes | None) -> bytes | None:
         """Return a value of which this is the last piece; None where others are to come, or are missing."""
-        name, number, of = ((header or b"").split(b"/") + [b"", b""])[:3]
+        name, number, of = [*(header or b"").split(b"/"), b"", b""][:3]
         at, n = _number(number), _number(of)
         known, parts = self._open.pop(base, (name, []))
         if content is None or at is None or n is None or n > MOST_PIECES:
@@ -134,9 +134,7 @@ def records(key: str, content: bytes | None, epoch: int | None = None) -> list[N
     parts = [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
     name = secrets.token_hex(8)
     return [
-        NewRecord(
-            f"{key}#{number}".encode(), part, headers=[*said, (PIECE, f"{name}/{number}/{len(parts)}".encode())]
-        )
+        NewRecord(f"{key}#{number}".encode(), part, headers=[*said, (PIECE, f"{name}/{number}/{len(parts)}".encode())])
         for number, part in enumerate(parts)
     ]
 

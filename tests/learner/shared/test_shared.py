@@ -5,19 +5,29 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
-from driftline.learner.report.history import rows_of
-from driftline.learner.report.review import FILE as REVIEW
-from driftline.learner.report.status import read_status
+from driftline.learner.rebuild import erase
+from driftline.learner.report.history import N_ROWS, ROW_BYTES, ROWS, read_history, rows_of
+from driftline.learner.report.review import read_review
+from driftline.learner.report.status import read_status, write_status
+from driftline.learner.serving.choices import Active
 from driftline.learner.serving.versions import Versions
-from driftline.learner.shared import applied, asking
+from driftline.learner.shared import applied, asking, topic
+from driftline.learner.shared.claims import Wanted, read_table
+from driftline.learner.shared.models import Models
 from driftline.learner.shared.replica import Replica
-from driftline.stream.log.base import Log
+from driftline.learner.shared.teller import Teller
+from driftline.stream.errors import StateError
+from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from tests.cluster import Cluster, append, cluster
+from tests.cluster import Cluster, Running, append, cluster
 from tests.waiting import wait_until
+
+OFTEN = {"checkpoint_interval_s": 0.1, "label_requests_per_hour": 36_000}
 
 
 @pytest.fixture
@@ -34,14 +44,286 @@ def log(together: Cluster) -> Iterator[Log]:
         yield log
 
 
-def test_smoke(together: Cluster, log: Log) -> None:
-    one = together.start("one", checkpoint_interval_s=0.2)
-    one.election.choose()
-    append(log, 0, 20)
-    one.wait_for("running", 20)
-    stream = together.stream("replica")
-    with closing(Replica(log, stream)) as replica:
-        wait_until(lambda: replica.turn(0.05) is not None and Versions(stream.data).kept())
-        print(read_status(stream.data))
-        print(applied.read(stream.data), sorted(p.name for p in stream.data.rglob("*")))
-        print((stream.data / REVIEW).read_bytes()[:300])
+@pytest.fixture
+def replica(together: Cluster, log: Log) -> Iterator[Replica]:
+    with closing(Replica(log, together.stream("replica"))) as replica:
+        yield replica
+
+
+def until(replica: Replica, condition: object) -> None:
+    """Have a replica read on until something holds."""
+    wait_until(lambda: replica.turn(0.02) >= 0 and condition())  # type: ignore[operator]
+
+
+def lead(together: Cluster, log: Log, name: str, first: int, count: int) -> Running:
+    """Start a learner that leads and has learned some labels more."""
+    running = together.start(name, **OFTEN)
+    running.election.choose()
+    append(log, first, count)
+    running.wait_for("running", first + count)
+    return running
+
+
+def versions(data: Path) -> list[str]:
+    return [kept.version for kept in Versions(data).kept()]
+
+
+def shown(data: Path) -> tuple[object, ...]:
+    """Return all that routes read, but for what a version of the past has of this disk."""
+    status = read_status(data)
+    assert status is not None
+    status.at = 0
+    return status, read_review(data), rows_of(data).tobytes(), Versions(data).kept(), Versions(data).pins()
+
+
+def ask(log: Log, data: Path, record: NewRecord, *replicas: Replica) -> None:
+    """Ask for something at one machine; return once it is carried out at some."""
+    there = applied.read(data)
+    assert there is not None
+    (place,) = log.append(there.topic, [record])
+    for each in replicas:
+        until(each, lambda each=each: asking.is_carried_out(each._data, record, place.offset))
+
+
+class TestReplicas:
+    def test_one_with_an_empty_directory_shows_what_the_leader_shows(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        one = lead(together, log, "one", 0, 20)
+        data = together.stream("replica").data
+        until(replica, lambda: (found := read_status(data)) is not None and found.alive and versions(data))
+        assert len(read_review(data).messages) == 20
+        one.stop()
+        until(replica, lambda: (found := read_status(data)) is not None and found.state == "stopped")
+        until(replica, lambda: shown(data) == shown(one.stream.data))
+        with closing(Replica(log, together.stream("another"))) as another:
+            until(another, lambda: another.caught_up)
+            assert shown(together.stream("another").data) == shown(data)
+            there = applied.read(together.stream("another").data)
+            assert there == applied.Applied("journal-state", another.order.offset)
+
+    def test_another_leader_goes_on_where_the_one_before_was(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        one, other = lead(together, log, "one", 0, 20), together.start("other", **OFTEN)
+        data = together.stream("replica").data
+        until(replica, lambda: read_history(data, 0, time.time() + 60, 2000).time.size and versions(data))
+        one.stop()
+        until(replica, lambda: shown(data) == shown(one.stream.data))
+        history, kept = rows_of(data), versions(data)
+        other.election.choose()
+        append(log, 20, 20)
+        other.wait_for("running", 40)
+        until(replica, lambda: (found := read_status(data)) is not None and found.counts.labels_learned == 40)
+        status = read_status(data)
+        assert status is not None
+        assert (status.epoch, status.pid) == (2, read_status(other.stream.data).pid)  # type: ignore[union-attr]
+        other.stop()
+        until(replica, lambda: shown(data) == shown(other.stream.data))
+        seconds = slice(0, ROWS[0])
+        before, now = history[seconds], rows_of(data)[seconds]
+        had = before.any(axis=1)
+        later = had & (now != before).any(axis=1)
+        assert had.any()
+        assert not later.any() or later.sum() <= 1, "no second is shown twice, and none is gone"
+        starts = now.view(np.float64)[:, 0][now.any(axis=1)]
+        assert len(set(starts.tolist())) == len(starts)
+        assert set(kept) <= set(versions(data))
+        assert {each.id for each in read_review(data).messages} == {str(number) for number in range(40)}
+
+    def test_an_overtaken_leaders_late_word_does_not_show(self, together: Cluster, log: Log, replica: Replica) -> None:
+        one = lead(together, log, "one", 0, 6)
+        data = together.stream("replica").data
+        until(replica, lambda: read_status(data))
+        status = read_status(data)
+        assert status is not None
+        late = msgspec.json.encode(msgspec.structs.replace(status, epoch=0, detail="late"))
+        log.append("journal-state", topic.records(topic.STATUS, late, 0))
+        log.append("journal-state", topic.records(topic.KEPT + "x-1", b"{}", 0))
+        offset = replica.order.offset
+        until(replica, lambda: replica.order.offset >= offset + 2)
+        assert read_status(data).detail == ""  # type: ignore[union-attr]
+        assert "x-1" not in versions(data)
+        # Compaction would keep the late one: so the leader says it again.
+        until(replica, lambda: topic.STATUS not in replica.order.overlaid)
+        one.stop()
+
+    def test_what_went_while_nobody_read_it_goes_at_the_next_start(self, together: Cluster, log: Log) -> None:
+        one = lead(together, log, "one", 0, 6)
+        stream = together.stream("replica")
+        with closing(Replica(log, stream)) as replica:
+            until(replica, lambda: versions(stream.data))
+        kept = Versions(stream.data)
+        gone = msgspec.structs.replace(kept.kept()[0], version="gone-1")
+        kept.list_one(gone)
+        kept.set_pin("gone-1", None)
+        with closing(Replica(log, stream)) as replica:
+            until(replica, lambda: replica.caught_up)
+        assert "gone-1" not in versions(stream.data)
+        assert versions(stream.data)
+        one.stop()
+
+    def test_a_topic_that_is_made_anew_is_read_anew(self, together: Cluster, log: Log, replica: Replica) -> None:
+        log.append("journal-state", [asking.pin("a-1", "x")])
+        data = together.stream("replica").data
+        until(replica, lambda: "a-1" in Versions(data).pins())
+        replica._reader.close()
+        replica._reader = log.reader({replica._partition: 99})
+        replica.turn(0.01)
+        assert replica.order.offset == 0 or not replica.caught_up
+        until(replica, lambda: replica.caught_up and replica.order.offset == 1)
+
+
+class TestChoices:
+    def test_what_is_chosen_at_one_is_served_at_all_also_after_a_start(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        one = lead(together, log, "one", 0, 20)
+        data = together.stream("replica").data
+        until(replica, lambda: len(versions(data)) > 1)
+        version = versions(data)[-1]
+        assert not Versions(data).has_model(version)
+        ask(log, data, asking.choose(version), replica)
+        assert Versions(data).active().version == version
+        assert Versions(data).open(version).info().version == version
+        wait_until(lambda: Versions(one.stream.data).active() == Versions(data).active())
+        with closing(Replica(log, together.stream("another"))) as another:
+            until(another, lambda: Versions(together.stream("another").data).active().version == version)
+        choices = sorted((data / "snapshots").glob("active-*"))
+        with closing(Replica(log, together.stream("replica"))) as again:
+            until(again, lambda: again.caught_up and again._served == again._choice)
+        assert sorted((data / "snapshots").glob("active-*")) == choices, "nothing is chosen anew"
+        ask(log, data, asking.choose(None), replica)
+        assert Versions(data).active().version is None
+        one.stop()
+
+    def test_of_several_the_last_in_the_order_counts(self, together: Cluster, log: Log, replica: Replica) -> None:
+        one = lead(together, log, "one", 0, 20)
+        data = together.stream("replica").data
+        until(replica, lambda: len(versions(data)) > 1)
+        first, last = versions(data)[-1], versions(data)[0]
+        log.append("journal-state", [asking.choose(first), asking.choose(None), asking.choose(last)])
+        until(replica, lambda: Versions(data).active().version == last)
+        wait_until(lambda: Versions(one.stream.data).active().version == last)
+        one.stop()
+
+    def test_a_model_that_the_store_does_not_give_is_waited_for_and_told(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        one = lead(together, log, "one", 0, 20)
+        data = together.stream("replica").data
+        until(replica, lambda: versions(data))
+        version = versions(data)[0]
+        model = next((together.stream("x").data.parent / "store" / "models").glob(f"{version}-*"))
+        hidden = model.rename(model.with_name("hidden"))
+        log.append("journal-state", [asking.choose(version)])
+        until(replica, lambda: "cannot be served" in (applied.read(data) or applied.Applied("", 0)).why_not)
+        assert Versions(data).active().version is None
+        offset = replica.order.offset
+        log.append("journal-state", [asking.pin(version, "good")])
+        until(replica, lambda: replica.order.offset > offset)
+        assert Versions(data).pins()[version].name == "good", "nothing else waits for it"
+        hidden.rename(model)
+        until(replica, lambda: Versions(data).active().version == version)
+        assert (applied.read(data) or applied.Applied("", 0)).why_not == ""
+        one.stop()
+
+    def test_what_is_pinned_stays_everywhere_and_what_is_dropped_goes_everywhere(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        one = together.start("one", **OFTEN, keep_snapshots=2)
+        one.election.choose()
+        append(log, 0, 4)
+        one.wait_for("running", 4)
+        data, store = together.stream("replica").data, together.stream("x").data.parent / "store" / "models"
+        until(replica, lambda: versions(data))
+        pinned = versions(data)[-1]
+        ask(log, data, asking.pin(pinned, "good"), replica)
+        wait_until(lambda: pinned in Versions(one.stream.data).pins())
+        for number in range(1, 6):
+            append(log, 4 * number, 4)
+            one.wait_for("running", 4 * (number + 1))
+            until(replica, lambda number=number: any(each.endswith(f"-{4 * (number + 1)}") for each in versions(data)))
+        until(replica, lambda: len(versions(data)) == 3)
+        assert pinned in versions(data)
+        wait_until(lambda: {path.name.rpartition("-")[0] for path in store.iterdir()} == set(versions(data)))
+        wait_until(lambda: not Versions(one.stream.data).leaving())
+        assert sorted(versions(one.stream.data)) == sorted(versions(data))
+        log.append("journal-state", [asking.unpin(pinned)])
+        append(log, 24, 4)
+        one.wait_for("running", 28)
+        until(replica, lambda: pinned not in versions(data) and len(versions(data)) == 2)
+        one.stop()
+
+    def test_the_first_leader_of_all_brings_what_was_chosen_on_its_own(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        from driftline.learner.disk.settings import LearnerSettings
+        from driftline.learner.loop.loop import Learner
+        from tests.cluster import MODEL
+
+        stream = together.stream("one")
+        append(log, 0, 6)
+        alone = stream.model_copy(update={"checkpoints": None})
+        with closing(Learner(alone, LearnerSettings(model=MODEL), log)) as learner:
+            learner.start()
+            learner.run(lambda: False, log.watermarks(stream.topics[:2]))
+        (version,) = versions(stream.data)
+        Versions(stream.data).pin(version, "mine")
+        Versions(stream.data).activate(version)
+        one = lead(together, log, "one", 6, 2)
+        data = together.stream("replica").data
+        until(replica, lambda: Versions(data).active().version == version)
+        assert Versions(data).pins()[version].name == "mine"
+        one.stop()
+
+
+class TestOthers:
+    def test_what_is_to_be_erased_is_erased_by_the_leader_and_shown_nowhere(
+        self, together: Cluster, log: Log, replica: Replica
+    ) -> None:
+        one = lead(together, log, "one", 0, 10)
+        other = together.start("other", **OFTEN)
+        data = together.stream("replica").data
+        until(replica, lambda: any(each.id == "3" for each in read_review(data).messages))
+        name, record = asking.erase(["3"])
+        log.append("journal-state", [record])
+        until(replica, lambda: erase.read_done(data))
+        assert not any(each.id == "3" for each in read_review(data).messages)
+        assert erase.read_done(data)[0].records["messages"] == 1
+        wait_until(lambda: not erase.pending(one.stream.data) and not erase.pending(other.stream.data))
+        wait_until(lambda: erase.read_done(other.stream.data) == erase.read_done(one.stream.data))
+        until(replica, lambda: topic.ERASE + name not in replica.order.values)
+        assert not (data / "erase").exists(), "a machine that only answers erases nothing"
+        one.stop()
+
+    def test_claims_are_one_table(self, together: Cluster, log: Log, replica: Replica) -> None:
+        now_ms = int(time.time() * 1000)
+        wanted = [Wanted("ann", [b"1", b"2"], [], now_ms + 60_000), Wanted("bob", [b"2", b"3"], [], now_ms + 60_000)]
+        log.append("journal-state", list(map(asking.claim, wanted)))
+        with closing(Replica(log, together.stream("another"))) as another:
+            for each, name in ((replica, "replica"), (another, "another")):
+                until(each, lambda each=each: each.order.offset == 2)
+                claims = read_table(together.stream(name).data).claims
+                assert {name: held.by for name, held in claims.items()} == {b"1": "ann", b"2": "ann", b"3": "bob"}
+
+    def test_the_leader_takes_away_claims_that_are_over(self, together: Cluster, log: Log, replica: Replica) -> None:
+        log.append("journal-state", [asking.claim(Wanted("ann", [b"1"], [], int(time.time() * 1000) - 61_000))])
+        until(replica, lambda: replica.order.under(topic.CLAIM))
+        one = lead(together, log, "one", 0, 2)
+        until(replica, lambda: not replica.order.under(topic.CLAIM))
+        one.stop()
+
+    def test_a_learner_alone_shares_nothing(self, tmp_path: Path) -> None:
+        from driftline.learner.disk.settings import LearnerSettings
+        from driftline.learner.loop.loop import Learner
+        from tests.cluster import MODEL
+
+        stream = StreamSettings(data=tmp_path)
+        applied.write(tmp_path, applied.Applied("journal-state", 7))
+        with closing(open_log(stream)) as log, closing(Learner(stream, LearnerSettings(model=MODEL), log)) as learner:
+            learner.start()
+            assert applied.read(tmp_path) is None, "it was one of several"
+            assert log.describe([stream.state_name]) == {}
+            with pytest.raises(StateError, match="its own"):
+                asking.ask(log, tmp_path, asking.choose(None), 1)
