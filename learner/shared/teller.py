@@ -41,6 +41,7 @@ EVERY_S: Final = 1.0
 STORE_S: Final = 2.0  # between two looks at the store, where a model is to be put there
 OVER_MS: Final = 60_000  # a claim is taken away so long after its time
 FLUSH_S: Final = 2.0
+POLL_S: Final = 0.02
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -92,6 +93,7 @@ class Teller:
 
     def finish(self) -> None:
         """Tell once more, and wait a little until that is durable. Raises Overtaken."""
+        self._keeper.finish(FLUSH_S)
         self._wait()
         self._next = 0.0
         self.turn()
@@ -275,6 +277,17 @@ class _Keeper:
             return
         if self._there is None or self._gone or self._missing():
             self._working = self._thread.submit(self._work, self._models)
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait a little until all is done. Raises Overtaken."""
+        deadline = time.monotonic() + timeout_s
+        while self._models is not None and (self._working is not None or self._gone or self._missing()):
+            if (now := time.monotonic()) > deadline:
+                return
+            self._check()
+            self._next = 0.0
+            self.turn(now)
+            time.sleep(POLL_S)
 
     def close(self) -> None:
         """End the thread; what is on its way is broken off."""

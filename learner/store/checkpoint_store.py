@@ -134,10 +134,15 @@ class CheckpointStore:
         for file in stored.names_of(path, sums):  # 2
             check()
             files[file.name] = self.put_file(file, directory + file.name, sums.get(file.name), check)
-        self._settle(directory)
         made = stored.describe(manifest, self._attempt, files)
         check()
-        self._check_there(directory)
+        try:
+            self._settle(directory)
+            self._check_there(directory)
+        except FileNotFoundError:  # others have pruned what was just put
+            if (there := self._same(name, sums)) is not None:  # another attempt of the same one was faster
+                return there
+            raise StoreTaken(f"{self.where} has newer checkpoints by now: this one was deleted as it came in") from None
         if not self._put_new(name.key, msgspec.json.format(msgspec.json.encode(made), indent=1)):  # 3
             there = self._same(name, sums)
             if there is not None and there.attempt != self._attempt:  # else the first of two tries had come through
@@ -169,12 +174,9 @@ class CheckpointStore:
             )
 
     def _check_there(self, directory: str) -> None:
-        """Raise StoreTaken where others have pruned what was just put: it was slow, and theirs are newer."""
-        try:
-            with explained(self.where, "looking at what was put"):
-                self._store.head(directory + SUMS)
-        except FileNotFoundError:
-            raise StoreTaken(f"{self.where} has newer checkpoints by now: this one was deleted as it came in") from None
+        """Raise FileNotFoundError where others have pruned what was just put."""
+        with explained(self.where, "looking at what was put"):
+            self._store.head(directory + SUMS)
 
     def put_file(self, path: Path, key: str, expected: str | None, check: Callable[[], None]) -> StoredFile:
         """Put a file there while its sum is made; it is there whole, or not. Raises StateError: the sum is another."""
@@ -214,7 +216,10 @@ class CheckpointStore:
         return True
 
     def _settle(self, directory: str) -> None:
-        """Return once what was put is on the disk, where the store is one: others do so themselves."""
+        """Return once what was put is on the disk, where the store is one: others do so themselves.
+
+        Raises FileNotFoundError: it is gone.
+        """
         if self._root is not None:
             for path in (self._root / directory).iterdir():
                 with suppress(FileNotFoundError):  # of another attempt at the same moment

@@ -68,12 +68,28 @@ def versions(data: Path) -> list[str]:
     return [kept.version for kept in Versions(data).kept()]
 
 
-def shown(data: Path) -> tuple[object, ...]:
-    """Return all that routes read, but for what a version of the past has of this disk."""
+def shown(data: Path) -> dict[str, object]:
+    """Return all that routes read, but for clocks."""
     status = read_status(data)
     assert status is not None
-    status.at = 0
-    return status, read_review(data), rows_of(data).tobytes(), Versions(data).kept(), Versions(data).pins()
+    status.at, status.gone = 0, False
+    kept = Versions(data)
+    return {
+        "status": status,
+        "review": read_review(data),
+        "history": rows_of(data).tobytes(),
+        "kept": versions(data),
+        "pins": kept.pins(),
+    }
+
+
+def until_same(replica: Replica, data: Path, other: Path) -> None:
+    """Have a replica read on until two directories show the same."""
+    try:
+        until(replica, lambda: shown(data) == shown(other))
+    except pytest.fail.Exception:
+        differs = [name for name, value in shown(data).items() if value != shown(other)[name]]
+        pytest.fail(f"not the same: {differs}")
 
 
 def ask(log: Log, data: Path, record: NewRecord, *replicas: Replica) -> None:
@@ -95,7 +111,7 @@ class TestReplicas:
         assert len(read_review(data).messages) == 20
         one.stop()
         until(replica, lambda: (found := read_status(data)) is not None and found.state == "stopped")
-        until(replica, lambda: shown(data) == shown(one.stream.data))
+        until_same(replica, data, one.stream.data)
         with closing(Replica(log, together.stream("another"))) as another:
             until(another, lambda: another.caught_up)
             assert shown(together.stream("another").data) == shown(data)
@@ -109,7 +125,7 @@ class TestReplicas:
         data = together.stream("replica").data
         until(replica, lambda: read_history(data, 0, time.time() + 60, 2000).time.size and versions(data))
         one.stop()
-        until(replica, lambda: shown(data) == shown(one.stream.data))
+        until_same(replica, data, one.stream.data)
         history, kept = rows_of(data), versions(data)
         other.election.choose()
         append(log, 20, 20)
@@ -119,7 +135,7 @@ class TestReplicas:
         assert status is not None
         assert (status.epoch, status.pid) == (2, read_status(other.stream.data).pid)  # type: ignore[union-attr]
         other.stop()
-        until(replica, lambda: shown(data) == shown(other.stream.data))
+        until_same(replica, data, other.stream.data)
         seconds = slice(0, ROWS[0])
         before, now = history[seconds], rows_of(data)[seconds]
         had = before.any(axis=1)
@@ -178,8 +194,9 @@ class TestChoices:
     def test_what_is_chosen_at_one_is_served_at_all_also_after_a_start(
         self, together: Cluster, log: Log, replica: Replica
     ) -> None:
-        one = lead(together, log, "one", 0, 20)
-        data = together.stream("replica").data
+        one, data = lead(together, log, "one", 0, 10), together.stream("replica").data
+        until(replica, lambda: versions(data))
+        append(log, 10, 10)
         until(replica, lambda: len(versions(data)) > 1)
         version = versions(data)[-1]
         assert not Versions(data).has_model(version)
@@ -198,8 +215,9 @@ class TestChoices:
         one.stop()
 
     def test_of_several_the_last_in_the_order_counts(self, together: Cluster, log: Log, replica: Replica) -> None:
-        one = lead(together, log, "one", 0, 20)
-        data = together.stream("replica").data
+        one, data = lead(together, log, "one", 0, 10), together.stream("replica").data
+        until(replica, lambda: versions(data))
+        append(log, 10, 10)
         until(replica, lambda: len(versions(data)) > 1)
         first, last = versions(data)[-1], versions(data)[0]
         log.append("journal-state", [asking.choose(first), asking.choose(None), asking.choose(last)])
@@ -252,7 +270,7 @@ class TestChoices:
         log.append("journal-state", [asking.unpin(pinned)])
         append(log, 24, 4)
         one.wait_for("running", 28)
-        until(replica, lambda: pinned not in versions(data) and len(versions(data)) == 2)
+        until(replica, lambda: not Versions(data).pins() and len(versions(data)) == 2)
         one.stop()
 
     def test_the_first_leader_of_all_brings_what_was_chosen_on_its_own(

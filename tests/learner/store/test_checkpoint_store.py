@@ -270,8 +270,8 @@ def test_pruning_keeps_the_newest_and_deletes_what_makes_it_count_first(
     for batch in range(1, 6):
         store.put(make(batch))
     deleted: list[str] = []
-    delete = CheckpointStore._delete
-    monkeypatch.setattr(CheckpointStore, "_delete", lambda self, key: (deleted.append(key), delete(self, key))[1])
+    delete = CheckpointStore.delete
+    monkeypatch.setattr(CheckpointStore, "delete", lambda self, key: (deleted.append(key), delete(self, key))[1])
     kept = store.prune(3)
     assert kept is not None
     assert (kept[0].name, kept[1].batch) == (Name(1, 3), 3)
