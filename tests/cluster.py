@@ -8,6 +8,8 @@ from pathlib import Path
 from driftline.learner.cluster.member import Member
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.shared import applied
+from driftline.learner.shared.replica import Replica
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
@@ -99,6 +101,32 @@ class Running:
             return shown.state == state and (labels is None or shown.counts.labels_learned == labels)
 
         wait_until(there)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+class Reading:
+    """Reads the shared topic into a directory, in a thread: what a process beside an API does."""
+
+    def __init__(self, stream: StreamSettings) -> None:
+        self.stream, self._over = stream, threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self.error or applied.read(stream.data))
+
+    def _run(self) -> None:
+        try:
+            with closing(open_log(self.stream)) as log, closing(Replica(log, self.stream)) as replica:
+                while not self._over.is_set():
+                    replica.turn(0.02)
+        except BaseException as error:
+            self.error = error
 
     def stop(self) -> None:
         self._over.set()

@@ -30,6 +30,13 @@ from tests.waiting import wait_until
 OFTEN = {"checkpoint_interval_s": 0.1, "label_requests_per_hour": 36_000}
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what is told in seconds be told soon."""
+    monkeypatch.setattr("driftline.learner.shared.teller.EVERY_S", 0.05)
+    monkeypatch.setattr("driftline.learner.shared.teller.STORE_S", 0.05)
+
+
 @pytest.fixture
 def together(tmp_path: Path) -> Iterator[Cluster]:
     with cluster(tmp_path) as made:
@@ -108,7 +115,7 @@ class TestReplicas:
         one = lead(together, log, "one", 0, 20)
         data = together.stream("replica").data
         until(replica, lambda: (found := read_status(data)) is not None and found.alive and versions(data))
-        assert len(read_review(data).messages) == 20
+        until(replica, lambda: len(read_review(data).messages) == 20)
         one.stop()
         until(replica, lambda: (found := read_status(data)) is not None and found.state == "stopped")
         until_same(replica, data, one.stream.data)
@@ -321,7 +328,7 @@ class TestOthers:
         log.append("journal-state", list(map(asking.claim, wanted)))
         with closing(Replica(log, together.stream("another"))) as another:
             for each, name in ((replica, "replica"), (another, "another")):
-                until(each, lambda each=each: each.order.offset == 2)
+                until(each, lambda each=each: each.caught_up and each.order.offset == 2)
                 claims = read_table(together.stream(name).data).claims
                 assert {name: held.by for name, held in claims.items()} == {b"1": "ann", b"2": "ann", b"3": "bob"}
 
@@ -343,5 +350,5 @@ class TestOthers:
             learner.start()
             assert applied.read(tmp_path) is None, "it was one of several"
             assert log.describe([stream.state_name]) == {}
-            with pytest.raises(StateError, match="its own"):
+            with pytest.raises(StateError, match="machine's own"):
                 asking.ask(log, tmp_path, asking.choose(None), 1)
