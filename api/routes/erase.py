@@ -63,8 +63,9 @@ def router(data: Path, together: Together) -> APIRouter:
                 "Name the message as POST /messages did.",
             )
         if (there := await together.there()) is not None:
-            name, record = asking.erase([message_id])
+            record = asking.erase(asking.erasure([message_id]))
             await together.append(there.topic, record)
+            name = (record.key or b"").decode().partition("/")[2]
             return json_response(ErasureAnswer(message_id, name), 202)
         try:
             path = await asyncio.to_thread(ask, data, [message_id])

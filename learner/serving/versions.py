@@ -311,16 +311,24 @@ class Versions:
     def pin(self, version: str, name: str = "") -> None:
         """Never drop a version. Raises UnknownVersion, and StateError where it is pinned already."""
         with self._alone():
-            self.get(version)
-            if version in self.pins():
-                raise StateError(f"version {version} is pinned already; unpin it first to give it another name")
+            self.check_pin(version)
             durable.AppendFile(self._kept / (version + PINNED), msgspec.json.encode(Pin(name, _now()))).close()
+
+    def check_pin(self, version: str) -> None:
+        """Raise what `pin` would."""
+        self.get(version)
+        if version in self.pins():
+            raise StateError(f"version {version} is pinned already; unpin it first to give it another name")
+
+    def check_pinned(self, version: str) -> None:
+        """Raise what `unpin` would."""
+        if version not in self.pins():
+            raise UnknownVersion(f"version {version!r} is not pinned")
 
     def unpin(self, version: str) -> None:
         """Let a version be dropped again. Raises UnknownVersion where it is not pinned."""
         with self._alone():
-            if version not in self.pins():
-                raise UnknownVersion(f"version {version!r} is not pinned")
+            self.check_pinned(version)
             durable.remove(self._kept / (version + PINNED))
             durable.sync_directory(self._kept)
 

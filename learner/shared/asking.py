@@ -38,11 +38,15 @@ def unpin(version: str) -> NewRecord:
     return NewRecord(f"{topic.PIN}{version}".encode(), None)
 
 
-def erase(ids: Sequence[str] = (), sources: Sequence[str] = ()) -> tuple[str, NewRecord]:
-    """Have something erased; return the request's name, too."""
+def erasure(ids: Sequence[str] = (), sources: Sequence[str] = ()) -> Request:
+    """Return the request for something to be erased."""
+    return Request(at=_now(), ids=sorted(set(ids)), sources=sorted(set(sources)))
+
+
+def erase(request: Request) -> NewRecord:
+    """Have something erased."""
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"  # two may ask at once
-    request = Request(at=_now(), ids=sorted(set(ids)), sources=sorted(set(sources)))
-    return name, NewRecord(f"{topic.ERASE}{name}".encode(), msgspec.json.encode(request))
+    return NewRecord(f"{topic.ERASE}{name}".encode(), msgspec.json.encode(request))
 
 
 def claim(wanted: Wanted) -> NewRecord:
@@ -50,20 +54,25 @@ def claim(wanted: Wanted) -> NewRecord:
     return NewRecord(f"{topic.CLAIM}{name_of(wanted.labeller).hex()}".encode(), msgspec.msgpack.encode(wanted))
 
 
-def ask(log: Log, data: Path, record: NewRecord, timeout_s: float) -> bool:
-    """Append a record and wait until it is carried out in a data directory; tell whether it was.
+def append(log: Log, data: Path, record: NewRecord) -> int:
+    """Append a record to the topic that is read into a data directory; return its offset.
 
     Raises
     ------
     LogUnavailable : nobody knows whether it was appended.
     StateError : the data directory is one machine's own, or nobody can tell.
     """
-    before = applied.read(data)
-    if before is None:
+    there = applied.read(data)
+    if there is None:
         raise StateError(f"{data} is one machine's own: nobody reads the shared topic into it")
-    (place,) = log.append(before.topic, [record])
-    deadline = time.monotonic() + timeout_s
-    while not (there := is_carried_out(data, record, place.offset)) and time.monotonic() < deadline:
+    (place,) = log.append(there.topic, [record])
+    return place.offset
+
+
+def ask(log: Log, data: Path, record: NewRecord, timeout_s: float) -> bool:
+    """Append a record and wait until it is carried out in a data directory; tell whether it was. Raises as `append`."""
+    offset, deadline = append(log, data, record), time.monotonic() + timeout_s
+    while not (there := is_carried_out(data, record, offset)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return there
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from driftline.cli.main import app
 from driftline.learner.report.review import FILE as REVIEW
 from driftline.learner.report.review import read_review
 from driftline.learner.serving.versions import Versions
@@ -20,7 +22,16 @@ from tests.place import refusal, running
 from tests.waiting import wait_until
 
 OFTEN = {"checkpoint_interval_s": 0.1, "label_requests_per_hour": 1e6}
-ROUTES = ("/model", "/history?since=0&points=2000", "/drift", "/recent", "/label-requests", "/labels", "/snapshots", "/")
+ROUTES = (
+    "/model",
+    "/history?since=0&points=2000",
+    "/drift",
+    "/recent",
+    "/label-requests",
+    "/labels",
+    "/snapshots",
+    "/",
+)
 # Of clocks, and of the machine itself; a history's length follows from when it is asked for.
 OF_TIME = {"now", "status_age_seconds", "age_seconds", "unchanged_seconds", "lag", "period_seconds"}
 
@@ -223,3 +234,29 @@ def test_a_message_is_erased_from_any_machine(machines: Machines) -> None:
     assert line["records"]["messages"] == line["records"]["feedback"] == 1
     assert not (data / "erase").exists()
     assert answer.json()["request"].count("-") == 1
+
+
+def test_the_command_line_chooses_pins_and_erases_for_all(machines: Machines) -> None:
+    leader, (here, there) = machines.leader.stream.data, machines.reading
+    wait_until(lambda: versions(here.stream.data))
+    version = versions(here.stream.data)[0]
+
+    def run(*words: str) -> str:
+        options = ["--data", str(here.stream.data), "--log", here.stream.log_url]
+        ended = CliRunner().invoke(app, [*words, *options, "--checkpoints", here.stream.checkpoints])
+        assert ended.exit_code == 0, (ended.output, ended.exception)
+        return " ".join(ended.output.split())
+
+    assert "is served until" in run("snapshots", "rollback", version)
+    assert "stays until" in run("snapshots", "pin", version, "--name", "good")
+    for data in (leader, there.stream.data):
+        wait_until(lambda data=data: Versions(data).active().version == version)
+        wait_until(lambda data=data: Versions(data).pins().keys() == {version})
+    assert "The latest is served" in run("snapshots", "latest")
+    assert "may be dropped" in run("snapshots", "unpin", version)
+    for data in (leader, there.stream.data):
+        wait_until(lambda data=data: Versions(data).active().version is None)
+        wait_until(lambda data=data: not Versions(data).pins())
+    assert "Erased: records: 1 of messages" in run("erase", "--id", "4")
+    wait_until(lambda: (there.stream.data / "erased.jsonl").exists())
+    assert "records: 1 of messages" in run("erase", "--list")

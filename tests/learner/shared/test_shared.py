@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 
 from driftline.learner.rebuild import erase
-from driftline.learner.report.history import N_ROWS, ROW_BYTES, ROWS, read_history, rows_of
+from driftline.learner.report.history import ROWS, read_history, rows_of
 from driftline.learner.report.review import read_review
-from driftline.learner.report.status import read_status, write_status
-from driftline.learner.serving.choices import Active
+from driftline.learner.report.status import read_status
 from driftline.learner.serving.versions import Versions
 from driftline.learner.shared import applied, asking, topic
 from driftline.learner.shared.claims import Wanted, read_table
-from driftline.learner.shared.models import Models
 from driftline.learner.shared.replica import Replica
-from driftline.learner.shared.teller import Teller
 from driftline.stream.errors import StateError
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
@@ -311,14 +308,14 @@ class TestOthers:
         other = together.start("other", **OFTEN)
         data = together.stream("replica").data
         until(replica, lambda: any(each.id == "3" for each in read_review(data).messages))
-        name, record = asking.erase(["3"])
+        record = asking.erase(asking.erasure(["3"]))
         log.append("journal-state", [record])
         until(replica, lambda: erase.read_done(data))
         assert not any(each.id == "3" for each in read_review(data).messages)
         assert erase.read_done(data)[0].records["messages"] == 1
         wait_until(lambda: not erase.pending(one.stream.data) and not erase.pending(other.stream.data))
         wait_until(lambda: erase.read_done(other.stream.data) == erase.read_done(one.stream.data))
-        until(replica, lambda: topic.ERASE + name not in replica.order.values)
+        until(replica, lambda: not replica.order.under(topic.ERASE))
         assert not (data / "erase").exists(), "a machine that only answers erases nothing"
         one.stop()
 
