@@ -20,12 +20,12 @@ from tests.waiting import wait_until
 MODEL = "linear?bits=10&max_labels=4"
 
 
-def append(log: Log, first: int, count: int) -> None:
+def append(log: Log, first: int, count: int, prefix: str = "") -> None:
     """Append messages with their labels, one after another."""
     for number in range(first, first + count):
         key = str(number)
-        log.append("messages", [NewRecord(key.encode(), encode(Message(key, f"text {number}")))])
-        log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])))])
+        log.append(f"{prefix}messages", [NewRecord(key.encode(), encode(Message(key, f"text {number}")))])
+        log.append(f"{prefix}feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])))])
 
 
 class Chosen:
@@ -46,6 +46,7 @@ class Chosen:
         return self._chosen.wait(timeout_s)
 
     def rejoin(self, after_s: float = 0.0) -> None:
+        del after_s
         self.rejoined += 1
         self._chosen.clear()
 
@@ -137,16 +138,26 @@ class Reading:
 
 
 class Cluster:
-    """A log, a store, and learners."""
+    """A log, a store, and learners.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.log_url = f"sqlite:///{root / 'shared.db'}"
+    Parameters
+    ----------
+    log_url, prefix : of a Kafka; None: a file that they share
+    """
+
+    def __init__(self, root: Path, log_url: str | None = None, prefix: str = "") -> None:
+        self._root, self._prefix = root, prefix
+        self.log_url = log_url or f"sqlite:///{root / 'shared.db'}"
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
 
     def stream(self, name: str) -> StreamSettings:
-        return StreamSettings(data=self._root / name, log=self.log_url, checkpoints=(self._root / "store").as_uri())
+        return StreamSettings(
+            data=self._root / name,
+            log=self.log_url,
+            prefix=self._prefix,
+            checkpoints=(self._root / "store").as_uri(),
+        )
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]
@@ -159,9 +170,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(root: Path) -> Iterator[Cluster]:
+def cluster(root: Path, log_url: str | None = None, prefix: str = "") -> Iterator[Cluster]:
     """Give a cluster, and end what runs in it."""
-    made = Cluster(root)
+    made = Cluster(root, log_url, prefix)
     try:
         yield made
     finally:

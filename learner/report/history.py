@@ -105,19 +105,15 @@ class HistoryCopy:
     """The rings of a learner elsewhere, row by row. One thread, and no `History` beside it."""
 
     def __init__(self, data: Path) -> None:
-        self._rows, self._file = _open(data)
+        _, self._file = _open(data)
 
     def put(self, place: int, content: bytes) -> None:
-        """Have a row as it is elsewhere; one that is older than the one here is left out. Raises ValueError, OSError.
+        """Have a row as it is elsewhere. Raises ValueError, OSError.
 
         `content`: as `rows_of` has it
         """
         if not 0 <= place < N_ROWS or len(content) != ROW_BYTES:
             raise ValueError(f"the history has {N_ROWS} rows of {ROW_BYTES} bytes, and no row {place}")
-        row = np.frombuffer(content, _ROW)[0]
-        if row["start"] < self._rows[place]["start"]:
-            return
-        self._rows[place] = row
         if self._file is not None:
             os.pwrite(self._file, content, len(MAGIC) + place * ROW_BYTES)
 

@@ -325,6 +325,8 @@ class _Keeper:
             if newest is not None and newest >= Name(kept.epoch, kept.checkpoint):
                 models.put(kept, self._versions.model_of(kept.version), self._go_on)
                 self._there.add(name_of(kept))
+                if not self._versions.has_model(kept.version):  # it was dropped just now
+                    self.drop(kept)
 
     def _go_on(self) -> None:
         if self._closed:

@@ -258,5 +258,5 @@ def test_the_command_line_chooses_pins_and_erases_for_all(machines: Machines) ->
         wait_until(lambda data=data: Versions(data).active().version is None)
         wait_until(lambda data=data: not Versions(data).pins())
     assert "Erased: records: 1 of messages" in run("erase", "--id", "4")
-    wait_until(lambda: (there.stream.data / "erased.jsonl").exists())
+    wait_until((there.stream.data / "erased.jsonl").exists)
     assert "records: 1 of messages" in run("erase", "--list")

@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop.loop import Learner
 from driftline.learner.rebuild import erase
 from driftline.learner.report.history import ROWS, read_history, rows_of
 from driftline.learner.report.review import read_review
@@ -21,7 +23,7 @@ from driftline.stream.errors import StateError
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from tests.cluster import Cluster, Running, append, cluster
+from tests.cluster import MODEL, Cluster, Running, append, cluster
 from tests.waiting import wait_until
 
 OFTEN = {"checkpoint_interval_s": 0.1, "label_requests_per_hour": 36_000}
@@ -280,9 +282,6 @@ class TestChoices:
     def test_the_first_leader_of_all_brings_what_was_chosen_on_its_own(
         self, together: Cluster, log: Log, replica: Replica
     ) -> None:
-        from driftline.learner.disk.settings import LearnerSettings
-        from driftline.learner.loop.loop import Learner
-        from tests.cluster import MODEL
 
         stream = together.stream("one")
         append(log, 0, 6)
@@ -337,9 +336,6 @@ class TestOthers:
         one.stop()
 
     def test_a_learner_alone_shares_nothing(self, tmp_path: Path) -> None:
-        from driftline.learner.disk.settings import LearnerSettings
-        from driftline.learner.loop.loop import Learner
-        from tests.cluster import MODEL
 
         stream = StreamSettings(data=tmp_path)
         applied.write(tmp_path, applied.Applied("journal-state", 7))

@@ -85,7 +85,7 @@ class TestOrder:
 
     def test_a_claim_is_taken_away_only_where_it_is_still_that_one(self) -> None:
         order = read(*placed([NewRecord(b"claim/a", b"1"), NewRecord(b"claim/a", b"2")]))
-        old, new = (Record(PARTITION, 5, 0, *topic.removal("claim/a", of)[:2], topic.removal("claim/a", of).headers) for of in (0, 1))  # fmt: skip
+        old, new = (placed([topic.removal("claim/a", of)], first=5)[0] for of in (0, 1))
         assert order.take(old) is None
         assert contents(order) == {"claim/a": b"2"}
         assert order.take(new) == "claim/a"
