@@ -128,8 +128,8 @@ def _ask(stream: StreamSettings, record: "NewRecord") -> None:
     with closing(open_to_keep(stream)) as log:
         if not ask(log, stream.data, record, WAIT_S):
             print_remark(
-                f"it is written down, and holds for all; nobody has read it into {stream.data} within {WAIT_S:g} s: see "
-                "whether the learner, or what follows it, is at work here"
+                f"it is written down, and holds for all; nobody has read it into {stream.data} within {WAIT_S:g} s: "
+                "see whether the learner, or what follows it, is at work here"
             )
 
 

@@ -229,7 +229,7 @@ def test_a_message_is_erased_from_any_machine(machines: Machines) -> None:
     assert answer.status_code == 202, answer.text
     wait_until(lambda: not any(each["id"] == "3" for each in there.get("/recent").json()["messages"]))
     data = machines.reading[0].stream.data
-    wait_until(lambda: (data / "erased.jsonl").exists())
+    wait_until((data / "erased.jsonl").exists)
     line = msgspec.json.decode((data / "erased.jsonl").read_bytes())
     assert line["records"]["messages"] == line["records"]["feedback"] == 1
     assert not (data / "erase").exists()
