@@ -12,6 +12,7 @@
 #   make wheel    the sdist and the wheel, into dist/, tried in bare Pythons: each from 3.11 on that is here; needs a network
 #   make image    the container image, with its version in a label
 #   make images   whether a tag in Dockerfile or docker-compose.yml has moved on from its digest; needs Docker, a network
+#   make manifests  the plain manifests of deploy/kustomize, from the chart; builds Helm with Go (two minutes, once)
 #   make sbom     what ships, as CycloneDX (dist/driftline.cdx.json), and docs/licences.md
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -30,7 +31,7 @@ BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --qui
 # Where this is set nothing of ours stays compiled: each of some hundred processes would compile all of it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run check test kernels torture mutants lint bench docs pictures lock wheel image images sbom clean
+.PHONY: run check test kernels torture mutants lint bench docs pictures lock wheel image images manifests sbom clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.done
@@ -109,8 +110,8 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --output-file requirements.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --constraint requirements-dev.lock --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group docs --output-file requirements-docs.lock
 
 wheel: .venv/run.done
@@ -127,6 +128,16 @@ images:
 		now=$$(docker buildx imagetools inspect "$$tag" --format '{{.Manifest.Digest}}') || exit 2; \
 		if [ "$$now" = "$$digest" ]; then echo "$$tag: as it is here"; else echo "$$tag: now $$now"; moved=1; fi; \
 	done; exit $$moved; }
+
+# Those on the path are taken before these.
+manifests: .venv/test.done
+	helm=$$(command -v helm) || { $(MAKE) .tools/helm && helm=.tools/helm; }; $(BIN)/python deploy/kustomize/make.py --helm "$$helm"
+
+.tools/helm:
+	GOBIN=$(CURDIR)/.tools go install helm.sh/helm/v3/cmd/helm@v3.19.4
+
+.tools/kustomize:
+	GOBIN=$(CURDIR)/.tools go install sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 
 # An environment with what ships and nothing else, made as the Dockerfile makes it. The tools stand beside it.
 sbom: .venv-ships/done
@@ -147,4 +158,4 @@ sbom: .venv-ships/done
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-bench38 .venv-docs .venv-ships dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .venv-docs .venv-ships .tools dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,6 @@ refused is sent in smaller parts, and the client remembers (`Capacity`). Nothing
 """
 
 import ipaddress
-import random
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,17 +15,14 @@ from typing import Any, Final, Generic, TypeVar
 import httpx
 import msgspec
 
-from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.api.addresses import CONNECT_S, Addresses, Outcome, all_said, refusal_in
+from driftline.stream.errors import DriftlineError
 from driftline.stream.wire.fields import whole_characters
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 MAX_BYTES: Final = 8 << 20  # likewise
 ITEMS_HEADER: Final = "driftline-max-items"  # of a refusal: what is taken at most
 BYTES_HEADER: Final = "driftline-max-body-bytes"
-FIRST_WAIT_S: Final = 0.1
-MAX_WAIT_S: Final = 10.0
-TRIED_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
-_BEHIND: Final = (b'"not-learned-yet"', b'"not-learning"')
 T = TypeVar("T")
 
 
@@ -108,12 +104,12 @@ class Capacity:
         if part:
             yield part
 
-    def is_less(self, outcome: "httpx.Response | httpx.HTTPError", part: Sequence[bytes], n_bytes: int) -> bool:
+    def is_less(self, outcome: Outcome, part: Sequence[bytes], n_bytes: int) -> bool:
         """Tell whether a request was refused because it held too much, and take note of how much is taken."""
         if not isinstance(outcome, httpx.Response) or outcome.status_code not in {413, 422} or len(part) == 1:
             return False
         items, most = (_number(outcome.headers.get(name)) for name in (ITEMS_HEADER, BYTES_HEADER))
-        if outcome.status_code == 413 and items is most is None and not _is_ours(outcome):
+        if outcome.status_code == 413 and items is most is None and refusal_in(outcome) is None:
             most = n_bytes // 2  # of a proxy, which does not say how much it takes
         if items is not None and items < len(part):
             self.items = items
@@ -152,7 +148,7 @@ def _whole(body: Any) -> Any:
     return [_whole(each) for each in body] if isinstance(body, list) else body
 
 
-Talk = Generator[Call[list[T]], httpx.Response | httpx.HTTPError, list[T]]
+Talk = Generator[Call[list[T]], Outcome, list[T]]
 
 
 def _talk(
@@ -216,20 +212,15 @@ def _with_id(record: T) -> T:
     return record
 
 
-def checked_url(url: str) -> httpx.URL:
-    """Return a URL that can be asked. Raises ConfigError."""
-    try:
-        checked = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"url: {url!r} is none: {error}") from None
-    if checked.scheme not in {"http", "https"} or not checked.host:
-        raise ConfigError(f"url: {url!r} must be like http://127.0.0.1:8000")
-    return checked
-
-
-def mounts_for(host: str) -> dict[str, None] | None:
+def mounts_for(addresses: Addresses) -> dict[str, None] | None:
     """Return what keeps httpx from sending requests to this machine through a proxy that the environment names."""
-    return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_here(host) else None
+    hosts = {address.url.host for address in addresses.all if _is_here(address.url.host)}
+    return {f"all://{f'[{host}]' if ':' in host else host}": None for host in hosts} or None
+
+
+def timeout_for(addresses: Addresses, timeout_s: float) -> httpx.Timeout:
+    """Return how long a try may take; where there is another API, less is waited for a connection."""
+    return httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S) if len(addresses.all) > 1 else timeout_s)
 
 
 def _is_here(host: str) -> bool:
@@ -260,12 +251,6 @@ class _Appended(msgspec.Struct):
     appended: list[Sent]
 
 
-class _Error(msgspec.Struct):
-    code: str
-    error: str
-    action: str = ""
-
-
 def _predictions(content: bytes) -> list[Prediction]:
     answer = msgspec.json.decode(content, type=_Predicted)
     return [msgspec.structs.replace(each, model_version=answer.model_version) for each in answer.predictions]
@@ -275,50 +260,26 @@ def _sent(content: bytes) -> list[Sent]:
     return msgspec.json.decode(content, type=_Appended).appended
 
 
-def wait_before(outcome: httpx.Response | httpx.HTTPError, tried: int, tries: int) -> float | None:
-    """Return how long to wait before the next try, or None where there is none.
-
-    Between half of a time that doubles and the whole of it, so that many clients do not come back at once.
-    """
-    again = not isinstance(outcome, httpx.Response) or outcome.status_code in TRIED_AGAIN or _is_behind(outcome)
-    if not again or tried >= tries:
-        return None
-    wait_s = min(FIRST_WAIT_S * 2.0**tried, MAX_WAIT_S) * random.uniform(0.5, 1)
-    if isinstance(outcome, httpx.Response):
-        asked = outcome.headers.get("retry-after", "")
-        if asked.isascii() and asked.isdigit():
-            wait_s = max(wait_s, min(float(asked), MAX_WAIT_S))
-    return wait_s
-
-
-def _is_behind(answer: httpx.Response) -> bool:
-    """Tell whether the served model has not learned a label yet: in its time, or since no learner is at work now."""
-    return answer.status_code == 409 and any(code in answer.content for code in _BEHIND)
-
-
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
-def _is_ours(answer: httpx.Response) -> bool:
-    """Tell whether Driftline itself refused, not something before it."""
-    try:
-        msgspec.json.decode(answer.content, type=_Error)
-    except ValueError:
-        return False
-    return True
-
-
-def result_of(call: Call[T], outcome: httpx.Response | httpx.HTTPError) -> T:
+def result_of(call: Call[T], outcome: Outcome) -> T:
     """Return what a call gave. Raises Refused."""
+    told = all_said(outcome)
     if not isinstance(outcome, httpx.Response):
-        raise Refused(0, "unreachable", f"{call.path}: {outcome!r}", "Is `driftline up` running, and the URL right?")
-    try:
-        if outcome.is_success:
+        action = (
+            "Is one of them running, and are the URLs right?"
+            if told
+            else "Is `driftline up` running, and the URL right?"
+        )
+        raise Refused(0, "unreachable", f"{call.path}: {told or repr(outcome)}", action)
+    if outcome.is_success:
+        with suppress(ValueError):
             return call.parse(outcome.content)
-        detail = msgspec.json.decode(outcome.content, type=_Error)
-    except ValueError:
-        raise Refused(
-            outcome.status_code, "unknown-answer", f"{outcome.url} does not answer as Driftline does", ""
-        ) from None
-    raise Refused(outcome.status_code, detail.code, detail.error, detail.action)
+    refusal = refusal_in(outcome) if not outcome.is_success else None
+    before = f" ({told})" if told else ""
+    if refusal is None:
+        message = f"{outcome.url} does not answer as Driftline does{before}"
+        raise Refused(outcome.status_code, "unknown-answer", message, "")
+    raise Refused(outcome.status_code, refusal.code, refusal.error + before, refusal.action)

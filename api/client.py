@@ -1,8 +1,9 @@
 """How does a Python program ask, and tell?
 
 `Client` and `AsyncClient` (also `driftline.Client`) over httpx; both send the same calls (calls.py), so they cannot
-differ. What failed on the way, or was refused for now (408, 429, 502 to 504), is tried again, later each time. It is
-safe: a prediction changes nothing, and a message or a label is given its id before it is sent first, and counts once.
+differ. What failed on the way, or was refused for now (408, 429, 502 to 504), is tried again: at another of several
+APIs at once (addresses.py), at the same one later each time. It is safe, wherever it is sent again: a prediction
+changes nothing, and a message or a label is given its id before it is sent first, and counts once.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 
 from driftline.api import calls
+from driftline.api.addresses import Addresses, Attempts, Outcome
 from driftline.api.calls import After, Label, Message, Prediction, Sent, T
 
 
@@ -22,28 +24,28 @@ class Client:
 
     Parameters
     ----------
-    url : of the API
-    key : an API key, where it asks for one
-    timeout_s : for one try
-    tries : how often a request is sent at most
+    url : of the API; or of several that share one log, the one to be asked first in front
+    key : an API key, where they ask for one
+    timeout_s : for one try; of several APIs one that does not take a connection is waited for CONNECT_S at most
+    tries : how often a request is sent at most, to each of them
     """
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8000",
+        url: str | Iterable[str] = "http://127.0.0.1:8000",
         *,
         key: str | None = None,
         timeout_s: float = 30.0,
         tries: int = 6,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        self._addresses = Addresses(url)
         self._tries, self._capacity = tries, calls.Capacity()
         self._http = httpx.Client(
-            base_url=calls.checked_url(url),
             headers=calls.headers(key),
-            timeout=timeout_s,
+            timeout=calls.timeout_for(self._addresses, timeout_s),
             transport=transport,
-            mounts=calls.mounts_for(calls.checked_url(url).host),
+            mounts=calls.mounts_for(self._addresses),
         )
 
     def predict(self, text: str, *, after: After = None) -> Prediction:
@@ -108,18 +110,17 @@ class Client:
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
 
-    def _ask(self, call: calls.Call[Any]) -> httpx.Response | httpx.HTTPError:
-        for tried in range(1, self._tries + 1):
-            outcome: httpx.Response | httpx.HTTPError
+    def _ask(self, call: calls.Call[Any]) -> Outcome:
+        attempts = Attempts(self._addresses, self._tries)
+        while True:
+            outcome: Outcome
             try:
-                outcome = self._http.request(call.method, call.path, content=call.body)
+                outcome = self._http.request(call.method, attempts.address.at(call.path), content=call.body)
             except httpx.HTTPError as error:
                 outcome = error
-            wait_s = calls.wait_before(outcome, tried, self._tries)
-            if wait_s is None:
-                break
+            if (wait_s := attempts.wait_after(outcome)) is None:
+                return outcome
             time.sleep(wait_s)
-        return outcome
 
 
 class AsyncClient:
@@ -127,20 +128,20 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8000",
+        url: str | Iterable[str] = "http://127.0.0.1:8000",
         *,
         key: str | None = None,
         timeout_s: float = 30.0,
         tries: int = 6,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._addresses = Addresses(url)
         self._tries, self._capacity = tries, calls.Capacity()
         self._http = httpx.AsyncClient(
-            base_url=calls.checked_url(url),
             headers=calls.headers(key),
-            timeout=timeout_s,
+            timeout=calls.timeout_for(self._addresses, timeout_s),
             transport=transport,
-            mounts=calls.mounts_for(calls.checked_url(url).host),
+            mounts=calls.mounts_for(self._addresses),
         )
 
     async def predict(self, text: str, *, after: After = None) -> Prediction:
@@ -204,15 +205,14 @@ class AsyncClient:
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
 
-    async def _ask(self, call: calls.Call[Any]) -> httpx.Response | httpx.HTTPError:
-        for tried in range(1, self._tries + 1):
-            outcome: httpx.Response | httpx.HTTPError
+    async def _ask(self, call: calls.Call[Any]) -> Outcome:
+        attempts = Attempts(self._addresses, self._tries)
+        while True:
+            outcome: Outcome
             try:
-                outcome = await self._http.request(call.method, call.path, content=call.body)
+                outcome = await self._http.request(call.method, attempts.address.at(call.path), content=call.body)
             except httpx.HTTPError as error:
                 outcome = error
-            wait_s = calls.wait_before(outcome, tried, self._tries)
-            if wait_s is None:
-                break
+            if (wait_s := attempts.wait_after(outcome)) is None:
+                return outcome
             await asyncio.sleep(wait_s)
-        return outcome

@@ -15,20 +15,20 @@ import typer
 
 from driftline.cli import streams
 from driftline.cli.commands import keys
-from driftline.cli.commands.backup import backup
 from driftline.cli.commands.erase import erase
 from driftline.cli.commands.evaluate import evaluate
 from driftline.cli.commands.explain import explain
 from driftline.cli.commands.learn import learn
 from driftline.cli.commands.predict import predict
 from driftline.cli.commands.rebuild import rebuild
-from driftline.cli.commands.restore import restore
 from driftline.cli.commands.send import send
 from driftline.cli.commands.serve import serve
 from driftline.cli.commands.snapshots import snapshots
 from driftline.cli.commands.status import status
 from driftline.cli.commands.up import up
 from driftline.cli.commands.verify import verify
+from driftline.cli.copies.backup import backup
+from driftline.cli.copies.restore import restore
 from driftline.cli.help import Command, Group
 from driftline.cli.terminal import print_error
 from driftline.stream.errors import DriftlineError

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -114,17 +115,43 @@ def inlined(function: Callable[..., Any]) -> Any:
     return _made(function, forceinline=True)
 
 
+class Callback:
+    """A compiled function that a library of C is given."""
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        self._function, self._signature = function, signature
+
+    @cached_property
+    def address(self) -> int:
+        """Where its machine code lies, which is compiled, or loaded compiled, where it is first asked for."""
+        compiler = cast(Any, numba.cfunc)
+        made = _kept(compiler(self._signature, cache=True, error_model="numpy", _nrt=False), self._function)
+        self._code = made  # it lives as long as this does
+        return int(made.address)
+
+
+def callback(signature: Any) -> Callable[[Callable[..., Any]], Callback]:
+    """Make a function one that C calls, in whichever thread, without the GIL."""
+    return lambda function: Callback(function, signature)
+
+
 def _made(function: Callable[..., Any], **options: bool) -> Any:
-    """Return what numba makes of a function. It is told where that is kept, and not where others' kernels are."""
-    compiler, config = cast(Any, numba.njit), cast(Any, numba.config)  # its types do not know _nrt
+    """Return what numba makes of a function."""
+    compiler = cast(Any, numba.njit)  # its types do not know _nrt
+    made = _kept(compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, **options), function)
+    KERNELS.append(made)
+    return made
+
+
+def _kept(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    """Return what a compiler of numba's makes. It is told where that is kept, and not where others' kernels are."""
+    config = cast(Any, numba.config)
     before = config.CACHE_DIR
     config.CACHE_DIR = DIRECTORY or before
     try:
-        made = compiler(nogil=True, cache=True, error_model="numpy", _nrt=False, **options)(function)
+        return compiler(function)
     finally:
         config.CACHE_DIR = before
-    KERNELS.append(made)
-    return made
 
 
 def called_by(kernels: Iterable[Any]) -> list[Any]:

@@ -4,10 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
+from driftline.learner import registry
 from driftline.learner.cluster.member import Member
+from driftline.learner.cluster.standby import Standby
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.settings import LearnerSettings
+from driftline.learner.loop import warm
 from driftline.learner.shared import applied
 from driftline.learner.shared.replica import Replica
 from driftline.learner.store.checkpoint_store import CheckpointStore
@@ -103,6 +107,11 @@ class Running:
 
         wait_until(there)
 
+    def standby(self) -> Standby:
+        """What it follows the journal with."""
+        wait_until(lambda: self.member.standby is not None)
+        return cast(Standby, self.member.standby)
+
     def stop(self) -> None:
         self._over.set()
         self._thread.join(60)
@@ -172,6 +181,8 @@ class Cluster:
 @contextmanager
 def cluster(root: Path, log_url: str | None = None, prefix: str = "") -> Iterator[Cluster]:
     """Give a cluster, and end what runs in it."""
+    warm.warm_up()  # what has to be compiled is, before anything is waited for
+    registry.warm_up(MODEL.partition("?")[0])
     made = Cluster(root, log_url, prefix)
     try:
         yield made

@@ -7,7 +7,8 @@ A fenced block says by its language what becomes of it:
   `# name.py` is a file, which the commands after it may use.
 - `pycon`: a session, as doctest has it. It is run.
 - `sh`: commands that need what no test has (Docker, another machine). Those of `driftline` are parsed.
-- `toml`, `json`: they are parsed; options of a `driftline.toml` have to exist.
+- `toml`, `json`, `yaml`: they are parsed; options of a `driftline.toml` have to exist, and the chart has to take what
+  begins with `# values.yaml`.
 - `text`: no example.
 
 `<!-- needs: FILE -->` before a block names a labelled file that is not in the repository (tests/data.py): without it
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 from tests.data import ROOT
 
-LANGUAGES = {"console", "python", "pycon", "sh", "toml", "json", "text"}
+LANGUAGES = {"console", "python", "pycon", "sh", "toml", "json", "yaml", "text"}
 FENCE = re.compile(r"^(?:<!-- needs: (?P<needs>\S+) -->\n\n?)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 

@@ -211,7 +211,7 @@ class Appender:
             for item, place in zip(items, places, strict=True)
         ]
 
-    async def _append(self, topic: str, records: Sequence[NewRecord]) -> list[Appended]:
+    async def _append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[Appended]:
         return await self._connection.append(topic, records) if records else []
 
     def _prepared(self, items: list[_R], keys: list[str], is_list: bool, decode: Callable[..., _R]) -> Prepared[_R]:

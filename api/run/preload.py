@@ -14,10 +14,11 @@ from driftline.stream.process import interrupts
 
 MODEL: Final = "_DRIFTLINE_PRELOADED_MODEL"  # it is no option
 STARTED_BY: Final = "_DRIFTLINE_STARTED_BY"  # nor is this
+LINES: Final = "_DRIFTLINE_PRELOADED_LINES"  # nor this
 LOOK_S: Final = 0.2
 
 
-_model, _started_by = os.environ.pop(MODEL, None), os.environ.pop(STARTED_BY, None)
+_model, _started_by, _lines = (os.environ.pop(name, None) for name in (MODEL, STARTED_BY, LINES))
 
 
 def _end_if_alone(*_: object) -> None:
@@ -37,8 +38,10 @@ import driftline.stream.log.kafka.log  # noqa: E402
 import driftline.stream.log.sqlite.log  # noqa: E402, F401
 from driftline.learner.registry import warm_up  # noqa: E402
 from driftline.learner.serving import double_buffer  # noqa: E402
+from driftline.stream.process import log_lines  # noqa: E402
 
 if _model is not None:
+    log_lines.begin("json" if _lines == "json" else "text" if _lines else None)
     double_buffer.warm_up()
     warm_up(_model)
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any, Final
 
-from driftline.api.run.preload import MODEL, STARTED_BY
+from driftline.api.run.preload import LINES, MODEL, STARTED_BY
 from driftline.api.run.process import STOP_S, Started, run, started
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.board import Board, BoardMemory, make_board
@@ -99,7 +99,7 @@ class _Workers:
         self._stopping = stopping
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["driftline.api.run.preload"])
-        self._preloaded = {MODEL: _model_of(stream), STARTED_BY: str(os.getpid())}
+        self._preloaded = {MODEL: _model_of(stream), STARTED_BY: str(os.getpid()), LINES: stream.log_format or ""}
         self._arguments = stream, settings, list(listeners), board
         self._workers = [_Worker(number) for number in range(settings.workers)]
 

@@ -110,7 +110,7 @@ class Connection:
             lag[topic][str(partition)] = max(0, mark.high - max(position, mark.low))
         return lag
 
-    async def append(self, topic: str, records: Sequence[NewRecord]) -> list[Appended]:
+    async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[Appended]:
         """Append records and return once they are durable.
 
         Raises
@@ -145,7 +145,7 @@ class Connection:
         finally:
             self._in_flight_bytes -= n_bytes
 
-    def _submit(self, log: Log, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+    def _submit(self, log: Log, topic: str, records: Sequence[NewRecord]) -> "Future[Sequence[Appended]]":
         return self._taking.submit(lambda: log.submit(topic, records))
 
     def _run(self) -> None:
@@ -208,7 +208,7 @@ def unavailable(why: str) -> ApiError:
     return ApiError(503, "log-unavailable", why, "Try again shortly; GET /readyz says more.", {"Retry-After": "1"})
 
 
-def _retrieve(future: "asyncio.Future[list[Appended]]") -> None:
+def _retrieve(future: "asyncio.Future[Sequence[Appended]]") -> None:
     """Look at the outcome of an append whose request has ended, so that nothing complains that nobody did."""
     if not future.cancelled():
         future.exception()

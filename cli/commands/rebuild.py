@@ -102,9 +102,11 @@ def build(
     accept_loss: bool,
 ) -> None:
     """Build a model, have it take over, and say what it was built from. The options are those of `rebuild`."""
-    from driftline.learner.loop.service import take_over
+    from driftline.learner.loop.service import check_leads, take_over
     from driftline.learner.rebuild.rebuild import stage
 
+    if into is None:
+        check_leads(stream)
     console = terminal()
     with bars("looking for retractions, labels", "replaying, records") as (looked, replayed):
         rebuilt = stage(

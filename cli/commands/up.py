@@ -15,7 +15,7 @@ from driftline.cli.commands.learn import BAD_OPTIONS
 from driftline.cli.commands.serve import print_banner
 from driftline.cli.terminal import print_error, terminal
 from driftline.learner.disk.settings import LearnerSettings
-from driftline.stream.errors import DriftlineError
+from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.process import interrupts, log_lines, threads
 from driftline.stream.process.flags import with_settings
 from driftline.stream.process.settings import StreamSettings
@@ -42,6 +42,11 @@ def up(
     from driftline.learner.foreign.named import check_allowed
 
     log_lines.begin(stream.log_format)
+    if learner.journal == "log":
+        raise ConfigError(
+            "journal: `up` is for one machine; with --journal log start `driftline learn` on each of several, and "
+            "`driftline serve --follow` beside them"
+        )
     if demo:
         stream, learner = _of_demo(stream, learner)
     check_allowed(learner.model or "", stream.allow_pickle)

@@ -13,7 +13,8 @@ from driftline.learner.disk import checkpoint as checkpoints
 from driftline.learner.disk import durable
 from driftline.learner.disk.checkpoint import Checkpoint, Manifest
 from driftline.learner.store.checkpoint_store import CheckpointStore
-from driftline.stream.errors import StateError
+from driftline.learner.store.stored import Stored
+from driftline.stream.errors import StateError, StoreDamaged
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -40,25 +41,38 @@ def find(root: Path, store: CheckpointStore, journal: Place) -> Checkpoint | Non
     Raises
     ------
     StoreUnavailable : the store does not answer.
+    StoreDamaged : what is in it cannot be read, and there is none here; or it has just been pruned: look again.
     """
     durable.make_directory(root)
     here = _newest_here(root, journal)
-    there = store.newest_manifest()
-    if there is None or not journal.has(there[1]):
-        return here
-    stored, manifest = there
-    if here is not None and _rank(here.manifest) > _rank(manifest):
-        return here
-    if here is None or _rank(here.manifest) < _rank(manifest):
-        path = checkpoints.path_of(root, manifest.batch)
-        if path.exists():  # of another epoch: what it was is in the store's, too
-            durable.remove(path)
-        _LOG.info("fetching the checkpoint of batch %d from %s", manifest.batch, store.where)
-        here = checkpoints.load_checkpoint(store.fetch(stored, root))
-        for older in checkpoints.list_checkpoints(root):
-            if older.name != path.name:
-                durable.remove(older)
+    damaged: StoreDamaged | None = None
+    for stored in store.checkpoints():
+        try:
+            manifest = store.manifest(stored)
+            if not journal.has(manifest):
+                continue
+            if here is not None and _rank(here.manifest) >= _rank(manifest):
+                return here
+            return _fetched(root, store, stored)
+        except StoreDamaged as error:  # or it was pruned just now
+            _LOG.error("%s; taking the one before", error)
+            damaged = error
+    if here is None and damaged is not None:
+        raise damaged
     return here
+
+
+def _fetched(root: Path, store: CheckpointStore, stored: Stored) -> Checkpoint:
+    """Have a checkpoint of the store on this disk, and none beside it."""
+    _LOG.info("fetching the checkpoint of batch %d from %s", stored.batch, store.where)
+    for older in checkpoints.list_checkpoints(root):
+        if int(older.name) == stored.batch:  # of another epoch: what it was is in the store's, too
+            durable.remove(older)
+    path = store.fetch(stored, root)
+    for older in checkpoints.list_checkpoints(root):
+        if older != path:
+            durable.remove(older)
+    return checkpoints.load_checkpoint(path)
 
 
 def to_begin_with(root: Path, store: CheckpointStore) -> Checkpoint | None:

@@ -18,6 +18,7 @@ import numpy as np
 from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.plan import Plan
 from driftline.learner.models.classifier import Classifier
+from driftline.stream.errors import StateError
 from driftline.stream.log.base import TopicPartition
 from driftline.stream.log.merge import Span
 from driftline.stream.texts import PADDING, Texts
@@ -25,6 +26,7 @@ from driftline.stream.wire.records import Topics
 
 PIECE_BYTES: Final = 512 << 10  # of a record's value, at most, beside a few bytes of its own
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
+_TopicNumber = Annotated[int, msgspec.Meta(ge=0, le=1)]  # messages, feedback
 
 
 class GivenPlace(msgspec.Struct, array_like=True, frozen=True):
@@ -61,7 +63,9 @@ class Batch(msgspec.Struct, tag="batch", array_like=True, frozen=True):
     epoch: _Natural
     batch: _Natural
     delivered: _Natural  # the last batch up to which all output is durable in the log
-    spans: list[tuple[int, int, int, int, int | None]]  # topic's number, partition, start, end, records
+    spans: list[
+        tuple[_TopicNumber, _Natural, _Natural, _Natural, _Natural | None]
+    ]  # topic's number, partition, start, end, records
     updates: _Natural  # how much was learned up to here, as the version counts it
     labels_learned: _Natural
     lessons: list[Lesson]
@@ -138,9 +142,10 @@ def encode(entry: Entry) -> list[bytes]:
 def decode(value: bytes | None) -> Entry | Piece | None:
     """Return what a record says; None where this version cannot read it."""
     try:
-        return _decode_any(value or b"")
+        found: Entry | Piece = _decode_any(value or b"")
     except (msgspec.DecodeError, RecursionError):
         return None
+    return found
 
 
 def lessons(plan: Plan) -> list[Lesson]:
@@ -153,11 +158,12 @@ def _lesson(part: Plan) -> Lesson | None:
     new, place = part.labels[part.growth[0][1] :], part.given
     if not len(learned) and not new and place is None:
         return None
-    texts, weights = part.texts, part.steps.weights[learned]
-    encoded = [texts[at].encode("utf-8", "surrogatepass") for at in learned.tolist()]
+    texts, weights = Texts.of(part.texts), part.steps.weights[learned]
+    starts, sizes = texts.starts[:-1][learned], np.diff(texts.starts)[learned]
+    gathered = Texts.gathered(texts.codes, starts, sizes)
     return Lesson(
-        texts=b"".join(encoded),
-        sizes=np.fromiter(map(len, encoded), "<u4", len(encoded)).tobytes(),
+        texts=gathered.codes[: gathered.starts[-1]].tobytes(),
+        sizes=sizes.astype("<u4").tobytes(),
         targets=part.steps.targets[learned].astype("<i4").tobytes(),
         weights=b"" if (weights == 1).all() else weights.astype("<f4").tobytes(),
         labels=new,
@@ -170,20 +176,39 @@ def teach(classifier: Classifier, lessons: Sequence[Lesson]) -> Iterator[int]:
     """Have a classifier learn what another one did; give after each lesson how many texts that were.
 
     A classifier of the same state has the same state again then, byte for byte.
+
+    Raises
+    ------
+    StateError : it is no lesson for this classifier; TooManyLabels.
     """
     for lesson in lessons:
         for label in lesson.labels:
             classifier.label_index(label)
+        _check(lesson, len(classifier.labels))
         targets = np.frombuffer(lesson.targets, "<i4").astype(np.int32)
-        if len(targets):
-            weights = np.frombuffer(lesson.weights, "<f4").astype(np.float32) if lesson.weights else None
-            classifier.score_and_learn(
-                _texts(lesson), targets, np.ones(len(targets), np.float32) if weights is None else weights
+        if n := len(targets):
+            weights = (
+                np.frombuffer(lesson.weights, "<f4").astype(np.float32) if lesson.weights else np.ones(n, np.float32)
             )
+            classifier.score_and_learn(_texts(lesson), targets, weights)
         if (place := lesson.place) is not None:
             classifier.clear(place.column, [np.frombuffer(each, "<u4").astype(np.uint32) for each in place.imprints])
             classifier.rename(place.column, place.label)
-        yield len(targets)
+        yield n
+
+
+def _check(lesson: Lesson, n_labels: int) -> None:
+    """Refuse what a kernel must not be given: it looks at no bound. Raises StateError."""
+    n, place = len(lesson.targets) // 4, lesson.place
+    fits = len(lesson.targets) == len(lesson.sizes) == 4 * n and len(lesson.weights) in {0, 4 * n}
+    if fits:
+        targets, sizes = np.frombuffer(lesson.targets, "<i4"), np.frombuffer(lesson.sizes, "<u4")
+        fits = int(sizes.sum(dtype=np.int64)) == len(lesson.texts)
+        fits = fits and (n == 0 or bool(targets.min() >= 0 and targets.max() < n_labels))
+    if place is not None:
+        fits = fits and place.column < n_labels and not any(len(each) % 4 for each in place.imprints)
+    if not fits:
+        raise StateError(f"an entry of the journal teaches what no model of {n_labels} labels can learn; it is damaged")
 
 
 def _texts(lesson: Lesson) -> Texts:

@@ -213,7 +213,7 @@ class LogJournal:
                 self._waiting(str(error))
                 time.sleep(RETRY_S)
 
-    def _await(self, future: "Future[list[Appended]]") -> list[Appended]:
+    def _await(self, future: "Future[Sequence[Appended]]") -> Sequence[Appended]:
         since = time.monotonic()
         while True:
             try:

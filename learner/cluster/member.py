@@ -39,7 +39,17 @@ from driftline.learner.report.status import State, Status, change_status, last_s
 from driftline.learner.shared.beside import Beside
 from driftline.learner.state.state import LearnerState
 from driftline.learner.store.checkpoint_store import CheckpointStore
-from driftline.stream.errors import BeginAnew, DiskFull, LogUnavailable, Overtaken, StoreUnavailable
+from driftline.stream.errors import (
+    BeginAnew,
+    DiskFull,
+    DriftlineError,
+    LogUnavailable,
+    OffsetsLost,
+    Overtaken,
+    StoreDamaged,
+    StoreUnavailable,
+    TopicMismatch,
+)
 from driftline.stream.log.base import Log, TopicPartition, Watermarks
 from driftline.stream.log.kafka.election import Election
 from driftline.stream.process.settings import StreamSettings
@@ -65,6 +75,8 @@ class Member:
 
     Attributes
     ----------
+    lock : on the data directory: the one that it was given, or another where that was deleted
+    standby : with which it follows the journal, or followed it last
     shown : the last status, for any thread
     """
 
@@ -81,8 +93,8 @@ class Member:
         on_lead: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._stream, self._settings, self._log, self._journal_log = stream, settings, log, journal_log
-        self._store, self._election, self._lock = store, election, lock
-        self._stopped = lambda: self._over or stopped()
+        self._store, self._election, self.lock = store, election, lock
+        self._told_to_stop = stopped
         self._on_lead = on_lead
         self._root = stream.data / "checkpoints"
         self.holder = f"{socket.gethostname()[:100]}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -92,6 +104,7 @@ class Member:
         self._next = 0.0
         self._wants_it = settings.take_over
         self._until: Mapping[TopicPartition, Watermarks] | None = None
+        self.standby: Standby | None = None
         self._over = False  # all that there was to do is done
 
     @property
@@ -99,6 +112,10 @@ class Member:
         """The last status."""
         learner = self._learner
         return (learner.shown if learner is not None else None) or self._status
+
+    def close(self) -> None:
+        """Give the data directory back."""
+        self.lock.close()
 
     def run(self, *, stop_at_end: bool = False) -> None:
         """Follow and lead until it is time to end, or, leading, until all is learned that the log has now.
@@ -123,15 +140,41 @@ class Member:
                 if self._beside is None:
                     self._beside = Beside(self._journal_log, self._stream)
                 self._take_part()
-            except Overtaken as error:
-                _LOG.warning("%s; following", error)
+            except (Overtaken, OSError) as error:
                 self._election.rejoin()
-            except BeginAnew as error:
-                _LOG.warning("%s; going on from the newest checkpoint", error)
-            except (LogUnavailable, StoreUnavailable) as error:
-                _LOG.warning("%s; trying again", error)
-                self._say("waiting", str(error))
-                self._rest(RETRY_S)
+                if not self._has_its_directory():
+                    self.lock = self._locked_again()
+                elif isinstance(error, OSError):
+                    raise
+                else:
+                    _LOG.warning("%s; following", error)
+            except (BeginAnew, OffsetsLost, TopicMismatch, LogUnavailable, StoreDamaged, StoreUnavailable) as error:
+                self._begin_anew(error)
+
+    def _begin_anew(self, error: DriftlineError) -> None:
+        """Say why what is in memory leads no further, and rest: what is missing may be there soon."""
+        if self._stopped():
+            return
+        _LOG.warning("%s; going on from the newest checkpoint", error)
+        with suppress(Overtaken):  # whose directory was deleted finds that out next
+            self._say("waiting", str(error))
+        self._rest(RETRY_S)
+
+    def _has_its_directory(self) -> bool:
+        try:
+            self.lock.check()
+        except Overtaken:
+            return False
+        return True
+
+    def _locked_again(self) -> Lock:
+        """Make the data directory anew, which somebody has deleted. Raises StateError where another learner has it."""
+        _LOG.error("%s was deleted, or taken; making it anew", self._stream.data)
+        self.lock.close()
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
+        return Lock(self._stream.data)
 
     def _take_part(self) -> None:
         place = self._place()
@@ -140,11 +183,13 @@ class Member:
         if found is None:
             self._begin(place)
             return
+        self._settings = self._settings.model_copy(update={"model": None})  # it may be built anew by another one
         recovery.check_topics(found, self._stream)
         assert found.manifest.journal is not None, "it belongs to the journal"
         order = Order(found.manifest.epoch, found.manifest.batch, found.manifest.journal.offset)
         with closing(self._journal(order)) as journal:
             standby = Standby(found, journal, self._log, self._stream, self._settings, self._on_wait)
+            self.standby = standby
             with closing(standby):
                 if not self._follow(standby, journal):
                     return
@@ -168,9 +213,14 @@ class Member:
         while not self._stopped():
             standby.turn(TURN_S)
             asked = journal.take_asked()
-            self._say("standby", "ready to lead" if caught_up else f"batch {standby.work.batch}", standby.work)
+            if caught_up:
+                self._say("standby", "ready to lead", standby.work)
+            else:
+                self._say("recovering", f"at batch {standby.work.batch}", standby.work)
             if not caught_up:
                 caught_up = journal.at_end
+                if caught_up:
+                    _LOG.info("ready to lead, at batch %d", standby.work.batch)
                 continue
             if asked is not None:
                 self._make_way(asked)
@@ -211,7 +261,7 @@ class Member:
         """Learn until another one leads, or it is time to end."""
         assert self._beside is not None, "it is there before anything is followed"
         self._beside.lead(journal.epoch, journal.check)
-        learner = Learner(self._stream, self._settings, self._log, self._stopped, self._lock, journal=journal)
+        learner = Learner(self._stream, self._settings, self._log, self._stopped, self.lock, journal=journal)
         self._learner = learner
         try:
             with closing(learner):
@@ -247,8 +297,11 @@ class Member:
             _LOG.warning("%s asks for the lead", asked.holder)
             self._election.rejoin(HAND_OVER_S)
 
+    def _stopped(self) -> bool:
+        return self._over or self._told_to_stop()
+
     def _rules(self) -> Rules:
-        return self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
+        return recovery.rules(self._settings, self._stream, self._log)
 
     # What it waits for, and says.
 
@@ -289,10 +342,11 @@ class Member:
         if now < self._next and (state, detail) == (self._status.state, self._status.detail):
             return
         self._next = now + SAY_S
+        self.lock.check()  # a directory that was deleted takes no status
         status = self._status
         if work is not None:
             machine = work.machine
             status.version, status.labels, status.counts = machine.version, machine.classifier.labels, machine.counts
             status.batch, status.positions = work.batch, by_topic(work.positions)
         with suppress(DiskFull):
-            change_status(self._stream.data, status, state, detail, self._lock.last_epoch())
+            change_status(self._stream.data, status, state, detail, self.lock.last_epoch())

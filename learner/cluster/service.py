@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import Final
 
@@ -16,9 +16,9 @@ from driftline.learner.loop.compiling import compile_all
 from driftline.learner.loop.service import GC_THRESHOLD, RETRY_S, disk_errors_explained, say_last
 from driftline.learner.loop.signals import Signals, StoppedAtOnceError
 from driftline.learner.report.health import Health
-from driftline.learner.report.status import Status, change_status, last_status
+from driftline.learner.report.status import State, Status, change_status, last_status
 from driftline.learner.store.checkpoint_store import CheckpointStore
-from driftline.stream.errors import ConfigError, DriftlineError, LogDenied, LogUnavailable
+from driftline.stream.errors import ConfigError, DiskFull, DriftlineError, LogDenied, LogUnavailable
 from driftline.stream.log.kafka.election import Election
 from driftline.stream.log.open import open_journal, open_log
 from driftline.stream.process import threads
@@ -58,24 +58,25 @@ def learn(
         ExitStack() as opened,
     ):
         lock = opened.enter_context(closing(Lock(stream.data)))
-        said = _Said(last_status(stream.data, settings.model or DEFAULT_MODEL))
+        said = _Said(stream, settings, lock)
         if settings.health_port is not None:
             opened.enter_context(closing(Health(settings.health_host, settings.health_port, said.now)))
         try:
             with signals.ending_at_once():
                 compile_all(settings.model, stream, lock, said.show)
-                member = _open(stream, settings, store, lock, signals.stopped, on_lead, opened)
+                member = _open(stream, settings, store, lock, signals.stopped, on_lead, said, opened)
         except StoppedAtOnceError:
-            return said.end(stream, lock, "stopped before it had started")
+            return said.say("stopped", "before it had started")
         said.by = member
+        opened.enter_context(closing(member))
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         try:
             member.run(stop_at_end=stop_at_end)
         except (DriftlineError, OSError) as error:
-            change_status(stream.data, member.shown, "failed", str(error), lock.last_epoch())
+            said.say("failed", str(error))
             raise
-        return said.end(stream, lock, "")
+        return said.say("stopped", "")
 
 
 def _open(
@@ -85,6 +86,7 @@ def _open(
     lock: Lock,
     stopped: Callable[[], bool],
     on_lead: Callable[[Status], None],
+    said: "_Said",
     opened: ExitStack,
 ) -> Member:
     """Return a member of the cluster, closed with `opened`. A Kafka that is away is waited for."""
@@ -104,26 +106,30 @@ def _open(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        change_status(
-            stream.data, last_status(stream.data, settings.model or DEFAULT_MODEL), "waiting", why, lock.last_epoch()
-        )
+        said.say("waiting", why)
         time.sleep(RETRY_S)
 
 
 class _Said:
     """The last status, whoever says it."""
 
-    def __init__(self, status: Status) -> None:
-        self._status = status
+    def __init__(self, stream: StreamSettings, settings: LearnerSettings, lock: Lock) -> None:
+        self._data, self._lock = stream.data, lock
+        self._status = last_status(stream.data, settings.model or DEFAULT_MODEL)
         self.by: Member | None = None
+        self.say("starting", "")
 
     def show(self, status: Status) -> None:
+        """Take a status that was written elsewhere for the last one."""
         self._status = status
 
     def now(self) -> Status:
+        """Return the last one. Any thread."""
         return self.by.shown if self.by is not None else self._status
 
-    def end(self, stream: StreamSettings, lock: Lock, detail: str) -> Status:
-        status = self.now()
-        change_status(stream.data, status, "stopped", detail, lock.last_epoch())
-        return status
+    def say(self, state: State, detail: str) -> Status:
+        """Write and return a status of which nothing changes but the state."""
+        self._status, lock = self.now(), self.by.lock if self.by is not None else self._lock
+        with suppress(DiskFull):
+            change_status(self._data, self._status, state, detail, lock.last_epoch())
+        return self._status

@@ -23,7 +23,6 @@ from driftline.learner.disk.settings import LearnerSettings, Rules
 from driftline.learner.loop import recovery
 from driftline.learner.machine.outputs import Outputs
 from driftline.learner.models.classifier import State
-from driftline.learner.state.state import LearnerState
 from driftline.stream.errors import BeginAnew, OffsetsLost
 from driftline.stream.log.base import Log
 from driftline.stream.process.settings import StreamSettings
@@ -61,7 +60,7 @@ class Standby:
         if base.manifest.journal is not None:
             self.work.machine.renew(base.manifest.journal.lineage)
         self._journal, self._topics, self._on_wait = journal, stream.topics, on_wait
-        self._replay = recovery.Replay(self.work, accept_loss=False)
+        self._replay = recovery.Replay(self.work, accept_loss=settings.accept_loss)
         self._base = base.manifest.epoch, base.manifest.batch
         self._delivered = base.manifest.batch
         self._kept: deque[tuple[int, Outputs]] = deque()  # what may not have arrived

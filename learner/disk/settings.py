@@ -147,10 +147,11 @@ class LearnerSettings(Settings):
         "be reached. It will write nothing any more, and end once it goes on. With --journal log: ask the one that "
         "leads to hand over.",
     )
-    journal: Literal["disk", "log"] = Field(
-        "disk",
+    journal: Literal["disk", "log"] | None = Field(
+        None,
         description="Where it is written down in which order records were learned: on this machine's disk, or in the "
-        "log, so that several learners can stand by for one another. log needs Kafka and --checkpoints.",
+        "log, so that several learners can stand by for one another. log needs Kafka and --checkpoints. Default: disk; "
+        "said by name it also has one of several learners go on alone.",
     )
     session_s: float = Field(
         6.0,

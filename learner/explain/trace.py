@@ -110,10 +110,11 @@ def _read(text: str, settings: TextSettings) -> Placed:
 
 def _in_text(features: list[Feature], read: Placed) -> list[Feature]:
     """Return features with their places in the text, where they are those in what is read of it."""
+    starts, stops = read.starts.tolist(), read.stops.tolist()
+    as_it_is = starts == list(range(len(starts))) and stops == list(range(1, len(stops) + 1))
 
     def in_text(span: Span) -> Span:
-        own = slice(*span)
-        return int(read.starts[own].min()), int(read.stops[own].max())
+        return span if as_it_is else (min(starts[slice(*span)]), max(stops[slice(*span)]))
 
     return [feature._replace(spans=list(dict.fromkeys(map(in_text, feature.spans)))) for feature in features]
 

@@ -7,6 +7,7 @@ for (loop/service.py): to begin with nothing would be to forget a model for a ca
 
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from driftline.learner.disk import durable
@@ -18,6 +19,7 @@ from driftline.learner.report.status import change_status, last_status
 from driftline.learner.state.ledger import Ledger
 from driftline.learner.store.stored import Stored
 from driftline.stream.errors import DiskFull
+from driftline.stream.process import threads
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.words import counted
 
@@ -53,8 +55,9 @@ def fetch_newest(stream: StreamSettings, asked: str | None, ledger: Ledger, lock
     root = stream.data / "checkpoints"
     with telling(tell, "fetching the checkpoint", lambda: share):
         durable.make_directory(root)
-        ledger.begin_above(max((name.epoch for name in store.names()), default=0))
-        found = store.fetch_newest(root, on_bytes)
+        names = threads.heard("fetching", store.names)
+        ledger.begin_above(max((name.epoch for name in names), default=0))
+        found = threads.heard("fetching", partial(store.fetch_newest, root, on_bytes))
     if found is None:
         _LOG.info("%s has no checkpoint yet: a model begins that has learned nothing", store.where)
         return None

@@ -37,28 +37,23 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-import msgspec
-
-from driftline.learner.disk.checkpoint import Checkpoint, by_topic
+from driftline.learner.disk.checkpoint import Checkpoint
 from driftline.learner.disk.full import DiskRoom
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.losses import Erasures
 from driftline.learner.disk.positions import Stock, compare
 from driftline.learner.disk.settings import LearnerSettings, Rules
-from driftline.learner.loop import recovery, reporter
+from driftline.learner.loop import recovery
 from driftline.learner.loop.compiling import compile_all
 from driftline.learner.loop.erasing import Erasing
 from driftline.learner.loop.fetching import fetch_newest
 from driftline.learner.loop.intake import Intake
-from driftline.learner.loop.reporter import Reporter
+from driftline.learner.loop.outside import Outside
 from driftline.learner.loop.swap import StagedRebuild
 from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.alarms import log_alarms
 from driftline.learner.rebuild.rebuild import Builder
-from driftline.learner.report.review import Reviewer
 from driftline.learner.report.status import State, Status, change_status, read_status
-from driftline.learner.serving.publishing import Publishing
-from driftline.learner.shared import applied
 from driftline.learner.state.ledger import FLUSH_S, Ledger, SharedJournal
 from driftline.learner.state.state import LearnerState
 from driftline.learner.state.watch import Look, Watch
@@ -95,8 +90,7 @@ class Learner:
     RecordsLost : the log no longer has what was not learned yet, or what the journal would replay.
     """
 
-    _work: LearnerState  # from the recovery on, as is `_publishing`
-    _publishing: Publishing
+    _work: LearnerState  # from the recovery on
 
     def __init__(
         self,
@@ -115,17 +109,15 @@ class Learner:
         self._lock = lock or Lock(stream.data, take_over=settings.take_over, rehearse=rehearse)
         self._own_lock = None if lock else self._lock
         check = self._check
-        self._room = DiskRoom(stream.data, stopped, lambda why: self._report("paused", why), check)
+        self._room = DiskRoom(stream.data, stopped, lambda why: self._outside.report("paused", why), check)
         self._watch = Watch(log, stream.topics)
         self._ledger = Ledger(stream, settings, log, self._watch, self._room, check, journal)
         self._staged = StagedRebuild(stream.data, log, allow_pickle=stream.allow_pickle)
         self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
-        self._reporter = Reporter(stream.data, self.status, lambda: self._work.lag, settings.stall_after_s, check)
+        self._outside = Outside(stream, settings, self._ledger, self._room, check)
         self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
-        self._reviewer: Reviewer | None = None
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._refusal: TooManyDeadLetters | None = None  # why nothing is taken until a person has looked
-        self._halted = False  # nothing is whole until it has recovered
         self._worker = ThreadPoolExecutor(1, "learner")
         self._flight: tuple[Plan, Future[None]] | None = None  # the batch that is being learned
 
@@ -134,16 +126,13 @@ class Learner:
     def start(self, on_replay: Callable[[int, int], None] | None = None) -> None:
         """Recover, and let the outside see what that gave.
 
-        Parameters
-        ----------
-        on_replay : called with the batches replayed so far, and with how many there are
+        `on_replay` is called with the batches replayed so far, and with how many there are.
         """
         stream, settings = self._stream, self._settings
-        self._reporter.begin(self._ledger.batch)
+        self._outside.begin()
         if not hasattr(self, "_work"):  # else it recovers anew, and all is compiled
-            compile_all(settings.model, stream, self._lock, self._reporter.show)
+            compile_all(settings.model, stream, self._lock, self._outside.show)
         self._check()
-        applied.leave(stream.data)  # it may have been one of several
         self._ledger.settle(self._lock.last)
         self._log.create_topics(stream.topics)
         self._log.own()
@@ -152,10 +141,11 @@ class Learner:
         epoch = self._ledger.begin_epoch(newest, self._lock.last_epoch())
         self._announce(epoch)
         if newest is None:
-            self._work = recovery.begin(self._log, stream, settings)
+            self._set_work(recovery.begin(self._log, stream, settings))
             self._checkpoint_now()
         else:
             recovery.check_topics(newest, stream)
+            recovery.check_journal(newest, stream, settings)
             self._recover(newest, on_replay)
         self._go_public()
 
@@ -168,7 +158,7 @@ class Learner:
         at_once : whether a checkpoint has to be there before anything is learned
         """
         assert self._shared is not None, "there is no other to take over from"
-        self._work = work
+        self._set_work(work)
         self._announce(self._shared.epoch)
         self._ledger.lead(work, self._shared.epoch)
         if stock.losses or stock.added:
@@ -180,47 +170,23 @@ class Learner:
         self._go_public()
 
     def _announce(self, epoch: int) -> None:
-        stream, settings = self._stream, self._settings
         self._lock.announce(epoch)
-        root, interval_s = stream.data / "snapshots", settings.publish_interval_s
-        self._publishing = Publishing(root, epoch, interval_s, self._room, self._check)
-        if self._reviewer is None:
-            self._reviewer = Reviewer(stream.data, settings.label_requests_per_hour, epoch, self._check)
+        self._outside.announce(epoch)
         self._refusal = None  # where it begins anew there may be other records
+
+    def _set_work(self, work: LearnerState) -> None:
+        self._work = self._outside.work = work
 
     def _go_public(self) -> None:
         self._look_for_rebuilt()
-        if self._work.machine.counts.updates:
-            self._publish()
-        else:
-            self._publishing.prepare(self._work.machine.classifier)
-        self._report("running")
+        self._outside.open()
 
     def _recover(self, newest: Checkpoint, on_replay: Callable[[int, int], None] | None) -> None:
         applied = self._ledger.take_up(newest)
         work, stock, todo = recovered = recovery.restored(newest, applied, self._log, self._stream, self._settings)
-        self._work, first = work, work.batch
-
-        def tell() -> None:
-            """Say how far it is, or what it waits for; the watchdog sees whether it gets on."""
-            problem, detail = self._watch.problem, f"batch {work.batch} of {todo[-1].batch}"
-            self._reporter.report(work.batch, "waiting" if problem else "recovering", problem or detail, replays=True)
-
-        def on_batch() -> None:
-            self._reporter.beat(work.batch, replays=True)
-            if on_replay is not None:
-                on_replay(work.batch - first, len(todo))
-            if self._reporter.is_due(time.monotonic()):
-                tell()
-
-        def on_wait() -> None:
-            self._reporter.beat(work.batch, replays=True)
-            self._watch.turn(work.standing)  # for what the log says of itself; check_unchanged has the last word
-            if self._reporter.is_due(time.monotonic()):
-                tell()
-
-        if todo:
-            tell()
+        self._set_work(work)
+        first = work.batch
+        on_batch, on_wait = self._outside.replaying(self._watch, todo, on_replay)
         recovery.replay(recovered, accept_loss=self._settings.accept_loss, on_batch=on_batch, on_wait=on_wait)  # b, c
         recovery.check_unchanged(self._log, work.known)
         # Whoever has a copy of this directory goes on from here, too: to other models by as many labels.
@@ -246,24 +212,19 @@ class Learner:
             raise BeginAnew("the log is another one than the learner knows")
         with suppress(LogError):  # what is not delivered is sent again
             self._work.outbox.flush(FLUSH_S)
-        self._halted = True
+        self._outside.halted = True
         self._ledger.reopen()
-        self._publishing.close()
+        self._outside.withdraw()
         self._work.close()
         try:
             self.start()
         except LogUnavailable as error:
             self._doubt = error
         else:
-            self._doubt, self._halted = None, False
+            self._doubt, self._outside.halted = None, False
 
     def _rules(self) -> Rules:
-        rules = self._settings.rules(self._stream, self._log.partition_count(self._stream.topics.messages))
-        if not self._stands_in:
-            return rules
-        names = "partitions", "one_form", "reading", "only_votes", "quota_by_name", "corrects_expired"
-        of_today = {name: getattr(rules, name) for name in names}
-        return msgspec.structs.replace(self._work.machine.rules, **of_today)
+        return recovery.rules(self._settings, self._stream, self._log, self._work.machine.rules, self._stands_in)
 
     # Running.
 
@@ -277,11 +238,11 @@ class Learner:
         if not saved:
             _LOG.warning("no checkpoint was written at the end; the journal has what came after the last one")
         self._ledger.finish()
-        if not self._halted:
-            self._publish()
+        if not self._outside.halted:
+            self._outside.publish()
         if until is not None and self._refusal is not None:
             raise self._refusal
-        self._report("stopped")
+        self._outside.report("stopped")
 
     def _is_done(self, until: Mapping[TopicPartition, Watermarks]) -> bool:
         return self._refusal is not None or (self._work.reached(until) and not self._erasing.busy)
@@ -293,7 +254,7 @@ class Learner:
         this thread and in the order of the batches: nothing is visible of a batch before 5, and nothing is published,
         saved or reported between two halves of one. 0 while the log has to be waited for.
         """
-        self._reporter.beat(self._work.batch)
+        self._outside.beat()
         try:
             if (look := self._watch.turn(self._work.standing)) is not None:
                 self._act_on(look)
@@ -334,8 +295,8 @@ class Learner:
         learns = self._flight is None or any(
             span.partition.topic == self._stream.topics.feedback for span in batch.spans
         )
-        due = self._ledger.is_due(now) or self._reporter.is_due(now)
-        if due or (learns and self._publishing.is_due(now)):
+        due = self._ledger.is_due(now) or self._outside.is_due(now)
+        if due or (learns and self._outside.is_stale(now)):
             self._land()
             self._show(now)
         return len(batch)
@@ -354,14 +315,12 @@ class Learner:
         outputs = work.machine.finish(plan)
         self._check()
         work.outbox.send(work.batch, outputs)  # 6
-        if self._reviewer is not None:
-            for part in (*plan.parts, plan):
-                self._reviewer.see(work.machine, part)
+        self._outside.see(plan)
         log_alarms(work.machine.raised)
 
     def _show(self, now: float) -> None:
-        if self._publishing.is_due(now):
-            self._publish()
+        if self._outside.is_stale(now):
+            self._outside.publish()
         if self._ledger.is_due(now):
             self._ledger.begin(self._work)  # 7
         self._report_wait("running")
@@ -369,16 +328,16 @@ class Learner:
     def _save(self) -> bool:
         """Write a checkpoint of everything; tell whether there is one now."""
         self._land()  # what is sent of a batch is waited for, and it is sent when it lands
-        return not self._halted and self._ledger.save(self._work, lambda: self._report_wait("running"))
+        return not self._outside.halted and self._ledger.save(self._work, lambda: self._report_wait("running"))
 
     def _checkpoint_now(self) -> None:
         def tell() -> None:
             self._watch.turn(self._work.standing)
-            if self._reporter.is_due(time.monotonic()):
+            if self._outside.is_due(time.monotonic()):
                 sent = self._work.outbox.delivered >= self._work.batch
                 detail = "writing a checkpoint" if sent else "waiting until what was sent is in the log"
                 problem = self._watch.problem
-                self._report("waiting" if problem else "recovering", problem or detail)
+                self._outside.report("waiting" if problem else "recovering", problem or detail)
 
         self._ledger.save_now(self._work, tell)
 
@@ -390,8 +349,8 @@ class Learner:
         self._land()
         self._refusal = error
         _LOG.error("%s", error)
-        self._publish()
-        self._report("paused", str(error))
+        self._outside.publish()
+        self._outside.report("paused", str(error))
         return 0
 
     def _stand_still(self, timeout_s: float) -> None:
@@ -451,7 +410,7 @@ class Learner:
         work.rebuilt, work.begun = rebuilt, rebuilt.begun
         self._checkpoint_now()
         self._ledger.go_on_from_here(work, "a model that was built anew took over")
-        self._publishing.hurry()
+        self._outside.hurry()
         _LOG.warning("a model that was built anew took over: %s", work.rebuilt)
 
     def _erase(self) -> None:
@@ -467,9 +426,7 @@ class Learner:
         self._ledger.pass_batch(work)
         self._checkpoint_now()
         self._ledger.go_on_from_here(work, "something was erased")
-        if self._reviewer is not None:  # 4
-            self._reviewer.forget(self._erasing.unwanted)
-            self._reviewer.report(work.machine, work.lag)
+        self._outside.forget(self._erasing.unwanted)  # 4
         self._check()
         self._room.wait_for(lambda: self._erasing.clean(work))
 
@@ -488,32 +445,22 @@ class Learner:
     @property
     def shown(self) -> Status | None:
         """The last status, for any thread."""
-        return self._reporter.shown
+        return self._outside.shown
 
     def status(self, state: State, detail: str = "") -> Status:
         """Say what the learner is doing and has done."""
-        return reporter.describe(state, detail, self._work, self._ledger, self._publishing, self._reporter.stalls)
-
-    def _publish(self) -> None:
-        offsets = by_topic(self._work.positions)[self._stream.topics.feedback]
-        self._publishing.publish(self._work.machine, offsets)
-        self._ledger.tell_gate(self._work, self._publishing.quarantine)
-
-    def _report(self, state: State, detail: str = "") -> None:
-        self._reporter.report(self._work.batch, state, detail)
-        if self._reviewer is not None and not self._halted and state != "recovering":
-            self._reviewer.report(self._work.machine, self._work.lag)
+        return self._outside.status(state, detail)
 
     def _report_wait(self, state: State) -> None:
         """Say that the learner is at work, or what it waits for, where it is time to say something."""
-        if self._reporter.is_due(time.monotonic()):
+        if self._outside.is_due(time.monotonic()):
             problem = self._watch.problem or (str(self._doubt) if self._doubt is not None else "")
             problem = problem or self._work.outbox.problem
             if not problem and self._refusal is not None:
                 state, problem = "paused", str(self._refusal)
             elif problem:
                 state = "waiting"
-            self._report(state, problem or transactions.describe(self._work.held_back))
+            self._outside.report(state, problem or transactions.describe(self._work.held_back))
 
     def _check(self) -> None:
         """Return while this is the one that may write. Any thread. Raises Overtaken."""
@@ -523,14 +470,14 @@ class Learner:
 
     def tell_waiting(self, why: str) -> None:
         """Say what it waits for, in the middle of a step."""
-        self._report("waiting", why)
+        self._outside.report("waiting", why)
 
     def fail(self, detail: str) -> None:
         """Say why the learner ends, to whoever looks at the status. Raises Overtaken: that is another's, then."""
         self._check()
         with suppress(OSError, StateError):  # a full disk is what it may be about
             if hasattr(self, "_work"):
-                self._report("failed", detail)
+                self._outside.report("failed", detail)
             elif (last := read_status(self._stream.data)) is not None:
                 change_status(self._stream.data, last, "failed", detail, self._lock.last_epoch())
 
@@ -539,13 +486,14 @@ class Learner:
         self._worker.shutdown()
         self._erasing.close()
         self._watch.close()
-        self._reporter.close()
+        self._outside.stop()
         self._ledger.close()
-        owned = [getattr(self, name, None) for name in ("_publishing", "_reviewer", "_work")]
+        overtaken = False
         try:
             self._check()
         except Overtaken:
-            owned = owned[1:]  # what it published does not count any more
-        for resource in (*owned, self._own_lock):
+            overtaken = True
+        self._outside.close(overtaken=overtaken)
+        for resource in (self._outside.work, self._own_lock):
             if resource is not None:
                 resource.close()

@@ -11,13 +11,15 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from driftline.learner.disk import checkpoint as checkpoints
 from driftline.learner.disk import journal as journals
 from driftline.learner.disk.checkpoint import FORMAT, Checkpoint, Manifest, by_partition, by_topic
 from driftline.learner.disk.journal import Applied
 from driftline.learner.disk.losses import Loss
 from driftline.learner.disk.positions import Shortfall, Standing, Stock, compare, reached
-from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings
+from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from driftline.learner.foreign.model_file import DIGEST
 from driftline.learner.loop import warm
 from driftline.learner.machine.machine import Machine
@@ -102,6 +104,15 @@ def _rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> No
     restored(newest, applied, log, stream, settings).work.close()
 
 
+def check_journal(newest: Checkpoint, stream: StreamSettings, settings: LearnerSettings) -> None:
+    """Refuse to have one of several learners go on alone, where nobody said so. Raises ConfigError."""
+    if newest.manifest.journal is not None and settings.journal is None:
+        raise ConfigError(
+            f"journal: {stream.data} holds the state of one of several learners, who keep their journal in the log; "
+            "start it with --journal log and --checkpoints, or with --journal disk, to go on alone, for good"
+        )
+
+
 def check_spec(asked: str, stream: StreamSettings) -> None:
     """Refuse a model that nobody has. Raises ConfigError."""
     try:
@@ -124,8 +135,7 @@ def begin(log: Log, stream: StreamSettings, settings: LearnerSettings) -> Learne
     """Return work with a model that has learned nothing, at the first records that there are."""
     classifier = make_classifier(settings.model or DEFAULT_MODEL, allow_pickle=stream.allow_pickle)
     warm_up(classifier.config()["classifier"])
-    rules = settings.rules(stream, log.partition_count(stream.topics.messages))
-    machine = Machine(rules, classifier, new_lineage())
+    machine = Machine(rules(settings, stream, log), classifier, new_lineage())
     known = describe(log, stream.topics[:2])
     positions = {partition: mark.low for partition, mark in marks(known).items()}
     work = _work(log, machine, known, positions, {}, Clock(), delivered=0)
@@ -297,6 +307,17 @@ class Replay:
         outputs = machine.apply(batch) if len(batch) else {}
         work.batch = applied.batch
         return outputs
+
+
+def rules(
+    settings: LearnerSettings, stream: StreamSettings, log: Log, before: Rules | None = None, stands_in: bool = False
+) -> Rules:
+    """Return the rules to go by; who only stands in goes by those of before, but for what follows from the version."""
+    of_today = settings.rules(stream, log.partition_count(stream.topics.messages))
+    if before is None or not stands_in:
+        return of_today
+    names = "partitions", "one_form", "reading", "only_votes", "quota_by_name", "corrects_expired"
+    return msgspec.structs.replace(before, **{name: getattr(of_today, name) for name in names})
 
 
 def new_lineage() -> str:

@@ -109,6 +109,7 @@ def take_over(stream: StreamSettings, log: Log, on_wait: Callable[[], None] = la
     ------
     StateError : it was refused, and why.
     """
+    check_leads(stream)
     while swap.find(stream.data) is not None:
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
@@ -123,6 +124,16 @@ def take_over(stream: StreamSettings, log: Log, on_wait: Callable[[], None] = la
         raise StateError(f"the new model was refused, and the one before is at work: {why}")
 
 
+def check_leads(stream: StreamSettings) -> None:
+    """Refuse what only the one of several learners can do that leads. Raises StateError."""
+    status = read_status(stream.data)
+    if status is not None and status.word == "standby":
+        raise StateError(
+            f"the learner of {stream.data} stands by for another one, and only the one that leads can do this; run it "
+            "on that one's data directory"
+        )
+
+
 def carry_out(stream: StreamSettings, log: Log, request: Path, on_wait: Callable[[], None] = lambda: None) -> None:
     """Return once what was asked to be erased (rebuild/erase.py) is: by the learner at work, else by one here.
 
@@ -132,6 +143,7 @@ def carry_out(stream: StreamSettings, log: Log, request: Path, on_wait: Callable
     ------
     TooManyDeadLetters : it lies behind records that nobody takes in before a person has looked.
     """
+    check_leads(stream)
     while request.exists():
         try:
             learner = Learner(stream, build_settings(LearnerSettings, {"model": None}), log, stands_in=True)
@@ -160,20 +172,22 @@ def _start(
     learner, that one speaks until the learner here has it. The learner comes last: with it a directory may be taken
     over, and what could fail before has to have failed by then.
 
-    Until it has started, a signal ends it at once: nothing that is done by then could be lost.
+    Until it has started, a signal ends it at once: nothing that is done by then could be lost. Probes are answered from
+    the beginning: one that waits is alive.
     """
+    learner: Learner | None = None
+    said: Status | None = None  # while there is no learner
+
+    def shown() -> Status | None:
+        return learner.shown if learner is not None else said
+
+    if settings.health_port is not None:
+        opened.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
     while True:
         with ExitStack() as trying:
-            learner: Learner | None = None
-
-            def shown() -> Status | None:
-                return learner.shown if learner is not None else None  # noqa: B023  (it is the one of this round)
-
             try:
                 with _opening_said(stream, settings, lock):
                     log = trying.enter_context(closing(open_log(stream)))
-                if settings.health_port is not None:
-                    trying.enter_context(closing(Health(settings.health_host, settings.health_port, shown)))
                 learner = trying.enter_context(closing(Learner(stream, settings, log, signals.stopped, lock)))
                 learner.start(on_replay)
                 opened.push(trying.pop_all())
@@ -188,7 +202,7 @@ def _start(
                     raise
                 why = str(error)
         _LOG.warning("%s; waiting for it", why)
-        _say(stream, settings, "waiting", why, lock)
+        learner, said = None, _say(stream, settings, "waiting", why, lock)
         time.sleep(RETRY_S)
 
 

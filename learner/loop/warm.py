@@ -61,10 +61,11 @@ def _of_model(name: str) -> list[Any]:
 def warm_up_all() -> None:
     """Compile every kernel that there is, of each log and model, own or foreign (tests/learner/loop/test_warm.py)."""
     from driftline.learner.foreign import adapters  # noqa: PLC0415  (only where a foreign model is used)
-    from driftline.stream.log.kafka import librdkafka  # noqa: PLC0415  (each log loads only its own library)
+    from driftline.stream.log.kafka import librdkafka, sender  # noqa: PLC0415  (each log loads only its own library)
 
     warm_up()
     librdkafka.warm_up()
+    sender.warm_up()
     adapters.warm_up()
     look_up(np.zeros(1, np.uint64), np.zeros((1, 3), np.float32), np.zeros(1, np.uint32), 1)
     for name in registry.REGISTRY:

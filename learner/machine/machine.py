@@ -46,7 +46,7 @@ from driftline.stream.join.message_view import Labels
 from driftline.stream.join.quota import Quota, Quotas, bounded
 from driftline.stream.join.rules import ASK_FIRST, NO_EXPIRY, STEP, STOP, WINDOW, Names
 from driftline.stream.join.window import Window
-from driftline.stream.log.base import Chunk, Record
+from driftline.stream.log.base import Chunk, NewColumns, Record
 from driftline.stream.log.clock import LAST_TIMESTAMP_MS
 from driftline.stream.log.merge import Batch
 from driftline.stream.wire.records import LABELLED, Feedback, Message, Rejected, reject
@@ -390,7 +390,7 @@ class Machine:
         done = {id(part.rows) for part in parts}
         store.pending = [rows for rows in store.pending if id(rows) not in done]
         return {
-            topics.predictions: [prediction for part in parts for prediction in part.predictions],
+            topics.predictions: NewColumns.joined([part.predictions for part in parts]),
             topics.dead_letter: [dead_letter(each, self.rules.max_record_bytes) for each in plan.rejected],
         }
 

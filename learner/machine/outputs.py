@@ -8,21 +8,19 @@ from numpy.typing import NDArray
 
 from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.plan import Plan
-from driftline.learner.machine.prediction_lines import Strings, Versions, write_lines
+from driftline.learner.machine.prediction_lines import Strings, Versions, column_of, write_lines
 from driftline.learner.models.classifier import Scores
 from driftline.stream.decode.batch import Decoded
 from driftline.stream.decode.scan import KEY, SIZE
-from driftline.stream.log.base import NewRecord
+from driftline.stream.log.base import NewColumns, NewRecord
 from driftline.stream.wire.records import Rejected
 from driftline.stream.wire.shorten import fit_prediction, fit_rejected
 
 Ints = NDArray[np.int64]
-Outputs = Mapping[str, list[NewRecord]]  # by topic
+Outputs = Mapping[str, Sequence[NewRecord]]  # by topic
 
 
-def predictions(
-    plan: Plan, scores: Scores, n_labels: Ints, rules: Rules, versions: Versions
-) -> tuple[list[NewRecord], int]:
+def predictions(plan: Plan, scores: Scores, n_labels: Ints, rules: Rules, versions: Versions) -> tuple[NewColumns, int]:
     """Return the records of a plan's predictions, and how many the log cannot take.
 
     Parameters
@@ -32,7 +30,7 @@ def predictions(
     """
     steps, records = plan.steps_scored, plan.records
     if not len(steps) or records is None:
-        return [], 0
+        return NewColumns.of([], [], []), 0
     places, times_ms = plan.steps.places[steps], plan.steps.times_ms[steps]
     starts, sizes = records.fields[records.order[places]][:, [KEY, KEY + SIZE]].T
     updates = plan.updates + np.cumsum(plan.steps.targets >= 0)[steps]
@@ -41,10 +39,8 @@ def predictions(
     values = write_lines(
         ids, scores, n_labels, rules.predictions_scores, plan.labels, versions, updates, times_ms, stamps
     )
-    keys = [records.data[start : start + size].tobytes() for start, size in zip(starts, sizes, strict=True)]
-    if max(map(len, values)) <= rules.max_record_bytes:
-        return list(map(NewRecord, keys, values, times_ms.tolist())), 0
-    return _fitting(keys, values, times_ms.tolist(), rules.max_record_bytes)
+    made = NewColumns(column_of(*ids), values, times_ms)
+    return (made, 0) if made.longest <= rules.max_record_bytes else _fitting(made, rules.max_record_bytes)
 
 
 def dead_letter(rejected: Rejected, limit: int) -> NewRecord:
@@ -53,13 +49,12 @@ def dead_letter(rejected: Rejected, limit: int) -> NewRecord:
     return NewRecord(key.encode(), fit_rejected(rejected, limit))
 
 
-def _fitting(
-    keys: list[bytes], encoded: list[bytes], times_ms: Sequence[int], limit: int
-) -> tuple[list[NewRecord], int]:
+def _fitting(made: NewColumns, limit: int) -> tuple[NewColumns, int]:
     """Return those of the predictions that the log takes, cut where they have to be, and how many it does not take."""
-    values = [value if len(value) <= limit else fit_prediction(value, limit) for value in encoded]
-    columns = zip(keys, values, times_ms, strict=True)
-    return [NewRecord(*each) for each in columns if each[1] is not None], values.count(None)
+    values = [value if value is None or len(value) <= limit else fit_prediction(value, limit) for value in made.values]
+    fit = [place for place, value in enumerate(values) if value is not None]
+    taken = NewColumns.of(made.keys.some(fit), [values[place] for place in fit], made.times_ms[fit].tolist())
+    return taken, len(values) - len(fit)
 
 
 def _stamps(records: Decoded, places: Ints) -> Strings:

@@ -11,7 +11,7 @@ from driftline.learner.models.classifier import Scores
 from driftline.learner.quality.alarms import Alarm
 from driftline.stream.decode.batch import Decoded
 from driftline.stream.join.steps import Steps
-from driftline.stream.log.base import NewRecord
+from driftline.stream.log.base import NewColumns
 from driftline.stream.log.merge import Batch
 from driftline.stream.wire.records import Rejected
 
@@ -38,7 +38,7 @@ class Plan:
         self.parts: list[Plan] = []  # what was cut off in front, and is finished
         self.given: Given | None = None  # what was done behind this part
         self.n_seen = 0  # steps that places know of
-        self.predictions: list[NewRecord] = []
+        self.predictions = NewColumns.of([], [], [])
         self.raised: list[Alarm] = []
         self.delays_ms: Ints = np.empty(0, np.int64)
         self.growth = [(0, n_labels)]  # from which step on how many labels are known

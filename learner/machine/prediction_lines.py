@@ -1,10 +1,9 @@
 """How are a batch's predictions written? As the JSON that msgspec makes of each `Prediction`, by a kernel.
 
 Scores are told to a millionth, the best ones first, at the same score by column. No object is made for a prediction: a
-line is bytes of one array (test_outputs.py compares them with msgspec's).
+line is bytes of one array (test_prediction_lines.py compares them with msgspec's).
 """
 
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from driftline.learner.models.classifier import Scores
 from driftline.stream.kernels import kernel
+from driftline.stream.wire.column import PADDING, Column
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -75,7 +75,7 @@ def write_lines(
     updates: Ints,
     times_ms: Ints,
     stamps: Strings,
-) -> list[bytes]:
+) -> Column:
     """Return n predictions as JSON.
 
     Parameters
@@ -99,8 +99,25 @@ def write_lines(
     out, ends = np.empty(room, np.uint8), np.zeros(n + 1, np.int64)
     best: Ints = np.empty((2, n_best), np.int64)
     _write(keys, scores, n_labels, best, names, before, after, versions.last, updates, times_ms, stamps, out, ends)
-    whole, places = out[: ends[n]].tobytes(), ends.tolist()
-    return [whole[start:end] for start, end in pairwise(places)]
+    data = np.zeros(ends[n] + PADDING, np.uint8)  # what is kept has no more room than it needs
+    data[: ends[n]] = out[: ends[n]]
+    return Column(data, ends, None)
+
+
+def column_of(data: Bytes, starts: Ints, sizes: Ints) -> Column:
+    """Return strings that lie at some places of others as a column."""
+    ends = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=ends[1:])
+    out = np.zeros(ends[-1] + PADDING, np.uint8)
+    _collect(data, starts, out, ends)
+    return Column(out, ends, None)
+
+
+@kernel
+def _collect(data, starts, out, ends):  # type: ignore[no-untyped-def]
+    """Copy strings, one behind the other."""
+    for i in range(starts.shape[0]):
+        _put(out, ends[i], data, starts[i], starts[i] + ends[i + 1] - ends[i])
 
 
 @kernel
@@ -260,4 +277,5 @@ def warm_up() -> None:
     one: Ints = np.ones(1, np.int64)
     keys = np.frombuffer(b"id", np.uint8), np.zeros(1, np.int64), one
     scores: Scores = np.ones((1, 1), np.float32)
+    column_of(*keys)
     write_lines(keys, scores, one, 1, ["a"], Versions("", "", 0), one, one, Strings.of([b""]))

@@ -1,9 +1,10 @@
 """How does a probe ask the learner itself?
 
-GET /healthz and GET /metrics on a port of their own (`--health-port`), for a learner that runs without an API beside
-it. One request at a time, in a thread: it gives what the learner said of itself last, so it answers although the loop
-hangs. 503 where a new start may help: it is stalled or has failed. One that waits or is paused says so with 200, since
-a new start would wait for the same.
+GET /healthz, /readyz and /metrics on a port of their own (`--health-port`), for a learner that runs without an API
+beside it. One request at a time, in a thread: it gives what the learner said of itself last, so it answers although the
+loop hangs. /healthz is 503 where a new start may help: it is stalled or has failed. One that waits or is paused says so
+with 200, since a new start would wait for the same. /readyz is 503 also where it could not learn now, since it has not
+started or the log is away: who replaces learners one by one waits for that, so that one is always warm.
 """
 
 import socket
@@ -23,10 +24,11 @@ from driftline.stream.process import threads
 
 CLIENT_S: Final = 2.0  # a client that sends nothing holds up the next one for so long
 SICK: Final = frozenset({"stalled", "failed"})
+NOT_YET: Final = frozenset({"starting", "recovering", "waiting"})
 
 
 class HealthAnswer(msgspec.Struct, frozen=True):
-    """GET /healthz."""
+    """GET /healthz, GET /readyz."""
 
     state: str
     detail: str
@@ -51,11 +53,13 @@ class Health:
 
             def do_GET(self) -> None:
                 if self.path == "/healthz":
-                    self._answer(*_healthz(status()), "application/json")
+                    self._answer(*_answer(status(), SICK), "application/json")
+                elif self.path == "/readyz":
+                    self._answer(*_answer(status(), SICK | NOT_YET), "application/json")
                 elif self.path == "/metrics":
                     self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 else:
-                    self._answer(404, b'{"error":"there are /healthz and /metrics"}', "application/json")
+                    self._answer(404, b'{"error":"there are /healthz, /readyz and /metrics"}', "application/json")
 
             def _answer(self, code: int, body: bytes, media_type: str) -> None:
                 self.send_response(code)
@@ -106,8 +110,9 @@ class _OfStatus(Collector):
             yield from of_learner(status)
 
 
-def _healthz(status: Status | None) -> tuple[int, bytes]:
+def _answer(status: Status | None, not_well: frozenset[str]) -> tuple[int, bytes]:
     if status is None:
-        return 200, msgspec.json.encode(HealthAnswer("starting", "", 0, 0.0))
-    answer = HealthAnswer(status.state, status.detail, status.stalls, round(status.age_s, 3))
-    return 503 if status.state in SICK else 200, msgspec.json.encode(answer)
+        answer = HealthAnswer("starting", "", 0, 0.0)
+    else:
+        answer = HealthAnswer(status.state, status.detail, status.stalls, round(status.age_s, 3))
+    return 503 if answer.state in not_well else 200, msgspec.json.encode(answer)

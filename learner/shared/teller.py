@@ -16,7 +16,7 @@ Claims whose time is over are taken away, so that the topic has no more keys tha
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +67,7 @@ class Teller:
         self._epoch, self._check = epoch, check
         self._versions = Versions(data)
         self._next = 0.0
-        self._sent: Future[list[Appended]] | None = None
+        self._sent: Future[Sequence[Appended]] | None = None
         self._sending: dict[str, bytes | None] = {}  # what is in it: digests, None of what is taken away
         self._end = 0  # behind what was sent last
         values, first = replica.order.values, topic.LEADER not in replica.order.values

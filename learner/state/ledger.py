@@ -30,6 +30,7 @@ from driftline.learner.quality.figures import Counts
 from driftline.learner.quality.progress import RECENT_LABELS
 from driftline.learner.rebuild import bases
 from driftline.learner.serving.versions import Recent, Versions
+from driftline.learner.shared import applied
 from driftline.learner.state.committer import Committer
 from driftline.learner.state.saver import Saver
 from driftline.learner.state.state import LearnerState
@@ -149,6 +150,7 @@ class Ledger:
 
         `last` : the last epoch of which nobody is at work any more
         """
+        applied.leave(self._data)  # it may have been one of several before
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory, _epoch_of, last)
@@ -291,15 +293,9 @@ class Ledger:
         if self._uploads.report.batch != self.saved_batch:
             self._upload(self.saved_batch)
         if not self._uploads.finish(UPLOAD_S):
-            _LOG.warning(
-                "checkpoint %d is not in %s after %g s (%s); it is on the disk, and goes there at the next start",
-                *(
-                    self.saved_batch,
-                    self._uploads.store.where,
-                    UPLOAD_S,
-                    self._uploads.report.why or "it is on its way",
-                ),
-            )
+            why = self._uploads.report.why or f"it is still on its way after {UPLOAD_S:g} s"
+            said = "checkpoint %d is not in %s: %s. It is on the disk, and goes there at the next start"
+            _LOG.warning(said, self.saved_batch, self._uploads.store.where, why)
 
     def close(self) -> None:
         """Leave a checkpoint that waits; wait for what is being written, and a little for lag tools to be told."""

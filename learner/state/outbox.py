@@ -9,13 +9,13 @@ is `full` the loop takes no more.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from typing import Final, NamedTuple
 
 from driftline.stream.errors import LogUnavailable
-from driftline.stream.log.base import Appended, Log, NewRecord
+from driftline.stream.log.base import Appended, Log, NewColumns, NewRecord
 
 # Beyond these the outbox is full. With a batch more they are what a log queues without making the loop wait.
 MAX_IN_FLIGHT: Final = 32  # batches
@@ -29,10 +29,10 @@ _LOG: Final = logging.getLogger(__name__)
 class _Sending(NamedTuple):
     batch: int
     topic: str
-    records: list[NewRecord]
+    records: Sequence[NewRecord]
     n_bytes: int
     since: float  # time.monotonic()
-    future: "Future[list[Appended]]"
+    future: "Future[Sequence[Appended]]"
 
     @property
     def failed(self) -> bool:
@@ -72,11 +72,14 @@ class Outbox:
         waited_s = time.monotonic() - self._sending[0].since if self.full and self._sending else 0.0
         return f"the log has not taken what was sent {waited_s:.0f} s ago" if waited_s > PATIENCE_S else ""
 
-    def send(self, batch: int, outputs: Mapping[str, list[NewRecord]]) -> None:
+    def send(self, batch: int, outputs: Mapping[str, Sequence[NewRecord]]) -> None:
         """Send a batch's records by topic."""
         for topic, records in outputs.items():
             if records:
-                n_bytes = sum(len(record.key or b"") + len(record.value or b"") for record in records)
+                if isinstance(records, NewColumns):
+                    n_bytes = records.n_bytes
+                else:
+                    n_bytes = sum(len(record.key or b"") + len(record.value or b"") for record in records)
                 future = self._log.submit(topic, records)
                 self._sending.append(_Sending(batch, topic, records, n_bytes, time.monotonic(), future))
                 self._records += len(records)

@@ -54,7 +54,9 @@ def open_store(url: str) -> "ObjectStore":
         raise ConfigError(f"checkpoints: {error}; `pip install 'driftline[server]'` has what talks to stores") from None
     with explained(shown(url), "opening it", ConfigError):
         if parts.scheme == "file":
-            return LocalStore(Path(unquote(parts.path)), mkdir=True, automatic_cleanup=True)
+            if not (root := Path(unquote(parts.path))).is_dir():  # made here, it would hide a share that is not mounted
+                raise ConfigError(f"checkpoints: there is no directory {root}; make it, or mount what it lies on")
+            return LocalStore(root, automatic_cleanup=True)
         # Plain HTTP is spoken only where an endpoint says so itself.
         client: ClientConfig = {"allow_http": True, "timeout": f"{REQUEST_S}s", "connect_timeout": f"{CONNECT_S}s"}
         options: dict[str, Any] = {"client_options": client, "retry_config": _retries()}

@@ -70,6 +70,9 @@ def restore(
     StoreDamaged : it is not whole.
     """
     with closing(Lock(data)) as lock:
+        root = data / "checkpoints"
+        durable.make_directory(root)
+        durable.remove_partial(root)  # left by one that was killed here
         if found := [name for name in STATE if any((data / name).glob("*"))]:
             raise StateError(
                 f"{data} has a learner's state already ({', '.join(found)}): nothing was changed. Name an empty "
@@ -84,8 +87,6 @@ def restore(
             done += n
             on_bytes(done, checkpoint.bytes)
 
-        root = data / "checkpoints"
-        durable.make_directory(root)
         if batch is None:
             if (newest := store.fetch_newest(root, note)) is None:
                 raise ConfigError(f"{store.where} has no checkpoint: nothing was put there yet, or it is another place")

@@ -70,7 +70,7 @@ class CheckpointStore:
 
     def names(self) -> list[Name]:
         """Return which checkpoints count, newest first, without a look at any of them."""
-        names = (stored.parse_name(path.removeprefix(stored.CHECKPOINTS)) for path in self.keys(stored.CHECKPOINTS))
+        names = map(stored.name_of, self.keys(stored.CHECKPOINTS))
         return sorted((name for name in names if name is not None), reverse=True)
 
     def keys(self, prefix: str) -> list[str]:
@@ -119,7 +119,7 @@ class CheckpointStore:
         Raises
         ------
         StateError, OSError : it is damaged, or gone.
-        StoreTaken : the store has one of a later epoch; or another one of the same epoch and batch.
+        StoreTaken : the newest one there is of a later epoch, or of another learner of this one.
         """
         try:
             sums = checkpoints.read_sums(path)
@@ -129,7 +129,7 @@ class CheckpointStore:
         name = Name(manifest.epoch, manifest.batch)
         if (there := self._same(name, sums)) is not None:  # 1
             return there
-        self._check_latest(name)
+        self._check_others(name, manifest.lineage)
         directory, files = stored.directory_of(name, self._attempt), {}
         for file in stored.names_of(path, sums):  # 2
             check()
@@ -158,20 +158,27 @@ class CheckpointStore:
         except FileNotFoundError:
             return None
         if {file: there.files[file].sha256 for file in there.files if file != SUMS} != sums:
-            raise StoreTaken(
-                f"{self._said(there)} is there already, of another learner: two that begin with one checkpoint need "
-                "a place each; name another one with --checkpoints"
-            )
+            raise self._taken(there)
         return there
 
-    def _check_latest(self, name: Name) -> None:
-        later = max(self.names(), default=name)
-        if later.epoch > name.epoch:
+    def _check_others(self, name: Name, lineage: str) -> None:
+        """Raise StoreTaken where the newest checkpoint is a later learner's, or one's that began as this one did."""
+        newest = next(iter(self.names()), name)
+        if newest.epoch > name.epoch:
             raise StoreTaken(
-                f"{self.where} has checkpoints of a later learner (epoch {later.epoch}, batch {later.batch}); this "
+                f"{self.where} has checkpoints of a later learner (epoch {newest.epoch}, batch {newest.batch}); this "
                 f"one is of epoch {name.epoch}: nothing is put there. Go on from that one (`driftline restore`, or an "
                 "empty --data directory), or name another place with --checkpoints"
             )
+        for there in self._readable([newest] if newest.epoch == name.epoch else []):
+            if there.lineage != lineage and there.attempt != self._attempt:
+                raise self._taken(there)
+
+    def _taken(self, there: Stored) -> StoreTaken:
+        return StoreTaken(
+            f"{self._said(there)} is of another learner: two that went on from one checkpoint need a place each; "
+            "name another one with --checkpoints"
+        )
 
     def _check_there(self, directory: str) -> None:
         """Raise FileNotFoundError where others have pruned what was just put."""
@@ -234,6 +241,7 @@ class CheckpointStore:
 
         Parameters
         ----------
+        into : nobody else may be fetching into it
         on_bytes : called with how many came in since the last call
 
         Raises
@@ -282,7 +290,7 @@ class CheckpointStore:
         path = checkpoints.path_of(into, checkpoint.batch)
         files = {name: self._pieces(checkpoint, name, on_bytes) for name in names}
         try:
-            durable.write_directory(path, files, mark=f"-{uuid4().hex[:8]}")
+            durable.write_directory(path, files, mark="-fetched")
         except FileExistsError:
             sums = (path / SUMS).read_bytes() if (path / SUMS).exists() else b""
             if hashlib.sha256(sums).hexdigest() != checkpoint.files[SUMS].sha256:
@@ -371,7 +379,7 @@ class CheckpointStore:
         with explained(self.where, "listing files"):
             found = self._store.list_with_delimiter(stored.FILES)["common_prefixes"]
         for directory in (each.rstrip("/") + "/" for each in found):
-            name = stored.parse_name(directory.removeprefix(stored.FILES))
+            name = stored.name_of(directory)
             if name is None or name in staying - directories.keys() or directory in directories.values():
                 continue
             own = directory == stored.directory_of(name, self._attempt)
@@ -380,7 +388,9 @@ class CheckpointStore:
 
     def _drop(self, directory: str) -> None:
         """Delete an attempt's files."""
-        for path in sorted(self.keys(directory)):  # the sums first: whoever puts it sees that it is gone (`put`, 3)
+        with explained(self.where, "listing files"):
+            paths = [each["path"] for page in self._store.list(directory) for each in page]
+        for path in sorted(paths):  # the sums first: whoever puts it sees that it is gone (`put`, 3)
             self.delete(path)
         if self._root is not None:  # what a process that was killed was just writing is not listed
             durable.remove(self._root / directory)

@@ -21,7 +21,8 @@ FORMAT: Final = 1
 CHECKPOINTS: Final = "checkpoints/"
 FILES: Final = "files/"
 SUMS: Final = "SHA256SUMS"
-_NAME: Final = re.compile(r"(\d{8,})-(\d{12,})")
+_KEY: Final = re.compile(r"checkpoints/(\d{8,})-(\d{12,})\.json")
+_DIRECTORY: Final = re.compile(r"files/(\d{8,})-(\d{12,})-[0-9a-f]{32}/")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -44,9 +45,9 @@ class Name(NamedTuple):
         return f"{CHECKPOINTS}{self}.json"
 
 
-def parse_name(text: str) -> Name | None:
-    """Return the name at the beginning of a text; None where there is none."""
-    found = _NAME.match(text)
+def name_of(path: str) -> Name | None:
+    """Return whose a key below `checkpoints/`, or a directory below `files/`, is; None: nobody's of ours."""
+    found = _KEY.fullmatch(path) or _DIRECTORY.fullmatch(path)
     return Name(int(found[1]), int(found[2])) if found else None
 
 

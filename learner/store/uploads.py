@@ -20,7 +20,7 @@ from driftline.learner.disk.checkpoint import Manifest
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.learner.store.stored import Stored
 from driftline.learner.store.upload_report import UploadReport
-from driftline.stream.errors import DriftlineError, Overtaken, StateError
+from driftline.stream.errors import DriftlineError, Overtaken, StateError, StoreTaken
 from driftline.stream.process import threads
 
 DIRECTORY: Final = "uploads"  # of the data directory; what is being put
@@ -96,13 +96,13 @@ class Uploads:
         _let_go(before)
 
     def finish(self, timeout_s: float) -> bool:
-        """Wait until nothing waits any more, and tell whether that is so. The store is tried without long pauses."""
+        """Wait until nothing waits any more, and tell whether all is there. The store is tried without long pauses."""
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._ended or not (self._waiting or self._putting), timeout_s)
             self._hurried = False
-            return not (self._waiting or self._putting)
+            return not (self._waiting or self._putting or self._report.why)
 
     def close(self) -> None:
         """End the thread; what is on its way is broken off."""
@@ -121,7 +121,7 @@ class Uploads:
             except (Overtaken, _AbandonedError):
                 break
             except (DriftlineError, OSError) as error:
-                self._fail(held, str(error), again=not isinstance(error, StateError))
+                self._fail(held, str(error), again=not isinstance(error, (StateError, StoreTaken)))
                 self._pause(pause_s)
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
             else:
@@ -157,13 +157,13 @@ class Uploads:
             self._kept(*oldest)
 
     def _forget(self, held: Path) -> None:
+        _let_go(held)
         with self._changed:
             self._putting, mended = None, self._report.why
             self._report = msgspec.structs.replace(self._report, why="")
             self._changed.notify_all()
         if mended:
             _LOG.warning("%s takes checkpoints again", self.store.where)
-        _let_go(held)
 
     def _fail(self, held: Path, why: str, *, again: bool) -> None:
         """Note a failure; it is tried again where that may help, unless another one waits by now."""

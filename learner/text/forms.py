@@ -72,6 +72,12 @@ class Forms(NamedTuple):
         at = int(self.blocks[code >> BLOCK_BITS]) << BLOCK_BITS
         return int(self.entries[at | code & (1 << BLOCK_BITS) - 1])
 
+    def entries_of(self, codes: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the entries of code points."""
+        at = self.blocks[codes >> BLOCK_BITS].astype(np.int64) << BLOCK_BITS
+        found: NDArray[np.uint32] = self.entries[at | codes & (1 << BLOCK_BITS) - 1]
+        return found
+
     def apart(self, code: int, entry: int) -> list[int]:
         """Return what a code point is taken apart to."""
         number = entry & PARTS_MASK

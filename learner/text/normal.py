@@ -338,16 +338,30 @@ class _Letter:
 def placed(text: str) -> Placed:
     """Return a text in the one form, with places."""
     forms = load_forms()
+    codes = np.fromiter(map(ord, text), np.int64, len(text))
+    entries = forms.entries_of(codes)
+    odd = np.flatnonzero(entries & (UNSEEN | CLASS_MASK | JOINS | PARTS_MASK))
+    if not len(odd):
+        return as_written(text)
     done: list[_Piece] = []
     letter = _Letter(None)
-    for place, character in enumerate(text):
-        entry = forms.entry(ord(character))
+    begun = 0
+    for place in [*odd.tolist(), len(text)]:
+        if begun < place:  # nothing becomes one with these but what follows the last
+            letter.settle()
+            plain = codes[begun:place].tolist()
+            done += [*letter.pieces, *map(_Piece, plain[:-1], range(begun, place), range(begun + 1, place))]
+            letter = _Letter(_Piece(plain[-1], place - 1, place))
+        begun = place + 1
+        if place == len(text):
+            break
+        entry = int(entries[place])
         if entry & UNSEEN:
             before = letter.marks[-1][1] if letter.marks else letter.piece
             if before is not None:
                 before.stop = max(before.stop, place + 1)
             continue
-        for code in forms.apart(ord(character), entry):
+        for code in forms.apart(int(codes[place]), entry):
             its = forms.entry(code)
             piece = _Piece(code, place, place + 1)
             if its & CLASS_MASK:

@@ -14,7 +14,7 @@ was. Memory holds the labels that are not due, so it grows with the delay, not w
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
@@ -105,7 +105,7 @@ def _group_size(label_delay: int, rate: float | None) -> int:
 
 
 class _InFlight(NamedTuple):
-    future: "Future[list[Appended]]"
+    future: "Future[Sequence[Appended]]"
     messages: int
     labels: int
     n_bytes: int

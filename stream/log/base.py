@@ -7,7 +7,7 @@ position is the next offset to read.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Literal, NamedTuple
 
@@ -152,11 +152,88 @@ class NewRecord(NamedTuple):
     headers: Headers | None = None
 
 
+class NewColumns(Sequence[NewRecord]):
+    """Records to append, column by column: a log may take them without making an object of each.
+
+    Each has a time, and none has headers.
+
+    Parameters
+    ----------
+    times_ms : int64 [n]
+    """
+
+    __slots__ = ("keys", "times_ms", "values")
+
+    def __init__(self, keys: Column, values: Column, times_ms: NDArray[np.int64]) -> None:
+        self.keys, self.values, self.times_ms = keys, values, times_ms
+
+    @classmethod
+    def of(cls, keys: Iterable[bytes | None], values: Iterable[bytes | None], times_ms: Iterable[int]) -> "NewColumns":
+        """Return some."""
+        return cls(Column.of(keys), Column.of(values), np.fromiter(times_ms, np.int64))
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes all keys and values have."""
+        return self.keys.n_bytes + self.values.n_bytes
+
+    @property
+    def longest(self) -> int:
+        """How many bytes the longest value has."""
+        return int(np.diff(self.values.starts).max(initial=0))
+
+    def __len__(self) -> int:
+        """Return how many records these are."""
+        return len(self.times_ms)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        """Return one record, or some that follow one another."""
+        if isinstance(index, slice):
+            return NewColumns(self.keys[index], self.values[index], self.times_ms[index])
+        return NewRecord(self.keys[index], self.values[index], int(self.times_ms[index]))
+
+    def __iter__(self) -> Iterator[NewRecord]:
+        """Give each record."""
+        return map(NewRecord, self.keys, self.values, self.times_ms.tolist())
+
+    @classmethod
+    def joined(cls, several: "Sequence[NewColumns]") -> "NewColumns":
+        """Return the records of several as one."""
+        if len(several) == 1:
+            return several[0]
+        times_ms = np.concatenate([np.empty(0, np.int64), *(each.times_ms for each in several)])
+        keys, values = ([getattr(each, name) for each in several] for name in ("keys", "values"))
+        return cls(Column.joined(keys), Column.joined(values), times_ms)
+
+
 class Appended(NamedTuple):
     """Where a record went."""
 
     partition: int
     offset: int
+
+
+class Places(Sequence[Appended]):
+    """Where the records went that were appended as columns: `partitions` and `offsets`, int64 [n]."""
+
+    __slots__ = ("offsets", "partitions")
+
+    def __init__(self, partitions: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
+        self.partitions, self.offsets = partitions, offsets
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self.offsets)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        """Return where one record went, or some that follow one another."""
+        if isinstance(index, slice):
+            return Places(self.partitions[index], self.offsets[index])
+        return Appended(int(self.partitions[index]), int(self.offsets[index]))
+
+    def __iter__(self) -> Iterator[Appended]:
+        """Give each place."""
+        return map(Appended, self.partitions.tolist(), self.offsets.tolist())
 
 
 class Place(NamedTuple):
@@ -269,14 +346,16 @@ class Log(ABC):
         """Return the watermarks of every partition of some topics."""
 
     @abstractmethod
-    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[Sequence[Appended]]":
         """Append records; the future holds where each went, once all of them are durable, or a LogError.
+
+        Those in columns (NewColumns) cost least; where they went is told as Places, else as a list.
 
         Two submits to one topic from one thread land in that order. Never blocks for longer than it takes to queue; a
         full queue blocks until there is room.
         """
 
-    def append(self, topic: str, records: Sequence[NewRecord]) -> list[Appended]:
+    def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[Appended]:
         """Append records and return once they are durable."""
         return self.submit(topic, records).result()
 

@@ -9,11 +9,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, TypeVar
 
 EXIT_CODE: Final = 1
+LOOK_S: Final = 0.2
 _LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _last_words: list[Callable[[str], object]] = []
 
 
@@ -34,6 +37,25 @@ def make(name: str, run: Callable[[], object]) -> threading.Thread:
             _end_process(name, error)
 
     return threading.Thread(target=guarded, name=name, daemon=True)
+
+
+def heard(name: str, run: Callable[[], _T]) -> _T:
+    """Return what something gives that may wait long in a library, which hears of no signal: so it runs in a thread.
+
+    What it raises is raised here. Where a signal ends the waiting, the thread is left, and ends with the process.
+    """
+    outcome: Future[_T] = Future()
+
+    def fulfil() -> None:
+        try:
+            outcome.set_result(run())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    start(name, fulfil)
+    while not outcome.done():
+        wait([outcome], LOOK_S)
+    return outcome.result()
 
 
 @contextmanager

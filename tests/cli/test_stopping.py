@@ -1,5 +1,6 @@
 """Stopped while its kernels compile, a command ends soon, with its exit code, and without a traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ def test_while_kernels_compile(words: str, number: signal.Signals, says: str, tm
         while COMPILES not in (line := process.stderr.readline()):
             assert line, "".join(lines)
             lines.append(line)
+        lines.append(line)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
         else:
@@ -41,6 +43,8 @@ def test_while_kernels_compile(words: str, number: signal.Signals, says: str, tm
     assert "Traceback" not in said
     assert "Error" not in said
     assert says in said
+    if words.startswith("serve"):  # whichever of its processes compiles
+        assert all(json.loads(line) for line in said.splitlines())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, which says what is loaded")
@@ -56,6 +60,8 @@ def started(words: str, path: Path) -> subprocess.Popen[str]:
     """Return a command at the head of a group of processes, for which nothing is compiled yet."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTLINE_")}
     environment |= {"NUMBA_CACHE_DIR": str(path / "kernels"), "PYTHONPATH": str(ROOT)}
+    if words.startswith("serve"):
+        environment["DRIFTLINE_LOG_FORMAT"] = "json"
     return subprocess.Popen(
         [sys.executable, "-m", "driftline", *words.split(), "--data", str(path / "data")],
         cwd=path,

@@ -5,11 +5,14 @@ raised as Missing, which says what.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +20,8 @@ from tests import maven
 
 HERE = Path(__file__).parent
 GENERATE_S = 600
+KEPT = 8  # of what the generators made
+OWN = "openapi-python-client==0.29.0"
 
 
 class Missing(Exception):
@@ -71,10 +76,16 @@ def typescript(url: str, document: Path, calls: Path, directory: Path) -> list[A
 
 def openapi_python_client(document: Path, directory: Path) -> None:
     """Generate with openapi-python-client, the package `made`. It needs another Typer than ours: a place of its own."""
-    config = directory / "config.yml"
-    config.write_text("project_name_override: made\npackage_name_override: made\npost_hooks: []\n")
-    options = ["--meta", "none", "--output-path", "made", "--config", str(config), "--fail-on-warning"]
-    _run([str(_own_python()), "-m", "openapi_python_client", "generate", "--path", str(document), *options], directory)
+    said = "project_name_override: made\npackage_name_override: made\npost_hooks: []\n"
+
+    def make(place: Path) -> None:
+        config = directory / "config.yml"
+        config.write_text(said)
+        options = ["--meta", "none", "--output-path", str(place), "--config", str(config), "--fail-on-warning"]
+        command = [str(_own_python()), "-m", "openapi_python_client", "generate", "--path", str(document), *options]
+        _run(command, directory)
+
+    _made(directory / "made", document, OWN + said, make)
 
 
 def _own_python() -> Path:
@@ -86,7 +97,7 @@ def _own_python() -> Path:
             shutil.rmtree(place, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(place)], HERE)
             install = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            _run([*install, "openapi-python-client==0.29.0"], HERE, fetches=True)
+            _run([*install, OWN], HERE, fetches=True)
             done.touch()
     return place / "bin" / "python"
 
@@ -101,8 +112,12 @@ def newman(url: str, document: Path, calls: Path, directory: Path) -> list[Answe
     del calls
     node, modules = _tool("node"), _modules()
     collection, report = directory / "collection.json", directory / "report.json"
-    convert = str(modules / "openapi-to-postmanv2" / "bin" / "openapi2postmanv2.js")
-    _run([node, convert, "-s", str(document), "-o", str(collection), "-O", "parametersResolution=Example"], directory)
+    convert, options = modules / "openapi-to-postmanv2" / "bin" / "openapi2postmanv2.js", "parametersResolution=Example"
+
+    def make(place: Path) -> None:
+        _run([node, str(convert), "-s", str(document), "-o", str(place), "-O", options], directory)
+
+    _made(collection, document, options + (HERE / "package-lock.json").read_text(), make)
     send = [node, str(modules / "newman" / "bin" / "newman.js"), "run", str(collection), "--env-var", f"baseUrl={url}"]
     _run([*send, "--reporters", "json", "--reporter-json-export", str(report)], directory)
     return [_sent(each["item"]["request"], each) for each in json.loads(report.read_text())["run"]["executions"]]
@@ -117,8 +132,29 @@ def _sent(request: dict[str, Any], execution: dict[str, Any]) -> Answer:
 def _openapi_generator(name: str, document: Path, directory: Path, options: str, *more: str) -> Path:
     source = directory / "source"
     command = [_tool("java"), "-cp", f"{_jars()}/*", "org.openapitools.codegen.OpenAPIGenerator", "generate"]
-    _run([*command, "-g", name, "-i", str(document), "-o", str(source), "-p", options, *more], directory)
+
+    def make(place: Path) -> None:
+        _run([*command, "-g", name, "-i", str(document), "-o", str(place), "-p", options, *more], directory)
+
+    _made(source, document, " ".join([name, options, *more, (HERE / "pom.xml").read_text()]), make)
     return source
+
+
+def _made(target: Path, document: Path, how: str, make: Callable[[Path], None]) -> None:
+    """Have at a place what a generator makes of a description: of the same one, in the same way, it is made once."""
+    sources = HERE / "made"
+    sources.mkdir(exist_ok=True)
+    key = hashlib.sha256(how.encode() + b"\0" + document.read_bytes()).hexdigest()[:16]
+    kept = sources / f"{target.name}-{key}"
+    with (sources / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            for old in sorted(sources.glob(f"{target.name}-*"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            with tempfile.TemporaryDirectory(dir=sources) as place:
+                make(Path(place) / target.name)
+                (Path(place) / target.name).rename(kept)
+        shutil.copytree(kept, target) if kept.is_dir() else shutil.copy(kept, target)
 
 
 def _tool(name: str) -> str:

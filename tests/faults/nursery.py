@@ -95,18 +95,26 @@ class Nursery:
         )
         self._children: list[Child] = []
 
-    def start(self, *arguments: str, stop: Stop | None = None, change: tuple[int, str] | None = None) -> Child:
+    def start(
+        self,
+        *arguments: str,
+        stop: Stop | None = None,
+        change: tuple[int, str] | None = None,
+        namespace: str | None = None,
+    ) -> Child:
         """Start the command line with these arguments.
 
         Parameters
         ----------
         stop : where it stops itself
         change : before which change of which directory it kills itself, see killed.py
+        namespace : of the network that it is in, see tests/net.py
         """
         self._count += 1
         output = self._directory / f"{self._count}.txt"
         output.touch()
-        child = Child(self, self.order(start=arguments, stop=stop, change=change, output=str(output))["pid"], output)
+        order = {"stop": stop, "change": change, "namespace": namespace, "output": str(output)}
+        child = Child(self, self.order(start=arguments, **order)["pid"], output)
         self._children = [each for each in self._children if each.code is None] + [child]
         return child
 
@@ -211,8 +219,11 @@ def _run(order: dict[str, Any], parent: int) -> None:
     code = 1
     try:
         from driftline.cli.main import main  # noqa: PLC0415
+        from tests import net  # noqa: PLC0415
         from tests.faults import killed, points  # noqa: PLC0415
 
+        if order.get("namespace"):
+            net.enter(order["namespace"])
         if order.get("stop"):
             points.stop_at(*order["stop"])
         if order.get("change"):

@@ -6,16 +6,19 @@ What is compared is what a learner alone comes to that nobody disturbs (campaign
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from driftline.learner.report.status import read_status
 from driftline.stream.process.settings import StreamSettings
 from tests.faults.campaign import Course, check, check_predictions, command
 from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.points import CLUSTER_POINTS
 from tests.faults.tally import tally
+from tests.net import Net
 from tests.often import times
 from tests.waiting import wait_until
 
@@ -35,19 +38,27 @@ def filled_log(request: pytest.FixtureRequest, module_memory: Path) -> tuple[str
 class Trial:
     """Some learners with a journal and a store of their own, on a log that is full."""
 
-    def __init__(self, course: Course, nursery: Nursery, name: str) -> None:
-        self._course, self._nursery, self._name = course, nursery, name
+    def __init__(self, course: Course, nursery: Nursery, name: str, net: Net | None = None) -> None:
+        self._course, self._nursery, self._name, self._net = course, nursery, name, net
         self.root = course.base / name
         self.kills = 0
 
     def at(self, learner: str) -> StreamSettings:
         return self._course.at(f"{self._name}/{learner}")
 
-    def start(self, learner: str, stop: Stop | None = None, *more: str) -> Child:
-        """Start a learner that ends once it leads and all is learned."""
+    def start(
+        self, learner: str, stop: Stop | None = None, *more: str, host: str | None = None, ends: bool = True
+    ) -> Child:
+        """Start a learner, which `ends` once it leads and all is learned."""
+        namespace = self._net.namespace(host) if self._net is not None and host is not None else None
         store = ("--checkpoints", (self.root / "store").as_uri(), "--journal-topic", f"journal-{self._name}")
-        cluster = ("--journal", "log", *store, "--session-s", "1", "--stop-at-end")
-        return self._nursery.start(*command(self.at(learner), *cluster, *more), stop=stop)
+        cluster = ("--journal", "log", *store, "--session-s", "1", *(["--stop-at-end"] if ends else []))
+        return self._nursery.start(*command(self.at(learner), *cluster, *more), stop=stop, namespace=namespace)
+
+    def wait_for(self, learner: str, child: Child, state: str) -> None:
+        """Wait until a learner is in a state, or has ended."""
+        data = self.at(learner).data
+        wait_until(lambda: not child.running() or ((s := read_status(data)) is not None and s.state == state))
 
     def finish(self, *learners: str) -> None:
         """Let these go to the end, one after another, and compare each."""
@@ -69,7 +80,7 @@ def test_leaders_killed_at_each_step_lose_nothing_and_all_come_to_the_same(cours
             stop = Stop(point, rng.choice((1, 1, 2, 5))) if name == "one" else None
             children[name] = trial.start(name, stop, *slow, "--checkpoint-interval-s", interval)
             if name == "other" and first == "other":
-                wait_until(lambda child=children[name]: "learning" in child.said or not child.running())
+                trial.wait_for(name, children[name], "running")
         one, other = children["one"], children["other"]
         codes = one.wait(), other.wait()
         assert codes[0] in {0, -signal.SIGKILL}, one.said
@@ -78,3 +89,59 @@ def test_leaders_killed_at_each_step_lose_nothing_and_all_come_to_the_same(cours
         trial.finish("one", "new")
         tally(f"learner of several killed: {point}", COMMAND, int(codes[0] != 0))
     check_predictions(course)
+
+
+def test_leaders_that_stood_still_are_overtaken_and_follow(course: Course, nursery: Nursery) -> None:
+    rng = random.Random(7)
+    for number in range(times(100, 1)):
+        trial = Trial(course, nursery, f"stopped-{number}")
+        slow = ("--batch-records", "1", "--checkpoint-interval-s", "0.2")
+        one = trial.start("one", None, *slow)
+        trial.wait_for("one", one, "running")
+        other = trial.start("other", None, *slow)
+        time.sleep(rng.uniform(0, 0.5))
+        one.send(signal.SIGSTOP)
+        # It leads once the session is over, and comes to the end.
+        assert other.wait() == 0, other.said
+        check(course, trial.at("other"))
+        one.send(signal.SIGCONT)
+        assert one.wait() == 0, one.said  # it follows, then leads, at the end of all
+        check(course, trial.at("one"))
+        trial.finish("new")
+        tally("leader of several stopped for longer than its session, and woken", COMMAND, 1)
+    check_predictions(course)
+
+
+def test_directories_deleted_under_running_learners_come_back_from_the_store(course: Course, nursery: Nursery) -> None:
+    rng = random.Random(8)
+    for number in range(times(20, 2)):
+        trial = Trial(course, nursery, f"deleted-{number}")
+        slow = ("--batch-records", "1", "--checkpoint-interval-s", "0.2")
+        children = {}
+        for name in ("one", "other"):
+            child = children[name] = trial.start(name, None, *slow)
+            trial.wait_for(name, child, "running" if name == "one" else "standby")
+        time.sleep(rng.uniform(0, 0.5))
+        which = ("one", "other")[number % 2]  # the leader, or who stands by
+        shutil.rmtree(trial.at(which).data, ignore_errors=True)
+        codes = {name: child.wait() for name, child in children.items()}
+        assert set(codes.values()) == {0}, [child.said for child in children.values()]
+        hit = sum("making it anew" in child.said for child in children.values())
+        trial.finish("one", "other", "new")
+        tally("data directory of a running learner of several deleted", COMMAND, hit)
+    check_predictions(course)
+
+
+def test_one_that_asks_for_the_lead_gets_it_and_the_other_stands_by(course: Course, nursery: Nursery) -> None:
+    trial = Trial(course, nursery, "handed-over")
+    one = trial.start("one", ends=False)
+    trial.wait_for("one", one, "running")
+    other = trial.start("other", None, "--take-over", ends=False)
+    trial.wait_for("other", other, "running")
+    trial.wait_for("one", one, "standby")
+    other.send(signal.SIGTERM)
+    assert other.wait() == 0, other.said
+    trial.wait_for("one", one, "running")
+    one.send(signal.SIGTERM)
+    assert one.wait() == 0, one.said
+    trial.finish("one", "other")

@@ -67,8 +67,8 @@ def learned(module_memory: Path) -> Iterator[Path]:
         for _ in range(4):
             learner.step()
         learner._land()
-        learner._publish()
-        learner._report("running")
+        learner._outside.publish()
+        learner._outside.report("running")
     finally:
         learner.close()
         log.close()

@@ -220,12 +220,12 @@ def test_overtaken_after_its_status_it_leaves_what_people_look_at(tmp_path: Path
     with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage, stage.learning() as learner:
         stage.append(range(20))
         steps(learner, learned(learner, 20))
-        learner._reporter._check = lambda: None  # it has looked at the lock for its status
+        learner._outside._reporter._check = lambda: None  # it has looked at the lock for its status
         with contextlib.closing(Lock(stage.stream.data, take_over=True)) as other:
             other.announce(2)
             before = files(stage.stream.data)
             with pytest.raises(Overtaken):
-                learner._report("running")
+                learner._outside.report("running")
         after = files(stage.stream.data)
         changed = {name for name in after if before.get(name) != after[name] and not name.startswith("log.db")}
         assert changed <= {STATUS}  # the log is everyone's

@@ -26,7 +26,9 @@ from driftline.learner.report.status import read_status
 from driftline.learner.state import watch
 from driftline.stream.errors import LogUnavailable, RecordsLost
 from driftline.stream.log.base import Log, NewRecord, TopicPartition
+from driftline.stream.log.kafka import librdkafka
 from driftline.stream.log.kafka.log import KafkaLog
+from driftline.stream.log.kafka.sender import Sender
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_prediction
@@ -392,12 +394,12 @@ def test_a_consumer_of_the_same_group_comes_and_goes(
 # A producer that librdkafka gave up.
 
 
-def break_producer(producer: ck.Producer) -> None:
-    """Have librdkafka itself raise a fatal error in a producer; confluent-kafka does not show the function."""
-    library = ctypes.CDLL(None)
-    names = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "librdkafka" in line]
-    library = ctypes.CDLL(names[0])
-    handle = ctypes.c_void_p.from_address(id(producer) + 2 * ctypes.sizeof(ctypes.c_void_p))  # behind PyObject_HEAD
+def break_producer(log: KafkaLog) -> None:
+    """Have librdkafka itself raise a fatal error in a log's producer."""
+    library = librdkafka.load()
+    sender = log._producer._sender
+    assert isinstance(sender, Sender)
+    handle = sender._client
     library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
     assert library.rd_kafka_test_fatal_error(handle, ck.KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"a test") == 0
 
@@ -407,11 +409,11 @@ def test_a_producer_with_a_fatal_error_is_made_anew(stage: KafkaStage, tmp_path:
     stage.append(range(100))
     with stage.learning(batch_records=10) as learner:
         steps(learner, learned(learner, 40))
-        old = stage.log._producer._producer
-        break_producer(old)
+        old = stage.log._producer._sender
+        break_producer(stage.log)
         steps(learner, learned(learner, 100))
         finish(learner)
-    assert stage.log._producer._producer is not old
+    assert stage.log._producer._sender is not old
     check(stage, tmp_path, 100)
 
 
@@ -424,7 +426,7 @@ def test_what_is_on_its_way_when_the_producer_breaks_fails_for_now(
     wait_until(lambda: appends(behind, topic, 0), what="the broker takes records")
     proxy.held = True
     futures = [behind.submit(topic, [message(number)]) for number in range(1, 20)]
-    break_producer(behind._producer._producer)
+    break_producer(behind)
     for future in futures:
         with pytest.raises(LogUnavailable):
             future.result(60)

@@ -49,8 +49,9 @@ ROOMS = {
     "stream": "errors version words limits kernels texts siphash wire process log decode join files",
     "learner": "kernels text explain models blend tree foreign registry river quality disk store machine serving report"
     " rebuild shared state loop cluster",
-    "api": "errors hidden proxies settings access load http shared routes protocols gate app run calls client",
-    "cli": "streams terminal help reading waiting commands main",
+    "api": "errors hidden proxies settings access load http shared routes protocols gate app run addresses calls"
+    " client",
+    "cli": "streams terminal help reading waiting commands copies main",
 }
 MOST_FILES = 14  # in a room
 MOST_LINES = 500  # in a file
@@ -146,7 +147,8 @@ def test_a_start_imports_nothing_that_it_does_not_need() -> None:
     """The learner and the API are ready soon: plots and the libraries of foreign models wait until one is asked for."""
     code = (
         "import sys, driftline.api.app, driftline.api.run.server, driftline.learner.loop.service\n"
-        "print(*{name.partition('.')[0] for name in sys.modules} & {'matplotlib', 'river', 'sklearn', 'pandas'})"
+        "heavy = {'matplotlib', 'river', 'sklearn', 'pandas', 'obstore'}\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} & heavy)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code],

@@ -35,6 +35,7 @@ from driftline.stream.wire.records import decode_feedback, decode_message, decod
 from tests.data import ROOT, labelled_file
 from tests.examples import LANGUAGES, Block, Step, blocks, is_printed, pages, steps
 from tests.faults.nursery import Nursery
+from tests.manifests import AGREED, DEFAULTS, merged, schema
 from tests.place import Place, running
 from tests.ports import reserved
 from tests.prometheus import FOLDER
@@ -48,6 +49,7 @@ LEARNED_S = 120
 ASKED_AGAIN = {"predict", "explain", "invocations", "infer", "status", "snapshots", "model", "labels"}
 # What a block that is not run may call, since no test has it.
 ELSEWHERE = {"make", "docker", "kcat", "driftline", "curl", "source", "sqlite3", "cp", "mkdir"}
+ELSEWHERE |= {"helm", "kubectl", "minikube"}
 ALL = [(page, block) for page in pages() for block in blocks(page)]
 
 
@@ -202,6 +204,12 @@ def test_an_example_that_is_not_run_is_one_that_could_be(block: Block) -> None:
         assert options.keys() <= {
             name for settings in (StreamSettings, LearnerSettings, ApiSettings) for name in settings.model_fields
         }
+    elif block.language == "yaml":
+        said = yaml.safe_load(block.text)
+        name = block.text.partition("\n")[0]
+        assert name in ("# values.yaml", "# kustomization.yaml"), f"{block.where}: say which file it is"
+        if name == "# values.yaml":
+            schema().validate(merged(DEFAULTS, said))
     elif block.language == "sh":
         for line in re.sub(r"\\\n", " ", block.text).split("\n"):
             for part in re.split(r" \| | && |; ", re.sub(r"\s+#.*$", "", line)):
@@ -233,6 +241,7 @@ def test_options_that_the_pages_name_exist() -> None:
         for param in command.get_params(command.make_context(name, [], resilient_parsing=True)):
             known |= set(param.opts) | set(param.secondary_opts)
     known |= {"--read-only", "--tmpfs", "--build-arg", "--profile"}  # Docker's
+    known |= {f"--{name.replace('_', '-')}" for name in AGREED}
     for folder in ("bench", "docs"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()

@@ -26,6 +26,7 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import decode_prediction, decode_rejected
 from tests.data import ROOT, sms_spam
+from tests.faults.nursery import Nursery
 from tests.often import only_long
 from tests.ports import reserved
 from tests.waiting import wait_until
@@ -76,18 +77,30 @@ def driftline(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def run(*arguments: str) -> str:
-    with driftline(*arguments) as process:
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+class Commands:
+    """Runs commands that come to an end by themselves, each in a process that need not load everything first."""
+
+    def __init__(self, nursery: Nursery) -> None:
+        self.nursery = nursery
+
+    def ended(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"COLUMNS": "300", "NO_COLOR": "1"}
+        return self.nursery.run(*arguments, cwd=ROOT, environment=environment)
+
+    def run(self, *arguments: str) -> str:
+        """Return what one said that did what it was to do."""
+        ended = self.ended(*arguments)
+        assert ended.returncode == 0, ended
+        return ended.stdout + ended.stderr
+
+    def status(self, stream: StreamSettings) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ended("status", "--json", *flags(stream)).stdout)
+        return found
 
 
-def read_status(stream: StreamSettings) -> dict[str, Any]:
-    with driftline("status", "--json", *flags(stream)) as process:
-        output, _ = process.communicate(timeout=60)
-    found: dict[str, Any] = json.loads(output)
-    return found
+@pytest.fixture
+def commands(nursery: Nursery) -> Commands:
+    return Commands(nursery)
 
 
 @contextmanager
@@ -118,10 +131,10 @@ def accuracy_as_served(client: httpx.Client) -> float:
     return float(client.get("/model").json()["progressive"]["accuracy"])
 
 
-def test_a_file_flows_through_all_of_it(stream: StreamSettings, sms_spam: Path) -> None:
+def test_a_file_flows_through_all_of_it(stream: StreamSettings, sms_spam: Path, commands: Commands) -> None:
     with api("up", *flags(stream)) as client:
         assert client.post("/predict", json={"text": "hello"}).status_code == 503
-        sent = run("send", str(sms_spam), "--label-delay", "200", *flags(stream))
+        sent = commands.run("send", str(sms_spam), "--label-delay", "200", *flags(stream))
         assert re.search(r"5,574 messages and 5,574 labels", sent)
         wait_until(lambda: client.get("/model").json()["labels_learned"] == N_TEXTS, 180, "all labels are learned")
         model = client.get("/model").json()
@@ -149,11 +162,13 @@ def test_a_file_flows_through_all_of_it(stream: StreamSettings, sms_spam: Path) 
     assert len({decode_prediction(value).message_id for value in predictions}) == N_TEXTS
 
 
-def test_a_wrong_prediction_is_corrected_within_two_seconds(stream: StreamSettings, sms_spam: Path) -> None:
+def test_a_wrong_prediction_is_corrected_within_two_seconds(
+    stream: StreamSettings, sms_spam: Path, commands: Commands
+) -> None:
     text = "Free entry to the parents' evening on Friday, call the school office to win a seat"
     taken_s: list[float] = []
     with api("up", *flags(stream)) as client:
-        run("send", str(sms_spam), "--label-delay", "200", *flags(stream))
+        commands.run("send", str(sms_spam), "--label-delay", "200", *flags(stream))
         wait_until(lambda: client.get("/model").json()["labels_learned"] == N_TEXTS, 180, "all labels are learned")
 
         def ask() -> Any:
@@ -188,28 +203,27 @@ def read_topic(log: Any, topic: str) -> list[bytes]:
     return values
 
 
-def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: StreamSettings) -> None:
+def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: StreamSettings, commands: Commands) -> None:
     log = open_log(stream)
     try:
         log.create_topics(stream.topics)
         log.append(stream.topics.feedback, [NewRecord(b"m", b'{"message_id":"m","label":"ham","text":"hello there"}')])
-        run("learn", "--stop-at-end", *flags(stream))
+        commands.run("learn", "--stop-at-end", *flags(stream))
         before = model_digest(stream)
         for topic in stream.topics[:2]:
             log.append(topic, [NewRecord(os.urandom(4), os.urandom(1 + number % 400)) for number in range(5000)])
-        with driftline("learn", "--stop-at-end", *flags(stream)) as process:  # so much of it is not taken unasked
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 1
-            assert re.search(r"records cannot be read.*--dead-letter-limit 1", output, re.S)
+        refused = commands.ended("learn", "--stop-at-end", *flags(stream))  # so much of it is not taken unasked
+        assert refused.returncode == 1
+        assert re.search(r"records cannot be read.*--dead-letter-limit 1", refused.stdout + refused.stderr, re.S)
         assert len(read_topic(log, stream.topics.dead_letter)) == 0
-        run("learn", "--stop-at-end", "--dead-letter-limit", "1", *flags(stream))
+        commands.run("learn", "--stop-at-end", "--dead-letter-limit", "1", *flags(stream))
         dead = [decode_rejected(value) for value in read_topic(log, stream.topics.dead_letter)]
     finally:
         log.close()
     assert len(dead) == 10_000
     assert len({(each.topic, each.partition, each.offset) for each in dead}) == 10_000
     assert model_digest(stream) == before
-    counts = read_status(stream)["counts"]
+    counts = commands.status(stream)["counts"]
     assert sum(counts.pop("rejected_by").values()) == 10_000
     assert counts == {
         "messages_seen": 0,
@@ -233,18 +247,19 @@ def model_digest(stream: StreamSettings) -> str:
 
 @pytest.mark.parametrize("times", [1, pytest.param(5, marks=only_long)])
 def test_a_learner_that_is_killed_loses_nothing_and_learns_nothing_twice(
-    stream: StreamSettings, sms_spam: Path, times: int
+    stream: StreamSettings, sms_spam: Path, commands: Commands, times: int
 ) -> None:
-    run("send", str(sms_spam), "--label-delay", "200", *flags(stream))
+    commands.run("send", str(sms_spam), "--label-delay", "200", *flags(stream))
     undisturbed = stream.model_copy(update={"data": stream.data.with_name("undisturbed")})
-    run("learn", "--stop-at-end", "--batch-records", "50", *flags(undisturbed))
+    commands.run("learn", "--stop-at-end", "--batch-records", "50", *flags(undisturbed))
     for turn in range(times):
-        with driftline("learn", "--batch-records", "50", "--checkpoint-interval-s", "0.2", *flags(stream)) as process:
-            goal = N_TEXTS * (turn + 1) // (times + 1)
-            wait_until(lambda goal=goal: labels_learned(stream) >= goal, 180, "the learner is in the middle of it")
-            process.kill()
-            process.wait()
-    run("learn", "--stop-at-end", *flags(stream))
+        often = ("--batch-records", "50", "--checkpoint-interval-s", "0.2")
+        learner = commands.nursery.start("learn", *often, *flags(stream))
+        goal = N_TEXTS * (turn + 1) // (times + 1)
+        wait_until(lambda goal=goal: labels_learned(stream) >= goal, 180, "the learner is in the middle of it")
+        learner.send(signal.SIGKILL)
+        assert learner.wait() == -signal.SIGKILL, learner.said
+    commands.run("learn", "--stop-at-end", *flags(stream))
     assert labels_learned(stream) == N_TEXTS
     assert model_digest(stream) == model_digest(undisturbed)
 
@@ -258,7 +273,7 @@ def labels_learned(stream: StreamSettings) -> int:
 
 
 def test_kafka_python_produces_what_is_learned_and_reads_what_was_predicted(
-    kafka: str, tmp_path: Path, sms_spam: Path
+    kafka: str, tmp_path: Path, sms_spam: Path, commands: Commands
 ) -> None:
     stream = StreamSettings(data=tmp_path / "data", log=f"kafka://{kafka}", prefix=f"{uuid4().hex}.", partitions=3)
     log = open_log(stream)
@@ -278,8 +293,8 @@ def test_kafka_python_produces_what_is_learned_and_reads_what_was_predicted(
             producer.send(stream.topics.feedback, json.dumps(value).encode(), row["id"].encode())
     producer.flush()
     producer.close()
-    run("learn", "--stop-at-end", *flags(stream))
-    status = read_status(stream)
+    commands.run("learn", "--stop-at-end", *flags(stream))
+    status = commands.status(stream)
     assert (status["counts"]["messages_seen"], status["counts"]["labels_learned"]) == (N_TEXTS, N_TEXTS)
     assert (status["counts"]["rejected"], status["progress"]["labels"] + status["progress"]["unpredicted"]) == (
         0,

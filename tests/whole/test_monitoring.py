@@ -34,7 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(data: Path) -> Iterator[str]:
     """Give an API that has predicted, learned and refused something."""
-    stream = StreamSettings(data=data)
+    (data.parent / "store").mkdir()
+    stream = StreamSettings(data=data, checkpoints=f"file://{data.parent}/store")
     with learning(stream), running(stream, max_wait_s=60.0) as url, Client(url) as client:
         client.send_many(["win a prize", "see you at lunch"])
         sent = client.label_many([Label("m1", "spam", text="win a prize"), Label("m2", "ham", text="lunch")])

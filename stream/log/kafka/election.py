@@ -19,7 +19,7 @@ from driftline.stream.process import threads
 from driftline.stream.process.settings import StreamSettings
 
 POLL_S: Final = 0.1
-HEARTBEATS: Final = 4  # in a session
+HEARTBEATS: Final = 12  # in a session: by them a member hears that it is chosen
 RETRY_S: Final = 1.0
 _LOG: Final = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """How are records read from Kafka without an object for each?
 
 Through the C interface of the librdkafka that confluent-kafka brings along: a kernel copies keys, values, offsets and
-times of a whole batch into columns. Everything but reading stays with confluent-kafka. Where its library cannot be
-found or has no such symbols, `load` gives None and log/kafka/reader.py reads with confluent-kafka itself.
+times of a whole batch into columns. Appending goes the same way (sender.py); everything else stays with
+confluent-kafka. Where its library cannot be found or has no such symbols, `load` gives None, and reader.py and
+producer.py do with confluent-kafka itself.
 
 The layout of `rd_kafka_message_t` is part of librdkafka's public interface (rdkafka.h), the same since 0.9.
 """
@@ -32,7 +33,7 @@ from driftline.stream.wire.records import Headers
 
 Ints = NDArray[np.int64]
 
-_CONSUMER: Final = 1  # RD_KAFKA_CONSUMER
+PRODUCER, CONSUMER = 0, 1  # RD_KAFKA_PRODUCER, RD_KAFKA_CONSUMER
 _TEXT_BYTES: Final = 512  # of an error
 # Places in rd_kafka_message_t, bytes.
 _ERR, _TOPIC, _PARTITION, _PAYLOAD, _SIZE, _KEY, _KEY_SIZE, _OFFSET = 0, 8, 16, 24, 32, 40, 48, 56
@@ -52,6 +53,8 @@ _FUNCTIONS: Final[list[tuple[str, Any, list[Any]]]] = [
     ("conf_set", c_int, [c_void_p, c_char_p, c_char_p, c_char_p, c_size_t]),
     ("conf_set_error_cb", None, [c_void_p, _ON_ERROR]),
     ("conf_set_log_cb", None, [c_void_p, _ON_LOG]),
+    ("conf_set_dr_msg_cb", None, [c_void_p, c_void_p]),
+    ("conf_set_opaque", None, [c_void_p, c_void_p]),
     ("new", c_void_p, [c_int, c_void_p, c_char_p, c_size_t]),
     ("set_log_queue", c_int, [c_void_p, c_void_p]),
     ("poll_set_consumer", c_int, [c_void_p]),
@@ -73,6 +76,21 @@ _FUNCTIONS: Final[list[tuple[str, Any, list[Any]]]] = [
     ("topic_name", c_char_p, [c_void_p]),
     ("consumer_close", c_int, [c_void_p]),
     ("destroy", None, [c_void_p]),
+    ("topic_new", c_void_p, [c_void_p, c_char_p, c_void_p]),
+    ("topic_destroy", None, [c_void_p]),
+    ("produceva", c_void_p, [c_void_p, c_void_p, c_size_t]),
+    ("headers_new", c_void_p, [c_size_t]),
+    ("header_add", c_int, [c_void_p, c_char_p, c_ssize_t, c_char_p, c_ssize_t]),
+    ("headers_destroy", None, [c_void_p]),
+    ("error_code", c_int, [c_void_p]),
+    ("error_string", c_char_p, [c_void_p]),
+    ("error_is_fatal", c_int, [c_void_p]),
+    ("error_destroy", None, [c_void_p]),
+    ("name", c_char_p, [c_void_p]),
+    ("poll", c_int, [c_void_p, c_int]),
+    ("flush", c_int, [c_void_p, c_int]),
+    ("purge", c_int, [c_void_p, c_int]),
+    ("outq_len", c_int, [c_void_p]),
 ]
 
 
@@ -117,6 +135,49 @@ def load() -> Any:
     return None
 
 
+def open_client(
+    library: Any,
+    kind: int,
+    config: Mapping[str, Any],
+    on_error: Callable[[KafkaError], None],
+    logger: logging.Logger,
+    prepare: Callable[[int], None] = lambda _: None,
+) -> tuple[int, Any]:
+    """Return a client of librdkafka, and its callbacks, which have to live as long.
+
+    They are called by who polls the client. `prepare` is given the address of the configuration.
+
+    Raises
+    ------
+    KafkaException : a property is none.
+    """
+
+    def say(client: int, level: int, facility: bytes, text: bytes) -> None:
+        words = [each.decode(errors="replace") for each in (facility, library.name(client) or b"", text)]
+        logger.log(_LEVELS[level & 7], "%s [%s] %s", *words)  # as confluent-kafka does
+
+    callbacks = (
+        _ON_ERROR(lambda _, code, reason, __: on_error(KafkaError(code, (reason or b"").decode(errors="replace")))),
+        _ON_LOG(say),
+    )
+    text = ctypes.create_string_buffer(_TEXT_BYTES)
+    conf = library.conf_new()
+    for name, value in {**config, "log.queue": True}.items():
+        given = str(value).lower() if isinstance(value, bool) else str(value)
+        if library.conf_set(conf, name.encode(), given.encode(), text, _TEXT_BYTES):
+            library.conf_destroy(conf)
+            raise KafkaException(KafkaError(KafkaError._INVALID_ARG, text.value.decode(errors="replace")))
+    library.conf_set_error_cb(conf, callbacks[0])
+    library.conf_set_log_cb(conf, callbacks[1])
+    prepare(conf)
+    client = library.new(kind, conf, text, _TEXT_BYTES)
+    if not client:
+        library.conf_destroy(conf)
+        raise KafkaException(KafkaError(KafkaError._INVALID_ARG, text.value.decode(errors="replace")))
+    library.set_log_queue(client, None)
+    return client, callbacks
+
+
 class Consumer:
     """A consumer with partitions assigned to it. One thread.
 
@@ -140,38 +201,17 @@ class Consumer:
     ) -> None:
         self._library = library = load()
         self._names = {(p.topic, p.partition): p for p in positions}
-
-        def say(_: Any, level: int, facility: bytes, text: bytes) -> None:
-            logger.log(_LEVELS[level & 7], "%s %s", facility.decode(errors="replace"), text.decode(errors="replace"))
-
-        self._callbacks = (
-            _ON_ERROR(lambda _, code, reason, __: on_error(KafkaError(code, (reason or b"").decode(errors="replace")))),
-            _ON_LOG(say),
-        )
-        text = ctypes.create_string_buffer(_TEXT_BYTES)
-        conf = library.conf_new()
-        for name, value in {**config, "log.queue": True}.items():
-            given = str(value).lower() if isinstance(value, bool) else str(value)
-            if library.conf_set(conf, name.encode(), given.encode(), text, _TEXT_BYTES):
-                library.conf_destroy(conf)
-                raise KafkaException(KafkaError(KafkaError._INVALID_ARG, text.value.decode(errors="replace")))
-        library.conf_set_error_cb(conf, self._callbacks[0])
-        library.conf_set_log_cb(conf, self._callbacks[1])
-        client = library.new(_CONSUMER, conf, text, _TEXT_BYTES)
-        if not client:
-            library.conf_destroy(conf)
-            raise KafkaException(KafkaError(KafkaError._INVALID_ARG, text.value.decode(errors="replace")))
-        library.set_log_queue(client, None)
+        client, callbacks = open_client(library, CONSUMER, config, on_error, logger)
         library.poll_set_consumer(client)
         self._client, self._queue = client, library.queue_get_consumer(client)
         # Before the interpreter goes: librdkafka's threads would call back into nothing.
-        self._close = weakref.finalize(self, _close, library, client, self._queue, self._callbacks)
+        self._close = weakref.finalize(self, _close, library, client, self._queue, callbacks)
         self._with_list(library.assign, positions)
         self._pointers: Ints = np.empty(0, np.int64)
         self._look_at: Ints = np.array(
-            [_address(library.message_timestamp), _address(library.message_headers)], np.int64
+            [address_of(library.message_timestamp), address_of(library.message_headers)], np.int64
         )
-        self._destroy = _address(library.message_destroy)
+        self._destroy = address_of(library.message_destroy)
 
     def take(self, max_records: int, timeout_s: float) -> Taken:
         """Return what is there; wait until there is as much, or the time is over."""
@@ -291,7 +331,8 @@ def _close(library: Any, client: int, queue: int, callbacks: Any) -> None:
     del callbacks  # until here they may be called
 
 
-def _address(function: Any) -> int:
+def address_of(function: Any) -> int:
+    """Return where a function of the library lies."""
     return int(ctypes.cast(function, c_void_p).value or 0)
 
 
@@ -317,17 +358,35 @@ def _load(_: Any, address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
+def _calling(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+    """Call a C function whose arguments and result have 64 bits."""
+    number = ir.IntType(64)
+    kind = ir.FunctionType(number, [number] * (len(arguments) - 1))
+    return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+
 def _call(_: Any, function: Any, first: Any, second: Any) -> Any:
-    """Return what a C function of two arguments of 64 bits gives."""
+    """Return what a C function of two arguments gives."""
+    del function, first, second
+    return types.int64(types.int64, types.int64, types.int64), _calling
+
+
+def _call3(_: Any, function: Any, first: Any, second: Any, third: Any) -> Any:
+    """Return what a C function of three arguments gives."""
+    del function, first, second, third
+    return types.int64(types.int64, types.int64, types.int64, types.int64), _calling
+
+
+def _store(_: Any, address: Any, word: Any) -> Any:
+    """Write 64 bits to an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        del context, signature
-        number = ir.IntType(64)
-        kind = ir.FunctionType(number, [number, number])
-        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        del signature
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
 
-    del function, first, second
-    return types.int64(types.int64, types.int64, types.int64), generate
+    del address, word
+    return types.void(types.int64, types.int64), generate
 
 
 def _fetch(_: Any, address: Any, size: Any, array: Any, place: Any) -> Any:
@@ -346,7 +405,9 @@ def _fetch(_: Any, address: Any, size: Any, array: Any, place: Any) -> Any:
 
 
 load_at: Final[Any] = intrinsic(_load)
+store_at: Final[Any] = intrinsic(_store)
 call: Final[Any] = intrinsic(_call)
+call3: Final[Any] = intrinsic(_call3)
 fetch: Final[Any] = intrinsic(_fetch)
 _INT: Final = (1 << 32) - 1
 

@@ -116,7 +116,7 @@ class KafkaLog(Log):
         counts = self._cluster.partition_counts(topics)
         return self._cluster.bounds([TopicPartition(topic, p) for topic, n in counts.items() for p in range(n)])
 
-    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[Sequence[Appended]]":
         """Append records; see Log.submit. A submit that fails may have appended some of its records."""
         return self._producer.submit(topic, records)
 

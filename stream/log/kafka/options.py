@@ -25,6 +25,7 @@ PRODUCER: Final = {
 PRODUCER_FIXED: Final = {
     "enable.idempotence": True,
     "acks": "all",
+    "delivery.report.only.error": False,  # who waits for a record would wait for ever
     "partitioner": "murmur2_random",  # the Java client's: every client puts a key into the same partition
 }
 READER: Final = {

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from driftline.stream.log.base import (
     Appended,
     Kind,
     Log,
+    NewColumns,
     NewRecord,
     Place,
     Reader,
@@ -122,9 +123,9 @@ class SqliteLog(Log):
             with self._use_control() as db, transaction(db):
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (RETENTION, told))
 
-    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[Sequence[Appended]]":
         """Append records; see Log.submit."""
-        future: Future[list[Appended]] = Future()
+        future: Future[Sequence[Appended]] = Future()
         future.set_running_or_notify_cancel()  # once queued it cannot be taken back
         if not records:
             future.set_result([])
@@ -195,7 +196,7 @@ class SqliteLog(Log):
         with self._control_lock, explained(self._path):
             yield self._control
 
-    def _batch(self, topic: str, records: Sequence[NewRecord], future: "Future[list[Appended]]") -> "Batch":
+    def _batch(self, topic: str, records: Sequence[NewRecord], future: "Future[Sequence[Appended]]") -> "Batch":
         tables = self._tables(topic)
         if len(tables) == 1:
             return Batch(future, None, [self._part(topic, 0, tables[0], records)])
@@ -209,7 +210,15 @@ class SqliteLog(Log):
         return Batch(future, places, [self._part(topic, p, tables[p], bucket) for p, bucket in buckets.items()])
 
     def _part(self, topic: str, partition: int, table: int, records: Sequence[NewRecord]) -> "Part":
-        keys, values, timestamps, headers = zip(*records, strict=True)
+        keys: Sequence[bytes | None]
+        values: Sequence[bytes | None]
+        timestamps: Sequence[int | None]
+        headers: Sequence[Any]
+        if isinstance(records, NewColumns):
+            keys, values, timestamps = list(records.keys), list(records.values), records.times_ms.tolist()
+            headers = ()
+        else:
+            keys, values, timestamps, headers = zip(*records, strict=True)
         if any(headers):
             headers = tuple([_encode_headers(pairs) if pairs else None for pairs in headers])
         else:

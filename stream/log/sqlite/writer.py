@@ -75,7 +75,7 @@ class Part(NamedTuple):
 class Batch(NamedTuple):
     """One submit. `places` has each record's partition, or is None where the topic has only one."""
 
-    future: "Future[list[Appended]]"
+    future: "Future[Sequence[Appended]]"
     places: list[int] | None
     parts: list[Part]
 

@@ -200,8 +200,8 @@ class TestLabelRequests:
                 ends = {partition: mark.high for partition, mark in log.watermarks(stream.topics[:2]).items()}
                 wait_until(lambda: learner.step() >= 0 and learner._work.positions == ends)
                 learner.run(lambda: True)
-                assert learner._reviewer is not None
-                learner._reviewer.report(learner._work.machine, 0)
+                assert learner._outside._reviewer is not None
+                learner._outside._reviewer.report(learner._work.machine, 0)
                 return read_review(stream.data)
 
             def told(*feedback: Feedback) -> tuple[bool, int, int]:
@@ -231,8 +231,8 @@ class TestLabelRequests:
             learner.run(lambda: False, ends)
             predicted = {each.message_id: each.label for each in _predicted(log, stream)}
             right = [predicted[key] == label for key, label in truth.items()]
-            assert learner._reviewer is not None
-            for each in list(learner._reviewer.requests.open.values()):
+            assert learner._outside._reviewer is not None
+            for each in list(learner._outside._reviewer.requests.open.values()):
                 answered += 1
                 log.append("feedback", [NewRecord(each.id.encode(), encode(Feedback(each.id, truth[each.id])))])
             learner.run(lambda: False, log.watermarks(stream.topics[:2]))

@@ -39,6 +39,7 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Give the URL of an empty store of each kind."""
     if request.param == "file":
+        (tmp_path / "store" / "other").mkdir(parents=True)
         return f"file://{tmp_path}/store"
     return f"s3://{request.getfixturevalue('s3').bucket()}/some/prefix"
 

@@ -30,6 +30,7 @@ PASSWORD = "hunter2hunter2"
         ("s3://", "names no bucket: s3://bucket/prefix"),
         ("file://store", "names no directory from the root on"),
         ("file:///", "names no directory"),
+        ("file:///no/such/place", "there is no directory /no/such/place; make it, or mount"),
         ("s3://[::bucket", "this is no URL"),
         (f"s3://me:{PASSWORD}@bucket/x", "s3://bucket/x takes no user, password or query"),
         (f"s3://bucket/x?secret_access_key={PASSWORD}", "s3://bucket/x takes no user, password or query"),

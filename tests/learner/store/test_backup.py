@@ -120,6 +120,7 @@ def test_what_is_damaged_in_the_store_leaves_the_directory_as_it_was(url: str, m
         with pytest.raises(StoreDamaged):
             backup.restore(data, store, batch)
     assert not list(data.glob("checkpoints/*"))
+    (data / "checkpoints/.writing-000000000007-fetched").mkdir()  # by one that was killed
     store._store.put(put.directory + "model.safetensors", content(tmp_path / "disk/000000000007")["model.safetensors"])
     assert backup.restore(data, store, None).name == Name(5, 7)
     assert last_epoch(data) == 5

@@ -64,6 +64,18 @@ def test_an_empty_store_has_nothing(store: CheckpointStore, tmp_path: Path) -> N
     assert store.prune(3) is None
 
 
+def test_what_others_have_put_there_is_left_alone(store: CheckpointStore, make: Make) -> None:
+    store.put(make(1))
+    theirs = {f"checkpoints/{Name(1, 2)}.json.bak", f"files/{Name(1, 0)}-notes/a", "files/readme", "a"}
+    for key in theirs:
+        store._store.put(key, b"theirs")
+    assert store.names() == [Name(1, 1)]
+    store.put(make(3))
+    store.prune(1)
+    assert theirs <= keys(store)
+    assert store.names() == [Name(1, 3)]
+
+
 def test_the_newest_is_that_of_the_later_learner_and_then_of_the_later_batch(
     store: CheckpointStore, make: Make
 ) -> None:
@@ -98,7 +110,7 @@ def test_the_same_may_be_put_again_and_another_one_of_that_name_not(store: Check
     put = store.put(make(10))
     before = keys(store)
     assert store.put(make(10, root="again")) == put
-    with pytest.raises(StoreTaken, match="of another learner"):
+    with pytest.raises(StoreTaken, match="is of another learner"):
         store.put(make(10, seed=1, root="other"))
     assert keys(store) == before
 

@@ -44,6 +44,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
+    (tmp_path / "store").mkdir()
     return CheckpointStore(f"file://{tmp_path}/store")
 
 
@@ -154,7 +155,8 @@ def test_one_that_is_damaged_on_the_disk_is_left_out_and_said(
     (path / "model.safetensors").write_bytes(b"no model")
     up.offer(path, manifest)
     wait_until(lambda: up.report.failures == 1, what="it is told")
-    assert up.finish(120), "it is not tried again"
+    assert not up.finish(120)
+    assert up.report.waiting is None, "it is not tried again"
     assert "model.safetensors" in up.report.why
     offer(up, make(2))
     assert up.finish(120)
@@ -214,3 +216,29 @@ def test_what_fails_behind_it_is_tried_again_and_it_is_not_put_twice(
     wait_until(partial(up.finish, 0.1), what="all is done")
     assert (up.report.uploads, up.report.failures, up.report.why) == (1, 3, "")
     assert store.names() == [Name(1, 1)]
+
+
+def test_one_that_fails_gives_way_to_the_newer_one_that_waits(
+    begin: Callable[..., Uploads],
+    store: CheckpointStore,
+    make: Make,
+    gate: Gate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploads, "FIRST_PAUSE_S", 0.01)
+    check_there = CheckpointStore._check_there
+
+    def fail_once(*_: object) -> None:
+        monkeypatch.setattr(CheckpointStore, "_check_there", check_there)
+        raise StoreUnavailable("the cable")
+
+    monkeypatch.setattr(CheckpointStore, "_check_there", fail_once)
+    up = begin()
+    offer(up, make(1))
+    assert gate.came.wait(60)
+    offer(up, make(2))
+    gate.open.set()
+    wait_until(lambda: up.report.batch == 2 and up.report.waiting is None, what="the newer one is there")
+    assert (store.names(), up.report.failures) == ([Name(1, 2)], 1)
+    assert list((tmp_path / "data" / "uploads").iterdir()) == [], "and nothing is held any more"

@@ -315,7 +315,7 @@ class ListLog(Log):
     def create_topics(self, topics: Iterable[str]) -> None:
         self.topics.update(topics)
 
-    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[list[Appended]]":
+    def submit(self, topic: str, records: Sequence[NewRecord]) -> "Future[Sequence[Appended]]":
         assert topic in self.topics
         self.appended.extend((topic, record) for record in records)
         self.waiting += len(records)
@@ -323,7 +323,7 @@ class ListLog(Log):
         log, fails = self, self.appends == self.fail_at
         self.appends += 1
 
-        class Lazy(Future[list[Appended]]):
+        class Lazy(Future[Sequence[Appended]]):
             def result(self, timeout: float | None = None) -> list[Appended]:
                 del timeout
                 log.waiting -= len(records)

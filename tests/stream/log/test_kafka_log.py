@@ -1,8 +1,10 @@
 """Is the log on Kafka what a foreign client sees, and does it bear what a cluster does?"""
 
 import contextlib
+import gc
 import importlib
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from broker import SASL_PASSWORD, SASL_USER
 from confluent_kafka.admin import AdminClient
 
-from driftline.stream.errors import ConfigError, LogUnavailable, OffsetsLost
+from driftline.stream.errors import ConfigError, LogError, LogUnavailable, OffsetsLost
 from driftline.stream.log.base import Appended, Log, NewRecord, Record, TopicPartition
 from driftline.stream.log.kafka import cluster as kafka_cluster
 from driftline.stream.log.kafka import librdkafka
+from driftline.stream.log.kafka.log import KafkaLog
 from driftline.stream.log.kafka.options import kafka_address, topic_config
+from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from tests.logs import Open, new, numbered, read_all, reading
 from tests.waiting import wait_until
@@ -158,6 +162,44 @@ class TestKafka:
         good = [("first", b""), ("h", b"x")]
         assert [record.headers for record in records] == [None if i % 3 == 1 else good for i in range(90)]
 
+    @pytest.mark.parametrize("interface", ["librdkafka's own", "confluent-kafka's"])
+    def test_what_came_before_a_refusal_is_in_the_log_first(
+        self, opened: Open, kafka: str, topic: str, interface: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A key is not looked at before: librdkafka refuses it when its turn comes. No later record is sent."""
+        if interface != "librdkafka's own":
+            monkeypatch.setattr(librdkafka, "load", lambda: None)
+        log = opened(f"kafka://{kafka}", max_record_bytes=1_024)
+        log.create_topics([topic])
+        headers = [("h", b"1")]
+        records = [NewRecord(b"k" * (100 << 10 if i == 70 else 1), b"%d" % i, 1, headers) for i in range(90)]
+        for end in (90, 71):
+            with pytest.raises(LogError, match=r"Message size too large.*max\.message\.bytes"):
+                log.append(topic, records[:end])
+        with pytest.raises(LogError, match="Message size too large"):
+            log.append(topic, records[70:])
+        assert log.watermarks([topic])[TopicPartition(topic, 0)].high == 140
+        with reading(log, topic, 0) as reader:
+            assert [record.value for record in read_all(reader, 140)] == [b"%d" % i for i in range(70)] * 2
+
+    def test_a_producer_ends_with_its_log(self, kafka: str, topic: str) -> None:
+        """Also one that was never closed: its sockets and threads are given back with what is on its way."""
+
+        def n_threads() -> int:
+            return len(list(Path("/proc/self/task").iterdir()))
+
+        logs = [open_log(StreamSettings(log=f"kafka://{kafka}")) for _ in range(3)]
+        logs[0].create_topics([topic])
+        for log in logs:
+            assert len(log.append(topic, numbered(10))) == 10
+        ended = [weakref.ref(log._producer._sender) for log in logs if isinstance(log, KafkaLog)]
+        before = n_threads()
+        for log in logs:
+            log.close()
+        del log, logs
+        wait_until(lambda: gc.collect() >= 0 and not any(each() for each in ended))
+        wait_until(lambda: n_threads() < before - 6)
+
     def test_a_time_far_ahead_is_taken(self, log: Log, topic: str) -> None:
         (place,) = log.append(topic, new(b"a", timestamp_ms=4_102_444_800_000))
         assert place.offset == 0
@@ -221,6 +263,7 @@ class TestKafka:
             ("kafka://h:9092?no.such.thing=1", "no.such.thing"),
             ("kafka://h:9092?security.protocol=maybe", "security.protocol"),
             ("kafka://h:9092?acks=1", "acks cannot be set"),
+            ("kafka://h:9092?delivery.report.only.error=true", "delivery.report.only.error cannot be set"),
             ("kafka://h:9092?client.id", "client.id"),
             ("kafka://h:9092?error_cb=1", "error_cb"),
             ("kafka://", "only hosts and ports"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driftline.stream.errors import ConfigError, LogError, OffsetsLost, TopicMismatch
-from driftline.stream.log.base import Appended, Log, NewRecord, Place, Record, TopicPartition, Watermarks
+from driftline.stream.log.base import Appended, Log, NewColumns, NewRecord, Place, Record, TopicPartition, Watermarks
 from driftline.stream.log.kafka import librdkafka
 from driftline.stream.log.open import open_log
 from driftline.stream.log.sqlite import writer
@@ -71,6 +71,36 @@ class TestContract:
                 Record(partition, 2, 2_000, b"k", None, None),
                 Record(partition, 3, 3_000, b"", b"", None),
             ]
+
+    def test_columns_are_what_records_are(self, log3: Log, topic: str) -> None:
+        """The same bytes, times and partitions, and it is said in the same order where they went."""
+        values: list[bytes | None] = [b"value \xff\0", b"", None, b"x" * 70_000]
+        records = [NewRecord(b"%d" % i if i % 7 else b"", values[i % 4], 1_000 + i) for i in range(500)]
+        columns = NewColumns.of(*list(zip(*records, strict=True))[:3])
+        assert (list(columns), columns[3:5][1], len(columns)) == (records, records[4], 500)
+        one, other, cut = log3.append(topic, records), log3.append(topic, columns), log3.append(topic, columns[490:])
+        assert [place.partition for place in other] == [place.partition for place in one]
+        assert (cut[-1].partition, len(cut), cut[4:][0]) == (one[-1].partition, 10, cut[4])
+        with reading(log3, topic, 0, 0, 0) as reader:
+            found = {(r.partition.partition, r.offset): r for r in read_all(reader, 1_010)}
+        for places in (one, other, [*one[:490], *cut]):
+            read = [found[place] for place in places]
+            assert [NewRecord(r.key, r.value, r.timestamp_ms, r.headers) for r in read] == records
+
+    def test_columns_and_records_keep_their_order(self, log: Log, topic: str) -> None:
+        columns = NewColumns.of([b"c"] * 3, [b"column"] * 3, [1_000] * 3)
+        futures = [log.submit(topic, columns if i % 2 else new(b"record")) for i in range(100)]
+        assert [place.offset for future in futures for place in future.result(60)] == list(range(200))
+        with reading(log, topic, 0) as reader:
+            assert [record.value for record in read_all(reader, 200)] == [b"record", *[b"column"] * 3] * 50
+
+    def test_columns_with_too_large_a_value_are_refused(self, opened: Open, url: str, topic: str) -> None:
+        log = opened(url, max_record_bytes=1_024)
+        log.create_topics([topic])
+        with pytest.raises(LogError, match="1025 bytes"):
+            log.append(topic, NewColumns.of([b"k"] * 2, [b"a", b"x" * 1_025], [1, 2]))
+        assert list(log.append(topic, NewColumns.of([b"k"], [b"x" * 1_024], [1]))) == [Appended(0, 0)]
+        assert len(log.append(topic, NewColumns.of([], [], []))) == 0
 
     def test_gives_the_time_of_appending(self, log: Log, topic: str) -> None:
         before = time.time_ns() // 1_000_000
@@ -274,6 +304,11 @@ class TestContract:
         monkeypatch.setattr(writer, "QUEUE_RECORDS", 1_000)
         futures = [log.submit(topic, numbered(1_000)) for _ in range(150)]  # Kafka's queue takes 100,000
         assert sum(len(future.result(60)) for future in futures) == 150_000
+
+    def test_a_submit_larger_than_the_queue_waits(self, log: Log, topic: str) -> None:
+        n = 120_000  # Kafka's queue takes 100,000
+        columns = NewColumns.of([b"k"] * n, [b"value"] * n, range(n))
+        assert log.submit(topic, columns).result(60)[-1] == Appended(0, n - 1)
 
     def test_large_records(self, opened: Open, url: str, topic: str) -> None:
         log = opened(url, max_record_bytes=4 << 20)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -138,3 +139,37 @@ def test_the_watchdog_looks_again_where_it_could_not() -> None:
     dog.beat(1, "running")
     wait_until(lambda: bool(problems), what="it sees that nothing moves")
     dog.close()
+
+
+class TestHeard:
+    """What waits in a library is waited for so that signals come through."""
+
+    def test_what_it_gives_and_raises_comes_out(self) -> None:
+        assert threads.heard("giving", lambda: threading.current_thread().name) == "giving"
+        with pytest.raises(TimeoutError, match="its own"):
+            threads.heard("raising", lambda: raised(TimeoutError("its own")))
+
+    def test_a_signal_ends_the_waiting(self) -> None:
+        waits, go_on = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            waits.set()
+            go_on.wait(240)
+
+        def send() -> None:
+            assert waits.wait(60)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, lambda *_: raised(KeyboardInterrupt()))
+        sending = threads.start("sending", send)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                threads.heard("hanging", hang)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            go_on.set()
+            sending.join(60)
+
+
+def raised(error: BaseException) -> Any:
+    raise error

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from driftline.cli.commands.backup import Url, described, open_store, said
+from driftline.cli.copies.backup import Url, described, open_store, said
 from driftline.cli.terminal import bars, print_json, terminal, where
+from driftline.stream.process import threads
 from driftline.stream.process.flags import with_shown
 from driftline.stream.process.settings import StreamSettings
 
@@ -30,7 +31,7 @@ def restore(
 
     store = open_store(stream, url)
     with bars("fetching, bytes") as (fetching,):
-        stored = fetch(stream.data, store, batch, fetching)
+        stored = threads.heard("restore", lambda: fetch(stream.data, store, batch, fetching))
     if as_json:
         print_json(described(stored))
         return

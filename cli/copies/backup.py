@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from driftline.cli.terminal import print_json, print_table, terminal
 from driftline.stream.errors import ConfigError
+from driftline.stream.process import threads
 from driftline.stream.process.flags import with_shown
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.words import counted
@@ -39,7 +40,7 @@ def backup(
     if show:
         _list(store, as_json)
         return
-    stored = back_up(stream.data, store)
+    stored = threads.heard("backup", lambda: back_up(stream.data, store))
     if as_json:
         print_json(described(stored))
     else:
@@ -75,7 +76,7 @@ def described(stored: "Stored") -> dict[str, object]:
 def _list(store: "CheckpointStore", as_json: bool) -> None:
     from rich.table import Table
 
-    found = store.checkpoints()
+    found = threads.heard("backup", store.checkpoints)
     if as_json:
         print_json({"checkpoints": [described(each) for each in found]})
         return

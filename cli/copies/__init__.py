@@ -1,0 +1,1 @@
+"""The commands that copy a checkpoint to another place, and fetch it from there."""
