@@ -157,6 +157,7 @@ class Cluster:
     def __init__(self, root: Path, log_url: str | None = None, prefix: str = "") -> None:
         self._root, self._prefix = root, prefix
         self.log_url = log_url or f"sqlite:///{root / 'shared.db'}"
+        (root / "store").mkdir()
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
 
