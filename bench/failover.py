@@ -50,6 +50,7 @@ def main(
         prefix = f"failover-{os.urandom(4).hex()}."
         options: dict[str, Any] = {"log": log, "prefix": prefix}
         streams = [StreamSettings(data=root / name, **options) for name in ("one", "other")]
+        (root / "store").mkdir()
         pair = _Pair(streams, (root / "store").as_uri(), session_s, model)
         stack.callback(pair.close)
         pair.start_both()

@@ -129,7 +129,7 @@ class CheckpointStore:
         name = Name(manifest.epoch, manifest.batch)
         if (there := self._same(name, sums)) is not None:  # 1
             return there
-        self._check_others(name, manifest.lineage)
+        self._check_others(name, manifest)
         directory, files = stored.directory_of(name, self._attempt), {}
         for file in stored.names_of(path, sums):  # 2
             check()
@@ -161,8 +161,11 @@ class CheckpointStore:
             raise self._taken(there)
         return there
 
-    def _check_others(self, name: Name, lineage: str) -> None:
-        """Raise StoreTaken where the newest checkpoint is a later learner's, or one's that began as this one did."""
+    def _check_others(self, name: Name, manifest: Manifest) -> None:
+        """Raise StoreTaken where the newest checkpoint is a later learner's, or one's that began as this one did.
+
+        Of those that share a journal each has an epoch of its own, and in that its first label begins a new lineage.
+        """
         newest = next(iter(self.names()), name)
         if newest.epoch > name.epoch:
             raise StoreTaken(
@@ -170,8 +173,9 @@ class CheckpointStore:
                 f"one is of epoch {name.epoch}: nothing is put there. Go on from that one (`driftline restore`, or an "
                 "empty --data directory), or name another place with --checkpoints"
             )
-        for there in self._readable([newest] if newest.epoch == name.epoch else []):
-            if there.lineage != lineage and there.attempt != self._attempt:
+        alike = newest.epoch == name.epoch and manifest.journal is None
+        for there in self._readable([newest] if alike else []):
+            if there.lineage != manifest.lineage and there.attempt != self._attempt:
                 raise self._taken(there)
 
     def _taken(self, there: Stored) -> StoreTaken:

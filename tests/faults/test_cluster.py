@@ -41,6 +41,7 @@ class Trial:
     def __init__(self, course: Course, nursery: Nursery, name: str, net: Net | None = None) -> None:
         self._course, self._nursery, self._name, self._net = course, nursery, name, net
         self.root = course.base / name
+        (self.root / "store").mkdir(parents=True)
         self.kills = 0
 
     def at(self, learner: str) -> StreamSettings:
