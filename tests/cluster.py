@@ -123,9 +123,40 @@ class Running:
 class Reading:
     """Reads the shared topic into a directory, in a thread: what a process beside an API does."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.log_url = f"sqlite:///{root / 'shared.db'}"
+    def __init__(self, stream: StreamSettings) -> None:
+        self.stream, self._over = stream, threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self.error or applied.read(stream.data))
+
+    def _run(self) -> None:
+        try:
+            with closing(open_log(self.stream)) as log, closing(Replica(log, self.stream)) as replica:
+                while not self._over.is_set():
+                    replica.turn(0.02)
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+class Cluster:
+    """A log, a store, and learners.
+
+    Parameters
+    ----------
+    log_url, prefix : of a Kafka; None: a file that they share
+    """
+
+    def __init__(self, root: Path, log_url: str | None = None, prefix: str = "") -> None:
+        self._root, self._prefix = root, prefix
+        self.log_url = log_url or f"sqlite:///{root / 'shared.db'}"
         (root / "store").mkdir(exist_ok=True)
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
