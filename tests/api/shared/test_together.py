@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from driftline.cli.main import app
+from driftline.learner.report.history import rows_of
 from driftline.learner.report.review import FILE as REVIEW
 from driftline.learner.report.review import read_review
 from driftline.learner.serving.versions import Versions
@@ -94,8 +95,10 @@ def told(http: httpx.Client, route: str) -> Any:
 def settled(machines: Machines) -> None:
     """Wait until a leader that has ended has told all."""
     data = machines.leader.stream.data
+    wait_until(lambda: rows_of(data).any())
     machines.leader.stop()
     for each in machines.reading:
+        wait_until(lambda each=each: (rows_of(each.stream.data) == rows_of(data)).all())
         wait_until(lambda each=each: (each.stream.data / REVIEW).exists())
         wait_until(lambda each=each: read_review(each.stream.data) == read_review(data))
         wait_until(lambda each=each: versions(each.stream.data) == versions(data))
