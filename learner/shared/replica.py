@@ -5,7 +5,7 @@ is reached for the first time the newest value of each key goes into the data di
 that changes, in the formats that a learner alone writes there. So whoever answers from a data directory needs to know
 nothing of all this.
 
-    status.json     where this machine only answers; `at` is by this machine's clock
+    status.json     where it is to be the leader's; `at` is by this machine's clock
     history, review.json, snapshots/kept/   unless this machine leads: then they are its own
     snapshots/*.pinned, snapshots/active-*  always: anybody may choose. A model that is to be served is fetched first
     erase/          where this machine may lead: what is to be erased
@@ -52,9 +52,11 @@ class Replica:
     log : where the topic lies; it is made where it is missing
     stream : which topic, which data directory; the store, for models that are chosen to be served
     may_lead : this is a learner's: it has a status of its own, and erases what it is asked to once it leads
+    shows_status : the leader's status is the one of this directory; else it is only noted
 
     Attributes
     ----------
+    leader : the leader's status, by this machine's clock; replaced whole. None: nobody has led yet
     order : what was read
     leads : this machine says what it is; nothing of what a leader says is applied
     caught_up : the end was reached once
@@ -64,8 +66,10 @@ class Replica:
     LogError : the topic cannot be made or read.
     """
 
-    def __init__(self, log: Log, stream: StreamSettings, *, may_lead: bool = False) -> None:
+    def __init__(self, log: Log, stream: StreamSettings, *, may_lead: bool = False, shows_status: bool = True) -> None:
         self._log, self._data, self._may_lead = log, stream.data, may_lead
+        self._shows_status = shows_status and not may_lead
+        self.leader: Status | None = None
         self._partition = TopicPartition(stream.state_name, 0)
         durable.make_directory(stream.data)
         log.create_topics([stream.state_name], "values")
@@ -147,6 +151,13 @@ class Replica:
         """Take it that a leader of this epoch is there: the journal says so. What one before still says is left out."""
         self.order.see_epoch(epoch)
 
+    @property
+    def behind(self) -> str:
+        """Why what is here is not what the topic says; "" where it is. Any thread."""
+        if not self.caught_up:
+            return f"{self._partition.topic} is being read"
+        return self._why_not
+
     def is_applied(self, key: str) -> bool:
         """Tell whether what the topic says of a key is here."""
         return key not in self._changed
@@ -216,7 +227,7 @@ class Replica:
                     self._versions.set_pin(version, None)
 
     def _show_status(self, _: str, value: topic.Value | None) -> None:
-        if value is None or self._may_lead:
+        if value is None:
             return
         try:
             status = msgspec.json.decode(value.content, type=Status)
@@ -225,7 +236,9 @@ class Replica:
             return
         # Clocks of two machines differ. What comes in at the end of the topic was said just now.
         status.at = time.time() if self._is_fresh(value) else min(status.at, time.time())
-        write_status(self._data, status)
+        if self._shows_status:
+            write_status(self._data, status)
+        self.leader = status
 
     def _is_fresh(self, value: topic.Value) -> bool:
         return self._written is not None and value.offset >= self._written.offset

@@ -14,11 +14,13 @@ from driftline.learner.loop.loop import Learner
 from driftline.learner.rebuild import erase
 from driftline.learner.report.history import ROWS, read_history, rows_of
 from driftline.learner.report.review import read_review
-from driftline.learner.report.status import read_status
-from driftline.learner.serving.versions import Versions
+from driftline.learner.report.status import last_status, read_status
+from driftline.learner.serving.versions import Kept, Recent, Versions
 from driftline.learner.shared import applied, asking, topic
 from driftline.learner.shared.claims import Wanted, read_table
+from driftline.learner.shared.followed import Followed
 from driftline.learner.shared.replica import Replica
+from driftline.learner.shared.teller import Teller
 from driftline.stream.errors import StateError
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
@@ -170,6 +172,24 @@ class TestReplicas:
         until(replica, lambda: topic.STATUS not in replica.order.overlaid)
         one.stop()
 
+    def test_one_that_follows_has_a_status_of_its_own_with_the_leaders_figures(
+        self, together: Cluster, log: Log
+    ) -> None:
+        stream = together.stream("follower")
+        with closing(Followed(log, stream)) as followed:
+            one = lead(together, log, "one", 0, 20)
+            wait_until(lambda: (found := followed.leader) is not None and found.counts.labels_learned == 20)
+            wait_until(lambda: not followed.behind and len(read_review(stream.data).messages) == 20)
+            assert read_status(stream.data) is None
+            status = last_status(stream.data, MODEL)
+            status.state, status.pid = "standby", 7
+            followed.complete(status)
+            assert (status.state, status.pid, status.counts.labels_learned) == ("standby", 7, 20)
+            leader = followed.leader
+            assert leader is not None
+            assert (status.progress, status.positions) == (leader.progress, leader.positions)
+            one.stop()
+
     def test_what_went_while_nobody_read_it_goes_at_the_next_start(self, together: Cluster, log: Log) -> None:
         one = lead(together, log, "one", 0, 6)
         stream = together.stream("replica")
@@ -278,6 +298,36 @@ class TestChoices:
         one.wait_for("running", 28)
         until(replica, lambda: not Versions(data).pins() and len(versions(data)) == 2)
         one.stop()
+
+    @pytest.mark.parametrize("pinned", [True, False])
+    def test_a_pin_that_comes_as_a_version_is_dropped_keeps_it(self, log: Log, tmp_path: Path, pinned: bool) -> None:
+        store, url = tmp_path / "store", f"sqlite:///{tmp_path / 'shared.db'}"
+        stream = StreamSettings(data=tmp_path / "one", log=url, checkpoints=store.as_uri())
+        (store / "models").mkdir(parents=True)
+        (model := store / "models" / f"a-1-{'0' * 64}.safetensors").touch()
+        kept = Kept(
+            version="a-1", created_at="2026-01-01T00:00:00+00:00", checkpoint=1, epoch=1, lineage="a", model=MODEL,
+            config={}, labels=[], labels_learned=1, positions={}, feedback_offsets={}, recent=Recent(0, 0.0, 0.0),
+            n_bytes=1, sha256="0" * 64,
+        )  # fmt: skip
+        log.create_topics([stream.state_name], "values")
+        told = [*topic.records("leader", b"1", 1), *topic.records("kept/a-1", msgspec.json.encode(kept), 1)]
+        log.append(stream.state_name, told)
+        with closing(Replica(log, stream, may_lead=True)) as replica:
+            until(replica, lambda: versions(stream.data) == ["a-1"])
+            replica.leads = True
+            with closing(Teller(log, stream.state_name, stream.data, replica, 2, lambda: None)) as teller:
+                (stream.data / "snapshots" / "kept" / "a-1.leaving").touch()
+                if pinned:
+                    log.append(stream.state_name, [asking.pin("a-1", "good")])  # which the leader has not read yet
+                wait_until(lambda: teller.turn() or log.watermarks([stream.state_name])[replica._partition].high > 3)
+                assert versions(stream.data) == ["a-1"]
+                until(replica, lambda: teller.turn() or not Versions(stream.data).leaving())
+                until(replica, lambda: teller.turn() or replica.order.offset == teller._end)
+                assert versions(stream.data) == ["a-1"] * pinned
+                there = (lambda: "kept/a-1" in replica.order.values) if pinned else (lambda: not model.exists())
+                until(replica, lambda: teller.turn() or there())
+                assert ("kept/a-1" in replica.order.values) == model.exists() == pinned
 
     def test_the_first_leader_of_all_brings_what_was_chosen_on_its_own(
         self, together: Cluster, log: Log, replica: Replica
