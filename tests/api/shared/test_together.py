@@ -1,6 +1,7 @@
 """APIs on several machines answer alike, and what is chosen, claimed or erased at one holds at all."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,6 +209,27 @@ def test_two_people_at_two_machines_are_not_given_the_same_message(machines: Mac
     for each in machines.reading:
         wait_until(lambda each=each: (applied.read(each.stream.data) or applied.Applied("", 0)).offset)
     assert set(claim(there, "dan", n=4)) == set(had[2])
+
+
+def test_of_those_who_ask_at_the_same_moment_none_is_given_what_another_has(machines: Machines) -> None:
+    here, there = machines.http
+    ids = [f"u{number}" for number in range(40)]
+    assert here.post("/messages", json=[{"id": each, "text": f"what {each}"} for each in ids]).status_code == 202
+    for http in machines.http:
+        wait_until(lambda http=http: http.get("/label-requests").json()["open"] == len(ids))
+
+    def claim(number: int) -> list[str]:
+        body = {"labeller": f"l{number}", "n": 5}
+        answer = (here, there)[number % 2].post("/label-requests/claim", json=body)
+        assert answer.status_code == 200, answer.text
+        return [each["id"] for each in answer.json()["requests"]]
+
+    with ThreadPoolExecutor(8) as threads:
+        had = list(threads.map(claim, range(8)))
+    given = [each for some in had for each in some]
+    assert len(set(given)) == len(given) > 5
+    requests = there.get("/label-requests?n=200").json()["requests"]
+    assert {each["id"] for each in requests if each["claim"]} == set(given), "nothing is kept from all for nothing"
 
 
 def test_a_label_on_its_way_is_nobodys_at_the_others_either(machines: Machines) -> None:
