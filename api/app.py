@@ -1,7 +1,8 @@
 """How do the parts of the API fit together?
 
 Here they are made and given to each other; nothing is decided. The API never learns: it appends to the log, and reads
-what the learner puts into the data directory, where it changes only which model is served (snapshots.py).
+what the learner puts into the data directory, where it changes only which model is served (snapshots.py). Where several
+machines answer, that too goes through a topic that they share (together.py).
 
     requests ─> gate.py ─┬─> predict.py, explain.py ─> watcher.py    <─ snapshots/, status.json     (the learner's)
                          ├─> history.py, review.py  <────────────────── history, review.json      (likewise)
@@ -42,6 +43,7 @@ from driftline.api.shared.connection import Connection
 from driftline.api.shared.freshness import Freshness
 from driftline.api.shared.labels import Labels
 from driftline.api.shared.metrics import Metrics
+from driftline.api.shared.together import Together
 from driftline.api.shared.watcher import Watcher
 from driftline.stream.process import threads
 from driftline.stream.process.settings import StreamSettings
@@ -90,7 +92,8 @@ def make_app(
     explainer = Explainer(watcher, settings)
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
-    claims = Claims(board)
+    together = Together(stream.data, connection)
+    claims = Claims(board, together)
     labels = Labels(stream, watcher)
     appender = Appender(connection, freshness, traces, claims, labels, stream, settings)
 
@@ -126,8 +129,8 @@ def make_app(
     access.include(Role.PREDICT, history.router(stream.data, watcher))
     access.include(Role.LABEL, review.router(stream.data, watcher, claims, bodies))  # it shows texts
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
-    access.include(Role.ADMIN, snapshots.admin_router(stream.data, allow_pickle=stream.allow_pickle))
-    access.include(Role.ADMIN, erase.router(stream.data))
+    access.include(Role.ADMIN, snapshots.admin_router(stream, together))
+    access.include(Role.ADMIN, erase.router(stream.data, together))
     access.include(Role.OPEN, readiness.router())
     access.include(
         Role.PREDICT, open_inference.router(inference, readiness, version()), open_paths=open_inference.OPEN_PATHS

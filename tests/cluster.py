@@ -12,12 +12,24 @@ from driftline.learner.cluster.standby import Standby
 from driftline.learner.disk.lock import Lock
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop import warm
+from driftline.learner.shared import applied
+from driftline.learner.shared.replica import Replica
 from driftline.learner.store.checkpoint_store import CheckpointStore
+from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.records import Feedback, Message, encode
 from tests.waiting import wait_until
 
 MODEL = "linear?bits=10&max_labels=4"
+
+
+def append(log: Log, first: int, count: int, prefix: str = "") -> None:
+    """Append messages with their labels, one after another."""
+    for number in range(first, first + count):
+        key = str(number)
+        log.append(f"{prefix}messages", [NewRecord(key.encode(), encode(Message(key, f"text {number}")))])
+        log.append(f"{prefix}feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])))])
 
 
 class Chosen:
@@ -108,20 +120,56 @@ class Running:
             raise self.error
 
 
-class Cluster:
-    """A log, a store, and learners."""
+class Reading:
+    """Reads the shared topic into a directory, in a thread: what a process beside an API does."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.log_url = f"sqlite:///{root / 'shared.db'}"
+    def __init__(self, stream: StreamSettings) -> None:
+        self.stream, self._over = stream, threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self.error or applied.read(stream.data))
+
+    def _run(self) -> None:
+        try:
+            with closing(open_log(self.stream)) as log, closing(Replica(log, self.stream)) as replica:
+                while not self._over.is_set():
+                    replica.turn(0.02)
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+class Cluster:
+    """A log, a store, and learners.
+
+    Parameters
+    ----------
+    log_url, prefix : of a Kafka; None: a file that they share
+    """
+
+    def __init__(self, root: Path, log_url: str | None = None, prefix: str = "") -> None:
+        self._root, self._prefix = root, prefix
+        self.log_url = log_url or f"sqlite:///{root / 'shared.db'}"
         (root / "store").mkdir(exist_ok=True)
         self.store = CheckpointStore((root / "store").as_uri())
         self.running: list[Running] = []
         self.options: dict[str, dict[str, Any]] = {}  # of the log, by who goes by them
 
     def stream(self, name: str) -> StreamSettings:
-        store = (self._root / "store").as_uri()
-        return StreamSettings(data=self._root / name, log=self.log_url, checkpoints=store, **self.options.get(name, {}))
+        return StreamSettings(
+            data=self._root / name,
+            log=self.log_url,
+            prefix=self._prefix,
+            checkpoints=(self._root / "store").as_uri(),
+            **self.options.get(name, {}),
+        )
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]
@@ -134,11 +182,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(root: Path) -> Iterator[Cluster]:
+def cluster(root: Path, log_url: str | None = None, prefix: str = "") -> Iterator[Cluster]:
     """Give a cluster, and end what runs in it."""
     warm.warm_up()  # what has to be compiled is, before anything is waited for
     registry.warm_up(MODEL.partition("?")[0])
-    made = Cluster(root)
+    made = Cluster(root, log_url, prefix)
     try:
         yield made
     finally:

@@ -1,7 +1,8 @@
 """How is a message erased over HTTP?
 
 DELETE /messages/{id} writes a request into the data directory (rebuild/erase.py), and answers once that is durable: the
-learner does it between two batches, whatever is killed meanwhile. Here nothing is deleted.
+learner does it between two batches, whatever is killed meanwhile. Here nothing is deleted. Where several machines
+answer, the request goes to the topic that they share (learner/shared/), and whoever leads does it.
 """
 
 import asyncio
@@ -14,7 +15,9 @@ from fastapi import APIRouter, Request, Response
 from driftline.api.errors import ApiError, json_response
 from driftline.api.hidden import without_paths
 from driftline.api.http import openapi
+from driftline.api.shared.together import Together
 from driftline.learner.rebuild.erase import ask
+from driftline.learner.shared import asking
 from driftline.stream.errors import StateError
 from driftline.stream.wire.records import MAX_ID_CHARS
 
@@ -35,11 +38,11 @@ _PARAMETER: Final = openapi.path_parameter(
 )
 _ERROR: Final[dict[int | str, Any]] = {
     422: {"description": "This is no id.", "content": openapi.content(openapi.ref("Error"))},
-    503: {"description": "The data directory cannot be written.", "content": openapi.content(openapi.ref("Error"))},
+    503: {"description": "It cannot be written down.", "content": openapi.content(openapi.ref("Error"))},
 }
 
 
-def router(data: Path) -> APIRouter:
+def router(data: Path, together: Together) -> APIRouter:
     """Return DELETE /messages/{message_id}."""
     routes = APIRouter(tags=["operate"], route_class=openapi.BareRoute)
 
@@ -59,6 +62,11 @@ def router(data: Path) -> APIRouter:
                 f"a message's id has 1 to {MAX_ID_CHARS} characters, not {len(message_id)}",
                 "Name the message as POST /messages did.",
             )
+        if (there := await together.there()) is not None:
+            record = asking.erase(asking.erasure([message_id]))
+            await together.append(there.topic, record)
+            name = (record.key or b"").decode().partition("/")[2]
+            return json_response(ErasureAnswer(message_id, name), 202)
         try:
             path = await asyncio.to_thread(ask, data, [message_id])
         except (StateError, OSError) as error:

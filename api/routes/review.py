@@ -19,10 +19,11 @@ from driftline.api.access.keys import named
 from driftline.api.errors import ApiError, json_response
 from driftline.api.http import openapi, query
 from driftline.api.load.body import Bodies
-from driftline.api.shared.claims import MAX_HELD, MAX_SECONDS, SECONDS, Claim, Claims
+from driftline.api.shared.claims import MAX_SECONDS, SECONDS, Claim, Claims
 from driftline.api.shared.watcher import Watcher
 from driftline.learner.report.label_requests import MAX_OPEN, LabelRequest
 from driftline.learner.report.review import FILE, KEPT, Confusion, Review, Seen, read_review
+from driftline.learner.shared.claims import MAX_HELD
 from driftline.stream.wire.fields import as_name
 from driftline.stream.wire.records import MAX_ID_CHARS
 
@@ -170,6 +171,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         estimate = review.estimate
         told = Estimated(estimate.labels, estimate.correct, estimate.accuracy, estimate.standard_error)
         claims.see(each.id for each in review.requests)
+        await claims.look()
         asked = _asked(review.requests, claims.of(each.id for each in review.requests))
         return json_response(LabelRequestsAnswer(asked[:n], len(asked), review.requests_per_hour, told))
 

@@ -3,6 +3,8 @@
 GET /snapshots and GET /snapshots/{version} tell; POST /snapshots/{version}/activate has one answer in the latest's
 place, and DELETE /snapshots/active the latest again. The choice lies in the data directory (serving/versions.py), so it
 holds for every process that serves from there, at its next look, and after a restart. The learner goes on learning.
+Where several machines have the same models (learner/shared/), it goes through the topic that they share, and holds for
+all of them.
 """
 
 import asyncio
@@ -16,9 +18,13 @@ from fastapi import APIRouter, Request, Response
 from driftline.api.errors import ApiError, json_response
 from driftline.api.hidden import without_paths
 from driftline.api.http import openapi
+from driftline.api.shared.together import Together
 from driftline.api.shared.watcher import Watcher
 from driftline.learner.serving.versions import Kept, Recent, UnknownVersion, Versions
-from driftline.stream.errors import ConfigError, StateError
+from driftline.learner.shared import asking
+from driftline.learner.shared.models import try_model
+from driftline.stream.errors import ConfigError, StateError, StoreUnavailable
+from driftline.stream.process.settings import StreamSettings
 
 _T = TypeVar("_T")
 
@@ -59,10 +65,13 @@ class ActiveAnswer(msgspec.Struct, frozen=True):
 TYPES: Final = (SnapshotsAnswer, Snapshot, ActiveAnswer)
 _VERSION: Final = openapi.path_parameter("version", "As GET /snapshots lists it.", {"type": "string"}, openapi.VERSION)
 _ERROR: Final = openapi.content(openapi.ref("Error"))
+_ON_ITS_WAY: Final = openapi.answers(
+    202, "It is chosen, and will be served; this machine has not come to it yet.", openapi.ref("ActiveAnswer")
+)
 _UNKNOWN: Final[dict[int | str, Any]] = {404: {"description": "No such version is kept.", "content": _ERROR}}
 _CANNOT: Final[dict[int | str, Any]] = {
     409: {"description": "It cannot be loaded; nothing has changed.", "content": _ERROR},
-    503: {"description": "The data directory cannot be written.", "content": _ERROR},
+    503: {"description": "The data directory cannot be written, or what it needs does not answer.", "content": _ERROR},
 }
 
 
@@ -95,28 +104,38 @@ def router(data: Path, watcher: Watcher) -> APIRouter:
     return routes
 
 
-def admin_router(data: Path, *, allow_pickle: bool) -> APIRouter:
+def admin_router(stream: StreamSettings, together: Together) -> APIRouter:
     """Return POST /snapshots/{version}/activate and DELETE /snapshots/active, which change what is served."""
     routes = APIRouter(tags=["operate"], route_class=openapi.BareRoute)
-    versions = Versions(data)
+    versions, allow_pickle = Versions(stream.data), stream.allow_pickle
+
+    async def choose(topic: str, version: str | None) -> Response:
+        """Have all machines serve a version, or the latest."""
+        served = await together.ask(topic, asking.choose(version))
+        return json_response(ActiveAnswer(version), 200 if served else 202)
 
     @routes.post(
         "/snapshots/{version}/activate",
         summary="Serve this version in the latest's place",
-        responses=openapi.answers(200, "It is chosen.", openapi.ref("ActiveAnswer")) | _UNKNOWN | _CANNOT,
+        responses=openapi.answers(200, "It is chosen.", openapi.ref("ActiveAnswer")) | _ON_ITS_WAY | _UNKNOWN | _CANNOT,
         openapi_extra={"parameters": [_VERSION]},
     )
     async def activate_snapshot(request: Request) -> Response:
         version = request.path_params["version"]
+        if (there := await together.there()) is not None:
+            await _ask(lambda: try_model(stream, version))
+            return await choose(there.topic, version)
         await _ask(lambda: versions.activate(version, allow_pickle=allow_pickle))
         return json_response(ActiveAnswer(version))
 
     @routes.delete(
         "/snapshots/active",
         summary="Serve the latest again",
-        responses=openapi.answers(200, "The latest is served.", openapi.ref("ActiveAnswer")) | _CANNOT,
+        responses=openapi.answers(200, "The latest is served.", openapi.ref("ActiveAnswer")) | _ON_ITS_WAY | _CANNOT,
     )
     async def serve_latest_snapshot(_: Request) -> Response:
+        if (there := await together.there()) is not None:
+            return await choose(there.topic, None)
         await _ask(versions.deactivate)
         return json_response(ActiveAnswer(None))
 
@@ -157,6 +176,10 @@ async def _ask(question: Callable[[], _T]) -> _T:
     except (StateError, ConfigError) as error:
         raise ApiError(
             409, "not-loadable", without_paths(str(error)), "Choose another version; what was served is served on."
+        ) from None
+    except StoreUnavailable as error:
+        raise ApiError(
+            503, "store-unavailable", str(error), "Nothing has changed; try again shortly.", {"Retry-After": "1"}
         ) from None
     except OSError as error:
         raise ApiError(

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -21,6 +22,9 @@ from driftline.stream.words import counted
 
 if TYPE_CHECKING:
     from driftline.learner.rebuild.erase import Erased
+    from driftline.stream.log.base import Log
+
+LOOK_S: Final = 0.2
 
 
 @with_settings
@@ -53,8 +57,9 @@ def erase(
 
     By --id a message goes with all its labels, its prediction and its dead letters; by --source all labels that it
     sent, with the texts that they brought, and messages whose metadata name it as their source. The learner does it
-    between two batches; where none runs, this command does. Killed at any moment, it is done at the next start. Older
-    checkpoints go, since a replay from them would need what was erased.
+    between two batches; where none runs, this command does (not where several machines share a journal: there it waits
+    for the one that leads). Killed at any moment, it is done at the next start. Older checkpoints go, since a replay
+    from them would need what was erased.
 
     What the model has learned stays in it until it is built anew (--rebuild). In Kafka a topic has to be compacted for
     a record to go; else retention takes it, and this says when.
@@ -65,6 +70,7 @@ def erase(
     from driftline.learner.loop.service import carry_out
     from driftline.learner.rebuild import erase as requests
     from driftline.learner.rebuild.rebuild import check_start
+    from driftline.learner.shared import applied
 
     if show:
         if ids or sources:
@@ -74,7 +80,8 @@ def erase(
     ids, sources = ids or [], sources or []
     if not 0 < len(ids) + len(sources) <= requests.MAX_NAMES or not all(ids + sources):
         raise ConfigError(f"erase: name messages or sources, {requests.MAX_NAMES:,} at most: --id ID, --source NAME")
-    if not list_checkpoints(stream.data / "checkpoints"):
+    shared = applied.read(stream.data) is not None
+    if not shared and not list_checkpoints(stream.data / "checkpoints"):
         raise ConfigError(f"{stream.data} holds no checkpoint: no learner has run there yet")
     log_lines.begin(stream.log_format or "text", logging.ERROR)
     with in_background(), log_to_read(stream) as log:
@@ -83,6 +90,11 @@ def erase(
             search = requests.Search(log, stream.topics, looked_for, stream.max_record_bytes)
             found = search.run().go_on(log).run().records
             _say({"records": found, "erased": False}, f"{_counted(found)} would be erased.", as_json)
+            return
+        if shared:
+            if rebuild:
+                raise ConfigError("erase --rebuild: not where several machines share a journal; erase, then rebuild")
+            _report(_erase_together(stream, log, ids, sources), as_json)
             return
         if rebuild:
             check_start(stream.data, log, from_checkpoint=from_checkpoint, accept_loss=accept_loss)
@@ -97,6 +109,23 @@ def erase(
         _report(done[-1], as_json)
         if rebuild:
             build(stream, log, LeftOut(), from_checkpoint=from_checkpoint, accept_loss=accept_loss)
+
+
+def _erase_together(stream: StreamSettings, log: "Log", ids: list[str], sources: list[str]) -> "Erased":
+    """Have the learner that leads erase it; return what it says of that once it is here."""
+    from driftline.learner.rebuild import erase as requests
+    from driftline.learner.shared import asking
+
+    request = asking.erasure(ids, sources)
+    asking.append(log, stream.data, asking.erase(request))
+    waiting = Waiting(stream.data)
+    with bars("erasing"):
+        while True:
+            done = [each for each in requests.read_done(stream.data) if requests.answers(each, request)]
+            if done:
+                return done[-1]
+            waiting()
+            time.sleep(LOOK_S)
 
 
 def _report(erased: "Erased", as_json: bool) -> None:

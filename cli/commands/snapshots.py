@@ -1,13 +1,14 @@
 """Which models of the past can be served again, and which one is? `driftline snapshots`."""
 
+from contextlib import closing
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import print_json, print_table, terminal
+from driftline.cli.terminal import print_json, print_remark, print_table, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.process.flags import with_shown
 from driftline.stream.process.settings import StreamSettings
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from driftline.learner.serving.versions import Kept, Versions
+    from driftline.stream.log.base import NewRecord
+
+WAIT_S: Final = 10.0
 
 
 class Action(StrEnum):
@@ -29,7 +33,7 @@ class Action(StrEnum):
     LATEST = "latest"
 
 
-@with_shown("data", "allow_pickle")
+@with_shown("data", "allow_pickle", "log", "kafka_config", "checkpoints")
 def snapshots(
     stream: StreamSettings,
     action: Annotated[Action, typer.Argument(metavar="[list|show|pin|unpin|rollback|latest]")] = Action.LIST,
@@ -42,7 +46,7 @@ def snapshots(
     One is kept with each checkpoint (--keep-snapshots of the learner), the further apart the further back. `pin` keeps
     one for good. `rollback` has every API of this data directory answer with it in the latest's place, within a second,
     until `latest`. The learner goes on learning all the while; to roll back what it has learned: `driftline rebuild
-    --until`.
+    --until`. Where several machines share a journal, what is chosen and pinned on one holds on all.
     """
     from driftline.learner.serving.versions import Versions
 
@@ -52,18 +56,18 @@ def snapshots(
     if action is Action.LIST:
         _list(versions, as_json)
     elif action is Action.LATEST:
-        versions.deactivate()
+        _latest(stream, versions)
         _say(console, {"pinned_to": None}, "The latest is served.", as_json)
     elif version is None:
         raise ConfigError(f"snapshots {action}: name a version; `driftline snapshots` lists them")
     elif action is Action.SHOW:
         _show(versions, version, as_json)
     elif action is Action.ROLLBACK:
-        kept = versions.activate(version, allow_pickle=stream.allow_pickle)
+        kept = _roll_back(stream, versions, version)
         said = f"Version {version} of {kept.created_at} is served until `driftline snapshots latest`; learning goes on."
         _say(console, {"pinned_to": version}, said, as_json)
     elif action is Action.PIN:
-        versions.pin(version, name)
+        _pin(stream, versions, version, name)
         _say(
             console,
             {"pinned": version},
@@ -71,8 +75,62 @@ def snapshots(
             as_json,
         )
     else:
-        versions.unpin(version)
+        _unpin(stream, versions, version)
         _say(console, {"unpinned": version}, f"Version {version} may be dropped.", as_json)
+
+
+def _latest(stream: StreamSettings, versions: "Versions") -> None:
+    from driftline.learner.shared import applied, asking
+
+    if applied.read(stream.data) is None:
+        versions.deactivate()
+    else:
+        _ask(stream, asking.choose(None))
+
+
+def _roll_back(stream: StreamSettings, versions: "Versions", version: str) -> "Kept":
+    from driftline.learner.shared import applied, asking
+    from driftline.learner.shared.models import try_model
+
+    if applied.read(stream.data) is None:
+        return versions.activate(version, allow_pickle=stream.allow_pickle)
+    try_model(stream, version)
+    _ask(stream, asking.choose(version))
+    return versions.get(version)
+
+
+def _pin(stream: StreamSettings, versions: "Versions", version: str, name: str) -> None:
+    from driftline.learner.shared import applied, asking
+
+    if applied.read(stream.data) is None:
+        versions.pin(version, name)
+        return
+    versions.check_pin(version)
+    _ask(stream, asking.pin(version, name))
+    versions.get(version)  # it may have been dropped in the same moment
+
+
+def _unpin(stream: StreamSettings, versions: "Versions", version: str) -> None:
+    from driftline.learner.shared import applied, asking
+
+    if applied.read(stream.data) is None:
+        versions.unpin(version)
+        return
+    versions.check_pinned(version)
+    _ask(stream, asking.unpin(version))
+
+
+def _ask(stream: StreamSettings, record: "NewRecord") -> None:
+    """Ask for something that is to hold on all machines, and wait a while until it does on this one."""
+    from driftline.learner.shared.asking import ask
+    from driftline.stream.log.open import open_to_keep
+
+    with closing(open_to_keep(stream)) as log:
+        if not ask(log, stream.data, record, WAIT_S):
+            print_remark(
+                f"it is written down, and holds for all; nobody has read it into {stream.data} within {WAIT_S:g} s: "
+                "see whether the learner, or what follows it, is at work here"
+            )
 
 
 def _say(console: "Console", answer: dict[str, Any], said: str, as_json: bool) -> None:

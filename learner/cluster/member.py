@@ -9,6 +9,8 @@ anything of it is seen. Where another one's claim comes it follows again. What i
     follow    until chosen
     lead      until another one does, or it is told to end; every so often a checkpoint goes into the store, and what
               the journal has before the oldest one there is trimmed
+
+What people see of the leader, and what they choose, is the same on all machines: shared/.
 """
 
 import logging
@@ -34,6 +36,7 @@ from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings, Rule
 from driftline.learner.loop import recovery
 from driftline.learner.loop.loop import Learner
 from driftline.learner.report.status import State, Status, change_status, last_status
+from driftline.learner.shared.beside import Beside
 from driftline.learner.state.state import LearnerState
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.stream.errors import (
@@ -96,6 +99,7 @@ class Member:
         self._root = stream.data / "checkpoints"
         self.holder = f"{socket.gethostname()[:100]}-{os.getpid()}-{uuid4().hex[:8]}"
         self._learner: Learner | None = None
+        self._beside: Beside | None = None
         self._status = last_status(stream.data, settings.model or DEFAULT_MODEL)
         self._next = 0.0
         self._wants_it = settings.take_over
@@ -124,8 +128,17 @@ class Member:
         self._log.create_topics(self._stream.topics)
         if stop_at_end:
             self._until = self._log.watermarks(self._stream.topics[:2])
+        try:
+            self._go_on()
+        finally:
+            if self._beside is not None:
+                self._beside.close()
+
+    def _go_on(self) -> None:
         while not self._stopped():
             try:
+                if self._beside is None:
+                    self._beside = Beside(self._journal_log, self._stream)
                 self._take_part()
             except (Overtaken, OSError) as error:
                 self._election.rejoin()
@@ -158,6 +171,9 @@ class Member:
         """Make the data directory anew, which somebody has deleted. Raises StateError where another learner has it."""
         _LOG.error("%s was deleted, or taken; making it anew", self._stream.data)
         self.lock.close()
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         return Lock(self._stream.data)
 
     def _take_part(self) -> None:
@@ -243,6 +259,8 @@ class Member:
 
     def _lead(self, work: LearnerState, journal: LogJournal, begin: Callable[[Learner], None]) -> None:
         """Learn until another one leads, or it is time to end."""
+        assert self._beside is not None, "it is there before anything is followed"
+        self._beside.lead(journal.epoch, journal.check)
         learner = Learner(self._stream, self._settings, self._log, self._stopped, self.lock, journal=journal)
         self._learner = learner
         try:
@@ -256,6 +274,7 @@ class Member:
         finally:
             self._status = learner.shown or self._status
             self._learner = None
+            self._beside.follow()
 
     def _looks_up(self, journal: LogJournal) -> bool:
         """Hear who asks for the lead; tell whether it is time to end."""

@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,7 @@ from driftline.stream.wire.records import (
 REQUESTS: Final = "erase"
 DONE: Final = "erased.jsonl"
 KEPT: Final = 10_000
+_NAME: Final = re.compile(r"[0-9]{1,20}-[0-9a-f]{1,16}")
 MAX_NAMES: Final = 1_000  # ids and sources in one request
 READ_RECORDS: Final = 4096
 
@@ -84,6 +85,30 @@ def ask(data: Path, ids: Sequence[str] = (), sources: Sequence[str] = ()) -> Pat
     path = root / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"  # two may ask at once
     durable.AppendFile(path, msgspec.json.encode(request)).close()
     return path
+
+
+def ask_so(data: Path, name: str, request: Request) -> None:
+    """Have something erased that was asked for elsewhere, under the name that it got there. Durable.
+
+    Raises
+    ------
+    ValueError : that is no request's name; StateError, OSError : it cannot be written.
+    """
+    path = _path_of(data, name)
+    durable.make_directory(path.parent)
+    with suppress(FileExistsError):
+        durable.AppendFile(path, msgspec.json.encode(request)).close()
+
+
+def withdraw(data: Path, name: str) -> None:
+    """Have a request be done, which another one has carried out. Raises ValueError."""
+    durable.remove(_path_of(data, name))
+
+
+def _path_of(data: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name[:100]!r} is no request's name")
+    return data / REQUESTS / f"{name}.json"
 
 
 def pending(data: Path) -> list[Path]:
@@ -254,7 +279,28 @@ def _reader(log: Log, topic: str) -> Reader:
 
 def note(data: Path, erased: Erased, lows: Mapping[TopicPartition, int]) -> None:
     """Add a line to what was erased when; what retention has taken since is no longer left. Durable."""
-    lines = [*(_without(each, lows) for each in read_done(data)), erased][-KEPT:]
+    _write_done(data, [*(_without(each, lows) for each in read_done(data)), erased])
+
+
+def take_up(data: Path, erased: Erased) -> None:
+    """Have a line of what another one has erased, in the place of the one of the same request. Durable.
+
+    Raises StateError, OSError.
+    """
+    known = read_done(data)
+    if erased not in known:
+        others = [each for each in known if name_of(each) != name_of(erased)]
+        _write_done(data, sorted([*others, erased], key=lambda each: each.done_at))
+
+
+def name_of(erased: Erased) -> str:
+    """Return what tells a line from others, whatever is left of it by now."""
+    what = (erased.asked_at, erased.done_at, erased.ids, erased.sources)
+    return hashlib.sha256(msgspec.json.encode(what)).hexdigest()[:32]
+
+
+def _write_done(data: Path, lines: list[Erased]) -> None:
+    lines = lines[-KEPT:]
     path = data / DONE
     durable.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in lines))
     durable.settle(path)

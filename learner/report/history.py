@@ -24,6 +24,8 @@ PERIODS_S: Final = (1, 60, 3600)
 ROWS: Final = (900, 1440, 1440)
 _ROW: Final = np.dtype([("start", "<f8"), ("values", "<f8", (len(SERIES), 4)), ("end", "<f8")])
 _STARTS: Final = np.cumsum((0, *ROWS))
+N_ROWS: Final = int(_STARTS[-1])
+ROW_BYTES: Final = _ROW.itemsize
 _ACCURACY, _LOSS, _MESSAGES, _LABELS, _LAG, _DELAY = range(len(SERIES))
 
 Values = NDArray[np.float64]  # [..., series, (weight, sum, least, greatest)]
@@ -51,17 +53,7 @@ class History:
     """Keeps the rings of one learner. One thread. A disk that takes nothing leaves gaps, and is no error."""
 
     def __init__(self, data: Path) -> None:
-        rows = _read(data / FILE)
-        fresh = rows is None
-        self._rows = np.zeros(_STARTS[-1], _ROW) if rows is None else rows
-        self._file: int | None = None
-        with suppress(OSError):
-            if fresh and (data / FILE).exists():
-                # Of another version, perhaps: not ours to delete.
-                (data / FILE).replace(data / f"{FILE}.unknown")
-            self._file = os.open(data / FILE, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o644)
-            if fresh:
-                os.pwrite(self._file, MAGIC + self._rows.tobytes(), 0)
+        self._rows, self._file = _open(data)
         self._before: tuple[float, Totals] | None = None
         self._second = _empty()
 
@@ -106,7 +98,36 @@ class History:
             _merge(row["values"][0], values)
             if self._file is not None:
                 with suppress(OSError):
-                    os.pwrite(self._file, row.tobytes(), len(MAGIC) + int(place) * _ROW.itemsize)
+                    os.pwrite(self._file, row.tobytes(), len(MAGIC) + int(place) * ROW_BYTES)
+
+
+class HistoryCopy:
+    """The rings of a learner elsewhere, row by row. One thread, and no `History` beside it."""
+
+    def __init__(self, data: Path) -> None:
+        _, self._file = _open(data)
+
+    def put(self, place: int, content: bytes) -> None:
+        """Have a row as it is elsewhere. Raises ValueError, OSError.
+
+        `content`: as `rows_of` has it
+        """
+        if not 0 <= place < N_ROWS or len(content) != ROW_BYTES:
+            raise ValueError(f"the history has {N_ROWS} rows of {ROW_BYTES} bytes, and no row {place}")
+        if self._file is not None:
+            os.pwrite(self._file, content, len(MAGIC) + place * ROW_BYTES)
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+def rows_of(data: Path) -> NDArray[np.uint8]:
+    """Return the rings' rows as bytes, [N_ROWS, ROW_BYTES]; zeros where none was written yet."""
+    rows = _read(data / FILE)
+    return np.zeros((N_ROWS, ROW_BYTES), np.uint8) if rows is None else rows.view(np.uint8).reshape(N_ROWS, ROW_BYTES)
 
 
 def read_history(data: Path, since: float, until: float, max_points: int) -> Points:
@@ -151,11 +172,27 @@ def _within(rows: NDArray[Any], level: int, since: float, until: float) -> NDArr
     return in_order
 
 
+def _open(data: Path) -> tuple[NDArray[Any], int | None]:
+    """Return the rows, and the file that they are to be written to: made where there is none, None where it cannot."""
+    rows = _read(data / FILE)
+    fresh = rows is None
+    rows = np.zeros(N_ROWS, _ROW) if rows is None else rows
+    with suppress(OSError):
+        if fresh and (data / FILE).exists():
+            # Of another version, perhaps: not ours to delete.
+            (data / FILE).replace(data / f"{FILE}.unknown")
+        file = os.open(data / FILE, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o644)
+        if fresh:
+            os.pwrite(file, MAGIC + rows.tobytes(), 0)
+        return rows, file
+    return rows, None
+
+
 def _read(path: Path) -> NDArray[Any] | None:
     """Return the rings' rows, writable; None where the file is not there or not one of this version."""
     with suppress(OSError):
         content = path.read_bytes()
-        if content.startswith(MAGIC) and len(content) == len(MAGIC) + _STARTS[-1] * _ROW.itemsize:
+        if content.startswith(MAGIC) and len(content) == len(MAGIC) + N_ROWS * ROW_BYTES:
             return np.frombuffer(bytearray(content[len(MAGIC) :]), _ROW)
     return None
 

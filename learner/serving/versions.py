@@ -10,6 +10,7 @@ the further apart are those that stay. One that is pinned, or served, is never d
         kept/5f0c2a91-5574/model.safetensors      named by its version
                            manifest.json          Kept, with the model's SHA-256
         kept/5f0c2a91-5574.pinned                 Pin
+        kept/5f0c2a91-5574.leaving                is dropped, once all machines know of it (shared/)
         kept/lock                                 held by whoever changes something here
 
 Rolling back changes what is served, not what is learned: the learner goes on from its own state.
@@ -26,12 +27,14 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import msgspec
 
 from driftline.learner.disk import checkpoint as checkpoints
 from driftline.learner.disk import durable
 from driftline.learner.disk.checkpoint import Manifest
+from driftline.learner.disk.durable import Parts
 from driftline.learner.disk.lock import alone
 from driftline.learner.quality.figures import Offsets
 from driftline.learner.serving.choices import DAMAGES, Active, Choices
@@ -42,6 +45,8 @@ from driftline.stream.errors import StateError
 FORMAT: Final = 1
 KEPT: Final = "kept"
 PINNED: Final = ".pinned"
+LEAVING: Final = ".leaving"
+COMING: Final = "coming-"  # a model that is being fetched
 LOCK_S: Final = 2.0
 MODEL: Final = "model.safetensors"
 
@@ -99,10 +104,15 @@ class UnknownVersion(StateError):
 
 
 class Versions:
-    """The kept models of a data directory. Any process, any thread; what changes something waits for the lock."""
+    """The kept models of a data directory. Any process, any thread; what changes something waits for the lock.
 
-    def __init__(self, data: Path) -> None:
-        self._choices = Choices(data)
+    Parameters
+    ----------
+    shared : other machines have the same ones: what `keep` drops is only marked, for who tells them (shared/)
+    """
+
+    def __init__(self, data: Path, *, shared: bool = False) -> None:
+        self._choices, self._shared = Choices(data), shared
         self._kept = data / "snapshots" / KEPT
 
     def kept(self) -> list[Kept]:
@@ -126,16 +136,13 @@ class Versions:
         """
         path = self._path(version) / "manifest.json"
         try:
-            kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+            return decode_kept(path.read_bytes(), version)
         except FileNotFoundError:
             raise UnknownVersion(
                 f"no snapshot of version {version!r} is kept; `driftline snapshots` lists those that are"
             ) from None
         except DAMAGES as error:
             raise StateError(f"snapshot {path} is damaged: {error!r}") from error
-        if kept.version != version or kept.format != FORMAT:
-            raise StateError(f"snapshot {path} is of version {kept.version!r} and format {kept.format}")
-        return kept
 
     def open(self, version: str, *, allow_pickle: bool = False) -> Snapshot:
         """Return a version as a model that answers, read whole and found to be what it was.
@@ -201,12 +208,91 @@ class Versions:
             self._drop(number, n_bytes, check)
 
     def _drop(self, number: int, n_bytes: int, check: Callable[[], None]) -> None:
-        held = self.pins().keys() | {self.active().version}
+        held = self.pins().keys() | {self.active().version} | self.leaving()
         free = [kept for kept in self.kept() if kept.version not in held]
         while free and (len(free) > number or sum(kept.n_bytes for kept in free) > n_bytes):
             dropped = free.pop(least_needed([datetime.fromisoformat(kept.created_at).timestamp() for kept in free]))
             check()
-            durable.remove(self._path(dropped.version))
+            if self._shared:
+                durable.replace(self._kept / (dropped.version + LEAVING), b"")
+            else:
+                durable.remove(self._path(dropped.version))
+
+    # What several machines do, whose list is one: shared/.
+
+    def leaving(self) -> set[str]:
+        """Return which versions are to be dropped."""
+        return {path.name.removesuffix(LEAVING) for path in self._kept.glob("*" + LEAVING)}
+
+    def stay(self, version: str) -> None:
+        """Have a version that was to be dropped stay."""
+        durable.remove(self._kept / (version + LEAVING))
+
+    def drop(self, version: str) -> None:
+        """Keep a version no longer. Raises StateError."""
+        with self._alone():
+            durable.remove(self._path(version))
+            self.stay(version)
+
+    def list_one(self, kept: Kept) -> None:
+        """Have a version in the list whose model lies elsewhere. Raises DiskFull, StateError."""
+        with self._alone():
+            self.stay(kept.version)
+            if not self._path(kept.version).exists():
+                described = msgspec.json.format(msgspec.json.encode(kept), indent=1)
+                durable.write_directory(self._path(kept.version), {"manifest.json": [described]})
+
+    def model_of(self, version: str) -> Path:
+        """Return where a version's model lies on this disk, if it does."""
+        return self._path(version) / MODEL
+
+    def has_model(self, version: str) -> bool:
+        """Tell whether it does."""
+        return self.model_of(version).exists()
+
+    def bring(self, kept: Kept, content: Parts) -> None:
+        """Put a model beside what is known of it. Any number at once.
+
+        Parameters
+        ----------
+        content : the file's; what it raises leaves nothing behind
+
+        Raises
+        ------
+        UnknownVersion : it is not kept any more; DiskFull.
+        """
+        coming = self._kept / f"{COMING}{uuid4().hex}"
+        try:
+            durable.write_directory(coming, {MODEL: content})
+            (coming / MODEL).replace(self._path(kept.version) / MODEL)
+            durable.sync_directory(self._path(kept.version))
+        except FileNotFoundError:
+            self.get(kept.version)  # raises UnknownVersion
+            raise
+        finally:
+            durable.remove(coming)
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed were just bringing."""
+        for path in self._kept.glob(COMING + "*"):
+            durable.remove(path)
+
+    def set_pin(self, version: str, pin: Pin | None) -> None:
+        """Have a version pinned, or not. Raises DiskFull, StateError."""
+        with self._alone():
+            path = self._kept / (version + PINNED)
+            if pin is None:
+                durable.remove(path)
+                durable.sync_directory(self._kept)
+            elif self.pins().get(version) != pin:
+                durable.remove(path)
+                durable.AppendFile(path, msgspec.json.encode(pin)).close()
+
+    def choose(self, active: Active) -> None:
+        """Have a version served in the latest's place, or with None the latest. Raises DiskFull, StateError."""
+        with self._alone():
+            if self.active() != active:
+                self._choices.choose(active)
 
     # What people do.
 
@@ -225,16 +311,24 @@ class Versions:
     def pin(self, version: str, name: str = "") -> None:
         """Never drop a version. Raises UnknownVersion, and StateError where it is pinned already."""
         with self._alone():
-            self.get(version)
-            if version in self.pins():
-                raise StateError(f"version {version} is pinned already; unpin it first to give it another name")
+            self.check_pin(version)
             durable.AppendFile(self._kept / (version + PINNED), msgspec.json.encode(Pin(name, _now()))).close()
+
+    def check_pin(self, version: str) -> None:
+        """Raise what `pin` would."""
+        self.get(version)
+        if version in self.pins():
+            raise StateError(f"version {version} is pinned already; unpin it first to give it another name")
+
+    def check_pinned(self, version: str) -> None:
+        """Raise what `unpin` would."""
+        if version not in self.pins():
+            raise UnknownVersion(f"version {version!r} is not pinned")
 
     def unpin(self, version: str) -> None:
         """Let a version be dropped again. Raises UnknownVersion where it is not pinned."""
         with self._alone():
-            if version not in self.pins():
-                raise UnknownVersion(f"version {version!r} is not pinned")
+            self.check_pinned(version)
             durable.remove(self._kept / (version + PINNED))
             durable.sync_directory(self._kept)
 
@@ -268,6 +362,14 @@ class Versions:
         durable.make_directory(self._kept)
         refusal = f"another process has held {self._kept / 'lock'} for {LOCK_S:g} s: see which it is"
         return alone(self._kept / "lock", refusal, LOCK_S)
+
+
+def decode_kept(content: bytes, version: str) -> Kept:
+    """Read what is known of a version. Raises StateError; ValueError: it is damaged."""
+    kept = msgspec.json.decode(content, type=Kept)
+    if kept.version != version or kept.format != FORMAT:
+        raise StateError(f"a snapshot of version {version!r} is of {kept.version!r} and format {kept.format}")
+    return kept
 
 
 def least_needed(times: list[float]) -> int:

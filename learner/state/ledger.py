@@ -30,6 +30,7 @@ from driftline.learner.quality.figures import Counts
 from driftline.learner.quality.progress import RECENT_LABELS
 from driftline.learner.rebuild import bases
 from driftline.learner.serving.versions import Recent, Versions
+from driftline.learner.shared import applied
 from driftline.learner.state.committer import Committer
 from driftline.learner.state.saver import Saver
 from driftline.learner.state.state import LearnerState
@@ -111,7 +112,8 @@ class Ledger:
         data = stream.data
         self._data, self._checkpoints, self._journals = data, data / "checkpoints", data / "journal"
         self._settings, self._watch, self._room, self._check = settings, watch, room, check
-        self._committer, self._versions = Committer(log, settings.group), Versions(data)
+        self._committer = Committer(log, settings.group)
+        self._versions = Versions(data, shared=journal is not None)
         self._shared = journal
         self._journal: Journals | SharedJournal = journal or Journals(self._journals)
         self._saver = Saver(data, check, settings.keep_bases)
@@ -148,6 +150,7 @@ class Ledger:
 
         `last` : the last epoch of which nobody is at work any more
         """
+        applied.leave(self._data)  # it may have been one of several before
         for directory in (self._checkpoints, self._journals):
             durable.make_directory(directory)
             durable.remove_partial(directory, _epoch_of, last)

@@ -70,10 +70,22 @@ class CheckpointStore:
 
     def names(self) -> list[Name]:
         """Return which checkpoints count, newest first, without a look at any of them."""
-        with explained(self.where, "listing checkpoints"):
-            found = [each["path"] for page in self._store.list(stored.CHECKPOINTS) for each in page]
-        names = map(stored.name_of, found)
+        names = map(stored.name_of, self.keys(stored.CHECKPOINTS))
         return sorted((name for name in names if name is not None), reverse=True)
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the objects below a prefix that ends with a /."""
+        with explained(self.where, f"listing {prefix}"):
+            return [each["path"] for page in self._store.list(prefix) for each in page]
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object inside of the store. Raises FileNotFoundError."""
+        with explained(self.where, f"copying {key}"):
+            self._store.copy(key, to)
+
+    def read(self, name: Name) -> Stored | None:
+        """Return a checkpoint by its name; None where there is none that can be read."""
+        return next(self._readable([name]), None)
 
     def checkpoints(self) -> list[Stored]:
         """Return the checkpoints that count, newest first; one that cannot be read is told of, and left out."""
@@ -121,11 +133,16 @@ class CheckpointStore:
         directory, files = stored.directory_of(name, self._attempt), {}
         for file in stored.names_of(path, sums):  # 2
             check()
-            files[file.name] = self._put_file(file, directory + file.name, sums.get(file.name), check)
-        self._settle(directory)
+            files[file.name] = self.put_file(file, directory + file.name, sums.get(file.name), check)
         made = stored.describe(manifest, self._attempt, files)
         check()
-        self._check_there(directory)
+        try:
+            self._settle(directory)
+            self._check_there(directory)
+        except FileNotFoundError:  # others have pruned what was just put
+            if (there := self._same(name, sums)) is not None:  # another attempt of the same one was faster
+                return there
+            raise StoreTaken(f"{self.where} has newer checkpoints by now: this one was deleted as it came in") from None
         if not self._put_new(name.key, msgspec.json.format(msgspec.json.encode(made), indent=1)):  # 3
             there = self._same(name, sums)
             if there is not None and there.attempt != self._attempt:  # else the first of two tries had come through
@@ -147,8 +164,7 @@ class CheckpointStore:
     def _check_others(self, name: Name, manifest: Manifest) -> None:
         """Raise StoreTaken where the newest checkpoint is a later learner's, or one's that began as this one did.
 
-        An epoch that was claimed in a journal in the log is one learner's alone, whose models have another lineage from
-        the first that it learns on.
+        Of those that share a journal each has an epoch of its own, and in that its first label begins a new lineage.
         """
         newest = next(iter(self.names()), name)
         if newest.epoch > name.epoch:
@@ -157,8 +173,8 @@ class CheckpointStore:
                 f"one is of epoch {name.epoch}: nothing is put there. Go on from that one (`driftline restore`, or an "
                 "empty --data directory), or name another place with --checkpoints"
             )
-        alone = manifest.journal is None
-        for there in self._readable([newest] if alone and newest.epoch == name.epoch else []):
+        alike = newest.epoch == name.epoch and manifest.journal is None
+        for there in self._readable([newest] if alike else []):
             if there.lineage != manifest.lineage and there.attempt != self._attempt:
                 raise self._taken(there)
 
@@ -169,15 +185,12 @@ class CheckpointStore:
         )
 
     def _check_there(self, directory: str) -> None:
-        """Raise StoreTaken where others have pruned what was just put: it was slow, and theirs are newer."""
-        try:
-            with explained(self.where, "looking at what was put"):
-                self._store.head(directory + SUMS)
-        except FileNotFoundError:
-            raise StoreTaken(f"{self.where} has newer checkpoints by now: this one was deleted as it came in") from None
+        """Raise FileNotFoundError where others have pruned what was just put."""
+        with explained(self.where, "looking at what was put"):
+            self._store.head(directory + SUMS)
 
-    def _put_file(self, path: Path, key: str, expected: str | None, check: Callable[[], None]) -> StoredFile:
-        """Put a file there while its sum is made. Raises StateError where that is not the expected one."""
+    def put_file(self, path: Path, key: str, expected: str | None, check: Callable[[], None]) -> StoredFile:
+        """Put a file there while its sum is made; it is there whole, or not. Raises StateError: the sum is another."""
         digest, size = hashlib.sha256(), 0
 
         def pieces() -> Iterator[bytes]:
@@ -214,7 +227,10 @@ class CheckpointStore:
         return True
 
     def _settle(self, directory: str) -> None:
-        """Return once what was put is on the disk, where the store is one: others do so themselves."""
+        """Return once what was put is on the disk, where the store is one: others do so themselves.
+
+        Raises FileNotFoundError: it is gone.
+        """
         if self._root is not None:
             for path in (self._root / directory).iterdir():
                 with suppress(FileNotFoundError):  # of another attempt at the same moment
@@ -289,9 +305,17 @@ class CheckpointStore:
         self, checkpoint: Stored, name: str, on_bytes: Callable[[int], None] = lambda _: None
     ) -> Iterator[bytes]:
         """Give a file of a checkpoint, piece by piece. Raises StoreDamaged, at the end at the latest."""
-        key, digest, at = checkpoint.directory + name, hashlib.sha256(), 0
+        said = f"{self._said(checkpoint)}: its {name}"
+        if name not in checkpoint.files:
+            raise StoreDamaged(f"{said} is not there")
+        yield from self.pieces(checkpoint.directory + name, checkpoint.files[name], said, on_bytes)
+
+    def pieces(
+        self, key: str, expected: StoredFile, said: str, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> Iterator[bytes]:
+        """Give a file, piece by piece; `said` is what people call it. Raises StoreDamaged, at the end at the latest."""
+        digest, at = hashlib.sha256(), 0
         try:
-            expected = checkpoint.files[name]
             with explained(self.where, f"reading {key}"):
                 size = self._store.head(key)["size"]
             while at < min(size, expected.bytes):
@@ -302,10 +326,10 @@ class CheckpointStore:
                 at += len(piece)
                 on_bytes(len(piece))
                 yield piece
-        except (FileNotFoundError, KeyError):
-            raise StoreDamaged(f"{self._said(checkpoint)}: its {name} is not there") from None
+        except FileNotFoundError:
+            raise StoreDamaged(f"{said} is not there") from None
         if (size, digest.hexdigest()) != (expected.bytes, expected.sha256):
-            raise StoreDamaged(f"{self._said(checkpoint)}: its {name} is not what was put there")
+            raise StoreDamaged(f"{said} is not what was put there")
 
     def _read(self, name: Name) -> Stored:
         """Return what is said of a checkpoint. Raises StoreDamaged, FileNotFoundError."""
@@ -346,7 +370,7 @@ class CheckpointStore:
         staying = {each.name for each in kept} | unread
         for name in names:
             if name not in staying:
-                self._delete(name.key)  # first: without it the files count for nobody
+                self.delete(name.key)  # first: without it the files count for nobody
         self._drop_attempts({each.name: each.directory for each in kept}, staying)
         return self._first(reversed(kept))
 
@@ -371,11 +395,12 @@ class CheckpointStore:
         with explained(self.where, "listing files"):
             paths = [each["path"] for page in self._store.list(directory) for each in page]
         for path in sorted(paths):  # the sums first: whoever puts it sees that it is gone (`put`, 3)
-            self._delete(path)
+            self.delete(path)
         if self._root is not None:  # what a process that was killed was just writing is not listed
             durable.remove(self._root / directory)
 
-    def _delete(self, key: str) -> None:
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is gone already is fine."""
         with suppress(FileNotFoundError), explained(self.where, f"deleting {key}"):
             self._store.delete(key)
 

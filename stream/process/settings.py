@@ -181,6 +181,11 @@ class StreamSettings(Settings):
         return self.prefix + self.journal_topic
 
     @property
+    def state_name(self) -> str:
+        """The whole name of the topic with what all machines of one journal show and choose (learner/shared/)."""
+        return f"{self.journal_name}-state"
+
+    @property
     def topics(self) -> Topics:
         """The four topics' names."""
         return Topics.with_prefix(self.prefix)

@@ -119,13 +119,13 @@ API_POINTS: Final = {
 }
 _STORE: Final = "driftline.learner.store.checkpoint_store:CheckpointStore"
 STORE_POINTS: Final = {
-    "before a file is put into the store": Point(f"{_STORE}._put_file"),
-    "a file was put into the store": Point(f"{_STORE}._put_file", after=True),
+    "before a file is put into the store": Point(f"{_STORE}.put_file"),
+    "a file was put into the store": Point(f"{_STORE}.put_file", after=True),
     "all files are put into the store": Point(f"{_STORE}._check_there"),
     "before a checkpoint counts in the store": Point(f"{_STORE}._put_new"),
     "a checkpoint counts in the store": Point(f"{_STORE}._put_new", after=True),
     "before old ones go from the store": Point(f"{_STORE}.prune"),
-    "an old one has lost a part in the store": Point(f"{_STORE}._delete", after=True),
+    "an old one has lost a part in the store": Point(f"{_STORE}.delete", after=True),
     "before one of the store has its name": Point(
         "driftline.learner.disk.durable:sync_directory", after=True, when=lambda path: path.name.startswith(".writing")
     ),

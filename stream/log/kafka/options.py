@@ -13,6 +13,7 @@ from driftline.stream.log.base import Kind
 from driftline.stream.process.settings import StreamSettings
 
 ENVELOPE_BYTES: Final = 64 << 10  # room for the key and headers beside a value of max_record_bytes
+COMPACTED_MS: Final = 600_000  # a value that another one took the place of stays for about so long
 SEGMENTS: Final = 8  # Kafka drops whole segments: this many make a partition's retention_bytes
 
 PRODUCER: Final = {
@@ -60,7 +61,9 @@ def topic_config(settings: StreamSettings, kind: Kind = "records") -> dict[str, 
     if kind != "records":
         config |= {"retention.ms": -1, "retention.bytes": -1, "segment.bytes": 64 << 20}
     if kind == "values":
-        config |= {"cleanup.policy": "compact", "segment.ms": 600_000}
+        # Soon compacted: a reader begins at the topic's beginning, and what was erased must not stay for long.
+        compaction = {"min.cleanable.dirty.ratio": 0.1, "max.compaction.lag.ms": COMPACTED_MS}
+        config |= {"cleanup.policy": "compact", "segment.ms": COMPACTED_MS, **compaction}
     if settings.replication >= 3:
         config["min.insync.replicas"] = 2  # what was acknowledged outlives any one broker
     return {name: str(value) for name, value in config.items()}

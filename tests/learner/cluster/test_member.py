@@ -12,11 +12,10 @@ from driftline.learner.disk.checkpoint import list_checkpoints, load_manifest
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
 from driftline.stream.errors import ConfigError
-from driftline.stream.log.base import Log, NewRecord
+from driftline.stream.log.base import Log
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from driftline.stream.wire.records import Feedback, Message, encode
-from tests.cluster import MODEL, Cluster, cluster
+from tests.cluster import MODEL, Cluster, append, cluster
 from tests.waiting import wait_until
 
 
@@ -32,13 +31,6 @@ def log(together: Cluster) -> Iterator[Log]:
     with closing(open_log(stream)) as log:
         log.create_topics(stream.topics)
         yield log
-
-
-def append(log: Log, first: int, count: int) -> None:
-    for number in range(first, first + count):
-        key = str(number)
-        log.append("messages", [NewRecord(key.encode(), encode(Message(key, f"text {number}")))])
-        log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])))])
 
 
 def alone(log: Log, data: Path) -> bytes:

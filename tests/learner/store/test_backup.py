@@ -145,13 +145,13 @@ def test_a_learner_may_let_a_checkpoint_go_while_it_is_copied(
 ) -> None:
     store, data = CheckpointStore(url), tmp_path / "data"
     path = make(1, root="data/checkpoints")
-    expected, put_file = content(path), CheckpointStore._put_file
+    expected, put_file = content(path), CheckpointStore.put_file
 
     def after_it_went(self: CheckpointStore, *arguments: object) -> object:
         durable.remove(path)
         return put_file(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(CheckpointStore, "_put_file", after_it_went)
+    monkeypatch.setattr(CheckpointStore, "put_file", after_it_went)
     put = backup.back_up(data, store)
     assert not path.exists()
     assert content(store.fetch(put, tmp_path / "fetched")) == expected

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import obstore
 import pytest
 
-from driftline.learner.disk.checkpoint import load_checkpoint, load_newest
+from driftline.learner.disk.checkpoint import Checkpoint, JournalMark, load_checkpoint, load_newest, save_checkpoint
 from driftline.learner.store import checkpoint_store
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.learner.store.stored import Name, Stored
@@ -282,8 +283,8 @@ def test_pruning_keeps_the_newest_and_deletes_what_makes_it_count_first(
     for batch in range(1, 6):
         store.put(make(batch))
     deleted: list[str] = []
-    delete = CheckpointStore._delete
-    monkeypatch.setattr(CheckpointStore, "_delete", lambda self, key: (deleted.append(key), delete(self, key))[1])
+    delete = CheckpointStore.delete
+    monkeypatch.setattr(CheckpointStore, "delete", lambda self, key: (deleted.append(key), delete(self, key))[1])
     kept = store.prune(3)
     assert kept is not None
     assert (kept[0].name, kept[1].batch) == (Name(1, 3), 3)
@@ -315,6 +316,39 @@ def test_what_was_pruned_while_it_came_in_does_not_count(
     with pytest.raises(StoreTaken, match="newer checkpoints"):
         store.put(slow)
     assert store.names() == [Name(1, 4), Name(1, 3)]
+
+
+def test_what_another_attempt_at_the_same_one_has_pruned_is_what_that_one_put(
+    url: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learner of several puts one by its own hand, and another thread of its does so too."""
+    path, settle = make(1), CheckpointStore._settle
+
+    def the_other_is_faster(self: CheckpointStore, directory: str) -> None:
+        monkeypatch.setattr(CheckpointStore, "_settle", settle)
+        other = CheckpointStore(url)
+        other.put(path)
+        other.prune(1)
+        settle(self, directory)
+
+    monkeypatch.setattr(CheckpointStore, "_settle", the_other_is_faster)
+    put = CheckpointStore(url).put(path)
+    assert CheckpointStore(url).checkpoints() == [put]
+    assert len(attempts(CheckpointStore(url))) == 1
+
+
+def test_of_those_that_share_a_journal_the_first_label_of_an_epoch_may_begin_a_lineage(
+    url: str, learned: Checkpoint, tmp_path: Path
+) -> None:
+    def made(root: str, batch: int, lineage: str, journal: JournalMark | None) -> Path:
+        manifest = msgspec.structs.replace(learned.manifest, batch=batch, lineage=lineage, journal=journal)
+        return save_checkpoint(tmp_path / root, msgspec.structs.replace(learned, manifest=manifest))
+
+    mark = JournalMark("topic", 7, "b")
+    CheckpointStore(url).put(made("shared", 1, "a", mark))
+    CheckpointStore(url).put(made("shared", 2, "b", mark))
+    with pytest.raises(StoreTaken, match="of another learner"):
+        CheckpointStore(url).put(made("alone", 3, "c", None))
 
 
 def test_after_an_erasure_those_from_before_it_go(store: CheckpointStore, make: Make) -> None:

@@ -294,14 +294,14 @@ def test_a_loop_does_not_wait_for_an_upload(
     stage: SqliteStage, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held up for as long as it takes: the loop learns on, and makes the next checkpoints."""
-    open_, came, put_file = threading.Event(), threading.Event(), CheckpointStore._put_file
+    open_, came, put_file = threading.Event(), threading.Event(), CheckpointStore.put_file
 
     def slow(*arguments: Any) -> Any:
         came.set()
         assert open_.wait(240)
         return put_file(*arguments)
 
-    monkeypatch.setattr(CheckpointStore, "_put_file", slow)
+    monkeypatch.setattr(CheckpointStore, "put_file", slow)
     stage.append(range(40))
     with stage.learning(batch_records=4, checkpoint_interval_s=1e-6) as learner:
         assert came.wait(60)

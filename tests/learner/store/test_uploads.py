@@ -25,14 +25,14 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.came, self.open = threading.Event(), threading.Event()
-        put_file = CheckpointStore._put_file
+        put_file = CheckpointStore.put_file
 
         def slow(*arguments: Any) -> Any:
             self.came.set()
             assert self.open.wait(240)
             return put_file(*arguments)
 
-        monkeypatch.setattr(CheckpointStore, "_put_file", slow)
+        monkeypatch.setattr(CheckpointStore, "put_file", slow)
 
 
 @pytest.fixture

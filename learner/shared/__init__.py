@@ -1,0 +1,1 @@
+"""What is the same on all machines of one journal, beside the model?"""
