@@ -18,7 +18,7 @@ KUBERNETES: Final = ("1.29", "1.33", "1.37")  # the oldest that the chart takes,
 # Of the Prometheus operator and of KServe: no schema of them is to be had as a package.
 ELSEWHERE: Final = ("monitoring.coreos.com/", "serving.kserve.io/", "kustomize.config.k8s.io/")
 # Options that are agreed, and come with learners and replicas on several machines.
-AGREED: Final = frozenset({"journal", "checkpoints", "follow", "max_follower_lag_s"})
+AGREED: Final[frozenset[str]] = frozenset()
 Object = dict[str, Any]
 DEFAULTS: Final[Object] = yaml.safe_load((CHART / "values.yaml").read_text())
 

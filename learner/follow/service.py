@@ -18,6 +18,7 @@ from driftline.learner.report.starting import Start, telling
 from driftline.learner.report.status import Status, change_status, last_status
 from driftline.learner.serving import double_buffer
 from driftline.learner.serving.snapshot import epoch_of, list_snapshots
+from driftline.learner.shared.followed import Followed
 from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.stream.errors import ConfigError, DiskFull, DriftlineError, LogUnavailable
 from driftline.stream.log.base import Log
@@ -66,13 +67,12 @@ def follow(stream: StreamSettings, interval_s: float) -> Status:
             with signals.ending_at_once():
                 announce(stream, lock, status)
                 _compile(stream, lock, status)
-                log = _open(stream, lock, status, opened)
+                log, beside = _open(stream, lock, status, opened)
         except StoppedAtOnceError:
             change_status(stream.data, status, "stopped", "stopped before it had started", lock.last_epoch())
             return status
-        follower = opened.enter_context(
-            closing(Follower(stream, log, store, lock, interval_s, signals.stopped))  # what comes beside it: `beside`
-        )
+        follower = Follower(stream, log, store, lock, interval_s, signals.stopped, beside)
+        opened.enter_context(closing(follower))
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         try:
@@ -99,16 +99,23 @@ def _compile(stream: StreamSettings, lock: Lock, status: Status) -> None:
         double_buffer.warm_up()
 
 
-def _open(stream: StreamSettings, lock: Lock, status: Status, opened: ExitStack) -> Log:
-    """Return the log, closed with `opened`. A Kafka that is away is waited for."""
+def _open(stream: StreamSettings, lock: Lock, status: Status, opened: ExitStack) -> tuple[Log, Followed]:
+    """Return the log, and what comes from the leader beside its model, closed with `opened`. A Kafka that is away is
+    waited for.
+    """
     while True:
-        try:
-            with telling(_teller(stream, lock, status), "opening the log", lambda: None):
-                return opened.enter_context(closing(open_journal(stream)))
-        except LogUnavailable as error:
-            _LOG.warning("%s; waiting for it", error)
-            with suppress(DiskFull):
-                change_status(stream.data, status, "waiting", str(error), lock.last_epoch())
+        with ExitStack() as trying:
+            try:
+                with telling(_teller(stream, lock, status), "opening the log", lambda: None):
+                    log = trying.enter_context(closing(open_journal(stream)))
+                    beside = trying.enter_context(closing(Followed(log, stream)))
+                opened.push(trying.pop_all())
+                return log, beside
+            except LogUnavailable as error:
+                why = str(error)
+        _LOG.warning("%s; waiting for it", why)
+        with suppress(DiskFull):
+            change_status(stream.data, status, "waiting", why, lock.last_epoch())
         time.sleep(RETRY_S)
 
 
