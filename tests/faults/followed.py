@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 
 from driftline.learner.follow import service
+from driftline.learner.report.status import read_status
 from driftline.stream.process.settings import StreamSettings
 from tests.faults.campaign import MODEL
 from tests.faults.nursery import FOLLOW, Child, Nursery, Stop
@@ -75,6 +76,16 @@ class Cluster:
             finally:
                 child.send(signal.SIGTERM)
                 assert child.wait() == 0, child.said
+
+    def serve(self, name: str, port: int) -> Child:
+        """Start an API that follows, on a port."""
+        command = ("serve", "--follow", "--port", str(port), "--publish-interval-s", "0", *self._flags(name))
+        return self._started(self._nursery.start(*command))
+
+    def state(self, name: str) -> str | None:
+        """Return what one of them says of itself."""
+        found = read_status(self.stream(name).data)
+        return None if found is None else found.state
 
     def close(self) -> None:
         """End all that runs."""
