@@ -109,10 +109,15 @@ class Running:
 
 
 class Cluster:
-    """A log, a store, and learners."""
+    """A log, a store, and learners.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Parameters
+    ----------
+    uploads : whether each checkpoint goes to the store, and not only those that others have to go on from
+    """
+
+    def __init__(self, root: Path, uploads: bool = False) -> None:
+        self._root, self._uploads = root, uploads
         self.log_url = f"sqlite:///{root / 'shared.db'}"
         (root / "store").mkdir()
         self.store = CheckpointStore((root / "store").as_uri())
@@ -120,8 +125,8 @@ class Cluster:
         self.options: dict[str, dict[str, Any]] = {}  # of the log, by who goes by them
 
     def stream(self, name: str) -> StreamSettings:
-        store = (self._root / "store").as_uri()
-        return StreamSettings(data=self._root / name, log=self.log_url, checkpoints=store, **self.options.get(name, {}))
+        options = {"checkpoints": (self._root / "store").as_uri()} if self._uploads else {}
+        return StreamSettings(data=self._root / name, log=self.log_url, **options, **self.options.get(name, {}))
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]
@@ -134,11 +139,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(root: Path) -> Iterator[Cluster]:
+def cluster(root: Path, uploads: bool = False) -> Iterator[Cluster]:
     """Give a cluster, and end what runs in it."""
     warm.warm_up()  # what has to be compiled is, before anything is waited for
     registry.warm_up(MODEL.partition("?")[0])
-    made = Cluster(root)
+    made = Cluster(root, uploads)
     try:
         yield made
     finally:

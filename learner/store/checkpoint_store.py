@@ -122,10 +122,15 @@ class CheckpointStore:
         for file in stored.names_of(path, sums):  # 2
             check()
             files[file.name] = self._put_file(file, directory + file.name, sums.get(file.name), check)
-        self._settle(directory)
         made = stored.describe(manifest, self._attempt, files)
         check()
-        self._check_there(directory)
+        try:
+            self._settle(directory)
+            self._check_there(directory)
+        except FileNotFoundError:
+            if (there := self._same(name, sums)) is not None:  # another attempt at the same came through meanwhile
+                return there
+            raise StoreTaken(f"{self.where} has newer checkpoints by now: this one was deleted as it came in") from None
         if not self._put_new(name.key, msgspec.json.format(msgspec.json.encode(made), indent=1)):  # 3
             there = self._same(name, sums)
             if there is not None and there.attempt != self._attempt:  # else the first of two tries had come through
@@ -169,12 +174,9 @@ class CheckpointStore:
         )
 
     def _check_there(self, directory: str) -> None:
-        """Raise StoreTaken where others have pruned what was just put: it was slow, and theirs are newer."""
-        try:
-            with explained(self.where, "looking at what was put"):
-                self._store.head(directory + SUMS)
-        except FileNotFoundError:
-            raise StoreTaken(f"{self.where} has newer checkpoints by now: this one was deleted as it came in") from None
+        """Raise FileNotFoundError where others have pruned what was just put: it was slow, and theirs are newer."""
+        with explained(self.where, "looking at what was put"):
+            self._store.head(directory + SUMS)
 
     def _put_file(self, path: Path, key: str, expected: str | None, check: Callable[[], None]) -> StoredFile:
         """Put a file there while its sum is made. Raises StateError where that is not the expected one."""
