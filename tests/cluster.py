@@ -152,10 +152,11 @@ class Cluster:
     Parameters
     ----------
     log_url, prefix : of a Kafka; None: a file that they share
+    uploads : whether each checkpoint goes to the store, and not only those that others have to go on from
     """
 
-    def __init__(self, root: Path, log_url: str | None = None, prefix: str = "") -> None:
-        self._root, self._prefix = root, prefix
+    def __init__(self, root: Path, log_url: str | None = None, prefix: str = "", *, uploads: bool = True) -> None:
+        self._root, self._prefix, self._uploads = root, prefix, uploads
         self.log_url = log_url or f"sqlite:///{root / 'shared.db'}"
         (root / "store").mkdir(exist_ok=True)
         self.store = CheckpointStore((root / "store").as_uri())
@@ -163,13 +164,9 @@ class Cluster:
         self.options: dict[str, dict[str, Any]] = {}  # of the log, by who goes by them
 
     def stream(self, name: str) -> StreamSettings:
-        return StreamSettings(
-            data=self._root / name,
-            log=self.log_url,
-            prefix=self._prefix,
-            checkpoints=(self._root / "store").as_uri(),
-            **self.options.get(name, {}),
-        )
+        store = {"checkpoints": (self._root / "store").as_uri()} if self._uploads else {}
+        options = {"log": self.log_url, "prefix": self._prefix, **store, **self.options.get(name, {})}
+        return StreamSettings(data=self._root / name, **options)
 
     def start(self, name: str, **options: object) -> Running:
         settings = LearnerSettings(**{"model": MODEL, "journal": "log", **options})  # type: ignore[arg-type]
@@ -182,11 +179,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(root: Path, log_url: str | None = None, prefix: str = "") -> Iterator[Cluster]:
+def cluster(root: Path, log_url: str | None = None, prefix: str = "", *, uploads: bool = True) -> Iterator[Cluster]:
     """Give a cluster, and end what runs in it."""
     warm.warm_up()  # what has to be compiled is, before anything is waited for
     registry.warm_up(MODEL.partition("?")[0])
-    made = Cluster(root, log_url, prefix)
+    made = Cluster(root, log_url, prefix, uploads=uploads)
     try:
         yield made
     finally:

@@ -52,13 +52,22 @@ def find(root: Path, store: CheckpointStore, journal: Place) -> Checkpoint | Non
             if not journal.has(manifest):
                 continue
             if here is not None and _rank(here.manifest) >= _rank(manifest):
-                return here
+                return _kept(root, here)
             return _fetched(root, store, stored)
         except StoreDamaged as error:  # or it was pruned just now
             _LOG.error("%s; taking the one before", error)
             damaged = error
     if here is None and damaged is not None:
         raise damaged
+    return here and _kept(root, here)
+
+
+def _kept(root: Path, here: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of this disk; newer ones are set aside: they belong to no journal that others go by."""
+    for path in checkpoints.list_checkpoints(root):
+        if int(path.name) > here.manifest.batch:
+            _LOG.warning("%s was learned alone, or under another journal: it is set aside", path)
+            durable.rename(path, f"alone-{path.name}-{here.manifest.epoch}")
     return here
 
 

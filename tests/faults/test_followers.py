@@ -113,6 +113,7 @@ def test_an_api_answers_on_while_its_follower_is_killed_and_its_directory_delete
     send(leader, log, 0, 30)
     with cluster.replica("one", "--max-follower-lag-s", "20") as url:
         wait_until(lambda: same(leader, replica, 30), LONG_S)
+        wait_until(lambda: get(f"{url}/model")["version"] == served(replica)[0], LONG_S)
         before = get(f"{url}/model")["learner"]["pid"]
         os.kill(before, signal.SIGKILL)
         wait_until(lambda: status(replica).state == "failed" or status(replica).pid != before, LONG_S)
@@ -135,6 +136,7 @@ def test_one_that_is_behind_is_not_ready_and_says_so(cluster: Cluster, log: Log)
     with cluster.replica("one", "--max-follower-lag-s", "2") as url:
         wait_until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 200, LONG_S)
         wait_until(lambda: same(leader, replica, 30), LONG_S)
+        wait_until(lambda: get(f"{url}/model")["version"] == served(replica)[0], LONG_S)
         os.kill(pid := get(f"{url}/model")["learner"]["pid"], signal.SIGSTOP)
         try:
             send(leader, log, 30, 10)

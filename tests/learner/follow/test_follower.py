@@ -35,7 +35,7 @@ START_MS = 1_700_000_000_000
 
 @pytest.fixture
 def together(tmp_path: Path) -> Iterator[Cluster]:
-    with cluster(tmp_path) as made:
+    with cluster(tmp_path, uploads=True) as made:
         yield made
 
 
