@@ -67,7 +67,9 @@ def _kept(root: Path, here: Checkpoint) -> Checkpoint:
     for path in checkpoints.list_checkpoints(root):
         if int(path.name) > here.manifest.batch:
             _LOG.warning("%s was learned alone, or under another journal: it is set aside", path)
-            durable.rename(path, f"alone-{path.name}-{here.manifest.epoch}")
+            aside = f"alone-{path.name}-{here.manifest.epoch}"
+            durable.remove(path.with_name(aside))
+            durable.rename(path, aside)
     return here
 
 
