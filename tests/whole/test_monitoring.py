@@ -15,6 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from driftline.api.access import keys
 from driftline.api.calls import Label
 from driftline.api.client import Client
+from driftline.learner.report.follow_report import FollowReport
+from driftline.learner.report.metrics import of_learner
+from driftline.learner.report.status import blank_status
 from driftline.stream.process.settings import StreamSettings
 from tests.api.run.test_client import learning
 from tests.place import running
@@ -58,6 +61,9 @@ def test_every_metric_that_is_asked_for_exists(url: str) -> None:
         family.name + "_total"
         for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
     }
+    follower = blank_status("linear")  # what only an API that follows has
+    follower.following = FollowReport(store="s3://b", behind_s=1.0, behind_entries=2)
+    there |= {sample.name for family in of_learner(follower) for sample in family.samples}
     asked = {name for expression in [*EXPRESSIONS, *(rule["expr"] for rule in RULES)] for name in named(expression)}
     assert asked
     assert asked <= there
