@@ -43,6 +43,7 @@ from driftline.stream.errors import (
     BeginAnew,
     DiskFull,
     DriftlineError,
+    LogDenied,
     LogUnavailable,
     OffsetsLost,
     Overtaken,
@@ -124,15 +125,28 @@ class Member:
         ------
         DriftlineError : it cannot go on, and why.
         """
-        self._journal_log.create_topics([self._stream.journal_name], "entries")
-        self._log.create_topics(self._stream.topics)
-        if stop_at_end:
-            self._until = self._log.watermarks(self._stream.topics[:2])
         try:
+            while not self._stopped() and not self._make_topics(stop_at_end=stop_at_end):
+                self._rest(RETRY_S)
             self._go_on()
         finally:
             if self._beside is not None:
                 self._beside.close()
+
+    def _make_topics(self, *, stop_at_end: bool) -> bool:
+        """Have the topics be there; tell whether they are. A Kafka that is away is waited for, one that refuses not."""
+        try:
+            self._journal_log.create_topics([self._stream.journal_name], "entries")
+            self._log.create_topics(self._stream.topics)
+            if stop_at_end:
+                self._until = self._log.watermarks(self._stream.topics[:2])
+        except LogUnavailable as error:
+            if isinstance(error, LogDenied):
+                raise
+            _LOG.warning("%s; trying again", error)
+            self._say("waiting", str(error))
+            return False
+        return True
 
     def _go_on(self) -> None:
         while not self._stopped():

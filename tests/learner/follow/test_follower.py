@@ -376,7 +376,7 @@ class TestWhatDiffers:
             assert "processor" in replica.report.why
             send(log, number, 5)
             replica.wait_for(learned(one, number + 5))
-            assert "processor" in replica.follower.shown.detail
+            replica.wait(lambda: "processor" in replica.follower.shown.detail)
             monkeypatch.undo()
             check_model(replica, one)
 
