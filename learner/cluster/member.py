@@ -35,6 +35,7 @@ from driftline.learner.disk.positions import Stock
 from driftline.learner.disk.settings import DEFAULT_MODEL, LearnerSettings, Rules
 from driftline.learner.loop import recovery
 from driftline.learner.loop.loop import Learner
+from driftline.learner.machine.restore import marks
 from driftline.learner.report.status import State, Status, change_status, last_status
 from driftline.learner.shared.beside import Beside
 from driftline.learner.state.state import LearnerState
@@ -138,8 +139,8 @@ class Member:
         try:
             self._journal_log.create_topics([self._stream.journal_name], "entries")
             self._log.create_topics(self._stream.topics)
-            if stop_at_end:
-                self._until = self._log.watermarks(self._stream.topics[:2])
+            known = recovery.describe(self._log, self._stream.topics[:2]) if stop_at_end else {}
+            self._until = marks(known) if stop_at_end else None
         except LogUnavailable as error:
             if isinstance(error, LogDenied):
                 raise
