@@ -48,7 +48,7 @@ from driftline.stream.errors import (
     LogUnavailable,
     OffsetsLost,
     Overtaken,
-    StoreDamaged,
+    StoreError,
     StoreUnavailable,
     TopicMismatch,
 )
@@ -96,7 +96,7 @@ class Member:
     ) -> None:
         self._stream, self._settings, self._log, self._journal_log = stream, settings, log, journal_log
         self._store, self._election, self.lock = store, election, lock
-        self._told_to_stop = stopped
+        self._told_to_stop, self._asked = stopped, settings
         self._on_lead = on_lead
         self._root = stream.data / "checkpoints"
         self.holder = f"{socket.gethostname()[:100]}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -163,7 +163,7 @@ class Member:
                     raise
                 else:
                     _LOG.warning("%s; following", error)
-            except (BeginAnew, OffsetsLost, TopicMismatch, LogUnavailable, StoreDamaged, StoreUnavailable) as error:
+            except (BeginAnew, OffsetsLost, TopicMismatch, LogUnavailable, StoreError) as error:
                 self._begin_anew(error)
 
     def _begin_anew(self, error: DriftlineError) -> None:
@@ -260,7 +260,7 @@ class Member:
             if base.find(self._root, self._store, place) is not None:  # another one has begun just before
                 raise BeginAnew("there is a first checkpoint now")
             if found is None:
-                work = recovery.begin(self._log, self._stream, self._settings)
+                work = recovery.begin(self._log, self._stream, self._asked)
                 stock = Stock([], work.positions, [], {})
             else:
                 recovery.check_topics(found, self._stream)

@@ -19,11 +19,12 @@ from tests.faults.nursery import Child, Nursery, Stop
 from tests.faults.points import CLUSTER_POINTS
 from tests.faults.tally import tally
 from tests.net import Net
-from tests.often import times
+from tests.often import TORTURE, times
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_cluster"
 EACH = times(8, 1)
+POINTS = CLUSTER_POINTS if TORTURE else CLUSTER_POINTS[::4]
 OF_STANDBYS = {"e before a batch of the leader's is applied", "e the newest checkpoint is there"}
 
 
@@ -72,7 +73,7 @@ class Trial:
 
 def test_leaders_killed_at_each_step_lose_nothing_and_all_come_to_the_same(course: Course, nursery: Nursery) -> None:
     rng = random.Random(course.name)
-    for number, point in enumerate(CLUSTER_POINTS * EACH):
+    for number, point in enumerate(POINTS * EACH):
         trial = Trial(course, nursery, f"killed-{number}")
         slow, interval = ("--batch-records", "1"), rng.choice(("0.05", "0.3"))
         first, second = ("other", "one") if point in OF_STANDBYS else ("one", "other")
