@@ -3,10 +3,12 @@
 What is compared is what a learner alone comes to that nobody disturbs (campaign.py).
 """
 
+import itertools
 import random
 import shutil
 import signal
 import time
+from collections import deque
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,7 +27,9 @@ from tests.waiting import wait_until
 COMMAND = "make torture ONLY=test_cluster"
 EACH = times(8, 1)
 POINTS = CLUSTER_POINTS if TORTURE else CLUSTER_POINTS[::4]
-OF_STANDBYS = {"e before a batch of the leader's is applied", "e the newest checkpoint is there"}
+BEGINS = "7 before all are to go on from it"  # by who leads first
+FETCHED = "e the newest checkpoint is there"  # by one that has none of its own
+MOST_KILLS = 10  # of learners of one trial
 
 
 @pytest.fixture(scope="module", params=["kafka"])
@@ -62,6 +66,51 @@ class Trial:
         data = self.at(learner).data
         wait_until(lambda: not child.running() or ((s := read_status(data)) is not None and s.state == state))
 
+    def kill(self, leads: Stop | None, stands_by: Stop | None, waiting: deque[Stop], rng: random.Random) -> list[Stop]:
+        """Have learners kill themselves until one comes to the end, and return the stops that were not reached.
+
+        Parameters
+        ----------
+        leads, stands_by : where the first one stops itself, and the other one
+        waiting : where those stop themselves that take the place of one that was killed; what is used is taken away
+        """
+        given: dict[str, Stop] = {}
+        children: dict[str, Child] = {}
+
+        def start(name: str, stop: Stop | None) -> None:
+            if stop is not None:
+                given[name] = stop
+                if stop.point == FETCHED:
+                    shutil.rmtree(self.at(name).data, ignore_errors=True)
+            slow = ("--batch-records", "1", "--checkpoint-interval-s", rng.choice(("0.05", "0.3")))
+            children[name] = self.start(name, stop, *slow)
+
+        def was_killed(name: str) -> bool:
+            child = children[name]
+            if child.wait() == 0:
+                return False
+            assert child.code == -signal.SIGKILL, child.said
+            self.kills += 1
+            tally(f"learner of several killed: {given.pop(name).point}", COMMAND, 1)
+            return True
+
+        start("one", leads)
+        self.wait_for("one", children["one"], "running")
+        start("other", stands_by)
+        over = False
+        while not over:
+            wait_until(lambda: not all(child.running() for child in children.values()))
+            for name in [name for name, child in children.items() if not child.running()]:
+                if was_killed(name):
+                    start(name, waiting.popleft() if waiting and self.kills < MOST_KILLS else None)
+                else:
+                    over = True
+        for name in list(children):
+            while was_killed(name):
+                start(name, None)
+            check(self._course, self.at(name))
+        return list(given.values())
+
     def finish(self, *learners: str) -> None:
         """Let these go to the end, one after another, and compare each."""
         for learner in learners:
@@ -71,25 +120,23 @@ class Trial:
         shutil.rmtree(self.root)
 
 
-def test_leaders_killed_at_each_step_lose_nothing_and_all_come_to_the_same(course: Course, nursery: Nursery) -> None:
+def test_learners_killed_at_each_step_lose_nothing_and_all_come_to_the_same(course: Course, nursery: Nursery) -> None:
+    """Two are there all the time, and whoever is killed comes back; each is to be killed at a step of its own."""
     rng = random.Random(course.name)
-    for number, point in enumerate(POINTS * EACH):
+    stops = [Stop(step, rng.choice((1, 1, 2, 5))) for step in POINTS * EACH]
+    rng.shuffle(stops)
+    waiting = deque(stops)
+    for number in itertools.count():
+        if not waiting:
+            break
+        assert number <= len(stops), f"these steps are never reached: {set(waiting)}"
         trial = Trial(course, nursery, f"killed-{number}")
-        slow, interval = ("--batch-records", "1"), rng.choice(("0.05", "0.3"))
-        first, second = ("other", "one") if point in OF_STANDBYS else ("one", "other")
-        children = {}
-        for name in (first, second):
-            stop = Stop(point, rng.choice((1, 1, 2, 5))) if name == "one" else None
-            children[name] = trial.start(name, stop, *slow, "--checkpoint-interval-s", interval)
-            if name == "other" and first == "other":
-                trial.wait_for(name, children[name], "running")
-        one, other = children["one"], children["other"]
-        codes = one.wait(), other.wait()
-        assert codes[0] in {0, -signal.SIGKILL}, one.said
-        assert codes[1] == 0, other.said
-        check(course, trial.at("other"))
-        trial.finish("one", "new")
-        tally(f"learner of several killed: {point}", COMMAND, int(codes[0] != 0))
+        leads = next((stop for stop in waiting if stop.point == BEGINS), waiting[-1] if len(waiting) > 1 else None)
+        if leads is not None:
+            waiting.remove(leads)
+        stands_by = waiting.popleft() if waiting else None
+        waiting.extendleft(stop._replace(nth=1) for stop in trial.kill(leads, stands_by, waiting, rng))
+        trial.finish("new")
     check_predictions(course)
 
 
@@ -129,7 +176,7 @@ def test_directories_deleted_under_running_learners_come_back_from_the_store(cou
         codes = {name: child.wait() for name, child in children.items()}
         assert set(codes.values()) == {0}, [child.said for child in children.values()]
         hit = sum("making it anew" in child.said for child in children.values())
-        trial.finish("one", "other", "new")
+        trial.finish("new")
         tally("data directory of a running learner of several deleted", COMMAND, hit)
     check_predictions(course)
 
