@@ -25,7 +25,7 @@ from tests.often import TORTURE, times
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_cluster"
-EACH = times(8, 1)
+EACH = times(17, 1)
 POINTS = CLUSTER_POINTS if TORTURE else CLUSTER_POINTS[::4]
 BEGINS = "7 before all are to go on from it"  # by who leads first
 FETCHED = "e the newest checkpoint is there"  # by one that has none of its own

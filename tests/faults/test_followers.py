@@ -26,7 +26,7 @@ from tests.often import times
 from tests.waiting import wait_until
 
 COMMAND = "make torture ONLY=test_followers"
-EACH = times(8, 1)
+EACH = times(9, 1)
 LONG_S = 120.0
 OFTEN = {
     *("f before a batch is learned", "f a batch was learned", "f before a digest is taken", "f before its status"),
