@@ -38,7 +38,7 @@ class ConfigError(DriftlineError):
 
 
 class NotInstalled(DriftlineError, ImportError):
-    """Only the client is installed, and more was asked for; the message has what is missing, and how to get it."""
+    """Only the client is installed, and more was asked for; the message says how to get it."""
 
 
 class LogError(DriftlineError):
