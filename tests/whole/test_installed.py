@@ -21,7 +21,9 @@ import driftline
 from tests.packages import CLIENT, ROOT, Environment, build, needed
 from tests.place import Place, running
 
-MOST_BYTES = 10_000_000  # of the client beside Python itself, compiled
+MOST_BYTES = (
+    5_300_000  # of the client beside Python itself, compiled: a tenth more than there are, 0.15 MB of them ours
+)
 NAMES = ("api", "cli", "stream", "learner", "tests", "bench", "docs")
 OF_SERVER = {"Classifier", "RiverClassifier", "make_classifier"}
 MORE = "needs more than the client; get it with: pip install driftline"
@@ -98,7 +100,8 @@ class TestTheClientAlone:
         assert needed("driftline-client") - needed("httpx", "msgspec") == {"driftline-client"}
         there = [path for top in light.site_packages.iterdir() for path in (top, *top.resolve().rglob("*"))]
         assert any(path.suffix == ".pyc" for path in there)
-        assert sum(path.stat().st_size for path in there if path.is_file()) < MOST_BYTES
+        sizes = {path: path.stat().st_size for path in there if path.is_file() and "-pytest-" not in path.name}
+        assert sum(sizes.values()) < MOST_BYTES
 
     def test_it_asks_and_tells(self, light: Environment, tmp_path: Path) -> None:
         """All that is for it can be imported, and loads what it brings and nothing else."""
