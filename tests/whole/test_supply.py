@@ -159,7 +159,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
     """Give what is in each wheel; the source gives the same wheel, and has the licence."""
     path, content = tmp_path_factory.mktemp("built"), {}
     for project in (ROOT, CLIENT):
-        first, second = path / "first" / project.name, path / "second" / project.name
+        first, second = (path / f"{which} {'client' if project == CLIENT else 'rest'}" for which in ("first", "second"))
         build(project, first)
         (wheel,), (source,) = first.glob("*.whl"), first.glob("*.tar.gz")
         with tarfile.open(source) as packed:
