@@ -64,17 +64,17 @@ def tried(ours: str, python: str, directory: Path) -> list[str]:
     """Try the wheels that a file of constraints names with a Python; return the row."""
     client, server = directory / "client", directory / "server"
     n_bytes, n_blocks = install(python, client, ours, "driftline-client")
-    command = [client / "bin" / "python", "-m", "driftline", "up"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    own = client / "bin" / "python", "-P"  # what is installed, not what is in this directory
+    refused = subprocess.run([*own, "-m", "driftline", "up"], capture_output=True, text=True, check=False)
     assert refused.returncode == 1, refused.stderr
     assert re.fullmatch(r"driftline: .* pip install driftline\n", refused.stderr), refused.stderr
-    imported = min(float(output(client / "bin" / "python", "-c", IMPORT)) for _ in range(5))
+    imported = min(float(output(*own, "-c", IMPORT)) for _ in range(5))
     n_bytes_server, _ = install(python, server, ours, "driftline")
     assert "driftline" in output(server / "bin" / "driftline", "--help")
     with up(server, directory) as url:
-        label = output(client / "bin" / "python", "-c", ASK, url).strip()
+        label = output(*own, "-c", ASK, url).strip()
     assert label == "spam"
-    version = output(client / "bin" / "python", "-c", "import platform; print(platform.python_version())").strip()
+    version = output(*own, "-c", "import platform; print(platform.python_version())").strip()
     sizes = [f"{size / 1e6:.2f}" for size in (n_bytes, n_blocks, n_bytes_server)]
     return [version, *sizes[:2], f"{imported * 1e3:.0f}", sizes[2], label]
 

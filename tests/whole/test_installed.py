@@ -52,12 +52,12 @@ async def ask_soon() -> float:
         return (await client.predict("a")).score
 
 
-def learn() -> str | None:
+def learn() -> str:
     model: Classifier = make_classifier("linear?bits=12")
     model.learn_one("a", "spam")
     reveal_type(model.predict_one("a"))
     RiverClassifier("linear?bits=12").learn_one("a", "spam")
-    return model.predict_one("a")
+    return str(model.predict_one("a"))
 
 
 def why(error: DriftlineError) -> tuple[int, str]:
