@@ -28,8 +28,7 @@ def is_alone() -> bool:
 def not_installed(what: str, error: ModuleNotFoundError) -> NotInstalled | ModuleNotFoundError:
     """Return what to raise instead of an error: what `what` needs, or the same where nothing is missing."""
     if is_alone():
-        why = _elsewhere() or "needs more than the client; get it with: pip install driftline"
-        return NotInstalled(f"{what} {why}")
+        return NotInstalled(f"{what} {_why_alone()}")
     names = _missing()
     if not names:
         return error
@@ -48,16 +47,20 @@ def _missing() -> list[str]:
     return [name for name in needed if not _is_installed(name)]
 
 
-def _elsewhere() -> str:
-    """Say so where the rest is installed in another place than the client: Python looks for a package in one only."""
+def _why_alone() -> str:
+    """Say what is missing, also where the rest is installed: in another place, where Python does not look for it."""
     try:
         rest = metadata.distribution("driftline")
     except metadata.PackageNotFoundError:
-        return ""
+        return "needs more than the client; get it with: pip install driftline"
+    here, there = Path(__file__).parent.parent, Path(str(rest.locate_file("")))
+    if there == here:
+        again = f"pip install --force-reinstall --no-deps driftline=={rest.version}"
+        return f"needs files that are gone from {there / 'driftline'}; get them with: {again}"
+    again = f"pip install --ignore-installed --no-deps driftline-client=={rest.version}"
     return (
-        f"needs the client beside the rest, but driftline-client is in {Path(__file__).parent.parent} and driftline in "
-        f"{rest.locate_file('')}; put it there with: pip install --ignore-installed --no-deps "
-        f"driftline-client=={rest.version}"
+        f"needs the client beside the rest, but driftline-client is in {here} and driftline in {there}; put it there "
+        f"with: {again}"
     )
 
 

@@ -178,6 +178,12 @@ class TestTheClientAlone:
             client.extractall(tmp_path)
         done = light.run("python", "-m", "driftline", "up", cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert MISSING.fullmatch(done.stderr.removesuffix("\n")), "it is there, and so are its files"
+        shutil.rmtree(tmp_path / "driftline" / "learner")
+        done = light.run("python", "-m", "driftline", "up", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.stderr == (
+            f"driftline: the command needs files that are gone from {tmp_path / 'driftline'}; get them with: "
+            f"pip install --force-reinstall --no-deps driftline=={driftline.__version__}\n"
+        )
 
 
 class TestWithoutItsLibraries:
