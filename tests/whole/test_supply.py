@@ -156,22 +156,26 @@ def test_whatever_installs_driftline_from_here_takes_both() -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """Give what is in each wheel; the source gives the same wheel, and has the licence."""
-    path, content = tmp_path_factory.mktemp("built"), {}
-    for project in (ROOT, CLIENT):
-        first, second = (path / f"{which} {'client' if project == CLIENT else 'rest'}" for which in ("first", "second"))
-        build(project, first)
-        (wheel,), (source,) = first.glob("*.whl"), first.glob("*.tar.gz")
-        with tarfile.open(source) as packed:
+    """Give what is in each wheel; its source gives the same, and has the licence; that of the rest gives both."""
+    path, version = tmp_path_factory.mktemp("built"), PROJECT["version"]
+    sources = {"driftline": [], "driftline_client": [path / f"driftline-{version}" / "client"]}
+    for name, project in (("driftline", ROOT), ("driftline_client", CLIENT)):
+        build(project, path / "first")
+        with tarfile.open(path / "first" / f"{name}-{version}.tar.gz") as packed:
             packed.extractall(path, filter="data")
-        unpacked = path / source.name.removesuffix(".tar.gz")
-        assert (unpacked / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
-        build(unpacked, second, "wheel")
-        with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(second / wheel.name) as other:
-            found = {name: one.read(name) for name in one.namelist()}
-            assert found == {name: other.read(name) for name in other.namelist()}
-        content[wheel.name.partition("-")[0]] = found
+        sources[name].append(path / f"{name}-{version}")
+    content = {name: content_of(path / "first", name) for name in sources}
+    for name, source in ((name, each) for name, places in sources.items() for each in places):
+        assert (source / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+        build(source, path / "second", "wheel")
+        assert content_of(path / "second", name) == content[name], source
     return content
+
+
+def content_of(directory: Path, name: str) -> dict[str, bytes]:
+    """Return what is in the wheel that was built there."""
+    with zipfile.ZipFile(directory / f"{name}-{PROJECT['version']}-py3-none-any.whl") as wheel:
+        return {each: wheel.read(each) for each in wheel.namelist()}
 
 
 def test_what_is_built_has_all_that_a_stranger_needs(built: dict[str, dict[str, bytes]]) -> None:
