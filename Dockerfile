@@ -14,6 +14,7 @@ COPY requirements.lock /src/
 # Every pinned wheel is taken, but installed is only what Driftline runs with: not what builds it, not what draws plots.
 RUN python3 -m pip download --require-hashes --dest /wheels -r /src/requirements.lock
 COPY pyproject.toml README.md LICENSE /src/
+COPY client /src/client
 COPY driftline /src/driftline
 COPY stream /src/stream
 COPY learner /src/learner
@@ -23,7 +24,7 @@ COPY cli /src/cli
 # that is pushed: --build-arg CPU=x86-64-v3 (AVX2, so since 2013 or 2015), about a tenth slower here, the same models.
 ARG CPU=native
 RUN python3 -m venv --without-pip /opt/driftline \
-    && python3 -m pip --python /opt/driftline/bin/python install --no-index --find-links /wheels '/src[server]' \
+    && python3 -m pip --python /opt/driftline/bin/python install --no-index --find-links /wheels /src/client /src \
     && find /opt/driftline -type d -name tests -prune -exec rm -r {} + \
     && mkdir /opt/kernels \
     && if [ "$CPU" != native ]; then echo "$CPU" >/opt/kernels/cpu; export NUMBA_CPU_NAME="$CPU" NUMBA_CPU_FEATURES=; fi \

@@ -9,7 +9,8 @@
 #   make pictures the page's pictures in docs/; needs Chromium
 #   make docs     docs/ as a site, in dist/docs/site: no network is needed to read it
 #   make lock     take newer versions of the dependencies
-#   make wheel    the sdist and the wheel, into dist/, tried in bare Pythons: each from 3.11 on that is here; needs a network
+#   make wheel    the sdists and the wheels, driftline's and the client's, into dist/, tried in bare Pythons: each from 3.11 on
+#                 that is here; needs a network
 #   make image    the container image, with its version in a label
 #   make images   whether a tag in Dockerfile or docker-compose.yml has moved on from its digest; needs Docker, a network
 #   make manifests  the plain manifests of deploy/kustomize, from the chart; builds Helm with Go (two minutes, once)
@@ -25,6 +26,8 @@ PYTHONS ?= $(shell for v in 3.11 3.12 3.13 3.14; do for p in python$$v "$${PYENV
 	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done; done; :)
 BIN := .venv/bin
 TALLY ?= torture.jsonl
+# Ours, in place: the client, which has a wheel of its own, and all else.
+OURS := --editable ./client --editable .
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 BENCH_INSTALL := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet install
 
@@ -80,10 +83,10 @@ docs: .venv/run.done .venv-docs/done
 	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/run.done: requirements.lock pyproject.toml | .venv/bin/python
+.venv/run.done: requirements.lock pyproject.toml client/pyproject.toml | .venv/bin/python
 	@echo "Installing Driftline into .venv (about a minute, once) ..."
 	$(INSTALL) --require-hashes -r requirements.lock
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(INSTALL) --no-deps --no-build-isolation $(OURS)
 	@touch $@
 
 .venv/test.done: .venv/run.done requirements-dev.lock
@@ -95,13 +98,14 @@ bench: .venv-bench/install.done
 	.venv-bench/bin/python -m bench $(BENCH)
 
 # The peers are not pinned: the newest are measured, and the report says which. One that cannot be had is left out.
-.venv-bench/install.done: requirements.lock pyproject.toml
+.venv-bench/install.done: requirements.lock pyproject.toml client/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Installing Driftline and its peers into .venv-bench ..."
 	$(PYTHON) -m venv .venv-bench
 	$(BENCH_INSTALL) --require-hashes -r requirements.lock
+	$(BENCH_INSTALL) --no-build-isolation $(OURS)
 	@for peer in bench-river bench-sklearn bench-vw; do \
-		$(BENCH_INSTALL) --no-build-isolation --editable ".[server,$$peer]" || echo "left out: $$peer"; done
+		$(BENCH_INSTALL) --no-build-isolation --editable ".[$$peer]" || echo "left out: $$peer"; done
 	@if [ -n "$(PYTHON38)" ]; then \
 		"$(PYTHON38)" -m venv .venv-bench38 && \
 		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
@@ -110,14 +114,15 @@ bench: .venv-bench/install.done
 
 lock:
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip --quiet install uv
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group dev --output-file requirements-dev.lock
-	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra server --extra plots --group build --constraint requirements-dev.lock --output-file requirements.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group dev --no-emit-package driftline-client --output-file requirements-dev.lock
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra plots --group build --no-emit-package driftline-client --constraint requirements-dev.lock --output-file requirements.lock
 	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group docs --output-file requirements-docs.lock
 
 wheel: .venv/run.done
-	rm -f dist/driftline-*.whl dist/driftline-*.tar.gz
+	rm -f dist/driftline*.whl dist/driftline*.tar.gz
 	$(BIN)/python -m hatchling build -d dist
-	$(BIN)/python -m tests.wheel dist/driftline-*.whl $(PYTHONS)
+	cd client && ../$(BIN)/python -m hatchling build -d ../dist
+	$(BIN)/python -m tests.wheel dist $(PYTHONS)
 
 image: .venv/run.done
 	docker build --build-arg VERSION="$$($(BIN)/driftline --version | cut -d ' ' -f 2)" --tag driftline .
@@ -147,14 +152,14 @@ sbom: .venv-ships/done
 	.venv-ships/tools/bin/pip-licenses --python .venv-ships/ships/bin/python --from mixed --with-system --order license \
 		--format json --with-urls | $(PYTHON) docs/licences.py >docs/licences.md
 
-.venv-ships/done: requirements.lock pyproject.toml
+.venv-ships/done: requirements.lock pyproject.toml client/pyproject.toml
 	rm -rf .venv-ships
 	$(PYTHON) -m venv .venv-ships/tools
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet install cyclonedx-bom==7.5.0 pip-licenses==5.5.5
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet download --require-hashes --dest .venv-ships/wheels -r requirements.lock
 	$(PYTHON) -m venv --without-pip .venv-ships/ships
 	.venv-ships/tools/bin/python -m pip --disable-pip-version-check --quiet --python .venv-ships/ships/bin/python \
-		install --no-index --find-links .venv-ships/wheels '.[server]'
+		install --no-index --find-links .venv-ships/wheels ./client .
 	@touch $@
 
 clean:

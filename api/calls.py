@@ -17,7 +17,7 @@ import msgspec
 
 from driftline.api.addresses import CONNECT_S, Addresses, Outcome, all_said, refusal_in
 from driftline.stream.errors import DriftlineError
-from driftline.stream.wire.fields import whole_characters
+from driftline.stream.surrogates import whole_characters
 
 MAX_ITEMS: Final = 1000  # in one request, as the API takes them unless told otherwise
 MAX_BYTES: Final = 8 << 20  # likewise

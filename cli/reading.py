@@ -108,7 +108,7 @@ def texts_of_input() -> Iterator[list[str]]:
     """Give the lines of standard input that are not blank, as many at a time as have come."""
     from driftline.stream.files.encoding import Lines
     from driftline.stream.files.source import Source, unpacked
-    from driftline.stream.wire.fields import whole_characters
+    from driftline.stream.surrogates import whole_characters
 
     lines = Lines(unpacked(Source("-"), "standard input")[0], None)
     rest = ""

@@ -6,16 +6,16 @@ from collections import Counter
 
 HEAD = """# Licences of what ships
 
-Driftline is MIT. What `pip install 'driftline[server]'` brings with it, and the image has, under which licence, as the
-packages say it; `make sbom` writes this page, and `dist/driftline.cdx.json` with versions and more (CycloneDX). The
-client alone, `pip install driftline`, has a few of them. Not here: Python itself and Debian's packages in the base
+Driftline is MIT. What `pip install driftline` brings with it, and the image has, under which licence, as the packages
+say it; `make sbom` writes this page, and `dist/driftline.cdx.json` with versions and more (CycloneDX). The client
+alone, `pip install driftline-client`, has a few of them. Not here: Python itself and Debian's packages in the base
 image.
 
 Copyleft: certifi's list of authorities (MPL-2.0, by file), and inside the wheels of NumPy and SciPy the GCC runtime
 (libgfortran, GPL-3.0 with the GCC exception) and libquadmath (LGPL-2.1), loaded as the shared libraries that they are.
 Nothing of these is changed or copied into Driftline. The texts of all licences are installed with the packages.
 """
-OWN = {"driftline", "pip", "setuptools", "wheel"}
+OWN = {"driftline", "driftline-client", "pip", "setuptools", "wheel"}
 
 
 def main() -> None:

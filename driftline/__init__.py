@@ -1,8 +1,8 @@
 """Everything that is installed, under one name; what programs of others are meant to use, at its top.
 
-`from driftline import Client` asks a running API, and needs no more than `pip install driftline` brings;
-`make_classifier` and `RiverClassifier` learn in the program itself, and need `pip install 'driftline[server]'`. Each
-name is loaded where it is asked for.
+`from driftline import Client` asks a running API, and needs no more than `pip install driftline-client` brings;
+`make_classifier` and `RiverClassifier` learn in the program itself, and need `pip install driftline`. Each name is
+loaded where it is asked for.
 
 The four folders stand beside this one, and links lead to them; so nothing that Driftline brings is called `api` or
 `cli`, as folders of its users' own are. In an installed package they are folders here.
@@ -79,7 +79,7 @@ if not TYPE_CHECKING:
 
     def _there():
         """Return the names of what is there: with the client alone, those that need no more."""
-        from driftline.light import missing
+        from driftline.light import is_alone
 
-        left_out = _OF_SERVER.keys() if missing() else ()
+        left_out = _OF_SERVER.keys() if is_alone() else ()
         return [name for name in _NAMES if name not in left_out]

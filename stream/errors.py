@@ -2,7 +2,7 @@
 
     DriftlineError
     ├── ConfigError          an option cannot be meant as it stands
-    ├── NotInstalled         what is asked for needs libraries that are not there; an ImportError, too
+    ├── NotInstalled         what is asked for is not there, only the client is; an ImportError, too
     ├── LogError             the log did not do what was asked
     │   ├── LogUnavailable   it may later: try again
     │   │   └── LogDenied    not before someone mends the user, the password or the rights
@@ -38,7 +38,7 @@ class ConfigError(DriftlineError):
 
 
 class NotInstalled(DriftlineError, ImportError):
-    """Only the client is installed, and more was asked for; the message has what is missing, and how to get it."""
+    """Only the client is installed, and more was asked for; the message says how to get it."""
 
 
 class LogError(DriftlineError):

@@ -1,4 +1,4 @@
-"""The examples of README and docs/: what they are, and how they are run.
+"""The examples of README, docs/ and client/README.md: what they are, and how they are run.
 
 A fenced block says by its language what becomes of it:
 
@@ -55,9 +55,9 @@ class Step(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """Return the pages for readers, in the order in which a newcomer reads: README, Start here, the others."""
+    """Return the pages for readers, in the order of reading: README, Start here, the others, the client's."""
     first = [ROOT / "README.md", ROOT / "docs" / "start.md"]
-    return [*first, *sorted(set(ROOT.glob("docs/*.md")) - set(first))]
+    return [*first, *sorted(set(ROOT.glob("docs/*.md")) - set(first)), ROOT / "client" / "README.md"]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
+CLIENT = ROOT / "client"  # which has a wheel of its own
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
@@ -68,11 +69,14 @@ class Environment:
                 if not (self.site_packages / top).exists():
                     (self.site_packages / top).symlink_to(SITE_PACKAGES / top)
 
-    def install(self, wheel: Path) -> None:
-        """Install a wheel as pip does, compiled, and nothing that it needs."""
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(self.bin / "python")]
-        command = [*pip, "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
-        subprocess.run(command, check=True, env=self._variables())
+    def install(self, *wheels: Path, compiled: bool = True, again: bool = False) -> None:
+        """Install wheels as pip does, and nothing that they need; `again`: in the place of themselves."""
+        options = ["--no-index", "--no-deps", "--compile" if compiled else "--no-compile"]
+        self._pip("install", *options, *(["--force-reinstall"] if again else []), *map(str, wheels))
+
+    def uninstall(self, name: str) -> None:
+        """Take a package away."""
+        self._pip("uninstall", "--yes", name)
 
     def run(self, *words: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
         """Run one of its commands in a directory, to its end."""
@@ -84,6 +88,10 @@ class Environment:
             text=True,
             check=False,
         )
+
+    def _pip(self, command: str, *words: str) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(self.bin / "python")]
+        subprocess.run([*pip, command, "--quiet", *words], check=True, env=self._variables())
 
     def _variables(self) -> dict[str, str]:
         """Return the environment's variables, without what leads to this tree."""

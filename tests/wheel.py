@@ -1,15 +1,16 @@
-"""Does a wheel work in bare Pythons, as pip installs it from a registry? `make wheel` builds it and asks for a table.
+"""Do the wheels work in bare Pythons, as pip installs them from a registry? `make wheel` asks for a table.
 
-    python -m tests.wheel dist/driftline-0.1.0-py3-none-any.whl python3.11 python3.12
+    python -m tests.wheel dist python3.11 python3.12
 
-In each Python two environments:
+Ours come from the directory, whatever a registry has under their names; theirs from the registry. In each Python two
+environments:
 
-1. `pip install driftline`: what it takes beside the bare environment, which processor time
+1. `pip install driftline-client`: what it takes beside the bare environment, which processor time
    `from driftline import Client` takes, and that the command says what is missing.
-2. `pip install 'driftline[server]'`: `driftline --help`, and `driftline up` with a label posted and a prediction asked
-   by the client of the first; kernels are compiled anew, which takes a minute. Ctrl-C ends it.
+2. `pip install driftline`: `driftline --help`, and `driftline up` with a label posted and a prediction asked by the
+   client of the first; kernels are compiled anew, which takes a minute. Ctrl-C ends it.
 
-With uvx on the path (UVX names it), `uvx --from 'driftline[server]'` too.
+With uvx on the path (UVX names it), `uvx driftline --version` too.
 """
 
 import os
@@ -42,42 +43,49 @@ print(time.process_time() - begun)
 """
 
 
-def main(wheel: Path, pythons: Sequence[str]) -> None:
+def main(wheels: Path, pythons: Sequence[str]) -> None:
     """Print a table, a row for each Python. Raises AssertionError where something does not work."""
     print("| Python | client, MB | its blocks, MB | import, ms | server, MB | prediction |")
     print("|---|---|---|---|---|---|", flush=True)
-    for python in pythons:
-        with tempfile.TemporaryDirectory() as directory:
-            print("|", " | ".join(tried(wheel, python, Path(directory))), "|", flush=True)
-    if uvx := shutil.which(os.environ.get("UVX", "uvx")):
-        said = output(uvx, "--from", f"driftline[server] @ {wheel.resolve().as_uri()}", "driftline", "--version")
-        print(f"\nuvx: {said.strip()}")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as ours:
+        found = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in wheels.resolve().glob("*.whl")}
+        assert found.keys() == {"driftline", "driftline-client"}, f"{wheels} has {sorted(found)}"
+        ours.writelines(f"{name} @ {wheel.as_uri()}\n" for name, wheel in found.items())
+        ours.flush()
+        for python in pythons:
+            with tempfile.TemporaryDirectory() as directory:
+                print("|", " | ".join(tried(ours.name, python, Path(directory))), "|", flush=True)
+        if uvx := shutil.which(os.environ.get("UVX", "uvx")):
+            said = output(uvx, "--constraints", ours.name, "driftline", "--version")
+            print(f"\nuvx: {said.strip()}")
 
 
-def tried(wheel: Path, python: str, directory: Path) -> list[str]:
-    """Try a wheel with a Python; return the row."""
+def tried(ours: str, python: str, directory: Path) -> list[str]:
+    """Try the wheels that a file of constraints names with a Python; return the row."""
     client, server = directory / "client", directory / "server"
-    n_bytes, n_blocks = install(python, client, str(wheel))
-    refused = subprocess.run([client / "bin" / "driftline", "up"], capture_output=True, text=True, check=False)
+    n_bytes, n_blocks = install(python, client, ours, "driftline-client")
+    own = client / "bin" / "python", "-P"  # what is installed, not what is in this directory
+    refused = subprocess.run([*own, "-m", "driftline", "up"], capture_output=True, text=True, check=False)
     assert refused.returncode == 1, refused.stderr
-    assert re.fullmatch(r"driftline: .* pip install 'driftline\[server\]'\n", refused.stderr), refused.stderr
-    imported = min(float(output(client / "bin" / "python", "-c", IMPORT)) for _ in range(5))
-    n_bytes_server, _ = install(python, server, f"{wheel}[server]")
+    assert re.fullmatch(r"driftline: .* pip install driftline\n", refused.stderr), refused.stderr
+    imported = min(float(output(*own, "-c", IMPORT)) for _ in range(5))
+    n_bytes_server, _ = install(python, server, ours, "driftline")
     assert "driftline" in output(server / "bin" / "driftline", "--help")
     with up(server, directory) as url:
-        label = output(client / "bin" / "python", "-c", ASK, url).strip()
+        label = output(*own, "-c", ASK, url).strip()
     assert label == "spam"
-    version = output(client / "bin" / "python", "-c", "import platform; print(platform.python_version())").strip()
+    version = output(*own, "-c", "import platform; print(platform.python_version())").strip()
     sizes = [f"{size / 1e6:.2f}" for size in (n_bytes, n_blocks, n_bytes_server)]
     return [version, *sizes[:2], f"{imported * 1e3:.0f}", sizes[2], label]
 
 
-def install(python: str, environment: Path, what: str) -> tuple[int, int]:
-    """Install something into a new environment; return what that added: bytes of files, and of the blocks they take."""
+def install(python: str, environment: Path, ours: str, name: str) -> tuple[int, int]:
+    """Install one into a new environment; return what that added: bytes of files, and of the blocks they take."""
     subprocess.run([python, "-m", "venv", environment], check=True)
     before = size(environment)
-    pip = [environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", what]
-    subprocess.run(pip, check=True)
+    pip = [environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--constraint", ours, name], check=True)
+    assert output(*pip, "check") == "No broken requirements found.\n"
     after = size(environment)
     return after[0] - before[0], after[1] - before[1]
 

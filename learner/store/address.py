@@ -51,7 +51,7 @@ def open_store(url: str) -> "ObjectStore":
     try:
         from obstore.store import LocalStore, from_url  # noqa: PLC0415  (who names no store needs none)
     except ImportError as error:
-        raise ConfigError(f"checkpoints: {error}; `pip install 'driftline[server]'` has what talks to stores") from None
+        raise ConfigError(f"checkpoints: {error}; `pip install driftline` has what talks to stores") from None
     with explained(shown(url), "opening it", ConfigError):
         if parts.scheme == "file":
             if not (root := Path(unquote(parts.path))).is_dir():  # made here, it would hide a share that is not mounted

@@ -20,7 +20,8 @@ from driftline.stream.files.parquet import MAGIC, Parquet
 from driftline.stream.files.rows import Rows, Unusable
 from driftline.stream.files.source import DAMAGED, Source, check_content, unpacked
 from driftline.stream.files.table import Columns, Table, check_delimiter, guess_columns
-from driftline.stream.wire.fields import as_name, as_time, whole_characters
+from driftline.stream.surrogates import whole_characters
+from driftline.stream.wire.fields import as_name, as_time
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import MAX_ID_CHARS, MAX_LABEL_CHARS
 

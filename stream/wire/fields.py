@@ -81,17 +81,6 @@ def as_time(value: str | float) -> datetime:
         raise ValueError(str(error)) from None
 
 
-def whole_characters(text: str) -> str:
-    """Return a text in which halves of surrogate pairs that belong together are one character, and others U+FFFD."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
 def mend_escapes(value: bytes) -> bytes:
     r"""Return JSON in which an escape that is half of a surrogate pair (`\ud800`) is one of U+FFFD."""
     if b"\\u" not in value:

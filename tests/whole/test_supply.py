@@ -17,10 +17,11 @@ from packaging.version import Version
 
 import driftline
 from tests.data import ROOT
-from tests.packages import build, canonical, needed
+from tests.packages import CLIENT, build, canonical, needed
 from tests.place import Place, get, running
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT, OF_CLIENT = (tomllib.loads((each / "pyproject.toml").read_text())["project"] for each in (ROOT, CLIENT))
+OURS = {"driftline", "driftline-client"}
 # Whose inside is touched, and a place where: what is named there may be gone in any next version of the library.
 INSIDE = {
     "uvicorn": [("api/http/protocol.py", "HttpToolsProtocol"), ("api/run/process.py", "capture_signals")],
@@ -37,8 +38,8 @@ MAY_BE = {"certifi": "Mozilla Public License 2.0 (MPL 2.0)"}
 
 def requirements() -> dict[str, Requirement]:
     """Return what the client and the server need, by name."""
-    needs = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
-    return {found.name: found for found in map(Requirement, needs)}
+    needs = map(Requirement, [*PROJECT["dependencies"], *OF_CLIENT["dependencies"]])
+    return {found.name: found for found in needs if found.name not in OURS}
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -106,7 +107,8 @@ def test_the_image_s_user_is_a_number() -> None:
 
 def test_there_is_one_version(tmp_path: Path) -> None:
     version = PROJECT["version"]
-    assert driftline.__version__ == version
+    assert driftline.__version__ == OF_CLIENT["version"] == version
+    assert f"driftline-client=={version}" in PROJECT["dependencies"]
     said = subprocess.run([sys.executable, "-m", "driftline", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout == f"driftline {version}\n"
     place = Place(tmp_path)
@@ -129,36 +131,55 @@ def test_what_ships_has_a_licence_that_may_be() -> None:
     """The table is that of the server; `make sbom` writes it."""
     table = dict(re.findall(r"^\| ([\w.-]+) \| ([^|]+) \|", (ROOT / "docs" / "licences.md").read_text(), re.MULTILINE))
     del table["package"]
-    assert {canonical(each) for each in table} == needed("driftline[server]") - {"driftline"}
+    assert {canonical(each) for each in table} == needed("driftline") - OURS
     assert {name: licence for name, licence in table.items() if COPYLEFT.search(licence)} == MAY_BE
     assert "UNKNOWN" not in table.values()
 
 
-def test_whatever_installs_the_server_says_so() -> None:
-    """By itself `driftline` is the client: an image of that would say what is missing, and end."""
+def test_whatever_installs_driftline_from_here_takes_both() -> None:
+    """What needs no registry for the rest must not ask one for the client."""
     docker, make = ((ROOT / name).read_text() for name in ("Dockerfile", "Makefile"))
-    assert re.findall(r"--find-links /wheels (\S+)", docker) == ["'/src[server]'"]
-    assert re.findall(r"--find-links \.venv-ships/wheels (\S+)", make) == ["'.[server]'"]
-    assert re.findall(r'--editable "([^"]+)"', make) == [".[server,$$peer]"]
+    assert re.findall(r"--find-links /wheels (.+) \\$", docker, re.MULTILINE) == ["/src/client /src"]
+    assert re.findall(r"--find-links \.venv-ships/wheels (.+)", make) == ["./client ."]
+    assert re.findall(r"^OURS := (.*)$", make, re.MULTILINE) == ["--editable ./client --editable ."]
+    assert re.findall(r"_?INSTALL\) .*no-build-isolation (.*?)(?: \|\| .*)?$", make, re.MULTILINE) == [
+        *("$(OURS)", "$(OURS)"),
+        '--editable ".[$$peer]"',
+    ]
     compiled = [each for each in re.findall(r"uv pip compile .*", make) if "--group docs" not in each]
     assert len(compiled) == 2
-    assert all("--extra server " in each for each in compiled)
+    assert all("--no-emit-package driftline-client " in each for each in compiled)
     pinned = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    assert needed("driftline[server]") - {"driftline"} <= set(map(canonical, pinned))
+    assert "driftline-client" not in pinned
+    assert needed("driftline") - OURS <= set(map(canonical, pinned))
 
 
-def test_what_is_built_has_all_that_a_stranger_needs(tmp_path: Path) -> None:
-    """The wheel is whole, and the source gives the same wheel."""
-    build(ROOT, tmp_path / "first")
-    (wheel,), (source,) = (tmp_path / "first").glob("*.whl"), (tmp_path / "first").glob("*.tar.gz")
-    with tarfile.open(source) as packed:
-        packed.extractall(tmp_path, filter="data")
-    unpacked = tmp_path / source.name.removesuffix(".tar.gz")
-    assert (unpacked / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
-    build(unpacked, tmp_path / "second", "wheel")
-    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(tmp_path / "second" / wheel.name) as other:
-        content = {name: one.read(name) for name in one.namelist()}
-        assert content == {name: other.read(name) for name in other.namelist()}
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """Give what is in each wheel; its source gives the same, and has the licence; that of the rest gives both."""
+    path, version = tmp_path_factory.mktemp("built"), PROJECT["version"]
+    sources = {"driftline": [], "driftline_client": [path / f"driftline-{version}" / "client"]}
+    for name, project in (("driftline", ROOT), ("driftline_client", CLIENT)):
+        build(project, path / "first")
+        with tarfile.open(path / "first" / f"{name}-{version}.tar.gz") as packed:
+            packed.extractall(path, filter="data")
+        sources[name].append(path / f"{name}-{version}")
+    content = {name: content_of(path / "first", name) for name in sources}
+    for name, source in ((name, each) for name, places in sources.items() for each in places):
+        assert (source / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+        build(source, path / "second", "wheel")
+        assert content_of(path / "second", name) == content[name], source
+    return content
+
+
+def content_of(directory: Path, name: str) -> dict[str, bytes]:
+    """Return what is in the wheel that was built there."""
+    with zipfile.ZipFile(directory / f"{name}-{PROJECT['version']}-py3-none-any.whl") as wheel:
+        return {each: wheel.read(each) for each in wheel.namelist()}
+
+
+def test_what_is_built_has_all_that_a_stranger_needs(built: dict[str, dict[str, bytes]]) -> None:
+    """Each file is in one of the wheels, and none is in both: taking one away leaves the other whole."""
     wanted = {
         f"driftline/{path.relative_to(ROOT)}"
         for folder in SHIPS[:-1]
@@ -167,9 +188,24 @@ def test_what_is_built_has_all_that_a_stranger_needs(tmp_path: Path) -> None:
     }
     wanted |= {f"driftline/{path.name}" for path in (ROOT / "driftline").iterdir() if path.is_file()}
     assert {"py.typed", "characters.npz", "forms.npz", "index.html", "main.js"} <= {Path(each).name for each in wanted}
-    assert wanted <= content.keys()
-    others = content.keys() - wanted
-    assert {name.partition("/")[0] for name in others} == {f"driftline-{PROJECT['version']}.dist-info"}
-    about = next(text for name, text in content.items() if name.endswith("dist-info/METADATA")).decode()
-    assert "License-Expression: MIT\nLicense-File: LICENSE\n" in about
-    assert any(name.endswith("dist-info/licenses/LICENSE") for name in content)
+    ours = {name: {each for each in content if each.startswith("driftline/")} for name, content in built.items()}
+    assert ours["driftline_client"] | ours["driftline"] == wanted
+    assert not ours["driftline_client"] & ours["driftline"]
+    for name, content in built.items():
+        others = content.keys() - ours[name]
+        assert {each.partition("/")[0] for each in others} == {f"{name}-{PROJECT['version']}.dist-info"}
+        about = next(text for each, text in content.items() if each.endswith("dist-info/METADATA")).decode()
+        assert "License-Expression: MIT\nLicense-File: LICENSE\n" in about
+        assert any(each.endswith("dist-info/licenses/LICENSE") for each in content)
+
+
+def test_the_client_s_wheel_has_what_the_client_imports(built: dict[str, dict[str, bytes]]) -> None:
+    """At once or later, but for what the names of the server and the command line need; test_installed.py runs it."""
+    files = {each for each in built["driftline_client"] if each.endswith(".py")}
+    assert len(files) > 8
+    for path in files - {"driftline/__init__.py", "driftline/__main__.py"}:
+        for node in ast.walk(ast.parse(built["driftline_client"][path])):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("driftline"):
+                name = node.module.replace(".", "/")
+                inside = {f"{name}/{each.name}.py" for each in node.names}
+                assert f"{name}.py" in files or inside <= files, f"{path} imports {node.module}"

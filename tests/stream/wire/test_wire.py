@@ -33,7 +33,8 @@ from driftline.stream.log.base import Chunk, TopicPartition
 from driftline.stream.log.merge import Batch
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from driftline.stream.wire.fields import as_name, as_time, mend_escapes, whole_characters
+from driftline.stream.surrogates import whole_characters
+from driftline.stream.wire.fields import as_name, as_time, mend_escapes
 from driftline.stream.wire.records import (
     FULL_WEIGHT,
     Feedback,
