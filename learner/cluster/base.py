@@ -67,9 +67,7 @@ def _kept(root: Path, here: Checkpoint) -> Checkpoint:
     for path in checkpoints.list_checkpoints(root):
         if int(path.name) > here.manifest.batch:
             _LOG.warning("%s was learned alone, or under another journal: it is set aside", path)
-            aside = f"alone-{path.name}-{here.manifest.epoch}"
-            durable.remove(path.with_name(aside))
-            durable.rename(path, aside)
+            durable.set_aside(path, f"alone-{path.name}-{here.manifest.epoch}")
     return here
 
 

@@ -145,7 +145,7 @@ def save_checkpoint(
     sums = "".join(f"{sha256(parts)}  {name}\n" for name, parts in sorted(files.items()))
     path, epoch = root / name if name else path_of(root, checkpoint.manifest.batch), checkpoint.manifest.epoch
     if name is None and path.exists() and (found := load_checkpoint(path).manifest.epoch) < epoch:
-        durable.rename(path, f"overtaken-{path.name}-{found}")
+        durable.set_aside(path, f"overtaken-{path.name}-{found}")
     durable.write_directory(path, files | {"SHA256SUMS": [sums.encode()]}, mark=f"-{epoch:08d}", check=check)
     return path
 
@@ -251,7 +251,7 @@ def set_aside_newer(root: Path, batch: int, epoch: int) -> None:
     """
     for path in list_checkpoints(root):
         if int(path.name) > batch and not _is_later(path, epoch):
-            durable.rename(path, f"damaged-{path.name}-{epoch}")
+            durable.set_aside(path, f"damaged-{path.name}-{epoch}")
 
 
 def _is_later(path: Path, epoch: int) -> bool:

@@ -151,6 +151,12 @@ def rename(path: Path, name: str) -> None:
     sync_directory(path.parent)
 
 
+def set_aside(path: Path, name: str) -> None:
+    """Give what no longer counts another name, so that somebody may look at it; what had that name goes."""
+    remove(path.with_name(name))
+    rename(path, name)
+
+
 def sync_directory(directory: Path) -> None:
     """Return once the directory's names are on the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

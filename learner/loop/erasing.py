@@ -119,7 +119,7 @@ class Erasing:
             try:
                 request = erase.read(path)
             except StateError as error:
-                durable.rename(path, f"{path.name}.damaged")
+                durable.set_aside(path, f"{path.name}.damaged")
                 _LOG.error("%s; it was set aside", error)
                 continue
             if request is not None:

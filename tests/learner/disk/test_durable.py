@@ -205,6 +205,14 @@ def test_another_name_is_durable(tmp_path: Path, steps: list[str]) -> None:
     assert steps == ["rename a", f"sync {tmp_path.name}"]
 
 
+def test_what_is_set_aside_twice_under_one_name_is_the_newer_one(tmp_path: Path) -> None:
+    for content in (b"1", b"2"):
+        durable.write_directory(tmp_path / "a", {"file": [content]})
+        durable.set_aside(tmp_path / "a", "aside")
+    assert names(tmp_path) == ["aside"]
+    assert (tmp_path / "aside" / "file").read_bytes() == b"2"
+
+
 def test_what_is_half_written_goes_unless_somebody_may_be_at_it(tmp_path: Path, steps: list[str]) -> None:
     for epoch in (1, 2, 3):
         (tmp_path / f"{TEMPORARY}{epoch}").mkdir()

@@ -1,6 +1,7 @@
 """A takeover ends a learner only once the next one can work; who is overtaken while it starts sees it."""
 
 import contextlib
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,13 @@ from typing import Any
 import pytest
 
 from driftline.learner.disk import durable
-from driftline.learner.disk.checkpoint import list_checkpoints, load_manifest, set_aside_newer
+from driftline.learner.disk.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_manifest,
+    save_checkpoint,
+    set_aside_newer,
+)
 from driftline.learner.disk.lock import Lock, last_epoch
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
@@ -129,6 +136,22 @@ def test_what_is_left_of_learners_before_goes_and_of_later_ones_stays(tmp_path: 
             learner._ledger.settle(learner._lock.last)
     left = {path.name.removeprefix(durable.TEMPORARY) for path in tmp_path.glob(f"{durable.TEMPORARY}*")}
     assert left == set(later)
+
+
+def test_a_checkpoint_of_one_overtaken_is_set_aside_as_often_as_there_is_one(stage: SqliteStage) -> None:
+    """It comes again where it is fetched from a store, or a copy of the directory is put back."""
+    stage.append(range(20))
+    stage.learn()
+    (path, *_) = list_checkpoints(root := stage.stream.data / "checkpoints")
+    checkpoint, before = load_checkpoint(path), load_manifest(path).epoch
+    checkpoint.manifest.epoch = before + 1
+    for _ in range(2):
+        save_checkpoint(root, checkpoint)
+        shutil.rmtree(path)
+        shutil.copytree(root / f"overtaken-{path.name}-{before}", path)
+    save_checkpoint(root, checkpoint)
+    assert load_manifest(path).epoch == before + 1
+    assert [each.name for each in root.glob("overtaken-*")] == [f"overtaken-{path.name}-{before}"]
 
 
 def test_a_checkpoint_of_a_later_learner_is_not_set_aside(stage: SqliteStage) -> None:
