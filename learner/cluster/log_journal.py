@@ -72,7 +72,7 @@ class LogJournal:
         self._log, self._partition, self._topics, self._waiting = log, TopicPartition(topic, 0), topics, waiting
         self._upload = upload
         self.order, self.holder = order, holder
-        self.identity = log.describe([topic])[topic].identity
+        self.identity = log.state_of(topic).identity
         self._reader = log.reader({self._partition: order.offset})
         self.epoch = 0
         self._shut = ""  # why the newest model is not to be served, as was said last

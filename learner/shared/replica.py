@@ -88,9 +88,13 @@ class Replica:
             topic.PIN: self._pin,
         }
         self.leads = False
-        self._begin()
+        self._begin(self._low())
 
-    def _begin(self) -> None:
+    def _low(self) -> int:
+        """Return where the topic begins. Raises LogUnavailable where it is not there."""
+        return self._log.state_of(self._partition.topic).watermarks[0].low
+
+    def _begin(self, low: int) -> None:
         self.order, self.caught_up = topic.Order(), False
         self._claims = claims.Table()
         self._changed: dict[str, None] = {}  # keys whose value is not here yet, the oldest first
@@ -100,7 +104,6 @@ class Replica:
         self._try_again = 0.0
         self._why_not = self._not_served = ""
         self._written: Applied | None = None
-        low = self._log.describe([self._partition.topic])[self._partition.topic].watermarks[0].low
         self.order.offset = low
         self._reader: Reader = self._log.reader({self._partition: low})
 
@@ -119,9 +122,10 @@ class Replica:
             found = self._reader.read(MANY, timeout_s)
         except OffsetsLost as error:
             _LOG.warning("%s; reading it from its beginning", error)
+            low = self._low()  # where it is not there yet all stays as it is, and the next turn comes here again
             self._reader.close()
             applied.write(self._data, Applied(self._partition.topic, 0))
-            self._begin()
+            self._begin(low)
             return 0
         for record in found:
             key = self.order.take(record)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.stream.errors import LogUnavailable
 from driftline.stream.wire.column import Column
 from driftline.stream.wire.records import Headers
 
@@ -336,6 +337,18 @@ class Log(ABC):
         LogUnavailable : the log cannot be reached, or is just being changed.
         LogError : it can be reached no longer; start this process again.
         """
+
+    def state_of(self, topic: str) -> TopicState:
+        """Return the state of a topic that is to be there; see `describe`.
+
+        Raises
+        ------
+        LogUnavailable : also where it is not there: just made, and not known everywhere yet, or just deleted.
+        """
+        found = self.describe([topic]).get(topic)
+        if found is None:
+            raise LogUnavailable(f"topic {topic} is not there, or not yet: it was made or deleted just now")
+        return found
 
     @abstractmethod
     def partition_count(self, topic: str) -> int:

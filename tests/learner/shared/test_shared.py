@@ -21,7 +21,7 @@ from driftline.learner.shared.claims import Wanted, read_table
 from driftline.learner.shared.followed import Followed
 from driftline.learner.shared.replica import Replica
 from driftline.learner.shared.teller import Teller
-from driftline.stream.errors import StateError
+from driftline.stream.errors import LogUnavailable, StateError
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
@@ -214,6 +214,22 @@ class TestReplicas:
         replica.turn(0.01)
         assert replica.order.offset == 0 or not replica.caught_up
         until(replica, lambda: replica.caught_up and replica.order.offset == 1)
+
+    def test_a_topic_that_a_broker_does_not_know_yet_is_waited_for(
+        self, together: Cluster, log: Log, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of several brokers one may hear of it late."""
+        log.append("journal-state", [asking.pin("a-1", "x")])
+        replica._reader.close()
+        replica._reader = log.reader({replica._partition: 99})
+        with monkeypatch.context() as late:
+            late.setattr(log, "describe", lambda _: {})
+            for _ in range(2):
+                with pytest.raises(LogUnavailable, match="topic journal-state is not there, or not yet"):
+                    replica.turn(0.01)
+            with pytest.raises(LogUnavailable, match="not there, or not yet"):
+                Replica(log, together.stream("another"))
+        until(replica, lambda: "a-1" in Versions(together.stream("replica").data).pins())
 
 
 class TestChoices:
