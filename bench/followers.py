@@ -16,14 +16,13 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
@@ -32,7 +31,7 @@ import httpx
 import numpy as np
 import typer
 
-from bench.freshness import CHUNK, ROOT, _records, _wait_until_it_answers
+from bench.freshness import CHUNK, _records, _wait_until_it_answers, started
 from bench.pipeline import brokers_of
 from driftline.learner.report.status import Status, read_status
 from driftline.stream.log.open import open_log
@@ -76,19 +75,11 @@ class Cluster:
             log.create_topics(self.stream.topics)
         _wait_for(lambda: (found := read_status(self.stream.data)) is not None and found.state == "running", PATIENCE_S)
 
-    @contextmanager
-    def _process(self, *command: str, data: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def _process(self, *command: str, data: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         stream = self.stream
         options = {"data": self._root / data, "log": stream.log_url, "prefix": stream.prefix}
         flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        whole = [sys.executable, "-m", "driftline", *command, *flags, "--checkpoints", str(stream.checkpoints)]
-        process = subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-        try:
-            yield process
-        finally:
-            with suppress(ProcessLookupError):  # it failed
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait(60)
+        return started(*command, *flags, "--checkpoints", str(stream.checkpoints))
 
     def replica(self, name: str) -> httpx.Client:
         """Start a replica, and return a client of it once it answers."""

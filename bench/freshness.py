@@ -1,7 +1,8 @@
 """How soon does a label show, what does that cost, and how long does a checkpoint stop the learner?
 
 `python -m bench.freshness` runs `driftline up` on the embedded log, or with `--kafka start` on a Kafka of its own, once
-for each model, and asks it as a client does:
+for each model, and asks it as a client does. With `--journal log` too it runs `driftline learn` as one of several, whose
+journal lies in that Kafka, and beside it `driftline serve`.
 
 1. Labels are posted at random moments; each is waited for until POST /predict has learned it, from its 202 on.
 2. Beside that one text is asked for at a steady pace, by a process of its own that does nothing else, and each answer's
@@ -72,6 +73,7 @@ def main(
     backlog: Annotated[int, typer.Option(min=1, help="labels that wait to be learned, at most")] = 1000,
     checkpoint_interval_s: Annotated[float, typer.Option(min=0.1)] = 5.0,
     kafka: Annotated[str | None, typer.Option(help="the log is a Kafka: its brokers, or `start` for one")] = None,
+    journal: Annotated[str, typer.Option(help="disk, or log: in the Kafka")] = "disk",
 ) -> None:
     """Measure how soon labels show."""
     with ExitStack() as stack:
@@ -81,7 +83,8 @@ def main(
             brokers = stack.enter_context(brokers_of(None if kafka == "start" else kafka, directory))
         typer.echo(HEADING)
         for model in models or MODELS:
-            for phase, own_bytes in measure_model(model, labels, rate, backlog, checkpoint_interval_s, brokers):
+            measured = measure_model(model, labels, rate, backlog, checkpoint_interval_s, brokers, journal)
+            for phase, own_bytes in measured:
                 typer.echo(row(model, phase, own_bytes))
 
 
@@ -92,10 +95,11 @@ def measure_model(
     backlog: int = 1000,
     checkpoint_interval_s: float = 5.0,
     brokers: str | None = None,
+    journal: str = "disk",
 ) -> Iterator[tuple[Phase, int]]:
     """Give each phase as it ends, and the API's own memory then. Without brokers it is the embedded log's."""
     phases = {"idle": None, f"{rate:,.0f}/s": (rate, backlog), "full speed": (float("inf"), backlog)}
-    with _running(model, checkpoint_interval_s, brokers) as (stream, http, pid):
+    with _running(model, checkpoint_interval_s, brokers, journal) as (stream, http, pid):
         for name, flood in phases.items():
             with _flooding(stream, str(http.base_url), flood):
                 yield _measure(name, stream, http, labels), _own_bytes(pid)
@@ -186,7 +190,7 @@ def _watch_checkpoints(stream: StreamSettings, stop: Event, found: dict[int, tup
 
 @contextmanager
 def _running(
-    model: str, checkpoint_interval_s: float, brokers: str | None
+    model: str, checkpoint_interval_s: float, brokers: str | None, journal: str
 ) -> Iterator[tuple[StreamSettings, httpx.Client, int]]:
     """Run learner and API on an empty directory until they have learned something; give the API's process."""
     with tempfile.TemporaryDirectory() as directory, socket.socket() as free:
@@ -195,21 +199,36 @@ def _running(
         free.close()
         log = {"log": f"kafka://{brokers}", "prefix": f"fresh-{os.urandom(4).hex()}."} if brokers else {}
         stream = StreamSettings.model_validate({"data": directory, **log})
-        command = [sys.executable, "-m", "driftline", "up", "--data", directory, "--port", str(port), "--model", model]
-        command += ["--checkpoint-interval-s", str(checkpoint_interval_s)]
-        command += [part for name, value in log.items() for part in (f"--{name}", value)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-                _wait_until_it_answers(http, process)
-                _append(stream, TEXTS)
-                while _learned(http) < TEXTS:
-                    time.sleep(PACE_S)
-                yield stream, http, process.pid
-        finally:
-            with suppress(ProcessLookupError):  # it failed
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait(60)
+        where = [part for name, value in ({"data": directory} | log).items() for part in (f"--{name}", value)]
+        learn = ["--model", model, "--checkpoint-interval-s", str(checkpoint_interval_s)]
+        with ExitStack() as stack:
+            if journal == "disk":
+                api = stack.enter_context(started("up", "--port", str(port), *learn, *where))
+            else:
+                store = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                stack.enter_context(
+                    started("learn", "--journal", journal, "--checkpoints", store.as_uri(), *learn, *where)
+                )
+                api = stack.enter_context(started("serve", "--port", str(port), *where))
+            http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30))
+            _wait_until_it_answers(http, api)
+            _append(stream, TEXTS)
+            while _learned(http) < TEXTS:
+                time.sleep(PACE_S)
+            yield stream, http, api.pid
+
+
+@contextmanager
+def started(*command: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a command, and end it."""
+    whole = [sys.executable, "-m", "driftline", *command]
+    process = subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # it failed
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
 
 
 def _wait_until_it_answers(http: httpx.Client, process: subprocess.Popen[bytes]) -> None:

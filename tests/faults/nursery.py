@@ -7,6 +7,7 @@ would do again is done before. They end with the nursery, and it with whoever st
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -217,6 +218,7 @@ def _run(order: dict[str, Any], parent: int) -> None:
         (order.get("error", output), os.O_WRONLY | os.O_APPEND, 2),
     ):
         os.dup2(os.open(name, flags), target)
+    faulthandler.enable(2)  # a crash says where
     if "cwd" in order:  # as `python -m driftline` there
         os.chdir(order["cwd"])
         sys.path.insert(0, order["cwd"])

@@ -128,7 +128,12 @@ def kill_the_leader(cluster: Cluster, learners: dict[str, Child]) -> float:
         time.sleep(0.05)
         leads = next(iter([name for name in learners if cluster.state(name) == "running"]), None)
     (other,) = learners.keys() - {leads}
-    wait_until(lambda: cluster.state(other) == "standby", LONG_S)
+    stands_by = "another one stands by"
+    try:
+        wait_until(lambda: cluster.state(other) == "standby", LONG_S, stands_by)
+    except BaseException as error:
+        error.add_note(f"{other} is {cluster.state(other)}: {learners[other].said}")
+        raise
     learners[leads].send(signal.SIGKILL)
     started = time.monotonic()
     learners[leads].wait()
