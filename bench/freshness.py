@@ -1,8 +1,8 @@
 """How soon does a label show, what does that cost, and how long does a checkpoint stop the learner?
 
 `python -m bench.freshness` runs `driftline up` on the embedded log, or with `--kafka start` on a Kafka of its own, once
-for each model, and asks it as a client does. With `--journal log` too it runs `driftline learn` as one of several, whose
-journal lies in that Kafka, and beside it `driftline serve`.
+for each model, and asks it as a client does. With `--journal log` too it runs `driftline learn` as one of several,
+whose journal lies in that Kafka, and beside it `driftline serve`.
 
 1. Labels are posted at random moments; each is waited for until POST /predict has learned it, from its 202 on.
 2. Beside that one text is asked for at a steady pace, by a process of its own that does nothing else, and each answer's
