@@ -106,6 +106,9 @@ bench: .venv-bench/install.done
 		"$(PYTHON38)" -m venv .venv-bench38 && \
 		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
 	else echo "left out: scikit-multiflow, for want of python3.8 (name one: make PYTHON38=/path/to/python3.8)"; fi
+	@$(PYTHON) -m venv .venv-bench-capymoa && \
+		.venv-bench-capymoa/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[bench-capymoa]" || \
+		echo "left out: CapyMOA (it also needs Java 17 or later to run)"
 	@touch $@
 
 lock:
@@ -158,4 +161,4 @@ sbom: .venv-ships/done
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-bench38 .venv-docs .venv-ships .tools dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .venv-bench-capymoa .venv-docs .venv-ships .tools dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
