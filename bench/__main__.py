@@ -10,7 +10,7 @@ With `--answers DIRECTORY` what the peers answered is kept there, and taken from
 stopped goes on, and one of ours alone takes a minute.
 
 With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py); with
-`--trees ROWS` only `tree` beside River's, and its memory (trees.py).
+`--trees ROWS` only `tree` beside the trees of others, and its memory (trees.py).
 """
 
 import shlex
@@ -115,7 +115,7 @@ def main(
         ),
     ] = 0,
     trees: Annotated[
-        int, typer.Option(min=0, help="measure only `tree` beside River's, on so many rows, and its memory")
+        int, typer.Option(min=0, help="measure only `tree` beside the trees of others, on so many rows, and its memory")
     ] = 0,
     memory_texts: Annotated[int, typer.Option(min=1, help="after how many texts the memory of `tree` is read")] = 10**6,
     kafka: Annotated[

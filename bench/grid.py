@@ -32,7 +32,7 @@ def _all(peer: str, **settings: str) -> tuple[str, ...]:
 _FEATURES: Final = {"groups": "all,plain", "grams": "none,inside,across", "values": "sum,once"}
 _ALL: Final = {**_FEATURES, "groups": "all"}
 FAMILIES: Final[dict[str, tuple[str, ...]]] = {
-    "vw-rich": _all("vw-rich", **_FEATURES, rate="2,1,0.5"),
+    "vw-rich": _all("vw-rich", **_FEATURES, rate="2,1,0.5,4,coin"),
     "vw-hinge": _all("vw-hinge", **_FEATURES, rate="0.5"),
     "river-rich-logreg": _all("river-rich-logreg", **_ALL, rate="1,0.3,3"),
     "river-rich-pa": _all("river-rich-pa", **_FEATURES, c="1"),

@@ -10,13 +10,13 @@ Four groups, of the first MAX_CHARS characters (as many as ours read):
             signs and lines in steps of a logarithm
 
 Or the plain ones alone, words and grams. Pairs of words and of tokens are made by the libraries where they can. A
-feature may come more than once; its value is how often (`sum`), 1 (`once`), or 1 + the logarithm of how often (`log`).
-Which groups, grams and values are best differs from stream to stream and peer to peer: bench/grid.py tries them.
+feature may come more than once; its value is how often (`sum`) or 1 (`once`). 1 + the logarithm of how often was tried:
+it lay between them. Which groups, grams and values are best differs from stream to stream and peer to peer:
+bench/grid.py tries them.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from functools import lru_cache
@@ -75,9 +75,7 @@ def valued(names: Iterable[str], values: str) -> dict[str, float]:
         return dict.fromkeys(names, 1.0)
     if values == "sum":
         return dict(Counter(names))
-    if values == "log":
-        return {name: 1 + math.log(count) for name, count in Counter(names).items()}
-    raise ValueError(f"values={values}: it must be sum, once or log")
+    raise ValueError(f"values={values}: it must be sum or once")
 
 
 def grams(text: str, which: str) -> list[str]:

@@ -19,11 +19,11 @@ from bench.peers.rich import rich, valued, with_pairs
 
 
 class RiverPeer(Peer):
-    """A River pipeline over texts."""
+    """A River pipeline over texts; with `labels_alone` its probabilities are none."""
 
-    def __init__(self, n_labels: int, model: Any) -> None:
+    def __init__(self, n_labels: int, model: Any, labels_alone: bool = False) -> None:
         super().__init__(n_labels)
-        self.model = model
+        self.model, self.labels_alone = model, labels_alone
 
     def versions(self) -> dict[str, str]:
         """See Peer."""
@@ -35,7 +35,8 @@ class RiverPeer(Peer):
 
     def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
         """See Peer."""
-        return self.from_scores(scores, truths)
+        found = self.from_scores(scores, truths)
+        return self.labels_only(found.predicted) if self.labels_alone else found
 
     def learn(self, examples: Sequence[str], truths: Sequence[int]) -> None:
         """See Peer."""
@@ -52,17 +53,24 @@ def _all_labels(model: Any, n_labels: int) -> Any:
     return model if n_labels <= 2 else multiclass.OneVsRestClassifier(model)
 
 
-def _pipeline(
-    n_words: int, model: Callable[[int], Any], peer: Callable[[int, Any], Peer] = RiverPeer
-) -> Callable[[int], Peer]:
-    return lambda n_labels: peer(n_labels, compose.Pipeline(_words(n_words), model(n_labels)))
+def _pipeline(n_words: int, model: Callable[[int], Any], labels_alone: bool = False) -> Callable[[int], Peer]:
+    return lambda n: RiverPeer(n, compose.Pipeline(_words(n_words), model(n)), labels_alone)
 
 
 class RichPeer(RiverPeer):
     """A River model over what rich.py makes, as it is or of length 1."""
 
-    def __init__(self, n_labels: int, model: Any, grams: str, groups: str, values: str, unit: bool) -> None:
-        super().__init__(n_labels, model)
+    def __init__(
+        self,
+        n_labels: int,
+        model: Any,
+        grams: str,
+        groups: str,
+        values: str,
+        unit: bool,
+        labels_alone: bool = False,
+    ) -> None:
+        super().__init__(n_labels, model, labels_alone)
         self.grams, self.groups, self.values, self.unit = grams, groups, values, unit
 
     def prepare(self, texts: Sequence[str], truths: Sequence[int]) -> Sequence[Any]:
@@ -80,22 +88,6 @@ class RichPeer(RiverPeer):
         return {name: value / length for name, value in found.items()}
 
 
-class LabelsOnly:
-    """What answers with labels, whatever its library calls a probability."""
-
-    def answers(self, scores: Any, truths: Sequence[int]) -> Answers:
-        """See Peer."""
-        return self.labels_only(self.from_scores(scores, truths).predicted)  # type: ignore[attr-defined, no-any-return]
-
-
-class PassiveAggressive(LabelsOnly, RiverPeer):
-    """River's passive-aggressive classifier, one against all, over a bag of words and word pairs."""
-
-
-class RichPassiveAggressive(LabelsOnly, RichPeer):
-    """The same over what rich.py makes."""
-
-
 def _rich_logreg(n_labels: int, rate: str, grams: str = "none", groups: str = "all", values: str = "sum") -> Peer:
     model = linear_model.LogisticRegression(optim.AdaGrad(float(rate)))
     return RichPeer(n_labels, _all_labels(model, n_labels), grams, groups, values, unit=True)
@@ -103,7 +95,7 @@ def _rich_logreg(n_labels: int, rate: str, grams: str = "none", groups: str = "a
 
 def _rich_pa(n_labels: int, c: str, grams: str = "none", groups: str = "all", values: str = "sum") -> Peer:
     model = _all_labels(linear_model.PAClassifier(C=float(c)), n_labels)
-    return RichPassiveAggressive(n_labels, model, grams, groups, values, unit=True)
+    return RichPeer(n_labels, model, grams, groups, values, unit=True, labels_alone=True)
 
 
 _BAYES: dict[str, Callable[[float], Any]] = {
@@ -123,7 +115,7 @@ PEERS: dict[str, Callable[..., Peer]] = {
     "river-nb": _pipeline(2, lambda _: naive_bayes.MultinomialNB()),
     "river-logreg": _pipeline(2, lambda n: _all_labels(linear_model.LogisticRegression(), n)),
     "river-softmax": _pipeline(2, lambda _: linear_model.SoftmaxRegression()),
-    "river-pa": _pipeline(2, lambda n: _all_labels(linear_model.PAClassifier(), n), PassiveAggressive),
+    "river-pa": _pipeline(2, lambda n: _all_labels(linear_model.PAClassifier(), n), labels_alone=True),
     "river-tree": _pipeline(1, lambda _: tree.HoeffdingTreeClassifier()),
     "river-tree-pairs": _pipeline(2, lambda _: tree.HoeffdingTreeClassifier()),
     "river-rich-nb": _rich_nb,

@@ -15,7 +15,6 @@ from scipy.sparse import hstack
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, MultinomialNB
-from sklearn.preprocessing import normalize
 
 from bench.peers.protocol import Answers, Peer
 from bench.peers.rich import LENGTHS, MAX_CHARS, TOKEN, rich
@@ -75,11 +74,12 @@ class RichHashing:
     """All groups of rich.py side by side, or the plain ones, each hashed by itself, as it is or of length 1."""
 
     def __init__(self, n_features: int, unit: bool, grams: str, groups: str, values: str) -> None:
-        self.unit, self.values = unit, values
+        if values not in ("sum", "once"):
+            raise ValueError(f"values={values}: it must be sum or once")
         common: dict[str, Any] = {
             "n_features": n_features,
             "alternate_sign": False,
-            "norm": None,
+            "norm": "l2" if unit else None,
             "binary": values == "once",
         }
         lengths = (LENGTHS[0], LENGTHS[-1])
@@ -98,12 +98,7 @@ class RichHashing:
     def transform(self, texts: Sequence[str]) -> Any:
         """Return a sparse row a text."""
         texts = [text[:MAX_CHARS] for text in texts]
-        return hstack([self._part(part.transform(texts)) for part in self.parts], format="csr")
-
-    def _part(self, rows: Any) -> Any:
-        if self.values == "log":
-            rows.data = 1 + np.log(rows.data)
-        return normalize(rows, copy=False) if self.unit else rows
+        return hstack([part.transform(texts) for part in self.parts], format="csr")
 
 
 class RichPeer(SklearnPeer):

@@ -3,8 +3,8 @@
 2**22 weights, as many as our own models have by default. The plain peers get lower-cased words, their pairs, and
 n-grams of characters inside words, at the default rate; `vw-rich` gets all that rich.py makes, or the plain groups of
 it, with pairs of words and of tokens, at the rate that is asked for, or with none by `rate=coin`; `vw-hinge` the same
-under the hinge loss, which gives no probabilities. It adds up a feature that comes more than once, so other values are
-made here, and pairs with them. How many labels there will be must be named at the start. From Python an example is
+under the hinge loss, which gives no probabilities. It adds up a feature that comes more than once; where it is to
+count once, its pairs are made here. How many labels there will be must be named at the start. From Python an example is
 parsed once, then learned; the prediction is the one from before the update. The driver is the same program reading a
 file by itself, in C++.
 """
@@ -51,19 +51,14 @@ _INSTEAD = ((" ", "_"), (":", "\u2236"), ("|", "\u2223"), ("\0", " "))
 
 
 def all_groups(text: str, grams: str, groups: str, values: str) -> str:
-    """Return a namespace for each group of rich.py, without pairs where features that come twice are to be added up."""
+    """Return a namespace for each group of rich.py, with pairs where a feature that comes twice is to count once."""
+    found = zip("wtcs", rich(text, grams, groups))
+    if values == "sum":
+        return " ".join(f"|{group} {_names(names)}" for group, names in found)
     return " ".join(
-        f"|{group} {_names(names) if values == 'sum' else _valued(group, names, values)}"
-        for group, names in zip("wtcs", rich(text, grams, groups))
+        f"|{group} {_names(list(valued(with_pairs(names) if group in 'wt' else names, values)))}"
+        for group, names in found
     )
-
-
-def _valued(group: str, names: list[str], values: str) -> str:
-    found = valued(with_pairs(names) if group in "wt" else names, values)
-    clean = _names(list(found))
-    if values == "once" or not found:
-        return clean
-    return " ".join(f"{name}:{value:g}" for name, value in zip(clean.split(" "), found.values()))
 
 
 def _names(names: Sequence[str]) -> str:
