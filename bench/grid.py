@@ -33,7 +33,7 @@ _FEATURES: Final = {"groups": "all,plain", "grams": "none,inside,across", "value
 _ALL: Final = {**_FEATURES, "groups": "all"}
 FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "vw-rich": _all("vw-rich", **_FEATURES, rate="2,1,0.5,4,coin"),
-    "vw-hinge": _all("vw-hinge", **_FEATURES, rate="0.5"),
+    "vw-hinge": _all("vw-hinge", **_FEATURES, rate="0.5,2"),
     "river-rich-logreg": _all("river-rich-logreg", **_ALL, rate="1,0.3,3"),
     "river-rich-pa": _all("river-rich-pa", **_FEATURES, c="1"),
     "river-rich-nb": _all("river-rich-nb", kind="multinomial", **_FEATURES, alpha="0.01,0.1"),
