@@ -46,7 +46,7 @@ FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "sklearn-rich-sgd": _all("sklearn-rich-sgd", **_ALL, rate="1,3"),
     "capymoa-tree": _all("capymoa-tree", values="once,sum"),
     "capymoa-efdt": _all("capymoa-efdt", values="once,sum"),
-    "capymoa-arf": _all("capymoa-arf", trees="10,100", values="once,sum"),
+    "capymoa-arf": _all("capymoa-arf", trees="10", values="once,sum"),
     "capymoa-sgd": _all("capymoa-sgd", rate="0.1,0.01,1", values="once,sum"),
 }
 
