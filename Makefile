@@ -98,6 +98,7 @@ bench: .venv-bench/install.done
 	.venv-bench/bin/python -m bench $(BENCH)
 
 # The peers are not pinned: the newest are measured, and the report says which. One that cannot be had is left out.
+# CapyMOA runs in Java: where there is none, its run says so.
 .venv-bench/install.done: requirements.lock pyproject.toml client/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Driftline needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Installing Driftline and its peers into .venv-bench ..."
@@ -110,6 +111,9 @@ bench: .venv-bench/install.done
 		"$(PYTHON38)" -m venv .venv-bench38 && \
 		.venv-bench38/bin/python -m pip --disable-pip-version-check --quiet install scikit-multiflow "numpy<1.24" || echo "left out: scikit-multiflow"; \
 	else echo "left out: scikit-multiflow, for want of python3.8 (name one: make PYTHON38=/path/to/python3.8)"; fi
+	@$(PYTHON) -m venv .venv-bench-capymoa && \
+		.venv-bench-capymoa/bin/python -m pip --disable-pip-version-check --quiet install "capymoa>=0.15" || \
+		echo "left out: CapyMOA"
 	@touch $@
 
 lock:
@@ -163,4 +167,4 @@ sbom: .venv-ships/done
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-bench38 .venv-docs .venv-ships .tools dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-bench38 .venv-bench-capymoa .venv-docs .venv-ships .tools dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

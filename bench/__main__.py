@@ -1,8 +1,8 @@
 """Measure quality and speed beside the peers: `python -m bench [FILES]` (`make bench` installs the peers first).
 
 1. Take the streams: the files given, else made ones with known drift.
-2. Choose the settings of the peers that have some, by other streams: those of --tune (grid.py).
-3. Give each stream to every system, ours and the peers, in processes of their own (quality.py).
+2. Let all settings of the peers that have some read the first rows of each (grid.py).
+3. Give each stream to every system, ours and the peers at their best settings, in processes of their own (quality.py).
 4. Measure speed (speed.py).
 5. Write tables and pictures.
 
@@ -10,23 +10,22 @@ With `--answers DIRECTORY` what the peers answered is kept there, and taken from
 stopped goes on, and one of ours alone takes a minute.
 
 With `--pipeline MESSAGES` only the path from the log to the model, beside the bare client (pipeline.py); with
-`--trees ROWS` only `tree` beside River's, and its memory (trees.py).
+`--trees ROWS` only `tree` beside the trees of others, and its memory (trees.py).
 """
 
 import shlex
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from bench.grid import FAMILIES, Tried, try_all
+from bench.grid import FAMILIES, go_on, try_all
 from bench.peers.protocol import PATIENCE
 from bench.pipeline import measure_pipelines
 from bench.plots import plot_quality, plot_speed
-from bench.quality import PEERS, Launcher, Quality, measure
+from bench.quality import OWN_PYTHON, PEERS, Launcher, Quality, measure
 from bench.report import write_pipelines, write_report, write_trees
 from bench.speed import Speed, measure_speed
 from bench.streams import DRIFTS, Stream, make_stream, read_stream
@@ -53,9 +52,29 @@ def _chosen(names: str | None, known: tuple[str, ...], what: str) -> list[str]:
     return chosen
 
 
-def _multiflow_python(named: str | None) -> str | None:
-    own = ROOT / ".venv-bench38" / "bin" / "python"
-    return named or (str(own) if own.exists() else shutil.which("python3.8"))
+def _pythons(named: list[str]) -> tuple[str, dict[str, str]]:
+    """Return the interpreter of the peers, and those of the kinds that have one of their own: as named, else as made.
+
+    Raises
+    ------
+    ConfigError : a kind has none of its own
+    """
+    made = {"multiflow": ROOT / ".venv-bench38", "capymoa": ROOT / ".venv-bench-capymoa"}
+    own = {kind: str(folder / "bin" / "python") for kind, folder in made.items() if folder.exists()}
+    if "multiflow" not in own and (found := shutil.which("python3.8")):
+        own["multiflow"] = found
+    common = sys.executable
+    for name in named:
+        kind, equals, path = name.rpartition("=")
+        if not equals:
+            common = path
+        elif kind in OWN_PYTHON:
+            own[kind] = path
+        else:
+            raise ConfigError(
+                f"--peer-python {name}: {', '.join(OWN_PYTHON)} have a Python of their own, {kind} has not"
+            )
+    return common, own
 
 
 def main(
@@ -76,12 +95,6 @@ def main(
     speed_rows: Annotated[int, typer.Option(min=1000)] = 200_000,
     repetitions: Annotated[int, typer.Option(min=1, help="of each speed; the median counts")] = 5,
     out: Annotated[Path, typer.Option(help="directory for pictures and the report")] = ROOT / "bench" / "out",
-    tune: Annotated[
-        list[Path] | None,
-        typer.Option(help="labelled texts on which peers' settings are chosen; never on the stream that is measured"),
-    ] = None,
-    tune_rows: Annotated[int, typer.Option(min=100, help="so many rows of each")] = 3000,
-    tune_seconds: Annotated[float, typer.Option(min=0.1, help="processor time of one run")] = 10.0,
     answers: Annotated[
         Path | None, typer.Option(help="directory of the peers' answers, of this run and earlier ones")
     ] = None,
@@ -89,8 +102,12 @@ def main(
         float, typer.Option(min=1, help="by the clock a run may take so many times its processor time")
     ] = PATIENCE,
     report: Annotated[Path | None, typer.Option(help="the report; else REPORT.md in the directory")] = None,
-    peer_python: Annotated[str, typer.Option(help="the Python that has the peers' libraries")] = sys.executable,
-    multiflow_python: Annotated[str | None, typer.Option(help="a Python 3.8 that has scikit-multiflow")] = None,
+    peer_python: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="the Python that has the peers' libraries; again as `capymoa=PATH`, `multiflow=PATH` (a Python 3.8)"
+        ),
+    ] = None,
     pipeline: Annotated[
         int,
         typer.Option(
@@ -98,7 +115,7 @@ def main(
         ),
     ] = 0,
     trees: Annotated[
-        int, typer.Option(min=0, help="measure only `tree` beside River's, on so many rows, and its memory")
+        int, typer.Option(min=0, help="measure only `tree` beside the trees of others, on so many rows, and its memory")
     ] = 0,
     memory_texts: Annotated[int, typer.Option(min=1, help="after how many texts the memory of `tree` is read")] = 10**6,
     kafka: Annotated[
@@ -116,7 +133,7 @@ def main(
             write_pipelines(path, _command(None), measured)
             typer.echo(path.read_text(encoding="utf-8"))
             return
-        launcher = Launcher(peer_python, _multiflow_python(multiflow_python), seconds, patience, answers)
+        launcher = Launcher(*_pythons(peer_python or []), seconds, patience, answers)
         if trees:
             found = [read_stream(file, trees) for file in files] if files else [make_stream("steady", trees)]
             path = report or out / "TREES.md"
@@ -139,11 +156,8 @@ def main(
         if len({stream.name for stream in found}) < len(found):
             raise ConfigError("two files have the same name, and each name is one picture")
         out.mkdir(parents=True, exist_ok=True)
-        families = [name for name in peer_names if name in FAMILIES]
-        tuned_on = [read_stream(file, tune_rows) for file in tune or ()]
-        tried = try_all(tuned_on, families, replace(launcher, seconds=tune_seconds), tune_rows, typer.echo)
         rounds = [
-            [_quality(stream, our_names, _set(peer_names, tried, stream), launcher, late, out) for stream in found]
+            [_quality(stream, our_names, peer_names, launcher, late, out) for stream in found]
             for late in dict.fromkeys(delay or (None,))
         ]
         speeds: list[Speed] = []
@@ -153,23 +167,20 @@ def main(
             speeds = measure_speed(launcher, n_rows, repetitions, kinds, typer.echo)
             plot_speed(speeds, out / "speed.png")
         path = report or out / "REPORT.md"
-        write_report(path, _command([*(files or []), *(tune or [])]), rounds, speeds, out, tried)
+        write_report(path, _command(files), rounds, speeds, out)
         typer.echo(f"written: {path}")
     except DriftlineError as error:
         typer.echo(f"bench: {error}", err=True)
         raise typer.Exit(2) from None
 
 
-def _set(peers: list[str], tried: Tried, stream: Stream) -> list[str]:
-    """Return the peers with the settings that other streams chose."""
-    return [name for peer in peers for name in (tried.chosen(peer, stream.name) if peer in FAMILIES else [peer])]
-
-
 def _quality(
     stream: Stream, models: list[str], peers: list[str], launcher: Launcher, delay: int | None, out: Path
 ) -> Quality:
     late = stream.delay if delay is None else delay
-    quality = measure(stream, models, peers, launcher, late, typer.echo)
+    trials = try_all(stream, [peer for peer in peers if peer in FAMILIES], launcher, late, typer.echo)
+    chosen = [name for peer in peers for name in (go_on(peer, trials) if peer in FAMILIES else [peer])]
+    quality = measure(stream, models, chosen, launcher, late, typer.echo, trials)
     plot_quality(quality, out / f"{quality.name}.png")
     return quality
 
@@ -180,7 +191,7 @@ def _command(files: list[Path] | None) -> str:
     words, skip = [], False
     for word in sys.argv[1:]:
         option = word.partition("=")[0]
-        if skip or option in ("--peer-python", "--multiflow-python", "--out", "--report", "--kafka", "--answers"):
+        if skip or option in ("--peer-python", "--out", "--report", "--kafka", "--answers"):
             skip = not skip and "=" not in word
             continue
         words.append(shlex.quote(paths.get(word, word)))

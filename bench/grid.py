@@ -1,106 +1,86 @@
-"""Which setting of a peer is measured? The one that is best on other streams.
+"""Which settings of a peer are measured? The best on the very stream, found in hindsight, for its good.
 
-A family is a peer with a few settings, mostly its rate. Each setting reads the first rows of some streams. For the
-stream that is measured the others choose, never itself: the setting with the lowest geometric mean of errors there, and
-the one with the lowest of log losses; where they differ both are measured. The strongest peers are a family for each
-kind of n-grams, so that of these the best on the very stream counts.
+A family is a peer with all settings that are tried: which features of a text, what they count for, its rate. Each
+setting reads the first rows of the stream. There the best few of the family by error, and the best few by log loss, go
+on, but for those that are clearly behind, and read the whole stream. Of these the one with the fewest errors and the
+one with the least log loss are what ours is compared with. Ours has one setting everywhere.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from operator import attrgetter
 from typing import Final
 
-from bench.quality import Launcher, Quality, Score
+from bench.quality import LEAST_ROWS, Launcher, Quality, Trial, least_rows
 from bench.speed import first_rows
 from bench.streams import Stream
 
-# The first setting of each stands where nothing was tried.
+FIRST_ROWS: Final = 2000  # and as many as the labels are late
+FIRST_SHARE: Final = 0.25  # of the time of a whole run
+MOST: Final = 4  # by error, and as many by log loss
+BEHIND: Final = 1.1  # times the lowest of the family is clearly behind
+
+
+def _all(peer: str, **settings: str) -> tuple[str, ...]:
+    """Return a peer with every combination of settings, each a list joined by commas."""
+    parts = ([f"{name}={value}" for value in values.split(",")] for name, values in settings.items())
+    return tuple(f"{peer}?{'&'.join(combination)}" for combination in product(*parts))
+
+
+_FEATURES: Final = {"groups": "all,plain", "grams": "none,inside,across", "values": "sum,once"}
+_ALL: Final = {**_FEATURES, "groups": "all"}
 FAMILIES: Final[dict[str, tuple[str, ...]]] = {
-    **{
-        f"vw-rich-{grams}": tuple(f"vw-rich?grams={grams}&rate={rate}" for rate in ("2", "1", "0.5", "4", "coin"))
-        for grams in ("none", "inside", "across")
-    },
-    "vw-hinge": tuple(f"vw-hinge?grams={grams}&rate={rate}" for grams in ("none", "across") for rate in ("2", "0.5")),
-    "river-rich-nb": tuple(f"river-rich-nb?alpha={alpha}" for alpha in ("0.01", "0.1")),
-    **{
-        f"river-rich-logreg-{grams}": tuple(
-            f"river-rich-logreg?grams={grams}&rate={rate}" for rate in ("1", "0.3", "3")
-        )
-        for grams in ("none", "across")
-    },
-    "sklearn-rich-nb": tuple(
-        f"sklearn-rich-nb?grams={grams}&alpha={alpha}" for grams in ("none", "across") for alpha in ("0.01", "0.1")
+    "vw-rich": _all("vw-rich", **_FEATURES, rate="2,1,0.5,4,coin"),
+    "vw-hinge": _all("vw-hinge", **_FEATURES, rate="0.5,2"),
+    "river-rich-logreg": _all("river-rich-logreg", **_ALL, rate="1,0.3,3"),
+    "river-rich-pa": _all("river-rich-pa", **_FEATURES, c="1"),
+    "river-rich-nb": _all("river-rich-nb", kind="multinomial", **_FEATURES, alpha="0.01,0.1"),
+    # For every text these go through all features that they have seen.
+    "river-rich-nb-slow": _all("river-rich-nb", kind="complement,bernoulli", groups="plain", alpha="0.1"),
+    "sklearn-rich-nb": (
+        *_all("sklearn-rich-nb", kind="multinomial,complement", **_ALL, alpha="0.01,0.1"),
+        *_all("sklearn-rich-nb", kind="bernoulli", **{**_ALL, "values": "once"}, alpha="0.01,0.1"),
     ),
-    "sklearn-rich-sgd": tuple(
-        f"sklearn-rich-sgd?grams={grams}&rate={rate}" for grams in ("none", "across") for rate in ("1", "3")
-    ),
+    "sklearn-rich-sgd": _all("sklearn-rich-sgd", **_ALL, rate="1,3"),
+    "capymoa-tree": _all("capymoa-tree", values="once,sum"),
+    "capymoa-efdt": _all("capymoa-efdt", values="once,sum"),
+    "capymoa-arf": _all("capymoa-arf", trees="10", values="once,sum"),
+    "capymoa-sgd": _all("capymoa-sgd", rate="0.1,0.01,1", values="once,sum"),
 }
 
 
-def _error(score: Score) -> float:
-    return score.error
-
-
-def _loss(score: Score) -> float:
-    return score.known_log_loss
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What each setting of each family got.
-
-    Attributes
-    ----------
-    errors, losses : by family, then by setting, then by stream; of the rows that all settings of the family did there
-    rows : at most so many of each stream
-    """
-
-    rows: int
-    errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    losses: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-
-    def chosen(self, family: str, stream: str) -> list[str]:
-        """Return the setting with the fewest errors on other streams, and the one with the least log loss."""
-        found = [self._best(values.get(family, {}), stream) for values in (self.errors, self.losses)]
-        return list(dict.fromkeys(setting for setting in found if setting)) or [FAMILIES[family][0]]
-
-    def _best(self, values: dict[str, dict[str, float]], stream: str) -> str | None:
-        means = {
-            setting: _mean(value for name, value in of_streams.items() if name != stream)
-            for setting, of_streams in values.items()
-        }
-        means = {setting: mean for setting, mean in means.items() if not math.isnan(mean)}
-        return min(means, key=means.__getitem__, default=None)
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Return the geometric mean; no number where one is missing, or there are none."""
-    logs = [math.log(max(value, 1e-12)) for value in values]
-    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+def go_on(family: str, trials: Sequence[Trial]) -> list[str]:
+    """Return the settings of a family that read the whole stream: its first one where none answered in time."""
+    found: set[str] = set()
+    for value in (attrgetter("error"), attrgetter("log_loss")):
+        known = [trial for trial in trials if trial.family == family and not math.isnan(value(trial))]
+        best = sorted(known, key=value)[:MOST]
+        found |= {trial.setting for trial in best if value(trial) <= BEHIND * value(best[0])}
+    return [setting for setting in FAMILIES[family] if setting in found] or [FAMILIES[family][0]]
 
 
 def try_all(
-    streams: Sequence[Stream],
-    families: Sequence[str],
-    launcher: Launcher,
-    rows: int,
-    say: Callable[[str], None] = lambda _: None,
-) -> Tried:
-    """Let each setting of each family read the streams' first rows."""
-    tried = Tried(rows)
-    for stream in streams:
-        start = first_rows(stream, rows)
-        for family in families:
-            runs = [launcher.run(setting, start, start.delay, is_ours=False) for setting in FAMILIES[family]]
-            quality = Quality(start, start.delay, runs)
-            done = min((run.done for run in runs), default=0)
-            for run in runs if done else ():
-                score = quality.score(run, done)
-                for kind, value in ((tried.errors, _error(score)), (tried.losses, _loss(score))):
-                    kind.setdefault(family, {}).setdefault(run.system, {})[stream.name] = value
-                say(f"{stream.name:>16} {run.system:<40} {done:>7,} rows, error {_error(score):.4f}")
-            for run in runs:
-                if run.why_not:
-                    say(f"{stream.name:>16} {run.system:<40} skipped: {run.why_not}")
-    return tried
+    stream: Stream, families: Sequence[str], launcher: Launcher, delay: int, say: Callable[[str], None] = lambda _: None
+) -> list[Trial]:
+    """Let each setting of each family read the first rows of a stream.
+
+    They are compared on the rows that all of the family did; one so slow that the whole of its time would not be enough
+    to be called the best (quality.py) is left out.
+    """
+    start = first_rows(stream, FIRST_ROWS + delay)
+    quick = replace(launcher, seconds=FIRST_SHARE * launcher.seconds)
+    least = max(FIRST_SHARE * least_rows(len(stream.rows.texts)), delay + FIRST_SHARE * LEAST_ROWS)
+    least = min(least, len(start.rows.texts))
+    trials = []
+    for family in families:
+        runs = [quick.run(setting, start, delay, is_ours=False) for setting in FAMILIES[family]]
+        quality = Quality(start, delay, runs)
+        rows = min((run.done for run in runs if run.done >= least), default=0)
+        for run in runs:
+            score = quality.score(run, rows) if run.done >= least else None
+            error, log_loss = (score.error, score.known_log_loss) if score else (math.nan, math.nan)
+            trials.append(Trial(family, run.system, run.done, error, log_loss))
+            say(f"{quality.name:>16} {run.system:<56} {run.done:>7,} rows, error {error:.4f} {run.why_not}".rstrip())
+    return trials

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -36,13 +36,12 @@ PEERS: Final = (
     "vw-pairs",
     "vw-chars",
     "vw-driver",
-    "vw-rich-none",
-    "vw-rich-inside",
-    "vw-rich-across",
+    "vw-rich",
     "vw-hinge",
+    "river-rich-logreg",
+    "river-rich-pa",
     "river-rich-nb",
-    "river-rich-logreg-none",
-    "river-rich-logreg-across",
+    "river-rich-nb-slow",
     "sklearn-rich-nb",
     "sklearn-rich-sgd",
     "sklearn-sgd-100",
@@ -51,7 +50,13 @@ PEERS: Final = (
     "sklearn-nb-100",
     "sklearn-nb-1",
     "multiflow-tree",
+    "capymoa-tree",
+    "capymoa-efdt",
+    "capymoa-arf",
+    "capymoa-sgd",
 )
+# Peers with an interpreter of their own, by the part of their names before the first hyphen.
+OWN_PYTHON: Final = {"multiflow": "scikit-multiflow and Python 3.8", "capymoa": "CapyMOA and Java"}
 START_S: Final = 120.0  # for importing, reading, compiling, and a step that was begun before the limit
 LEAST_ROWS: Final = 1000  # a peer that was stopped before these, or before a tenth of all, is not called the best
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -123,20 +128,35 @@ class Score(NamedTuple):
         return max(1 - self.accuracy, 1 / max(self.rows, 1))
 
 
+class Trial(NamedTuple):
+    """What one setting of a family of peers got on the first rows of a stream (grid.py).
+
+    `rows` are those that it did; error and log loss, of the rows that all of the family did, are no numbers where it
+    did too few, the log loss neither where there are no probabilities.
+    """
+
+    family: str
+    setting: str
+    rows: int
+    error: float
+    log_loss: float
+
+
 @dataclass(frozen=True)
 class Launcher:
     """Starts systems in processes of their own.
 
     Attributes
     ----------
-    peer_python, multiflow_python : the interpreters that have the peers' libraries; multiflow's may be None
+    peer_python : the interpreter that has the peers' libraries
+    own_pythons : those of the kinds of peers that have one of their own (OWN_PYTHON)
     seconds : each run's limit, of processor time
     patience : how many times that by the clock
     kept : a directory of peers' answers: what is there is taken, what is not is run and put there
     """
 
     peer_python: str = sys.executable
-    multiflow_python: str | None = None
+    own_pythons: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 60.0
     patience: float = PATIENCE
     kept: Path | None = None
@@ -144,9 +164,10 @@ class Launcher:
     def run(self, system: str, stream: Stream, delay: int, *, is_ours: bool) -> Run:
         """Give a stream to a system and return what it answered."""
         empty = Run(system, is_ours, len(stream.rows.texts))
-        python = sys.executable if is_ours else self._python(system)
-        if python is None:
-            return _without(empty, "needs Python 3.8, which is not here")
+        kind = system.partition("-")[0]
+        python = sys.executable if is_ours else self.own_pythons.get(kind, self.peer_python)
+        if kind in OWN_PYTHON and kind not in self.own_pythons:
+            return _without(empty, f"needs {OWN_PYTHON[kind]}, which are not here")
         if system.startswith("vw-driver") and delay:
             return _without(empty, "the driver cannot be given labels late")
         with tempfile.TemporaryDirectory() as folder:
@@ -176,9 +197,6 @@ class Launcher:
             asked.update(path.read_bytes())
         return f"{system.replace('?', '-').replace('&', '-').replace('=', '')}-{asked.hexdigest()[:16]}.json"
 
-    def _python(self, system: str) -> str | None:
-        return self.multiflow_python if system.startswith("multiflow-") else self.peer_python
-
     def _start(self, command: Sequence[str]) -> str:
         """Run a system to its end; return what went wrong."""
         environment = os.environ | _ONE_THREAD | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
@@ -200,6 +218,11 @@ class Launcher:
             return f"{command[0]} cannot be run: {error.strerror}"
         lines = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
         return lines[-1][:200] if ended.returncode else ""
+
+
+def least_rows(n_rows: int) -> int:
+    """Return how many of a stream's rows a peer that was stopped must have done to be called the best."""
+    return max(LEAST_ROWS, n_rows // 10)
 
 
 def _without(run: Run, why_not: str) -> Run:
@@ -224,11 +247,12 @@ def _read(empty: Run, answer: dict[str, Any]) -> Run:
 
 @dataclass(frozen=True)
 class Quality:
-    """All runs on one stream."""
+    """All runs on one stream, and what the settings of peers got on its first rows."""
 
     stream: Stream
     delay: int
     runs: list[Run]
+    trials: Sequence[Trial] = ()
 
     @property
     def name(self) -> str:
@@ -283,7 +307,7 @@ class Quality:
         """Return the peer with the lowest value, and our value divided by it, on the rows that both did."""
         found = []
         for peer in self.peers:
-            if peer.was_stopped and peer.done < max(LEAST_ROWS, peer.n_rows // 10):
+            if peer.was_stopped and peer.done < least_rows(peer.n_rows):
                 continue
             rows = min(peer.done, ours.done)
             its = value(self.score(peer, rows))
@@ -299,16 +323,17 @@ def measure(
     launcher: Launcher,
     delay: int,
     say: Callable[[str], None] = lambda _: None,
+    trials: Sequence[Trial] = (),
 ) -> Quality:
     """Run every system on a stream, one after another."""
-    quality = Quality(stream, delay, [])
+    quality = Quality(stream, delay, [], trials)
     for system, is_ours in [*((name, True) for name in models), *((name, False) for name in peers)]:
         run = launcher.run(system, stream, delay, is_ours=is_ours)
         quality.runs.append(run)
         if run.done:
             score = quality.score(run)
             stopped = f", stopped after {run.done:,} rows" if run.was_stopped else ""
-            say(f"{quality.name:>16} {system:<22} {score.accuracy:.4f} {run.rows_per_second:>10,.0f} /s{stopped}")
+            say(f"{quality.name:>16} {system:<56} {score.accuracy:.4f} {run.rows_per_second:>10,.0f} /s{stopped}")
         else:
-            say(f"{quality.name:>16} {system:<22} skipped: {run.why_not}")
+            say(f"{quality.name:>16} {system:<56} skipped: {run.why_not}")
     return quality

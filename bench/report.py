@@ -7,16 +7,16 @@ stand where they fell.
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bench.grid import Tried
+from bench.grid import BEHIND, FIRST_ROWS, FIRST_SHARE, MOST, go_on
 from bench.pipeline import MODEL, N_CHARS, WAYS, Pipeline
-from bench.quality import Quality, Run, Score
+from bench.quality import Quality, Run, Score, Trial
 from bench.speed import WHAT, Speed
-from bench.trees import BATCH, BESIDE, RIVERS, TreeMemory, Trees
+from bench.trees import BATCH, BESIDE, TreeMemory, Trees
 from driftline.learner.tree.tree import MIB
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -28,15 +28,13 @@ def write_report(
     rounds: Sequence[Sequence[Quality]],
     speeds: Sequence[Speed],
     pictures: Path | None,
-    tried: Tried | None = None,
 ) -> None:
     """Write the report; a round is all streams, labels equally late. Pictures are linked where they lie under it."""
     qualities = [quality for streams in rounds for quality in streams]
     parts = [_head(command, qualities, speeds)]
     parts += [part for streams in rounds if streams for part in (_ratios(streams), _summary(streams))]
     parts += [_stream(quality, _link(path, pictures, f"{quality.name}.png")) for quality in qualities]
-    if tried and tried.errors:
-        parts.append(_tried(tried))
+    parts += [_tried(streams) for streams in rounds if any(quality.trials for quality in streams)]
     if speeds:
         parts.append(_speed(speeds, _link(path, pictures, "speed.png")))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,33 +68,41 @@ def write_pipelines(path: Path, command: str, pipelines: Sequence[Pipeline]) -> 
 
 def write_trees(path: Path, command: str, trees: Sequence[Trees], memory: TreeMemory) -> None:
     """Write how fast the trees are, and what ours takes."""
-    rows = []
-    ours = [(river, [system for system, its in BESIDE.items() if its == river]) for river in RIVERS]
     head = ["stream", "characters a text"]
-    for river, systems in ours:
-        head += ["rows", river, *(name for system in systems for name in (system, "times"))]
+    for peer, ours in BESIDE.items():
+        head += ["rows", peer, *(name for system in ours for name in (system, "times"))]
+    rows, missing = [], {}
     for found in trees:
         cells = [found.stream, f"{found.mean_length:,.0f}"]
-        if found.why_not:
-            cells.append(f"skipped: {found.why_not}")
-            rows.append([*cells, *[""] * (len(head) - len(cells))])
-            continue
-        for river, systems in ours:
-            cells += [f"{found.rows[river]:,}", f"{found.rate(river):,.0f}"]
-            for system in systems:
-                cells += [f"{found.rate(system):,.0f}", f"**{found.times(system):,.0f}**"]
+        for beside in found.beside:
+            ours = BESIDE[beside.peer]
+            if beside.why_not:
+                missing[beside.peer] = beside.why_not
+                cells += [""] * (2 + 2 * len(ours))
+                continue
+            cells += [f"{beside.rows:,}", f"{beside.rate(beside.peer):,.0f}"]
+            for system in ours:
+                cells += [f"{beside.rate(system):,.0f}", f"**{beside.times(system):,.1f}**"]
         rows.append(cells)
-    repetitions = max((len(rates) for found in trees for rates in found.rates.values()), default=0)
+    repetitions = max(
+        (len(rates) for found in trees for its in found.beside for rates in its.rates.values()), default=0
+    )
     text = (
         f"    {command}\n\n{cpu_name()}, one core. Texts predicted and learned in a second of processor time, medians "
         f"of {repetitions} runs that took turns on the same rows: a stream that has fewer is gone through again. "
-        "`river-tree` and `tree?chars=0&pairs=0` have words, "
-        "`river-tree-pairs` and `tree?chars=0` pairs too, `tree` character n-grams as well.\n\n"
-        f"{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word is new, `tree` takes "
-        f"{memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first {BATCH:,} its process has "
-        f"grown by {memory.grown / MIB:.1f} MiB."
+        "`river-tree` and `tree?chars=0&pairs=0` have words, `capymoa-tree` (MOA's) words in 1,024 categories, "
+        "`river-tree-pairs` and `tree?chars=0` pairs too, `tree` character n-grams as well."
+        f"{_missing(missing)}\n\n{_table(head, rows)}\n\nAfter {memory.texts:,} texts, in each of which a word is new, "
+        f"`tree` takes {memory.taken / MIB:.1f} MiB of its {memory.limit / MIB:.0f}; since the first {BATCH:,} its "
+        f"process has grown by {memory.grown / MIB:.1f} MiB."
     )
     path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _missing(why: Mapping[str, str]) -> str:
+    if not why:
+        return ""
+    return "\n\nNot measured: " + "; ".join(f"{name} ({reason})" for name, reason in sorted(why.items())) + "."
 
 
 def _link(report: Path, pictures: Path | None, name: str) -> str:
@@ -134,11 +140,17 @@ def _head(command: str, qualities: Sequence[Quality], speeds: Sequence[Speed]) -
         "Texts a second are of the system's own processor time, reading files excluded (but for "
         "Vowpal Wabbit's driver, which reads its own).",
     ]
+    if any(quality.trials for quality in qualities):
+        lines.append(
+            "A peer's settings are its best on the very stream: all that were tried read the first "
+            f"{FIRST_ROWS:,} rows (and as many as labels are late) in at most {FIRST_SHARE:.0%} of a run's time; of "
+            f"each family the best {MOST} by error and the best {MOST} by log loss, but for those above {BEHIND:g} "
+            "times the lowest, read the whole stream, and stand in its table. Ours has one setting everywhere. Peers "
+            "without probabilities (the hinge loss, passive-aggressive ones) count for error only."
+        )
     if any(isinstance(run, Run) and run.was_kept for run in runs):
         lines.append("Answers of peers, and their times, are those of earlier runs where they were kept (`--answers`).")
-    if missing:
-        lines.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in sorted(missing.items())) + ".")
-    return "\n\n".join(lines)
+    return "\n\n".join(lines) + _missing(missing)
 
 
 def cpu_name() -> str:
@@ -188,9 +200,12 @@ def _summary(qualities: Sequence[Quality]) -> str:
             rows.append([name, "*geometric mean*", "", "", _ratio(mean), "", "", _ratio(loss_mean)])
     head = ["ours", "stream", "error", "best peer", "ours / its", "log loss", "best peer", "ours / its"]
     note = "Below 1 ours is better. Beside a peer that was stopped (*), ours is counted on the same rows."
-    lates = {quality.delay for quality in qualities} - {0}
-    late = f", labels {max(lates):,} rows late" if len(lates) == 1 and all(q.delay for q in qualities) else ""
-    return f"## Quality: ours beside the best peer{late}\n\n{_table(head, rows)}\n\n{note}"
+    return f"## Quality: ours beside the best peer{_late(qualities)}\n\n{_table(head, rows)}\n\n{note}"
+
+
+def _late(qualities: Sequence[Quality]) -> str:
+    lates = {quality.delay for quality in qualities}
+    return f", labels {max(lates):,} rows late" if len(lates) == 1 and max(lates) else ""
 
 
 def _our_names(qualities: Sequence[Quality]) -> list[str]:
@@ -249,26 +264,30 @@ def _stream(quality: Quality, picture: str) -> str:
     return f"{title}\n\n{_table(head, rows)}{picture}"
 
 
-def _tried(tried: Tried) -> str:
-    """What each setting got on the streams that chose, and what is best there in hindsight."""
-    streams = list(dict.fromkeys(name for of in tried.errors.values() for by in of.values() for name in by))
-    rows = []
-    for family, settings in tried.errors.items():
-        best = {name: min(by.get(name, math.inf) for by in settings.values()) for name in streams}
-        for setting, by in settings.items():
-            cells = [f"**{by[name]:.4f}**" if by.get(name) == best[name] else _cell(by.get(name)) for name in streams]
-            losses = [_cell(tried.losses[family][setting].get(name)) for name in streams]
-            rows.append([setting, *(f"{a} {b and f'({b})'}".strip() for a, b in zip(cells, losses, strict=True))])
+def _tried(qualities: Sequence[Quality]) -> str:
+    """What each setting got on the first rows of each stream, and which went on."""
+    rows: dict[str, list[str]] = {}
+    for quality in qualities:
+        went_on = {
+            name for family in {trial.family for trial in quality.trials} for name in go_on(family, quality.trials)
+        }
+        for trial in quality.trials:
+            rows.setdefault(trial.setting, []).append(_trial(trial, trial.setting in went_on))
     note = (
-        f"Error (log loss) on the first {tried.rows:,} rows, or as many as all settings of a peer did in time. A "
-        "stream is measured with the settings that have the lowest geometric mean of errors, and of log losses, on the "
-        "other streams here; bold is the best in hindsight."
+        "Error (log loss) on the first rows, as many as each of a family did; bold are those that read the whole "
+        "stream. Those that were too slow to be called the best have the rows that they did."
     )
-    return f"## Settings that were tried\n\n{_table(['setting', *streams], rows)}\n\n{note}"
+    table = _table(
+        ["setting", *(quality.name for quality in qualities)], ([name, *cells] for name, cells in rows.items())
+    )
+    return f"## Settings that were tried{_late(qualities)}\n\n{table}\n\n{note}"
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.4f}"
+def _trial(trial: Trial, went_on: bool) -> str:
+    if math.isnan(trial.error):
+        return f"{trial.rows:,} rows"
+    error = f"**{trial.error:.4f}**" if went_on else f"{trial.error:.4f}"
+    return error if math.isnan(trial.log_loss) else f"{error} ({trial.log_loss:.4f})"
 
 
 def _speed(speeds: Sequence[Speed], picture: str) -> str:

@@ -1,9 +1,10 @@
-"""How fast is `tree` beside River's Hoeffding tree, and does its memory stay within its limit?
+"""How fast is `tree` beside the Hoeffding trees of River and MOA, and does its memory stay within its limit?
 
 The same rows of each stream, predicted and learned, on one core and in the same run, taking turns. River's tree has
-words, as its documentation has them for text, and once more words and pairs; ours has the same, and what it has by
-default: character n-grams too. Rows are those that River's gets through in its time, some hundreds or thousands a
-second; a stream of fewer is gone through again, so that what is measured is how fast a tree learns, not how it begins.
+words, as its documentation has them for text, and once more words and pairs; MOA's, by way of CapyMOA, words in 1,024
+categories, as it looks at all of them for every text. Ours has the same words, or pairs, and what it has by default:
+character n-grams too. Rows are those that the peer gets through in its time, some hundreds or thousands a second; a
+stream of fewer is gone through again, so that what is measured is how fast a tree learns, not how it begins.
 """
 
 import resource
@@ -19,22 +20,20 @@ from bench.speed import first_rows
 from bench.streams import Stream, make_stream
 from driftline.learner.tree.tree import MIB, Tree
 
-BESIDE: Final = {  # ours, and the one of River's that it is compared with
-    "tree?chars=0&pairs=0": "river-tree",
-    "tree?chars=0": "river-tree-pairs",
-    "tree": "river-tree",
+BESIDE: Final = {  # a peer, and those of ours that are compared with it
+    "river-tree": ("tree?chars=0&pairs=0", "tree"),
+    "river-tree-pairs": ("tree?chars=0",),
+    "capymoa-tree?values=once": ("tree?chars=0&pairs=0", "tree"),
 }
-RIVERS: Final = tuple(dict.fromkeys(BESIDE.values()))
 MADE_TEXTS: Final = 20_000  # learned again and again, each time with words that are new
 BATCH: Final = 1000
 
 
-class Trees(NamedTuple):
-    """What was measured on one stream: texts a second, one a repetition; rows are those of each of River's trees."""
+class Beside(NamedTuple):
+    """What was measured of a peer and of ours on the same rows: texts a second by system, one a repetition."""
 
-    stream: str
-    rows: dict[str, int]
-    mean_length: float
+    peer: str
+    rows: int
     rates: dict[str, list[float]]
     why_not: str
 
@@ -42,9 +41,17 @@ class Trees(NamedTuple):
         """The median of the repetitions; 0 where there are none."""
         return median(self.rates[system]) if self.rates[system] else 0.0
 
-    def times(self, system: str) -> float:
-        """How many times as fast as River's one of ours is."""
-        return self.rate(system) / self.rate(BESIDE[system]) if self.rate(BESIDE[system]) else 0.0
+    def times(self, ours: str) -> float:
+        """How many times as fast as the peer one of ours is."""
+        return self.rate(ours) / self.rate(self.peer) if self.rate(self.peer) else 0.0
+
+
+class Trees(NamedTuple):
+    """What was measured on one stream, with each peer."""
+
+    stream: str
+    mean_length: float
+    beside: list[Beside]
 
 
 class TreeMemory(NamedTuple):
@@ -63,7 +70,7 @@ def measure_trees(
     repetitions: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Trees]:
-    """Measure the trees on so many rows of each stream, or on those that River's gets through in its time."""
+    """Measure the trees on so many rows of each stream, or on those that each peer gets through in its time."""
     return [_measure(launcher, _long_enough(stream, n_rows), repetitions, say) for stream in streams]
 
 
@@ -74,23 +81,23 @@ def _long_enough(stream: Stream, n_rows: int) -> Stream:
 
 
 def _measure(launcher: Launcher, stream: Stream, repetitions: int, say: Callable[[str], None]) -> Trees:
-    rates: dict[str, list[float]] = {system: [] for system in (*RIVERS, *BESIDE)}
-    rows: dict[str, int] = {}
-    why_not = ""
-    for river in RIVERS:
-        part = stream
-        for repetition in range(repetitions):
-            for system in (river, *(ours for ours, its in BESIDE.items() if its == river)):
-                run = launcher.run(system, part, 0, is_ours=system in BESIDE)
-                if not run.done:
-                    why_not = run.why_not
-                    continue
-                rates[system].append(run.rows_per_second)
-                part = first_rows(part, run.done)
-                say(f"{stream.name:>16} {repetition + 1}/{repetitions} {system:<22} {run.rows_per_second:>10,.0f} /s")
-        rows[river] = len(part.rows.texts)
     texts = stream.rows.texts
-    return Trees(stream.name, rows, sum(map(len, texts)) / max(len(texts), 1), rates, why_not)
+    beside = [_beside(launcher, stream, peer, repetitions, say) for peer in BESIDE]
+    return Trees(stream.name, sum(map(len, texts)) / max(len(texts), 1), beside)
+
+
+def _beside(launcher: Launcher, stream: Stream, peer: str, repetitions: int, say: Callable[[str], None]) -> Beside:
+    rates: dict[str, list[float]] = {system: [] for system in (peer, *BESIDE[peer])}
+    part = stream
+    for repetition in range(repetitions):
+        for system, its in rates.items():
+            run = launcher.run(system, part, 0, is_ours=system != peer)
+            if not run.done:
+                return Beside(peer, 0, {name: [] for name in rates}, run.why_not)
+            its.append(run.rows_per_second)
+            part = first_rows(part, run.done)
+            say(f"{stream.name:>16} {repetition + 1}/{repetitions} {system:<24} {run.rows_per_second:>10,.0f} /s")
+    return Beside(peer, len(part.rows.texts), rates, "")
 
 
 def measure_tree_memory(n_texts: int) -> TreeMemory:

@@ -27,6 +27,8 @@ def find(name: str) -> Callable[[int], Peer]:
         from bench.peers.vw_peers import PEERS
     elif name.startswith("sklearn-"):
         from bench.peers.sklearn_peers import PEERS
+    elif name.startswith("capymoa-"):
+        from bench.peers.capymoa_peers import PEERS
     elif name.startswith("multiflow-"):
         from bench.peers.multiflow_peers import PEERS
     else:
@@ -41,14 +43,14 @@ def find(name: str) -> Callable[[int], Peer]:
 def main(name: str, rows: str, answers: str, seconds: str, delay: str, patience: str) -> None:
     """Run a peer and write its answers; what went wrong is an answer too."""
     found: dict[str, Any]
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core, whoever starts threads, and from now on
     try:
         make = find(name)
     except ImportError as error:
         found = {"missing": str(error)}
     else:
         stream = read_rows(rows)
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core, whoever starts threads
         peer = make(stream.n_labels)
         found = run(peer, stream, int(delay), float(seconds), float(patience))
         found["versions"] = {**peer.versions(), "Python": platform.python_version()}

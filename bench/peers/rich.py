@@ -9,14 +9,18 @@ Four groups, of the first MAX_CHARS characters (as many as ours read):
     shape   forms of words (Xxx, 99), the first and the last words, amounts of characters, words, capitals, digits,
             signs and lines in steps of a logarithm
 
-Pairs of words and of tokens are left to the libraries, which all make them. A feature may come more than once. Which
-grams are best differs from stream to stream and peer to peer: that is chosen with the rate (bench/grid.py).
+Or the plain ones alone, words and grams. Pairs of words and of tokens are made by the libraries where they can. A
+feature may come more than once; its value is how often (`sum`) or 1 (`once`). 1 + the logarithm of how often was tried:
+it lay between them. Which groups, grams and values are best differs from stream to stream and peer to peer:
+bench/grid.py tries them.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
+from itertools import pairwise
 from typing import Iterable, NamedTuple
 
 MAX_CHARS = 8192
@@ -38,11 +42,40 @@ class Rich(NamedTuple):
     shape: list[str]
 
 
-def rich(text: str, which: str = "none") -> Rich:
-    """Return the features of a text, with grams of one kind: none, inside or across."""
+def rich(text: str, which: str = "none", groups: str = "all") -> Rich:
+    """Return the features of a text, with grams of one kind: none, inside or across; of all groups or the plain ones.
+
+    Raises
+    ------
+    ValueError : there are no such groups, or no such kind
+    """
+    if groups not in ("all", "plain"):
+        raise ValueError(f"groups={groups}: it must be all or plain")
     text = text[:MAX_CHARS]
+    words, runs = _WORD.findall(text.lower()), grams(text, which)
+    if groups == "plain":
+        return Rich(words, [], runs, [])
     tokens = _TOKEN.findall(text)
-    return Rich(_WORD.findall(text.lower()), tokens, grams(text, which), list(shape(text, tokens)))
+    return Rich(words, tokens, runs, list(shape(text, tokens)))
+
+
+def with_pairs(names: list[str]) -> list[str]:
+    """Return names and after them the pairs of those that follow each other."""
+    return [*names, *(f"{a} {b}" for a, b in pairwise(names))]
+
+
+def valued(names: Iterable[str], values: str) -> dict[str, float]:
+    """Return each name with its value.
+
+    Raises
+    ------
+    ValueError : there are no such values
+    """
+    if values == "once":
+        return dict.fromkeys(names, 1.0)
+    if values == "sum":
+        return dict(Counter(names))
+    raise ValueError(f"values={values}: it must be sum or once")
 
 
 def grams(text: str, which: str) -> list[str]:

@@ -1,7 +1,8 @@
 """scikit-learn, set as in its own example "Out-of-core classification of text documents", with word pairs added.
 
 The `-rich-` ones get words, words as they are written with signs, the pairs of both, n-grams of characters by its own
-analysers (`char_wb`, or `char` as they are written), and the shape that rich.py makes, each hashed by its vectorizer.
+analysers (`char_wb`, or `char` as they are written), and the shape that rich.py makes, each hashed by its vectorizer;
+or the plain groups of these alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sklearn
 from scipy.sparse import hstack
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
-from sklearn.naive_bayes import MultinomialNB
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, MultinomialNB
 
 from bench.peers.protocol import Answers, Peer
 from bench.peers.rich import LENGTHS, MAX_CHARS, TOKEN, rich
@@ -70,22 +71,29 @@ class SklearnPeer(Peer):
 
 
 class RichHashing:
-    """All groups of rich.py side by side, each hashed by itself."""
+    """All groups of rich.py side by side, or the plain ones, each hashed by itself, as it is or of length 1."""
 
-    def __init__(self, n_features: int, norm: str | None, grams: str) -> None:
-        common: dict[str, Any] = {"n_features": n_features, "alternate_sign": False, "norm": norm}
+    def __init__(self, n_features: int, unit: bool, grams: str, groups: str, values: str) -> None:
+        if values not in ("sum", "once"):
+            raise ValueError(f"values={values}: it must be sum or once")
+        common: dict[str, Any] = {
+            "n_features": n_features,
+            "alternate_sign": False,
+            "norm": "l2" if unit else None,
+            "binary": values == "once",
+        }
         lengths = (LENGTHS[0], LENGTHS[-1])
         of_grams: dict[str, dict[str, Any]] = {
             "none": {},
             "inside": {"analyzer": "char_wb", "ngram_range": lengths},
             "across": {"analyzer": "char", "ngram_range": lengths, "lowercase": False},
         }
-        self.parts = [
-            HashingVectorizer(ngram_range=(1, 2), **common),
-            HashingVectorizer(ngram_range=(1, 2), lowercase=False, token_pattern=TOKEN, **common),
-            HashingVectorizer(analyzer=lambda text: rich(text).shape, **common),
-            *([HashingVectorizer(**of_grams[grams], **common)] if of_grams[grams] else []),
+        more: list[dict[str, Any]] = [
+            {"ngram_range": (1, 2), "lowercase": False, "token_pattern": TOKEN},
+            {"analyzer": lambda text: rich(text).shape},
         ]
+        parts = [{"ngram_range": (1, 2)}, *(more if groups == "all" else []), *filter(None, [of_grams[grams]])]
+        self.parts = [HashingVectorizer(**part, **common) for part in parts]
 
     def transform(self, texts: Sequence[str]) -> Any:
         """Return a sparse row a text."""
@@ -94,19 +102,26 @@ class RichHashing:
 
 
 class RichPeer(SklearnPeer):
-    """A model over all that rich.py makes."""
+    """A model over what rich.py makes."""
 
     def _hashing(self, **hashing: Any) -> Any:
         return RichHashing(2**18 if self.n_labels <= FEW_LABELS else 2**16, **hashing)
 
 
-def _rich_sgd(n_labels: int, grams: str, rate: str) -> Peer:
+def _rich_sgd(n_labels: int, rate: str, grams: str = "none", groups: str = "all", values: str = "sum") -> Peer:
     model = SGDClassifier(loss="log_loss", penalty=None, learning_rate="constant", eta0=float(rate), random_state=1)
-    return RichPeer(n_labels, 10 if n_labels <= FEW_LABELS else 100, model, grams=grams, norm="l2")
+    batch = 10 if n_labels <= FEW_LABELS else 100
+    return RichPeer(n_labels, batch, model, grams=grams, groups=groups, values=values, unit=True)
 
 
-def _rich_nb(n_labels: int, grams: str, alpha: str) -> Peer:
-    return RichPeer(n_labels, 100, MultinomialNB(alpha=float(alpha)), grams=grams, norm=None)
+_BAYES: dict[str, Any] = {"multinomial": MultinomialNB, "complement": ComplementNB, "bernoulli": BernoulliNB}
+
+
+def _rich_nb(
+    n_labels: int, kind: str, alpha: str, grams: str = "none", groups: str = "all", values: str = "sum"
+) -> Peer:
+    model = _BAYES[kind](alpha=float(alpha))
+    return RichPeer(n_labels, 100, model, grams=grams, groups=groups, values=values, unit=False)
 
 
 def _sgd(n_labels: int, batch: int, **hashing: Any) -> Peer:

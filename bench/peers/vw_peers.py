@@ -1,11 +1,12 @@
 """Vowpal Wabbit 9: one against all under the logistic loss, so that it gives probabilities.
 
 2**22 weights, as many as our own models have by default. The plain peers get lower-cased words, their pairs, and
-n-grams of characters inside words, at the default rate; `vw-rich` gets all that rich.py makes, with pairs of words and
-of tokens, at the rate that is asked for, or with none by `rate=coin`; `vw-hinge` the same under the hinge loss, which
-gives no probabilities. How many labels there will be must be named at the start. From Python an example is parsed once,
-then learned; the prediction is the one from before the update. The driver is the same program reading a file by itself,
-in C++.
+n-grams of characters inside words, at the default rate; `vw-rich` gets all that rich.py makes, or the plain groups of
+it, with pairs of words and of tokens, at the rate that is asked for, or with none by `rate=coin`; `vw-hinge` the same
+under the hinge loss, which gives no probabilities. It adds up a feature that comes more than once; where it is to
+count once, its pairs are made here. How many labels there will be must be named at the start. From Python an example is
+parsed once, then learned; the prediction is the one from before the update. The driver is the same program reading a
+file by itself, in C++.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pylibvw  # the compiled part of vowpalwabbit
 import vowpalwabbit
 
 from bench.peers.protocol import PATIENCE, Answers, Peer, Rows
-from bench.peers.rich import rich
+from bench.peers.rich import rich, valued, with_pairs
 
 BITS = 22
 _WORD = re.compile(r"\w+")
@@ -49,9 +50,15 @@ def words_and_characters(text: str) -> str:
 _INSTEAD = ((" ", "_"), (":", "\u2236"), ("|", "\u2223"), ("\0", " "))
 
 
-def all_groups(text: str, which: str) -> str:
-    """Return a namespace for each group of rich.py, with grams of one kind."""
-    return " ".join(f"|{group} {_names(names)}" for group, names in zip("wtcs", rich(text, which)))
+def all_groups(text: str, grams: str, groups: str, values: str) -> str:
+    """Return a namespace for each group of rich.py, with pairs where a feature that comes twice is to count once."""
+    found = zip("wtcs", rich(text, grams, groups))
+    if values == "sum":
+        return " ".join(f"|{group} {_names(names)}" for group, names in found)
+    return " ".join(
+        f"|{group} {_names(list(valued(with_pairs(names) if group in 'wt' else names, values)))}"
+        for group, names in found
+    )
 
 
 def _names(names: Sequence[str]) -> str:
@@ -114,15 +121,11 @@ class VowpalWabbit(Peer):
         return self.from_scores([dict(enumerate(row)) for row in scores], truths)
 
 
-def rich_line(grams: str) -> Callable[[str], str]:
-    """Return what makes an example of a text."""
-    return lambda text: all_groups(text, grams)
-
-
-def rich_options(rate: str, loss: str = "logistic", bits: int = BITS) -> str:
+def rich_options(rate: str, values: str, loss: str) -> str:
     """Return the part of the command line for all groups; `rate` is a number, or coin: betting, which has none."""
     step = "--coin" if rate == "coin" else f"-l {float(rate):g}"
-    return f"--loss_function {loss} -b {bits} --ngram w2 --ngram t2 {step}"
+    pairs = "--ngram w2 --ngram t2" if values == "sum" else ""
+    return f"--loss_function {loss} -b {BITS} {pairs} {step}"
 
 
 class Hinge(VowpalWabbit):
@@ -251,12 +254,22 @@ def drive(options: str, examples: Path, seconds: float, answers: Path | None, al
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def _rich(n_labels: int, rate: str, grams: str = "none", groups: str = "all", values: str = "sum") -> Peer:
+    made = rich_options(rate, values, "logistic")
+    return VowpalWabbit(n_labels, made, lambda text: all_groups(text, grams, groups, values))
+
+
+def _hinge(n_labels: int, rate: str, grams: str = "none", groups: str = "all", values: str = "sum") -> Peer:
+    made = rich_options(rate, values, "hinge")
+    return Hinge(n_labels, made, lambda text: all_groups(text, grams, groups, values))
+
+
 PEERS: dict[str, Callable[..., Peer]] = {
     "vw-words": lambda n: VowpalWabbit(n, options(1)),
     "vw-pairs": lambda n: VowpalWabbit(n, options(2)),
     "vw-chars": lambda n: VowpalWabbit(n, options(2), words_and_characters),
-    "vw-rich": lambda n, grams, rate: VowpalWabbit(n, rich_options(rate), rich_line(grams)),
-    "vw-hinge": lambda n, grams, rate: Hinge(n, rich_options(rate, "hinge"), rich_line(grams)),
+    "vw-rich": _rich,
+    "vw-hinge": _hinge,
     "vw-driver": lambda n: Driver(n, f"{one_against_all(n)} {options(2)}"),
     # For speed: as many weights as `linear?bits=20` has. Two labels are one model, with `--binary` if labels are to be
     # predicted, with `--link logistic` if probabilities are. What is not written is predicted all the same.

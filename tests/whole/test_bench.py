@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -15,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.grid import FAMILIES, Tried
+from bench.grid import BEHIND, FAMILIES, MOST, go_on, try_all
 from bench.peers.ours import Ours
 from bench.peers.protocol import Answers, Peer, Rows, read_rows, run, write_rows
-from bench.peers.rich import MAX_CHARS, rich, step
-from bench.quality import PEERS, Launcher, Quality, Run
+from bench.peers.rich import MAX_CHARS, rich, step, valued, with_pairs
+from bench.quality import OWN_PYTHON, PEERS, Launcher, Quality, Run, Trial
 from bench.report import write_report, write_trees
 from bench.streams import Stream, cut_to_length, make_stream, read_stream
-from bench.trees import BESIDE, RIVERS, measure_tree_memory, measure_trees
+from bench.trees import BESIDE, measure_tree_memory, measure_trees
 from driftline.learner.quality.evaluate import evaluate
 from driftline.learner.registry import make_classifier
 from driftline.stream.errors import ConfigError
@@ -220,7 +221,10 @@ def test_a_report_shows_losses_and_what_was_left_out(tmp_path: Path) -> None:
 def test_what_cannot_run_says_why(tmp_path: Path) -> None:
     no_python = Launcher(peer_python=str(tmp_path / "python")).run("river-nb", TEN, 0, is_ours=False)
     assert "cannot be run" in no_python.why_not
-    assert "3.8" in Launcher().run("multiflow-tree", TEN, 0, is_ours=False).why_not
+    for kind in OWN_PYTHON:
+        assert OWN_PYTHON[kind] in Launcher().run(f"{kind}-tree", TEN, 0, is_ours=False).why_not
+    own = Launcher(own_pythons={"capymoa": str(tmp_path / "python")})
+    assert "cannot be run" in own.run("capymoa-tree", TEN, 0, is_ours=False).why_not
     assert "late" in Launcher().run("vw-driver", TEN, 3, is_ours=False).why_not
 
 
@@ -233,16 +237,20 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
 
 def test_trees_are_measured_on_the_same_rows(tmp_path: Path) -> None:
     (found,) = measure_trees(Launcher(seconds=20), [make_stream("steady", 60)], 100, 1)
-    assert (found.rows, found.why_not) == (dict.fromkeys(RIVERS, 100), "")
-    assert all(found.rate(system) > 0 and found.times(system) > 0 for system in BESIDE)
+    *rivers, moa = found.beside
+    assert [(its.peer, its.rows, its.why_not) for its in rivers] == [
+        ("river-tree", 100, ""),
+        ("river-tree-pairs", 100, ""),
+    ]
+    assert all(its.times(ours) > 0 for its in rivers for ours in BESIDE[its.peer])
+    assert OWN_PYTHON["capymoa"] in moa.why_not
     memory = measure_tree_memory(2500)
     assert memory.texts == 2500
     assert memory.taken <= memory.limit
     write_trees(tmp_path / "T.md", "python -m bench --trees 100", [found], memory)
-    assert (
-        f"| steady | {found.mean_length:,.0f} | 100 | {found.rate('river-tree'):,.0f} |"
-        in (tmp_path / "T.md").read_text()
-    )
+    report = (tmp_path / "T.md").read_text()
+    assert f"| steady | {found.mean_length:,.0f} | 100 | {rivers[0].rate('river-tree'):,.0f} |" in report
+    assert f"Not measured: {moa.peer} ({moa.why_not})." in report
 
 
 def test_a_peer_without_probabilities_has_no_log_loss(tmp_path: Path) -> None:
@@ -278,25 +286,81 @@ def test_what_a_text_shows() -> None:
     assert [step(n) for n in range(8)] == [0, 2, 3, 4, 4, 5, 5, 6]
 
 
-def test_settings_are_chosen_on_other_streams() -> None:
-    family = "river-rich-nb"
-    first, second = FAMILIES[family]
-    errors = {first: {"a": 0.5, "b": 0.1, "c": 0.1}, second: {"a": 0.01, "b": 0.2, "c": 0.2}}
-    losses = {first: {"a": 0.5, "b": 0.5, "c": 0.5}, second: {"a": 0.4, "b": 0.4, "c": float("nan")}}
-    tried = Tried(10, {family: errors}, {family: losses})
-    assert tried.chosen(family, "a") == [first]  # though the other is better on it
-    assert tried.chosen(family, "b") == [second, first]
-    assert tried.chosen(family, "c") == [second]
-    assert Tried(10).chosen(family, "a") == [first]
-    assert Tried(10, {family: errors}).chosen(family, "new") == [second]
+def test_features_are_counted_as_asked() -> None:
+    assert with_pairs(["a", "b", "a"]) == ["a", "b", "a", "a b", "b a"]
+    assert with_pairs([]) == []
+    assert valued("aba", "sum") == {"a": 2, "b": 1}
+    assert valued("aba", "once") == {"a": 1, "b": 1}
+    with pytest.raises(ValueError, match="sum or once"):
+        valued("aba", "twice")
+    plain = rich("WIN £5", "across", "plain")
+    assert (plain.words, plain.tokens, plain.shape) == (["win", "5"], [], [])
+    assert " WIN" in plain.grams
+    with pytest.raises(ValueError, match="all or plain"):
+        rich("a", "none", "some")
 
 
-def test_every_family_is_set_as_its_peer_understands() -> None:
+def trials(family: str, errors: Sequence[float], losses: Sequence[float]) -> list[Trial]:
+    """Return what the first settings of a family got."""
+    return [Trial(family, *of) for of in zip(FAMILIES[family], [10] * len(errors), errors, losses, strict=False)]
+
+
+def test_the_best_settings_by_error_and_by_log_loss_go_on() -> None:
+    nan, names = float("nan"), FAMILIES["vw-rich"]
+    # The second is clearly behind by both, the third by error only, the last was too slow.
+    found = trials("vw-rich", [0.10, 0.12, 0.12, nan], [0.5, 0.5, 0.4, nan])
+    assert go_on("vw-rich", found) == [names[0], names[2]]
+    near = [0.1 * BEHIND**0.5] * 9
+    assert go_on("vw-rich", trials("vw-rich", [*near, 0.1], [1.0] * 10)) == [*names[:MOST], names[9]]
+    # Without probabilities only the error counts; what is of another family does not.
+    found += trials("vw-hinge", [0.01, 0.02], [nan, nan])
+    assert go_on("vw-hinge", found) == [FAMILIES["vw-hinge"][0]]
+    assert go_on("vw-rich", found) == [names[0], names[2]]
+    assert go_on("vw-rich", trials("vw-rich", [nan], [nan])) == [names[0]]
+
+
+def test_a_report_shows_which_settings_went_on(tmp_path: Path) -> None:
+    first, second, third = FAMILIES["vw-rich"][:3]
+    found = trials("vw-rich", [0.1, 0.2, float("nan")], [0.5, 0.7, float("nan")])
+    ours = done("linear", [1] * 10, [0.1] * 10, ours=True)
+    write_report(tmp_path / "R.md", "python -m bench", [[Quality(TEN, 0, [ours], found)]], [], None)
+    report = (tmp_path / "R.md").read_text()
+    for line in (f"| {first} | **0.1000** (0.5000) |", f"| {second} | 0.2000 (0.7000) |", f"| {third} | 10 rows |"):
+        assert line in report
+    assert "its best on the very stream" in report
+
+
+CAPYMOA = ROOT / ".venv-bench-capymoa" / "bin" / "python"
+
+
+@pytest.mark.parametrize(
+    ("family", "needs"),
+    [
+        ("river-rich-nb", "river"),
+        ("river-rich-logreg", "river"),
+        ("river-rich-pa", "river"),
+        ("sklearn-rich-nb", "sklearn"),
+        ("sklearn-rich-sgd", "sklearn"),
+        ("vw-hinge", "vowpalwabbit"),
+        ("vw-rich", "vowpalwabbit"),
+        ("capymoa-tree", str(CAPYMOA)),
+    ],
+)
+def test_every_family_is_set_as_its_peer_understands(monkeypatch: pytest.MonkeyPatch, family: str, needs: str) -> None:
     """A short run of each: a setting that a peer does not know would end it."""
-    launcher = Launcher(seconds=20)
-    for family in ("river-rich-nb", "river-rich-logreg-across", "sklearn-rich-nb", "sklearn-rich-sgd"):
-        run = launcher.run(FAMILIES[family][-1], TEN, 2, is_ours=False)
-        assert (run.why_not, run.done) == ("", 10)
+    if not (CAPYMOA.exists() if needs == str(CAPYMOA) else importlib.util.find_spec(needs)):
+        pytest.skip(f"needs {needs}")
+    last = FAMILIES[family][-1]
+    monkeypatch.setitem(FAMILIES, family, (last,))
+    launcher = Launcher(seconds=80, own_pythons={"capymoa": str(CAPYMOA)})
+    (trial,) = try_all(TEN, [family], launcher, 2)
+    assert trial.rows == 10
+    assert 0 < trial.error <= 1
+    assert np.isnan(trial.log_loss) == (family in {"river-rich-pa", "vw-hinge"})
+    assert go_on(family, [trial]) == [last]
+
+
+def test_every_family_is_a_peer() -> None:
     assert set(FAMILIES) <= set(PEERS)
 
 
