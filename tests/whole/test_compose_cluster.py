@@ -87,6 +87,19 @@ def test_only_this_machine_reaches_it_and_nothing_is_without_a_limit() -> None:
     assert {SERVICES[name]["image"] for name in KAFKAS} == {kafka}
 
 
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.cluster.yml"])
+def test_no_check_of_health_starts_a_java(name: str) -> None:
+    """Several of them, each ten seconds, took all of a busy machine from the brokers that they asked."""
+    services = yaml.safe_load((ROOT / name).read_text())["services"]
+    checks = {
+        name: " ".join(service["healthcheck"]["test"]) for name, service in services.items() if "healthcheck" in service
+    }
+    assert any(name.startswith("kafka") for name in checks)
+    for check in checks.values():
+        assert "/opt/kafka" not in check
+        assert "java" not in check
+
+
 def test_the_balancer_knows_each_replica() -> None:
     text = BALANCER.read_text()
     servers = dict(re.findall(r"^    server (\S+) (\S+):8000$", text, re.M))
