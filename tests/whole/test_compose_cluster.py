@@ -102,8 +102,8 @@ def test_no_check_of_health_starts_a_java(name: str) -> None:
 
 def test_the_balancer_knows_each_replica() -> None:
     text = BALANCER.read_text()
-    servers = dict(re.findall(r"^    server (\S+) (\S+):8000$", text, re.M))
-    assert servers == {name: name for name in APIS}
+    servers = re.findall(r"^    server (\S+) (\S+):8000$", text, re.M)
+    assert servers == [(name, name) for name in APIS] * 2, "those that are ready, and those that live"
     (mounted,) = [each.split(":")[0] for each in SERVICES["balancer"]["volumes"]]
     assert (ROOT / mounted).resolve() == BALANCER
 
@@ -175,3 +175,20 @@ def test_no_request_is_lost_when_a_replica_goes(tmp_path: Path) -> None:
         assert not thread.is_alive()
         assert set(codes) == {200, 202}
         assert len(codes) >= 200
+
+
+def test_where_no_replica_takes_labels_they_still_predict_and_say_so(tmp_path: Path) -> None:
+    """A broker that has gone leaves all of them without a log for a moment."""
+    with ExitStack() as stack, reserved() as nobody:
+        urls = []
+        for name in ("one", "two"):
+            place = Place(tmp_path / name, log=f"kafka://127.0.0.1:{nobody}")
+            place.publish()
+            urls.append(stack.enter_context(running(place.stream)))
+        url = stack.enter_context(balanced(tmp_path, urls))
+        wait_until(lambda: httpx.get(f"{url}/healthz", timeout=60).status_code == 200)
+        assert [httpx.get(f"{each}/readyz", timeout=60).status_code for each in (*urls, url)] == [503] * 3
+        for _ in range(4):
+            assert httpx.post(f"{url}/predict", json={"text": "win a prize"}, timeout=60).status_code == 200
+        refused = httpx.post(f"{url}/feedback", json={"message_id": "m", "label": "spam", "text": "x"}, timeout=60)
+        assert (refused.status_code, refused.json()["code"]) == (503, "log-unavailable")
