@@ -46,6 +46,7 @@ _ELECTING: Final = _NO_TOPIC | {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,  # it leads since a moment, and does not know yet how far all replicas are
 }
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
