@@ -68,7 +68,7 @@ def test_learners_and_replicas_are_told_the_same() -> None:
     bucket = options[0]["DRIFTLINE_CHECKPOINTS"].split("/")[2]
     assert f"mkdir -p /data/{bucket} " in SERVICES["store"]["entrypoint"][-1]
     disks = [SERVICES[name].get("volumes", []) for name in (*LEARNERS, *APIS)]
-    assert disks == [["learner-1:/data"], ["learner-2:/data"], [], []], "none shares a disk"
+    assert disks == [[f"{name}:/data"] for name in (*LEARNERS, *APIS)], "none shares a disk, and none is without a name"
 
 
 def test_only_this_machine_reaches_it_and_nothing_is_without_a_limit() -> None:
