@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -176,8 +177,13 @@ class LogJournal:
         return mark
 
     def saved(self, path: Path) -> None:
-        """Say what the model is of a checkpoint that is on the disk. Raises Overtaken."""
-        self.say(Digest(self.epoch, int(path.name), read_sums(path)["model.safetensors"]))
+        """Say what the model is of a checkpoint that is on the disk.
+
+        It is not read back: nothing waits for it, and behind another one's claim it counts for nobody. A log that does
+        not take it while this learner ends goes without.
+        """
+        with suppress(LogUnavailable):
+            self._append(Digest(self.epoch, int(path.name), read_sums(path)["model.safetensors"]))
 
     def restart(self, path: Path, why: str) -> None:
         """Have all go on from a checkpoint, once it is in the store. Raises Overtaken."""

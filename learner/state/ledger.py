@@ -125,6 +125,7 @@ class Ledger:
             kept = journal.trim if journal is not None else lambda *_: None
             self._uploads = Uploads(self.store, data, every=every, keep=keep, check=check, kept=kept)
         self._next = 0.0
+        self._told = 0  # the newest checkpoint of which the others know, or need to know nothing
         self.epoch = self.batch = 0
         self.pause_s = 0.0
 
@@ -185,7 +186,7 @@ class Ledger:
     def lead(self, work: LearnerState, epoch: int) -> None:
         """Go on from what a standby has; a checkpoint of it is due."""
         self.epoch, self.batch = epoch, work.batch - 1
-        self._saver.batch = self.batch
+        self._saver.batch = self._told = self.batch
         self._saver.copy(work.machine.classifier.state())
         self._saver.positions = work.positions
 
@@ -231,11 +232,9 @@ class Ledger:
 
     def look(self) -> None:
         """See how far the checkpoint and the journal are that are under way. Raises what ended them."""
-        before = self._saver.batch
         self._room.wait_for(self._saver.look)
         self._room.wait_for(self._journal.look)
-        if self._shared is not None and self._saver.batch != before:
-            self._shared.saved(checkpoints.path_of(self._checkpoints, self._saver.batch))
+        self._tell_saved()
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time for a checkpoint."""
@@ -274,6 +273,7 @@ class Ledger:
         self._checkpoint(work)
         self._saver.confirm()
         self._room.wait_for(lambda: self._saver.wait(waiting))
+        self._told = self._saver.batch  # it may be of a model that only this learner has: they go on from it
 
     def go_on_from_here(self, work: LearnerState, why: str) -> None:
         """Have all who go by the same journal go on from the checkpoint that was just saved."""
@@ -324,7 +324,14 @@ class Ledger:
             work.see(look.log)
             self._saver.confirm()
         self._room.wait_for(self._saver.wait)
+        self._tell_saved()
         return True
+
+    def _tell_saved(self) -> None:
+        """Tell all who go by the same journal what the model is of a checkpoint that is on the disk now."""
+        if self._shared is not None and self._saver.batch > self._told:
+            self._told = self._saver.batch
+            self._shared.saved(self.path_of(self._told))
 
     def _checkpoint(self, work: LearnerState) -> None:
         """Copy the state, begin a new journal, and let the rest be done while the loop goes on."""

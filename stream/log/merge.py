@@ -173,7 +173,8 @@ class Merger:
     clocks : behind the last record that was taken before, for each partition that had one
     rule : how far a record may move a clock
     clock : of all partitions, behind the last record that was taken before; an attribute, too
-    patience_s : how long a partition that should have more records holds up the others; None: PATIENCE_S
+    patience_s : how long a partition that should have more records holds up the others, and is asked for records that
+        were in it; None: PATIENCE_S
     ahead_ms : by how much, in the log's time, the others may then get ahead of it: less than for how long messages and
         labels wait for one another
     """
@@ -262,7 +263,7 @@ class Merger:
 
         Raises
         ------
-        OffsetsLost : the log begins behind one of them, or ends before.
+        OffsetsLost : the log begins behind one of them, or ends before, and goes on to for `patience_s`.
         """
         counts: dict[int, int] = {}
         wanted = list(spans)
@@ -277,14 +278,19 @@ class Merger:
         return batch
 
     def _read_up_to(self, lane: _Lane, end: int, on_wait: Callable[[float], None]) -> None:
-        """Read until a lane has all that there is before `end`, however much that is: `take` once gave it at once."""
+        """Read until a lane has all that there is before `end`, however much that is: `take` once gave it at once.
+
+        An end that was seen before the records were there proves nothing, and neither does that of a broker which leads
+        since a moment: it may not know yet how far all replicas have come. So the end has to stay where it is.
+        """
         came = time.monotonic()
         while not lane.reaches(end):
             if lane.reader.at_end(lane.partition):
                 if lane.reader.end(lane.partition) >= end:
                     return  # what is missing is its last records
-                high = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
-                raise OffsetsLost(*lane.partition, wanted=end - 1, low=0, high=high)
+                if time.monotonic() - came > self._patience_s:
+                    high = int(lane.records.offsets[-1]) + 1 if len(lane.keys) else lane.position
+                    raise OffsetsLost(*lane.partition, wanted=end - 1, low=0, high=high)
             if self._read(lane.reader, MAX_LANE_RECORDS, SLICE_S, needed=lane):
                 came = time.monotonic()
             on_wait(time.monotonic() - came)

@@ -78,7 +78,7 @@ def same(one: StreamSettings, other: StreamSettings, updates: int) -> bool:
 
 
 def test_replicas_are_ready_before_the_first_label_and_answer_alike(cluster: Cluster) -> None:
-    with cluster.replica("one") as one, cluster.replica("two") as two:
+    with cluster.replica("one") as one, cluster.replica("two", "--workers", "2") as two:
         for url in (one, two):
             wait_until(lambda url=url: httpx.get(f"{url}/readyz", timeout=30).status_code == 200, LONG_S)
             parts = get(f"{url}/readyz")["parts"]
@@ -104,7 +104,15 @@ def test_replicas_are_ready_before_the_first_label_and_answer_alike(cluster: Clu
         explained = [post(f"{url}/explain", {"text": "a prize"}) for url in (one, two)]
         assert explained[0] == explained[1]
         assert "driftline_follower_behind_seconds" in httpx.get(f"{one}/metrics", timeout=30).text
-        assert httpx.get(f"{one}/v2/health/ready", timeout=30).status_code == 200
+        for url in (one, two, two, two):  # of the one with two workers it is the kernel that says who answers
+            assert httpx.get(f"{url}/v2/health/ready", timeout=30).status_code == 200
+            texts = [f"a prize at lunch {number}" for number in range(4)]
+            asked = post(f"{url}/predict", {"texts": texts})
+            rows = post(f"{url}/invocations", {"inputs": texts, "params": {"scores": True}})["predictions"]
+            tensor = {"name": "text", "datatype": "BYTES", "shape": [4], "data": texts}
+            inferred = post(f"{url}/v2/models/driftline/infer", {"inputs": [tensor]})
+            assert (rows, inferred["model_version"]) == (asked["predictions"], asked["model_version"])
+            assert inferred["outputs"][0]["data"] == [each["label"] for each in asked["predictions"]]
 
 
 def test_an_api_answers_on_while_its_follower_is_killed_and_its_directory_deleted(cluster: Cluster, log: Log) -> None:

@@ -68,7 +68,7 @@ def test_learners_and_replicas_are_told_the_same() -> None:
     bucket = options[0]["DRIFTLINE_CHECKPOINTS"].split("/")[2]
     assert f"mkdir -p /data/{bucket} " in SERVICES["store"]["entrypoint"][-1]
     disks = [SERVICES[name].get("volumes", []) for name in (*LEARNERS, *APIS)]
-    assert disks == [["learner-1:/data"], ["learner-2:/data"], [], []], "none shares a disk"
+    assert disks == [[f"{name}:/data"] for name in (*LEARNERS, *APIS)], "none shares a disk, and none is without a name"
 
 
 def test_only_this_machine_reaches_it_and_nothing_is_without_a_limit() -> None:
@@ -87,10 +87,23 @@ def test_only_this_machine_reaches_it_and_nothing_is_without_a_limit() -> None:
     assert {SERVICES[name]["image"] for name in KAFKAS} == {kafka}
 
 
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.cluster.yml"])
+def test_no_check_of_health_starts_a_java(name: str) -> None:
+    """Several of them, each ten seconds, took all of a busy machine from the brokers that they asked."""
+    services = yaml.safe_load((ROOT / name).read_text())["services"]
+    checks = {
+        name: " ".join(service["healthcheck"]["test"]) for name, service in services.items() if "healthcheck" in service
+    }
+    assert any(name.startswith("kafka") for name in checks)
+    for check in checks.values():
+        assert "/opt/kafka" not in check
+        assert "java" not in check
+
+
 def test_the_balancer_knows_each_replica() -> None:
     text = BALANCER.read_text()
-    servers = dict(re.findall(r"^    server (\S+) (\S+):8000$", text, re.M))
-    assert servers == {name: name for name in APIS}
+    servers = re.findall(r"^    server (\S+) (\S+):8000$", text, re.M)
+    assert servers == [(name, name) for name in APIS] * 2, "those that are ready, and those that live"
     (mounted,) = [each.split(":")[0] for each in SERVICES["balancer"]["volumes"]]
     assert (ROOT / mounted).resolve() == BALANCER
 
@@ -162,3 +175,20 @@ def test_no_request_is_lost_when_a_replica_goes(tmp_path: Path) -> None:
         assert not thread.is_alive()
         assert set(codes) == {200, 202}
         assert len(codes) >= 200
+
+
+def test_where_no_replica_takes_labels_they_still_predict_and_say_so(tmp_path: Path) -> None:
+    """A broker that has gone leaves all of them without a log for a moment."""
+    with ExitStack() as stack, reserved() as nobody:
+        urls = []
+        for name in ("one", "two"):
+            place = Place(tmp_path / name, log=f"kafka://127.0.0.1:{nobody}")
+            place.publish()
+            urls.append(stack.enter_context(running(place.stream)))
+        url = stack.enter_context(balanced(tmp_path, urls))
+        wait_until(lambda: httpx.get(f"{url}/healthz", timeout=60).status_code == 200)
+        assert [httpx.get(f"{each}/readyz", timeout=60).status_code for each in (*urls, url)] == [503] * 3
+        for _ in range(4):
+            assert httpx.post(f"{url}/predict", json={"text": "win a prize"}, timeout=60).status_code == 200
+        refused = httpx.post(f"{url}/feedback", json={"message_id": "m", "label": "spam", "text": "x"}, timeout=60)
+        assert (refused.status_code, refused.json()["code"]) == (503, "log-unavailable")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import confluent_kafka as ck
@@ -24,6 +24,7 @@ from driftline.stream.process.settings import StreamSettings
 START_S: Final = 10.0
 REQUEST_S: Final = 10.0
 SLICE_S: Final = 0.2
+STUCK_S: Final = 1.0  # an admin request without an answer for so long may wait for a broker that is away
 
 # What waiting does not mend.
 _DENIED: Final = frozenset(
@@ -45,6 +46,7 @@ _ELECTING: Final = _NO_TOPIC | {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,  # it leads since a moment, and does not know yet how far all replicas are
 }
 _NO_ID: Final = str(ck.Uuid(0, 0))  # what brokers older than topic ids give
 
@@ -127,8 +129,13 @@ class Cluster:
         return refusal
 
     def wait(self, doing: str, future: "Future[_T]", timeout_s: float = REQUEST_S) -> _T:
-        """Return what an admin request gives, or raise as soon as it is known that it gives nothing."""
+        """Return what an admin request gives, or raise as soon as it is known that it gives nothing.
+
+        librdkafka sends most of them to the controller. That is any one broker, as the cluster said last, and where it
+        has gone since librdkafka waits for it for up to five minutes. So the cluster is asked who is there now.
+        """
         deadline = time.monotonic() + timeout_s + 1.0  # the request's own timeout tells more
+        look_again = time.monotonic() + STUCK_S
         while True:
             try:
                 return future.result(SLICE_S)
@@ -139,6 +146,10 @@ class Cluster:
                     raise self.explain(doing, KafkaException(self.denied)) from None
                 if time.monotonic() > deadline:
                     raise self.explain(doing, KafkaException(KafkaError(KafkaError._TIMED_OUT))) from None
+                if time.monotonic() > look_again:
+                    with suppress(KafkaException):
+                        self.admin.list_topics(timeout=STUCK_S)
+                    look_again = time.monotonic() + STUCK_S
 
     def look_for(self, topics: Iterable[str]) -> dict[str, int | None]:
         """Return the partition counts; None where there is no such topic or not every partition has a leader."""

@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from driftline.cli.main import app
-from driftline.learner.disk.checkpoint import list_checkpoints, load_manifest
+from driftline.learner.cluster.entries import Digest, decode
+from driftline.learner.disk.checkpoint import list_checkpoints, load_manifest, read_sums
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
 from driftline.stream.errors import ConfigError
-from driftline.stream.log.base import Log
+from driftline.stream.log.base import Log, TopicPartition
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from tests.cluster import MODEL, Cluster, append, cluster
@@ -99,6 +100,23 @@ def test_one_with_another_model_takes_the_leaders_again(together: Cluster, log: 
     other.election.choose()
     append(log, 20, 1)
     other.wait_for("running", 21)
+
+
+def test_one_that_ends_says_what_the_model_of_its_last_checkpoint_is(together: Cluster, log: Log) -> None:
+    one, other = together.start("one"), together.start("other")
+    one.election.choose()
+    append(log, 0, 10)
+    one.wait_for("running", 10)
+    other.wait_for("standby", 10)
+    one.stop()
+    newest = list_checkpoints(one.stream.data / "checkpoints")[0]
+    with closing(log.reader({TopicPartition(one.stream.journal_name, 0): 0})) as reader:
+        said = [entry for record in reader.read(1000, 0) if isinstance(entry := decode(record.value), Digest)]
+    assert said[-1:] == [Digest(1, int(newest.name), read_sums(newest)["model.safetensors"])]
+    standby = other.standby()
+    wait_until(lambda: not standby._marks, what="it compared the model that it had there")
+    assert standby.differed is None
+    other.wait_for("standby", 10)
 
 
 def test_a_model_that_was_built_anew_takes_the_others_place_everywhere(together: Cluster, log: Log) -> None:

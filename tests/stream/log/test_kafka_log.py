@@ -5,6 +5,7 @@ import gc
 import importlib
 import time
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,29 @@ from tests.waiting import wait_until
 
 # kafka-python loads its schemas in a way that Python 3.11 calls deprecated, some only when they are used.
 KAFKA_PYTHON = pytest.mark.filterwarnings(r"ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+
+def test_who_waits_for_a_controller_that_has_gone_asks_who_is_there_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the brokers any may be the controller, and one is where an admin request waits for minutes."""
+    monkeypatch.setattr(kafka_cluster, "STUCK_S", 0.01)
+    monkeypatch.setattr(kafka_cluster, "SLICE_S", 0.01)
+    cluster = kafka_cluster.Cluster(StreamSettings(log="kafka://127.0.0.1:1"))
+    answer: Future[str] = Future()
+
+    class Admin:
+        """Stands in for librdkafka's, which no cluster on one machine makes wait so long for sure."""
+
+        asked = 0
+
+        def list_topics(self, timeout: float) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(confluent_kafka.KafkaError._TRANSPORT))
+            assert timeout == kafka_cluster.STUCK_S
+            answer.set_result("there")
+
+    monkeypatch.setattr(cluster, "admin", Admin())
+    assert cluster.wait("a question", answer, 60.0) == "there"
 
 
 class TestKafka:

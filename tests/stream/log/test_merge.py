@@ -145,8 +145,36 @@ def test_gaps_in_the_offsets_belong_to_the_span_before() -> None:
 def test_spans_that_the_log_no_longer_has_are_an_error() -> None:
     lanes = records([[1, 2, 3], [], []])
     (batch,) = take_all(merger(lanes[0]))
+    source = Merger([ScriptedReader(LANES, lanes[0][:2])], dict.fromkeys(LANES, 0), {}, patience_s=0.0)
     with pytest.raises(OffsetsLost, match="next offset to read is 2, but the log ends at 2"):
-        merger(lanes[0][:2]).take_spans(batch.spans)
+        source.take_spans(batch.spans)
+
+
+def test_an_end_that_was_seen_before_the_records_came_is_none() -> None:
+    """Who follows another one is told of records which his own reader has not been given yet."""
+
+    class Late(ScriptedReader):
+        """Says for some more reads that it ends where it ended."""
+
+        reads_left = 0
+
+        def fetch(self, max_records: int, timeout_s: float) -> list[Chunk]:
+            self.reads_left -= 1
+            return super().fetch(max_records, timeout_s) if self.reads_left < 0 else []
+
+        def at_end(self, partition: TopicPartition) -> bool:
+            return self.reads_left >= 0 or super().at_end(partition)
+
+    lanes = records([[1, 2, 3], [], []])
+    (batch,) = take_all(merger(lanes[0]))
+    reader, waited = Late(LANES, lanes[0][:1]), list[float]()
+    source = Merger([reader], dict.fromkeys(LANES, 0), {})
+    assert len(source.take(10, 0.0)) == 1
+    assert source.at_end
+    reader._arrivals, reader.reads_left = lanes[0][1:], 3
+    rest = source.take_spans([Span(LANES[0], 1, 3, 2)], waited.append)
+    assert list(rest) == list(batch)[1:]
+    assert len(waited) == 4
 
 
 def test_a_partition_that_runs_ahead_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
