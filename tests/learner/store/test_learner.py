@@ -191,8 +191,9 @@ def test_a_store_that_is_away_keeps_nothing_from_going_on(
         wait_until(lambda: learner.step(0.0) >= 0 and learned(learner, 40)(), what="it learns on")
 
         def told() -> bool:
-            uploads = learner.step(0.0) >= 0 and learner.status("running").uploads
-            return bool(uploads and uploads.failures)
+            """The file is written now and then: until then it is that of the one before."""
+            shown = learner.step(0.0) >= 0 and read_status(stage.stream.data)
+            return bool(shown and shown.uploads and shown.uploads.failures)
 
         wait_until(told, what="it is told")
         finish(learner)
