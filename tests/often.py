@@ -4,7 +4,8 @@
 """
 
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 
@@ -21,3 +22,10 @@ only_long: Final = (
     pytest.mark.long,
     pytest.mark.skipif(not TORTURE, reason="in `make torture` only"),
 )  # marks of a test, or of one of its parameters
+
+
+def in_torture_only(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave a whole test to `make torture`."""
+    for mark in only_long:
+        test = mark(test)
+    return test

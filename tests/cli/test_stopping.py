@@ -1,7 +1,11 @@
-"""Stopped while its kernels compile, a command ends soon, with its exit code, and without a traceback."""
+"""Stopped while its kernels compile, a command ends soon, with its exit code, and without a traceback.
+
+Ctrl-C breaks off what compiles. SIGTERM waits for it, and so comes where one kernel of all is missing.
+"""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from driftline.stream import kernels
 from tests.data import ROOT
 from tests.waiting import wait_until
 
 COMPILES = "compiling the kernels of "
 WITHIN_S = 120
+SLOW = "rules.take-*"  # takes some seconds
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,9 @@ WITHIN_S = 120
 )
 def test_while_kernels_compile(words: str, number: signal.Signals, says: str, tmp_path: Path) -> None:
     """Ctrl-C reaches every process of a terminal, SIGTERM the first one."""
+    if number == signal.SIGTERM and kernels.DIRECTORY is not None:
+        kept = Path(kernels.DIRECTORY)
+        shutil.copytree(kept, tmp_path / "kernels" / kept.name, ignore=shutil.ignore_patterns(SLOW))
     with started(words, tmp_path) as process:
         assert process.stderr is not None
         lines = []
@@ -57,7 +66,7 @@ def test_while_its_libraries_are_loaded(tmp_path: Path) -> None:
 
 
 def started(words: str, path: Path) -> subprocess.Popen[str]:
-    """Return a command at the head of a group of processes, for which nothing is compiled yet."""
+    """Return a command at the head of a group of processes, which keeps its kernels below this directory."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTLINE_")}
     environment |= {"NUMBA_CACHE_DIR": str(path / "kernels"), "PYTHONPATH": str(ROOT)}
     if words.startswith("serve"):
