@@ -23,6 +23,11 @@ only_long: Final = (
     pytest.mark.skipif(not TORTURE, reason="in `make torture` only"),
 )  # marks of a test, or of one of its parameters
 
+# Of a test whose fixture `stage` is a log of each kind, where what it looks at does not depend on the kind.
+kafka_in_torture: Final = pytest.mark.parametrize(
+    "stage", ["sqlite", pytest.param("kafka", marks=only_long)], indirect=True
+)
+
 
 def in_torture_only(test: Callable[..., Any]) -> Callable[..., Any]:
     """Leave a whole test to `make torture`."""

@@ -34,7 +34,6 @@ from driftline.stream.files.reader import Row
 from tests.data import ROOT
 from tests.often import in_torture_only
 
-
 # -- streams --
 
 

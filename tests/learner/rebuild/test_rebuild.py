@@ -25,6 +25,7 @@ from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
 from tests.data import ROOT
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
+from tests.often import kafka_in_torture
 from tests.waiting import wait_until
 
 
@@ -65,6 +66,7 @@ def test_without_anything_left_out_it_is_the_model_of_a_fresh_learner(stage: Sta
     assert stage.newest().manifest.rebuilt == after.rebuilt
 
 
+@kafka_in_torture
 def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(10))
     give(stage, 50, "a")
@@ -81,6 +83,7 @@ def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path
     assert "1 label that was retracted" in found.stdout
 
 
+@kafka_in_torture
 def test_what_is_sent_twice_is_taken_back_once_and_stays_so(stage: Stage, tmp_path: Path) -> None:
     """As the join has it, by the last word of each id."""
     stage.append(range(10))
@@ -108,6 +111,7 @@ def test_what_is_sent_twice_is_taken_back_once_and_stays_so(stage: Stage, tmp_pa
     assert stage.model() == oracle(tmp_path, range(20))
 
 
+@kafka_in_torture
 def test_of_several_texts_with_one_id_that_one_is_taken_back_that_was_meant(stage: Stage, tmp_path: Path) -> None:
     topics = stage.stream.topics
 
@@ -153,6 +157,7 @@ def test_a_built_model_whose_retractions_cannot_be_read_is_refused(tmp_path: Pat
         assert stage.newest().manifest.counts.labels_learned == before + 5
 
 
+@kafka_in_torture
 def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(10))
     give(stage, 50, "b", source="bot")
@@ -170,6 +175,7 @@ def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_
     assert stage.command("verify").exit_code == 0
 
 
+@kafka_in_torture
 def test_until_a_time_it_is_the_model_of_then_and_learning_goes_on_from_now(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(40))
     stage.learn()
@@ -220,6 +226,7 @@ def test_who_stands_in_for_a_learner_goes_by_its_rules(tmp_path: Path) -> None:
         assert stage.command("verify").exit_code == 0
 
 
+@kafka_in_torture
 def test_another_model(stage: Stage) -> None:
     stage.append(range(30))
     stage.learn()
@@ -381,6 +388,7 @@ def test_bases_lie_evenly_and_go_when_the_log_does_not_follow_them(stage: Stage)
     assert max(later - earlier for earlier, later in itertools.pairwise(ages)) < 0.6 * ages[-1]
 
 
+@kafka_in_torture
 def test_into_another_directory(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
     stage.learn()
@@ -445,6 +453,7 @@ def test_who_took_it_over_and_is_overtaken_writes_no_checkpoint(
         assert stage.checkpoints() == before
 
 
+@kafka_in_torture
 def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
     with stage.learning(batch_records=10) as learner:
