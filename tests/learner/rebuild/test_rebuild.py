@@ -2,10 +2,8 @@
 
 import contextlib
 import itertools
-import os
+import signal
 import sqlite3
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from driftline.stream.errors import OffsetsLost, Overtaken, RecordsLost
 from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
-from tests.data import ROOT
+from tests.faults.nursery import Nursery
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
 from tests.often import kafka_in_torture
 from tests.waiting import wait_until
@@ -497,23 +495,22 @@ def test_options_that_cannot_be_meant(tmp_path: Path) -> None:
             assert why in str(stage.command("rebuild", *more).exception)
 
 
-def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -> None:
+def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path, nursery: Nursery) -> None:
     stage.append(range(30))
-    program = [sys.executable, "-m", "driftline", "learn", "--model", MODEL, *stage.flags()]
-    with subprocess.Popen(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
-        try:
-            wait_until(lambda: seen_by(stage) == 30, 180, "it learns")
-            said = rebuilt(stage, "--exclude", "id=3")
-            assert "1 label that was left out (id=3)" in said
-            found = read_status(stage.stream.data)
-            assert found is not None
-            assert found.pid == process.pid, "it was not this process that took over"
-            stage.append(range(30, 40))
-            wait_until(lambda: seen_by(stage) == 39, 180, "it goes on")
-        finally:
-            process.terminate()
-            process.wait(60)
-    assert process.returncode == 0
+    learner = nursery.start("learn", "--model", MODEL, *stage.flags())
+    try:
+        wait_until(lambda: seen_by(stage) == 30, 180, "it learns")
+        said = rebuilt(stage, "--exclude", "id=3")
+        assert "1 label that was left out (id=3)" in said
+        found = read_status(stage.stream.data)
+        assert found is not None
+        assert found.pid == learner.pid, "it was not this process that took over"
+        stage.append(range(30, 40))
+        wait_until(lambda: seen_by(stage) == 39, 180, "it goes on")
+    finally:
+        learner.send(signal.SIGTERM)
+        code = learner.wait()
+    assert code == 0, learner.said
     assert stage.model() == oracle(tmp_path, range(3), range(4, 40))
 
 
