@@ -236,7 +236,7 @@ def test_another_model(stage: Stage) -> None:
 
 FOREIGN = [
     "river:naive_bayes.MultinomialNB?max_labels=4",
-    "sklearn:linear_model.SGDClassifier?loss=log_loss&max_labels=4",
+    "sklearn:linear_model.SGDClassifier?loss=log_loss&text.bits=12&max_labels=4",
 ]
 
 
