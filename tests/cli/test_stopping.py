@@ -1,6 +1,6 @@
 """Stopped while its kernels compile, a command ends soon, with its exit code, and without a traceback.
 
-Ctrl-C breaks off what compiles. SIGTERM waits for it, and so comes where one kernel of all is missing.
+SIGTERM may have to wait for what compiles, and so comes where some kernels are missing, not all.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 COMPILES = "compiling the kernels of "
 WITHIN_S = 120
-SLOW = "rules.take-*"  # takes some seconds
+SLOW = ("blend.*", "rules.*", "features.*", "scan.*")  # what is compiled in less than two seconds is not said
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,15 @@ def test_while_kernels_compile(words: str, number: signal.Signals, says: str, tm
     """Ctrl-C reaches every process of a terminal, SIGTERM the first one."""
     if number == signal.SIGTERM and kernels.DIRECTORY is not None:
         kept = Path(kernels.DIRECTORY)
-        shutil.copytree(kept, tmp_path / "kernels" / kept.name, ignore=shutil.ignore_patterns(SLOW))
+        shutil.copytree(kept, tmp_path / "kernels" / kept.name, ignore=shutil.ignore_patterns(*SLOW))
     with started(words, tmp_path) as process:
         assert process.stderr is not None
         lines = []
         while COMPILES not in (line := process.stderr.readline()):
-            assert line, "".join(lines)
             lines.append(line)
+            if not line or '"learning"' in line or "learning" in line.split():
+                process.kill()
+                pytest.fail(f"nothing was compiled: {''.join(lines)}")
         lines.append(line)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
