@@ -1,6 +1,7 @@
 """What several test files share: compiled kernels, a real Kafka, an empty log of each kind, and an API."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -8,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,6 +39,7 @@ from tests.faults.campaign import MODEL
 from tests.faults.nursery import Nursery
 from tests.faults.stage import Stage, open_stage
 from tests.often import times
+from tests.order import arrange
 from tests.place import Api, Place, running
 
 FAULTS = Path(__file__).parent / "faults"
@@ -69,13 +71,29 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make torture` runs (often.py), and what `make check` leaves out (beyond.py)."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are collected, nor later among what is there by then: it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what `make torture` runs (often.py), and what `make check` leaves out (beyond.py); put all into order."""
     for item in items:
         if item.path.is_relative_to(FAULTS) or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.long)
         if needs_more_than_this_process(item):
             item.add_marker(pytest.mark.beyond)
+    yield
+    if WORKER:
+        arrange(items, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,8 +81,13 @@ def check(objects: Iterable[Object]) -> None:
 def is_valid(each: Object) -> None:
     """Each version of Kubernetes takes it, with no field that it does not know."""
     if not each["apiVersion"].startswith(ELSEWHERE):
-        for version in KUBERNETES:
-            kubernetes_validate.validate(each, version, strict=True)
+        _is_taken(json.dumps(each, sort_keys=True))
+
+
+@cache
+def _is_taken(text: str) -> None:
+    for version in KUBERNETES:
+        kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
 def is_restricted(name: str, pod: Object) -> None:

@@ -165,6 +165,7 @@ def code_of(code: CodeType, name: str) -> CodeType:
 def functions_there() -> dict[tuple[Path, str], list[FunctionType]]:
     """Return the functions of ours that there are in this process, by module and qualified name."""
     found: dict[tuple[Path, str], list[FunctionType]] = {}
+    gc.unfreeze()  # what tests/conftest.py has put aside when tests were collected in this process
     for each in gc.get_objects():
         if type(each) is FunctionType and (each.__module__ or "").startswith("driftline."):
             place = Path(each.__code__.co_filename).resolve(), each.__code__.co_qualname

@@ -4,7 +4,8 @@
 """
 
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 
@@ -21,3 +22,15 @@ only_long: Final = (
     pytest.mark.long,
     pytest.mark.skipif(not TORTURE, reason="in `make torture` only"),
 )  # marks of a test, or of one of its parameters
+
+# Of a test whose fixture `stage` is a log of each kind, where what it looks at does not depend on the kind.
+kafka_in_torture: Final = pytest.mark.parametrize(
+    "stage", ["sqlite", pytest.param("kafka", marks=only_long)], indirect=True
+)
+
+
+def in_torture_only(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave a whole test to `make torture`."""
+    for mark in only_long:
+        test = mark(test)
+    return test

@@ -21,8 +21,11 @@ from tests.often import TORTURE
 from tests.ports import reserved
 from tests.waiting import wait_until
 
-ENCODINGS = [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
-ENCODINGS += [{"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+ENCODINGS = [
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    {"PYTHONIOENCODING": "latin-1"},
+    *([{"PYTHONIOENCODING": "ascii"}] if TORTURE else []),
+]
 CLOSED = [">&-", "2>&-", "<&-", "<&- >&- 2>&-"]
 
 
@@ -80,9 +83,9 @@ def test_half_a_character_ends_no_command(learned: Path) -> None:
 @pytest.mark.parametrize("closed", CLOSED)
 def test_commands_end_as_ever_where_streams_are_closed(learned: Path, closed: str) -> None:
     (learned / "f.csv").write_text("text,label\nwin a prize,spam\nsee you,ham\n")
-    commands = {"predict prize": 0, "keys add n --role admin": 0, "up --hlep": 2}
+    commands = {"keys add n --role admin": 0}
     if TORTURE or closed == CLOSED[-1]:
-        commands |= {"status": 1, "send f.csv": 0, "keys list": 0}
+        commands |= {"predict prize": 0, "up --hlep": 2, "status": 1, "send f.csv": 0, "keys list": 0}
     for command, code in commands.items():
         done = run(f"$D {command} {closed}", learned)
         assert done.returncode == code, (command, done)

@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -197,13 +198,15 @@ def _load(model: str) -> None:
         importlib.import_module(name)
     from driftline.learner import registry  # noqa: PLC0415
     from driftline.learner.disk.settings import DEFAULT_MODEL  # noqa: PLC0415
-    from driftline.learner.quality import drift  # noqa: PLC0415
-    from driftline.learner.serving import double_buffer  # noqa: PLC0415
+    from driftline.learner.loop import warm  # noqa: PLC0415
+    from driftline.stream.log.kafka import librdkafka, sender  # noqa: PLC0415
 
     for name in (registry.make_classifier(model).config()["classifier"], DEFAULT_MODEL):
         registry.warm_up(name)
-    drift.warm_up()
-    double_buffer.warm_up()
+    warm.warm_up()
+    librdkafka.warm_up()
+    sender.warm_up()
+    assert threading.active_count() == 1
 
 
 def _run(order: dict[str, Any], parent: int) -> None:

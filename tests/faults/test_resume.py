@@ -22,7 +22,7 @@ from driftline.stream.log.open import open_log
 from tests.faults.scene import Scene, make_scene
 from tests.faults.tally import tally
 from tests.golden.make import GOLDEN, NAME
-from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN
+from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN, tried
 from tests.often import times
 
 # The same classifiers, small: their checkpoints are written and read some hundred times.
@@ -59,7 +59,7 @@ def learn(scene: Scene, spec: str, data: Path, batch: int, stops: list[tuple[int
     return {file.name: file.read_bytes() for file in newest.iterdir() if file.suffix in {".safetensors", ".msgpack"}}
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", tried(*SPECS))
 def test_going_on_from_what_was_saved_gives_the_same_bytes(spec: str, scene: Scene, memory: Path) -> None:
     expected, resumed = learn(scene, spec, memory / "straight", 64, []), Counter[str]()
 

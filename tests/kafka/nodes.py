@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.kafka.broker import LOG4J, START_S, NoKafka, jars, java, wait_for_answer
+from tests.kafka.broker import CLASSES, LOG4J, START_S, NoKafka, jars, java, wait_for_answer
 from tests.net import Net
 
 PROPERTIES = """
@@ -74,10 +74,11 @@ class Nodes:
             self.kill(name)
 
     def _run(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        root = self._directory / name
+        root, kept = self._directory / name, self._jars / CLASSES
         command = [
             *("ip", "netns", "exec", self._net.namespace(name)),
-            *(self._java, "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *(self._java, "-Xlog:disable", *([f"-XX:SharedArchiveFile={kept}"] if kept.exists() else [])),
+            *("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             f"-Dlog4j2.configurationFile={root / 'log4j2.yaml'}",
             *("-cp", f"{self._jars}/*", *arguments),
         ]

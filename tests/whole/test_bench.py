@@ -1,4 +1,8 @@
-"""The bench: its own streams, the order in which peers are asked, one scorer for all, and the command as it is run."""
+"""The bench: its own streams, the order in which peers are asked, one scorer for all, and the commands as they are run.
+
+The bench is a tool of ours: in `make test` one peer runs in its process, and what is of no process is looked at; the
+commands measure in `make torture`.
+"""
 
 import ast
 import hashlib
@@ -29,7 +33,7 @@ from driftline.learner.registry import make_classifier
 from driftline.stream.errors import ConfigError
 from driftline.stream.files.reader import Row
 from tests.data import ROOT
-from tests.often import TORTURE, only_long
+from tests.often import in_torture_only
 
 # -- streams --
 
@@ -235,6 +239,7 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
         read_stream(file, 10)
 
 
+@in_torture_only
 def test_trees_are_measured_on_the_same_rows(tmp_path: Path) -> None:
     (found,) = measure_trees(Launcher(seconds=20), [make_stream("steady", 60)], 100, 1)
     *rivers, moa = found.beside
@@ -333,6 +338,7 @@ def test_a_report_shows_which_settings_went_on(tmp_path: Path) -> None:
 CAPYMOA = ROOT / ".venv-bench-capymoa" / "bin" / "python"
 
 
+@in_torture_only
 @pytest.mark.parametrize(
     ("family", "needs"),
     [
@@ -385,9 +391,9 @@ def test_answers_are_kept_and_belong_to_what_was_asked(tmp_path: Path) -> None:
 # -- the command --
 
 
-@pytest.mark.long
+@in_torture_only
 def test_the_command_measures_and_reports(tmp_path: Path) -> None:
-    delays = {"0": "own.png", "5": "own-5-late.png"} if TORTURE else {"5": "own-5-late.png"}
+    delays = {"0": "own.png", "5": "own-5-late.png"}
     file = tmp_path / "own.tsv"
     stream = make_stream("steady", 300)
     labelled = zip(stream.rows.texts, stream.rows.labels, strict=True)
@@ -431,7 +437,8 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert "there is no peer 'unheard-of'; there are river-nb," in ended.stderr
 
 
-@pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=only_long)])
+@in_torture_only
+@pytest.mark.parametrize("log", ["sqlite", "kafka"])
 def test_freshness_is_measured(request: pytest.FixtureRequest, tmp_path: Path, log: str) -> None:
     """Idle, at a rate, at full speed: labels show, predictions are answered."""
     command = [sys.executable, "-m", "bench.freshness", "linear?bits=12", "--labels", "10", "--rate", "200"]
@@ -455,6 +462,7 @@ def test_freshness_is_measured(request: pytest.FixtureRequest, tmp_path: Path, l
     assert learned[0] < learned[1] < learned[2]
 
 
+@in_torture_only
 def test_honest_clients_are_measured_while_others_attack(tmp_path: Path) -> None:
     """A few seconds, with two attacks that cost nothing: every honest label is learned, every row is there."""
     names = ("malformed", "guessed_keys")

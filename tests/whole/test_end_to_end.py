@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,6 +33,9 @@ from tests.waiting import wait_until
 
 __all__ = ["sms_spam"]
 N_TEXTS = 5574
+
+
+KAFKA_TOO = pytest.mark.parametrize("stream", ["sqlite", pytest.param("kafka", marks=only_long)], indirect=True)
 
 
 @pytest.fixture(params=["sqlite", "kafka"])
@@ -105,26 +108,31 @@ def commands(nursery: Nursery) -> Commands:
 
 @contextmanager
 def api(*arguments: str) -> Iterator[httpx.Client]:
-    """Run `up` or `serve` until the API answers; then one Ctrl-C has to end it cleanly."""
+    """Run `up` until the API answers; then one Ctrl-C has to end it cleanly."""
     with (
         reserved() as port,
         driftline(*arguments, "--port", str(port)) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
 
-        def answers() -> bool:
-            assert process.poll() is None, process.communicate()[0]
-            try:
-                return client.get("/healthz").is_success
-            except httpx.TransportError:
-                return False
+        def running() -> bool:
+            return process.poll() is None
 
-        wait_until(answers, 180, "the API answers")
+        wait_until(lambda: answers(client, running, lambda: process.communicate()[0]), 180, "the API answers")
         yield client
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to both processes
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
         assert "Traceback" not in output
+
+
+def answers(client: httpx.Client, running: Callable[[], bool], said: Callable[[], str]) -> bool:
+    """Tell whether the API does; it must not have ended."""
+    assert running(), said()
+    try:
+        return client.get("/healthz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def accuracy_as_served(client: httpx.Client) -> float:
@@ -162,6 +170,7 @@ def test_a_file_flows_through_all_of_it(stream: StreamSettings, sms_spam: Path, 
     assert len({decode_prediction(value).message_id for value in predictions}) == N_TEXTS
 
 
+@KAFKA_TOO
 def test_a_wrong_prediction_is_corrected_within_two_seconds(
     stream: StreamSettings, sms_spam: Path, commands: Commands
 ) -> None:
@@ -335,30 +344,33 @@ def committed_by_learner(stream: StreamSettings) -> dict[TopicPartition, int]:
         log.close()
 
 
-def test_two_learners_of_one_directory_are_refused(tmp_path: Path) -> None:
+def test_two_learners_of_one_directory_are_refused(tmp_path: Path, nursery: Nursery) -> None:
     stream = StreamSettings(data=tmp_path / "data")
-    with driftline("learn", *flags(stream)) as first:
-        wait_until(lambda: (stream.data / "status.json").exists() or first.poll() is not None, 180, "the first runs")
-        with driftline("learn", *flags(stream)) as second:
-            output, _ = second.communicate(timeout=60)
-        assert second.returncode == 1
-        assert "another learner is at work on" in output
-        first.terminate()
-        assert first.wait(timeout=60) == 0
+    first = nursery.start("learn", *flags(stream))
+    wait_until(lambda: (stream.data / "status.json").exists() or not first.running(), 180, "the first runs")
+    second = nursery.start("learn", *flags(stream))
+    assert second.wait() == 1
+    assert "another learner is at work on" in second.said
+    first.send(signal.SIGTERM)
+    assert first.wait() == 0, first.said
 
 
-def test_learner_and_api_as_two_processes(stream: StreamSettings) -> None:
-    with ExitStack() as running:
-        client = running.enter_context(api("serve", *flags(stream)))
+def test_learner_and_api_as_two_processes(stream: StreamSettings, nursery: Nursery) -> None:
+    with reserved() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        server = nursery.start("serve", *flags(stream), "--port", str(port))
+        wait_until(lambda: answers(client, server.running, lambda: server.said), 180, "the API answers")
         wait_until(lambda: client.get("/readyz").is_success, what="it takes messages and labels")
         assert not client.get("/readyz").json()["parts"]["predict"]["ready"]
-        learner = running.enter_context(driftline("learn", *flags(stream)))
+        learner = nursery.start("learn", *flags(stream))
         label = {"message_id": "m", "label": "ham", "text": "hello there"}
         assert client.post("/feedback", json=label).status_code == 202
         wait_until(lambda: client.post("/predict", json={"text": "hello"}).is_success, 180, "the first label is served")
         wait_until(lambda: client.get("/readyz").json()["parts"]["learn"]["ready"], what="it learns")
         assert client.get("/readyz").json()["parts"]["predict"]["ready"]
         assert client.post("/predict", json={"text": "hello"}).json()["predictions"][0]["label"] == "ham"
-        learner.terminate()
-        assert learner.wait(timeout=60) == 0
+        learner.send(signal.SIGTERM)
+        assert learner.wait() == 0, learner.said
         assert client.post("/predict", json={"text": "hello"}).is_success, "the API goes on without the learner"
+        server.send(signal.SIGINT)
+        assert server.wait() == 0, server.said
+        assert "Traceback" not in server.said

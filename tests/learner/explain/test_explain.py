@@ -22,7 +22,16 @@ from driftline.learner.registry import make_classifier
 from driftline.learner.text.features import TextSettings, features
 from driftline.stream.errors import ConfigError
 from tests.data import CountingClassifier
-from tests.learner.models.test_classifiers import CLASSIFIERS, FOREIGN, HOSTILE, content, generated, taught, texts
+from tests.learner.models.test_classifiers import (
+    CLASSIFIERS,
+    FOREIGN,
+    HOSTILE,
+    content,
+    generated,
+    taught,
+    texts,
+    tried,
+)
 from tests.learner.text.test_shape import shape
 from tests.learner.text.test_text import texts as odd_texts
 from tests.often import TORTURE, times
@@ -283,7 +292,7 @@ def test_a_tree_says_what_it_asked() -> None:
     assert any(step.present for path in paths for step in path)
 
 
-@pytest.mark.parametrize("spec", FOREIGN)
+@pytest.mark.parametrize("spec", tried(*FOREIGN))
 def test_a_foreign_model_is_asked_without_each_word(spec: str) -> None:
     classifier = taught(make(spec))
     text = "own0x1 word5 own0x1 own1x2"
@@ -363,7 +372,7 @@ def test_what_cannot_be_explained_is_refused(spec: str) -> None:
     assert list(classifier.explain_one("own0x1", ["label1", "label1"]).features[0].shares) == ["label1"]
 
 
-@pytest.mark.parametrize("spec", CLASSIFIERS + FOREIGN)
+@pytest.mark.parametrize("spec", tried(*CLASSIFIERS, *FOREIGN))
 def test_an_explanation_survives_saving(spec: str) -> None:
     straight, loaded = taught(make(spec)), make(spec)
     loaded.load_state({name: array.copy() for name, array in straight.state().items()}, straight.labels)
@@ -386,7 +395,7 @@ def test_a_damaged_model_explains_its_equal_scores(name: str, array: str, damage
 # What the sketch knows.
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CLASSIFIERS if "half_life" not in spec] + FOREIGN)
+@pytest.mark.parametrize("spec", tried(*(spec for spec in CLASSIFIERS if "half_life" not in spec), *FOREIGN))
 def test_a_feature_is_known_once_it_was_learned(spec: str) -> None:
     classifier = make(spec)
     classifier.predict_proba_many(["alpha beta"])

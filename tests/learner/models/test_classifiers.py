@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.text.features import text_buffers
 from driftline.learner.text.shape import MAX_CASED
 from driftline.stream.errors import StateError
-from tests.often import times
+from tests.often import only_long, times
 
 make_classifier = partial(registry.make_classifier, allow_pickle=True)
 # Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.
@@ -71,7 +72,12 @@ rows = st.lists(
 )
 
 
-@pytest.fixture(params=CLASSIFIERS + FOREIGN)
+def tried(*specs: str) -> list[Any]:
+    """Return parameters; the last of the foreign ones, the second of its library, is for `make torture`."""
+    return [pytest.param(spec, marks=only_long) if spec == FOREIGN[-1] else spec for spec in specs]
+
+
+@pytest.fixture(params=tried(*CLASSIFIERS, *FOREIGN))
 def spec(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -2,10 +2,8 @@
 
 import contextlib
 import itertools
-import os
+import signal
 import sqlite3
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from driftline.stream.errors import OffsetsLost, Overtaken, RecordsLost
 from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, Message, encode
-from tests.data import ROOT
+from tests.faults.nursery import Nursery
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
+from tests.often import kafka_in_torture
 from tests.waiting import wait_until
 
 
@@ -65,6 +64,7 @@ def test_without_anything_left_out_it_is_the_model_of_a_fresh_learner(stage: Sta
     assert stage.newest().manifest.rebuilt == after.rebuilt
 
 
+@kafka_in_torture
 def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(10))
     give(stage, 50, "a")
@@ -81,6 +81,7 @@ def test_labels_that_were_retracted_are_not_learned(stage: Stage, tmp_path: Path
     assert "1 label that was retracted" in found.stdout
 
 
+@kafka_in_torture
 def test_what_is_sent_twice_is_taken_back_once_and_stays_so(stage: Stage, tmp_path: Path) -> None:
     """As the join has it, by the last word of each id."""
     stage.append(range(10))
@@ -108,6 +109,7 @@ def test_what_is_sent_twice_is_taken_back_once_and_stays_so(stage: Stage, tmp_pa
     assert stage.model() == oracle(tmp_path, range(20))
 
 
+@kafka_in_torture
 def test_of_several_texts_with_one_id_that_one_is_taken_back_that_was_meant(stage: Stage, tmp_path: Path) -> None:
     topics = stage.stream.topics
 
@@ -153,6 +155,7 @@ def test_a_built_model_whose_retractions_cannot_be_read_is_refused(tmp_path: Pat
         assert stage.newest().manifest.counts.labels_learned == before + 5
 
 
+@kafka_in_torture
 def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(10))
     give(stage, 50, "b", source="bot")
@@ -170,6 +173,7 @@ def test_sources_ids_and_labels_are_left_out_of_the_past_only(stage: Stage, tmp_
     assert stage.command("verify").exit_code == 0
 
 
+@kafka_in_torture
 def test_until_a_time_it_is_the_model_of_then_and_learning_goes_on_from_now(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(40))
     stage.learn()
@@ -220,6 +224,7 @@ def test_who_stands_in_for_a_learner_goes_by_its_rules(tmp_path: Path) -> None:
         assert stage.command("verify").exit_code == 0
 
 
+@kafka_in_torture
 def test_another_model(stage: Stage) -> None:
     stage.append(range(30))
     stage.learn()
@@ -231,7 +236,7 @@ def test_another_model(stage: Stage) -> None:
 
 FOREIGN = [
     "river:naive_bayes.MultinomialNB?max_labels=4",
-    "sklearn:linear_model.SGDClassifier?loss=log_loss&max_labels=4",
+    "sklearn:linear_model.SGDClassifier?loss=log_loss&text.bits=12&max_labels=4",
 ]
 
 
@@ -381,6 +386,7 @@ def test_bases_lie_evenly_and_go_when_the_log_does_not_follow_them(stage: Stage)
     assert max(later - earlier for earlier, later in itertools.pairwise(ages)) < 0.6 * ages[-1]
 
 
+@kafka_in_torture
 def test_into_another_directory(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
     stage.learn()
@@ -445,6 +451,7 @@ def test_who_took_it_over_and_is_overtaken_writes_no_checkpoint(
         assert stage.checkpoints() == before
 
 
+@kafka_in_torture
 def test_what_cannot_be_taken_over_changes_nothing(stage: Stage, tmp_path: Path) -> None:
     stage.append(range(30))
     with stage.learning(batch_records=10) as learner:
@@ -488,23 +495,22 @@ def test_options_that_cannot_be_meant(tmp_path: Path) -> None:
             assert why in str(stage.command("rebuild", *more).exception)
 
 
-def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path) -> None:
+def test_beside_a_learner_that_runs_as_a_process(stage: Stage, tmp_path: Path, nursery: Nursery) -> None:
     stage.append(range(30))
-    program = [sys.executable, "-m", "driftline", "learn", "--model", MODEL, *stage.flags()]
-    with subprocess.Popen(program, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
-        try:
-            wait_until(lambda: seen_by(stage) == 30, 180, "it learns")
-            said = rebuilt(stage, "--exclude", "id=3")
-            assert "1 label that was left out (id=3)" in said
-            found = read_status(stage.stream.data)
-            assert found is not None
-            assert found.pid == process.pid, "it was not this process that took over"
-            stage.append(range(30, 40))
-            wait_until(lambda: seen_by(stage) == 39, 180, "it goes on")
-        finally:
-            process.terminate()
-            process.wait(60)
-    assert process.returncode == 0
+    learner = nursery.start("learn", "--model", MODEL, *stage.flags())
+    try:
+        wait_until(lambda: seen_by(stage) == 30, 180, "it learns")
+        said = rebuilt(stage, "--exclude", "id=3")
+        assert "1 label that was left out (id=3)" in said
+        found = read_status(stage.stream.data)
+        assert found is not None
+        assert found.pid == learner.pid, "it was not this process that took over"
+        stage.append(range(30, 40))
+        wait_until(lambda: seen_by(stage) == 39, 180, "it goes on")
+    finally:
+        learner.send(signal.SIGTERM)
+        code = learner.wait()
+    assert code == 0, learner.said
     assert stage.model() == oracle(tmp_path, range(3), range(4, 40))
 
 

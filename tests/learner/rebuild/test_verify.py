@@ -18,6 +18,7 @@ from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Feedback, encode
 from tests.faults.stage import SqliteStage, Stage, finish, learned, steps
+from tests.often import kafka_in_torture
 
 OFTEN = {"checkpoint_interval_s": 1e-6, "batch_records": 10}
 
@@ -94,6 +95,7 @@ def seal(path: Path) -> None:
     (path / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
 
 
+@kafka_in_torture
 @pytest.mark.parametrize("file", ["model.safetensors", "progress.safetensors", "drift.safetensors", "window-0.msgpack"])
 def test_a_flipped_bit_behind_valid_checksums_is_found(stage: Stage, file: str) -> None:
     a, b, c = three_checkpoints(stage)
@@ -124,6 +126,7 @@ def as_it_was_written_before(path: Path) -> None:
     seal(path)
 
 
+@kafka_in_torture
 def test_what_an_older_version_did_not_have_is_no_difference(stage: Stage) -> None:
     for n in (20, 40, 60):
         stage.append(range(n - 20, n))
@@ -151,6 +154,7 @@ def test_what_an_older_version_did_not_have_is_no_difference(stage: Stage) -> No
     assert f"checkpoint {b} to {c}: differs: manifest.json: counts" in found.stdout
 
 
+@kafka_in_torture
 def test_a_damaged_checkpoint_is_named(stage: Stage) -> None:
     _, _, c = three_checkpoints(stage)
     model = path_of(stage.stream.data / "checkpoints", c) / "model.safetensors"
@@ -228,6 +232,7 @@ def test_records_taken_out_of_the_middle_and_accepted(tmp_path: Path) -> None:
         assert "feedback[0]: 3 records lost among" in found.stdout
 
 
+@kafka_in_torture
 def test_beside_a_learner_that_drops_checkpoints_meanwhile(stage: Stage) -> None:
     a, b, _ = three_checkpoints(stage)
     with stage.learning(**OFTEN) as learner:

@@ -28,7 +28,7 @@ from driftline.learner.text.normal import MAX_MARKS, normalised, placed
 from driftline.stream.texts import PADDING, Texts
 from tests import oracles
 from tests.learner.text.test_shape import shape
-from tests.often import times
+from tests.often import in_torture_only, times
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 MARKS = (
@@ -203,6 +203,7 @@ def test_a_python_of_another_unicode_does_not_make_the_tables(monkeypatch: pytes
         forms.main()
 
 
+@in_torture_only
 def test_the_file_is_what_the_generator_makes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shipped = load_forms()
     monkeypatch.setattr(forms, "_FILE", tmp_path / "made.npz")

@@ -200,8 +200,9 @@ def test_a_partition_whose_broker_is_away_does_not_hold_up_the_others_for_ever()
             return False
 
     here = ScriptedReader(LANES[:2], records([[1, 2], [3], []])[0])
-    source = Merger([here, Away(LANES[2:], [])], dict.fromkeys(LANES, 0), {})
-    assert len(source.take(10, 10.0)) == 2
+    source = Merger([here, Away(LANES[2:], [])], dict.fromkeys(LANES, 0), {}, patience_s=0.1)
+    assert len(source.take(10, 60.0)) == 2
+    assert merge.PATIENCE_S < 60
 
 
 class Silent(ScriptedReader):

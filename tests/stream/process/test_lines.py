@@ -23,6 +23,7 @@ from driftline.api.access import keys
 from driftline.api.access.keys import Role
 from driftline.stream.process.log_lines import MAX_BYTES, JsonLines, TextLines
 from tests.data import ROOT
+from tests.faults.nursery import Nursery
 from tests.ports import reserved
 from tests.waiting import wait_until
 
@@ -276,14 +277,17 @@ def test_a_learner_says_all_in_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "learn", "serve"])
-def test_what_is_refused_is_a_line(command: str, tmp_path: Path) -> None:
+def test_what_is_refused_is_a_line(command: str, tmp_path: Path, nursery: Nursery) -> None:
+    def run(*arguments: str, code: int, **variables: str) -> list[dict[str, Any]]:
+        done = nursery.run(*arguments, cwd=tmp_path, environment=environment(**variables))
+        assert (done.returncode, done.stdout) == (code, ""), done
+        return events(done.stderr.encode())
+
     refused = ["--log", "carrier\n-pigeon://a", "--data", str(tmp_path), "--log-format", "json"]
-    said = run(MAIN, command, *refused, code=1, DRIFTLINE_PORT="0")
+    said = run(command, *refused, code=1, DRIFTLINE_PORT="0")
     assert all("carrier" in event["message"] for event in said)
     assert said[-1]["level"] == "error"
-    two = run(
-        MAIN, command, code=2, DRIFTLINE_LOG_FORMAT="json", DRIFTLINE_PARTITIONS="x\ny", DRIFTLINE_REPLICATION="0"
-    )
+    two = run(command, code=2, DRIFTLINE_LOG_FORMAT="json", DRIFTLINE_PARTITIONS="x\ny", DRIFTLINE_REPLICATION="0")
     assert [event["message"].partition(":")[0] for event in two] == [
         "DRIFTLINE_PARTITIONS=x\ny",
         "DRIFTLINE_REPLICATION=0",
