@@ -38,6 +38,9 @@ class Refusal(msgspec.Struct, frozen=True):
     action: str = ""
 
 
+_REFUSAL: Final = msgspec.json.Decoder(Refusal)
+
+
 class Address:
     """One API. Changed by Addresses only.
 
@@ -182,7 +185,7 @@ def is_behind(outcome: Outcome) -> bool:
 def refusal_in(answer: httpx.Response) -> Refusal | None:
     """Return what an answer says of a refusal; None where Driftline did not make it, but something before it."""
     try:
-        return msgspec.json.decode(answer.content, type=Refusal)
+        return _REFUSAL.decode(answer.content)
     except ValueError:
         return None
 

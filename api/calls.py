@@ -247,17 +247,23 @@ class _Predicted(msgspec.Struct):
     model_version: str
 
 
+_PREDICTED: Final = msgspec.json.Decoder(_Predicted)
+
+
 class _Appended(msgspec.Struct):
     appended: list[Sent]
 
 
+_APPENDED: Final = msgspec.json.Decoder(_Appended)
+
+
 def _predictions(content: bytes) -> list[Prediction]:
-    answer = msgspec.json.decode(content, type=_Predicted)
+    answer = _PREDICTED.decode(content)
     return [msgspec.structs.replace(each, model_version=answer.model_version) for each in answer.predictions]
 
 
 def _sent(content: bytes) -> list[Sent]:
-    return msgspec.json.decode(content, type=_Appended).appended
+    return _APPENDED.decode(content).appended
 
 
 def _number(text: str | None) -> int | None:

@@ -70,6 +70,9 @@ class Progressive(msgspec.Struct, frozen=True):
     corrections: int = 0  # they correct a label
 
 
+_PROGRESSIVE: Final = msgspec.json.Decoder(Progressive)  # `convert` knows it then, whichever thread is the first
+
+
 class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answers now, and the learner behind it. What is not known yet is null."""
 

@@ -95,13 +95,13 @@ class Board:
         """Show the others something. What is too long for its place is left out."""
         self._write(self._worker, content)
 
-    def read_own(self, kind: type[_T]) -> _T:
+    def read_own(self, decoder: "msgspec.msgpack.Decoder[_T]") -> _T:
         """Return what the worker of this number wrote last."""
-        return self._read(self._worker, kind)
+        return self._read(self._worker, decoder)
 
-    def read_others(self, kind: type[_T]) -> list[_T]:
+    def read_others(self, decoder: "msgspec.msgpack.Decoder[_T]") -> list[_T]:
         """Return what each other worker wrote last."""
-        return [self._read(number, kind) for number in range(self._shared) if number != self._worker]
+        return [self._read(number, decoder) for number in range(self._shared) if number != self._worker]
 
     def lock(self) -> bool:
         """Take the right to change what is shared, unless another worker has it; return whether that was done."""
@@ -119,9 +119,9 @@ class Board:
         """Put something in the place of what is shared, under the lock."""
         self._write(self._shared, content)
 
-    def read_shared(self, kind: type[_T]) -> _T:
+    def read_shared(self, decoder: "msgspec.msgpack.Decoder[_T]") -> _T:
         """Return what was shared last."""
-        return self._read(self._shared, kind)
+        return self._read(self._shared, decoder)
 
     def _write(self, number: int, content: msgspec.Struct) -> None:
         encoded = msgspec.msgpack.encode(content)
@@ -130,11 +130,11 @@ class Board:
             place[_FRAME.size : _FRAME.size + len(encoded)] = encoded
             place[: _FRAME.size] = _FRAME.pack(len(encoded), zlib.crc32(encoded))
 
-    def _read(self, number: int, kind: type[_T]) -> _T:
+    def _read(self, number: int, decoder: "msgspec.msgpack.Decoder[_T]") -> _T:
         place = self._places[number]
         length, checksum = _FRAME.unpack(place[: _FRAME.size])
         encoded = bytes(place[_FRAME.size : _FRAME.size + length])
         if length and len(encoded) == length and zlib.crc32(encoded) == checksum:
             self._last[number] = encoded
         last = self._last.get(number)
-        return kind() if last is None else msgspec.msgpack.decode(last, type=kind)
+        return decoder.type() if last is None else decoder.decode(last)

@@ -51,6 +51,9 @@ class _Table(msgspec.Struct):
     claims: dict[bytes, Claim] = {}
 
 
+_TABLE: Final = msgspec.msgpack.Decoder(_Table)
+
+
 class Taken(NamedTuple):
     """What a labeller has now, and which of the messages that he named another one has, or has labelled."""
 
@@ -214,7 +217,7 @@ class Claims:
         return {digest: claim for digest, claim in self._table().claims.items() if claim.by == _LABELLED}
 
     def _table(self) -> _Table:
-        return self._own if self._board is None else self._board.read_shared(_Table)
+        return self._own if self._board is None else self._board.read_shared(_TABLE)
 
     async def _change(self, change: Callable[[dict[bytes, Claim]], _T]) -> _T:
         """Change the table while no other worker does. What is over goes first."""

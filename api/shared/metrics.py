@@ -43,6 +43,9 @@ class Tallies(msgspec.Struct):
     predictions: dict[str, int] = {}  # by label, MAX_LABEL_SERIES of them and OTHER
 
 
+_TALLIES: Final = msgspec.msgpack.Decoder(Tallies)
+
+
 class Metrics:
     """What the API counts. On the event loop only.
 
@@ -55,7 +58,7 @@ class Metrics:
         self.registry.register(_LearnerCollector(watcher, connection, health))
         self.registry.register(_TallyCollector(self))
         self._board = board
-        self._own = board.read_own(Tallies) if board else Tallies()
+        self._own = board.read_own(_TALLIES) if board else Tallies()
 
     def count_request(self, route: str, code: int, seconds: float) -> None:
         """Count a request that was answered."""
@@ -96,7 +99,7 @@ class Metrics:
 
     def all(self) -> list[Tallies]:
         """Return what every worker counted: this one by now, the others when they showed it last."""
-        return [self._own, *(self._board.read_others(Tallies) if self._board is not None else ())]
+        return [self._own, *(self._board.read_others(_TALLIES) if self._board is not None else ())]
 
 
 def router(metrics: Metrics) -> APIRouter:

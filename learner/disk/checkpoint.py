@@ -112,6 +112,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     revision: int = 0  # REVISION of the version that wrote it, where that wrote it down
 
 
+_MANIFEST: Final = msgspec.json.Decoder(Manifest)
+
+
 class Checkpoint(msgspec.Struct):
     """All that a learner consists of between two batches."""
 
@@ -192,7 +195,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         sums = read_sums(path)
-        manifest = msgspec.json.decode(_read(path, "manifest.json", sums), type=Manifest)
+        manifest = _MANIFEST.decode(_read(path, "manifest.json", sums))
         if path.name.isdigit() and manifest.batch != int(path.name):
             raise ValueError(f"it is of batch {manifest.batch}")
         return Checkpoint(
@@ -209,7 +212,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_manifest(path: Path) -> Manifest:
     """Read what a checkpoint says of itself, not what it holds. Raises StateError."""
     try:
-        return msgspec.json.decode(_read(path, "manifest.json", read_sums(path)), type=Manifest)
+        return _MANIFEST.decode(_read(path, "manifest.json", read_sums(path)))
     except _DAMAGES as error:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error
 
@@ -219,7 +222,7 @@ def load_model(path: Path) -> tuple[Manifest, State]:
     _refuse_unknown_format(path)
     try:
         sums = read_sums(path)
-        manifest = msgspec.json.decode(_read(path, "manifest.json", sums), type=Manifest)
+        manifest = _MANIFEST.decode(_read(path, "manifest.json", sums))
         return manifest, safetensors.numpy.load(_read(path, "model.safetensors", sums))
     except _DAMAGES as error:
         raise StateError(f"checkpoint {path} is damaged: {error!r}") from error

@@ -44,6 +44,9 @@ class Head(msgspec.Struct, array_like=True):
     lineage: str = ""  # of the models of what is learned in it; older ones do not say: as before
 
 
+_HEAD: Final = msgspec.msgpack.Decoder(Head)
+
+
 class _Span(msgspec.Struct, array_like=True):
     """A span, as it is written."""
 
@@ -59,6 +62,9 @@ class _Entry(msgspec.Struct, array_like=True):
     batch: int
     delivered: int  # the last batch up to which all output is durable in the log
     spans: list[_Span]
+
+
+_ENTRY: Final = msgspec.msgpack.Decoder(_Entry)
 
 
 class Journal:
@@ -224,10 +230,10 @@ def read_journal(path: Path) -> list[Applied]:
         raise StateError(f"{path} is not a journal of this version of Driftline (it begins with {content[:20]!r})")
     bodies = _bodies(content)
     try:
-        head = msgspec.msgpack.decode(next(bodies), type=Head)
+        head = _HEAD.decode(next(bodies))
         if path_of(path.parent, head.checkpoint, head.epoch) != path:
             raise ValueError(f"it is the one after checkpoint {head.checkpoint}, of epoch {head.epoch}")
-        return [_applied(head, msgspec.msgpack.decode(body, type=_Entry)) for body in bodies]
+        return [_applied(head, _ENTRY.decode(body)) for body in bodies]
     except (StopIteration, IndexError, ValueError, RecursionError) as error:
         raise StateError(
             f"{path} is damaged ({error!r}); restore it from a copy, or remove newer checkpoints"

@@ -44,6 +44,7 @@ KEPT: Final = 10_000
 _NAME: Final = re.compile(r"[0-9]{1,20}-[0-9a-f]{1,16}")
 MAX_NAMES: Final = 1_000  # ids and sources in one request
 READ_RECORDS: Final = 4096
+_TEXT: Final = msgspec.json.Decoder(str)
 
 
 class _Metadata(msgspec.Struct):
@@ -63,6 +64,9 @@ class Request(msgspec.Struct, kw_only=True):
     records: dict[str, int] = {}  # by topic, as far as they were found
 
 
+_REQUEST: Final = msgspec.json.Decoder(Request)
+
+
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
     """What was erased: a line of `erased.jsonl`."""
 
@@ -75,6 +79,9 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     remains: list[Remains] = []  # what the log still has, and what takes it
     left: dict[str, dict[str, list[int]]] = {}  # where: topic, partition, offsets
     foreign: bool = False  # models of another library are kept, whose pickles hold what they hold
+
+
+_ERASED: Final = msgspec.json.Decoder(Erased)
 
 
 def ask(data: Path, ids: Sequence[str] = (), sources: Sequence[str] = ()) -> Path:
@@ -124,7 +131,7 @@ def read(path: Path) -> Request | None:
     StateError : it is damaged.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Request)
+        return _REQUEST.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
@@ -268,7 +275,7 @@ def _source_of(message: Message) -> str | None:
     if not bytes(message.metadata):
         return None
     source = bytes(_SOURCE.decode(message.metadata).source)
-    return msgspec.json.decode(source, type=str) if source[:1] == b'"' else None
+    return _TEXT.decode(source) if source[:1] == b'"' else None
 
 
 def _reader(log: Log, topic: str) -> Reader:
@@ -314,7 +321,7 @@ def read_done(data: Path) -> list[Erased]:
     except FileNotFoundError:
         return []
     try:
-        return [msgspec.json.decode(line, type=Erased) for line in lines]
+        return [_ERASED.decode(line) for line in lines]
     except (ValueError, RecursionError) as error:
         raise StateError(f"{data / DONE} is damaged: {error}; put it back from a copy") from None
 

@@ -68,10 +68,13 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     estimate: Estimate = msgspec.field(default_factory=Estimate)
 
 
+_REVIEW: Final = msgspec.json.Decoder(Review)
+
+
 def read_review(data: Path) -> Review:
     """Return the last review; an empty one where there is none that can be read."""
     try:
-        return msgspec.json.decode((data / FILE).read_bytes(), type=Review)
+        return _REVIEW.decode((data / FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
         return Review()
 

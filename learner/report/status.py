@@ -122,6 +122,9 @@ class Status(msgspec.Struct, kw_only=True):
         return f"the {who} {says.get(word, f'is {word}')}{detail}"
 
 
+_STATUS: Final = msgspec.json.Decoder(Status)
+
+
 def blank_status(model: str) -> Status:
     """Return the status of a learner that has done nothing yet."""
     from driftline.learner.quality.progress import Progress  # noqa: PLC0415  (who only reads one needs no arrays)
@@ -174,7 +177,7 @@ def read_status(data: Path) -> Status | None:
     StateError : the file is not a status of this version.
     """
     try:
-        status = msgspec.json.decode((data / FILE).read_bytes(), type=Status)
+        status = _STATUS.decode((data / FILE).read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

@@ -22,6 +22,9 @@ class Active(msgspec.Struct, frozen=True):
     at: str
 
 
+_ACTIVE: Final = msgspec.json.Decoder(Active)
+
+
 class Choices:
     """The choices of a data directory. Any process, any thread; who chooses has the lock of versions.py."""
 
@@ -41,7 +44,7 @@ class Choices:
         """Return which version is served. A choice that cannot be read counts as none."""
         for path in self._all()[:1]:
             try:
-                return msgspec.json.decode(path.read_bytes(), type=Active)
+                return _ACTIVE.decode(path.read_bytes())
             except DAMAGES:
                 break
         return Active(None, "")

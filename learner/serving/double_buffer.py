@@ -92,6 +92,9 @@ class Head(msgspec.Struct, frozen=True):
         return len(info) <= self.room and described == {name: (p.dtype, p.shape) for name, p in self.arrays.items()}
 
 
+_HEAD: Final = msgspec.json.Decoder(Head)
+
+
 def warm_up() -> None:
     """Compile the kernels, or load them compiled, so that no label waits for that."""
     words = np.zeros(1, np.int64)
@@ -278,7 +281,7 @@ def _read_head(path: Path, content: bytes) -> Head:
         encoded = content[len(MAGIC) + _FRAME.size :][:length]
         if len(encoded) < length or zlib.crc32(encoded) != checksum:
             raise ValueError("its head is damaged")
-        return msgspec.json.decode(encoded, type=Head)
+        return _HEAD.decode(encoded)
     except (ValueError, struct.error) as error:
         raise StateError(f"snapshot {path} cannot be read: {error}") from error
 

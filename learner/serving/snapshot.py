@@ -54,6 +54,9 @@ class SnapshotInfo(msgspec.Struct, kw_only=True, frozen=True):
     published_at: float  # seconds since 1970, this machine's clock
 
 
+_SNAPSHOT_INFO: Final = msgspec.json.Decoder(SnapshotInfo)
+
+
 def epoch_of(name: str) -> int:
     """Return the epoch of a snapshot, by its name; 0 of what is none."""
     start = name.partition("-")[0]
@@ -376,7 +379,7 @@ def _decode(path: Path, sealed: bytes) -> SnapshotInfo:
     try:
         if seal(encoded) != sealed:
             raise ValueError("what stands beside the model is damaged")
-        info = msgspec.json.decode(encoded, type=SnapshotInfo)
+        info = _SNAPSHOT_INFO.decode(encoded)
     except (ValueError, TypeError) as error:
         raise StateError(f"snapshot {path} cannot be read: {error!r}") from error
     if info.format != FORMAT:

@@ -92,11 +92,17 @@ class Kept(msgspec.Struct, kw_only=True, frozen=True):
         )
 
 
+_KEPT: Final = msgspec.json.Decoder(Kept)
+
+
 class Pin(msgspec.Struct, frozen=True):
     """That a version is not to be dropped, and why."""
 
     name: str
     at: str
+
+
+_PIN: Final = msgspec.json.Decoder(Pin)
 
 
 class UnknownVersion(StateError):
@@ -301,7 +307,7 @@ class Versions:
         found = {}
         for path in self._kept.glob("*" + PINNED):
             try:
-                found[path.name.removesuffix(PINNED)] = msgspec.json.decode(path.read_bytes(), type=Pin)
+                found[path.name.removesuffix(PINNED)] = _PIN.decode(path.read_bytes())
             except FileNotFoundError:
                 continue
             except ValueError:
@@ -366,7 +372,7 @@ class Versions:
 
 def decode_kept(content: bytes, version: str) -> Kept:
     """Read what is known of a version. Raises StateError; ValueError: it is damaged."""
-    kept = msgspec.json.decode(content, type=Kept)
+    kept = _KEPT.decode(content)
     if kept.version != version or kept.format != FORMAT:
         raise StateError(f"a snapshot of version {version!r} is of {kept.version!r} and format {kept.format}")
     return kept

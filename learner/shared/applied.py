@@ -24,6 +24,9 @@ class Applied(msgspec.Struct, frozen=True):
     why_not: str = ""  # the newest choice is not
 
 
+_APPLIED: Final = msgspec.json.Decoder(Applied)
+
+
 def read(data: Path) -> Applied | None:
     """Return how far it is; None where the directory is one machine's own.
 
@@ -32,7 +35,7 @@ def read(data: Path) -> Applied | None:
     StateError : nobody can tell; OSError.
     """
     try:
-        return msgspec.json.decode((data / FILE).read_bytes(), type=Applied)
+        return _APPLIED.decode((data / FILE).read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

@@ -31,6 +31,9 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True):
     until_ms: int  # since 1970
 
 
+_WANTED: Final = msgspec.msgpack.Decoder(Wanted)
+
+
 class Held(msgspec.Struct, array_like=True, frozen=True):
     """Whose a message is; `by` is empty where its label is on its way."""
 
@@ -58,10 +61,13 @@ class Table(msgspec.Struct):
             self.claims[name] = held
 
 
+_TABLE: Final = msgspec.msgpack.Decoder(Table)
+
+
 def decode(content: bytes) -> Wanted | None:
     """Return what a record says; None where this version cannot read it."""
     try:
-        return msgspec.msgpack.decode(content, type=Wanted)
+        return _WANTED.decode(content)
     except (msgspec.DecodeError, RecursionError):
         return None
 
@@ -69,7 +75,7 @@ def decode(content: bytes) -> Wanted | None:
 def read_table(data: Path) -> Table:
     """Return the claims of a data directory; none where they cannot be read."""
     try:
-        return msgspec.msgpack.decode((data / FILE).read_bytes(), type=Table)
+        return _TABLE.decode((data / FILE).read_bytes())
     except (OSError, msgspec.DecodeError, RecursionError):
         return Table()
 

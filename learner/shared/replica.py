@@ -42,6 +42,11 @@ MANY: Final = 1000
 RETRY_S: Final = 1.0
 _OF_LEADER: Final = (topic.STATUS, topic.HISTORY, topic.REVIEW, topic.KEPT, topic.ERASED)
 _LOG: Final = logging.getLogger(__name__)
+_STATUS: Final = msgspec.json.Decoder(Status)
+_ACTIVE: Final = msgspec.json.Decoder(Active)
+_PIN: Final = msgspec.json.Decoder(Pin)
+_ERASED: Final = msgspec.json.Decoder(erase.Erased)
+_REQUEST: Final = msgspec.json.Decoder(erase.Request)
 
 
 class Replica:
@@ -234,7 +239,7 @@ class Replica:
         if value is None:
             return
         try:
-            status = msgspec.json.decode(value.content, type=Status)
+            status = _STATUS.decode(value.content)
         except (ValueError, RecursionError):
             _LOG.warning("the leader's status is not one of this version of Driftline")
             return
@@ -267,12 +272,12 @@ class Replica:
 
     def _pin(self, version: str, value: topic.Value | None) -> None:
         with suppress(ValueError):
-            self._versions.set_pin(version, None if value is None else msgspec.json.decode(value.content, type=Pin))
+            self._versions.set_pin(version, None if value is None else _PIN.decode(value.content))
 
     def _note_erased(self, _: str, value: topic.Value | None) -> None:
         if value is not None:
             with suppress(ValueError):
-                erase.take_up(self._data, msgspec.json.decode(value.content, type=erase.Erased))
+                erase.take_up(self._data, _ERASED.decode(value.content))
 
     def _ask_to_erase(self, name: str, value: topic.Value | None) -> None:
         if not self._may_lead:
@@ -281,7 +286,7 @@ class Replica:
             erase.withdraw(self._data, name)
         else:
             with suppress(ValueError):
-                erase.ask_so(self._data, name, msgspec.json.decode(value.content, type=erase.Request))
+                erase.ask_so(self._data, name, _REQUEST.decode(value.content))
 
     def _take_claim(self, key: str) -> None:
         value = self.order.values.get(key)
@@ -298,7 +303,7 @@ class Replica:
         value = self.order.values.get(topic.CHOICE)
         if value is not None:
             with suppress(ValueError):
-                return msgspec.json.decode(value.content, type=Active)
+                return _ACTIVE.decode(value.content)
         return None
 
     def _serve_choice(self) -> None:

@@ -49,6 +49,9 @@ class _Said(msgspec.Struct):
     epoch: int
 
 
+_SAID: Final = msgspec.json.Decoder(_Said)
+
+
 class Teller:
     """Tells what this learner's data directory shows, while it leads. One thread, that of the replica.
 
@@ -162,7 +165,7 @@ class Teller:
         """Give what a key should have."""
         with suppress(OSError, ValueError):
             status = (self._data / STATUS).read_bytes()
-            if msgspec.json.decode(status, type=_Said).epoch == self._epoch:  # else this learner said nothing yet
+            if _SAID.decode(status).epoch == self._epoch:  # else this learner said nothing yet
                 yield topic.STATUS, status
         with suppress(OSError):
             yield topic.REVIEW, (self._data / review.FILE).read_bytes()

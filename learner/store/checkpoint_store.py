@@ -39,6 +39,7 @@ AT_ONCE: Final = 2  # pieces of a file that are on their way
 TRIES: Final = 3
 MODEL: Final = "model.safetensors"
 _LOG: Final = logging.getLogger(__name__)
+_MANIFEST: Final = msgspec.json.Decoder(Manifest)
 
 
 class CheckpointStore:
@@ -99,7 +100,7 @@ class CheckpointStore:
         """Return a checkpoint's own manifest. Raises StoreDamaged."""
         content = b"".join(self._pieces(checkpoint, "manifest.json"))
         try:
-            return msgspec.json.decode(content, type=Manifest)
+            return _MANIFEST.decode(content)
         except (ValueError, RecursionError) as error:
             raise StoreDamaged(f"{self._said(checkpoint)}: its manifest cannot be read: {error!r}") from None
 

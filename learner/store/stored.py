@@ -88,6 +88,9 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return directory_of(self.name, self.attempt)
 
 
+_STORED: Final = msgspec.json.Decoder(Stored)
+
+
 def directory_of(name: Name, attempt: str) -> str:
     """Return where an attempt's files are, with a / at the end."""
     return f"{FILES}{name}-{attempt}/"
@@ -111,9 +114,9 @@ def describe(manifest: Manifest, attempt: str, files: dict[str, StoredFile]) -> 
 def decode(content: bytes, name: Name, where: str) -> Stored:
     """Read what is said of a checkpoint. Raises StoreDamaged."""
     try:
-        if (found := msgspec.json.decode(content, type=_Format).format) != FORMAT:
+        if (found := _FORMAT.decode(content).format) != FORMAT:
             raise StoreDamaged(f"{where}/{name.key} has format {found}; this version of Driftline reads {FORMAT}")
-        stored = msgspec.json.decode(content, type=Stored)
+        stored = _STORED.decode(content)
         if stored.name != name or SUMS not in stored.files or not all(map(_PLAIN.fullmatch, stored.files)):
             raise ValueError("it is another one's, or names files that no checkpoint has")
     except (ValueError, RecursionError) as error:
@@ -123,6 +126,9 @@ def decode(content: bytes, name: Name, where: str) -> Stored:
 
 class _Format(msgspec.Struct):
     format: int
+
+
+_FORMAT: Final = msgspec.json.Decoder(_Format)
 
 
 def names_of(path: Path, sums: dict[str, str]) -> list[Path]:

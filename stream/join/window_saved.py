@@ -40,6 +40,9 @@ class WindowState(msgspec.Struct, array_like=True):
     late: list[tuple[str, Gone]] = []
 
 
+_WINDOW_STATE: Final = msgspec.msgpack.Decoder(WindowState)
+
+
 class Frozen(NamedTuple):
     """A window as it was at one moment, to be encoded by any thread.
 
@@ -87,8 +90,8 @@ def decode(state: bytes) -> WindowState:
     ValueError, RecursionError, OverflowError : it is none.
     """
     if state.startswith(_BEFORE):
-        return _as_of_today(msgspec.msgpack.decode(state, type=_Before))
-    found = msgspec.msgpack.decode(state, type=WindowState)
+        return _as_of_today(_BEFORE_DECODER.decode(state))
+    found = _WINDOW_STATE.decode(state)
     if found.format not in (FORMAT, LATE_FORMAT):
         raise ValueError(f"it has format {found.format}, this version of Driftline reads format {LATE_FORMAT}")
     return found
@@ -116,6 +119,9 @@ class _Before(msgspec.Struct, array_like=True):
     clock_ms: int
     messages: list[tuple[str, _EntryBefore]]
     early: list[tuple[str, list[Early]]]
+
+
+_BEFORE_DECODER: Final = msgspec.msgpack.Decoder(_Before)
 
 
 def _as_of_today(before: _Before) -> WindowState:

@@ -124,6 +124,16 @@ def test_what_must_last_is_written_by_one_module(name: str) -> None:
     assert not WRITES & set(own)
 
 
+@pytest.mark.parametrize("folder", ["stream", "learner", "api", "driftline"])
+def test_types_are_made_known_to_msgspec_where_they_are_imported(folder: str) -> None:
+    """By a Decoder at the top of a module: two threads that are the first to decode a type crash the process (0.22)."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("msgspec."):
+                late = ast.unparse(node.func).endswith(".decode") and any(each.arg == "type" for each in node.keywords)
+                assert not late, f"{path}:{node.lineno}: decode with a Decoder that is made once"
+
+
 def test_nothing_stands_in_the_way_of_folders_of_these_names(tmp_path: Path) -> None:
     """A project with an api/, cli/, stream/ or learner/ of its own, as many have, has the client and the command."""
     for folder in ("api", "cli", "stream", "learner", "tests", "bench"):
