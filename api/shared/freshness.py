@@ -230,9 +230,9 @@ class Freshness:
 
     def _idle(self) -> str | None:
         """Return why nothing will be learned for now. A recovery is nearly over, so it is waited for."""
-        status = self._watcher.status
+        idle, status = self._watcher.idle_now(), self._watcher.status
         recovers = status is not None and status.word == "recovering"
-        return None if recovers else self._watcher.idle
+        return None if recovers else idle
 
     def _end(self, partition: int) -> int:
         """Return the offset that the next label of a partition gets, as far as is known here."""

@@ -10,6 +10,7 @@ a version, that one is served (serving/chooser.py).
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from driftline.stream.process import threads
 
 POLL_S: Final = 0.05
 STATUS_S: Final = 0.25
+AGAIN_S: Final = 0.02  # between two looks of those who are about to refuse
 RETRY_S: Final = 1.0
 NEVER: Final = "no learner has run on this data directory yet"
 _LOG: Final = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Watcher:
         self._newest: Snapshot | None = None
         self._hidden = Hidden([data])
         self._said: str | None = None  # the problem that the log knows of
+        self._looked_at = -AGAIN_S  # by `idle_now`
         self._closing = threading.Event()
         self._thread = threads.make("snapshot-watcher", self._run)
 
@@ -74,6 +77,13 @@ class Watcher:
         """Why nothing is learned now; None where a learner takes what comes."""
         status = self.status
         return status.idle if status is not None else self.status_problem or NEVER
+
+    def idle_now(self) -> str | None:
+        """Return the same by a look of now, for who is about to refuse: what the thread saw may be STATUS_S old."""
+        if self.idle is not None and time.monotonic() - self._looked_at >= AGAIN_S:
+            self._looked_at = time.monotonic()
+            self._look_for_status()
+        return self.idle
 
     def start(self) -> None:
         """Look once, then go on looking in a thread. Raises ConfigError for a pickle that may not be opened."""

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from driftline.api.access.keys import Role
-from driftline.api.shared import freshness
+from driftline.api.shared import freshness, watcher
 from driftline.api.shared.freshness import Freshness
 from driftline.learner.serving.snapshot import Model
 from driftline.stream.log.base import NewRecord, TopicPartition
@@ -201,6 +201,19 @@ def test_nobody_waits_while_nothing_is_learned(place: Place, monkeypatch: pytest
             assert api.n == 0
             report(place)
             wait_until(lambda: api.freshness._idle() is None)
+
+
+def test_who_comes_as_learning_begins_waits(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher's last look may be a moment old: another worker's was newer, and said that it learns."""
+    with waiting(place, monkeypatch) as api:
+        report(place, state="starting")
+        wait_until(lambda: api.freshness._watcher.idle)
+        monkeypatch.setattr(watcher, "STATUS_S", 3600.0)
+        report(place)
+        assert api.freshness._watcher.idle, "it has not looked again"
+        asked = api.ask_and_wait(50)
+        place.publish(60)
+        assert asked.result().status_code == 200
 
 
 def test_a_recovery_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
