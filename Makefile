@@ -48,7 +48,7 @@ check: .venv/test.done
 # More workers than processors: many tests wait, for a page, a broker, another process.
 test: .venv/test.done
 	@$(MAKE) --no-print-directory -j 2 lint kernels
-	$(BIN)/python -m pytest -n 5 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 kernels: .venv/run.done
 	$(BIN)/python -m driftline.learner.loop.warm
