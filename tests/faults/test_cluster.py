@@ -22,7 +22,7 @@ from tests.faults.points import CLUSTER_POINTS
 from tests.faults.tally import tally
 from tests.net import Net
 from tests.often import TORTURE, times
-from tests.waiting import wait_until
+from tests.waiting import delete, wait_until
 
 COMMAND = "make torture ONLY=test_cluster"
 EACH = times(17, 1)
@@ -177,7 +177,7 @@ def test_directories_deleted_under_running_learners_come_back_from_the_store(cou
             trial.wait_for(name, child, "running" if name == "one" else "standby")
         time.sleep(rng.uniform(0, 0.5))
         which = ("one", "other")[number % 2]  # the leader, or who stands by
-        shutil.rmtree(trial.at(which).data, ignore_errors=True)
+        delete(trial.at(which).data)
         codes = {name: child.wait() for name, child in children.items()}
         assert set(codes.values()) == {0}, [child.said for child in children.values()]
         hit = sum("making it anew" in child.said for child in children.values())

@@ -23,7 +23,7 @@ from tests.faults.nursery import Nursery, Stop
 from tests.faults.points import FOLLOWER_POINTS
 from tests.faults.tally import tally
 from tests.often import times
-from tests.waiting import wait_until
+from tests.waiting import delete, wait_until
 
 COMMAND = "make torture ONLY=test_followers"
 EACH = times(9, 1)
@@ -128,7 +128,7 @@ def test_an_api_answers_on_while_its_follower_is_killed_and_its_directory_delete
         assert post(f"{url}/predict", {"text": "word1"})["predictions"], "it answers on"
         send(leader, log, 30, 10)
         wait_until(lambda: same(leader, replica, 40), LONG_S)
-        shutil.rmtree(replica.data)
+        delete(replica.data)
         assert post(f"{url}/predict", {"text": "word1"})["predictions"], "it answers on"
         send(leader, log, 40, 10)
         wait_until(lambda: same(leader, replica, 50), LONG_S)

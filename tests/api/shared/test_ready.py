@@ -1,6 +1,5 @@
 """Is what GET /readyz says what happens? Each part, while one thing after another is broken for real."""
 
-import shutil
 import sqlite3
 import subprocess
 import threading
@@ -30,7 +29,7 @@ from driftline.stream.wire.records import Feedback, encode
 from tests.clock import Clock
 from tests.place import Place, get, post, refusal, running
 from tests.stream.log.test_append import locked
-from tests.waiting import wait_until
+from tests.waiting import delete, wait_until
 
 HOUR_S = 3600
 
@@ -132,7 +131,7 @@ def test_a_snapshot_that_somebody_deleted(tmp_path: Path) -> None:
             with running(stream) as url:
                 wait_until(lambda: parts(url)["predict"])
                 for number in (1, 2):
-                    shutil.rmtree(stream.data / "snapshots")
+                    delete(stream.data / "snapshots")
                     assert post(f"{url}/predict", {"text": "word 3"}).status_code == 200
                     with running(stream) as other:
                         assert not parts(other)["predict"]
