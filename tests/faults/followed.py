@@ -34,6 +34,7 @@ class Cluster:
             log=f"kafka://{brokers}", prefix=f"{uuid4().hex}.", checkpoints=(root / "store").as_uri()
         )
         self.children: list[Child] = []
+        self._learners: dict[str, Child] = {}
 
     def stream(self, name: str) -> StreamSettings:
         """Return the options of one of them."""
@@ -48,7 +49,8 @@ class Cluster:
         """Start a learner that may lead."""
         fast = ("--session-s", "1", "--publish-interval-s", "0", "--checkpoint-interval-s", "0.5")
         command = ("learn", "--journal", "log", "--model", MODEL, *fast, *self._flags(name), *more)
-        return self._started(self._nursery.start(*command, stop=stop))
+        self._learners[name] = self._started(self._nursery.start(*command, stop=stop))
+        return self._learners[name]
 
     def follow(self, name: str, stop: Stop | None = None) -> Child:
         """Start a follower without an API."""
@@ -83,9 +85,9 @@ class Cluster:
         return self._started(self._nursery.start(*command))
 
     def state(self, name: str) -> str | None:
-        """Return what one of them says of itself."""
+        """Return what a learner says of itself, and not what one said that was killed before it."""
         found = read_status(self.stream(name).data)
-        return None if found is None else found.state
+        return None if found is None or found.pid != self._learners[name].pid else found.state
 
     def close(self) -> None:
         """End all that runs."""

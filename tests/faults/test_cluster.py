@@ -68,7 +68,7 @@ class Trial:
     def wait_for(self, learner: str, child: Child, state: str) -> None:
         """Wait until a learner is in a state, or has ended."""
         data = self.at(learner).data
-        wait_until(lambda: not child.running() or ((s := read_status(data)) is not None and s.state == state))
+        wait_until(lambda: not child.running() or ((s := read_status(data)) and (s.pid, s.state) == (child.pid, state)))
 
     def kill(self, leads: Stop | None, stands_by: Stop | None, waiting: deque[Stop], rng: random.Random) -> list[Stop]:
         """Have learners kill themselves until one comes to the end, and return the stops that were not reached.
