@@ -45,7 +45,7 @@ REGISTRY: Final[dict[str, NamedClassifier]] = {
     "blend": NamedClassifier(BlendSettings, Blend),
 }
 
-EARLIER: Final = {"tail_chars": 0, "hashing": 1}  # what was before there was the setting
+EARLIER: Final = {"tail_chars": 0, "hashing": 1, "rehearse": 0}  # what was before there was the setting
 EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False}
 
 _LOG: Final = logging.getLogger(__name__)
@@ -86,7 +86,11 @@ def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
 
     So a model that learned texts as they are written (`hashing` 1) goes on with that.
     """
-    return {**(EARLIER_FOREIGN if is_foreign(config["classifier"]) else EARLIER), **config}
+    name = config["classifier"]
+    if is_foreign(name):
+        return {**EARLIER_FOREIGN, **config}
+    own = REGISTRY[name].settings.__dataclass_fields__ if name in REGISTRY else {}
+    return {**{setting: value for setting, value in EARLIER.items() if setting in own}, **config}
 
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
@@ -186,7 +190,7 @@ def warm_up(name: str) -> None:
     if entry is None:  # a foreign model is tried out when it is made
         return
     with waiting_said(name):
-        classifier = entry.make(entry.settings(max_labels=2, bits=8))
+        classifier = entry.make(entry.settings(max_labels=2, bits=10))  # so small a one rehearses a text, too
         classifier.learn_one("a" * (classifier.settings.max_chars + 1), "")  # long enough to be cut
         classifier.learn_one("e\u0301", "")  # and one that is not in its one form
         classifier.explain_one("a")

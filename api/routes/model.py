@@ -44,6 +44,7 @@ class Scored(msgspec.Struct, frozen=True):
     labels: int
     accuracy: float
     log_loss: float
+    known_log_loss: float | None = None  # without labels that the model had not learned when their message came
 
 
 class DelayScored(msgspec.Struct, frozen=True):
@@ -64,6 +65,8 @@ class Progressive(msgspec.Struct, frozen=True):
     macro_f1: float
     recent: Scored
     by_delay: list[DelayScored]
+    known_log_loss: float | None = None  # without those that are `unknown`
+    unknown: int = 0  # labels that the model had not learned when their message came: each adds 34.5 to the sum
     # Labels that were not scored, by why.
     unpredicted: int = 0  # their message came before the first label was learned
     unasked: int = 0  # they brought their text: nothing had been predicted

@@ -117,6 +117,9 @@ def _print_table(results: "list[Result]") -> None:
         if result.refused:
             said = f"{result.model}: {counted(result.refused, 'label')} not learned: the model failed there"
             terminal(stderr=True).print(escape(said), style="yellow")
+        if result.unknown:
+            said = f"log loss {result.known_log_loss:.4f} without labels that were new ({result.unknown:,})"
+            terminal().print(escape(f"{result.model}: {said}"), style="dim")
         if result.shifts:
             terminal().print(escape(_describe_shifts(result)), style="dim")
 

@@ -52,8 +52,8 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         f"{status.waiting:,} waiting for a message, {join.orphaned:,} orphaned",
         "rejected": f"{counts.rejected:,}",
         "accuracy": f"{progress['accuracy']:.4f} as served, {progress['recent']['accuracy']:.4f} "
-        f"over the last {counted(progress['recent']['labels'], 'label')}; log loss {progress['log_loss']:.4f}, "
-        f"calibration error {progress['calibration_error']:.3f}"
+        f"over the last {counted(progress['recent']['labels'], 'label')}; log loss {progress['log_loss']:.4f}"
+        f"{_describe_known(progress)}, calibration error {progress['calibration_error']:.3f}"
         if progress["labels"]
         else "no label has met a prediction yet",
         "not scored": _describe_unscored(progress),
@@ -106,6 +106,13 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
 def _describe_labels(status: "Status") -> str:
     n = len(status.labels)
     return f"{n:,} of {counted(status.places, 'label')}" if status.places else counted(n, "label")
+
+
+def _describe_known(progress: dict[str, Any]) -> str:
+    """Say what the log loss is without labels that were new; nothing where none was."""
+    if not progress.get("unknown"):
+        return ""
+    return f" ({progress['known_log_loss']:.4f} without labels that were new)"
 
 
 def _describe_unscored(progress: dict[str, Any]) -> str:

@@ -89,6 +89,18 @@ from driftline.learner.explain.trace import Feature, trace, trace_shape
 from driftline.learner.kernels import kernel
 from driftline.learner.models.bayes import check_half_life, check_slots, growth
 from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.models.rehearsal import (
+    NAMES,
+    Rehearsal,
+    Rows,
+    check_rehearse,
+    forget,
+    keep,
+    new_rehearsal,
+    recall,
+    rehearsal_of,
+    rehearsal_state,
+)
 from driftline.learner.text.features import TextSettings, character_table, hash_text, kernel_inputs, read, text_buffers
 from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from driftline.stream.errors import ConfigError
@@ -111,6 +123,7 @@ class BlendSettings(TextSettings):
     chars_max: int = 4
     chars_step: int = 2  # n-grams of 2 and 4 characters
     half_life: float = 5_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
+    rehearse: int = 4096  # texts that are kept, for when labels come in runs
     max_labels: int = 1000
 
     def __post_init__(self) -> None:
@@ -118,6 +131,7 @@ class BlendSettings(TextSettings):
         super().__post_init__()
         check_slots(self.bits, self.max_labels)
         check_half_life(self.half_life)
+        check_rehearse(self.rehearse)
         if not 1 <= self.chars_step <= 16:
             raise ConfigError(f"chars_step={self.chars_step}: it must be 1 to 16")
 
@@ -132,10 +146,11 @@ class Blend(Compiled):
 
     tables = frozenset({"grams", "terms", "sketch"})
     gives_places = True
-    steps = frozenset({"gram_squares", "term_states", "covariances"})
+    steps = frozenset({"gram_squares", "term_states", "covariances"}) | NAMES
 
     settings: BlendSettings
     _sketch: Sketch
+    _rehearsal: Rehearsal
 
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
@@ -159,6 +174,7 @@ class Blend(Compiled):
             "counters": np.zeros(2, np.int64),
         }
         self._sketch = new_sketch(slots - 2 * self.max_labels)
+        self._rehearsal = new_rehearsal(self.settings.rehearse, self.settings.bits, self.max_labels, MAX_SHAPE)
         self._buffers = text_buffers(self.settings)
         places = self.settings.max_features + MAX_SHAPE + 1
         rows = np.empty((4, self.max_labels + 2 * LANES))
@@ -180,13 +196,12 @@ class Blend(Compiled):
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
         return int(self._state["counters"][COUNTER.REFUSED])
 
-    def call(
-        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
-    ) -> Call:
-        """Return the kernel and its arguments; see `Classifier`."""
+    def call_rows(self, texts: Sequence[str], rows: Rows, scores: Scores) -> Call:
+        """Return the kernel and its arguments; see `Compiled`."""
         state = self._state
         return blend_and_learn, (
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *kernel_inputs(texts, rows.targets, rows.weights, self.settings, self._buffers),
+            (rows.slots, rows.steps, self._rehearsal),
             growth(self.settings.half_life),
             (state["grams"].reshape(-1), state["terms"].reshape(-1)),
             (state["gram_squares"], state["term_states"].reshape(-1)),
@@ -206,12 +221,12 @@ class Blend(Compiled):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return {**self._state, **sketch_state(self._sketch)}
+        return {**self._state, **sketch_state(self._sketch), **rehearsal_state(self._rehearsal)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
         taken = self._checked(with_rows(state, self.max_labels), labels)
-        self._sketch = sketch_of(taken)
+        self._sketch, self._rehearsal = sketch_of(taken), rehearsal_of(taken, self._rehearsal)
         self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
 
@@ -243,6 +258,7 @@ class Blend(Compiled):
         state["weights"][rows], state["covariances"][rows] = weights[rows], covariances[rows]
         state["totals"][column] = state["factors"][column] = 0
         state["known"][column] = 0
+        forget(self._rehearsal, column)
 
     def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels: experts' log probabilities, weighted, and the labels' factors."""
@@ -295,7 +311,7 @@ class Blend(Compiled):
 
 @kernel
 def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
-    codes, starts, targets, weights, table, text_arguments, buffers, grows,
+    codes, starts, targets, weights, table, text_arguments, buffers, rehearsing, grows,
     tables, states, counts, bayes_totals, mixing, known, counters, sketch, work, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
@@ -303,6 +319,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     Parameters
     ----------
     codes, starts, targets, weights, table, text_arguments, buffers : as in linear.py
+    rehearsing : as in linear.py; changed. What is rehearsed only the linear experts learn.
     grows : float64, growth of naive Bayes's scale at a label
     tables : grams, terms, flat; changed
     states : gram_squares, term_states, flat; changed
@@ -328,6 +345,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     O(features * labels). Bit-exact on one machine.
     """
     shape, all_gram_bases, all_term_bases, gram_sums, term_sums, rows, bits, logs, p, planes, mixer_work = work
+    kept_slots, steps, rehearsal = rehearsing
     grams, terms = tables
     totals, overall = bayes_totals
     mixer_weights, covariances, factors = mixing
@@ -343,8 +361,14 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
         if turn < n_texts:
             start, stop = starts[turn], starts[turn + 1]
-            next_words, next_plain, next_n = hash_text(codes, start, stop, table, text_arguments, buffers)
-            next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
+            kept_slot = kept_slots[turn]
+            if targets[turn] < -1:
+                next_words, next_plain, next_n, next_shape = recall(rehearsal, kept_slot, buffers[0], shape)
+            else:
+                next_words, next_plain, next_n = hash_text(codes, start, stop, table, text_arguments, buffers)
+                next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
+                if kept_slot >= 0:
+                    keep(rehearsal, kept_slot, buffers[0], next_words, next_plain, next_n, shape, next_shape)
             bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
             place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
             ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[COUNTER.N_LABELS])
@@ -363,7 +387,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         values = (gram_value, gram_value * CHARS_VALUE, np.float32(1 / math.sqrt(n_first)))
 
         # 2
-        target = targets[text]
+        again = targets[text] < -1
+        target = np.int32(-2 - targets[text]) if again else targets[text]
         n_labels = counters[COUNTER.N_LABELS]
         contexts = (0, 0)
         new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
@@ -401,17 +426,18 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             continue
         if target < n_labels and known[target]:
             part = min(weight_left, one)
-            learn_weights(
-                logs, known, scores[text], target, part, n_labels,
-                mixer_weights, covariances, factors, contexts, mixer_work,
-            )  # fmt: skip
+            if not again:
+                learn_weights(
+                    logs, known, scores[text], target, part * steps[text], n_labels,
+                    mixer_weights, covariances, factors, contexts, mixer_work,
+                )  # fmt: skip
             fresh = False
         else:
             known[target] = 1
             n_labels = counters[COUNTER.N_LABELS] = max(n_labels, target + 1)
             fresh = True
         amount = np.float32(min(weight_left, np.float32(MAX_REPEATS)) * overall[OVERALL.SCALE])
-        is_counted = False
+        is_counted = again
         alone = target < PAIR <= max_labels and is_alone(known, n_labels)
         n_learned = PAIR if alone else n_labels
         least = one - SURE_ALONE if alone else MIN_GRADIENT
@@ -446,6 +472,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             weight_left -= part
             if weight_left <= 0:
                 break
+        if again:
+            continue
         if not is_counted:
             learn_counts(counts, gram_bases, ends, target, amount)
         learn_totals(counts, n_plain, ends, new_terms, new_features, totals, overall, target, amount, grows)

@@ -58,8 +58,9 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
         make_classifier(asked, allow_pickle=stream.allow_pickle).config(),
         as_of_today(newest.manifest.config),
     )
-    if "hashing=" not in asked:  # the newest rules are for new models
-        wanted |= {setting: held[setting] for setting in ("hashing", "text.hashing") if setting in held}
+    for setting in ("hashing", "text.hashing", "rehearse"):  # the newest rules are for new models
+        if setting in held and f"{setting.removeprefix('text.')}=" not in asked:
+            wanted[setting] = held[setting]
     if wanted != held:
         if DIGEST in wanted and wanted["classifier"] == held["classifier"] and wanted[DIGEST] != held[DIGEST]:
             raise ConfigError(

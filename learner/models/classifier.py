@@ -18,7 +18,8 @@ from driftline.learner.explain.explain import Explanation, Step, explain
 from driftline.learner.explain.parts import Hashed, Part
 from driftline.learner.explain.sketch import Mark, Sketch, look_up
 from driftline.learner.explain.trace import Feature, trace
-from driftline.learner.text.features import TextSettings
+from driftline.learner.models.rehearsal import Rehearsal, Rows, as_they_are, interleaved, plan
+from driftline.learner.text.features import TextSettings, read
 from driftline.stream.errors import DriftlineError, StateError
 
 Scores = NDArray[np.float32]  # [n_texts, n_labels], rows sum to 1, or to 0 while no label was known
@@ -264,15 +265,24 @@ class Classifier(ABC):
 class Compiled(Classifier):
     """A classifier of which one call of a kernel is all there is to it."""
 
+    _rehearsal: Rehearsal | None = None  # where it learns by gradients, and so forgets
+
     def score_and_learn(self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32]) -> Scores:
         """Score each text, then learn it where it has a target; see `Classifier`."""
-        scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        kernel, arguments = self.call(texts, targets, weights, scores)
+        rows = as_they_are(targets, weights) if self._rehearsal is None else plan(self._rehearsal, targets, weights)
+        scores = np.zeros((len(rows.targets), len(self.labels)), np.float32)
+        if len(rows.targets) > len(targets):
+            texts = interleaved(read(texts, self.settings), rows)
+        kernel, arguments = self.call_rows(texts, rows, scores)
         kernel(*arguments)
-        return scores
+        return scores if len(scores) == len(targets) else scores[rows.targets >= -1]
 
-    @abstractmethod
     def call(
         self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
     ) -> Call:
         """Return the kernel and its arguments; see `Classifier`."""
+        return self.call_rows(texts, as_they_are(targets, weights), scores)
+
+    @abstractmethod
+    def call_rows(self, texts: Sequence[str], rows: Rows, scores: Scores) -> Call:
+        """Return the kernel and its arguments, for texts among which some that are rehearsed may stand."""

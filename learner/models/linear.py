@@ -36,6 +36,18 @@ from driftline.learner.explain.rows import (
 from driftline.learner.explain.sketch import Sketch, new_sketch, note_texts, sketch_of, sketch_state
 from driftline.learner.kernels import copy, inlined, kernel, prefetch
 from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.models.rehearsal import (
+    NAMES,
+    Rehearsal,
+    Rows,
+    check_rehearse,
+    forget,
+    keep,
+    new_rehearsal,
+    recall,
+    rehearsal_of,
+    rehearsal_state,
+)
 from driftline.learner.text.features import TextSettings, hash_text, imprint, kernel_inputs, text_buffers
 from driftline.stream.errors import ConfigError
 
@@ -52,6 +64,7 @@ class LinearSettings(TextSettings):
     rate: float = 0.5
     chars_weight: float = 0.4  # a character n-gram's value beside a word's: a word has many of them, all much alike
     decay: float = 1e-4  # of a sum of squared gradients, at each of its weight's steps
+    rehearse: int = 4096  # texts that are kept, for when labels come in runs
     max_labels: int = 1000
 
     def __post_init__(self) -> None:
@@ -68,16 +81,19 @@ class LinearSettings(TextSettings):
             raise ConfigError(f"chars_weight={self.chars_weight}: it must be above 0 and at most 10")
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay={self.decay}: it must be 0 or more and under 1")
+        check_rehearse(self.rehearse)
 
 
 class Linear(Compiled):
     """Softmax regression on hashed words, pairs and character n-grams."""
 
     tables = frozenset({"slots", "sketch"})
+    steps = NAMES
     gives_places = True
 
     settings: LinearSettings
     _sketch: Sketch
+    _rehearsal: Rehearsal
 
     def __init__(self, settings: LinearSettings | None = None) -> None:
         self.settings = settings or LinearSettings()
@@ -87,6 +103,7 @@ class Linear(Compiled):
         self._known: NDArray[np.uint8] = np.zeros(self.max_labels, np.uint8)
         self._counters: NDArray[np.int64] = np.zeros(2, np.int64)
         self._sketch = new_sketch(len(self._slots) - 2 * self.max_labels)
+        self._rehearsal = new_rehearsal(self.settings.rehearse, self.settings.bits, self.max_labels)
         self._arguments = (
             np.float32(self.settings.rate),
             np.float32(self.settings.chars_weight),
@@ -103,12 +120,11 @@ class Linear(Compiled):
         """How many texts were not learned: their weight was no weight, or a score not finite (damaged slots)."""
         return int(self._counters[COUNTER.REFUSED])
 
-    def call(
-        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
-    ) -> Call:
-        """Return the kernel and its arguments; see `Classifier`."""
+    def call_rows(self, texts: Sequence[str], rows: Rows, scores: Scores) -> Call:
+        """Return the kernel and its arguments; see `Compiled`."""
         return score_and_learn, (
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *kernel_inputs(texts, rows.targets, rows.weights, self.settings, self._buffers),
+            (rows.slots, rows.steps, self._rehearsal),
             self._arguments,
             self._slots.reshape(-1),
             self._known,
@@ -126,13 +142,14 @@ class Linear(Compiled):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return {"slots": self._slots, "known": self._known, "counters": self._counters, **sketch_state(self._sketch)}
+        own: State = {"slots": self._slots, "known": self._known, "counters": self._counters}
+        return {**own, **sketch_state(self._sketch), **rehearsal_state(self._rehearsal)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
         taken = self._checked(state, labels)
         self._slots, self._known, self._counters = taken["slots"], taken["known"], taken["counters"]
-        self._sketch = sketch_of(taken)
+        self._sketch, self._rehearsal = sketch_of(taken), rehearsal_of(taken, self._rehearsal)
         self._set_labels(labels, self.max_labels)
 
     def imprint(self, text: str) -> NDArray[np.uint32]:
@@ -144,6 +161,7 @@ class Linear(Compiled):
         for each in imprints:
             self._slots[column + slots_of(each[1:], len(self._slots), self.max_labels)] = 0
         self._known[column] = 0
+        forget(self._rehearsal, column)
 
     def part(self, hashed: Hashed) -> Part:
         """Return the log scores of labels, a sum of weights times values."""
@@ -247,7 +265,7 @@ def learn_two(slots, bases, values, n, p, rate, part, kept, rows, gradients):  #
 
 @kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
-    codes, starts, targets, weights, table, text_arguments, buffers, arguments,
+    codes, starts, targets, weights, table, text_arguments, buffers, rehearsing, arguments,
     slots, known, counters, rows, bases, planes, sketch, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
@@ -255,8 +273,10 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     Parameters
     ----------
     codes, starts : from `codepoints`
-    targets : int32 [n_texts], label or -1
+    targets : int32 [n_texts], label or -1; -2 - label: it is rehearsed
     weights : float32 [n_texts], above 0
+    rehearsing : (int32 [n_texts], float32 [n_texts], Rehearsal), changed: the row that a text is kept in, or rehearsed
+        from; what part of a step is taken by what mixes models
     arguments : (float32, float32, float32), rate, value of a character n-gram, what is left of a sum after a step
     slots : float32 [2 * 2**bits], weight and decayed sum of squared gradients; changed
     known : uint8 [max_labels], 1 for a label that was learned; changed
@@ -277,6 +297,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     O(features * labels). Bit-exact on one machine: sums run in the order of features.
     """
+    kept_slots, _, rehearsal = rehearsing
     rate, chars_value, kept = arguments
     z, p = rows[0], rows[1]
     values, work = planes[0], (planes[1], planes[2])
@@ -290,7 +311,14 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         n_plain, n = next_plain, next_n
         if turn < n_texts:
             next_bases = bases[turn & 1]
-            _, next_plain, next_n = hash_text(codes, starts[turn], starts[turn + 1], table, text_arguments, buffers)
+            if targets[turn] < -1:
+                _, next_plain, next_n, _ = recall(rehearsal, kept_slots[turn], buffers[0], buffers[0])
+            else:
+                next_words, next_plain, next_n = hash_text(
+                    codes, starts[turn], starts[turn + 1], table, text_arguments, buffers
+                )
+                if kept_slots[turn] >= 0:
+                    keep(rehearsal, kept_slots[turn], buffers[0], next_words, next_plain, next_n, buffers[0], 0)
             place(buffers[0], next_n, slots.shape[0] // 2, max_labels, next_bases)
             next_plain += 1
             next_n += 1
@@ -304,7 +332,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         fill_values(n_plain, n, chars_value, values)
 
         # 3
-        target = targets[text]
+        target = targets[text] if targets[text] >= -1 else np.int32(-2 - targets[text])
         n_labels = counters[COUNTER.N_LABELS]
         n_scored = max(n_labels, target + 1)
         weight_left = min(weights[text], np.float32(MAX_REPEATS))

@@ -53,6 +53,8 @@ class Result(NamedTuple):
     curve: Curve
     shifts: tuple[Shift, ...] = ()  # when the loss had changed: what would have been drift alarms
     refused: int = 0  # labels that the model could not learn
+    unknown: int = 0  # labels that it had not learned when their message came
+    known_log_loss: float = 0.0  # without them
 
     @property
     def messages_per_second(self) -> float:
@@ -183,6 +185,8 @@ class Evaluation:
             _curve(np.concatenate([np.zeros(0, np.bool_), *self._correct])),
             tuple(self._shifts),
             self._classifier.n_refused,
+            progress.unknown,
+            progress.known_log_loss,
         )
 
     def _due(self) -> tuple[str, int]:

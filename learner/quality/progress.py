@@ -5,8 +5,13 @@ is a count or a sum, added in the order of the labels: the same labels give the 
 batches. A label costs the same however many came before; memory is bounded by `max_labels`. A label whose message came
 before the model knew any label has no prediction to be compared with: it is counted apart, as River leaves it out. So
 are corrections, which would count twice, and labels that brought their text, for which nothing had been predicted.
+
+A label that was new when its message came had no share in the prediction: it costs 34.5, as much as a hundred others.
+So the log loss of those that were known by then is told, too: without it a stream on which labels are born looks like
+a model that is broken.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +24,7 @@ from driftline.stream.errors import StateError
 RECENT_LABELS: Final = 1000
 CALIBRATION_BINS: Final = 15  # of equal width, as Guo et al. 2017 have it
 MIN_PROBABILITY: Final = 1e-15  # log loss is clipped here, as River does: at most 34.5 for a label
+MAX_LOSS: Final = -math.log(MIN_PROBABILITY)
 DELAY_EDGES_MS: Final = (1_000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000)
 DELAY_NAMES: Final = ("<1s", "<10s", "<1min", "<10min", "<1h", "<1d", ">=1d")
 # The matrix is kept among the first labels only: 0.5 MB. Each label's own counts are exact for all of them.
@@ -38,12 +44,13 @@ class Progress:
     ----------
     labels, correct : how many labels were scored, and how many of them had been predicted
     unpredicted : how many labels had no prediction to be scored
+    unknown : how many of `labels` had no share in their prediction: the model had not learned them by then
     corrections, unasked : how many were not scored since they replaced one, or since no message had come
     """
 
     def __init__(self, max_labels: int = 1000) -> None:
         self.max_labels = max_labels
-        self.labels = self.correct = self.unpredicted = self.corrections = self.unasked = 0
+        self.labels = self.correct = self.unpredicted = self.unknown = self.corrections = self.unasked = 0
         self._loss = 0.0
         self._support, self._predicted, self._hits = (np.zeros(0, np.int64) for _ in range(3))
         self._confusion = np.zeros((0, 0), np.int64)
@@ -86,7 +93,9 @@ class Progress:
         predicted, truth = predicted[served], truth[served]
         p_truth, p_predicted = p_truth[served], p_predicted[served]
         right = predicted == truth
-        loss = -np.log(_clipped(p_truth, MIN_PROBABILITY))
+        clipped = _clipped(p_truth, MIN_PROBABILITY)
+        self.unknown += int(np.count_nonzero(clipped <= MIN_PROBABILITY))
+        loss = -np.log(clipped)
         self._count_recent(right, loss)
         columns = self._support, self._predicted, self._hits
         count(predicted, truth, _clipped(p_predicted, 0.0), *columns, self._confusion, self._bins)
@@ -165,6 +174,11 @@ class Progress:
         return self._loss / max(self.labels, 1)
 
     @property
+    def known_log_loss(self) -> float:
+        """The same over the labels that were known when their message came."""
+        return max(0.0, self._loss - self.unknown * MAX_LOSS) / max(self.labels - self.unknown, 1)
+
+    @property
     def calibration_error(self) -> float:
         """The expected calibration error: by how much the best score is off the share that was right, 0 to 1.
 
@@ -189,6 +203,13 @@ class Progress:
         """Log loss over the last 1,000 labels."""
         n = min(self.labels, RECENT_LABELS)
         return float(self._recent_loss[:n].sum()) / max(n, 1)
+
+    @property
+    def recent_known_log_loss(self) -> float:
+        """Log loss over those of the last 1,000 labels that were known when their message came."""
+        recent = self._recent_loss[: min(self.labels, RECENT_LABELS)]
+        known = recent[recent < MAX_LOSS - 1e-6]
+        return float(known.sum()) / max(len(known), 1)
 
     @property
     def support(self) -> Ints:
@@ -234,13 +255,20 @@ class Progress:
             "labels": self.labels,
             "correct": self.correct,
             "unpredicted": self.unpredicted,
+            "unknown": self.unknown,
             "corrections": self.corrections,
             "unasked": self.unasked,
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "log_loss": self.log_loss,
+            "known_log_loss": self.known_log_loss,
             "calibration_error": self.calibration_error,
-            "recent": {"labels": n_recent, "accuracy": self.recent_accuracy, "log_loss": self.recent_log_loss},
+            "recent": {
+                "labels": n_recent,
+                "accuracy": self.recent_accuracy,
+                "log_loss": self.recent_log_loss,
+                "known_log_loss": self.recent_known_log_loss,
+            },
             "by_delay": by_delay,
             "by_label": {
                 name: {
@@ -259,6 +287,7 @@ class Progress:
         return {
             "totals": np.array([self.labels, self.correct, self.unpredicted], np.int64),
             "unscored": np.array([self.corrections, self.unasked], np.int64),
+            "unknown": np.array([self.unknown], np.int64),
             "loss": np.array([self._loss], np.float64),
             "support": self.support.copy(),
             "predicted": self.predicted.copy(),
@@ -277,11 +306,12 @@ class Progress:
         ------
         StateError : an array is missing or has another shape or type; nothing was changed then.
         """
-        state = {"unscored": np.zeros(2, np.int64), **state}  # older states have none
+        state = {"unscored": np.zeros(2, np.int64), "unknown": np.zeros(1, np.int64), **state}  # older states have none
         self._check(state)
         self._n_columns = len(state["support"])
         self.labels, self.correct, self.unpredicted = (int(total) for total in state["totals"])
         self.corrections, self.unasked = (int(total) for total in state["unscored"])
+        self.unknown = int(state["unknown"][0])
         self._loss = float(state["loss"][0])
         self._support, self._predicted = state["support"].copy(), state["predicted"].copy()
         self._hits, self._confusion = state["hits"].copy(), state["confusion"].copy()

@@ -74,13 +74,16 @@ def of_learner(status: Status) -> Iterator[Metric]:
     yield gauge("snapshot_seconds", "Time that the last snapshot took.", status.snapshot_seconds)
     yield _delays(progress.get("by_delay") or [])
     recent = progress.get("recent") or {}
+    known = "Progressive log loss of labels that were learned before their message came"
     scores = {
         "accuracy": (progress.get("accuracy"), "Progressive accuracy as served, over all labels."),
         "log_loss": (progress.get("log_loss"), "Progressive log loss as served, over all labels."),
+        "known_log_loss": (progress.get("known_log_loss"), f"{known}, over all."),
         "calibration_error": (progress.get("calibration_error"), "Expected calibration error as served, 0 to 1."),
         "macro_f1": (progress.get("macro_f1"), "Progressive macro F1 as served, over all labels."),
         "recent_accuracy": (recent.get("accuracy"), "Progressive accuracy as served, over the last labels."),
         "recent_log_loss": (recent.get("log_loss"), "Progressive log loss as served, over the last labels."),
+        "recent_known_log_loss": (recent.get("known_log_loss"), f"{known}, over the last."),
     }
     for name, (score, text) in scores.items():
         if score is not None:

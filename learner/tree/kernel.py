@@ -13,6 +13,7 @@ from driftline.learner.explain.rows import MAX_REPEATS, softmax
 from driftline.learner.explain.sketch import is_due, note
 from driftline.learner.kernels import copy, inlined, kernel, prefetch
 from driftline.learner.models.linear import fill_values, score
+from driftline.learner.models.rehearsal import keep, recall
 from driftline.learner.text.features import hash_text
 from driftline.learner.text.hashes import HALF
 from driftline.learner.tree.growth import (
@@ -97,7 +98,7 @@ def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weig
     leaf = leaf_of(memory, words, n_local, links[node, LINK.ALTERNATE])
     score_leaf(memory, work, words, n_local, n_tokens, n_labels, leaf)
     other = min(-math.log(work.rows[choose_predictor(memory, leaf, options.leaf), target]), MAX_LOSS)
-    learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, False)
+    learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, np.float32(1))
     values[node, VALUE.DUELS] += 1
     values[node, VALUE.AHEAD] += min(max(loss - other, -1.0), 1.0)
     n = values[node, VALUE.DUELS]
@@ -111,7 +112,7 @@ def duel(memory, work, options, words, n_local, n_tokens, n_labels, target, weig
 
 @kernel
 def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
-    codes, starts, targets, weights, table, text_arguments, buffers, options, memory, work, sketch, scores
+    codes, starts, targets, weights, table, text_arguments, buffers, rehearsing, options, memory, work, sketch, scores
 ):
     """Score each text, then learn it: test-then-train in one pass.
 
@@ -120,6 +121,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts : from `codepoints`
     targets : int32 [n_texts], label or -1
     weights : float32 [n_texts], above 0
+    rehearsing : as in blend.py. What is rehearsed only the shared linear model learns.
     memory : Memory, changed
     sketch : Sketch, changed
     scores : float32 [n_texts, labels], changed: the probabilities
@@ -133,6 +135,7 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
 
     O(features * labels + depth * words). Only a text with a target changes anything.
     """
+    kept_slots, steps, rehearsal = rehearsing
     rows, counters, known, slots = work.rows, memory.counters, memory.known, memory.slots
     flat, values = slots.reshape(-1), work.planes[0]
     max_labels = known.shape[0]
@@ -145,9 +148,14 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         # 1
         n_words, n_tokens, n = next_words, next_tokens, next_n
         if turn < n_texts:
-            next_words, next_tokens, next_n = hash_text(
-                codes, starts[turn], starts[turn + 1], table, text_arguments, buffers
-            )
+            if targets[turn] < -1:
+                next_words, next_tokens, next_n, _ = recall(rehearsal, kept_slots[turn], buffers[0], buffers[0])
+            else:
+                next_words, next_tokens, next_n = hash_text(
+                    codes, starts[turn], starts[turn + 1], table, text_arguments, buffers
+                )
+                if kept_slots[turn] >= 0:
+                    keep(rehearsal, kept_slots[turn], buffers[0], next_words, next_tokens, next_n, buffers[0], 0)
             copy(buffers[0][:next_n], work.features[turn & 1])
             ask_for_next(memory, sketch, work.features[turn & 1], next_tokens, next_n)
         if turn == 0:
@@ -163,7 +171,8 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         n += 1
         n_local = min(n_words, LOCAL_WORDS)
         fill_values(n_plain, n, options.chars_value, values)
-        target = targets[text]
+        again = targets[text] < -1
+        target = np.int32(-2 - targets[text]) if again else targets[text]
         weight = min(weights[text], np.float32(MAX_REPEATS))
         if target >= 0 and not 0 < weights[text] < np.inf:
             counters[COUNTER.REFUSED] += 1
@@ -192,21 +201,25 @@ def score_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             copy(rows[choose_predictor(memory, leaf, options.leaf), :n_labels], scores[text])
         if target < 0:
             continue
+        if again:
+            learn_linear(memory, work, options, n, n_scored, target, weight, two)
+            continue
         if is_due(sketch):
             note(features, n - 1, sketch)
 
         # 4
         counters[COUNTER.N_TEXTS] += 1
         loss = 0.0 if is_new else min(-math.log(scores[text, target]), MAX_LOSS)
-        learn_leaf(memory, work, options, features, n_local, n_tokens, n_labels, leaf, target, weight, is_new)
-        if options.drift and not is_new:
+        part = np.float32(0) if is_new else steps[text]
+        learn_leaf(memory, work, options, features, n_local, n_tokens, n_labels, leaf, target, weight, part)
+        if options.drift and part == 1:
             error = 0.0 if scores[text].argmax() == target else 1.0
             watch(memory, leaf, error)
             node = challenged(memory, features, n_local)
             if node >= 0:
                 duel(memory, work, options, features, n_local, n_tokens, n_labels, target, weight, loss, node)
         if not is_new:
-            step = options.mix_rate * min(weight, np.float32(1))
+            step = options.mix_rate * min(weight, np.float32(1)) * part
             learn_mix(
                 rows, SHARED_INPUTS, memory.values[0, VALUE.MIX :], known, n_labels, PREDICTOR.SHARED_MIX, target, step
             )

@@ -256,18 +256,21 @@ def learn_mix(rows, inputs, weights, known, n_labels, predictor, target, step): 
 
 
 @inlined
-def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, is_new):  # type: ignore[no-untyped-def]
-    """Learn a text at its leaf: losses, counts, corrections; then split it or reopen it, where that is due."""
+def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, target, weight, part):  # type: ignore[no-untyped-def]
+    """Learn a text at its leaf: losses, counts, corrections; then split it or reopen it, where that is due.
+
+    Of losses and corrections only a part of a step, 0 to 1.
+    """
     links, values = memory.links, memory.values
-    if not is_new:
+    if part > 0:
         values[leaf, VALUE.VISITS] += 1
-        rate = max(LOSS_RATE, 1 / values[leaf, VALUE.VISITS])
+        rate = max(LOSS_RATE, 1 / values[leaf, VALUE.VISITS]) * part
         for predictor in range(n_predictors(memory, leaf)):
             loss = min(-math.log(work.rows[predictor, target]), MAX_LOSS)
             place = VALUE.LOSSES + predictor
             values[leaf, place] += rate * (loss - values[leaf, place])
         if leaf > 0 and links[leaf, LINK.BLOCK] > 0:
-            step = options.mix_rate * min(weight, np.float32(1))
+            step = options.mix_rate * min(weight, np.float32(1)) * part
             learn_mix(
                 work.rows,
                 LEAF_INPUTS,
@@ -298,8 +301,10 @@ def learn_leaf(memory, work, options, words, n_local, n_tokens, n_labels, leaf, 
     for i in range(-1, n_local):
         place = insert(keys, entries, key_of(words[i] if i >= 0 else np.uint32(0), target))
         entries[place, ENTRY.COUNT] += weight
-    if leaf > 0 and not is_new:
-        learn_corrections(memory, work, options, words, n_local, n_labels, leaf, target, weight)
+    if leaf > 0 and part > 0:
+        learn_corrections(
+            memory, work, options, words, n_local, n_labels, leaf, target, min(weight, np.float32(1)) * part
+        )
     if due:
         try_split(memory, work, options, leaf, n_labels)
 

@@ -21,6 +21,16 @@ from driftline.learner.explain.rows import LANES, MOST_CLEARED, slots_of
 from driftline.learner.explain.sketch import Sketch, new_sketch, sketch_of, sketch_state
 from driftline.learner.explain.trace import Feature
 from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
+from driftline.learner.models.rehearsal import (
+    NAMES,
+    Rehearsal,
+    Rows,
+    check_rehearse,
+    forget,
+    new_rehearsal,
+    rehearsal_of,
+    rehearsal_state,
+)
 from driftline.learner.text.features import TextSettings, imprint, kernel_inputs, text_buffers
 from driftline.learner.text.hashes import HALF
 from driftline.learner.tree.kernel import score_and_learn
@@ -73,6 +83,7 @@ class TreeSettings(TextSettings):
     delta: float = 1e-7  # significance: the chance that a split is on the wrong word
     tau: float = 0.2  # tie threshold
     max_depth: int = 20
+    rehearse: int = 4096  # texts that are kept, for when labels come in runs
     drift: bool = True  # let a branch whose errors rise be challenged by an alternate
     max_labels: int = 1000
 
@@ -99,6 +110,7 @@ class TreeSettings(TextSettings):
         ):
             if not ok:
                 raise ConfigError(f"{name}={getattr(self, name)}: it must be {allowed}")
+        check_rehearse(self.rehearse)
         if self.n_blocks < 2:
             least = (self._fixed_bytes() + 2 * self._block_bytes()) / MIB
             raise ConfigError(
@@ -119,7 +131,8 @@ class TreeSettings(TextSettings):
         shared = (1 << self.bits) * 9 + (1 << (self.bits - 1)) * 4 + self.max_labels * 17 + len(COUNTER) * 8 + 8
         work = self.max_labels * (4 * N_ROWS + 8) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
         work += 3 * 4 * (self.max_features + 1 + LANES)
-        return shared + work + sum(buffer.nbytes for buffer in text_buffers(self))
+        rehearsal = sum(array.nbytes for array in new_rehearsal(self.rehearse, self.bits, self.max_labels))
+        return shared + work + rehearsal + sum(buffer.nbytes for buffer in text_buffers(self))
 
 
 def new_memory(settings: TreeSettings) -> Memory:
@@ -166,10 +179,12 @@ class Tree(Compiled):
     """A Hoeffding tree on hashed words, its leaves over shared naive Bayes and linear models."""
 
     tables = frozenset({"slots", "frequencies", "keys", "entries", "leaf_totals", "sketch"})
+    steps = NAMES
     gives_places = True
 
     settings: TreeSettings
     _sketch: Sketch
+    _rehearsal: Rehearsal
 
     def __init__(self, settings: TreeSettings | None = None) -> None:
         self.settings = settings = settings or TreeSettings()
@@ -178,6 +193,7 @@ class Tree(Compiled):
         self._memory = new_memory(settings)
         self._work = new_work(settings)
         self._sketch = new_sketch((1 << settings.bits) - 2 * settings.max_labels)
+        self._rehearsal = new_rehearsal(settings.rehearse, settings.bits, settings.max_labels)
         self._buffers = text_buffers(settings)
         self._options = Options(
             rate=np.float32(settings.rate),
@@ -203,15 +219,14 @@ class Tree(Compiled):
     @property
     def n_bytes(self) -> int:
         """How much memory the model and its work space take."""
-        arrays: tuple[NDArray[Any], ...] = (*self._memory, *self._sketch, *self._work, *self._buffers)
+        arrays: list[NDArray[Any]] = [*self._memory, *self._sketch, *self._rehearsal, *self._work, *self._buffers]
         return sum(array.nbytes for array in arrays)
 
-    def call(
-        self, texts: Sequence[str], targets: NDArray[np.int32], weights: NDArray[np.float32], scores: Scores
-    ) -> Call:
-        """Return the kernel and its arguments; see `Classifier`."""
+    def call_rows(self, texts: Sequence[str], rows: Rows, scores: Scores) -> Call:
+        """Return the kernel and its arguments; see `Compiled`."""
         return score_and_learn, (
-            *kernel_inputs(texts, targets, weights, self.settings, self._buffers),
+            *kernel_inputs(texts, rows.targets, rows.weights, self.settings, self._buffers),
+            (rows.slots, rows.steps, self._rehearsal),
             self._options,
             self._memory,
             self._work,
@@ -225,7 +240,7 @@ class Tree(Compiled):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return {**self._memory._asdict(), **sketch_state(self._sketch)}
+        return {**self._memory._asdict(), **sketch_state(self._sketch), **rehearsal_state(self._rehearsal)}
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
@@ -233,6 +248,7 @@ class Tree(Compiled):
         memory = Memory(**{name: taken[name] for name in Memory._fields})
         check_links(memory)
         self._memory, self._sketch = memory, sketch_of(taken)
+        self._rehearsal = rehearsal_of(taken, self._rehearsal)
         self._set_labels(labels, self.max_labels)
 
     def imprint(self, text: str) -> NDArray[np.uint32]:
@@ -252,6 +268,7 @@ class Tree(Compiled):
         memory.leaf_totals[:, column] = 0
         memory.totals[column] = 0
         memory.known[column] = 0
+        forget(self._rehearsal, column)
 
     def part(self, hashed: Hashed) -> Part:
         """Return the scores of labels by the predictor that the text's leaf uses."""

@@ -346,7 +346,7 @@ def test_evaluate(run: Run, run_alone: Run, rows: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     expected = ["model", "messages", "labels", "accuracy", "macro_f1", "log_loss", "calibration_error"]
-    expected += ["seconds", "refused", "messages_per_second"]
+    expected += ["seconds", "refused", "unknown", "known_log_loss", "messages_per_second"]
     assert list(result) == [*expected, "drift_alarms"]
     assert (result["model"], result["messages"], result["labels"]) == ("blend", 80, 80)
     assert result["accuracy"] > 0.8

@@ -26,12 +26,17 @@ export function showTiles(model, history) {
   const [age, ageUnit] = duration(model.unchanged_seconds);
   fill($("tiles"),
     tile("Accuracy", known ? share(progress.recent.accuracy) : "–", "", known ? `${share(progress.accuracy)} over all` : "no label met a prediction"),
-    tile("Log loss", known ? share(progress.recent.log_loss) : "–", "", known ? `${share(progress.log_loss)} over all` : ""),
+    tile("Log loss", known ? share(progress.recent.log_loss) : "–", "", known ? `${share(progress.log_loss)} over all${withoutNew(progress)}` : ""),
     tile("Messages", rate(lastMean(history?.messages_per_second, 10)), "/s", `${count(model.messages_seen)} seen`),
     tile("Labels", rate(lastMean(history?.labels_per_second, 10)), "/s", `${count(model.labels_learned)} learned${places(model)}`),
     tile("Lag", lag === null ? "–" : count(lag), "", `${many(model.pending, "waits", "wait")} for a label`),
     tile("Label delay", delay, delayUnit, "mean, of late"),
     tile("Model changed", age, ageUnit ? `${ageUnit} ago` : "", model.version ? `version ${model.version}` : "none yet"));
+}
+
+/** What the loss is without labels that were new when their message came: each of them costs as much as a hundred others. */
+function withoutNew({ unknown, known_log_loss: loss }) {
+  return unknown ? `, ${share(loss)} without new labels` : "";
 }
 
 /** How many labels the model has, of how many that it can have; and that there is no room for another one. */

@@ -36,7 +36,8 @@ def test_linear_equals_the_plain_version(batch: list[tuple[str, str | None, floa
 
 
 def test_weight_two_is_twice() -> None:
-    once, twice = taught(make_classifier(CLASSIFIERS[0])), taught(make_classifier(CLASSIFIERS[0]))
+    spec = f"{CLASSIFIERS[0]}&rehearse=0"  # which counts texts
+    once, twice = taught(make_classifier(spec)), taught(make_classifier(spec))
     once.learn_one("quite new", "label0", 2.0)
     twice.learn_many(["quite new"] * 2, ["label0"] * 2)
     twice.state()["sketch_texts"][0] -= 1  # which counts texts, whatever their weight

@@ -81,6 +81,7 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "rate": 0.5,
         "chars_weight": 0.4,
         "decay": 1e-4,
+        "rehearse": 4096,
         "max_labels": 1000,
     }
 
@@ -90,7 +91,7 @@ def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
     bayes = {"bits": 22, "alpha": 0.1, "flatten": 0.7, "half_life": 5000.0, "complement": False, "max_labels": 1000}
     assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
     read = {"max_chars": 4096, "tail_chars": 2048, "chars_min": 2, "chars_max": 4, "chars_step": 2}
-    blend = {**read, "bits": 22, "half_life": 5000.0, "max_labels": 1000}
+    blend = {**read, "bits": 22, "half_life": 5000.0, "rehearse": 4096, "max_labels": 1000}
     assert dataclasses.asdict(BlendSettings()) == {**text, **blend}
 
 
@@ -112,6 +113,6 @@ def test_a_learner_of_before_may_be_started_with_its_name(tmp_path: Path) -> Non
     assert "hashing" not in newest.manifest.config
     for spec in ("linear?bits=8&max_labels=4", "linear?bits=8&max_labels=4&hashing=1"):
         check_model(newest, stream, LearnerSettings(model=spec))
-    for spec in ("linear?bits=8&max_labels=4&hashing=2", "linear?bits=9&max_labels=4"):
+    for settings in ("bits=8&max_labels=4&hashing=2", "bits=8&max_labels=4&rehearse=9", "bits=9&max_labels=4"):
         with pytest.raises(ConfigError, match="holds a model"):
-            check_model(newest, stream, LearnerSettings(model=spec))
+            check_model(newest, stream, LearnerSettings(model=f"linear?{settings}"))

@@ -339,6 +339,7 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "delta": 1e-7,
         "tau": 0.2,
         "max_depth": 20,
+        "rehearse": 4096,
         "drift": True,
         "max_labels": 1000,
     }
