@@ -42,6 +42,6 @@ function joined(parts) {
 
 /** Return the features that say most about a label, those that can be read first. */
 export function strongest(features, label, n) {
-  const known = features.filter(({ kind }) => kind === "word" || kind === "pair");
+  const known = features.filter(({ kind }) => ["word", "pair", "field", "field_pair", "cross"].includes(kind));
   return known.toSorted((a, b) => Math.abs(b.shares[label]) - Math.abs(a.shares[label])).slice(0, n);
 }
