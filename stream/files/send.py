@@ -23,7 +23,7 @@ import msgspec
 from driftline.stream.errors import BadRecord, ConfigError, DriftlineError, LogError
 from driftline.stream.files.reader import Row
 from driftline.stream.log.base import Appended, Log, NewRecord
-from driftline.stream.wire.fielded import text_of
+from driftline.stream.wire.fielded import join, split
 from driftline.stream.wire.records import (
     Feedback,
     Message,
@@ -182,7 +182,11 @@ class _Sender:
 
     def _records(self, row: Row) -> tuple[NewRecord, NewRecord | None]:
         message = Message(id=row.id or f"{self._run}-{row.line}", text=row.text, ts=row.time)
-        check_message(msgspec.structs.replace(message, text=text_of(row.text)))
+        text, fields = split(row.text)
+        if join(text, fields) == row.text:  # else there is a NUL in it that ends no field
+            check_message(msgspec.structs.replace(message, text=text))
+        else:
+            check_message(message)
         key = message.id.encode()
         records = [NewRecord(key, encode_record(message), _now_ms())]
         if row.label is not None:
