@@ -6,6 +6,7 @@
 
 import { get, learned, newId, post, postLast, setKeyName, signed } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
+import { fieldList } from "./fields.js";
 import * as effects from "./effects.js";
 import { count, cut, many, percent, ranked, score, share } from "./format.js";
 import { describe } from "./learner.js";

@@ -63,8 +63,8 @@ function show(asked, answer) {
       ...runs(asked.text, answer.features, chosen).map(([part, strength]) => (strength === 0 ? part : mark(part, strength)))),
     fieldList(asked.fields),
     el("ul", { class: "words", "aria-label": `Words that say most about ${chosen}` },
-      ...strongest(answer.features, chosen, WORDS).map(({ text, field, shares, known }) => el("li", {},
-        `${field ? `${field}: ` : ""}${text} `, el("b", { class: shares[chosen] < 0 ? "worse" : "better" }, withSign(shares[chosen])), known === false ? " (new)" : ""))));
+      ...strongest(answer.features, chosen, WORDS).map(({ text, field, share, known }) => el("li", {},
+        `${[field, text].filter(Boolean).join(": ")} `, el("b", { class: share < 0 ? "worse" : "better" }, withSign(share)), known === false ? " (new)" : ""))));
 }
 
 function mark(part, strength) {
