@@ -294,7 +294,7 @@ class WithFields(VowpalWabbit):
             found: list[str] = []
             for value in fields.get(name, []):
                 if isinstance(value, str):
-                    found += [f"={value}", *_WORD.findall(value.lower())]
+                    found += ["=" + "_".join(value.split()), *_WORD.findall(value.lower())]
             numbers = [value for value in fields.get(name, []) if not isinstance(value, str)]
             if self.numbers == "log":
                 numbers = [math.copysign(math.log1p(abs(value)), value) for value in numbers]
