@@ -309,6 +309,6 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
     n_words, n_pairs_end, n_end : int, where each kind ends in the first buffer; what fields say counts as words, and
         as pairs what pairs of their words and words crossed with them say
     """
-    if has_fields(codes, start, stop):
-        return hash_with_fields(codes, start, stop, table, arguments, buffers)
-    return hash_plain(codes, start, stop, table, arguments, arguments[3], buffers)
+    if not has_fields(codes, start, stop):
+        return hash_plain(codes, start, stop, table, arguments, arguments[3], buffers)
+    return hash_with_fields(codes, start, stop, table, arguments, buffers)
