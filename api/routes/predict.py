@@ -40,7 +40,8 @@ QUICK_CHARS: Final = 16_384
 QUICK_SCORES: Final = 2_048
 
 FEW_SCORES: Final = 32
-VALUES_BESIDE: Final = 4_000  # in a body, beside its texts: the offsets of labels, and what is skipped
+VALUES_BESIDE: Final = 4_000  # in a body, beside its texts and fields: the offsets of labels, and what is skipped
+_FIELDS: Final = b'"fields"'
 
 _T = TypeVar("_T")
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
@@ -234,12 +235,17 @@ class Predict:
 
     def __init__(self, predictor: Predictor, bodies: Bodies, max_items: int) -> None:
         self._predictor, self._bodies = predictor, bodies
-        self._max_values = VALUES_AN_ITEM * max_items + VALUES_BESIDE
+        self._max_values, self._with_fields = max_items + VALUES_BESIDE, VALUES_AN_ITEM * max_items + VALUES_BESIDE
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
-        async with self._bodies.read(request, _DECODER, self._predictor.read, max_values=self._max_values) as asked:
+        async with self._bodies.receive(request, self._read) as asked:
             return await self._predictor.answer(asked, request.scope["caller"])
+
+    def _read(self, body: bytes) -> "Asked":
+        """Return what a body asks. Any thread."""
+        most = self._with_fields if _FIELDS in body else self._max_values
+        return self._predictor.read(decode(body, _DECODER, most))
 
     def at_once(self, head: Head, body: bytes) -> Response | None:
         """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""
