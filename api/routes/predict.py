@@ -239,13 +239,11 @@ class Predict:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
-        async with self._bodies.receive(request, self._read) as asked:
+        async with self._bodies.read(request, _DECODER, self._predictor.read, max_values=self._most) as asked:
             return await self._predictor.answer(asked, request.scope["caller"])
 
-    def _read(self, body: bytes) -> "Asked":
-        """Return what a body asks. Any thread."""
-        most = self._with_fields if _FIELDS in body else self._max_values
-        return self._predictor.read(decode(body, _DECODER, most))
+    def _most(self, body: bytes) -> int:
+        return self._with_fields if _FIELDS in body else self._max_values
 
     def at_once(self, head: Head, body: bytes) -> Response | None:
         """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""
