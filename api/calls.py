@@ -60,6 +60,9 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None = None  # of a label
 
 
+Fields = Mapping[str, Any]
+
+
 class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a message really was; with a text of its own it needs no message. `op="retract"` needs no label."""
 
@@ -71,6 +74,7 @@ class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     ts: datetime | None = None
     op: str = "upsert"
     id: str | None = None
+    fields: Fields | None = None  # of that text
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,6 +84,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     ts: datetime | None = None
     metadata: dict[str, Any] | None = None
+    fields: Fields | None = None  # what is known of it beside its text: strings, numbers, booleans, lists of strings
 
 
 After = Sent | Sequence[Sent] | None
@@ -176,8 +181,17 @@ def _talk(
     return found
 
 
-def predict(texts: Iterable[str], after: After, capacity: Capacity) -> "Talk[Prediction]":
-    """Return how to classify texts, by a model that has learned the labels `after`."""
+class _Text(msgspec.Struct, frozen=True):
+    """A text to be classified, with its fields."""
+
+    text: str
+    fields: Fields
+
+
+def predict(
+    texts: Iterable[str], after: After, capacity: Capacity, fields: Iterable[Fields | None] | None = None
+) -> "Talk[Prediction]":
+    """Return how to classify texts, with the fields of each, by a model that has learned the labels `after`."""
     tail = b"]}"
     if after is not None:
         last: dict[int, int] = {}  # of each partition the last one is enough, however many there are
@@ -185,7 +199,10 @@ def predict(texts: Iterable[str], after: After, capacity: Capacity) -> "Talk[Pre
             last[each.partition] = max(each.offset, last.get(each.partition, 0))
         least = [{"partition": partition, "offset": offset} for partition, offset in last.items()]
         tail = b'],"min_feedback_offset":' + _encoded(least) + b"}"
-    return _talk("/predict", _predictions, map(_encoded, texts), capacity, b'{"texts":[', tail)
+    if fields is None:
+        return _talk("/predict", _predictions, map(_encoded, texts), capacity, b'{"texts":[', tail)
+    messages = (_encoded(_Text(text, each or {})) for text, each in zip(texts, fields, strict=True))
+    return _talk("/predict", _predictions, messages, capacity, b'{"messages":[', tail)
 
 
 def send_messages(messages: Iterable[str | Message], capacity: Capacity) -> "Talk[Sent]":

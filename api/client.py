@@ -16,7 +16,7 @@ import httpx
 
 from driftline.api import calls
 from driftline.api.addresses import Addresses, Attempts, Outcome
-from driftline.api.calls import After, Label, Message, Prediction, Sent, T
+from driftline.api.calls import After, Fields, Label, Message, Prediction, Sent, T
 
 
 class Client:
@@ -48,17 +48,26 @@ class Client:
             mounts=calls.mounts_for(self._addresses),
         )
 
-    def predict(self, text: str, *, after: After = None) -> Prediction:
-        """Classify a text, by a model that has learned the labels `after`. Raises Refused."""
-        return self.predict_many([text], after=after)[0]
+    def predict(self, text: str, *, after: After = None, fields: Fields | None = None) -> Prediction:
+        """Classify a text with its fields, by a model that has learned the labels `after`. Raises Refused."""
+        return self.predict_many([text], after=after, fields=None if fields is None else [fields])[0]
 
-    def predict_many(self, texts: Iterable[str], *, after: After = None) -> list[Prediction]:
-        """Classify texts, as many in a request as the API takes. Raises Refused."""
-        return self._all(calls.predict(texts, after, self._capacity))
+    def predict_many(
+        self, texts: Iterable[str], *, after: After = None, fields: Iterable[Fields | None] | None = None
+    ) -> list[Prediction]:
+        """Classify texts, as many in a request as the API takes; `fields` has those of each. Raises Refused."""
+        return self._all(calls.predict(texts, after, self._capacity, fields))
 
-    def send(self, text: str, *, id: str | None = None, metadata: dict[str, Any] | None = None) -> Sent:
+    def send(
+        self,
+        text: str,
+        *,
+        id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        fields: Fields | None = None,
+    ) -> Sent:
         """Append a message, and return once it is durable. Raises Refused."""
-        return self.send_many([Message(text, id, metadata=metadata)])[0]
+        return self.send_many([Message(text, id, metadata=metadata, fields=fields)])[0]
 
     def send_many(self, messages: Iterable[str | Message]) -> list[Sent]:
         """Append messages, as many in a request as the API takes. Raises Refused: what was sent before is durable."""
@@ -144,17 +153,26 @@ class AsyncClient:
             mounts=calls.mounts_for(self._addresses),
         )
 
-    async def predict(self, text: str, *, after: After = None) -> Prediction:
+    async def predict(self, text: str, *, after: After = None, fields: Fields | None = None) -> Prediction:
         """Classify a text."""
-        return (await self.predict_many([text], after=after))[0]
+        return (await self.predict_many([text], after=after, fields=None if fields is None else [fields]))[0]
 
-    async def predict_many(self, texts: Iterable[str], *, after: After = None) -> list[Prediction]:
+    async def predict_many(
+        self, texts: Iterable[str], *, after: After = None, fields: Iterable[Fields | None] | None = None
+    ) -> list[Prediction]:
         """Classify texts."""
-        return await self._all(calls.predict(texts, after, self._capacity))
+        return await self._all(calls.predict(texts, after, self._capacity, fields))
 
-    async def send(self, text: str, *, id: str | None = None, metadata: dict[str, Any] | None = None) -> Sent:
+    async def send(
+        self,
+        text: str,
+        *,
+        id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        fields: Fields | None = None,
+    ) -> Sent:
         """Append a message."""
-        return (await self.send_many([Message(text, id, metadata=metadata)]))[0]
+        return (await self.send_many([Message(text, id, metadata=metadata, fields=fields)]))[0]
 
     async def send_many(self, messages: Iterable[str | Message]) -> list[Sent]:
         """Append messages."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from driftline.cli.streams import typed
 from driftline.cli.terminal import terminal
+from driftline.stream.errors import BadRecord, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +43,14 @@ LabelColumn = Annotated[
         show_default="the first of label, category, class, target",
     ),
 ]
+FieldColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A column that is a field of the text: sender, country, amount. May be given several times. In a table "
+        "what looks like a number is one.",
+        show_default="none",
+    ),
+]
 Delimiter = Annotated[
     str | None,
     typer.Option(help="What stands between a table's cells: a character, or tab.", show_default="as the file looks"),
@@ -57,6 +67,17 @@ Header = Annotated[
         "--header/--no-header",
         help="Whether a table's first row has the columns' names.",
         show_default="as the file looks",
+    ),
+]
+
+
+Field = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="A field of the text, such as sender=a@b.example; what looks like a number is one. May be given several "
+        "times.",
+        show_default="none",
     ),
 ]
 
@@ -118,6 +139,29 @@ def texts_of_input() -> Iterator[list[str]]:
             yield texts
     if rest.strip():
         yield [whole_characters(rest.removesuffix("\r"))]
+
+
+def fields_of(given: list[str] | None) -> dict[str, str | float]:
+    """Return the fields that were given as NAME=VALUE. Raises ConfigError."""
+    from driftline.stream.files.reader import number_or_text
+
+    fields = {}
+    for each in given or []:
+        name, equals, value = typed(each).partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--field {each}: it must be NAME=VALUE")
+        fields[name] = number_or_text(value)
+    return fields
+
+
+def with_fields(texts: list[str], fields: dict[str, str | float]) -> list[str]:
+    """Return texts as a model takes them, each with these fields. Raises ConfigError for fields that are none."""
+    from driftline.stream.wire.fielded import END, join
+
+    try:
+        return [join(text.replace(END, " "), fields) for text in texts]
+    except BadRecord as bad:
+        raise ConfigError(f"--field: {bad.detail}") from None
 
 
 @contextmanager

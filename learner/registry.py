@@ -45,8 +45,8 @@ REGISTRY: Final[dict[str, NamedClassifier]] = {
     "blend": NamedClassifier(BlendSettings, Blend),
 }
 
-EARLIER: Final = {"tail_chars": 0, "hashing": 1, "rehearse": 0}  # what was before there was the setting
-EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False}
+EARLIER: Final = {"tail_chars": 0, "hashing": 1, "cross": "", "rehearse": 0}  # what was before there was the setting
+EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False, "text.fields": False, "text.cross": ""}
 
 _LOG: Final = logging.getLogger(__name__)
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

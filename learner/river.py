@@ -13,6 +13,8 @@ import numpy as np
 from river import base
 
 from driftline.learner.registry import make_classifier
+from driftline.stream.errors import BadRecord
+from driftline.stream.wire.fielded import END, join
 
 _NO_WORD: Final = re.compile(r"\W")
 
@@ -25,9 +27,10 @@ class RiverClassifier(base.Classifier):
     spec
         As on Driftline's command line: `linear`, `linear?bits=20&chars=0`.
     on
-        A dict with a string under this name is that text; any other dict becomes a text, a word for each entry in the
-        order of the names: {"size": 2.5, "colour": "red"} is "colour_red size_2_5". So a number is a word like any
-        other, near no other number: this is for texts.
+        A dict with a string under this name is that text, and what else is in it are its fields (strings, numbers,
+        booleans, lists of strings). Any other dict becomes a text, a word for each entry in the order of the names:
+        {"size": 2.5, "colour": "red"} is "colour_red size_2_5". So a number is a word like any other, near no other
+        number: this is for texts.
 
     Examples
     --------
@@ -89,12 +92,16 @@ class RiverClassifier(base.Classifier):
 
     def _text(self, x: Any) -> str:
         if isinstance(x, str):
-            return x
+            return x.replace(END, " ")  # to a classifier of ours it would end the text (wire/fielded.py)
         if not isinstance(x, Mapping):
             raise TypeError(f"a text or a dict is needed, not {type(x).__name__}")
         text = x.get(self.on)
         if isinstance(text, str):
-            return text
+            values = {str(name): _plain(value) for name, value in x.items() if name != self.on}
+            try:
+                return join(text.replace(END, " "), values)
+            except BadRecord as bad:
+                raise ValueError(bad.detail) from None
         return " ".join(sorted(_NO_WORD.sub("_", f"{name}_{value}") for name, value in x.items()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,3 +114,8 @@ class RiverClassifier(base.Classifier):
         vars(self).update(kept)
         self._classifier = make_classifier(self.spec)
         self._classifier.load_state(state, labels)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value

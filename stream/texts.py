@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from driftline.stream.kernels import copy, kernel
 
+END: Final = "\0"  # of a text with fields (wire/fielded.py), and of no other
 PADDING: Final = 160  # bytes behind the last text: kernels read past a text's end, and look at none of it
 
 
@@ -47,7 +48,7 @@ class Texts(Sequence[str]):
             return texts
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
         if max_chars is not None and len(texts) and sizes.max() > max_chars:
-            texts = [text[:max_chars] if text.isascii() else text for text in texts]
+            texts = [text[:max_chars] if text.isascii() and text[-1:] != END else text for text in texts]
             sizes = np.fromiter(map(len, texts), np.int64, len(texts))
         is_ascii = all(map(str.isascii, texts))
         if is_ascii:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from driftline.learner.disk.settings import LearnerSettings
@@ -16,7 +17,7 @@ from driftline.learner.report.status import Status, read_status
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
-from driftline.stream.wire.records import Feedback, Message, encode
+from driftline.stream.wire.records import NONE, Feedback, Message, encode
 from tests.place import running
 from tests.waiting import wait_until
 
@@ -35,8 +36,9 @@ class Site(NamedTuple):
     log: Log
     url: str
 
-    def message(self, key: str, text: str) -> None:
-        self.log.append("messages", [NewRecord(key.encode(), encode(Message(key, text)))])
+    def message(self, key: str, text: str, **fields: Any) -> None:
+        made = Message(key, text, fields=msgspec.Raw(encode(fields)) if fields else NONE)
+        self.log.append("messages", [NewRecord(key.encode(), encode(made))])
 
     def label(self, key: str, label: str, text: str | None = None) -> None:
         self.log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, label, text=text)))])

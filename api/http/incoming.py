@@ -19,7 +19,7 @@ from driftline.api.load.body import QUICK_BYTES, check_utf8, decode
 from driftline.stream.errors import BadRecord
 from driftline.stream.wire.bad import explain
 from driftline.stream.wire.events import BATCH_TYPE, JSON_EVENT, Headers, has_event_headers, may_be_event
-from driftline.stream.wire.records import NONE, Feedback, tidy
+from driftline.stream.wire.records import NONE, Feedback, check_text, tidy, with_fields
 
 _PREFIX: Final = b"ce-"
 _BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -52,7 +52,7 @@ class Incoming(Generic[_R]):
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(new)
 
     def records(self, head: Mapping[bytes, bytes], body: bytes) -> tuple[list[_R], bool]:
-        """Return the records of a body, and whether it is a list of them.
+        """Return the records of a body, their fields in their texts, and whether it is a list of them.
 
         Raises
         ------
@@ -115,9 +115,15 @@ class Incoming(Generic[_R]):
         try:
             fields = {name: each for name, each in tidy(sent).items() if each != NONE}
             least = self._least if fields.get("op") == "retract" else {}
-            return msgspec.convert({"id": uuid.uuid4().hex} | least | fields, self._record)
+            record: Any = msgspec.convert({"id": uuid.uuid4().hex} | least | fields, self._record)
         except msgspec.ValidationError as error:
             raise _refused(explain(error), where) from None
+        try:
+            if record.text is not None:
+                check_text(record.text)  # before it has its fields
+            return with_fields(record)  # type: ignore[no-any-return]
+        except BadRecord as bad:
+            raise _refused(bad, where) from None
 
 
 def is_batch(head: Mapping[bytes, bytes]) -> bool:

@@ -124,8 +124,9 @@ def _reached(known: Mapping[str, Document], parts: Sequence[object]) -> set[str]
 def _limit(properties: Document, settings: ApiSettings) -> None:
     """Say how long a text may be, and how many there may be."""
     texts = properties.get("texts", {})
-    if texts:
-        texts["maxItems"] = settings.max_items
+    for several in (texts, properties.get("messages", {})):
+        if several:
+            several["maxItems"] = settings.max_items
     for text in (properties.get("text", {}), texts.get("items", {})):
         if text.get("type") == "string":
             text["maxLength"] = min(text.get("maxLength", settings.max_text_chars), settings.max_text_chars)

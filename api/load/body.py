@@ -46,7 +46,7 @@ class Bodies:
         decoder: "msgspec.json.Decoder[_D]",
         made: Callable[[_D], _T],
         max_bytes: int | None = None,
-        max_values: int | None = None,
+        max_values: int | Callable[[bytes], int] | None = None,
     ) -> "_Reading[_T]":
         """Give what is made of a request's body, decoded; `async with` counts its bytes as held until the block ends.
 
@@ -54,14 +54,19 @@ class Bodies:
         ----------
         made : may be called in another thread
         max_bytes : of this kind of body, if not those of any
-        max_values : commas and brackets in this kind of body, where it is long; if not those of any
+        max_values : commas and brackets in this kind of body, where it is long; if not those of any. It may depend on
+            the body
 
         Raises
         ------
         ApiError : 413 too long or too much in it, 415 compressed, 422 not what it must be, 503 too much is held.
         """
         most = max_values or self._max_values
-        return self.receive(request, lambda content: made(decode(content, decoder, most)), max_bytes)
+
+        def make(content: bytes) -> _T:
+            return made(decode(content, decoder, most(content) if callable(most) else most))
+
+        return self.receive(request, make, max_bytes)
 
     def receive(self, request: Request, made: Callable[[bytes], _T], max_bytes: int | None = None) -> "_Reading[_T]":
         """Give what is made of a request's body as it came; see `read`, which this is but for the decoding."""

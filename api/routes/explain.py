@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from driftline.api.errors import ApiError, json_response, no_model, too_long
 from driftline.api.http import openapi
+from driftline.api.http.fielded import SEE_DOCS, FieldsSent, with_fields
 from driftline.api.load.body import Bodies
 from driftline.api.load.turns import Turns
 from driftline.api.load.waiting import Places
@@ -36,7 +37,6 @@ SHARE: Final = 0.1  # of a processor, for each caller
 BURST_S: Final = 0.2
 MAX_BYTES: Final = 256 << 10  # of a body: all that it may hold, every character escaped
 MAX_VALUES: Final = 1000  # in it
-_SEE_DOCS: Final = "See /docs for the body's shape, with an example."
 
 _Label = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=openapi.NO_NUL)] | openapi.Number
 
@@ -47,10 +47,11 @@ class ExplainRequest(msgspec.Struct, frozen=True):
     text: Annotated[str, Meta(max_length=MAX_CHARS, extra_json_schema=openapi.NO_NUL)]
     features: Annotated[int, Meta(ge=0, le=MAX_FEATURES)] = 20  # words and n-grams to list, those that say most
     labels: Annotated[list[_Label], Meta(max_length=MAX_LABELS)] | None = None  # none: the three best
+    fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class Asked(NamedTuple):
-    """The same, its labels as texts."""
+    """The same, its text with its fields, its labels as texts."""
 
     text: str
     features: int
@@ -111,11 +112,9 @@ class Explainer:
 
         Raises
         ------
-        ApiError : 422 a text or label cannot be explained; 429, 503 too many wait; 503 nothing was learned yet, or it
+        ApiError : 422 a label cannot be explained; 429, 503 too many wait; 503 nothing was learned yet, or it
             took too long.
         """
-        if "\0" in asked.text:
-            raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", _SEE_DOCS)
         served = self._watcher.served
         if served is None or not served.info.labels:
             raise no_model(missing(self._watcher))
@@ -149,11 +148,14 @@ class Explainer:
 def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
     """Return POST /explain."""
     routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
-    examples = {"one": {"text": "win a prize now", "features": 5}}
+    examples = {
+        "one": {"text": "win a prize now", "features": 5},
+        "with fields": {"text": "win a prize now", "fields": {"country": "NL"}},
+    }
 
     @routes.post(
         "/explain",
-        summary="The words and n-grams of a text that speak for each label",
+        summary="The words, n-grams and fields of a text that speak for each label",
         responses=openapi.answers(
             200, "The explanation.", openapi.ref("ExplainAnswer"), {"one": msgspec.to_builtins(_EXAMPLE)}
         )
@@ -168,7 +170,12 @@ def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
 
 
 def _with_names(asked: ExplainRequest) -> Asked:
-    return Asked(asked.text, asked.features, None if asked.labels is None else list(map(as_name, asked.labels)))
+    if "\0" in asked.text:
+        raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", SEE_DOCS)
+    whole = with_fields(asked.text, asked.fields)
+    if len(whole) > len(asked.text) + MAX_CHARS:
+        raise ApiError(422, "too-large", f"fields have more than {MAX_CHARS} characters together", SEE_DOCS)
+    return Asked(whole, asked.features, None if asked.labels is None else list(map(as_name, asked.labels)))
 
 
 def _answer(info: SnapshotInfo, explanation: Explanation, max_scores: int) -> ExplainAnswer:

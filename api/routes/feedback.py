@@ -18,6 +18,7 @@ from msgspec import Meta
 from driftline.api.access.keys import Key
 from driftline.api.errors import ApiError, json_response
 from driftline.api.http import openapi
+from driftline.api.http.fielded import FieldsSent
 from driftline.api.http.incoming import Incoming
 from driftline.api.http.traces import Traces
 from driftline.api.load.body import Bodies
@@ -29,6 +30,7 @@ from driftline.api.shared.labels import Labels, source_of
 from driftline.stream.errors import BadRecord
 from driftline.stream.log.base import Appended, NewRecord
 from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.fielded import text_of
 from driftline.stream.wire.records import (
     FULL_WEIGHT,
     LEAST_WEIGHT,
@@ -39,7 +41,7 @@ from driftline.stream.wire.records import (
     Message,
     decode_feedback,
     decode_message,
-    encode,
+    encode_record,
     in_one_form,
 )
 
@@ -88,6 +90,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})] = msgspec.field(
         default_factory=msgspec.Raw
     )
+    fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +108,7 @@ class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
     source: _Source | openapi.Number | None = None
     ts: _Time | None = None
     text: _Text | None = None
+    fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class AppendedMessage(msgspec.Struct, frozen=True):
@@ -224,9 +228,10 @@ class Appender:
         return Prepared(items, records, is_list)
 
     def _value(self, item: _R, decode: Callable[..., _R]) -> bytes:
-        if item.text is not None and len(item.text) > self._max_chars:
-            raise BadRecord("too-large", f"text has {len(item.text)} characters, at most {self._max_chars} are allowed")
-        value = encode(item)
+        n_chars = len(text_of(item.text or ""))
+        if n_chars > self._max_chars:
+            raise BadRecord("too-large", f"text has {n_chars} characters, at most {self._max_chars} are allowed")
+        value = encode_record(item)
         if len(value) > self._max_record_bytes:
             raise ApiError(
                 413,
@@ -236,7 +241,8 @@ class Appender:
             )
         read = decode(value, None, self._max_record_bytes)
         if isinstance(item, Message) and isinstance(read, Message) and read.metadata != item.metadata:
-            return encode(read)  # with a character in the place of half of one
+            item = msgspec.structs.replace(item, metadata=read.metadata)
+            return encode_record(item)  # with a character in the place of half of one
         return value
 
 

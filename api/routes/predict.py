@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from driftline.api.access.origin import Head
 from driftline.api.errors import ApiError, Json, encode, json_response, no_model, too_long
 from driftline.api.http import openapi
-from driftline.api.load.body import Bodies, decode
+from driftline.api.http.fielded import FieldsSent, with_fields
+from driftline.api.load.body import VALUES_AN_ITEM, Bodies, decode
 from driftline.api.load.turns import Turns
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.freshness import FeedbackOffset, FeedbackOffsets, Freshness
@@ -39,7 +40,8 @@ QUICK_CHARS: Final = 16_384
 QUICK_SCORES: Final = 2_048
 
 FEW_SCORES: Final = 32
-VALUES_BESIDE: Final = 4_000  # in a body, beside its texts: the offsets of labels, and what is skipped
+VALUES_BESIDE: Final = 4_000  # in a body, beside its texts and fields: the offsets of labels, and what is skipped
+_FIELDS: Final = b'"fields"'
 
 _T = TypeVar("_T")
 _Text = Annotated[str, Meta(extra_json_schema=openapi.NO_NUL)]
@@ -49,18 +51,30 @@ _Offsets = Annotated[
 ]
 
 
+class TextToClassify(msgspec.Struct, frozen=True):
+    """A text, and what is known of it beside."""
+
+    text: _Text
+    fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
+
+
 class PredictRequest(msgspec.Struct, frozen=True):
-    """One text, or several; never both. It waits until the model has learned the labels at these offsets."""
+    """One text, several, or several with fields: one of these. It waits until the model has learned the labels at
+    these offsets.
+    """
 
     text: _Text | None = None
     texts: list[_Text] | None = None
+    messages: list[TextToClassify] | None = None
+    fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)  # of the one text
     min_feedback_offset: FeedbackOffset | FeedbackOffsets | None = None
 
 
 class OneText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text to be classified."""  # this and the next describe a request, which is one of them
+    """A text to be classified."""  # this and the next two describe a request, which is one of them
 
     text: _Text
+    fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
     min_feedback_offset: _Offsets | None = None
 
 
@@ -68,6 +82,13 @@ class ManyTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Texts to be classified."""
 
     texts: Annotated[list[_Text], Meta(min_length=1)]
+    min_feedback_offset: _Offsets | None = None
+
+
+class ManyMessages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Texts to be classified, with their fields."""
+
+    messages: Annotated[list[TextToClassify], Meta(min_length=1)]
     min_feedback_offset: _Offsets | None = None
 
 
@@ -94,7 +115,7 @@ class PredictAnswer(msgspec.Struct, frozen=True):
 _EXAMPLE: Final = PredictAnswer(
     [PredictedLabel("spam", 0.93, {"spam": 0.93, "ham": 0.07})], openapi.VERSION, 0.08, {"0": 5574}
 )
-TYPES: Final = (OneText, ManyTexts, PredictAnswer)
+TYPES: Final = (OneText, ManyTexts, ManyMessages, PredictAnswer)
 _share: Final = itemgetter(1)
 _DECODER: Final = msgspec.json.Decoder(PredictRequest)
 
@@ -214,12 +235,15 @@ class Predict:
 
     def __init__(self, predictor: Predictor, bodies: Bodies, max_items: int) -> None:
         self._predictor, self._bodies = predictor, bodies
-        self._max_values = max_items + VALUES_BESIDE
+        self._max_values, self._with_fields = max_items + VALUES_BESIDE, VALUES_AN_ITEM * max_items + VALUES_BESIDE
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
-        async with self._bodies.read(request, _DECODER, self._predictor.read, max_values=self._max_values) as asked:
+        async with self._bodies.read(request, _DECODER, self._predictor.read, max_values=self._most) as asked:
             return await self._predictor.answer(asked, request.scope["caller"])
+
+    def _most(self, body: bytes) -> int:
+        return self._with_fields if _FIELDS in body else self._max_values
 
     def at_once(self, head: Head, body: bytes) -> Response | None:
         """Answer one whose body is there, if nothing has to be waited for; else return None. See gate.py."""
@@ -231,10 +255,12 @@ class Predict:
 def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRouter:
     """Return POST /predict."""
     routes = APIRouter(tags=["predict"], route_class=openapi.BareRoute)
-    schema = {"oneOf": [openapi.ref("OneText"), openapi.ref("ManyTexts")]}
+    schema = {"oneOf": [openapi.ref(each.__name__) for each in (OneText, ManyTexts, ManyMessages)]}
     examples = {
         "one": {"text": "win a prize now"},
         "many": {"texts": ["win a prize now", "see you at lunch"]},
+        "with fields": {"text": "win a prize now", "fields": {"sender": "a@b.example", "amount": 5}},
+        "many with fields": {"messages": [{"text": "win a prize now", "fields": {"country": "NL"}}]},
         "after a label": {"text": "win a prize now", "min_feedback_offset": [{"partition": 0, "offset": 17}]},
     }
 
@@ -255,10 +281,17 @@ def router(predictor: Predictor, bodies: Bodies, settings: ApiSettings) -> APIRo
 
 def _texts(asked: PredictRequest, settings: ApiSettings) -> Sequence[str]:
     """Return the texts of a request, each within its limits."""
-    if (asked.text is None) == (asked.texts is None):
-        raise _refuse("missing-field", "the body must have either text or texts, and not both")
+    if sum(each is not None for each in (asked.text, asked.texts, asked.messages)) != 1:
+        raise _refuse("missing-field", "the body must have either text, texts or messages, and only one of them")
+    if bytes(asked.fields) and asked.text is None:
+        raise _refuse("wrong-type", "fields are of one text; of several each has its own, in messages")
     if asked.text is not None:
-        return check_texts([asked.text], settings, lambda _: "text")
+        text = check_texts([asked.text], settings, lambda _: "text")[0]
+        return [with_fields(text, asked.fields)]
+    if asked.messages is not None:
+        check_texts([each.text for each in asked.messages], settings, "messages[{}].text".format)
+        where = "messages[{}].".format
+        return [with_fields(each.text, each.fields, where(place)) for place, each in enumerate(asked.messages)]
     return check_texts(asked.texts or [], settings)
 
 

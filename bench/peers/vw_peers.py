@@ -7,10 +7,14 @@ under the hinge loss, which gives no probabilities. It adds up a feature that co
 count once, its pairs are made here. How many labels there will be must be named at the start. From Python an example is
 parsed once, then learned; the prediction is the one from before the update. The driver is the same program reading a
 file by itself, in C++.
+
+`vw-fields` gets the fields of a text, too, each in a namespace of its own: of a string the whole and its words, with
+their pairs; a number as it is, or its logarithm. Namespaces may be crossed with the text's words (`-q`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
@@ -24,6 +28,7 @@ from typing import Any, Callable, Sequence
 import pylibvw  # the compiled part of vowpalwabbit
 import vowpalwabbit
 
+from bench.peers.fielded import apart
 from bench.peers.protocol import PATIENCE, Answers, Peer, Rows
 from bench.peers.rich import rich, valued, with_pairs
 
@@ -264,12 +269,50 @@ def _hinge(n_labels: int, rate: str, grams: str = "none", groups: str = "all", v
     return Hinge(n_labels, made, lambda text: all_groups(text, grams, groups, values))
 
 
+_LETTERS = "ABDEFGHIJKLMNOPQRSTUVWXYZ"  # namespaces of fields, as they first come; c and w are the text's
+
+
+class WithFields(VowpalWabbit):
+    """Vowpal Wabbit from Python, a namespace for each field."""
+
+    def __init__(self, n_labels: int, fields: str, rate: str, text: str, numbers: str, cross: str) -> None:
+        Peer.__init__(self, n_labels)
+        self.names = fields.split("+") if fields else []
+        letters = _LETTERS[: len(self.names)]
+        crossed = "".join(f" -q w{letter}" for letter, name in zip(letters, self.names) if name in cross.split("+"))
+        pairs = "".join(f" --ngram {letter}2" for letter in letters)
+        self.of_text = words_and_characters if text == "chars" else words
+        self.numbers = numbers
+        made = f"{options(2)}{pairs}{crossed} -l {float(rate):g}"
+        self.model = vowpalwabbit.Workspace(f"{one_against_all(n_labels)} {made} --quiet")
+
+    def line(self, whole: str) -> str:
+        """Return an example without its label."""
+        text, fields = apart(whole)
+        parts = [self.of_text(text)]
+        for letter, name in zip(_LETTERS, self.names):
+            found: list[str] = []
+            for value in fields.get(name, []):
+                if isinstance(value, str):
+                    found += ["=" + "_".join(value.split()), *_WORD.findall(value.lower())]
+            numbers = [value for value in fields.get(name, []) if not isinstance(value, str)]
+            if self.numbers == "log":
+                numbers = [math.copysign(math.log1p(abs(value)), value) for value in numbers]
+            values = "".join(f" n:{value:g}" for value in numbers)
+            if found or values:
+                parts.append(f"|{letter} {_names(found)}{values}")
+        return " ".join(parts)
+
+
 PEERS: dict[str, Callable[..., Peer]] = {
     "vw-words": lambda n: VowpalWabbit(n, options(1)),
     "vw-pairs": lambda n: VowpalWabbit(n, options(2)),
     "vw-chars": lambda n: VowpalWabbit(n, options(2), words_and_characters),
     "vw-rich": _rich,
     "vw-hinge": _hinge,
+    "vw-fields": lambda n, fields="", rate="0.5", text="chars", numbers="raw", cross="": WithFields(
+        n, fields, rate, text, numbers, cross
+    ),
     "vw-driver": lambda n: Driver(n, f"{one_against_all(n)} {options(2)}"),
     # For speed: as many weights as `linear?bits=20` has. Two labels are one model, with `--binary` if labels are to be
     # predicted, with `--link logistic` if probabilities are. What is not written is predicted all the same.

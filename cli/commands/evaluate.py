@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import MOST_ROWS, Delimiter, Encoding, File, Header, LabelColumn, TextColumn, reading
+from driftline.cli.reading import (
+    MOST_ROWS,
+    Delimiter,
+    Encoding,
+    FieldColumn,
+    File,
+    Header,
+    LabelColumn,
+    TextColumn,
+    reading,
+)
 from driftline.cli.terminal import print_json, print_table, terminal
 from driftline.learner.disk.settings import DEFAULT_MODEL
 from driftline.stream.errors import ConfigError
@@ -33,6 +43,7 @@ def evaluate(
     ] = 0,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    field_column: FieldColumn = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=MOST_ROWS, help="Use the first rows only.", show_default="all")
     ] = None,
@@ -54,7 +65,7 @@ def evaluate(
         from driftline.learner.quality.plots import check_suffix, plot_curves
 
         check_suffix(plot)
-    form = Format(text_column, label_column, "", delimiter, encoding, header)
+    form = Format(text_column, label_column, "", delimiter, encoding, header, tuple(field_column or ()))
     with reading(file, "evaluating", form) as read:
         for spec in models:
             warm_up(make_classifier(spec, allow_pickle=True))  # no state is read: there is no pickle to be opened

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.commands.predict import newest_snapshot
-from driftline.cli.reading import texts_of_input
+from driftline.cli.reading import Field, fields_of, texts_of_input, with_fields
 from driftline.cli.streams import typed
 from driftline.cli.terminal import is_utf8, print_json, print_table, terminal
 from driftline.stream.process.flags import with_shown
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def explain(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to explain; - is standard input.")],
     stream: StreamSettings,
+    field: Field = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,14 +31,15 @@ def explain(
     features: Annotated[int, typer.Option(min=0, max=1 << 30, help="How many words and n-grams to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show which words and n-grams of a text speak for which label, by the newest snapshot of a data directory.
+    """Show which words, n-grams and fields of a text speak for which label, by the newest snapshot of a data directory.
 
     A number says by how much: e to the power of the difference of two labels' numbers is what it does to their odds.
     """
     model = newest_snapshot(stream, "teach it with `driftline up`").model
     if text == "-":
         text = "\n".join(line for lines in texts_of_input() for line in lines)
-    _, explanation = model.explain_one(typed(text), [typed(each) for each in label or []] or None, features)
+    whole = with_fields([typed(text)], fields_of(field))[0]
+    _, explanation = model.explain_one(whole, [typed(each) for each in label or []] or None, features)
     if as_json:
         print_json(explanation)
     else:
@@ -73,7 +75,8 @@ def _print_explanation(explanation: "Explanation") -> None:
         unknown, shared = feature.known is False, bool(feature.shared)
         remarks = ["never learned"] * unknown + ["slot is shared"] * shared
         what = feature.text.replace(" ", space) if feature.kind == "chars" else feature.text
-        add(feature.kind, what, feature.shares, ", ".join(remarks))
+        what = f"{feature.field}: {what}" if feature.field else what
+        add(feature.kind.replace("_", " "), what, feature.shares, ", ".join(remarks))
     others = explanation.n_features - len(explanation.features)
     if explanation.rest and others:
         add("rest", f"{others:,} more", explanation.rest)

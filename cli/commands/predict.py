@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.reading import texts_of_input
+from driftline.cli.reading import Field, fields_of, texts_of_input, with_fields
 from driftline.cli.streams import typed
 from driftline.cli.terminal import print_json, terminal
 from driftline.stream.errors import ConfigError
@@ -26,6 +26,7 @@ def predict(
         typer.Argument(metavar="TEXT", help="The texts to classify; - alone is standard input, a text in each line."),
     ],
     stream: StreamSettings,
+    field: Field = None,
     url: Annotated[
         str | None,
         typer.Option(help="Ask the API at this address.", show_default="offline, with the data directory's snapshot"),
@@ -36,7 +37,8 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Classify texts: with the newest snapshot of a data directory, or by asking a running API."""
-    ask = partial(_ask, url, key) if url else _offline(stream)
+    fields = fields_of(field)
+    ask = partial(_ask, url, key, fields) if url else _offline(stream, fields)
     console = terminal()
     for some in texts_of_input() if texts == ["-"] else [[typed(text) for text in texts]]:
         for text, prediction in zip(some, ask(some), strict=True):
@@ -46,22 +48,24 @@ def predict(
                 console.print(f"[bold]{escape(prediction['label'])}[/bold]  {prediction['score']:.4f}  {escape(text)}")
 
 
-def _ask(url: str, key: str | None, texts: list[str]) -> list[dict[str, Any]]:
+def _ask(url: str, key: str | None, fields: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
     from driftline.api.client import Client
 
     with Client(url, key=key, timeout_s=10.0, tries=1) as client:
-        return [msgspec.structs.asdict(each) for each in client.predict_many(texts)]
+        of_each = [fields] * len(texts) if fields else None
+        return [msgspec.structs.asdict(each) for each in client.predict_many(texts, fields=of_each)]
 
 
-def _offline(stream: StreamSettings) -> Callable[[list[str]], list[dict[str, Any]]]:
+def _offline(stream: StreamSettings, fields: dict[str, Any]) -> Callable[[list[str]], list[dict[str, Any]]]:
     snapshot = newest_snapshot(stream, "a running API with --url http://127.0.0.1:8000")
 
     def ask(texts: list[str]) -> list[dict[str, Any]]:
-        info, scores = snapshot.model.predict_proba_many(texts)
+        info, scores = snapshot.model.predict_proba_many(with_fields(texts, fields))
         labels = info.labels
         return [
             {
                 "text": text,
+                **({"fields": fields} if fields else {}),
                 "label": labels[int(row.argmax())],
                 "score": float(row.max()),
                 "scores": dict(zip(labels, row.tolist(), strict=True)),

@@ -14,6 +14,7 @@ from driftline.cli.reading import (
     MOST_ROWS,
     Delimiter,
     Encoding,
+    FieldColumn,
     File,
     Header,
     LabelColumn,
@@ -38,6 +39,7 @@ def send(
     stream: StreamSettings,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    field_column: FieldColumn = None,
     id_column: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +84,9 @@ def send(
     if no_ids and id_column is not None:
         raise ConfigError("--no-ids and --id-column: one or the other")
     log_lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
-    form = Format(text_column, label_column, "" if no_ids else id_column, delimiter, encoding, header)
+    form = Format(
+        text_column, label_column, "" if no_ids else id_column, delimiter, encoding, header, tuple(field_column or ())
+    )
     with reading(file, "sending", form if id_column or no_ids else _with_ids_if_they_are(file, form)) as read:
         log = open_to_keep(stream)
         renamed = _Renamed(read)

@@ -85,7 +85,8 @@ from driftline.learner.explain.rows import (
     slots_of,
 )
 from driftline.learner.explain.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
-from driftline.learner.explain.trace import Feature, trace, trace_shape
+from driftline.learner.explain.trace import trace, trace_shape
+from driftline.learner.explain.traced import Feature
 from driftline.learner.kernels import kernel
 from driftline.learner.models.bayes import check_half_life, check_slots, growth
 from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
@@ -278,7 +279,7 @@ class Blend(Compiled):
 
     def _experts(self, hashed: Hashed, n_labels: int) -> list[Part]:
         state, kinds = self._state, hashed.kinds
-        amounts, chars, terms = kinds == "amount", kinds == "chars", (kinds == "word") | (kinds == "pair")
+        amounts, chars, terms = kinds == "amount", kinds == "chars", hashed.plain
         n_first = 1 + len(kinds) - int(amounts.sum()) - int(chars.sum())
         gram_value = 1 / math.sqrt(n_first + int(chars.sum()) * float(CHARS_VALUE) ** 2)
         term_value = 1 / math.sqrt(n_first)

@@ -1,7 +1,8 @@
 """Which words and n-grams spoke for which label, and by how much?
 
 A classifier whose log score is a sum over features is taken apart exactly (parts.py). One that is not is asked again,
-with one word left out at a time (occlusion), at most MAX_WORDS times: what a word adds is what is lost without it.
+with one word, or field, left out at a time (occlusion), at most MAX_WORDS words: what one adds is what is lost without
+it.
 
 Shares are in natural logarithms, over the mean of all known labels: e to the power of the difference of two labels'
 shares is the factor by which a feature turned the odds between them. So bias, rest and the shares of all features add
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from driftline.learner.explain.parts import Hashed, Part, slices
 from driftline.learner.explain.sketch import Mark
-from driftline.learner.explain.trace import Feature, Span
+from driftline.learner.explain.traced import Feature, Span
 from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.wire.fielded import Value, join, split, text_of
+from driftline.stream.wire.fields import as_name
 from driftline.stream.wire.names import same_name
 
 N_LABELS_SHOWN: Final = 3
@@ -56,13 +59,16 @@ class UnknownLabel(DriftlineError):
 class FeatureShare(msgspec.Struct, frozen=True, kw_only=True):
     """What a feature of a text speaks for."""
 
-    kind: str  # word, pair (of adjacent words), chars (an n-gram); of the text's shape: case, first, last, amount
+    # word, pair (of adjacent words), chars (an n-gram); of the text's shape: case, first, last, amount; of a field:
+    # field (its value, a word, a bin), field_pair, cross (a word of the text where the field has a value)
+    kind: str
     text: (
         str  # in lower case, but for case; a space at an end of an n-gram is the edge of a word; of an amount its name
     )
     spans: list[
         Span
-    ]  # where it stands in the text: first character and one past the last, in code points; an amount: []
+    ]  # where it stands in the text: first character and one past the last, in code points; an amount, a field: []
+    field: str | None = None  # the name of the field that it is of
     shares: dict[str, float]  # what it adds to each explained label
     known: bool | None  # it was learned; where it is shared: it may have been; None: this model does not keep it
     shared: bool | None  # others were learned in its slots, so what it adds may be theirs
@@ -71,7 +77,7 @@ class FeatureShare(msgspec.Struct, frozen=True, kw_only=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """A question that a tree asked on the way to a text's leaf."""
 
-    word: str | None  # None: a word that the text does not have; the tree knows its hash only
+    word: str | None  # of a field "name: value"; None: one that the text does not have; the tree knows its hash only
     present: bool
 
 
@@ -100,7 +106,8 @@ def explain(classifier: Explained, text: str, labels: Sequence[str] | None, n_fe
     if part is not None:
         constant, shares = _sums(part, len(features), known, asked)
     else:
-        features = [feature for feature in features if feature.kind == "word"][:MAX_WORDS]
+        words = [feature for feature in features if feature.kind == "word"][:MAX_WORDS]
+        features = [*words, *_whole_fields(text)]
         shares = _losses(classifier, text, features, known, asked)
     names = [classifier.labels[column] for column in asked]
     order = np.argsort(-np.abs(shares[:, 0]), kind="stable") if len(asked) else np.arange(0)
@@ -165,28 +172,45 @@ def _losses(
     """Return what each label asked for loses when a word is left out, wherever it stands."""
     if not words:
         return np.zeros((0, len(asked)))
-    scores = classifier.predict_proba_many([text, *(_without(text, word.spans) for word in words)])
+    scores = classifier.predict_proba_many([text, *(_without(text, word) for word in words)])
     logs = np.log(np.maximum(scores.astype(np.float64), LEAST))
     logs -= logs[:, known].mean(axis=1, keepdims=True)
     lost: Shares = logs[0, asked] - logs[1:, asked]
     return lost
 
 
-def _without(text: str, spans: list[Span]) -> str:
-    """Return a text with spaces in place of spans, as long as it was: so what is read of it is the same elsewhere."""
-    stops = [0, *(stop for _, stop in spans)]
-    starts = [*(start for start, _ in spans), len(text)]
+def _whole_fields(text: str) -> list[Feature]:
+    """Return a feature for each of a text's fields: what is left out of it at once."""
+    return [Feature(0, "field", shown(value), [], name) for name, value in split(text)[1].items()]
+
+
+def shown(value: Value) -> str:
+    """Return a field's value as one line."""
+    return ", ".join(value) if isinstance(value, list) else as_name(value)
+
+
+def _without(whole: str, word: Feature) -> str:
+    """Return a text without a field, or with spaces in place of a word, as long as it was: so what else is read of it
+    is the same.
+    """
+    if word.field:
+        text, fields = split(whole)
+        return join(text, {name: value for name, value in fields.items() if name != word.field})
+    text = text_of(whole)
+    stops = [0, *(stop for _, stop in word.spans)]
+    starts = [*(start for start, _ in word.spans), len(text)]
     kept = [text[stop:start] for stop, start in zip(stops, starts, strict=True)]
-    gaps = [" " * (stop - start) for start, stop in spans]
-    return "".join(part for pair in zip(kept, [*gaps, ""], strict=True) for part in pair)
+    gaps = [" " * (stop - start) for start, stop in word.spans]
+    return "".join(part for pair in zip(kept, [*gaps, ""], strict=True) for part in pair) + whole[len(text) :]
 
 
 def _share(classifier: Explained, feature: Feature, shares: dict[str, float]) -> FeatureShare:
-    mark = classifier.mark(feature)
+    mark = classifier.mark(feature) if feature.hash else None
     return FeatureShare(
         kind=feature.kind,
         text=feature.text,
         spans=feature.spans,
+        field=feature.field or None,
         shares=shares,
         known=None if mark is None else mark.known,
         shared=None if mark is None else mark.shared,

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from driftline.learner.explain.rows import HALF, OVERALL, TOTAL
 
+WORDS: Final = ("word", "field")  # kinds of features that count as words
+PLAIN: Final = (*WORDS, "pair", "field_pair", "cross")  # and all but n-grams, and a text's shape
 CELLS: Final = 1 << 20  # (feature, label) pairs looked at in one slice
 
 Row = NDArray[np.float64]  # [n_labels]
@@ -21,7 +23,7 @@ Rows = NDArray[np.float64]  # [features, n_labels]
 
 
 class Hashed(NamedTuple):
-    """A text, and its features: words first, then pairs; n-grams come last."""
+    """A text, and its features: words and fields first, then pairs; n-grams come last."""
 
     text: str
     features: NDArray[np.uint32]
@@ -30,12 +32,17 @@ class Hashed(NamedTuple):
     @property
     def n_words(self) -> int:
         """How many features are words."""
-        return int((self.kinds == "word").sum())
+        return int(np.isin(self.kinds, WORDS).sum())
 
     @property
     def n_plain(self) -> int:
         """How many features are words and pairs."""
-        return self.n_words + int((self.kinds == "pair").sum())
+        return int(self.plain.sum())
+
+    @property
+    def plain(self) -> NDArray[np.bool_]:
+        """Which features are words and pairs."""
+        return np.isin(self.kinds, PLAIN)
 
     def values(self, plain: float, chars: float) -> Row:
         """Return a value for each feature, another one for n-grams."""

@@ -10,61 +10,64 @@ shape.py: an amount is of the whole text and stands nowhere.
 from collections.abc import Iterator
 from itertools import groupby
 from math import isqrt
-from typing import Final, NamedTuple
 
 import numpy as np
 
-from driftline.learner.text.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from driftline.learner.explain.trace_fields import trace_fields
+from driftline.learner.explain.traced import (
+    MASK,
+    Feature,
+    Span,
+    Token,
+    finish,
+    hash_codes,
+    hash_two,
+    hash_word,
+    shown,
+    tokens_of,
+)
+from driftline.learner.text.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
 from driftline.learner.text.features import TextSettings, character_table
-from driftline.learner.text.hashes import CHARS_SEED, FINISHER, MULTIPLIER, PAIR_SEED, WORD_SEED
+from driftline.learner.text.hashes import CHARS_SEED, MULTIPLIER, PAIR_SEED
 from driftline.learner.text.normal import Placed, as_written, placed
 from driftline.learner.text.shape import CASED_SEED, LAST_ASCII, LINE, MAX_CASED, MOST_WORDS, N_AMOUNTS, SHAPE_SEED
-from driftline.learner.text.tokens import BOUNDARY, MAX_RUN
-
-KINDS: Final = ("word", "pair", "chars", "case", "first", "last", "amount")
-MASK: Final = 2**64 - 1
-
-Span = tuple[int, int]  # first character, one past the last
+from driftline.learner.text.tokens import BOUNDARY
+from driftline.stream.wire.fielded import text_of
 
 
-class Feature(NamedTuple):
-    """A feature of a text."""
-
-    hash: int
-    kind: str  # one of KINDS
-    text: str  # folded; a pair's tokens with a space between; at the edge of a word n-grams have one; case: as written
-    spans: list[Span]  # in order
-
-
-class Token(NamedTuple):
-    """A token, or several that n-grams run through: folded code points, and where in the text each begins and ends."""
-
-    codes: list[int]
-    starts: list[int]
-    stops: list[int]
+def trace(whole: str, settings: TextSettings) -> list[Feature]:
+    """Return the features of a text and its fields in the kernel's order, each once, with all of its places."""
+    text = text_of(whole)
+    if len(text) == len(whole):
+        return _trace_text(text, settings, settings.max_features)
+    fields = trace_fields(whole[len(text) + 1 :], settings)
+    left = settings.max_features - len(fields.terms) - len(fields.pairs)
+    own = _trace_text(text, settings, left)
+    words, pairs, ngrams = ([each for each in own if each.kind == kind] for kind in ("word", "pair", "chars"))
+    crossed = fields.crossed(words, len(words) + len(pairs), settings)
+    most = left - len(words) - len(pairs) - len(crossed)
+    return [*words, *fields.terms, *pairs, *fields.pairs, *crossed, *ngrams[:most]]
 
 
-def trace(text: str, settings: TextSettings) -> list[Feature]:
-    """Return the features of a text in the kernel's order, each once, with all of its places."""
-    room = settings.max_features
+def _trace_text(text: str, settings: TextSettings, room: int) -> list[Feature]:
     found = _read(text, settings)
     tokens: list[Token] = []
     stretches: list[Token] = []
-    for token, goes_on in _tokens(character_table()[found.codes].tolist()):
+    for token, goes_on in tokens_of(character_table()[found.codes].tolist()):
         tokens.append(token)
         if goes_on:
             stretches[-1] = Token(*(old + new for old, new in zip(stretches[-1], token, strict=True)))
         else:
             stretches.append(token)
     del tokens[room:]
-    words = [_hash_word(token.codes) for token in tokens]
+    words = [hash_word(token.codes) for token in tokens]
     features: dict[int, Feature] = {}
     for token, word in zip(tokens, words, strict=True):
         _add(features, word, "word", token.codes, (token.starts[0], token.stops[-1]))
     if settings.pairs:
         for i in range(min(len(tokens) - 1, room - len(words))):
             first, second = tokens[i], tokens[i + 1]
-            pair = _hash_two(int(PAIR_SEED) ^ words[i], words[i + 1])
+            pair = hash_two(int(PAIR_SEED) ^ words[i], words[i + 1])
             codes_of_both = [*first.codes, BOUNDARY, *second.codes]
             _add(features, pair, "pair", codes_of_both, (first.starts[0], second.stops[-1]))
         room -= max(0, min(len(tokens) - 1, room - len(words)))
@@ -73,23 +76,23 @@ def trace(text: str, settings: TextSettings) -> list[Feature]:
     return _in_text(list(features.values()), found)
 
 
-def trace_shape(text: str, settings: TextSettings, features: list[Feature]) -> list[Feature]:
+def trace_shape(whole: str, settings: TextSettings, features: list[Feature]) -> list[Feature]:
     """Return the features of a text's shape in the kernel's order, given its others, as `trace` returns them."""
-    read = _read(text, settings)
+    read = _read(text_of(whole), settings)
     codes = read.codes.tolist()
     entries = character_table()[codes].tolist()
     runs = list(_runs([entry >> CLASS_SHIFT for entry in entries]))
     is_upper = [entry & FOLD_MASK != code for entry, code in zip(entries, codes, strict=True)]
     found: dict[int, Feature] = {}
     for start, stop in [run for run in runs if any(is_upper[slice(*run)])][:MAX_CASED]:
-        _add(found, _hash(codes[start:stop], int(CASED_SEED)), "case", codes[start:stop], (start, stop))
+        _add(found, hash_codes(codes[start:stop], int(CASED_SEED)), "case", codes[start:stop], (start, stop))
     words = [feature for feature in features if feature.kind == "word"]
     ends: list[Feature] = []
     for kind, word in (("first", words[0]), ("last", words[-1])) if words else ():
         seed = int(SHAPE_SEED) ^ (N_AMOUNTS + len(ends))
-        ends.append(Feature(_hash_two(seed, word.hash), kind, word.text, word.spans[:1]))
+        ends.append(Feature(hash_two(seed, word.hash), kind, word.text, word.spans[:1]))
     amounts = [
-        Feature(_hash_two(int(SHAPE_SEED) ^ number, 1 + amount), "amount", name, [])
+        Feature(hash_two(int(SHAPE_SEED) ^ number, 1 + amount), "amount", name, [])
         for number, (amount, name) in enumerate(_amounts(codes, entries, runs, is_upper))
     ]
     return [*_in_text(list(found.values()), read), *ends, *amounts]
@@ -162,40 +165,6 @@ def _step(amount: int, name: str) -> tuple[int, str]:
     return step, f"{name} {first}" if first + 1 == last else f"{name} {first}-{last - 1}"
 
 
-def _tokens(entries: list[int]) -> Iterator[tuple[Token, bool]]:
-    """Give each token, and whether n-grams run on from the one before into it."""
-    stop, i = len(entries), 0
-    after_character = False
-    while i < stop:
-        first = i
-        kind, code = entries[i] >> CLASS_SHIFT, entries[i] & FOLD_MASK
-        i += 1
-        if kind == IGNORED:
-            continue
-        goes_on = after_character and kind == CHARACTER
-        after_character = kind == CHARACTER
-        if kind == SPACE:
-            continue
-        kept = [first]
-        while i < stop:
-            next_kind, next_code = entries[i] >> CLASS_SHIFT, entries[i] & FOLD_MASK
-            if next_kind == IGNORED:
-                pass
-            elif kind == WORD and next_kind == APOSTROPHE:
-                if i + 1 == stop or entries[i + 1] >> CLASS_SHIFT != WORD:
-                    break
-                kept.append(i)
-            elif kind == WORD == next_kind:
-                kept.append(i)
-            elif kind not in (WORD, CHARACTER) and next_code == code:
-                if len(kept) < MAX_RUN:
-                    kept.append(i)
-            else:
-                break
-            i += 1
-        yield Token([entries[at] & FOLD_MASK for at in kept], kept, [*kept[1:], i]), goes_on
-
-
 def _add_ngrams(features: dict[int, Feature], stretches: list[Token], settings: TextSettings, room: int) -> None:
     for stretch in stretches:
         codes = [BOUNDARY, *stretch.codes, BOUNDARY]
@@ -209,40 +178,12 @@ def _add_ngrams(features: dict[int, Feature], stretches: list[Token], settings: 
                     return
                 room -= 1
                 span = stretch.starts[max(i - 1, 0)], stretch.stops[min(j, len(stretch.codes)) - 1]
-                _add(features, _finish(h), "chars", codes[i : j + 1], span)
+                _add(features, finish(h), "chars", codes[i : j + 1], span)
 
 
 def _add(features: dict[int, Feature], h: int, kind: str, codes: list[int], span: Span) -> None:
     h = max(h, 1)
     if h not in features:
-        features[h] = Feature(h, kind, "".join(map(_shown, codes)), [])
+        features[h] = Feature(h, kind, "".join(map(shown, codes)), [])
     if features[h].kind == kind:
         features[h].spans.append(span)
-
-
-def _shown(code: int) -> str:
-    """Return a code point as text that can be encoded."""
-    return " " if code == BOUNDARY else "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
-
-
-def _hash_word(codes: list[int]) -> int:
-    folded = "".join(map(chr, codes)).encode("utf-8", "surrogatepass")
-    h = int(WORD_SEED)
-    for at in range(0, len(folded), 8):
-        h = ((h ^ (h >> 32) * (at > 0)) ^ int.from_bytes(folded[at : at + 8], "little")) * int(MULTIPLIER) & MASK
-    return _finish(h)
-
-
-def _hash(codes: list[int], seed: int) -> int:
-    h = seed
-    for code in codes:
-        h = ((h ^ code) * int(MULTIPLIER)) & MASK
-    return _finish(h)
-
-
-def _hash_two(first: int, second: int) -> int:
-    return _finish(((first * int(MULTIPLIER)) & MASK) ^ second)
-
-
-def _finish(h: int) -> int:
-    return (((h ^ (h >> 32)) * int(FINISHER)) & MASK) >> 32

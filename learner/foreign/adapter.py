@@ -1,8 +1,9 @@
 """How does a model of another library learn from our texts?
 
 `river:`, `sklearn:` and `class:` models behind the `Classifier` protocol (named.py finds them), and those that a file
-builds (model_file.py). A text becomes hashed words and pairs, each an index under 2**bits, or stays as it is for a
-model that takes texts (`text.raw`); a label is its column's number, so nothing of ours depends on how Python hashes
+builds (model_file.py). A text and its fields become hashed words, pairs, categories and bins, each an index under
+2**bits. Or the text stays as it is for a model that takes texts (`text.raw`: without its fields), or dicts with a text
+in them (`text.fields`). A label is its column's number, so nothing of ours depends on how Python hashes
 text. Texts are scored and learned one by one, so a batch is exactly a loop. What a foreign model gives back is not
 believed: what is not a probability becomes one, and an error of its own is a text not learned.
 
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.explain.sketch import Sketch, is_due, new_sketch, note, sketch_of, sketch_state
-from driftline.learner.explain.trace import Feature
+from driftline.learner.explain.traced import Feature
 from driftline.learner.foreign.model_file import ModelFile
 from driftline.learner.foreign.named import Named, check_allowed
 from driftline.learner.foreign.pickles import dumps, loads
@@ -32,6 +33,7 @@ from driftline.learner.foreign.settings import ForeignSettings, option_name
 from driftline.learner.models.classifier import Classifier, Scores, State, options_set
 from driftline.learner.text.features import features
 from driftline.stream.errors import ConfigError, StateError
+from driftline.stream.wire.fielded import split
 from driftline.stream.words import counted
 
 MAX_REPEATS: Final = 64  # of one label, whatever its weight: as for `linear`
@@ -40,7 +42,8 @@ SKETCH_BITS: Final = 20  # a sketch of more places would be larger than most mod
 ARGUMENT_NAMED: Final = {"classifier": "argument.classifier"}  # in a configuration: there it is the model's own name
 _TRIED: Final = ("one text", "another")
 _DRAWS: Final = 32  # times two texts: enough for nearly anything that is drawn to differ
-_HINT: Final = "; if it takes texts, add text.raw=1"
+_HINT: Final = "; if it takes texts, add text.raw=1, and if it takes dicts with a text in them, text.fields=1"
+TEXT: Final = "text"  # the text's name in such a dict
 REFUSED, LEARNED = 0, 1  # places in counters
 _LOG: Final = logging.getLogger(__name__)
 
@@ -59,7 +62,10 @@ class Adapter(Classifier):
     ) -> None:
         self.settings, self._made_by, self._allow_pickle = settings, made_by, allow_pickle
         self._name = made_by.name
-        options = {option_name(name): int(value) for name, value in options_set(settings).items()}
+        options = {
+            option_name(name): value if isinstance(value, str) else int(value)
+            for name, value in options_set(settings).items()
+        }
         query = "&".join(f"{name}={value}" for name, value in (options | dict(made_by.arguments)).items())
         self.spec = f"{self._name}?{query}" if query else self._name
         self._set_labels([], settings.max_labels)
@@ -81,7 +87,7 @@ class Adapter(Classifier):
             except ConfigError:
                 raise
             except Exception as error:
-                what, hint = ("text", "") if self.settings.raw else ("hashed text", _HINT)
+                what, hint = ("text", "") if self._is_raw else ("hashed text", _HINT)
                 raise ConfigError(f"{self.spec} cannot learn and score {what}: {error}{hint}") from error
             try:
                 loads(dumps(self._model))
@@ -183,10 +189,19 @@ class Adapter(Classifier):
 
     def _inputs(self, texts: Sequence[str], hashed: Iterable[NDArray[np.uint32]]) -> Iterable[Any]:
         """Give what the model gets of each text."""
-        return map(self._raw, texts) if self.settings.raw else self._rows(hashed)
+        return map(self._raw, texts) if self._is_raw else self._rows(hashed)
 
-    def _raw(self, text: str) -> Any:
+    @property
+    def _is_raw(self) -> bool:
+        return self.settings.raw or self.settings.fields
+
+    def _raw(self, whole: str) -> Any:
         """Return a text as a model that takes texts gets it: cut as ours are, and half a surrogate pair is a `?`."""
+        text, fields = split(whole)
+        text = self._cut(text)
+        return {**fields, TEXT: text} if self.settings.fields else text
+
+    def _cut(self, text: str) -> str:
         most, tail = self.settings.max_chars, self.settings.tail_chars
         if len(text) > most:
             text = f"{text[: most - tail - 1]} {text[-tail:]}" if tail else text[:most]

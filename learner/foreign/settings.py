@@ -19,6 +19,7 @@ class ForeignSettings(TextSettings):
     bits: int = 18  # 2**bits features
     norm: bool = False  # each value 1 / sqrt(their number), not 1
     raw: bool = False  # no features: the text itself
+    fields: bool = False  # the same, as a dict: the text under "text", and each field under its name
     dense: bool = False  # zeros too, not only what occurs: a tree of River sees no other way what is absent
     max_labels: int = 64
 
@@ -29,8 +30,11 @@ class ForeignSettings(TextSettings):
             raise ConfigError(f"text.bits={self.bits}: it must be 1 to 30")
         if self.dense and self.bits > 16:
             raise ConfigError(f"text.bits={self.bits}: with text.dense=1 it must be 1 to 16")
-        if self.dense and self.raw:
-            raise ConfigError("text.raw=1: the model gets the text itself, so there is nothing for text.dense=1 to do")
+        for name in ("raw", "fields"):
+            if self.dense and getattr(self, name):
+                raise ConfigError(
+                    f"text.{name}=1: the model gets the text itself, so there is nothing for text.dense=1 to do"
+                )
         if not 1 <= self.max_labels <= 100_000:
             raise ConfigError(f"max_labels={self.max_labels}: it must be 1 to 100000")
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from driftline.learner.explain.explain import Explanation, Step, explain
 from driftline.learner.explain.parts import Hashed, Part
 from driftline.learner.explain.sketch import Mark, Sketch, look_up
-from driftline.learner.explain.trace import Feature, trace
+from driftline.learner.explain.trace import trace
+from driftline.learner.explain.traced import Feature
 from driftline.learner.models.rehearsal import Rehearsal, Rows, as_they_are, interleaved, plan
 from driftline.learner.text.features import TextSettings, read
 from driftline.stream.errors import DriftlineError, StateError

@@ -28,15 +28,8 @@ from driftline.stream.errors import BadRecord, LogUnavailable, StateError
 from driftline.stream.join.window_saved import Unwanted
 from driftline.stream.log.base import Chunk, Log, Place, Reader, Remains, TopicPartition
 from driftline.stream.log.bounded import Bounded
-from driftline.stream.wire.records import (
-    NONE,
-    Feedback,
-    Message,
-    Topics,
-    decode_feedbacks,
-    decode_messages,
-    decode_rejected,
-)
+from driftline.stream.wire.many import decode_feedbacks, decode_messages
+from driftline.stream.wire.records import NONE, Feedback, Message, Topics, decode_rejected
 
 REQUESTS: Final = "erase"
 DONE: Final = "erased.jsonl"

@@ -26,13 +26,17 @@ from driftline.stream.join.feedback_said import weight_bits
 from driftline.stream.log.base import Chunk, Log, TopicPartition
 from driftline.stream.log.bounded import Bounded
 from driftline.stream.log.merge import Batch
-from driftline.stream.wire.records import Feedback, decode_feedbacks
+from driftline.stream.wire.fielded import text_of
+from driftline.stream.wire.many import decode_feedbacks
+from driftline.stream.wire.records import Feedback
 
 READ_RECORDS: Final = 8192
 ASKED: Final = 400  # pairs looked up at once
 # A text is its hash. Of a retraction it may be NO_TEXT, and for labels without a text each is under ANY_TEXT too.
 NO_TEXT: Final = ""
 ANY_TEXT: Final = "*"
+# Before the hash of a text alone: what a retraction said with fields to labels without, and the other way round.
+WITH_FIELDS, WITHOUT_FIELDS = "+", "-"
 # `retracted`: the last offset of a partition's retractions, and their highest time. `said`: ids whose last word is a
 # retraction. `taken`: ids of labels that were taken out, with what they said last.
 _MAKE: Final = """
@@ -119,7 +123,7 @@ class Retractions:
             said = (message_id, text, feedback_id, number)
             if not self._db.execute("INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?)", said).rowcount:
                 return  # it was said already
-        for each in (text, ANY_TEXT):
+        for each in (text, ANY_TEXT, *_beside(feedback.text, of_label=False)):
             self._db.execute(_ADD, (message_id, each, number, offset, int(chunk.timestamps_ms[place])))
 
     def of(self, labels: Iterable[Feedback]) -> dict[tuple[str, str], list[Retraction]]:
@@ -166,7 +170,17 @@ class Retractions:
 
 def texts_of(label: Feedback) -> tuple[str, ...]:
     """Return under which texts a label's retractions are found."""
-    return (ANY_TEXT,) if label.text is None else (NO_TEXT, _hash(label.text))
+    if label.text is None:
+        return (ANY_TEXT,)
+    return (NO_TEXT, _hash(label.text), *_beside(label.text, of_label=True))
+
+
+def _beside(text: str | None, *, of_label: bool) -> tuple[str, ...]:
+    """Return under which text a label and a retraction meet of which one leaves out the fields that the other has."""
+    if text is None:
+        return ()
+    bare = text_of(text)
+    return ((WITH_FIELDS if (bare == text) == of_label else WITHOUT_FIELDS) + _hash(bare),)
 
 
 def _key(feedback: Feedback) -> tuple[str, str, str | None]:

@@ -13,14 +13,17 @@ whatever the stream does. Nothing a model depends on is here: a replay draws not
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.stream.wire.fielded import Fields, shortened, split
+
 MAX_OPEN: Final = 200  # requests that wait for a label; the oldest are given up
 MAX_TEXT_CHARS: Final = 500
+MAX_FIELD_CHARS: Final = 100
 N_SCORES: Final = 9
 HORIZON_S: Final = 300.0
 LEAST_DOUBT: Final = (
@@ -28,17 +31,33 @@ LEAST_DOUBT: Final = (
 )
 
 
+class Shown(NamedTuple):
+    """A message to be looked at: the beginnings of its text and its fields, and whether there is more of any."""
+
+    text: str
+    fields: Fields
+    truncated: bool
+
+    @classmethod
+    def of(cls, whole: str) -> "Shown":
+        """Return what is shown of a text with its fields."""
+        text, fields = split(whole)
+        short = shortened(fields, MAX_FIELD_CHARS)
+        return cls(text[:MAX_TEXT_CHARS], short, len(text) > MAX_TEXT_CHARS or short != fields)
+
+
 class LabelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A message that it would help to have labelled."""
 
     id: str
     text: str  # its first MAX_TEXT_CHARS characters
-    truncated: bool
+    truncated: bool  # of the text, or of a field
     timestamp_ms: int  # of its record
     label: str | None  # predicted when it came in; null: no label was known
     score: float
     scores: dict[str, float]  # of the N_SCORES best labels
     chance: float  # with which it was chosen
+    fields: Fields = {}  # the first MAX_FIELD_CHARS characters of each
 
 
 class Estimate(msgspec.Struct):

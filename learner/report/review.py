@@ -21,10 +21,11 @@ from driftline.learner.machine.machine import Machine
 from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.progress import Progress
 from driftline.learner.report.history import History, Totals
-from driftline.learner.report.label_requests import MAX_TEXT_CHARS, N_SCORES, Estimate, LabelRequest, Requests
+from driftline.learner.report.label_requests import N_SCORES, Estimate, LabelRequest, Requests, Shown
 from driftline.stream.errors import DiskFull
 from driftline.stream.join.message_view import Entry
 from driftline.stream.join.window_saved import Unwanted
+from driftline.stream.wire.fielded import Fields, join
 from driftline.stream.wire.records import Feedback
 
 FILE: Final = "review.json"
@@ -41,13 +42,14 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     text: str  # its first MAX_TEXT_CHARS characters
-    truncated: bool
+    truncated: bool  # of the text, or of a field
     timestamp_ms: int  # of the message's record
     predicted: str | None  # null: no label was known
     score: float
     label: str | None = None  # what it really was; null: not known yet
     retracted: bool = False  # it was taken back; what the model has learned of it stays until a correction or a rebuild
     delay_seconds: float | None = None  # of the label
+    fields: Fields = {}  # as in LabelRequest
 
 
 class Confusion(msgspec.Struct, frozen=True):
@@ -207,13 +209,14 @@ def _entry(machine: Machine, plan: Plan, step: int) -> Entry:
 
 def _request(machine: Machine, plan: Plan, step: int, chance: float) -> LabelRequest:
     entry, scores, labels = _entry(machine, plan, step), plan.scores[step], plan.labels
-    text = entry.text
+    shown = Shown.of(entry.text)
     best = np.argsort(-scores, kind="stable")[:N_SCORES].tolist()
     known = {labels[column]: round(float(scores[column]), 6) for column in best if scores[column] > 0}
     return LabelRequest(
         id=entry.key,
-        text=text[:MAX_TEXT_CHARS],
-        truncated=len(text) > MAX_TEXT_CHARS,
+        text=shown.text,
+        fields=shown.fields,
+        truncated=shown.truncated,
         timestamp_ms=int(plan.steps.times_ms[step]),
         label=next(iter(known), None),
         score=next(iter(known.values()), 0.0),
@@ -223,13 +226,14 @@ def _request(machine: Machine, plan: Plan, step: int, chance: float) -> LabelReq
 
 
 def _seen(plan: Plan, entry: Entry, timestamp_ms: int, scores: Row) -> Seen:
-    text = entry.text
+    shown = Shown.of(entry.text)
     best = int(scores.argmax()) if len(scores) else 0
     known = bool(scores[best : best + 1].any())
     return Seen(
         id=entry.key,
-        text=text[:MAX_TEXT_CHARS],
-        truncated=len(text) > MAX_TEXT_CHARS,
+        text=shown.text,
+        fields=shown.fields,
+        truncated=shown.truncated,
         timestamp_ms=timestamp_ms,
         predicted=plan.labels[best] if known else None,
         score=round(float(scores[best]), 6) if known else 0.0,
@@ -256,9 +260,9 @@ def _plain(seen: Seen) -> Seen:
 def _find(shown: Seen | LabelRequest, machine: Machine) -> Entry | None:
     """Return what was shown, where it is still there: the id may name another text by now."""
     named = machine.join.messages.get(shown.id)
-    if named is not None and named.text[:MAX_TEXT_CHARS] == shown.text:
+    if named is not None and Shown.of(named.text)[:2] == (shown.text, shown.fields):
         return named
-    return None if shown.truncated else machine.join.messages.aside(shown.id, shown.text)
+    return None if shown.truncated else machine.join.messages.aside(shown.id, join(shown.text, shown.fields))
 
 
 def _confusion(progress: Progress, labels: list[str]) -> Confusion:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from driftline.learner.text.fielded import text_end
 from driftline.stream.kernels import copy, kernel
 from driftline.stream.texts import PADDING, Texts
 
@@ -45,9 +46,10 @@ def find_ends(codes, starts, most, tail, ends, new_starts):  # type: ignore[no-u
     for text in range(ends.shape[0]):
         start, stop = starts[text], starts[text + 1]
         ends[text, 0], ends[text, 1] = stop, stop
-        size, n = stop - start, 0
+        size, n, end = stop - start, 0, stop
         if size > most:
-            for at in range(start, stop):
+            end = text_end(codes, start, stop)
+            for at in range(start, end):
                 n += int(begins(codes[at]))
         if n > most:
             at, n = start, 0
@@ -55,7 +57,7 @@ def find_ends(codes, starts, most, tail, ends, new_starts):  # type: ignore[no-u
                 n += int(begins(codes[at]))
                 at += int(n < most - tail)
             ends[text, 0] = at
-            at, n = stop, 0
+            at, n = end, 0  # the fields follow
             while n < tail:
                 at -= 1
                 n += int(begins(codes[at]))

@@ -1,8 +1,8 @@
 """Which features does a text have?
 
-Text to hashed features of 32 bits: its tokens, pairs of adjacent tokens, and character n-grams. Time and memory are
-linear in the text's length and bounded by the settings. Which features there are, and in which order, is part of the
-checkpoint format.
+Text to hashed features of 32 bits: its tokens, pairs of adjacent tokens, and character n-grams; and those of its
+fields (fielded.py). Time and memory are linear in the text's length and bounded by the settings. Which features there
+are, and in which order, is part of the checkpoint format.
 """
 
 import os
@@ -18,17 +18,29 @@ from numpy.typing import NDArray
 from driftline.learner.kernels import inlined, kernel
 from driftline.learner.text.characters import load_table
 from driftline.learner.text.cut import cut
+from driftline.learner.text.fielded import (
+    CROSSED_OF,
+    MAX_CATEGORIES,
+    OF_TEXT,
+    has_fields,
+    hash_fields,
+    name_hash,
+    put_between,
+    text_end,
+)
 from driftline.learner.text.hashes import BLOCK, hash_ngrams, hash_tokens, spread_ascii, spread_tokens
 from driftline.learner.text.normal import normalised
 from driftline.learner.text.repeats import FEW, drop_few, drop_repeats, drop_tokens, table_size
 from driftline.learner.text.tokens import FIRST, GROUP, WHOLE, decode, fold_ascii, list_ascii, list_tokens, read_codes
 from driftline.stream.errors import ConfigError
 from driftline.stream.texts import PADDING, Texts
+from driftline.stream.wire.fielded import END, MAX_NAME_CHARS
 
 Buffers = tuple[NDArray[Any], ...]
 
 
 HASHING: Final = 2  # the number of this format
+MAX_CROSSED: Final = 8  # fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,7 @@ class TextSettings:
     tail_chars: int = 0  # ... of which so many are its last ones; see cut.py
     max_features: int = 32768  # words go first, then pairs, then n-grams
     hashing: int = HASHING  # by which rules; 1: texts are read as they are written, without normal.py
+    cross: str = ""  # fields whose values each word is crossed with: their names, joined by +
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -58,6 +71,15 @@ class TextSettings:
         longest = max(self.max_chars - 2, 0)
         if not 0 <= self.tail_chars <= longest:
             raise ConfigError(f"tail_chars={self.tail_chars}: it must be 0 to {longest}, 2 less than max_chars")
+        if len(self.crossed) > MAX_CROSSED or not all(0 < len(name) <= MAX_NAME_CHARS for name in self.crossed):
+            raise ConfigError(f"cross={self.cross}: it must be the names of 1 to {MAX_CROSSED} fields, joined by +")
+        if END in self.cross:
+            raise ConfigError("cross: a field's name has no NUL character (U+0000)")
+
+    @property
+    def crossed(self) -> list[str]:
+        """The fields whose values words are crossed with."""
+        return self.cross.split("+") if self.cross else []
 
     @cached_property
     def kernel_arguments(self) -> tuple[int, int, int, int, int, int]:
@@ -136,7 +158,23 @@ def text_buffers(settings: TextSettings) -> Buffers:
         np.empty(BLOCK, np.uint64),  # unfinished hashes of n-grams
         np.empty((n_lengths, BLOCK), np.uint32),
         *np.empty((2, BLOCK), np.uint8),
+        np.empty(MAX_CATEGORIES, np.uint32),  # of fields that words are crossed with
+        _crossed(settings),
+        np.zeros(1, np.int64),  # how many of a text's words are its own, where it has fields
     )
+
+
+def buffer_bytes(settings: TextSettings) -> int:
+    """Return what the buffers take that a text without fields needs: a tree has the rest, and keeps its size."""
+    return sum(buffer.nbytes for buffer in text_buffers(settings)[:OF_TEXT])
+
+
+def _crossed(settings: TextSettings) -> NDArray[np.uint64]:
+    """Return the hashes of the names of fields that words are crossed with."""
+    names = Texts.of(settings.crossed)
+    names = normalised(names, MAX_CHARS) if settings.hashing > 1 else names
+    found = [name_hash(names.codes[start:stop].tobytes()) for start, stop in pairwise(names.starts)]
+    return np.array(found, np.uint64)
 
 
 def features(texts: Sequence[str], settings: TextSettings) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -173,19 +211,8 @@ def code_points(codes, start, stop, buffers):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no-untyped-def]
-    """Write the features of one text, each once.
-
-    Parameters
-    ----------
-    codes : uint8 [n], UTF-8 of several texts and PADDING, as in `Texts`; the text is codes[start:stop]
-    table : uint32 [0x110000], from `character_table`
-    arguments : (int, int, int, int, int, int), `TextSettings.kernel_arguments`
-    buffers : from `text_buffers`; the first gets the features, the others are overwritten
-
-    Returns
-    -------
-    n_words, n_pairs_end, n_end : int, where each kind ends in the first buffer
+def hash_plain(codes, start, stop, table, arguments, room, buffers):  # type: ignore[no-untyped-def]
+    """Do what `hash_text` does for a text without fields. At most `room` features are written.
 
     Notes
     -----
@@ -197,9 +224,9 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
 
     O(stop - start). Bit-exact: part of the checkpoint format.
     """
-    pairs, wanted, longest, room, max_chars = arguments[:5]
+    pairs, wanted, longest, max_chars = arguments[0], arguments[1], arguments[2], arguments[4]
     secret = np.uint64(arguments[5])
-    out, distinct, folded, begins, ends, points, smalls, keys, spread, hashes, grams, alive, lengths = buffers
+    out, distinct, folded, begins, ends, points, smalls, keys, spread, hashes, grams, alive, lengths = buffers[:OF_TEXT]
 
     # 1
     size, end = min(stop - start, max_chars), 0
@@ -244,3 +271,44 @@ def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no
     n_words_end = drop_repeats(out, 0, n_words, 0, size, distinct, secret)
     n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, size, distinct, secret)
     return n_words_end, n_plain_end, drop_repeats(out, n_plain, n, n_plain_end, size, distinct, secret)
+
+
+@kernel
+def hash_with_fields(codes, start, stop, table, arguments, buffers):  # type: ignore[no-untyped-def]
+    """Do what `hash_text` does for a text with fields.
+
+    1. The features of the fields, at the end of the buffer.
+    2. Those of the text, in the room that is left: half of all at least.
+    3. Words crossed with values, a quarter of all at most: the last n-grams make way for them.
+    """
+    room, end = arguments[3], text_end(codes, start, stop)
+    n_terms, n_pairs, n_categories = hash_fields(codes, end + 1, stop, table, arguments, buffers)
+    left = room - n_terms - n_pairs
+    n_words, n_plain, n = hash_plain(codes, start, end, table, arguments, left, buffers)
+    buffers[-1][0] = n_words
+    n_crossed = min(n_words * n_categories, room // CROSSED_OF, left - n_plain)
+    n = min(n, left - n_crossed)
+    put_between(buffers[0], (n_words, n_plain, n), (n_terms, n_pairs, n_crossed), n_categories, buffers)
+    more = n_terms + n_pairs + n_crossed
+    return n_words + n_terms, n_plain + more, n + more
+
+
+@inlined
+def hash_text(codes, start, stop, table, arguments, buffers):  # type: ignore[no-untyped-def]
+    """Write the features of one text, and of its fields, each once.
+
+    Parameters
+    ----------
+    codes : uint8 [n], UTF-8 of several texts and PADDING, as in `Texts`; the text is codes[start:stop]
+    table : uint32 [0x110000], from `character_table`
+    arguments : (int, int, int, int, int, int), `TextSettings.kernel_arguments`
+    buffers : from `text_buffers`; the first gets the features, the others are overwritten
+
+    Returns
+    -------
+    n_words, n_pairs_end, n_end : int, where each kind ends in the first buffer; what fields say counts as words, and
+        as pairs what pairs of their words and words crossed with them say
+    """
+    if not has_fields(codes, start, stop):
+        return hash_plain(codes, start, stop, table, arguments, arguments[3], buffers)
+    return hash_with_fields(codes, start, stop, table, arguments, buffers)

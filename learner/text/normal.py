@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.kernels import AT_ONCE, copy, first_bit, in_range, inlined, kernel
+from driftline.learner.text.fielded import has_fields
 from driftline.learner.text.forms import (
     BARE,
     BLOCK_BITS,
@@ -55,7 +56,8 @@ def normalised(texts: Texts, most: int) -> Texts:
 
     Parameters
     ----------
-    most : characters of each that are wanted; of a text that has to be changed no more are returned
+    most : characters of each that are wanted; of a text that has to be changed no more are returned, but where fields
+        are behind them
     """
     if texts.is_ascii:
         return texts
@@ -146,7 +148,8 @@ def normalise_all(codes, starts, odd, most, forms, work, new_starts, out):  # ty
     for text in range(odd.shape[0]):
         start, stop, at = starts[text], starts[text + 1], new_starts[text]
         if odd[text]:
-            new_starts[text + 1] = normalise(codes, start, stop, most, forms, work, out, at)
+            wanted = MAX_GROWTH * (stop - start) if has_fields(codes, start, stop) else most
+            new_starts[text + 1] = normalise(codes, start, stop, wanted, forms, work, out, at)
         else:
             copy(codes[start:stop], out[at:])
             new_starts[text + 1] = at + stop - start

@@ -13,6 +13,7 @@ import numpy as np
 from driftline.learner.kernels import AT_ONCE, count_bits, first_bit, in_range, kernel
 from driftline.learner.text.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
 from driftline.learner.text.features import code_points, max_chars_of
+from driftline.learner.text.fielded import has_fields, text_end
 from driftline.learner.text.hashes import MULTIPLIER, finish
 from driftline.learner.text.tokens import (
     ALONE,
@@ -166,7 +167,7 @@ def read_points(points, size, table, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignore[no-untyped-def]
-    """Write the features of one text's shape.
+    """Write the features of one text's shape, without its fields.
 
     Parameters
     ----------
@@ -179,6 +180,8 @@ def hash_shape(codes, start, stop, table, buffers, n_words, out):  # type: ignor
     n : how many there are
     """
     words, places = buffers[0], buffers[1]
+    if has_fields(codes, start, stop):
+        stop, n_words = text_end(codes, start, stop), buffers[-1][0]
     size = min(stop - start, max_chars_of(buffers))
     text = codes[start : start + size + PADDING]
     if is_ascii(text, size):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.explain.explain import Step
-from driftline.learner.explain.parts import Hashed, Part, linear_part, weighted
-from driftline.learner.explain.trace import Feature
+from driftline.learner.explain.parts import WORDS, Hashed, Part, linear_part, weighted
+from driftline.learner.explain.traced import Feature
 from driftline.learner.kernels import copy, kernel
 from driftline.learner.text.hashes import HALF
 from driftline.learner.tree.kernel import LOCAL_WORDS
@@ -43,7 +43,9 @@ def leaf_of(memory: Memory, words: Sequence[int]) -> tuple[int, list[tuple[int, 
 
 def path(memory: Memory, features: Sequence[Feature]) -> list[Step]:
     """Return the questions on a text's way to its leaf. Of a word that it does not have, a tree has only the hash."""
-    words = {feature.hash: feature.text for feature in features if feature.kind == "word"}
+    words = {
+        each.hash: f"{each.field}: {each.text}" if each.field else each.text for each in features if each.kind in WORDS
+    }
     _, way = leaf_of(memory, list(words))
     return [Step(word=words[word] if present else None, present=present) for word, present in way]
 

@@ -19,7 +19,7 @@ from driftline.learner.explain.explain import Step
 from driftline.learner.explain.parts import Hashed, Part
 from driftline.learner.explain.rows import LANES, MOST_CLEARED, slots_of
 from driftline.learner.explain.sketch import Sketch, new_sketch, sketch_of, sketch_state
-from driftline.learner.explain.trace import Feature
+from driftline.learner.explain.traced import Feature
 from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from driftline.learner.models.rehearsal import (
     NAMES,
@@ -31,7 +31,7 @@ from driftline.learner.models.rehearsal import (
     rehearsal_of,
     rehearsal_state,
 )
-from driftline.learner.text.features import TextSettings, imprint, kernel_inputs, text_buffers
+from driftline.learner.text.features import TextSettings, buffer_bytes, imprint, kernel_inputs, text_buffers
 from driftline.learner.text.hashes import HALF
 from driftline.learner.tree.kernel import score_and_learn
 from driftline.learner.tree.layout import (
@@ -132,7 +132,7 @@ class TreeSettings(TextSettings):
         work = self.max_labels * (4 * N_ROWS + 8) + (self.max_features + 1) * 16 + BLOCK_SIZE * 2 * 28
         work += 3 * 4 * (self.max_features + 1 + LANES)
         rehearsal = sum(array.nbytes for array in new_rehearsal(self.rehearse, self.bits, self.max_labels))
-        return shared + work + rehearsal + sum(buffer.nbytes for buffer in text_buffers(self))
+        return shared + work + rehearsal + buffer_bytes(self)
 
 
 def new_memory(settings: TreeSettings) -> Memory:
@@ -219,8 +219,8 @@ class Tree(Compiled):
     @property
     def n_bytes(self) -> int:
         """How much memory the model and its work space take."""
-        arrays: list[NDArray[Any]] = [*self._memory, *self._sketch, *self._rehearsal, *self._work, *self._buffers]
-        return sum(array.nbytes for array in arrays)
+        arrays: list[NDArray[Any]] = [*self._memory, *self._sketch, *self._rehearsal, *self._work]
+        return sum(array.nbytes for array in arrays) + buffer_bytes(self.settings)
 
     def call_rows(self, texts: Sequence[str], rows: Rows, scores: Scores) -> Call:
         """Return the kernel and its arguments; see `Compiled`."""

@@ -12,7 +12,8 @@ from driftline.stream.log.base import Chunk
 from driftline.stream.log.merge import Batch
 from driftline.stream.wire.column import PADDING, Column
 from driftline.stream.wire.events import has_event_headers
-from driftline.stream.wire.records import READING, Feedback, Message, decode_feedbacks, decode_messages
+from driftline.stream.wire.many import decode_feedbacks, decode_messages
+from driftline.stream.wire.records import READING, Feedback, Message
 
 OTHER: Final = 3  # neither a message nor a label: what it is stands in `found`
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-from driftline.stream.errors import ConfigError, DriftlineError
+from driftline.stream.errors import BadRecord, ConfigError, DriftlineError
 from driftline.stream.files.encoding import MAX_ROW_BYTES, Lines, check_encoding
 from driftline.stream.files.json_rows import is_array, json_blocks, json_items, json_lines
 from driftline.stream.files.parquet import MAGIC, Parquet
@@ -21,6 +21,7 @@ from driftline.stream.files.rows import Rows, Unusable
 from driftline.stream.files.source import DAMAGED, Source, check_content, unpacked
 from driftline.stream.files.table import Columns, Table, check_delimiter, guess_columns
 from driftline.stream.surrogates import whole_characters
+from driftline.stream.wire.fielded import join
 from driftline.stream.wire.fields import as_name, as_time
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import MAX_ID_CHARS, MAX_LABEL_CHARS
@@ -31,6 +32,7 @@ TEXT_COLUMNS: Final = ("text", "message", "body", "title")
 LABEL_COLUMNS: Final = ("label", "category", "class", "target")
 ID_COLUMNS: Final = ("id",)
 TIME_COLUMNS: Final = ("time", "ts", "timestamp")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)  # not 02134
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f]")
 
 
@@ -38,7 +40,7 @@ class Row(NamedTuple):
     """A text of a file. `line` is where it begins, from 1: a line, or an array's item, or a Parquet file's row."""
 
     id: str | None
-    text: str
+    text: str  # with its fields (wire/fielded.py)
     label: str | None
     line: int
     time: datetime | None = None
@@ -65,6 +67,7 @@ class Format(NamedTuple):
     delimiter : between cells
     encoding : of its characters
     has_header : whether the first row of a table has the columns' names
+    field_columns : those that are fields of the text, each under its name
     """
 
     text_column: str | None = None
@@ -73,6 +76,7 @@ class Format(NamedTuple):
     delimiter: str | None = None
     encoding: str | None = None
     has_header: bool | None = None
+    field_columns: tuple[str, ...] = ()
 
     def checked(self) -> "Format":
         """Return it in Python's own words. Raises ConfigError for what cannot be meant."""
@@ -180,7 +184,7 @@ class LabelledTexts:
             self._unit = "row"
             self.columns = self._parquet.columns
             found = self._found(need_label=True)
-            return self._used(self._parquet.rows([name for name in found if name is not None]), found)
+            return self._used(self._parquet.rows(found.used), found)
         check_content(self._bytes.peek(512), self.name)
         lines = self._lines = Lines(self._bytes, self._form.encoding, self._say_encoding)
         check_content(lines.head(), self.name)
@@ -217,7 +221,7 @@ class LabelledTexts:
                 raise self._wanted.missing("text", self._form.text_column, self.columns, self.name, is_table=True)
             self.columns = [str(number) for number in range(1, len(first_row) + 1)]
             found = self._numbered(pair)
-        return self._used(table.rows(Columns(self.columns, found.label)), found)
+        return self._used(table.rows(Columns(self.columns, found.label)), found._replace(is_table=True))
 
     def _numbered(self, pair: tuple[int, int] | None) -> "_Columns":
         """Return the columns of a table without a header."""
@@ -289,6 +293,13 @@ class _Columns(NamedTuple):
     label: str | None
     id: str | None
     time: str | None
+    fields: dict[str, str]  # what each field is called, and its column
+    is_table: bool = False  # all is text: what looks like a number is one
+
+    @property
+    def used(self) -> list[str]:
+        """Each of them, once."""
+        return [name for name in dict.fromkeys((*self[:4], *self.fields.values())) if isinstance(name, str)]
 
     def row(self, fields: dict[str, Any], line: int, encoding: str) -> Row:
         text = fields.get(self.text)
@@ -299,11 +310,23 @@ class _Columns(NamedTuple):
         _check_characters(self.text, text, encoding)
         return Row(
             _name(self.id, fields, MAX_ID_CHARS, encoding),
-            text,
+            _with_fields(text, {name: self._value(column, fields, encoding) for name, column in self.fields.items()}),
             _label(self.label, fields, encoding),
             line,
             _time(fields.get(self.time)) if self.time else None,
         )
+
+    def _value(self, column: str, fields: dict[str, Any], encoding: str) -> Any:
+        """Return a field's value as JSON has it; an empty cell is none."""
+        value = fields.get(column)
+        if isinstance(value, str):
+            _check_characters(column, value, encoding)
+            return None if not value else number_or_text(value) if self.is_table else value
+        if value is None or isinstance(value, bool | int | float | list):
+            return value
+        if isinstance(value, dict):
+            raise Unusable("with a wrong field", f"column {column!r} holds an object instead of a field's value")
+        return str(value)  # a date, a decimal number
 
 
 class _Wanted:
@@ -311,6 +334,7 @@ class _Wanted:
 
     def __init__(self, form: Format) -> None:
         self.text, self.label, self.id = form.text_column, form.label_column, form.id_column
+        self.fields = form.field_columns
 
     def is_header(self, names: Sequence[str]) -> bool:
         """Whether some cells are a table's header."""
@@ -336,7 +360,15 @@ class _Wanted:
         number = _pick(names, ids)
         if self.id and number is None:
             raise self.missing("id", self.id, names, file)
-        return _Columns(text, label, number, _pick(names, TIME_COLUMNS))
+        fields = {}
+        for wanted in self.fields:
+            column = _pick(names, (wanted,))
+            if column is None and need_label:  # the first object may lack what others have
+                raise self.missing("field", wanted, names, file)
+            if column is not None and column in (text, label):
+                raise ConfigError(f"{file}: column {column!r} cannot be a field and the text or the label")
+            fields[wanted] = column or wanted
+        return _Columns(text, label, number, _pick(names, TIME_COLUMNS), fields)
 
     @staticmethod
     def missing(
@@ -387,6 +419,19 @@ def _name(column: str | None, fields: dict[str, Any], max_chars: int, encoding: 
         raise Unusable("with too long a name", why)
     _check_characters(str(column), name, encoding)
     return name
+
+
+def number_or_text(value: str) -> float | str:
+    """Return what a cell holds: what looks like a number is one, but for what begins with a 0 as post codes do."""
+    return float(value) if _NUMBER.fullmatch(value) else value
+
+
+def _with_fields(text: str, fields: dict[str, Any]) -> str:
+    """Return a text with its fields."""
+    try:
+        return join(text, fields) if fields else text
+    except BadRecord as bad:
+        raise Unusable("with a wrong field", bad.detail) from None
 
 
 def _check_characters(column: str, value: str, encoding: str) -> None:

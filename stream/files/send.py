@@ -18,10 +18,21 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
+import msgspec
+
 from driftline.stream.errors import BadRecord, ConfigError, DriftlineError, LogError
 from driftline.stream.files.reader import Row
 from driftline.stream.log.base import Appended, Log, NewRecord
-from driftline.stream.wire.records import Feedback, Message, Topics, check_feedback, check_message, encode
+from driftline.stream.wire.fielded import join, split
+from driftline.stream.wire.records import (
+    Feedback,
+    Message,
+    Topics,
+    check_feedback,
+    check_message,
+    encode,
+    encode_record,
+)
 
 LEAST_RATE: Final = 0.001  # a message every twenty minutes
 MAX_GROUP: Final = 500
@@ -171,9 +182,13 @@ class _Sender:
 
     def _records(self, row: Row) -> tuple[NewRecord, NewRecord | None]:
         message = Message(id=row.id or f"{self._run}-{row.line}", text=row.text, ts=row.time)
-        check_message(message)
+        text, fields = split(row.text)
+        if join(text, fields) == row.text:  # else there is a NUL in it that ends no field
+            check_message(msgspec.structs.replace(message, text=text))
+        else:
+            check_message(message)
         key = message.id.encode()
-        records = [NewRecord(key, encode(message), _now_ms())]
+        records = [NewRecord(key, encode_record(message), _now_ms())]
         if row.label is not None:
             self._labels += 1
             feedback = Feedback(message.id, row.label, id=f"{self._run}-{self._labels}")

@@ -8,11 +8,11 @@ is returned, and the loop learns it.
 An id is not believed over the content. What comes again with the same id and the same content is a repetition; with
 other content it is something new:
 
-- A message is an id and a text. The same id with another text is another message, and what the id names from then on;
-  those that came before are set aside, and leave as any others do.
-- A label with a text is about that text. One without is about the message that its id names; where texts were set
-  aside it is taken only if it can be no other's: that message has no label, and all the others have. Else it is
-  refused.
+- A message is an id, a text and its fields (wire/fielded.py). The same id with another text is another message, and
+  what the id names from then on; those that came before are set aside, and leave as any others do.
+- A label with a text is about that text; where it leaves the fields out, about the message that its id names, if that
+  has this text. One without a text is about the message that its id names; where texts were set aside it is taken only
+  if it can be no other's: that message has no label, and all the others have. Else it is refused.
 - A feedback whose id is there with another label, weight or op is another one. The last word on a message counts: a
   label that is not what the message has is a correction, also where it was the label before.
 

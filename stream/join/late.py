@@ -13,6 +13,7 @@ import msgspec
 
 from driftline.stream.join.message_rows import ENTRY_BYTES, ROOM
 from driftline.stream.limits import Limits
+from driftline.stream.wire.fielded import is_of
 
 LATE_SHARE: Final = 0.5
 GONE_BYTES: Final = 2 * ENTRY_BYTES  # what one takes beside its strings: objects, and its place among the others
@@ -67,7 +68,7 @@ class Late:
         gone = self._find(key)
         if gone is None or gone.timestamp_ms + 2 * self._limits.age_ms < clock_ms:
             return None
-        if (text is None and not gone.alone) or (text is not None and text != gone.text):
+        if (text is None and not gone.alone) or (text is not None and not is_of(text, gone.text)):
             return None
         return self._drop(key)
 

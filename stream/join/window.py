@@ -15,6 +15,7 @@ from driftline.stream.join.rules import WINDOW, link
 from driftline.stream.join.shared import Shared
 from driftline.stream.join.unpack import restore
 from driftline.stream.join.window_saved import Frozen, decode
+from driftline.stream.wire.fielded import is_of
 from driftline.stream.wire.records import Feedback, Message, Rejected
 
 # A source that labels one message for ever cannot fill the window: what older feedback said of it is forgotten.
@@ -85,7 +86,7 @@ class Window:
         """
         shared, key, text = self._shared, feedback.message_id, feedback.text
         named = self.messages.get(key)
-        entry = named if text is None else self._of_text(key, text, named)
+        entry = named if text is None else self._of_text(key, text, named) or self._of_bare(text, named)
         labels: Labels = ()
         if feedback.op == "retract":
             self._retract(feedback, entry, timestamp_ms)
@@ -160,6 +161,10 @@ class Window:
         if named is not None and named.text == text:
             return named
         return self.messages.aside(key, text) if key in self._shared.shared else None
+
+    def _of_bare(self, text: str, named: Entry | None) -> Entry | None:
+        """Return what an id names, where it has fields and this text: who labels need not send the fields again."""
+        return named if named is not None and is_of(text, named.text) else None
 
     def _settle(
         self, entry: Entry, feedback: Feedback, timestamp_ms: int, orphan: Rejected | None, *, waited: bool = False

@@ -4,15 +4,14 @@ JSON in UTF-8; only `id` and `text` (`message_id` and `label`) are required, and
 unknown fields are skipped, metadata is kept as it came, and null is as good as none. CloudEvents are in
 wire/events.py, what else than a string may be an id or a time in wire/fields.py. A value that cannot be read raises
 BadRecord, whatever its bytes are: nothing else ever leaves `decode_message` and `decode_feedback`. The hot path is one
-msgspec call for values as we write them, over many at once where there are many; only what that refuses is looked at
-again, loosely, and then for the reason.
+msgspec call for values as we write them (many.py has it for many at once); only what that refuses is looked at again,
+loosely, and then for the reason.
+
+A record that was read has its `fields` in its text (wire/fielded.py); `encode_record` writes them apart again.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
-from itertools import chain
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
@@ -21,6 +20,7 @@ from driftline.stream.errors import BadRecord
 from driftline.stream.wire import events
 from driftline.stream.wire.bad import check_utf8, explain
 from driftline.stream.wire.events import has_event_headers, may_be_event, read_event
+from driftline.stream.wire.fielded import END, join, read_fields, split
 from driftline.stream.wire.fields import MAX_DEPTH, as_name, as_time, check_json, is_too_deep, mend_escapes
 from driftline.stream.wire.names import same_name
 
@@ -29,19 +29,14 @@ MAX_LABEL_CHARS: Final = 256
 MAX_WEIGHT: Final = 1e6
 LEAST_WEIGHT: Final = 2.0**-149  # what is less is 0 in the numbers of a model (float32), which learns nothing from it
 FULL_WEIGHT: Final = 64  # more counts as this much: a text is long since learned by then
-# Values that cannot be decoded in one call are divided into PARTS, and fewer than MANY are taken one by one.
-PARTS: Final = 16
-MANY: Final = 16
 # How records are read, as a journal notes it (disk/settings.py): what an older version refused, a replay of what it
-# learned refuses, too. With LABELLED a retraction needs a label, and an event's subject and source are no numbers.
-LABELLED, READING = 1, 2
+# learned refuses, too. With LABELLED a retraction needs a label, and an event's subject and source are no numbers; till
+# UNFIELDED `fields` are skipped, as whatever is not known.
+LABELLED, UNFIELDED, READING = 1, 2, 3
 NONE: Final = msgspec.Raw()
 LONGEST_NAME: Final = 4096  # characters: what is longer stays as it is written
-_OPENING, _LIST, _CLOSING = b"{[}"
 
 Headers = events.Headers
-Values = Sequence[bytes | None]
-ManyHeaders = Sequence[Headers | None] | None  # None: no value has any
 
 
 class Topics(NamedTuple):
@@ -65,6 +60,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text: str
     ts: datetime | None = None
     metadata: msgspec.Raw = NONE  # an object in JSON, as it came: nobody looks into it on the way; empty: none
+    fields: msgspec.Raw = NONE  # as they are sent; once it is read they are in `text`
 
 
 class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -78,6 +74,7 @@ class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     source: str | None = None
     ts: datetime | None = None
     text: str | None = None
+    fields: msgspec.Raw = NONE  # of that text, as in Message
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -123,14 +120,17 @@ def decode_message(value: bytes, headers: Headers | None = None, max_bytes: int 
     ------
     BadRecord : for every input that is not one.
     """
-    return _message(_MESSAGE, value, headers, max_bytes)
+    return read_message(MESSAGE_FORMS[READING], value, headers, max_bytes)
 
 
-def _message(form: "Form[Message]", value: bytes, headers: Headers | None, max_bytes: int) -> Message:
+def read_message(form: "Form[Message]", value: bytes, headers: Headers | None, max_bytes: int) -> Message:
+    """Do what `decode_message` does, by a form."""
     message = read(form, value, headers, max_bytes)
     check_message(message)
     metadata = read_metadata(message.metadata)
-    return message if metadata is message.metadata else msgspec.structs.replace(message, metadata=metadata)
+    if metadata is not message.metadata:
+        message = msgspec.structs.replace(message, metadata=metadata)
+    return with_fields(message, reading=form.reading)
 
 
 def decode_feedback(value: bytes, headers: Headers | None = None, max_bytes: int = 1 << 20) -> Feedback:
@@ -140,13 +140,35 @@ def decode_feedback(value: bytes, headers: Headers | None = None, max_bytes: int
     ------
     BadRecord : for every input that is not one.
     """
-    return _feedback(_FEEDBACK, value, headers, max_bytes)
+    return read_feedback(FEEDBACK_FORMS[READING], value, headers, max_bytes)
 
 
-def _feedback(form: "Form[Feedback]", value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
+def read_feedback(form: "Form[Feedback]", value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
+    """Do what `decode_feedback` does, by a form."""
     feedback = in_one_form(read(form, value, headers, max_bytes), reading=form.reading)
     check_feedback(feedback, reading=form.reading)
-    return feedback
+    return with_fields(feedback, reading=form.reading)
+
+
+def with_fields(record: "_R", *, reading: int = READING) -> "_R":
+    """Return a record with its fields in its text, as one string. Raises BadRecord where they are none."""
+    raw = record.fields
+    if raw is NONE or not bytes(raw):
+        return record
+    fields = read_fields(raw) if reading > UNFIELDED else {}
+    if record.text is None and fields:
+        detail = "fields are of a text, and there is none: a label without a text is about the message with its id"
+        raise BadRecord("missing-field", detail)
+    text = record.text if record.text is None else join(record.text, fields)
+    return msgspec.structs.replace(record, text=text, fields=NONE)
+
+
+def encode_record(record: Message | Feedback) -> bytes:
+    """Return a record as it is sent: its text and its fields apart, also where it has them as one string."""
+    if record.text is not None and record.text[-1:] == END:
+        text, fields = split(record.text)
+        record = msgspec.structs.replace(record, text=text, fields=msgspec.Raw(encode(fields)))
+    return encode(record)
 
 
 def in_one_form(feedback: Feedback, *, reading: int = READING) -> Feedback:
@@ -161,34 +183,16 @@ def in_one_form(feedback: Feedback, *, reading: int = READING) -> Feedback:
     return msgspec.structs.replace(feedback, label=label, source=source)
 
 
-def decode_messages(
-    values: Values, headers: ManyHeaders, max_bytes: int = 1 << 20, *, reading: int = READING
-) -> list[Message | BadRecord | None]:
-    """Read messages: for each value what `decode_message` returns or raises, or None for a value that is None."""
-    return _decode_many(_MESSAGES if reading > LABELLED else _OLD_MESSAGES, values, headers, max_bytes)
-
-
-def decode_feedbacks(
-    values: Values,
-    headers: ManyHeaders,
-    max_bytes: int = 1 << 20,
-    *,
-    reading: int = READING,
-    as_written: bool = False,
-) -> list[Feedback | BadRecord | None]:
-    """Read labels: for each value what `decode_feedback` returns or raises, or None for a value that is None.
-
-    `reading` and `as_written` are for a replay of what was learned before: LABELLED, and before names had one form.
-    """
-    kind = _FEEDBACKS_AS_WRITTEN if as_written else _FEEDBACKS if reading > LABELLED else _OLD_FEEDBACKS
-    return _decode_many(kind, values, headers, max_bytes)
-
-
 def check_message(message: Message) -> None:
     """Refuse what has the right types but cannot be used."""
     if not message.id or len(message.id) > MAX_ID_CHARS or "\0" in message.id:
         _check_name("id", message.id, MAX_ID_CHARS)
-    if "\0" in message.text:
+    check_text(message.text)
+
+
+def check_text(text: str) -> None:
+    """Refuse a text, without its fields, that has what ends one with fields."""
+    if END in text:
         raise BadRecord("forbidden-character", "text contains a NUL character (U+0000)")
 
 
@@ -215,8 +219,8 @@ def check_feedback(feedback: Feedback, *, reading: int = READING) -> None:
         _check_name("label", feedback.label, MAX_LABEL_CHARS)
     if feedback.id is not None:
         _check_name("id", feedback.id, MAX_ID_CHARS)
-    if feedback.text is not None and "\0" in feedback.text:
-        raise BadRecord("forbidden-character", "text contains a NUL character (U+0000)")
+    if feedback.text is not None:
+        check_text(feedback.text)
     if not LEAST_WEIGHT <= feedback.weight <= MAX_WEIGHT:
         raise BadRecord("out-of-range", f"weight must be {LEAST_WEIGHT:.2g} to {MAX_WEIGHT:g}, got {feedback.weight:g}")
 
@@ -231,6 +235,7 @@ def _check_name(field: str, value: str, max_chars: int) -> None:
 
 
 _T = TypeVar("_T")
+_R = TypeVar("_R", Message, Feedback)
 Name = str | int | float | bool | None
 
 
@@ -241,6 +246,7 @@ class _LooseMessage(msgspec.Struct):
     text: str | None = None
     ts: str | float | None = None
     metadata: msgspec.Raw = NONE
+    fields: msgspec.Raw = NONE
 
 
 class _LooseFeedback(msgspec.Struct):
@@ -254,6 +260,7 @@ class _LooseFeedback(msgspec.Struct):
     source: Name = None
     ts: str | float | None = None
     text: str | None = None
+    fields: msgspec.Raw = NONE
 
 
 _NAMES: Final = ("id", "message_id", "label", "source")
@@ -266,7 +273,7 @@ class Form(Generic[_T]):
     ----------
     type : with the fields of Message or of Feedback; an API's own may do without an id
     is_message : which of the two
-    reading : READING, or LABELLED
+    reading : READING, UNFIELDED or LABELLED
     """
 
     def __init__(self, type: type[_T], *, is_message: bool, reading: int = READING) -> None:
@@ -278,10 +285,9 @@ class Form(Generic[_T]):
         self.alone = "text" if is_message else "label"  # what a text without fields is
 
 
-_MESSAGE: Final = Form(Message, is_message=True)
-_FEEDBACK: Final = Form(Feedback, is_message=False)
-_OLD_MESSAGE: Final = Form(Message, is_message=True, reading=LABELLED)
-_OLD_FEEDBACK: Final = Form(Feedback, is_message=False, reading=LABELLED)
+_READINGS: Final = (LABELLED, UNFIELDED, READING)
+MESSAGE_FORMS: Final = {reading: Form(Message, is_message=True, reading=reading) for reading in _READINGS}
+FEEDBACK_FORMS: Final = {reading: Form(Feedback, is_message=False, reading=reading) for reading in _READINGS}
 
 
 def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) -> _T:
@@ -300,14 +306,14 @@ def read(form: Form[_T], value: bytes, headers: Headers | None, max_bytes: int) 
     if is_too_deep(value):
         raise BadRecord("too-deep", f"the JSON is nested more than {MAX_DEPTH} deep")
     try:
-        if not may_be_event(value) and not _is_local(record := form.decode(value)):
+        if not may_be_event(value) and not is_local(record := form.decode(value)):
             return record
     except (ValueError, RecursionError):
         pass
     return _from_event(form, value, None)
 
 
-def _is_local(record: Any) -> bool:
+def is_local(record: Any) -> bool:
     """Whether a record's time has no offset: read loosely it has."""
     return record.ts is not None and record.ts.tzinfo is None
 
@@ -371,118 +377,3 @@ def tidy(loose: msgspec.Struct) -> dict[str, Any]:
                 f"{shown!r} is no time as in 2026-01-31T12:00:00Z, nor a number since 1970 - at `$.ts`"
             ) from None
     return fields
-
-
-_R = TypeVar("_R", Message, Feedback)
-
-
-class _Kind(NamedTuple, Generic[_R]):
-    """How one kind of record is read: one by one, many at once, and what many have to be looked at for then."""
-
-    decode: Callable[[bytes, Headers | None, int], _R]
-    decode_lines: Callable[[bytes], list[_R]]
-    are_usable: Callable[[list[_R], int], bool]
-
-
-def _decode_many(kind: _Kind[_R], values: Values, headers: ManyHeaders, max_bytes: int) -> list[_R | BadRecord | None]:
-    """Decode in one call where all values are plain; else in parts, so that one bad value costs only its neighbours."""
-    n = len(values)
-    plain = headers is None or not any(map(has_event_headers, headers))
-    if plain and n >= MANY and (found := _decode_lines(kind, values, max_bytes)) is not None:
-        return list(found)
-    if n >= PARTS * MANY:
-        size = -(-n // PARTS)
-        cuts = [slice(start, start + size) for start in range(0, n, size)]
-        parts = [_decode_many(kind, values[cut], headers and headers[cut], max_bytes) for cut in cuts]
-        return list(chain.from_iterable(parts))
-    records: list[_R | BadRecord | None] = []
-    for value, its_headers in zip(values, headers or [None] * n, strict=True):
-        try:
-            records.append(None if value is None else kind.decode(value, its_headers, max_bytes))
-        except BadRecord as bad:
-            records.append(BadRecord(bad.error, bad.detail))  # the one raised holds on to all of these values
-    return records
-
-
-def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] | None:
-    """Return the records where every value is a plain one, else None.
-
-    The values are decoded as lines. That a record is one value, no more and no less, follows from this: every value
-    begins with `{` and ends with `}`, and nowhere inside a JSON value may a line break stand between these two. So none
-    goes on in the next, each has at least one record, and there are as many records as values.
-    Proved by test_values_that_only_look_well_together_stay_apart.
-    """
-    import numpy as np  # noqa: PLC0415  (the command line needs this file's names, and must not wait for it)
-
-    try:
-        joined = b"\n".join(values)  # type: ignore[arg-type]
-        sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
-    except TypeError:  # a tombstone
-        return None
-    if not sizes.all() or sizes.max() > max_bytes:
-        return None
-    ends = np.cumsum(sizes + 1) - 1
-    characters = np.frombuffer(joined, np.uint8)
-    if (characters[ends - sizes] != _OPENING).any() or (characters[ends - 1] != _CLOSING).any():
-        return None
-    opening = (characters == _OPENING) | (characters == _LIST)
-    may_be_deep = sizes.max() > MAX_DEPTH and np.add.reduceat(opening, ends - sizes, dtype=np.int64).max() > MAX_DEPTH
-    try:
-        if not joined.isascii():
-            check_utf8(joined)
-        may_have_nul = b"\\" in joined and b"\\u0000" in joined  # `\\` is fast, and seldom there
-        if may_be_deep or may_have_nul or may_be_event(joined):
-            return None
-        records = kind.decode_lines(joined)
-    except (ValueError, RecursionError, BadRecord):
-        return None
-    return records if len(records) == len(values) and kind.are_usable(records, int(sizes.max())) else None
-
-
-def _are_usable_messages(messages: list[Message], longest: int) -> bool:
-    """Whether `check_message` raises for none; that there is no NUL is known, and how long the longest value is."""
-    are_named = not any(map(_is_local, messages)) and _are_names([each.id for each in messages], MAX_ID_CHARS, longest)
-    try:
-        return are_named and all(read_metadata(each.metadata) is each.metadata for each in messages)
-    except BadRecord:
-        return False
-
-
-def _are_usable_feedbacks(feedbacks: list[Feedback], longest: int) -> bool:
-    """Whether `check_feedback` raises for none; that there is no NUL is known, and how long the longest value is."""
-    ids = [feedback.id for feedback in feedbacks if feedback.id is not None]
-    weights = [feedback.weight for feedback in feedbacks]
-    return (
-        not any(map(_is_local, feedbacks))
-        and _are_names([feedback.message_id for feedback in feedbacks], MAX_ID_CHARS, longest)
-        and _are_names([feedback.label for feedback in feedbacks], MAX_LABEL_CHARS, longest)
-        and _are_names(ids, MAX_ID_CHARS, longest)
-        and (weights.count(1.0) == len(weights) or LEAST_WEIGHT <= min(weights) <= max(weights) <= MAX_WEIGHT)
-    )
-
-
-def _are_names(names: list[str], max_chars: int, longest: int) -> bool:
-    """Whether none is empty or too long; a character takes a byte of the value at least."""
-    return all(names) and (longest <= max_chars or max(map(len, names), default=0) <= max_chars)
-
-
-def _are_in_one_form(feedbacks: list[Feedback], longest: int) -> bool:
-    """Whether nothing has to be changed of any, either; there are few different names."""
-    names = {feedback.label for feedback in feedbacks} | {feedback.source for feedback in feedbacks}
-    are_same = all(each is None or (0 < len(each) <= LONGEST_NAME and same_name(each) == each) for each in names)
-    return are_same and _are_usable_feedbacks(feedbacks, longest)
-
-
-def _decode_as_written(value: bytes, headers: Headers | None, max_bytes: int) -> Feedback:
-    feedback = read(_OLD_FEEDBACK, value, headers, max_bytes)
-    check_feedback(feedback, reading=LABELLED)
-    return feedback
-
-
-_MESSAGE_LINES: Final = msgspec.json.Decoder(Message).decode_lines
-_FEEDBACK_LINES: Final = msgspec.json.Decoder(Feedback).decode_lines
-_MESSAGES: Final = _Kind(decode_message, _MESSAGE_LINES, _are_usable_messages)
-_OLD_MESSAGES: Final = _Kind(partial(_message, _OLD_MESSAGE), _MESSAGE_LINES, _are_usable_messages)
-_FEEDBACKS: Final = _Kind(decode_feedback, _FEEDBACK_LINES, _are_in_one_form)
-_OLD_FEEDBACKS: Final = _Kind(partial(_feedback, _OLD_FEEDBACK), _FEEDBACK_LINES, _are_in_one_form)
-_FEEDBACKS_AS_WRITTEN: Final = _Kind(_decode_as_written, _FEEDBACK_LINES, _are_usable_feedbacks)

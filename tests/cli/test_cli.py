@@ -20,6 +20,7 @@ from driftline.cli.terminal import program
 from driftline.learner.registry import make_classifier
 from driftline.stream.process.flags import BadOptions, build_settings, with_settings
 from driftline.stream.process.settings import Settings, StreamSettings
+from driftline.stream.wire.fielded import join
 from tests.data import ROOT
 from tests.faults.nursery import Nursery
 from tests.learner.serving.test_snapshot import publish, taught
@@ -423,6 +424,40 @@ def test_explain_refuses(run: Run, learned: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "label 'news' was never learned; known are: spam, ham" in done.stderr
     assert run("explain", "x", "--features", "-1").returncode == 2
+
+
+def test_fields_are_given_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    classifier = make_classifier("linear?bits=14&max_labels=2")
+    for _ in range(30):
+        classifier.learn_many([join("noise", {"from": "a=b", "n": 5}), join("noise", {"from": "c"})], ["spam", "ham"])
+    publish(tmp_path / "driftline-data" / "snapshots", classifier)
+    found = [json.loads(run("predict", "noise", "--json", *fields).stdout) for fields in (SPAM, ["--field", "from=c"])]
+    assert [each["label"] for each in found] == ["spam", "ham"]
+    assert (found[0]["text"], found[0]["fields"]) == ("noise", {"from": "a=b", "n": 5})
+    explained = run("explain", "noise", "--features", "500", *SPAM).stdout
+    assert "from: a=b" in explained
+    assert "n: above 0" in explained
+    for wrong, said in (("from", "must be NAME=VALUE"), ("=x", "must be NAME=VALUE"), ("a" * 65 + "=1", "at most 64")):
+        done = run("predict", "noise", "--field", wrong)
+        assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+
+
+SPAM = ["--field", "from=a=b", "--field", "n=5"]
+
+
+def test_a_file_with_fields_is_evaluated(run: Run, tmp_path: Path) -> None:
+    lines = [f"noise,{('spam', 'ham')[n % 2]},{('NL', 'BE')[n % 2]}" for n in range(200)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label,country", *lines]) + "\n")
+    model = ["--json", "--model", "linear?bits=12&max_labels=2"]
+    bare, fielded = (
+        json.loads(run("evaluate", "rows.csv", *model, *more).stdout)["accuracy"]
+        for more in ([], ["--field-column", "country"])
+    )
+    assert bare < 0.7
+    assert fielded > 0.9
+    done = run("evaluate", "rows.csv", "--field-column", "nothing")
+    assert (done.returncode, "no column 'nothing'" in done.stderr) == (1, True), done.stderr
+    assert "--field-column" in done.stderr
 
 
 def test_a_table_in_a_pipe_is_a_line_a_row(tmp_path: Path) -> None:

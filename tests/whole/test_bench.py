@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.fields import made
 from bench.grid import BEHIND, FAMILIES, MOST, go_on, try_all
+from bench.peers.fielded import apart
 from bench.peers.ours import Ours
 from bench.peers.protocol import Answers, Peer, Rows, read_rows, run, write_rows
 from bench.peers.rich import MAX_CHARS, rich, step, valued, with_pairs
@@ -32,6 +34,7 @@ from driftline.learner.quality.evaluate import evaluate
 from driftline.learner.registry import make_classifier
 from driftline.stream.errors import ConfigError
 from driftline.stream.files.reader import Row
+from driftline.stream.wire.fielded import join
 from tests.data import ROOT
 from tests.often import in_torture_only
 
@@ -141,6 +144,18 @@ def test_rows_are_predicted_and_labels_learned_when_due(batch: int, delay: int, 
 
 def test_a_peer_is_stopped_after_its_time() -> None:
     assert len(run(Recorder(2), Rows(list("abcde"), [0] * 5, 2), 0, 0.0)["predicted"]) == 2
+
+
+def test_peers_read_fields_as_they_are_written() -> None:
+    fields = {"amount": 12.5, "country": "NL", "tags": ["x", "y"], "n": -3}
+    assert apart(join("a text", fields)) == (
+        "a text",
+        {"amount": [12.5], "country": ["NL"], "tags": ["x", "y"], "n": [-3.0]},
+    )
+    assert apart("a text") == ("a text", {})
+    found = made(50).stream.rows
+    assert found.texts[7] == made(60).stream.rows.texts[7]
+    assert set(apart(found.texts[0])[1]) == {"amount", "country", "source"}
 
 
 @pytest.mark.parametrize("delay", [0, 7, 1500])

@@ -71,10 +71,13 @@ export function signed(feedback) {
   return { id: newId(), ...(anonymous ? { source: "page" } : {}), ...feedback };
 }
 
+/** Return fields as a part of a request: nothing where there are none. */
+export const withFields = (fields) => (Object.keys(fields ?? {}).length ? { fields } : {});
+
 /** Return what the model says now that it has learned a label that was sent, or the error where it does not in time. */
-export async function learned({ partition, offset }, text) {
+export async function learned({ partition, offset }, { text, fields }) {
   try {
-    return { now: (await post("predict", { text, min_feedback_offset: { partition, offset } })).predictions[0] };
+    return { now: (await post("predict", { text, ...withFields(fields), min_feedback_offset: { partition, offset } })).predictions[0] };
   } catch (error) {
     return { error };
   }

@@ -40,8 +40,20 @@ function joined(parts) {
   return out;
 }
 
-/** Return the features that say most about a label, those that can be read first. */
+/** Return what says most about a label and can be read: words, pairs, and each field as a whole. */
 export function strongest(features, label, n) {
-  const known = features.filter(({ kind }) => kind === "word" || kind === "pair");
-  return known.toSorted((a, b) => Math.abs(b.shares[label]) - Math.abs(a.shares[label])).slice(0, n);
+  const known = features.filter(({ kind }) => ["word", "pair", "cross"].includes(kind));
+  const all = [...known.map((each) => ({ ...each, share: each.shares[label] })), ...wholes(features, label)];
+  return all.toSorted((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, n);
+}
+
+/** A field is a category, words and bins: what they add together is what it says. */
+function wholes(features, label) {
+  const found = new Map();
+  for (const { kind, field, shares, known } of features) {
+    if (!field || kind === "cross") continue;
+    const whole = found.get(field) ?? { field, share: 0, known: false };
+    found.set(field, { ...whole, share: whole.share + shares[label], known: whole.known || known !== false });
+  }
+  return [...found.values()];
 }

@@ -6,6 +6,7 @@
 
 import { get, learned, newId, post, postLast, setKeyName, signed } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
+import { fieldList } from "./fields.js";
 import * as effects from "./effects.js";
 import { count, cut, many, percent, ranked, score, share } from "./format.js";
 import { describe } from "./learner.js";
@@ -222,6 +223,7 @@ function show() {
   const warning = warningOf(item);
   fill($("queue-body"),
     el("p", { class: "message", dir: "auto" }, request.text, request.truncated ? "…" : ""),
+    fieldList(request.fields),
     el("p", { class: "note" }, `${said} · chosen at ${percent(request.chance)}`),
     warning ? el("p", { class: "note worse" }, warning) : null,
     el("div", { class: "picks" }, ...picks(request).map((label, i) => pick(request, label, i + 1))),
@@ -340,7 +342,7 @@ function give(label) {
 function onSent(feedback, answer) {
   const step = trail.done.find(({ id }) => id === feedback.id);
   if (!step?.item) return;
-  learned(answer, step.item.request.text).then(({ now, error }) => {
+  learned(answer, step.item.request).then(({ now, error }) => {
     step.effect = now ? `now ${now.label} ${score(now.score)}` : error.code === "pinned" ? "sent; a snapshot answers" : "sent; not learned yet";
     changed();
     if (now) announce(`The model now says ${now.label}, ${percent(now.score)}.`);

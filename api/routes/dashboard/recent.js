@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { $, choice, el, fill } from "./dom.js";
+import { fieldList } from "./fields.js";
 import { score, time } from "./format.js";
 
 const SHOWN = 14;
@@ -38,7 +39,8 @@ function row(each) {
     el("span", { class: "time" }, time(each.timestamp_ms)),
     el("span", { class: "text", dir: "auto", title: each.text }, each.text),
     el("span", { class: "predicted" }, predicted),
-    truth(each));
+    truth(each),
+    fieldList(each.fields));
 }
 
 function truth({ predicted, label, retracted }) {

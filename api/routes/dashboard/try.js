@@ -1,7 +1,8 @@
 // What does the model say of a text, and why? And: it is really this.
 
-import { learned, newId, post, signed } from "./api.js";
+import { learned, newId, post, signed, withFields } from "./api.js";
 import { $, announce, el, fill, setText } from "./dom.js";
+import { fieldList, readFields } from "./fields.js";
 import { cut, ranked, score, signed as withSign } from "./format.js";
 import { describe } from "./learner.js";
 import { runs, strongest } from "./marks.js";
@@ -11,6 +12,7 @@ const WAIT_MS = 250;
 const FEATURES = 200;
 const SHOWN = 5; // labels
 const WORDS = 8;
+const FIELDS_ARE = "Fields are written as sender=a@b.example; amount=5.";
 let timer = null;
 let asked = 0;
 let unsure = null; // what may have come through without an answer: sent again it counts once
@@ -18,10 +20,12 @@ let learner = ""; // what it says, unless it learns
 let label = null; // whose words are marked; null: the best
 
 export function start() {
-  $("try-text").addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => { label = null; explain(); }, WAIT_MS);
-  });
+  for (const input of [$("try-text"), $("try-fields")]) {
+    input.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => { label = null; explain(); }, WAIT_MS);
+    });
+  }
   $("teach").addEventListener("click", learn);
   $("teach-undo").addEventListener("click", undo);
   whenUndone("teach", takeBack);
@@ -31,15 +35,17 @@ export function start() {
 }
 
 const text = () => $("try-text").value.toWellFormed();
+const fields = () => readFields($("try-fields").value.toWellFormed());
 
 async function explain() {
   const number = ++asked;
   if (!text().trim()) return fill($("try-result"));
-  const body = { text: text(), features: FEATURES, ...(label === null ? {} : { labels: [label] }) };
+  if (fields() === null) return fill($("try-result"), el("p", { class: "note" }, FIELDS_ARE));
+  const body = { text: text(), ...withFields(fields()), features: FEATURES, ...(label === null ? {} : { labels: [label] }) };
   try {
     const answer = await post("explain", body);
     if (number !== asked) return;
-    show(body.text, answer);
+    show(body, answer);
     announce(`${answer.label}, ${score(answer.score)}`);
   } catch (error) {
     if (number === asked) fill($("try-result"), el("p", { class: "note" }, error.code === "no-model" ? "Nothing was learned yet: teach it below." : `${error.message}. ${error.action}`));
@@ -54,10 +60,11 @@ function show(asked, answer) {
       ...best.map(([name, value]) => el("button", { type: "button", "aria-pressed": String(name === chosen), onclick: () => { label = name; explain(); } },
         `${name} `, el("b", {}, score(value))))),
     el("p", { class: "marked", dir: "auto", tabindex: "0", role: "group", "aria-label": `The text, words marked that speak for ${chosen}` },
-      ...runs(asked, answer.features, chosen).map(([part, strength]) => (strength === 0 ? part : mark(part, strength)))),
+      ...runs(asked.text, answer.features, chosen).map(([part, strength]) => (strength === 0 ? part : mark(part, strength)))),
+    fieldList(asked.fields),
     el("ul", { class: "words", "aria-label": `Words that say most about ${chosen}` },
-      ...strongest(answer.features, chosen, WORDS).map(({ text, shares, known }) => el("li", {},
-        `${text} `, el("b", { class: shares[chosen] < 0 ? "worse" : "better" }, withSign(shares[chosen])), known === false ? " (new)" : ""))));
+      ...strongest(answer.features, chosen, WORDS).map(({ text, field, share, known }) => el("li", {},
+        `${[field, text].filter(Boolean).join(": ")} `, el("b", { class: share < 0 ? "worse" : "better" }, withSign(share)), known === false ? " (new)" : ""))));
 }
 
 function mark(part, strength) {
@@ -73,33 +80,36 @@ export function setModel(model) {
 async function learn() {
   const [taught, as] = [text(), $("teach-label").value.trim()];
   if (!taught.trim() || !as) return setText($("teach-note"), "Write a text, and what it is.");
-  const last = trail.done.findLast(({ kind, text }) => kind === "teach" && text === taught);
-  const step = unsure?.text === taught && unsure.label === as ? unsure :
-    { kind: "teach", text: taught, label: as, before: last?.label ?? null, message: last?.message ?? `page-${newId()}`, id: newId() };
+  const written = $("try-fields").value;
+  if (fields() === null) return setText($("teach-note"), FIELDS_ARE);
+  const isSame = (step) => step.text === taught && (step.written ?? "") === written;
+  const last = trail.done.findLast((step) => step.kind === "teach" && isSame(step));
+  const step = unsure && isSame(unsure) && unsure.label === as ? unsure :
+    { kind: "teach", text: taught, written, fields: fields(), label: as, before: last?.label ?? null, message: last?.message ?? `page-${newId()}`, id: newId() };
   setText($("teach-note"), "Sending …");
   const said = await sendLabel(step, { id: step.id, label: as }, "Not taken");
   unsure = said === null ? step : null;
   if (said === null) return;
   remember(step);
-  await follow(said, taught, "Learned");
+  await follow(said, step, "Learned");
 }
 
 /** Take a label back: the one before it holds again, or none; the model keeps what it learned of it. */
 async function takeBack(step) {
-  [$("try-text").value, $("teach-label").value] = [step.text, step.label];
+  [$("try-text").value, $("try-fields").value, $("teach-label").value] = [step.text, step.written ?? "", step.label];
   setText($("teach-note"), "Taking it back …");
   const feedback = step.before === null ? { label: step.label, op: "retract" } : { label: step.before };
   const said = await sendLabel(step, feedback, "Not taken back");
   if (said === null) remember(step);
-  else if (step.before !== null) await follow(said, step.text, `It is ${cut(step.before, 40)} again`);
+  else if (step.before !== null) await follow(said, step, `It is ${cut(step.before, 40)} again`);
   else setText($("teach-note"), "Taken back. The model has learned it, and keeps it until you teach another label, or until driftline rebuild.");
   explain();
 }
 
 /** Return the API's answer, or null where it does not take a label. */
-async function sendLabel({ message, text: taught }, feedback, refused) {
+async function sendLabel({ message, text: taught, fields: known }, feedback, refused) {
   try {
-    return await post("feedback", signed({ message_id: message, text: taught, ...feedback }));
+    return await post("feedback", signed({ message_id: message, text: taught, ...withFields(known), ...feedback }));
   } catch (error) {
     setText($("teach-note"), `${refused}: ${error.message}. ${error.action}`);
     return null;

@@ -159,6 +159,24 @@ class TestTry:
         expect(page.locator("#teach-note")).to_contain_text("The model now says")
         assert "animals" in site.ask("/model")["labels"]
 
+    def test_fields_can_be_tried_and_taught(self, site: Site, tab: Tab) -> None:
+        page = tab.open()
+        page.locator("#try-text").fill("please confirm")
+        page.locator("#try-fields").fill("country=BE; amount=900")
+        page.locator("#teach-label").fill("check")
+        page.locator("#teach").click()
+        expect(page.locator("#teach-note")).to_contain_text("The model now says check")
+        expect(page.locator("#try-result .fields li")).to_have_text(["country: BE", "amount: 900"])
+        expect(page.locator("#try-result .words li", has_text=re.compile(r"^(amount|country) \+"))).to_have_count(2)
+        asked = {"text": "please confirm", "fields": {"country": "BE", "amount": 900}}
+        (with_fields,) = httpx.post(f"{site.url}/predict", json=asked, timeout=30).json()["predictions"]
+        (without,) = httpx.post(f"{site.url}/predict", json={"text": "please confirm"}, timeout=30).json()[
+            "predictions"
+        ]
+        assert with_fields["scores"]["check"] > without["scores"]["check"]
+        page.locator("#try-fields").fill("country")
+        expect(page.locator("#try-result")).to_contain_text("Fields are written as")
+
     def test_an_odd_text_is_no_error(self, tab: Tab) -> None:
         page = tab.open()
         for text in ("\u202e right to left", "a\u0301\u200d\u0627\u0644", "x" * 4000):
@@ -184,6 +202,13 @@ class TestLive:
         site.message("one-more", "one more message comes in")
         expect(page.locator(".seen .text").first).to_have_text("one more message comes in")
         expect(page.locator("#tiles")).to_contain_text(f"{seen + 1} seen")
+
+    def test_fields_stand_under_their_text(self, site: Site, tab: Tab) -> None:
+        page = tab.open()
+        site.message("fielded", "a message with fields", sender="<b>a@b.example</b>", amount=12.5, tags=["x", "y"])
+        row = page.locator(".seen li", has_text="a message with fields").first
+        expect(row.locator(".fields li")).to_have_text(["amount: 12.5", "sender: <b>a@b.example</b>", "tags: x, y"])
+        expect(row.locator(".text")).to_have_text("a message with fields")
 
     def test_which_of_the_recent_messages(self, tab: Tab) -> None:
         page = tab.open()

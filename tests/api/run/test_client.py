@@ -88,6 +88,33 @@ class TestAgainstTheService:
             assert client.retract("named").message_id == "named"
             assert client.get("/model")["labels_learned"] >= 2
 
+    def test_fields(self, url: str) -> None:
+        nl, be = {"country": "NL", "amount": 5}, {"country": "BE", "tags": ["x", "y"]}
+        with Client(url) as client:
+            places = [
+                client.label(f"f-{n}", ("spam", "ham")[n % 2], text="noise", fields=(nl, be)[n % 2], weight=9.0)
+                for n in range(20)
+            ]
+            assert client.predict("noise", after=places[-1], fields=nl).label == "spam"
+            found = client.predict_many(["noise", "noise", SPAM] * 800, fields=[nl, be, None] * 800)
+            assert [each.label for each in found[:2]] == ["spam", "ham"]
+            assert len(found) == 2400
+            sent = client.send("noise", fields=be)
+            assert client.label(sent.id, "ham").message_id == sent.id
+            explained = client.explain("noise", fields=nl)
+            assert "country" in {each["field"] for each in explained["features"]}
+            with pytest.raises(Refused, match=r"fields\.a must be"):
+                client.predict("noise", fields={"a": {}})
+            with pytest.raises(ValueError, match="shorter"):
+                client.predict_many(["a", "b"], fields=[nl])
+
+        async def talk() -> None:
+            async with AsyncClient(url) as client:
+                assert (await client.predict("noise", fields=be)).label == "ham"
+                await client.send("noise", fields=be)
+
+        asyncio.run(talk())
+
     def test_more_than_a_request_takes(self, url: str) -> None:
         with Client(url) as client:
             sent = client.label_many(Label(f"many-{n}", ("spam", "ham")[n % 2], text=f"text {n}") for n in range(1500))

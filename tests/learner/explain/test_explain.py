@@ -21,12 +21,14 @@ from driftline.learner.models.classifier import Classifier
 from driftline.learner.registry import make_classifier
 from driftline.learner.text.features import TextSettings, features
 from driftline.stream.errors import ConfigError
+from driftline.stream.wire.fielded import join, text_of
 from tests.data import CountingClassifier
 from tests.learner.models.test_classifiers import (
     CLASSIFIERS,
     FOREIGN,
     HOSTILE,
     content,
+    fielded,
     generated,
     taught,
     texts,
@@ -246,6 +248,48 @@ def test_what_is_listed_adds_up_to_the_log_scores(spec: str) -> None:
                 logs[possible],
                 atol=2e-3,
             )
+
+
+@pytest.mark.parametrize("spec", [*CLASSIFIERS, "blend?bits=18&max_labels=600&cross=country"])
+def test_fields_are_part_of_the_sum(spec: str) -> None:
+    classifier = make(spec)
+    batch, labels = fielded(600, "country")
+    classifier.learn_many(batch, labels)
+    for text in batch[:3]:
+        scores = classifier.predict_proba_one(text)
+        explanation = classifier.explain_one(text, list(scores), 7)
+        logs, added = np.log(list(scores.values())), np.array(sums(explanation, list(scores)))
+        np.testing.assert_allclose(added - added[0], logs - logs[0], atol=2e-3)
+        assert explanation.features[0].field == "country" or explanation.path, "a tree may have asked for it before"
+        assert all(f.kind in ("field", "field_pair", "cross") for f in explanation.features if f.field)
+        assert all(f.spans == [] or f.kind == "cross" for f in explanation.features if f.field)
+    bare = [text_of(text) for text in batch]
+    assert (classifier.predict_proba_many(batch) != classifier.predict_proba_many(bare)).any()
+
+
+def test_a_tree_says_what_it_asked_of_a_field() -> None:
+    classifier = make("tree?bits=16&max_labels=20&grace_period=20&delta=0.1&tau=1&chars=0&memory_mb=8&leaf=linear")
+    rng = np.random.default_rng(4)
+    for _ in range(600):
+        asks, is_nl = rng.random(2) < 0.5
+        text = join(f"{'if' if asks else 'so'} noise{rng.integers(20)}", {"country": "NL" if is_nl else "BE"})
+        classifier.learn_one(text, "yes" if asks == is_nl else "no")
+    texts = [join(word, {"country": country}) for word in ("if", "so") for country in ("NL", "BE")]
+    said = {step.word for text in texts for step in classifier.explain_one(text).path if step.present}
+    assert said & {"country: NL", "country: BE"}
+
+
+@pytest.mark.parametrize("spec", tried(*FOREIGN))
+def test_a_foreign_model_is_asked_without_each_field(spec: str) -> None:
+    classifier = make(spec)
+    classifier.learn_many(*fielded(200, "country"))
+    explanation = classifier.explain_one(join("word1 word2", {"country": "NL", "amount": 5}), n_features=10)
+    assert explanation.method == "occlusion"
+    assert {(f.kind, f.field, f.text) for f in explanation.features if f.field} == {
+        ("field", "country", "NL"),
+        ("field", "amount", "5"),
+    }
+    assert explanation.features[0].field == "country"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=times(25, 10))

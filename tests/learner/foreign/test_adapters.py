@@ -34,6 +34,7 @@ from driftline.stream.files.reader import Row
 from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.fielded import join
 from tests.learner.models.test_classifiers import HOSTILE, assert_probabilities, generated, run
 from tests.often import only_long
 
@@ -256,7 +257,7 @@ def test_a_poisoned_river_model_gives_equal_scores_and_is_counted() -> None:
         ("river:MultinomialNB", "river:module.Class"),
         ("river:linear_model.LinearRegression", "must be a classifier of River; there are .*LogisticRegression"),
         (f"{BAYES}?alfa=1", "has no argument 'alfa'; it has alpha"),
-        (f"{BAYES}?text.colour=1", "text.bits, text.norm, text.raw, text.dense, max_labels"),
+        (f"{BAYES}?text.colour=1", "text.bits, text.norm, text.raw, text.fields, text.dense, max_labels"),
         (f"{BAYES}?text.bits=31", "1 to 30"),
         (f"{BAYES}?text.dense=1", "1 to 16"),
         (f"{BAYES}?text.dense=1&text.bits=8&text.raw=1", "the text itself, so there is nothing for text.dense=1"),
@@ -512,6 +513,26 @@ def test_labels_come_back_as_they_were_given() -> None:
     assert [model.predict_one(x) for x in ({"text": "yes"}, "no", "two", "word")] == [True, False, 2, "w"]
     with pytest.raises(TypeError, match="text or a dict"):
         model.learn_one(5, True)
+
+
+def test_what_is_beside_the_text_in_a_dict_of_rivers_are_its_fields() -> None:
+    model = RiverClassifier("linear?bits=14")
+    for n in range(60):
+        x = {"text": "noise", "country": "NL" if n % 2 else "BE", "amount": np.float64(n), "tags": ["a"], "none": None}
+        model.learn_one(x, bool(n % 2))
+    assert [model.predict_one({"text": "noise", "country": each}) for each in ("NL", "BE")] == [True, False]
+    assert model.predict_proba_one("noise\0country\0NLs\0") == model.predict_proba_one("noise country NLs")
+    with pytest.raises(ValueError, match=r"fields\.x must be"):
+        model.learn_one({"text": "a", "x": {}}, True)
+
+
+@pytest.mark.parametrize("library", ["river:naive_bayes.MultinomialNB", "sklearn:naive_bayes.MultinomialNB"])
+def test_a_model_of_hashed_features_has_those_of_fields(library: str) -> None:
+    classifier = make_classifier(f"{library}?text.bits=14&max_labels=2&text.cross=country", allow_pickle=True)
+    assert "text.cross=country" in classifier.spec
+    for n in range(80):
+        classifier.learn_one(join("noise", {"country": "NL" if n % 2 else "BE"}), "ab"[n % 2])
+    assert [classifier.predict_one(join("noise", {"country": each})) for each in ("NL", "BE")] == ["b", "a"]
 
 
 def test_weights_are_learned_by_a_model_that_knows_none() -> None:

@@ -22,6 +22,7 @@ from driftline.stream.errors import ConfigError
 from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.fielded import join
 from tests.learner.foreign.test_adapters import refused
 from tests.learner.models.test_classifiers import HOSTILE, assert_probabilities, generated
 
@@ -252,3 +253,30 @@ def test_any_class_may_take_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(classifier._model, "predict_proba", lambda rows: seen.append(rows) or np.ones((1, 4)) / 4)
     classifier.predict_many(["A text"])
     assert seen == [["A text"]]
+
+
+DICTS = """
+from river import compose, feature_extraction, naive_bayes
+
+def category(x):
+    return {f"country={x['country']}": 1} if "country" in x else {}
+
+def build():
+    words = feature_extraction.BagOfWords(on="text")
+    return (words + compose.FuncTransformer(category)) | naive_bayes.MultinomialNB()
+"""
+
+
+def test_a_model_that_takes_dicts_gets_the_fields(tmp_path: Path) -> None:
+    classifier = make(f"file:{write(tmp_path / 'm.py', DICTS)}?text.fields=1")
+    given = {"country": "NL", "n": 5, "tags": ["a", "b"], "urgent": True}
+    assert classifier._raw(join("win", given)) == {**given, "text": "win"}
+    assert classifier._raw("win") == {"text": "win"}
+    assert classifier._raw(join("win", {"text": "mine"})) == {"text": "win"}
+    for _ in range(20):
+        classifier.learn_one(join("noise", {"country": "NL"}), "a")
+        classifier.learn_one(join("noise", {"country": "BE"}), "b")
+    assert classifier.predict_one(join("noise", {"country": "NL"})) == "a"
+    assert classifier.predict_one(join("noise", {"country": "BE"})) == "b"
+    text_alone = make(f"file:{write(tmp_path / 'm.py', BAG)}?text.raw=1")
+    assert text_alone._raw(join("win", given)) == "win"

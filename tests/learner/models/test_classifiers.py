@@ -24,6 +24,7 @@ from driftline.learner.models.one_text import OneTextScorer
 from driftline.learner.text.features import text_buffers
 from driftline.learner.text.shape import MAX_CASED
 from driftline.stream.errors import StateError
+from driftline.stream.wire.fielded import join, text_of
 from tests.often import only_long, times
 
 make_classifier = partial(registry.make_classifier, allow_pickle=True)
@@ -233,7 +234,9 @@ def test_one_text_is_scored_as_in_a_batch(classifier: Classifier) -> None:
     assert OneTextScorer(classifier)("anything") == []
     taught(classifier)
     single = OneTextScorer(classifier)
+    fielded = [join(text, {"country": "NL", "e\u0301": "word1", "n": 5}) for text in ("", "own1x1", "\u00e9 own1x1")]
     batch = [*HOSTILE, *generated(40, seed=9)[0], "", "own1x1"] if classifier.spec in CLASSIFIERS else WORDS
+    batch = [*batch, *fielded]
     for text in (*batch, *reversed(batch)):
         assert single(text) == classifier.predict_proba_many([text])[0].tolist()
     before = content(classifier)
@@ -244,6 +247,70 @@ def test_one_text_is_scored_as_in_a_batch(classifier: Classifier) -> None:
     after = content(classifier)
     single(batch[0])
     assert content(classifier) == after
+
+
+def fielded(n: int, by: str, seed: int = 3) -> tuple[list[str], list[str]]:
+    """Return texts that tell nothing, with fields of which one decides, and their labels."""
+    rng = np.random.default_rng(seed)
+    batch, labels = [], []
+    for _ in range(n):
+        countries, amount = ["NL", "BE", "DE", "FR"], float(np.exp(rng.normal(4, 2)))
+        fields = {
+            "country": countries[rng.integers(4)],
+            "amount": amount,
+            "subject": " ".join(f"word{w}" for w in rng.integers(0, 40, 4)),
+            "urgent": bool(rng.integers(2)),
+            "tags": [f"t{tag}" for tag in rng.integers(0, 6, 2)],
+        }
+        decided: dict[str, Any] = {
+            "country": countries.index(fields["country"]) % 3,
+            "amount": int(amount > 30) + int(amount > 200),
+            "urgent": int(fields["urgent"]),
+            "tags": int("t1" in fields["tags"]),
+        }
+        batch.append(join(" ".join(f"word{w}" for w in rng.integers(0, 300, 12)), fields))
+        labels.append(f"label{decided[by]}")
+    return batch, labels
+
+
+@ours
+@pytest.mark.parametrize("by", ["country", "amount", "urgent", "tags"])
+def test_a_field_that_decides_is_learned(classifier: Classifier, by: str) -> None:
+    classifier.learn_many(*fielded(1500, by))
+    batch, labels = fielded(300, by, seed=4)
+    with_fields, without = (
+        np.mean([p == label for p, label in zip(classifier.predict_many(some), labels, strict=True)])
+        for some in (batch, [text_of(text) for text in batch])
+    )
+    assert without < 0.75
+    # Naive Bayes believes all words, those that tell nothing too.
+    assert with_fields > (without + 0.1 if classifier.spec.startswith("bayes") else 0.9)
+
+
+def test_fields_are_learned_as_one_by_one(classifier: Classifier, spec: str) -> None:
+    batch, labels = fielded(60, "country")
+    other = make_classifier(spec)
+    for text, label in zip(batch, labels, strict=True):
+        other.learn_one(text, label)
+    classifier.learn_many(batch, labels)
+    assert content(classifier) == content(other)
+    assert_probabilities(classifier.predict_proba_many(batch))
+
+
+@pytest.mark.parametrize("name", ["linear", "bayes", "tree", "blend"])
+def test_words_crossed_with_a_field_say_what_neither_says_alone(name: str) -> None:
+    rng = np.random.default_rng(5)
+    accuracy = {}
+    for cross in ("", "&cross=country"):
+        classifier = make_classifier(f"{name}?bits=18&max_labels=4&chars=0{cross}")
+        rows = [(int(a), int(b)) for a, b in rng.integers(0, 2, (900, 2))]
+        batch = [join(f"{'so' if a else 'if'} noise", {"country": "NL" if b else "BE"}) for a, b in rows]
+        labels = ["same" if a == b else "other" for a, b in rows]
+        classifier.learn_many(batch[:700], labels[:700])
+        right = [p == label for p, label in zip(classifier.predict_many(batch[700:]), labels[700:], strict=True)]
+        accuracy[cross] = np.mean(right)
+    assert accuracy["&cross=country"] > 0.95
+    assert name == "tree" or accuracy[""] < 0.75, "a sum cannot tell; a tree may"
 
 
 def test_same_input_same_bytes(spec: str) -> None:

@@ -77,6 +77,7 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "tail_chars": 0,
         "max_features": 32768,
         "hashing": 2,
+        "cross": "",
         "bits": 22,
         "rate": 0.5,
         "chars_weight": 0.4,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from driftline.learner.disk import checkpoint as checkpoints
@@ -20,7 +21,7 @@ from driftline.learner.report.status import read_status
 from driftline.stream.errors import OffsetsLost, Overtaken, RecordsLost
 from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
-from driftline.stream.wire.records import Feedback, Message, encode
+from driftline.stream.wire.records import NONE, Feedback, Message, encode
 from tests.faults.nursery import Nursery
 from tests.faults.stage import MODEL, START_MS, SqliteStage, Stage, finish, learned, oracle, steps, text
 from tests.often import kafka_in_torture
@@ -129,6 +130,17 @@ def test_of_several_texts_with_one_id_that_one_is_taken_back_that_was_meant(stag
     stage.learn()
     assert "without 2 labels that were retracted" in rebuilt(stage)
     assert stage.model() == oracle(tmp_path, range(20))
+
+
+@kafka_in_torture
+def test_what_was_said_of_a_text_with_fields_is_taken_back_with_them_or_without(stage: Stage) -> None:
+    nl, be = (msgspec.Raw(encode({"country": country})) for country in ("NL", "BE"))
+    stage.append(range(20))
+    for number, (said, taken_back) in enumerate([(nl, nl), (nl, NONE), (NONE, nl), (NONE, NONE), (nl, be)], 50):
+        give(stage, number, "a", fields=said)
+        give(stage, number, "a", op="retract", fields=taken_back)
+    stage.learn()
+    assert "without 4 labels that were retracted" in rebuilt(stage), "all but what was said of other fields"
 
 
 @pytest.mark.parametrize("damage", [b"no database", b"", None])

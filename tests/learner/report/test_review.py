@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
 from driftline.learner.report.history import FILE as HISTORY
 from driftline.learner.report.history import SERIES, read_history
-from driftline.learner.report.label_requests import MAX_OPEN, MAX_TEXT_CHARS
+from driftline.learner.report.label_requests import MAX_FIELD_CHARS, MAX_OPEN, MAX_TEXT_CHARS
 from driftline.learner.report.review import FILE, KEPT, MAX_MATRIX, Review, read_review
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
@@ -110,6 +111,29 @@ class TestReview:
             for shown in (review.messages, review.labelled):
                 seen = next(each for each in shown if each.id == "one")
                 assert (seen.label, seen.retracted) == (label, retracted), feedback
+
+    def test_fields_are_shown_beside_the_text(self, stream: StreamSettings, log: Log) -> None:
+        send(log, 20)
+        fields = {"sender": "a@b.example", "amount": 12.5, "note": "n" * 300}
+        one, other = (
+            Message("f", "claim it", fields=msgspec.Raw(encode(each))) for each in (fields, {"country": "NL"})
+        )
+        for each in (one, other):
+            log.append("messages", [NewRecord(b"f", encode(each))])
+        label = Feedback("f", "spam", text="claim it", fields=one.fields)
+        log.append("feedback", [NewRecord(b"f", encode(label))])
+        learn(stream, log, label_requests_per_hour=1e6)
+        content = (stream.data / FILE).read_bytes()
+        assert b"\\u0000" not in content
+        assert b"\0" not in content
+        review = read_review(stream.data)
+        second, first = review.messages[:2]
+        assert (second.text, second.fields, second.truncated) == ("claim it", {"country": "NL"}, False)
+        assert (first.text, first.fields) == ("claim it", fields | {"note": "n" * MAX_FIELD_CHARS})
+        assert first.truncated
+        assert (review.labelled[0].fields, review.labelled[0].label) == (first.fields, "spam")
+        assert second.label is None
+        assert next(each for each in review.requests if each.id == "f").fields == {"country": "NL"}
 
     def test_confusion_is_that_of_the_labels(self, stream: StreamSettings, log: Log) -> None:
         send(log, 200)
@@ -306,6 +330,18 @@ class TestExplain:
         }
         odds = math.log(predicted["scores"]["spam"] / predicted["scores"]["ham"])
         assert sums["spam"] - sums["ham"] == pytest.approx(odds, abs=0.01)
+
+    def test_fields_are_told_apart_from_words(self, api: Api) -> None:
+        body = {"text": "a prize", "fields": {"country": "NL", "amount": 5}, "features": 200}
+        explained = api.http.post("/explain", json=body).json()
+        assert {each["field"] for each in explained["features"]} == {None, "country", "amount"}
+        assert "\\u0000" not in api.http.post("/explain", json=body).text
+        place = next(each for each in explained["features"] if each["field"] == "country")
+        assert (place["kind"], place["text"], place["spans"]) == ("field", "NL", [])
+        refused = api.http.post("/explain", json={"text": "a", "fields": {"country": {}}})
+        assert refusal(refused, 422)["code"] == "wrong-type"
+        long = {f"f{n}": "x" * 2000 for n in range(9)}
+        assert refusal(api.http.post("/explain", json={"text": "a", "fields": long}), 422)["code"] == "too-large"
 
     def test_labels_that_are_asked_for(self, api: Api) -> None:
         explained = api.http.post("/explain", json={"text": "prize", "labels": ["ham"], "features": 1}).json()

@@ -24,7 +24,8 @@ def shape(text: str, settings: BlendSettings = SETTINGS) -> tuple[list[int], lis
     n_words, _, _ = hash_text(*arguments, settings.kernel_arguments, buffers)
     out = np.zeros(MAX_SHAPE, np.uint32)
     features = out[: hash_shape(*arguments, buffers, n_words, out)].tolist()
-    n_ends = 2 if n_words else 0
+    own_words = buffers[-1][0] if text.endswith("\0") else n_words  # where it has fields
+    n_ends = 2 if own_words else 0
     n_cased = len(features) - N_AMOUNTS - n_ends
     return features[:n_cased], features[n_cased : n_cased + n_ends], features[n_cased + n_ends :]
 

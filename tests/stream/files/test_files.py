@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.stream.errors import ConfigError, DriftlineError, LogUnavailable
-from driftline.stream.files.reader import BadRow, LabelledTexts, Row
+from driftline.stream.files.reader import BadRow, Format, LabelledTexts, Row
 from driftline.stream.files.send import MAX_RECORDS_IN_FLIGHT, send
 from driftline.stream.log.base import Appended, Log, NewRecord, TopicState
+from driftline.stream.wire.fielded import join, split
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import Topics, decode_feedback, decode_message
 from tests.data import ROOT
@@ -148,6 +149,40 @@ def test_columns_are_found_by_their_names(path: Path, content: bytes, expected: 
 def test_columns_can_be_named(path: Path) -> None:
     content = b"text,label,Subject,kind\na,b,c,d\n"
     assert read(content, path, text_column="subject", label_column="kind")[0] == [Row(None, "c", "d", 2)]
+
+
+def fields_of(content: bytes, path: Path, *names: str) -> list[dict[str, Any]]:
+    path.write_bytes(content)
+    with LabelledTexts(path, form=Format(field_columns=names)) as file:
+        return [split(row.text)[1] for row in file]
+
+
+def test_columns_can_be_fields(path: Path) -> None:
+    table = b"text,label,Sender,amount,zip\na,b,x@y.example,12.50,02134\nc,d,,-3e2,\n"
+    expected = [{"sender": "x@y.example", "amount": 12.5, "zip": "02134"}, {"amount": -300}]
+    assert fields_of(table, path, "sender", "amount", "zip") == expected
+    lines = (
+        b'{"text":"a","sender":"x","amount":12.5,"tags":["p","q"],"urgent":true,"zip":"1"}\n'
+        b'{"text":"b","zip":null,"other":{}}\n'
+    )
+    expected = [{"sender": "x", "amount": 12.5, "tags": ["p", "q"], "urgent": True, "zip": "1"}, {}]
+    assert fields_of(lines, path, "sender", "amount", "tags", "urgent", "zip") == expected
+
+
+def test_a_field_that_is_none_costs_its_row_alone(path: Path) -> None:
+    path.write_bytes(b'{"text":"a","f":{}}\n{"text":"b","f":1}\n{"text":"c","f":"' + b"x" * 3000 + b'"}\n')
+    bad: list[BadRow] = []
+    with LabelledTexts(path, on_bad_row=bad.append, form=Format(field_columns=("f",))) as file:
+        assert [split(row.text) for row in file] == [("b", {"f": 1})]
+    assert [(each.line, each.kind) for each in bad] == [(1, "with a wrong field"), (3, "with a wrong field")]
+    assert "holds an object" in bad[0].why
+    assert "at most 2048" in bad[1].why
+
+
+@pytest.mark.parametrize(("name", "said"), [("nothing", "no column 'nothing'"), ("text", "cannot be a field")])
+def test_a_field_that_cannot_be_one_is_named(path: Path, name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        fields_of(b"text,label\na,b\n", path, name)
 
 
 def test_a_label_may_first_appear_late(path: Path) -> None:
@@ -385,6 +420,15 @@ def test_records_are_as_the_learner_wants_them() -> None:
     assert first.timestamp_ms is not None
     assert second.timestamp_ms is not None
     assert 1_700_000_000_000 < first.timestamp_ms <= second.timestamp_ms
+
+
+def test_fields_are_sent_beside_their_text() -> None:
+    log = ListLog()
+    fields = {"amount": 12.5, "country": "NL", "tags": ["a", "b"]}
+    send(log, TOPICS, [Row("m", join("hi", fields), "spam", 2)])
+    value = log.appended[0][1].value or b""
+    assert json.loads(value) == {"id": "m", "text": "hi", "fields": fields}
+    assert decode_message(value).text == join("hi", fields)
 
 
 def test_each_label_has_an_id_of_its_own_also_when_the_file_is_sent_again() -> None:

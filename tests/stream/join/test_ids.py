@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from driftline.stream.files.send import send
 from driftline.stream.log.base import Record, TopicPartition
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
+from driftline.stream.wire.fielded import join
 from driftline.stream.wire.records import Feedback, Message, decode_rejected, encode
 from tests.data import batch
 
@@ -113,6 +115,43 @@ def test_of_a_file_that_is_sent_again_with_other_labels_the_last_one_counts(tmp_
     assert (counts.corrected, counts.repeated) == (changes, 2 * len(labels) - 2 - changes)
     assert machine.counts.labels_learned == 2 + changes
     assert (counts.other_texts, counts.reused_ids) == (0, 0)
+
+
+NL, BE = {"country": "NL"}, {"country": "BE"}
+
+
+def with_fields(said: Said, fields: dict[str, str]) -> Said:
+    return msgspec.structs.replace(said, fields=msgspec.Raw(encode(fields)))
+
+
+def test_a_message_is_its_text_and_its_fields() -> None:
+    same, other = with_fields(Message("m", A), NL), with_fields(Message("m", A), BE)
+    machine, _ = learn(same, same, other, Message("m", A))
+    assert (machine.counts.messages_seen, machine.join.counts.duplicates) == (3, 1)
+    assert machine.join.messages["m"].text == A
+    asides = [machine.join.messages.aside("m", join(A, fields)) for fields in (NL, BE)]
+    assert all(each is not None for each in asides)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_label_with_a_text_need_not_have_its_fields_too(bare: bool) -> None:
+    label = Feedback("m", "spam", text=A)
+    machine, errors = learn(with_fields(Message("m", A), NL), label if bare else with_fields(label, NL))
+    plain, _ = learn(with_fields(Message("m", A), NL), Feedback("m", "spam"))
+    assert_same_model(machine, plain)
+    assert (errors, machine.join.counts.other_texts) == ([], 0)
+    back, _ = learn(with_fields(Message("m", A), NL), label, Feedback("m", "spam", op="retract", text=A))
+    assert back.join.counts.retracted == 1
+    another, _ = learn(with_fields(Message("m", A), NL), with_fields(label, BE))
+    assert another.join.counts.other_texts == 1
+
+
+def test_a_label_with_fields_of_its_own_needs_no_message() -> None:
+    machine, errors = learn(*[with_fields(Feedback(f"m{n}", "ab"[n % 2], text=A), (NL, BE)[n % 2]) for n in range(40)])
+    assert errors == []
+    scores = [machine.classifier.predict_proba_one(join(A, fields))["a"] for fields in (NL, BE)]
+    assert scores[0] > 0.7
+    assert scores[1] < 0.3
 
 
 def learn_all(stream: StreamSettings, log: Any) -> Machine:

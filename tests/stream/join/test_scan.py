@@ -15,7 +15,8 @@ from driftline.stream.log.base import Chunk, TopicPartition
 from driftline.stream.log.merge import Batch
 from driftline.stream.texts import Texts
 from driftline.stream.wire.column import Column
-from driftline.stream.wire.records import Feedback, Headers, Message, decode_feedbacks, decode_messages
+from driftline.stream.wire.many import decode_feedbacks, decode_messages
+from driftline.stream.wire.records import Feedback, Headers, Message
 from tests.often import times
 
 MAX_BYTES = 2000

@@ -22,16 +22,9 @@ from driftline.stream.log.base import NewRecord
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.column import Column
+from driftline.stream.wire.many import decode_feedbacks
 from driftline.stream.wire.names import _composed, same_name
-from driftline.stream.wire.records import (
-    LABELLED,
-    READING,
-    Feedback,
-    Message,
-    decode_feedback,
-    decode_feedbacks,
-    encode,
-)
+from driftline.stream.wire.records import LABELLED, READING, Feedback, Message, decode_feedback, encode
 from tests.stream.join.test_scan import decoded
 
 ONE = "l\u00e9gal avis"

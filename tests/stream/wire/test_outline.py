@@ -12,7 +12,8 @@ from driftline.stream.errors import BadRecord
 from driftline.stream.surrogates import whole_characters
 from driftline.stream.wire import fields, outline
 from driftline.stream.wire.fields import MAX_DEPTH, check_json, is_too_deep, mend_escapes
-from driftline.stream.wire.records import decode_feedback, decode_message, decode_messages
+from driftline.stream.wire.many import decode_messages
+from driftline.stream.wire.records import decode_feedback, decode_message
 from tests.often import times
 from tests.worst_bodies import VALUES
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.stream.errors import BadRecord
-from driftline.stream.wire import records
+from driftline.stream.wire import many
 from driftline.stream.wire.bad import MAX_DETAIL_CHARS
+from driftline.stream.wire.many import decode_feedbacks, decode_messages
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import (
     LABELLED,
@@ -23,9 +24,7 @@ from driftline.stream.wire.records import (
     Message,
     Topics,
     decode_feedback,
-    decode_feedbacks,
     decode_message,
-    decode_messages,
     decode_rejected,
     encode,
     in_one_form,
@@ -251,10 +250,10 @@ VALUES = st.lists(
 
 @settings(max_examples=times(1000, 250))
 @given(VALUES, st.integers(1, 4), st.integers(2, 3))
-def test_many_values_are_read_as_one_by_one(values: list[bytes | None], many: int, parts: int) -> None:
+def test_many_values_are_read_as_one_by_one(values: list[bytes | None], n_many: int, parts: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "MANY", many)
-        patch.setattr(records, "PARTS", parts)
+        patch.setattr(many, "MANY", n_many)
+        patch.setattr(many, "PARTS", parts)
         assert at_once(decode_messages, values, None) == one_by_one(decode_message, values, None)
         assert at_once(decode_feedbacks, values, None) == one_by_one(decode_feedback, values, None)
 
@@ -264,7 +263,7 @@ def test_values_that_only_look_well_together_stay_apart(odd: list[bytes], twin: 
     for first, second in pairwise(odd):
         # As many records as values, were they lines of one file: two halves, and one that is two.
         for three in ([first, second, twin], [twin, first, second], [first, twin, second]):
-            values = three + GOOD[2:] * records.MANY
+            values = three + GOOD[2:] * many.MANY
             assert at_once(decode_messages, values, None) == one_by_one(decode_message, values, None)
 
 

@@ -35,15 +35,8 @@ from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.surrogates import whole_characters
 from driftline.stream.wire.fields import as_name, as_time, mend_escapes
-from driftline.stream.wire.records import (
-    FULL_WEIGHT,
-    Feedback,
-    Message,
-    decode_feedback,
-    decode_feedbacks,
-    decode_message,
-    encode,
-)
+from driftline.stream.wire.many import decode_feedbacks
+from driftline.stream.wire.records import FULL_WEIGHT, Feedback, Message, decode_feedback, decode_message, encode
 from tests.place import Place, read_all, running
 from tests.waiting import wait_until
 
