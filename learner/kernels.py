@@ -10,6 +10,7 @@ from driftline.stream.kernels import (
     inlined,
     kernel,
     prefetch,
+    prefetch_only,
     same,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "inlined",
     "kernel",
     "prefetch",
+    "prefetch_only",
     "same",
 ]

@@ -45,7 +45,14 @@ REGISTRY: Final[dict[str, NamedClassifier]] = {
     "blend": NamedClassifier(BlendSettings, Blend),
 }
 
-EARLIER: Final = {"tail_chars": 0, "hashing": 1, "cross": "", "rehearse": 0}  # what was before there was the setting
+EARLIER: Final = {  # what was before there was the setting
+    "tail_chars": 0,
+    "hashing": 1,
+    "cross": "",
+    "rehearse": 0,
+    "vectors": "",
+    "vectors_sha256": "",
+}
 EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False, "text.fields": False, "text.cross": ""}
 
 _LOG: Final = logging.getLogger(__name__)

@@ -184,22 +184,26 @@ def are_equal(data, at, other, there, size):  # type: ignore[no-untyped-def]
     return True
 
 
-def _prefetch(_: Any, array: Any, _place: Any) -> Any:
-    """Ask the memory for the cache line of a place in an array, to be written; change nothing, wait for nothing."""
+def _prefetching(write: int) -> Callable[..., Any]:
+    """Return what asks the memory for the cache line of a place in an array; it changes nothing, waits for nothing."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
-        builder.call(function, [pointer, number(1), number(3), number(1)])  # to write, to keep, data
-        return context.get_dummy_value()
+    def prefetch(_: Any, array: Any, _place: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+            number = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+            builder.call(function, [pointer, number(write), number(3), number(1)])  # to keep, data
+            return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+        return types.void(array, types.intp), generate
+
+    return prefetch
 
 
-prefetch: Final[Any] = intrinsic(_prefetch)
+prefetch: Final[Any] = intrinsic(_prefetching(1))  # to be written, too
+prefetch_only: Final[Any] = intrinsic(_prefetching(0))  # where nobody may write, the other one does nothing
 
 # What follows looks at AT_ONCE places of an array at once and tells by a bit of each: LLVM's own vectors, so that every
 # processor does it in as few steps as it can, and what numba's loops are not turned into. Nothing is checked.

@@ -7,6 +7,7 @@ Five experts read the same hashed features, each once, and mixer.py makes one pr
     2  wary     the same, a Gaussian for each weight
     3  terms    naive Bayes on words and pairs
     4  all      naive Bayes on all features
+    5  ridge    with word vectors only: least squares on what words mean (ridge.py)
 
     grams: a weight of expert 0, a count of 3 and 4        gram_squares: the weight's sum of squares
     terms: a weight of expert 1, one of 2                  term_states: a sum of squares, a variance
@@ -23,7 +24,8 @@ Laplace's approximation): a weight moves by its variance, and evidence shrinks t
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -38,19 +40,16 @@ from driftline.learner.blend.mixer import (
     rows_of,
     with_rows,
 )
+from driftline.learner.blend.parts import parts_of
+from driftline.learner.blend.ridge import RIDGE_STEPS, RIDGE_TABLES, SURE, Meaning, learn_ridge, score_ridge
 from driftline.learner.blend.rows import (
-    ALPHA,
+    CHARS_VALUE,
     COUNT,
-    DISTINCT_TERMS,
     EXPERT,
     FIRST_VARIANCE,
-    FLATTEN_ALL,
-    FLATTEN_TERMS,
     MIN_GRADIENT,
     N_LINEAR,
     ROWS_APART,
-    SHAPE_VALUE,
-    TERMS,
     WIDTH,
     ask_for_third,
     calm_down,
@@ -71,7 +70,7 @@ from driftline.learner.blend.two_labels import (
     score_bayes_two,
     score_linear_two,
 )
-from driftline.learner.explain.parts import Counted, Hashed, Part, Row, bayes_part, limited_part, linear_part, weighted
+from driftline.learner.explain.parts import Hashed, Part, limited_part, weighted
 from driftline.learner.explain.rows import (
     COUNTER,
     LANES,
@@ -79,7 +78,6 @@ from driftline.learner.explain.rows import (
     MOST_CLEARED,
     OVERALL,
     SURE_ALONE,
-    TOTAL,
     ask_for,
     is_alone,
     slots_of,
@@ -104,13 +102,15 @@ from driftline.learner.models.rehearsal import (
 )
 from driftline.learner.text.features import TextSettings, character_table, hash_text, kernel_inputs, read, text_buffers
 from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
+from driftline.learner.vectors.lookup import add_up, ask_for_words, find_rows
+from driftline.learner.vectors.opened import check_vectors, open_table
 from driftline.stream.errors import ConfigError
 
 N_EXPERTS: Final = len(EXPERT)
 PAIR: Final = 2  # labels: then two_labels.py has the kernels
 FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
+RIDGE_WEIGHT: Final = 0.2
 TERM_SHARE: Final = 1  # the tables of terms have 2**(bits - TERM_SHARE) slots
-CHARS_VALUE: Final = np.float32(0.4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,8 @@ class BlendSettings(TextSettings):
     chars_step: int = 2  # n-grams of 2 and 4 characters
     half_life: float = 5_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
     rehearse: int = 4096  # texts that are kept, for when labels come in runs
+    vectors: str = ""  # a file of word vectors
+    vectors_sha256: str = ""  # which file that has to be
     max_labels: int = 1000
 
     def __post_init__(self) -> None:
@@ -133,6 +135,7 @@ class BlendSettings(TextSettings):
         check_slots(self.bits, self.max_labels)
         check_half_life(self.half_life)
         check_rehearse(self.rehearse)
+        check_vectors(self.vectors, self.vectors_sha256)
         if not 1 <= self.chars_step <= 16:
             raise ConfigError(f"chars_step={self.chars_step}: it must be 1 to 16")
 
@@ -145,9 +148,9 @@ class BlendSettings(TextSettings):
 class Blend(Compiled):
     """Five experts on hashed words, pairs, shape and character n-grams, mixed in the logistic domain."""
 
-    tables = frozenset({"grams", "terms", "sketch"})
+    tables = frozenset({"grams", "terms", "sketch"}) | RIDGE_TABLES
     gives_places = True
-    steps = frozenset({"gram_squares", "term_states", "covariances"}) | NAMES
+    steps = frozenset({"gram_squares", "term_states", "covariances"}) | NAMES | RIDGE_STEPS
 
     settings: BlendSettings
     _sketch: Sketch
@@ -155,12 +158,17 @@ class Blend(Compiled):
 
     def __init__(self, settings: BlendSettings | None = None) -> None:
         self.settings = settings or BlendSettings()
+        table = open_table(self.settings.vectors, self.settings.vectors_sha256)
+        if table is not None:  # wherever it is built again, it is by this file
+            path = str(Path(self.settings.vectors).absolute())
+            self.settings = replace(self.settings, vectors=path, vectors_sha256=table.sha256)
         self.spec = spec_of("blend", options_set(self.settings))
         self._set_labels([], self.settings.max_labels)
         slots = 1 << self.settings.bits
         term_states = np.zeros((slots >> TERM_SHARE, WIDTH), np.float32)
         term_states[:, 1] = FIRST_VARIANCE
-        weights, covariances = first_weights(self.max_labels, FIRST_WEIGHTS)
+        self._first_weights = FIRST_WEIGHTS if table is None else (*FIRST_WEIGHTS, RIDGE_WEIGHT)
+        weights, covariances = first_weights(self.max_labels, self._first_weights)
         self._state: State = {
             "grams": np.zeros((slots, WIDTH), np.float32),
             "gram_squares": np.zeros(slots, np.float32),
@@ -177,6 +185,8 @@ class Blend(Compiled):
         self._sketch = new_sketch(slots - 2 * self.max_labels)
         self._rehearsal = new_rehearsal(self.settings.rehearse, self.settings.bits, self.max_labels, MAX_SHAPE)
         self._buffers = text_buffers(self.settings)
+        self._meaning = Meaning(table, self.max_labels)
+        n_experts = len(self._first_weights)
         places = self.settings.max_features + MAX_SHAPE + 1
         rows = np.empty((4, self.max_labels + 2 * LANES))
         self._work = (
@@ -186,10 +196,10 @@ class Blend(Compiled):
             *np.zeros((2, self.max_labels * WIDTH + LANES), np.float32),  # sums over features
             rows,
             rows[:2].view(np.int64),
-            np.empty((N_EXPERTS, self.max_labels), np.float32),  # log probabilities
-            np.empty((N_EXPERTS, self.max_labels), np.float32),  # probabilities, then gradients
+            np.empty((n_experts, self.max_labels), np.float32),  # log probabilities
+            np.empty((n_experts, self.max_labels), np.float32),  # probabilities, then gradients
             np.zeros((N_PLANES, places + LANES), np.float32),  # values of features, and what stands in their rows
-            np.empty((4, N_EXPERTS)),  # of the mixer
+            np.empty((4, n_experts)),  # of the mixer
         )
 
     @property
@@ -209,6 +219,7 @@ class Blend(Compiled):
             state["grams"][:, COUNT],
             (state["totals"], state["overall"]),
             (state["weights"], state["covariances"], state["factors"]),
+            self._meaning.arguments,
             state["known"],
             state["counters"],
             self._sketch,
@@ -222,12 +233,14 @@ class Blend(Compiled):
 
     def state(self) -> State:
         """Return the model's own arrays."""
-        return {**self._state, **sketch_state(self._sketch), **rehearsal_state(self._rehearsal)}
+        own = self._state | sketch_state(self._sketch) | rehearsal_state(self._rehearsal)
+        return own | self._meaning.state()
 
     def load_state(self, state: State, labels: Sequence[str]) -> None:
         """Take over arrays, copying only those that are not laid out as the kernel needs them."""
         taken = self._checked(with_rows(state, self.max_labels), labels)
         self._sketch, self._rehearsal = sketch_of(taken), rehearsal_of(taken, self._rehearsal)
+        self._meaning.load_state(taken)
         self._state = {name: taken[name] for name in self._state}
         self._set_labels(labels, self.max_labels)
 
@@ -254,11 +267,12 @@ class Blend(Compiled):
             state["gram_squares"][of_grams] = 0
             state["terms"][of_terms] = 0
             state["term_states"][of_terms] = 0, FIRST_VARIANCE
-        weights, covariances = first_weights(self.max_labels, FIRST_WEIGHTS)
+        weights, covariances = first_weights(self.max_labels, self._first_weights)
         rows = rows_of(column)
         state["weights"][rows], state["covariances"][rows] = weights[rows], covariances[rows]
         state["totals"][column] = state["factors"][column] = 0
         state["known"][column] = 0
+        self._meaning.clear(column)
         forget(self._rehearsal, column)
 
     def part(self, hashed: Hashed) -> Part:
@@ -267,37 +281,13 @@ class Blend(Compiled):
         logs, state = self._work[7], self._state
         known = state["known"]
         n_labels = int(state["counters"][COUNTER.N_LABELS])
-        contexts = choose_contexts(logs, N_LINEAR, hashed.n_words, known, n_labels)
+        contexts = choose_contexts(logs[:N_EXPERTS], N_LINEAR, hashed.n_words, known, n_labels)
         weights = state["weights"][[0, *contexts]].sum(axis=0)
-        weights[N_LINEAR:] *= calmness(hashed.n_words)
-        parts = [
-            limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG))
-            for part in self._experts(hashed, n_labels)
-        ]
+        weights[N_LINEAR:N_EXPERTS] *= calmness(hashed.n_words)
+        found = [*parts_of(state, hashed, self.max_labels, n_labels), *self._meaning.parts(hashed, n_labels)]
+        parts = [limited_part(part, len(hashed.features), known[:n_labels] > 0, float(LEAST_LOG)) for part in found]
         factors = Part(state["factors"][:n_labels], lambda at: np.zeros((at.stop - at.start, n_labels)))
         return weighted([*zip(weights.tolist(), parts, strict=True), (1.0, factors)])
-
-    def _experts(self, hashed: Hashed, n_labels: int) -> list[Part]:
-        state, kinds = self._state, hashed.kinds
-        amounts, chars, terms = kinds == "amount", kinds == "chars", hashed.plain
-        n_first = 1 + len(kinds) - int(amounts.sum()) - int(chars.sum())
-        gram_value = 1 / math.sqrt(n_first + int(chars.sum()) * float(CHARS_VALUE) ** 2)
-        term_value = 1 / math.sqrt(n_first)
-
-        def linear(weights: NDArray[np.float32], bias: float, value: float, chars_value: float) -> Part:
-            values: Row = np.select([chars, amounts], [chars_value, float(SHAPE_VALUE)], value)
-            return linear_part(weights, self.max_labels, hashed, bias, values, n_labels, ROWS_APART)
-
-        counts = (state["grams"][:, COUNT], state["totals"], state["overall"])
-        on_terms = Counted(*counts, TERMS, DISTINCT_TERMS, ALPHA, FLATTEN_TERMS, False)
-        on_all = Counted(*counts, TOTAL.FEATURES, OVERALL.DISTINCT_FEATURES, ALPHA, FLATTEN_ALL, False)
-        return [
-            linear(state["grams"][:, 0], gram_value, gram_value, gram_value * float(CHARS_VALUE)),
-            linear(state["terms"][:, 0], term_value, term_value, 0.0),
-            linear(state["terms"][:, 1], term_value, term_value, 0.0),
-            bayes_part(on_terms, self.max_labels, hashed, terms, False, n_labels, ROWS_APART),
-            bayes_part(on_all, self.max_labels, hashed, ~amounts, True, n_labels, ROWS_APART),
-        ]
 
     def trace(self, text: str) -> list[Feature]:
         """Return the features of a text: those of its shape come before its n-grams."""
@@ -313,20 +303,21 @@ class Blend(Compiled):
 @kernel
 def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     codes, starts, targets, weights, table, text_arguments, buffers, rehearsing, grows,
-    tables, states, counts, bayes_totals, mixing, known, counters, sketch, work, scores,
+    tables, states, counts, bayes_totals, mixing, meaning, known, counters, sketch, work, scores,
 ):  # fmt: skip
     """Score each text, then learn it: test-then-train in one pass.
 
     Parameters
     ----------
     codes, starts, targets, weights, table, text_arguments, buffers : as in linear.py
-    rehearsing : as in linear.py; changed. What is rehearsed only the linear experts learn.
+    rehearsing : as in linear.py; changed. What is rehearsed only the linear experts learn, and the ridge.
     grows : float64, growth of naive Bayes's scale at a label
     tables : grams, terms, flat; changed
     states : gram_squares, term_states, flat; changed
     counts : float32 [slots], those among the grams; changed
     bayes_totals : as in bayes.py; changed
     mixing : weights, covariances and factors, as in mixer.py; changed
+    meaning : word vectors and their dimension, 0 if there are none; what the ridge has learned, changed; its space
     known, counters : as in linear.py; changed
     sketch : changed: the features of texts to be learned
     work : arrays that are overwritten
@@ -350,16 +341,17 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     grams, terms = tables
     totals, overall = bayes_totals
     mixer_weights, covariances, factors = mixing
+    words, dimension, ridge, space = meaning
     max_labels = known.shape[0]
     one = np.float32(1)
     sums = (gram_sums, term_sums, rows[3])
     n_texts = targets.shape[0]
-    next_words, next_plain, next_n, next_shape = 0, 0, 0, 0
+    next_words, next_plain, next_n, next_shape, next_rows = 0, 0, 0, 0, 0
     for turn in range(n_texts + 1):
         # 1
         if turn > 0:
             ask_for_third(grams, all_gram_bases[(turn - 1) & 1], 1 + next_n + next_shape, 2, counters[COUNTER.N_LABELS])
-        n_words, n_plain, n, n_shape = next_words, next_plain, next_n, next_shape
+        n_words, n_plain, n, n_shape, n_rows = next_words, next_plain, next_n, next_shape, next_rows
         if turn < n_texts:
             start, stop = starts[turn], starts[turn + 1]
             kept_slot = kept_slots[turn]
@@ -370,10 +362,14 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
                 if kept_slot >= 0:
                     keep(rehearsal, kept_slot, buffers[0], next_words, next_plain, next_n, shape, next_shape)
+            if dimension > 0:
+                ask_for_words(buffers[0], next_words, words)
             bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
             place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
             ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[COUNTER.N_LABELS])
             ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[COUNTER.N_LABELS])
+            if dimension > 0:
+                next_rows = find_rows(buffers[0], next_words, words, space.vector.shape[0], space.rows[turn & 1])
             if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
                 note(buffers[0], next_n, sketch)
                 note(shape, next_shape, sketch)
@@ -394,6 +390,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         contexts = (0, 0)
         new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
         finite = True
+        has_vector = dimension > 0 and add_up(space.rows[text & 1], n_rows, words, dimension, space.vector, space.lanes)
         if n_labels > 0:
             if n_labels == 2:
                 finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)
@@ -408,11 +405,15 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                     grams, gram_bases, n_plain, ends, totals, overall, known, n_labels, rows, bits, logs, p
                 )
             finite = finite and bayes_finite
+            if dimension > 0:
+                finite = (
+                    score_ridge(ridge, space, has_vector, known, n_labels, logs[N_EXPERTS], p[N_EXPERTS]) and finite
+                )
             if turn < n_texts:
                 ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
             if finite:
                 calm_down(logs, n_words, n_labels)
-                contexts = choose_contexts(logs, N_LINEAR, n_words, known, n_labels)
+                contexts = choose_contexts(logs[:N_EXPERTS], N_LINEAR, n_words, known, n_labels)
                 mix(logs, known, n_labels, mixer_weights, factors, contexts, scores[text])
             else:
                 for label in range(n_labels):
@@ -473,6 +474,10 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             weight_left -= part
             if weight_left <= 0:
                 break
+        if has_vector and (fresh or scores[text, target] < SURE):
+            part = min(weights[text], np.float32(MAX_REPEATS))
+            finite = learn_ridge(ridge, space, dimension, known, target, n_labels, part)
+            counters[COUNTER.REFUSED] += int(not finite)
         if again:
             continue
         if not is_counted:

@@ -57,6 +57,7 @@ PLAIN_RATE: Final = np.float32(0.5)
 FIRST_SUM: Final = np.float32(1e-5)
 MIN_GRADIENT: Final = np.float32(1e-2)  # as in rows.py; there are other experts to tell small differences
 KEPT: Final = np.float32(1 - 1e-4)  # of a sum of squares at a step, and of a variance's precision
+CHARS_VALUE: Final = np.float32(0.4)  # of an n-gram: a word has many of them, all much alike
 SHAPE_VALUE: Final = np.float32(0.1)  # of an amount, however long the text: one of a thousand features would be lost
 FIRST_VARIANCE: Final = np.float32(4)
 ALPHA: Final = 0.03

@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -61,7 +61,16 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
     for setting in ("hashing", "text.hashing", "rehearse"):  # the newest rules are for new models
         if setting in held and f"{setting.removeprefix('text.')}=" not in asked:
             wanted[setting] = held[setting]
+    if wanted.get("vectors_sha256") and wanted["vectors_sha256"] == held.get("vectors_sha256"):
+        wanted["vectors"] = held["vectors"]  # the same file, wherever it was named
     if wanted != held:
+        others = {"vectors", "vectors_sha256"}
+        if wanted.keys() == held.keys() and {name for name in wanted if wanted[name] != held[name]} <= others:
+            raise ConfigError(
+                f"model: {stream.data} holds a model with {_vectors(held)}, and {asked!r} asks for one with "
+                f"{_vectors(wanted)}. Leave --model out to go on with it as it is, build it anew with `driftline "
+                "rebuild --model`, or give the new one a --data directory of its own"
+            )
         if DIGEST in wanted and wanted["classifier"] == held["classifier"] and wanted[DIGEST] != held[DIGEST]:
             raise ConfigError(
                 f"model: the file of {asked!r} has changed: {stream.data} holds a model by SHA-256 "
@@ -73,6 +82,12 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
             f"model: {stream.data} holds a model {newest.manifest.model!r}, not {asked!r}; "
             "leave --model out to go on with it, or give the new one a --data directory of its own"
         )
+
+
+def _vectors(config: Mapping[str, Any]) -> str:
+    """Return which word vectors a model has."""
+    sha256 = config["vectors_sha256"]
+    return f"the word vectors in {config['vectors']} (SHA-256 {sha256[:16]})" if sha256 else "no word vectors"
 
 
 def rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:

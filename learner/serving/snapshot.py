@@ -252,7 +252,7 @@ class Model:
             return self._info, question(self._classifier)
         finally:  # the copies go
             self._single = None
-            shared = {name: arrays[name] for name in self._classifier.tables}
+            shared = {name: array for name, array in arrays.items() if name in self._classifier.tables}
             self._classifier.load_state(copies | shared | self._steps, self._info.labels)
 
     def _take(self, state: State, half: int, sequence: int) -> None:

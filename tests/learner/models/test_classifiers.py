@@ -26,6 +26,7 @@ from driftline.learner.text.shape import MAX_CASED
 from driftline.stream.errors import StateError
 from driftline.stream.wire.fielded import join, text_of
 from tests.often import only_long, times
+from tests.vectors import MADE
 
 make_classifier = partial(registry.make_classifier, allow_pickle=True)
 # Foreign models get the checks that every classifier can be asked to pass; ours get those of how well it learns, too.
@@ -44,6 +45,7 @@ CLASSIFIERS = [
     "bayes?bits=18&max_labels=600&chars=0&complement=1&half_life=1000",
     "blend?bits=18&max_labels=600",
     "blend?bits=18&max_labels=600&chars=0",
+    f"blend?bits=18&max_labels=600&vectors={MADE}",
 ]
 WORDS = [
     *("free", "money", "now", "meeting", "at", "noon", "please", "call", "win", "prize", "lunch", "report"),

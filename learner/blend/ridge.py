@@ -1,0 +1,178 @@
+"""What learns labels from what words mean?
+
+One more expert of `blend`, where there are word vectors: least squares on a text's vector (vectors/lookup.py), for each
+label 1 where it is the text's and 0 where not, with a ridge, learned recursively (Kalman filter; Plackett 1950). So a
+few labels teach it all that they can, and words that were never learned are near others that were. Least squares, times
+SCALE, are the logarithms that the mixer takes. Softmax regression and labels' means on the same vector added nothing
+that showed beside it on nine streams. It learns only what all experts together are not SURE of: that is better by
+every measure, and free where a stream is easy.
+
+How uncertain the weights are is the same for all labels: one matrix, of which only blocks of BLOCK numbers are kept, so
+that a step's cost rises with the vector's length, not with its square. With up to 63 numbers a word that is all of it;
+with blocks of 16 of those 50 that GloVe has, accuracy after 500 labels was .003 lower, after 10,000 the same.
+
+A text without a vector teaches nothing, and nothing is said of it: all labels are alike.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.learner.blend.mixer import log_softmax
+from driftline.learner.explain.parts import Hashed, Part
+from driftline.learner.kernels import kernel
+from driftline.learner.models.classifier import State
+from driftline.learner.vectors.lookup import ALIKE, LEAST_LENGTH, MOST, dot
+from driftline.learner.vectors.table import LANES, Table, no_words, width_of
+
+SCALE: Final = np.float32(6)
+BLOCK: Final = 64
+FIRST_VARIANCE: Final = 10.0
+WIDENING: Final = 3e-4  # of variances at a step, up to the first ones on average, so that it never stops following
+SURE: Final = np.float32(0.97)  # of a label, by all experts together: then there is nothing to be learned
+LEAST_ERROR: Final = np.float32(1e-3)  # spares most labels of many a step
+
+
+class Ridge(NamedTuple):
+    """What is learned. `width` numbers a label, as a vector has; a model without vectors has none."""
+
+    weights: NDArray[np.float32]  # [max_labels, width]
+    covariance: NDArray[np.float32]  # [width, BLOCK or width if that is less], of a weight with those of its block
+
+
+class Space(NamedTuple):
+    """What kernels write over."""
+
+    rows: NDArray[np.int64]  # [2, MOST], of a table: of this text's words, and of the next one's
+    vector: NDArray[np.float32]  # [width], the text's
+    moves: NDArray[np.float32]  # [width]
+    steps: NDArray[np.float32]  # [width]
+    lanes: NDArray[np.float32]  # [LANES]
+    scores: NDArray[np.float32]  # [max_labels]
+
+
+RIDGE_TABLES: Final = frozenset({"ridge_weights"})
+RIDGE_STEPS: Final = frozenset({"ridge_covariance"})
+
+
+class Meaning:
+    """A model's word vectors, and what it has learned of them: the ridge. Without a table there is neither.
+
+    Attributes
+    ----------
+    arguments : what the kernel is told: words, their dimension or 0, the ridge, its space
+    """
+
+    def __init__(self, table: Table | None, max_labels: int) -> None:
+        self.table = table
+        dimension, n_labels = (0, 0) if table is None else (table.dimension, max_labels)
+        width = 0 if table is None else width_of(dimension)
+        covariance, used = np.zeros((width, min(width, BLOCK)), np.float32), np.arange(min(dimension + 1, width))
+        covariance[used, used % BLOCK] = FIRST_VARIANCE
+        self._ridge = Ridge(np.zeros((n_labels, width), np.float32), covariance)
+        self._space = Space(
+            rows=np.zeros((2, MOST), np.int64),
+            vector=np.zeros(width, np.float32),
+            moves=np.zeros(width, np.float32),
+            steps=np.zeros(width, np.float32),
+            lanes=np.zeros(LANES, np.float32),
+            scores=np.zeros(n_labels, np.float32),
+        )
+        self._words = no_words() if table is None else table.words
+        self.arguments = self._words, dimension, self._ridge, self._space
+
+    def state(self) -> State:
+        """Return the arrays as part of a model's state; a model without vectors has none."""
+        return {} if self.table is None else {f"ridge_{name}": array for name, array in self._ridge._asdict().items()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what is part of a model's state."""
+        if self.table is not None:
+            self._ridge = Ridge(**{name: state[f"ridge_{name}"] for name in Ridge._fields})
+            self.arguments = self._words, self.table.dimension, self._ridge, self._space
+
+    def clear(self, column: int) -> None:
+        """Forget what was learned of a label."""
+        if self.table is not None:
+            self._ridge.weights[column] = 0
+
+    def parts(self, hashed: Hashed, n_labels: int) -> list[Part]:
+        """Take the scores of labels apart: what each word's row adds, once the vector's length is known."""
+        if self.table is None:
+            return []
+        rows = np.full(len(hashed.features), -1)
+        rows[: hashed.n_words] = self.table.find(hashed.features[: hashed.n_words])
+        rows[np.flatnonzero(rows >= 0)[MOST:]] = -1
+        vectors = np.zeros((len(rows), self.table.dimension))
+        vectors[rows >= 0] = self.table.vectors(rows[rows >= 0])
+        length = float(np.linalg.norm(vectors.sum(axis=0)))
+        if not LEAST_LENGTH < length < np.inf:
+            return [Part(np.zeros(n_labels), lambda at: np.zeros((at.stop - at.start, n_labels)))]
+        weights = float(SCALE) * self._ridge.weights[:n_labels].astype(np.float64)
+        of_words, bias = weights[:, : self.table.dimension].T / length, weights[:, self.table.dimension] * float(ALIKE)
+        return [Part(bias, lambda at: vectors[at] @ of_words)]
+
+
+@kernel
+def score_ridge(ridge, space, has_vector, known, n_labels, logs, p):  # type: ignore[no-untyped-def]
+    """Write the log probabilities and probabilities of known labels. Returns whether all scores were finite."""
+    scores = space.scores
+    for label in range(n_labels):
+        scores[label] = SCALE * dot(ridge.weights[label], space.vector, space.lanes) if has_vector else np.float32(0)
+    return log_softmax(scores, known, n_labels, logs, p)
+
+
+@kernel
+def uncertainty(covariance, vector, moves):  # type: ignore[no-untyped-def]
+    """Write the covariances of weights with a text's score; return the sum of the weights' variances."""
+    spread = np.float32(0)
+    for begin in range(0, vector.shape[0], BLOCK):
+        size = min(vector.shape[0] - begin, BLOCK)
+        inputs, block = vector[begin : begin + size], moves[begin : begin + size]
+        for k in range(size):
+            block[k] = np.float32(0)
+        for i in range(size):
+            value = inputs[i]
+            for k in range(size):
+                block[k] += value * covariance[begin + i, k]
+            spread += covariance[begin + i, i]
+    return spread
+
+
+@kernel
+def shrink(covariance, moves, gain, grown):  # type: ignore[no-untyped-def]
+    """Take what a text told out of the covariances, which have grown a little.
+
+    In both halves exactly the same: what is not alike in them would grow, and never be taken out.
+    """
+    for begin in range(0, moves.shape[0], BLOCK):
+        size = min(moves.shape[0] - begin, BLOCK)
+        block = moves[begin : begin + size]
+        for i in range(size):
+            move = block[i]
+            for k in range(size):
+                covariance[begin + i, k] = covariance[begin + i, k] * grown - gain * (move * block[k])
+
+
+@kernel
+def learn_ridge(ridge, space, dimension, known, target, n_labels, weight):  # type: ignore[no-untyped-def]
+    """Learn a text that has a vector; a weight is as many steps, at once. Returns whether all was finite."""
+    weights, vector, moves, steps = ridge.weights, space.vector, space.moves, space.steps
+    spread = uncertainty(ridge.covariance, vector, moves)
+    variance = dot(moves, vector, space.lanes)
+    gain = np.float32(weight / (1 + weight * max(variance, np.float32(0))))
+    if not gain * variance < np.inf:
+        return False
+    for i in range(vector.shape[0]):
+        steps[i] = gain * moves[i]
+    for label in range(n_labels):
+        if known[label]:
+            row = weights[label]
+            error = np.float32(label == target) - dot(row, vector, space.lanes)
+            if abs(error) >= LEAST_ERROR:
+                for i in range(vector.shape[0]):
+                    row[i] += error * steps[i]
+    grown = 1 + weight * WIDENING if spread < (dimension + 1) * FIRST_VARIANCE else 1.0
+    shrink(ridge.covariance, moves, gain, np.float32(grown))
+    return True

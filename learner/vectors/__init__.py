@@ -1,0 +1,1 @@
+"""What words mean: tables of word vectors, and what learns from them."""
