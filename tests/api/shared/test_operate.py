@@ -25,7 +25,7 @@ class TestOperate:
         assert model["feedback_offsets"] == {"0": 4, "1": 7}
         assert 0 <= model["age_seconds"] <= model["unchanged_seconds"] < 600
         assert (model["messages_seen"], model["rejected"], model["orphaned"], model["pending"]) == (11, 3, 6, 9)
-        assert model["progressive"]["recent"].keys() == {"labels", "accuracy", "log_loss"}
+        assert model["progressive"]["recent"].keys() == {"labels", "accuracy", "log_loss", "known_log_loss"}
         assert (model["learner"]["state"], model["learner"]["alive"], model["learner"]["epoch"]) == ("running", True, 1)
 
     def test_losses(self, api: Api) -> None:

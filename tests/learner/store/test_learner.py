@@ -211,6 +211,7 @@ def test_a_store_that_is_away_keeps_nothing_from_going_on(
     shown = stage.command("status").output
     assert "failing (" in shown
     server.start()
+    monkeypatch.setattr(ledger, "UPLOAD_S", 60.0)
     stage.learn()
     newest = CheckpointStore(f"s3://{bucket}/x").newest()
     assert newest is not None
