@@ -6,6 +6,10 @@ that were learned are kept. Where a label comes much more often of late than on 
 another than chance would have it, each of its texts is followed by one of another label, learned once more. A stream in
 mixed order has no run, and pays nothing.
 
+What weighs models against each other (a mixer, a tree's leaf) would learn in a run whom to trust, from texts that tell
+nothing of it. It takes a part of a step there (`Rows.steps`): a text counts as its label does on the whole, and less the
+longer the run is.
+
 What is kept are the hashes of features, as the model's own slots have them, never a text. Which: of all labels as many,
 as far as they have come, and of a label's texts each with the same chance (class-balancing reservoir sampling,
 Chrysakis and Moens 2020). A label's turn to be rehearsed is as likely as it is on the whole. Part of a model's state; a

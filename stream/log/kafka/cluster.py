@@ -205,15 +205,27 @@ class Cluster:
         return {partition: Watermarks(low[partition], high[partition]) for partition in names}
 
     def ends(self, partitions: list[TopicPartition], end: Any, level: ck.IsolationLevel) -> dict[TopicPartition, int]:
-        """Return an end of partitions; a leader that is just being chosen is waited for."""
+        """Return an end of partitions; a leader that is just being chosen, or knows none yet, is waited for.
+
+        A broker that has just been started may say no error, and no offset either. To take that for an end would be to
+        say that all records are gone.
+        """
         deadline = time.monotonic() + REQUEST_S
         while True:
             try:
-                return self._ask_ends(partitions, end, level)
+                found = self._ask_ends(partitions, end, level)
+                unknown = [partition for partition, offset in found.items() if offset < 0]
+                if not unknown:
+                    return found
+                if time.monotonic() > deadline:
+                    topic, number = unknown[0]
+                    raise LogUnavailable(
+                        f"kafka {self.brokers}: no broker knows where {topic}[{number}] begins and ends"
+                    )
             except LogError as error:
                 if code_of(error.__cause__) not in _ELECTING or time.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+            time.sleep(0.05)
 
     def _ask_ends(
         self, partitions: list[TopicPartition], end: Any, level: ck.IsolationLevel

@@ -7,6 +7,7 @@ import time
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import confluent_kafka
@@ -50,6 +51,30 @@ def test_who_waits_for_a_controller_that_has_gone_asks_who_is_there_now(monkeypa
 
     monkeypatch.setattr(cluster, "admin", Admin())
     assert cluster.wait("a question", answer, 60.0) == "there"
+
+
+def test_a_broker_that_knows_no_end_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just started, it may say no error and no offset: that was taken for a topic that had lost all its records."""
+    cluster = kafka_cluster.Cluster(StreamSettings(log="kafka://127.0.0.1:1"))
+    partition, said = confluent_kafka.TopicPartition("messages", 0), [-1001, -1, 150]
+
+    class Admin:
+        """Stands in for librdkafka's: when a broker answers so no test can choose."""
+
+        def list_offsets(self, *_: object, **__: object) -> dict[confluent_kafka.TopicPartition, Future[Any]]:
+            answer: Future[Any] = Future()
+            answer.set_result(SimpleNamespace(offset=said.pop(0) if len(said) > 1 else said[0]))
+            return {partition: answer}
+
+    monkeypatch.setattr(cluster, "admin", Admin())
+    level = confluent_kafka.IsolationLevel.READ_COMMITTED
+    messages = TopicPartition("messages", 0)
+    assert cluster.ends([messages], kafka_cluster.LAST, level) == {messages: 150}
+    assert said == [150]
+    said[:] = [-1001]
+    monkeypatch.setattr(kafka_cluster, "REQUEST_S", 0.2)
+    with pytest.raises(LogUnavailable, match=r"no broker knows where messages\[0\] begins and ends"):
+        cluster.ends([messages], kafka_cluster.LAST, level)
 
 
 class TestKafka:
