@@ -7,8 +7,8 @@ another than chance would have it, each of its texts is followed by one of anoth
 mixed order has no run, and pays nothing.
 
 What weighs models against each other (a mixer, a tree's leaf) would learn in a run whom to trust, from texts that tell
-nothing of it. It takes a part of a step there (`Rows.steps`): a text counts as its label does on the whole, and less the
-longer the run is.
+nothing of it. It takes a part of a step there (`Rows.steps`): a text counts as its label does on the whole, and less
+the longer the run is.
 
 What is kept are the hashes of features, as the model's own slots have them, never a text. Which: of all labels as many,
 as far as they have come, and of a label's texts each with the same chance (class-balancing reservoir sampling,
