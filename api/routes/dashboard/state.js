@@ -7,7 +7,7 @@ import { describe } from "./learner.js";
 export function showState(model) {
   const said = describe(model.learner);
   let { text } = said;
-  if (model.model) text += ` · ${model.model}`;
+  if (model.model) text += ` · ${model.model.replace(/&vectors_sha256=\w+/, "")}`; // that is for machines
   if (model.pinned_to) text += ` · version ${model.pinned_to} answers in the latest's place`;
   setText($("state-text"), text);
   $("state-dot").className = `dot ${said.mood}`;

@@ -209,6 +209,7 @@ class TestLive:
         row = page.locator(".seen li", has_text="a message with fields").first
         expect(row.locator(".fields li")).to_have_text(["amount: 12.5", "sender: <b>a@b.example</b>", "tags: x, y"])
         expect(row.locator(".text")).to_have_text("a message with fields")
+        expect(row.locator(".fields li").first).to_have_css("border-top-width", "0px")  # it is no row of its own
 
     def test_which_of_the_recent_messages(self, tab: Tab) -> None:
         page = tab.open()
