@@ -61,6 +61,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Fields = Mapping[str, Any]
+Vector = Any  # a sequence of numbers, or an array of NumPy, PyTorch or another library that gives a list of them
 
 
 class Label(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,6 +76,7 @@ class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     op: str = "upsert"
     id: str | None = None
     fields: Fields | None = None  # of that text
+    vector: Vector | None = None  # likewise
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -85,6 +87,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     ts: datetime | None = None
     metadata: dict[str, Any] | None = None
     fields: Fields | None = None  # what is known of it beside its text: strings, numbers, booleans, lists of strings
+    vector: Vector | None = None  # of the text, from a model of yours
 
 
 After = Sent | Sequence[Sent] | None
@@ -139,9 +142,16 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 
 def _encoded(body: Any) -> bytes:
     try:
-        return msgspec.json.encode(body)
+        return msgspec.json.encode(body, enc_hook=_as_list)
     except UnicodeEncodeError:  # half of a character, which no UTF-8 can have
-        return msgspec.json.encode(_whole(msgspec.to_builtins(body)))
+        return msgspec.json.encode(_whole(msgspec.to_builtins(body, enc_hook=_as_list)))
+
+
+def _as_list(array: Any) -> Any:
+    """Return the numbers of an array, whichever library's; msgspec asks of what it does not know."""
+    if hasattr(array, "tolist"):
+        return array.tolist()
+    raise TypeError(f"{type(array).__name__} cannot be sent as JSON")
 
 
 def _whole(body: Any) -> Any:
@@ -181,17 +191,24 @@ def _talk(
     return found
 
 
-class _Text(msgspec.Struct, frozen=True):
-    """A text to be classified, with its fields."""
+class _Text(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A text to be classified, with its fields and its vector."""
 
     text: str
-    fields: Fields
+    fields: Fields | None = None
+    vector: Vector | None = None
 
 
 def predict(
-    texts: Iterable[str], after: After, capacity: Capacity, fields: Iterable[Fields | None] | None = None
+    texts: Iterable[str],
+    after: After,
+    capacity: Capacity,
+    fields: Iterable[Fields | None] | None = None,
+    vectors: Iterable[Vector | None] | None = None,
 ) -> "Talk[Prediction]":
-    """Return how to classify texts, with the fields of each, by a model that has learned the labels `after`."""
+    """Return how to classify texts, with the fields and the vector of each, by a model that has learned the labels
+    `after`.
+    """
     tail = b"]}"
     if after is not None:
         last: dict[int, int] = {}  # of each partition the last one is enough, however many there are
@@ -199,9 +216,11 @@ def predict(
             last[each.partition] = max(each.offset, last.get(each.partition, 0))
         least = [{"partition": partition, "offset": offset} for partition, offset in last.items()]
         tail = b'],"min_feedback_offset":' + _encoded(least) + b"}"
-    if fields is None:
+    if fields is None and vectors is None:
         return _talk("/predict", _predictions, map(_encoded, texts), capacity, b'{"texts":[', tail)
-    messages = (_encoded(_Text(text, each or {})) for text, each in zip(texts, fields, strict=True))
+    texts = list(texts)
+    of_each = zip(texts, fields or [None] * len(texts), vectors or [None] * len(texts), strict=True)
+    messages = (_encoded(_Text(text, own or None, vector)) for text, own, vector in of_each)
     return _talk("/predict", _predictions, messages, capacity, b'{"messages":[', tail)
 
 

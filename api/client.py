@@ -16,7 +16,11 @@ import httpx
 
 from driftline.api import calls
 from driftline.api.addresses import Addresses, Attempts, Outcome
-from driftline.api.calls import After, Fields, Label, Message, Prediction, Sent, T
+from driftline.api.calls import After, Fields, Label, Message, Prediction, Sent, T, Vector
+
+
+def _alone(value: Any) -> list[Any] | None:
+    return None if value is None else [value]
 
 
 class Client:
@@ -48,15 +52,28 @@ class Client:
             mounts=calls.mounts_for(self._addresses),
         )
 
-    def predict(self, text: str, *, after: After = None, fields: Fields | None = None) -> Prediction:
-        """Classify a text with its fields, by a model that has learned the labels `after`. Raises Refused."""
-        return self.predict_many([text], after=after, fields=None if fields is None else [fields])[0]
+    def predict(
+        self, text: str, *, after: After = None, fields: Fields | None = None, vector: Vector | None = None
+    ) -> Prediction:
+        """Classify a text with its fields and its vector, by a model that has learned the labels `after`.
+
+        Raises Refused.
+        """
+        return self.predict_many([text], after=after, fields=_alone(fields), vectors=_alone(vector))[0]
 
     def predict_many(
-        self, texts: Iterable[str], *, after: After = None, fields: Iterable[Fields | None] | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        after: After = None,
+        fields: Iterable[Fields | None] | None = None,
+        vectors: Iterable[Vector | None] | None = None,
     ) -> list[Prediction]:
-        """Classify texts, as many in a request as the API takes; `fields` has those of each. Raises Refused."""
-        return self._all(calls.predict(texts, after, self._capacity, fields))
+        """Classify texts, as many in a request as the API takes; `fields` and `vectors` have those of each.
+
+        Raises Refused.
+        """
+        return self._all(calls.predict(texts, after, self._capacity, fields, vectors))
 
     def send(
         self,
@@ -65,9 +82,10 @@ class Client:
         id: str | None = None,
         metadata: dict[str, Any] | None = None,
         fields: Fields | None = None,
+        vector: Vector | None = None,
     ) -> Sent:
         """Append a message, and return once it is durable. Raises Refused."""
-        return self.send_many([Message(text, id, metadata=metadata, fields=fields)])[0]
+        return self.send_many([Message(text, id, metadata=metadata, fields=fields, vector=vector)])[0]
 
     def send_many(self, messages: Iterable[str | Message]) -> list[Sent]:
         """Append messages, as many in a request as the API takes. Raises Refused: what was sent before is durable."""
@@ -153,15 +171,22 @@ class AsyncClient:
             mounts=calls.mounts_for(self._addresses),
         )
 
-    async def predict(self, text: str, *, after: After = None, fields: Fields | None = None) -> Prediction:
+    async def predict(
+        self, text: str, *, after: After = None, fields: Fields | None = None, vector: Vector | None = None
+    ) -> Prediction:
         """Classify a text."""
-        return (await self.predict_many([text], after=after, fields=None if fields is None else [fields]))[0]
+        return (await self.predict_many([text], after=after, fields=_alone(fields), vectors=_alone(vector)))[0]
 
     async def predict_many(
-        self, texts: Iterable[str], *, after: After = None, fields: Iterable[Fields | None] | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        after: After = None,
+        fields: Iterable[Fields | None] | None = None,
+        vectors: Iterable[Vector | None] | None = None,
     ) -> list[Prediction]:
         """Classify texts."""
-        return await self._all(calls.predict(texts, after, self._capacity, fields))
+        return await self._all(calls.predict(texts, after, self._capacity, fields, vectors))
 
     async def send(
         self,
@@ -170,9 +195,10 @@ class AsyncClient:
         id: str | None = None,
         metadata: dict[str, Any] | None = None,
         fields: Fields | None = None,
+        vector: Vector | None = None,
     ) -> Sent:
         """Append a message."""
-        return (await self.send_many([Message(text, id, metadata=metadata, fields=fields)]))[0]
+        return (await self.send_many([Message(text, id, metadata=metadata, fields=fields, vector=vector)]))[0]
 
     async def send_many(self, messages: Iterable[str | Message]) -> list[Sent]:
         """Append messages."""

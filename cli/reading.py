@@ -51,6 +51,13 @@ FieldColumn = Annotated[
         show_default="none",
     ),
 ]
+VectorColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="A column with a vector of each text: a list of numbers, or base64 of little-endian float32.",
+        show_default="none",
+    ),
+]
 Delimiter = Annotated[
     str | None,
     typer.Option(help="What stands between a table's cells: a character, or tab.", show_default="as the file looks"),

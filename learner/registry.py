@@ -52,6 +52,7 @@ EARLIER: Final = {  # what was before there was the setting
     "rehearse": 0,
     "vectors": "",
     "vectors_sha256": "",
+    "dimension": 0,
 }
 EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False, "text.fields": False, "text.cross": ""}
 

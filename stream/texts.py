@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from driftline.stream.kernels import copy, kernel
 
-END: Final = "\0"  # of a text with fields (wire/fielded.py), and of no other
+END: Final = "\0"  # of a text with fields or a vector (wire/fielded.py, wire/vector.py), and of no other
 PADDING: Final = 160  # bytes behind the last text: kernels read past a text's end, and look at none of it
 
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from driftline.api.errors import ApiError, json_response, no_model, too_long
 from driftline.api.http import openapi
-from driftline.api.http.fielded import SEE_DOCS, FieldsSent, with_fields
+from driftline.api.http.fielded import SEE_DOCS, FieldsSent, VectorSent, check_vectors, with_fields
 from driftline.api.load.body import Bodies
 from driftline.api.load.turns import Turns
 from driftline.api.load.waiting import Places
@@ -27,6 +27,7 @@ from driftline.learner.explain.explain import Explanation, FeatureShare, Step, U
 from driftline.learner.serving.snapshot import Model, Snapshot, SnapshotInfo
 from driftline.stream.errors import StateError
 from driftline.stream.wire.fields import as_name
+from driftline.stream.wire.vector import has_vector, without_vector
 
 MAX_CHARS: Final = 10_000
 MAX_FEATURES: Final = 200
@@ -48,6 +49,7 @@ class ExplainRequest(msgspec.Struct, frozen=True):
     features: Annotated[int, Meta(ge=0, le=MAX_FEATURES)] = 20  # words and n-grams to list, those that say most
     labels: Annotated[list[_Label], Meta(max_length=MAX_LABELS)] | None = None  # none: the three best
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
+    vector: VectorSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class Asked(NamedTuple):
@@ -118,6 +120,8 @@ class Explainer:
         served = self._watcher.served
         if served is None or not served.info.labels:
             raise no_model(missing(self._watcher))
+        if has_vector(asked.text):
+            check_vectors([asked.text], served.info.model, lambda _: "text")
         with self._places.take(caller, max(1, math.ceil(self._turns.pause_s(caller)))):
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
@@ -172,8 +176,8 @@ def router(explainer: Explainer, bodies: Bodies) -> APIRouter:
 def _with_names(asked: ExplainRequest) -> Asked:
     if "\0" in asked.text:
         raise ApiError(422, "forbidden-character", "text contains a NUL character (U+0000)", SEE_DOCS)
-    whole = with_fields(asked.text, asked.fields)
-    if len(whole) > len(asked.text) + MAX_CHARS:
+    whole = with_fields(asked.text, asked.fields, asked.vector)
+    if len(without_vector(whole)) > len(asked.text) + MAX_CHARS:
         raise ApiError(422, "too-large", f"fields have more than {MAX_CHARS} characters together", SEE_DOCS)
     return Asked(whole, asked.features, None if asked.labels is None else list(map(as_name, asked.labels)))
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from driftline.api.access.keys import Key
 from driftline.api.errors import ApiError, json_response
 from driftline.api.http import openapi
-from driftline.api.http.fielded import FieldsSent
+from driftline.api.http.fielded import FieldsSent, VectorSent
 from driftline.api.http.incoming import Incoming
 from driftline.api.http.traces import Traces
 from driftline.api.load.body import Bodies
@@ -91,6 +91,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
         default_factory=msgspec.Raw
     )
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
+    vector: VectorSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +110,7 @@ class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
     ts: _Time | None = None
     text: _Text | None = None
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
+    vector: VectorSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class AppendedMessage(msgspec.Struct, frozen=True):

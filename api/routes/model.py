@@ -108,6 +108,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     clock_jumps: int = 0  # timestamps too far from the log's clock to count
     over_quota: int = 0  # labels refused because their source sent too many
     unwritten: int = 0  # predictions too large for the log even without scores
+    vectors_unused: int = 0  # messages with a vector that the model does not take: scored and learned without it
     pending: int = 0  # messages that wait for a label now
     waiting: int = 0  # labels that wait for a message now
     accuracy: float | None  # of predictions as served

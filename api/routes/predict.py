@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from driftline.api.access.origin import Head
 from driftline.api.errors import ApiError, Json, encode, json_response, no_model, too_long
 from driftline.api.http import openapi
-from driftline.api.http.fielded import FieldsSent, with_fields
+from driftline.api.http.fielded import FieldsSent, VectorSent, check_vectors, with_fields
 from driftline.api.load.body import VALUES_AN_ITEM, Bodies, decode
 from driftline.api.load.turns import Turns
 from driftline.api.settings import ApiSettings
@@ -56,6 +56,7 @@ class TextToClassify(msgspec.Struct, frozen=True):
 
     text: _Text
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
+    vector: VectorSent = msgspec.field(default_factory=msgspec.Raw)
 
 
 class PredictRequest(msgspec.Struct, frozen=True):
@@ -67,6 +68,7 @@ class PredictRequest(msgspec.Struct, frozen=True):
     texts: list[_Text] | None = None
     messages: list[TextToClassify] | None = None
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)  # of the one text
+    vector: VectorSent = msgspec.field(default_factory=msgspec.Raw)  # likewise
     min_feedback_offset: FeedbackOffset | FeedbackOffsets | None = None
 
 
@@ -75,6 +77,7 @@ class OneText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     text: _Text
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
+    vector: VectorSent = msgspec.field(default_factory=msgspec.Raw)
     min_feedback_offset: _Offsets | None = None
 
 
@@ -125,6 +128,7 @@ class Asked(NamedTuple):
 
     texts: Sequence[str]
     least: FeedbackOffset | list[FeedbackOffset] | None
+    vectors: str  # where of these texts those are that have a vector; empty: none has
 
 
 class Predictor:
@@ -136,7 +140,7 @@ class Predictor:
 
     def read(self, asked: PredictRequest) -> "Asked":
         """Return what a request asks. Any thread. Raises ApiError (422) where its texts are not what they must be."""
-        return Asked(_texts(asked, self._settings), asked.min_feedback_offset)
+        return Asked(_texts(asked, self._settings), asked.min_feedback_offset, _with_vectors(asked))
 
     async def answer(self, asked: "Asked", caller: bytes) -> Response:
         """Return the answer to a request. Who asks has so many places to wait for a label in.
@@ -147,6 +151,8 @@ class Predictor:
         """
         if (least := asked.least) is not None:
             await self._freshness.wait(least if isinstance(least, list) else [least], caller)
+        if asked.vectors:
+            check_vectors(asked.texts, self._served().info.model, asked.vectors.format)
         return await self.predict(asked.texts, _answer, caller)
 
     def at_once(self, asked: PredictRequest) -> PredictAnswer | None:
@@ -154,6 +160,8 @@ class Predictor:
         texts = _texts(asked, self._settings)
         if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
             return None
+        if where := _with_vectors(asked):
+            check_vectors(texts, served.info.model, where.format)
         try:
             if len(texts) == 1 and len(served.info.labels) <= FEW_SCORES:
                 info, row = served.quick.predict_proba_one(texts[0])
@@ -283,16 +291,26 @@ def _texts(asked: PredictRequest, settings: ApiSettings) -> Sequence[str]:
     """Return the texts of a request, each within its limits."""
     if sum(each is not None for each in (asked.text, asked.texts, asked.messages)) != 1:
         raise _refuse("missing-field", "the body must have either text, texts or messages, and only one of them")
-    if bytes(asked.fields) and asked.text is None:
-        raise _refuse("wrong-type", "fields are of one text; of several each has its own, in messages")
+    if (bytes(asked.fields) or bytes(asked.vector)) and asked.text is None:
+        what = "fields are" if bytes(asked.fields) else "a vector is"
+        raise _refuse("wrong-type", f"{what} of one text; of several each has its own, in messages")
     if asked.text is not None:
         text = check_texts([asked.text], settings, lambda _: "text")[0]
-        return [with_fields(text, asked.fields)]
+        return [with_fields(text, asked.fields, asked.vector)]
     if asked.messages is not None:
         check_texts([each.text for each in asked.messages], settings, "messages[{}].text".format)
         where = "messages[{}].".format
-        return [with_fields(each.text, each.fields, where(place)) for place, each in enumerate(asked.messages)]
+        return [
+            with_fields(each.text, each.fields, each.vector, where(place)) for place, each in enumerate(asked.messages)
+        ]
     return check_texts(asked.texts or [], settings)
+
+
+def _with_vectors(asked: PredictRequest) -> str:
+    """Return where in a request the texts stand that have a vector; empty: none has."""
+    if bytes(asked.vector):
+        return "text"
+    return "messages[{}]" if any(bytes(each.vector) for each in asked.messages or ()) else ""
 
 
 def check_texts(

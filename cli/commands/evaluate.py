@@ -17,6 +17,7 @@ from driftline.cli.reading import (
     Header,
     LabelColumn,
     TextColumn,
+    VectorColumn,
     reading,
 )
 from driftline.cli.terminal import print_json, print_table, terminal
@@ -44,6 +45,7 @@ def evaluate(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     field_column: FieldColumn = None,
+    vector_column: VectorColumn = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=MOST_ROWS, help="Use the first rows only.", show_default="all")
     ] = None,
@@ -65,7 +67,8 @@ def evaluate(
         from driftline.learner.quality.plots import check_suffix, plot_curves
 
         check_suffix(plot)
-    form = Format(text_column, label_column, "", delimiter, encoding, header, tuple(field_column or ()))
+    fields = tuple(field_column or ())
+    form = Format(text_column, label_column, "", delimiter, encoding, header, fields, vector_column)
     with reading(file, "evaluating", form) as read:
         for spec in models:
             warm_up(make_classifier(spec, allow_pickle=True))  # no state is read: there is no pickle to be opened

@@ -20,6 +20,7 @@ from driftline.cli.reading import (
     LabelColumn,
     Reading,
     TextColumn,
+    VectorColumn,
     reading,
 )
 from driftline.cli.terminal import terminal, where
@@ -40,6 +41,7 @@ def send(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     field_column: FieldColumn = None,
+    vector_column: VectorColumn = None,
     id_column: Annotated[
         str | None,
         typer.Option(
@@ -84,9 +86,8 @@ def send(
     if no_ids and id_column is not None:
         raise ConfigError("--no-ids and --id-column: one or the other")
     log_lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
-    form = Format(
-        text_column, label_column, "" if no_ids else id_column, delimiter, encoding, header, tuple(field_column or ())
-    )
+    ids, fields = "" if no_ids else id_column, tuple(field_column or ())
+    form = Format(text_column, label_column, ids, delimiter, encoding, header, fields, vector_column)
     with reading(file, "sending", form if id_column or no_ids else _with_ids_if_they_are(file, form)) as read:
         log = open_to_keep(stream)
         renamed = _Renamed(read)

@@ -58,6 +58,7 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         else "no label has met a prediction yet",
         "not scored": _describe_unscored(progress),
         "drift": _describe_drift(status),
+        "vectors": _describe_unused(status),
         "store": f"{status.uploads.where}: {status.uploads}" if status.uploads is not None else "",
     }
     if status.places and status.places_left <= status.places // 10 and status.places > FEW_PLACES:
@@ -106,6 +107,12 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
 def _describe_labels(status: "Status") -> str:
     n = len(status.labels)
     return f"{n:,} of {counted(status.places, 'label')}" if status.places else counted(n, "label")
+
+
+def _describe_unused(status: "Status") -> str:
+    """Say how many messages brought a vector in vain; nothing where none did."""
+    n = status.counts.vectors_unused
+    return f"{counted(n, 'message')} with one that {status.model} does not take" if n else ""
 
 
 def _describe_known(progress: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ Five experts read the same hashed features, each once, and mixer.py makes one pr
     2  wary     the same, a Gaussian for each weight
     3  terms    naive Bayes on words and pairs
     4  all      naive Bayes on all features
-    5  ridge    with word vectors only: least squares on what words mean (ridge.py)
+    5  ridge    with vectors only: least squares on what words mean, or on what is sent with texts (ridge.py)
 
     grams: a weight of expert 0, a count of 3 and 4        gram_squares: the weight's sum of squares
     terms: a weight of expert 1, one of 2                  term_states: a sum of squares, a variance
@@ -70,7 +70,7 @@ from driftline.learner.blend.two_labels import (
     score_bayes_two,
     score_linear_two,
 )
-from driftline.learner.explain.parts import Hashed, Part, limited_part, weighted
+from driftline.learner.explain.parts import VECTOR, Hashed, Part, limited_part, weighted
 from driftline.learner.explain.rows import (
     COUNTER,
     LANES,
@@ -102,9 +102,11 @@ from driftline.learner.models.rehearsal import (
 )
 from driftline.learner.text.features import TextSettings, character_table, hash_text, kernel_inputs, read, text_buffers
 from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
-from driftline.learner.vectors.lookup import add_up, ask_for_words, find_rows
+from driftline.learner.vectors.lookup import ask_for_words, find_rows
 from driftline.learner.vectors.opened import check_vectors, open_table
+from driftline.learner.vectors.sent import check_dimension, take_sent, write_vector
 from driftline.stream.errors import ConfigError
+from driftline.stream.wire.vector import size_of
 
 N_EXPERTS: Final = len(EXPERT)
 PAIR: Final = 2  # labels: then two_labels.py has the kernels
@@ -127,6 +129,7 @@ class BlendSettings(TextSettings):
     rehearse: int = 4096  # texts that are kept, for when labels come in runs
     vectors: str = ""  # a file of word vectors
     vectors_sha256: str = ""  # which file that has to be
+    dimension: int = 0  # how many numbers a vector has that comes with a message
     max_labels: int = 1000
 
     def __post_init__(self) -> None:
@@ -136,6 +139,7 @@ class BlendSettings(TextSettings):
         check_half_life(self.half_life)
         check_rehearse(self.rehearse)
         check_vectors(self.vectors, self.vectors_sha256)
+        check_dimension(self.dimension, self.vectors)
         if not 1 <= self.chars_step <= 16:
             raise ConfigError(f"chars_step={self.chars_step}: it must be 1 to 16")
 
@@ -167,7 +171,9 @@ class Blend(Compiled):
         slots = 1 << self.settings.bits
         term_states = np.zeros((slots >> TERM_SHARE, WIDTH), np.float32)
         term_states[:, 1] = FIRST_VARIANCE
-        self._first_weights = FIRST_WEIGHTS if table is None else (*FIRST_WEIGHTS, RIDGE_WEIGHT)
+        self.dimension = self.settings.dimension
+        self._meaning = Meaning(table, self.max_labels, self.dimension)
+        self._first_weights = (*FIRST_WEIGHTS, RIDGE_WEIGHT) if self._meaning.dimension else FIRST_WEIGHTS
         weights, covariances = first_weights(self.max_labels, self._first_weights)
         self._state: State = {
             "grams": np.zeros((slots, WIDTH), np.float32),
@@ -183,9 +189,10 @@ class Blend(Compiled):
             "counters": np.zeros(2, np.int64),
         }
         self._sketch = new_sketch(slots - 2 * self.max_labels)
-        self._rehearsal = new_rehearsal(self.settings.rehearse, self.settings.bits, self.max_labels, MAX_SHAPE)
+        self._rehearsal = new_rehearsal(
+            self.settings.rehearse, self.settings.bits, self.max_labels, MAX_SHAPE, self.settings.dimension
+        )
         self._buffers = text_buffers(self.settings)
-        self._meaning = Meaning(table, self.max_labels)
         n_experts = len(self._first_weights)
         places = self.settings.max_features + MAX_SHAPE + 1
         rows = np.empty((4, self.max_labels + 2 * LANES))
@@ -290,10 +297,12 @@ class Blend(Compiled):
         return weighted([*zip(weights.tolist(), parts, strict=True), (1.0, factors)])
 
     def trace(self, text: str) -> list[Feature]:
-        """Return the features of a text: those of its shape come before its n-grams."""
+        """Return the features of a text: those of its shape come before its n-grams, and its vector is the last."""
         features = trace(text, self.settings)
         n_plain = sum(feature.kind != "chars" for feature in features)
-        return [*features[:n_plain], *trace_shape(text, self.settings, features), *features[n_plain:]]
+        told = f"vector of {self.dimension} numbers"
+        sent = [Feature(0, VECTOR, told, [])] if self.dimension and size_of(text) == self.dimension else []
+        return [*features[:n_plain], *trace_shape(text, self.settings, features), *features[n_plain:], *sent]
 
     def _reach(self, feature: Feature) -> int:
         """Return as `Classifier` says; rows begin at even slots, and the table of terms has half of the places."""
@@ -317,7 +326,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     counts : float32 [slots], those among the grams; changed
     bayes_totals : as in bayes.py; changed
     mixing : weights, covariances and factors, as in mixer.py; changed
-    meaning : word vectors and their dimension, 0 if there are none; what the ridge has learned, changed; its space
+    meaning : word vectors; the dimension of these, or of such as are sent, 0 if there are none; what the ridge has
+        learned, changed; its space
     known, counters : as in linear.py; changed
     sketch : changed: the features of texts to be learned
     work : arrays that are overwritten
@@ -342,6 +352,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     totals, overall = bayes_totals
     mixer_weights, covariances, factors = mixing
     words, dimension, ridge, space = meaning
+    is_sent = space.halves.shape[1] > 0
     max_labels = known.shape[0]
     one = np.float32(1)
     sums = (gram_sums, term_sums, rows[3])
@@ -362,13 +373,16 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 next_shape = hash_shape(codes, start, stop, table, buffers, next_words, shape)
                 if kept_slot >= 0:
                     keep(rehearsal, kept_slot, buffers[0], next_words, next_plain, next_n, shape, next_shape)
-            if dimension > 0:
+            if dimension > 0 and not is_sent:
                 ask_for_words(buffers[0], next_words, words)
             bases = (all_gram_bases[turn & 1], all_term_bases[turn & 1])
             place_all(buffers[0], next_plain, next_n, shape, next_shape, tables, max_labels, bases)
             ask_for(terms, bases[1], 1 + next_plain + next_shape, WIDTH, counters[COUNTER.N_LABELS])
             ask_for_third(grams, bases[0], 1 + next_n + next_shape, 0, counters[COUNTER.N_LABELS])
-            if dimension > 0:
+            if is_sent:
+                is_kept, halves = targets[turn] < -1, space.halves[turn & 1]
+                next_rows = take_sent(codes, start, stop, is_kept, kept_slot, rehearsal.vectors, halves)
+            elif dimension > 0:
                 next_rows = find_rows(buffers[0], next_words, words, space.vector.shape[0], space.rows[turn & 1])
             if targets[turn] >= 0 and 0 < weights[turn] < np.inf and is_due(sketch):
                 note(buffers[0], next_n, sketch)
@@ -390,7 +404,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         contexts = (0, 0)
         new_terms, new_features = n_plain, n + n_shape - N_AMOUNTS
         finite = True
-        has_vector = dimension > 0 and add_up(space.rows[text & 1], n_rows, words, dimension, space.vector, space.lanes)
+        has_vector = dimension > 0 and write_vector(space, text & 1, n_rows, words, dimension)
         if n_labels > 0:
             if n_labels == 2:
                 finite = score_linear_two(tables, bases, ends, values, known, planes, rows[3], logs, p)

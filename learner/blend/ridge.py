@@ -1,11 +1,11 @@
 """What learns labels from what words mean?
 
-One more expert of `blend`, where there are word vectors: least squares on a text's vector (vectors/lookup.py), for each
-label 1 where it is the text's and 0 where not, with a ridge, learned recursively (Kalman filter; Plackett 1950). So a
-few labels teach it all that they can, and words that were never learned are near others that were. Least squares, times
-SCALE, are the logarithms that the mixer takes. Softmax regression and labels' means on the same vector added nothing
-that showed beside it on nine streams. It learns only what all experts together are not SURE of: that is better by
-every measure, and free where a stream is easy.
+One more expert of `blend`, where texts have vectors: those of their words (vectors/lookup.py), or such as are sent with
+them (vectors/sent.py). Least squares on a text's vector, for each label 1 where it is the text's and 0 where not, with
+a ridge, learned recursively (Kalman filter; Plackett 1950). So a few labels teach it all that they can, and words that
+were never learned are near others that were. Least squares, times SCALE, are the logarithms that the mixer takes.
+Softmax regression and labels' means on the same vector added nothing that showed beside it on nine streams. It learns
+only what all experts together are not SURE of: that is better by every measure, and free where a stream is easy.
 
 How uncertain the weights are is the same for all labels: one matrix, of which only blocks of BLOCK numbers are kept, so
 that a step's cost rises with the vector's length, not with its square. With up to 63 numbers a word that is all of it;
@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.blend.mixer import log_softmax
-from driftline.learner.explain.parts import Hashed, Part
+from driftline.learner.explain.parts import VECTOR, Hashed, Part
 from driftline.learner.kernels import kernel
 from driftline.learner.models.classifier import State
 from driftline.learner.vectors.lookup import ALIKE, LEAST_LENGTH, MOST, dot
 from driftline.learner.vectors.table import LANES, Table, no_words, width_of
+from driftline.stream.wire.vector import vector_of
 
 SCALE: Final = np.float32(6)
 BLOCK: Final = 64
@@ -45,6 +46,7 @@ class Space(NamedTuple):
     """What kernels write over."""
 
     rows: NDArray[np.int64]  # [2, MOST], of a table: of this text's words, and of the next one's
+    halves: NDArray[np.uint16]  # [2, dimension], of vectors that are sent: this text's and the next one's; else [2, 0]
     vector: NDArray[np.float32]  # [width], the text's
     moves: NDArray[np.float32]  # [width]
     steps: NDArray[np.float32]  # [width]
@@ -57,22 +59,28 @@ RIDGE_STEPS: Final = frozenset({"ridge_covariance"})
 
 
 class Meaning:
-    """A model's word vectors, and what it has learned of them: the ridge. Without a table there is neither.
+    """Which vectors texts have, and what is learned of them: the ridge. Without any there is none.
+
+    Parameters
+    ----------
+    table : of word vectors
+    sent : how many numbers a vector has that is sent with a text; one of the two is none
 
     Attributes
     ----------
-    arguments : what the kernel is told: words, their dimension or 0, the ridge, its space
+    arguments : what the kernel is told: words, the vectors' dimension or 0, the ridge, its space
     """
 
-    def __init__(self, table: Table | None, max_labels: int) -> None:
-        self.table = table
-        dimension, n_labels = (0, 0) if table is None else (table.dimension, max_labels)
-        width = 0 if table is None else width_of(dimension)
+    def __init__(self, table: Table | None, max_labels: int, sent: int = 0) -> None:
+        self.table, self.sent = table, sent
+        self.dimension = dimension = sent if table is None else table.dimension
+        n_labels, width = (max_labels, width_of(dimension)) if dimension else (0, 0)
         covariance, used = np.zeros((width, min(width, BLOCK)), np.float32), np.arange(min(dimension + 1, width))
         covariance[used, used % BLOCK] = FIRST_VARIANCE
         self._ridge = Ridge(np.zeros((n_labels, width), np.float32), covariance)
         self._space = Space(
             rows=np.zeros((2, MOST), np.int64),
+            halves=np.zeros((2, sent), np.uint16),
             vector=np.zeros(width, np.float32),
             moves=np.zeros(width, np.float32),
             steps=np.zeros(width, np.float32),
@@ -84,34 +92,48 @@ class Meaning:
 
     def state(self) -> State:
         """Return the arrays as part of a model's state; a model without vectors has none."""
-        return {} if self.table is None else {f"ridge_{name}": array for name, array in self._ridge._asdict().items()}
+        return {f"ridge_{name}": array for name, array in self._ridge._asdict().items()} if self.dimension else {}
 
     def load_state(self, state: State) -> None:
         """Take over what is part of a model's state."""
-        if self.table is not None:
+        if self.dimension:
             self._ridge = Ridge(**{name: state[f"ridge_{name}"] for name in Ridge._fields})
-            self.arguments = self._words, self.table.dimension, self._ridge, self._space
+            self.arguments = self._words, self.dimension, self._ridge, self._space
 
     def clear(self, column: int) -> None:
         """Forget what was learned of a label."""
-        if self.table is not None:
+        if self.dimension:
             self._ridge.weights[column] = 0
 
     def parts(self, hashed: Hashed, n_labels: int) -> list[Part]:
-        """Take the scores of labels apart: what each word's row adds, once the vector's length is known."""
-        if self.table is None:
+        """Take the scores of labels apart: what each word's row adds, once the vector's length is known; or the vector
+        that was sent.
+        """
+        if not self.dimension:
             return []
-        rows = np.full(len(hashed.features), -1)
-        rows[: hashed.n_words] = self.table.find(hashed.features[: hashed.n_words])
-        rows[np.flatnonzero(rows >= 0)[MOST:]] = -1
-        vectors = np.zeros((len(rows), self.table.dimension))
-        vectors[rows >= 0] = self.table.vectors(rows[rows >= 0])
+        vectors = np.zeros((len(hashed.features), self.dimension))
+        if self.table is None:
+            sent = vector_of(hashed.text)
+            if sent is not None and len(sent) == self.dimension:
+                vectors[hashed.kinds == VECTOR] = sent
+        else:
+            vectors = self._of_words(self.table, hashed)
         length = float(np.linalg.norm(vectors.sum(axis=0)))
         if not LEAST_LENGTH < length < np.inf:
             return [Part(np.zeros(n_labels), lambda at: np.zeros((at.stop - at.start, n_labels)))]
         weights = float(SCALE) * self._ridge.weights[:n_labels].astype(np.float64)
-        of_words, bias = weights[:, : self.table.dimension].T / length, weights[:, self.table.dimension] * float(ALIKE)
-        return [Part(bias, lambda at: vectors[at] @ of_words)]
+        of_rows, bias = weights[:, : self.dimension].T / length, weights[:, self.dimension] * float(ALIKE)
+        return [Part(bias, lambda at: vectors[at] @ of_rows)]
+
+    @staticmethod
+    def _of_words(table: Table, hashed: Hashed) -> NDArray[np.float64]:
+        """Return the row of each feature; of what has none, zeros."""
+        rows = np.full(len(hashed.features), -1)
+        rows[: hashed.n_words] = table.find(hashed.features[: hashed.n_words])
+        rows[np.flatnonzero(rows >= 0)[MOST:]] = -1
+        vectors = np.zeros((len(rows), table.dimension))
+        vectors[rows >= 0] = table.vectors(rows[rows >= 0])
+        return vectors
 
 
 @kernel

@@ -23,6 +23,7 @@ from driftline.stream.errors import ConfigError, DriftlineError
 from driftline.stream.wire.fielded import Value, join, split, text_of
 from driftline.stream.wire.fields import as_name
 from driftline.stream.wire.names import same_name
+from driftline.stream.wire.vector import vector_of, with_vector
 
 N_LABELS_SHOWN: Final = 3
 MAX_WORDS: Final = 128  # left out, one at a time
@@ -60,14 +61,15 @@ class FeatureShare(msgspec.Struct, frozen=True, kw_only=True):
     """What a feature of a text speaks for."""
 
     # word, pair (of adjacent words), chars (an n-gram); of the text's shape: case, first, last, amount; of a field:
-    # field (its value, a word, a bin), field_pair, cross (a word of the text where the field has a value)
+    # field (its value, a word, a bin), field_pair, cross (a word of the text where the field has a value); vector: all
+    # numbers together of the one that came with the text
     kind: str
     text: (
         str  # in lower case, but for case; a space at an end of an n-gram is the edge of a word; of an amount its name
     )
     spans: list[
         Span
-    ]  # where it stands in the text: first character and one past the last, in code points; an amount, a field: []
+    ]  # where it stands in the text: first character, one past the last, in code points; amounts, fields, vectors: []
     field: str | None = None  # the name of the field that it is of
     shares: dict[str, float]  # what it adds to each explained label
     known: bool | None  # it was learned; where it is shared: it may have been; None: this model does not keep it
@@ -195,7 +197,9 @@ def _without(whole: str, word: Feature) -> str:
     """
     if word.field:
         text, fields = split(whole)
-        return join(text, {name: value for name, value in fields.items() if name != word.field})
+        left = join(text, {name: value for name, value in fields.items() if name != word.field})
+        vector = vector_of(whole)
+        return left if vector is None else with_vector(left, vector)
     text = text_of(whole)
     stops = [0, *(stop for _, stop in word.spans)]
     starts = [*(start for start, _ in word.spans), len(text)]

@@ -3,6 +3,7 @@
 Twice a second the loop writes the status. Where it does not get on, the watchdog writes it in its place.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from driftline.learner.serving.publishing import Publishing
 from driftline.learner.state.ledger import Ledger
 from driftline.learner.state.state import LearnerState
 from driftline.stream.errors import DiskFull, Overtaken
+from driftline.stream.words import counted
 
 STATUS_INTERVAL_S: Final = 0.5
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -53,6 +56,7 @@ class Reporter:
         self._state: State = "recovering"  # as it was reported last
         self.shown: Status | None = None
         self._showing = Lock()
+        self._said_unused = False
         self._watchdog = Watchdog(stall_after_s, lag, self._tell_stalled)
 
     @property
@@ -88,7 +92,20 @@ class Reporter:
         with self._showing, suppress(DiskFull):
             self.shown = self._status(state, detail)
             write_status(self._data, self.shown)
+        self._say_unused()
         self._next = time.monotonic() + STATUS_INTERVAL_S
+
+    def _say_unused(self) -> None:
+        """Say it once where messages bring what the model does not take: nothing else tells who sends them."""
+        if self._said_unused or self.shown is None or not self.shown.counts.vectors_unused:
+            return
+        self._said_unused = True
+        _LOG.warning(
+            "%s came with a vector that %s does not take: it was left out. `driftline rebuild --model "
+            "'blend?dimension=N'` makes a model that takes vectors of N numbers",
+            counted(self.shown.counts.vectors_unused, "message"),
+            self.shown.model,
+        )
 
     def show(self, status: Status) -> None:
         """Take a status that was written elsewhere for the last one."""

@@ -18,6 +18,7 @@ from driftline.learner.machine import prediction_lines, served
 from driftline.learner.quality import drift, progress, publish_gate
 from driftline.learner.serving import double_buffer
 from driftline.learner.tree.part import look_up
+from driftline.learner.vectors import sent
 from driftline.stream import kernels
 from driftline.stream.join import join
 from driftline.stream.wire import outline
@@ -25,7 +26,7 @@ from driftline.stream.wire import outline
 
 def warm_up() -> None:
     """Compile the kernels of the loop, or load them compiled, so that no record waits for that."""
-    for part in (drift, join, outline, progress, publish_gate, double_buffer, served, prediction_lines):
+    for part in (drift, join, outline, progress, publish_gate, double_buffer, served, prediction_lines, sent):
         part.warm_up()
 
 

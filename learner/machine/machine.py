@@ -38,6 +38,7 @@ from driftline.learner.quality.drift import Drift, Shift
 from driftline.learner.quality.figures import Counts
 from driftline.learner.quality.progress import Progress
 from driftline.learner.quality.publish_gate import Gate
+from driftline.learner.vectors.sent import count_unused
 from driftline.stream.decode.batch import Decoded, decode_batch
 from driftline.stream.errors import BadRecord
 from driftline.stream.join.join import Join, Stop
@@ -145,7 +146,9 @@ class Machine:
             self.places.see(steps, plan.n_seen, self.classifier, store)
             plan.rows = steps.rows.copy()
             store.pending.append(plan.rows)
-            plan.texts = steps.texts(store)
+            plan.texts = texts = steps.texts(store)
+            dimension = self.classifier.dimension
+            self.counts.vectors_unused += count_unused(texts.codes, texts.starts, plan.steps_scored, dimension)
         plan.labels = list(self.classifier.labels)
         plan.corrections += self.join.counts.corrected
         n_scored = len(plan.steps_scored)

@@ -58,6 +58,9 @@ class Classifier(ABC):
     # Whether a label's column can be cleared, for another label to have it (label_places.py).
     gives_places: ClassVar[bool] = False
 
+    # How many numbers vectors have that it learns from where they come with texts (vectors/sent.py); 0: from none.
+    dimension: int = 0
+
     spec: str  # what `make_classifier` builds it from; options at their defaults left out
     labels: list[str]  # in the order in which each was first learned; a column of the scores each
     columns: dict[str, int]  # of the labels

@@ -10,10 +10,11 @@ What weighs models against each other (a mixer, a tree's leaf) would learn in a 
 nothing of it. It takes a part of a step there (`Rows.steps`): a text counts as its label does on the whole, and less
 the longer the run is.
 
-What is kept are the hashes of features, as the model's own slots have them, never a text. Which: of all labels as many,
-as far as they have come, and of a label's texts each with the same chance (class-balancing reservoir sampling,
-Chrysakis and Moens 2020). A label's turn to be rehearsed is as likely as it is on the whole. Part of a model's state; a
-function of the texts learned and nothing else: chances are drawn from a hash of how many texts were learned.
+What is kept are the hashes of features, as the model's own slots have them, and the vector that was sent, never a text.
+Which: of all labels as many, as far as they have come, and of a label's texts each with the same chance
+(class-balancing reservoir sampling, Chrysakis and Moens 2020). A label's turn to be rehearsed is as likely as it is on
+the whole. Part of a model's state; a function of the texts learned and nothing else: chances are drawn from a hash of
+how many texts were learned.
 """
 
 import math
@@ -65,6 +66,7 @@ class Rehearsal(NamedTuple):
     is_full: NDArray[np.uint8]  # [max_labels], 1 for one that has once had the most texts: its later ones take turns
     counts: NDArray[np.float64]  # [max_labels, 2]: on the whole, and of late
     clock: NDArray[np.float64]  # [6], see CLOCK
+    vectors: NDArray[np.uint16]  # [texts, numbers], the vectors that were sent with them, as vectors/sent.py has them
 
 
 class Rows(NamedTuple):
@@ -92,7 +94,7 @@ def check_rehearse(rehearse: int) -> None:
         raise ConfigError(f"rehearse={rehearse}: it must be 0 to {1 << 20}")
 
 
-def new_rehearsal(rehearse: int, bits: int, max_labels: int, n_shape: int = 0) -> Rehearsal:
+def new_rehearsal(rehearse: int, bits: int, max_labels: int, n_shape: int = 0, dimension: int = 0) -> Rehearsal:
     """Return what a model keeps that has learned nothing: at most `rehearse` texts, and one for SLOTS_A_TEXT slots."""
     n = min(rehearse, (1 << bits) // SLOTS_A_TEXT)
     return Rehearsal(
@@ -104,6 +106,7 @@ def new_rehearsal(rehearse: int, bits: int, max_labels: int, n_shape: int = 0) -
         is_full=np.zeros(max_labels, np.uint8),
         counts=np.zeros((max_labels, 2)),
         clock=np.array([1.0, 0.0, 0.0, 0.0, -1.0, 1.0]),
+        vectors=np.zeros((n, dimension), np.uint16),
     )
 
 
@@ -112,14 +115,21 @@ NAMES: Final = frozenset(f"rehearsal_{name}" for name in Rehearsal._fields)
 
 def rehearsal_state(rehearsal: Rehearsal) -> dict[str, NDArray[Any]]:
     """Return the arrays as part of a model's state; a model that rehearses nothing has none."""
-    return {f"rehearsal_{name}": array for name, array in rehearsal._asdict().items()} if len(rehearsal.columns) else {}
+    return {f"rehearsal_{name}": getattr(rehearsal, name) for name in _kept(rehearsal)}
+
+
+def _kept(rehearsal: Rehearsal) -> list[str]:
+    """Return what a state has of it: vectors only where there are such."""
+    if not len(rehearsal.columns):
+        return []
+    return [name for name in Rehearsal._fields if name != "vectors" or rehearsal.vectors.shape[1]]
 
 
 def rehearsal_of(state: Mapping[str, NDArray[Any]], own: Rehearsal) -> Rehearsal:
     """Return what is part of a model's state. Raises StateError where a kernel would read beyond it."""
     if not len(own.columns):
         return own
-    found = Rehearsal(**{name: state[f"rehearsal_{name}"] for name in Rehearsal._fields})
+    found = own._replace(**{name: state[f"rehearsal_{name}"] for name in _kept(own)})
     if found.clock[CLOCK.UNIT] == 0:  # a reader's, who is given nothing that only learning looks at
         return own
     words, pairs, all_, shape = found.sizes.T
@@ -134,7 +144,7 @@ def rehearsal_of(state: Mapping[str, NDArray[Any]], own: Rehearsal) -> Rehearsal
 def forget(rehearsal: Rehearsal, column: int) -> None:
     """Keep nothing of a label whose column goes to another one."""
     gone = rehearsal.columns == column
-    rehearsal.columns[gone], rehearsal.features[gone], rehearsal.shapes[gone] = -1, 0, 0
+    rehearsal.columns[gone], rehearsal.features[gone], rehearsal.shapes[gone], rehearsal.vectors[gone] = -1, 0, 0, 0
     rehearsal.clock[CLOCK.TOTAL] -= rehearsal.counts[column, 0]
     rehearsal.clock[CLOCK.KEPT] -= rehearsal.kept[column]
     if rehearsal.clock[CLOCK.LAST] == column:

@@ -24,6 +24,7 @@ class Counts(msgspec.Struct):
     unwritten: int = 0  # predictions too large for the log even without scores
     refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
     places_given: int = 0  # labels that gave their place to a new one
+    vectors_unused: int = 0  # messages with a vector that the model does not take: scored and learned without it
     rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
 
     def reject(self, error: str) -> None:

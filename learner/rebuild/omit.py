@@ -29,6 +29,7 @@ from driftline.stream.log.merge import Batch
 from driftline.stream.wire.fielded import text_of
 from driftline.stream.wire.many import decode_feedbacks
 from driftline.stream.wire.records import Feedback
+from driftline.stream.wire.vector import without_vector
 
 READ_RECORDS: Final = 8192
 ASKED: Final = 400  # pairs looked up at once
@@ -180,7 +181,7 @@ def _beside(text: str | None, *, of_label: bool) -> tuple[str, ...]:
     if text is None:
         return ()
     bare = text_of(text)
-    return ((WITH_FIELDS if (bare == text) == of_label else WITHOUT_FIELDS) + _hash(bare),)
+    return ((WITH_FIELDS if (bare == without_vector(text)) == of_label else WITHOUT_FIELDS) + _hash(bare),)
 
 
 def _key(feedback: Feedback) -> tuple[str, str, str | None]:
@@ -188,7 +189,7 @@ def _key(feedback: Feedback) -> tuple[str, str, str | None]:
 
 
 def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(without_vector(text).encode(), digest_size=16).hexdigest()
 
 
 def _is_excluded(feedback: Feedback, left_out: LeftOut) -> bool:

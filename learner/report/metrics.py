@@ -40,6 +40,7 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "label_places_given": (counts.places_given, "Labels that gave their place to a new one."),
         "clock_jumps": (counts.clock_jumps, "Timestamps too far from the log's clock to count."),
         "unwritten_predictions": (counts.unwritten, "Predictions too large for the log even without scores."),
+        "unused_vectors": (counts.vectors_unused, "Messages with a vector that the model does not take."),
         "quarantines": (status.gate.times, "How often the publish gate was shut."),
         "stalls": (status.stalls, "How often the learner was stalled, since its process began."),
     }

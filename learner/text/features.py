@@ -22,6 +22,7 @@ from driftline.learner.text.fielded import (
     CROSSED_OF,
     MAX_CATEGORIES,
     OF_TEXT,
+    fields_end,
     has_fields,
     hash_fields,
     name_hash,
@@ -275,12 +276,13 @@ def hash_plain(codes, start, stop, table, arguments, room, buffers):  # type: ig
 
 @kernel
 def hash_with_fields(codes, start, stop, table, arguments, buffers):  # type: ignore[no-untyped-def]
-    """Do what `hash_text` does for a text with fields.
+    """Do what `hash_text` does for a text with fields, or with a vector, of which nothing is read.
 
     1. The features of the fields, at the end of the buffer.
     2. Those of the text, in the room that is left: half of all at least.
     3. Words crossed with values, a quarter of all at most: the last n-grams make way for them.
     """
+    stop = fields_end(codes, start, stop)
     room, end = arguments[3], text_end(codes, start, stop)
     n_terms, n_pairs, n_categories = hash_fields(codes, end + 1, stop, table, arguments, buffers)
     left = room - n_terms - n_pairs

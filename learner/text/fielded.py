@@ -11,7 +11,8 @@ its own: the hash of the name goes into each feature, so a word in the subject i
   value is the logarithm, in a straight line between powers of two. So they need no scale that is known beforehand; and
   none that is learned, as running quantiles would be: with these a number would be another feature today than tomorrow,
   for each that learns or answers, and what a text's features are would depend on what came before it.
-- A field that is not there has no feature.
+- A field that is not there has no feature. A vector, which stands behind all of them (stream/wire/vector.py), has none
+  either: who learns from it reads it there (vectors/sent.py).
 
 Categories and bins of all fields go first, then words: so no long field pushes another one out. Part of the checkpoint
 format.
@@ -27,7 +28,9 @@ from driftline.learner.text.repeats import drop_repeats, table_size
 from driftline.learner.text.tokens import decode, fold_ascii, list_ascii, list_tokens, read_codes
 from driftline.stream.texts import PADDING
 from driftline.stream.wire.fielded import KIND
+from driftline.stream.wire.vector import VECTOR
 
+VECTOR_KIND: Final = np.uint8(ord(VECTOR))
 FIELD_SEED: Final = np.uint64(0xBE5466CF34E90C6C)  # the digits of pi, after shape.py's
 CROSS_SEED: Final = np.uint64(0xC0AC29B7C97C50DD)
 VALUE, WORD, PAIR, NUMBER = map(np.uint64, (1, 2, 3, 4))  # what of a field a feature is; a number's have more behind it
@@ -63,7 +66,7 @@ def end_of(codes, at, stop):  # type: ignore[no-untyped-def]
 
 @inlined
 def has_fields(codes, start, stop):  # type: ignore[no-untyped-def]
-    """Return whether a text has fields."""
+    """Return whether a text has fields, or a vector."""
     return stop > start and codes[stop - 1] == 0
 
 
@@ -71,6 +74,17 @@ def has_fields(codes, start, stop):  # type: ignore[no-untyped-def]
 def text_end(codes, start, stop):  # type: ignore[no-untyped-def]
     """Return where a text ends and its fields begin."""
     return end_of(codes, start, stop) if has_fields(codes, start, stop) else stop
+
+
+@kernel
+def fields_end(codes, start, stop):  # type: ignore[no-untyped-def]
+    """Return where a text's fields end and its vector begins, with an empty name; `stop` where it has none."""
+    if stop - start < 2 or codes[stop - 1] != 0 or codes[stop - 2] != VECTOR_KIND:
+        return stop
+    at = stop - 2
+    while at > start and codes[at - 1] != 0:
+        at -= 1
+    return at - 1 if at - 2 >= start and codes[at - 2] == 0 else stop
 
 
 @kernel

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.kernels import AT_ONCE, copy, first_bit, in_range, inlined, kernel
-from driftline.learner.text.fielded import has_fields
+from driftline.learner.text.fielded import fields_end, has_fields
 from driftline.learner.text.forms import (
     BARE,
     BLOCK_BITS,
@@ -148,8 +148,11 @@ def normalise_all(codes, starts, odd, most, forms, work, new_starts, out):  # ty
     for text in range(odd.shape[0]):
         start, stop, at = starts[text], starts[text + 1], new_starts[text]
         if odd[text]:
-            wanted = MAX_GROWTH * (stop - start) if has_fields(codes, start, stop) else most
-            new_starts[text + 1] = normalise(codes, start, stop, wanted, forms, work, out, at)
+            end = fields_end(codes, start, stop)
+            wanted = MAX_GROWTH * (end - start) if has_fields(codes, start, stop) else most
+            at = normalise(codes, start, end, wanted, forms, work, out, at)
+            copy(codes[end:stop], out[at:])  # a vector is as it was
+            new_starts[text + 1] = at + stop - end
         else:
             copy(codes[start:stop], out[at:])
             new_starts[text + 1] = at + stop - start

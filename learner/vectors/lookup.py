@@ -75,11 +75,17 @@ def add_up(found, n, words, dimension, vector, lanes):  # type: ignore[no-untype
         row, scale = rows[found[i] * width : (found[i] + 1) * width], scales[found[i]]
         for k in range(width):
             vector[k] += scale * np.float32(row[k])
+    return scale_to_one(dimension, vector, lanes)
+
+
+@kernel
+def scale_to_one(dimension, vector, lanes):  # type: ignore[no-untyped-def]
+    """Make a vector as long as all are, and put ALIKE behind it. Returns whether it has a length."""
     length = np.float32(math.sqrt(dot(vector, vector, lanes)))
     if not LEAST_LENGTH < length < np.inf:
         return False
     inverse = np.float32(1) / length
-    for i in range(width):
+    for i in range(dimension):
         vector[i] *= inverse
     vector[dimension] = ALIKE
     return True

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from driftline.stream.files.reader import Row
+from driftline.stream.wire.vector import without_vector
 
 LOOKED_AT: Final = 10_000  # rows of a file before an id column that nobody named is believed
 _SETS: Final = 1 << 18
@@ -28,7 +29,7 @@ class Ids:
 
     def is_other(self, id: str, text: str) -> bool:
         """Whether an id came before with another text; else it is known from now on."""
-        key, content = _hash(id), _hash(text)
+        key, content = _hash(id), _hash(without_vector(text))
         place = key % _SETS
         ways = self._known[place]
         for way in range(_WAYS):

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+from msgspec import Raw
+
 from driftline.stream.errors import BadRecord, ConfigError, DriftlineError
 from driftline.stream.files.encoding import MAX_ROW_BYTES, Lines, check_encoding
 from driftline.stream.files.json_rows import is_array, json_blocks, json_items, json_lines
@@ -25,6 +27,7 @@ from driftline.stream.wire.fielded import join
 from driftline.stream.wire.fields import as_name, as_time
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import MAX_ID_CHARS, MAX_LABEL_CHARS
+from driftline.stream.wire.vector import numbers_of, read_vector, with_vector
 
 __all__ = ["MAX_ROW_BYTES", "BadRow", "Format", "LabelledTexts", "Row"]
 
@@ -40,7 +43,7 @@ class Row(NamedTuple):
     """A text of a file. `line` is where it begins, from 1: a line, or an array's item, or a Parquet file's row."""
 
     id: str | None
-    text: str  # with its fields (wire/fielded.py)
+    text: str  # with its fields (wire/fielded.py), and its vector (wire/vector.py)
     label: str | None
     line: int
     time: datetime | None = None
@@ -68,6 +71,7 @@ class Format(NamedTuple):
     encoding : of its characters
     has_header : whether the first row of a table has the columns' names
     field_columns : those that are fields of the text, each under its name
+    vector_column : the one with vectors of the texts
     """
 
     text_column: str | None = None
@@ -77,6 +81,7 @@ class Format(NamedTuple):
     encoding: str | None = None
     has_header: bool | None = None
     field_columns: tuple[str, ...] = ()
+    vector_column: str | None = None
 
     def checked(self) -> "Format":
         """Return it in Python's own words. Raises ConfigError for what cannot be meant."""
@@ -293,13 +298,14 @@ class _Columns(NamedTuple):
     label: str | None
     id: str | None
     time: str | None
+    vector: str | None
     fields: dict[str, str]  # what each field is called, and its column
     is_table: bool = False  # all is text: what looks like a number is one
 
     @property
     def used(self) -> list[str]:
         """Each of them, once."""
-        return [name for name in dict.fromkeys((*self[:4], *self.fields.values())) if isinstance(name, str)]
+        return [name for name in dict.fromkeys((*self[:5], *self.fields.values())) if isinstance(name, str)]
 
     def row(self, fields: dict[str, Any], line: int, encoding: str) -> Row:
         text = fields.get(self.text)
@@ -308,9 +314,12 @@ class _Columns(NamedTuple):
         if not isinstance(text, str):
             raise Unusable("without a text", f"column {self.text!r} holds {_kind(text)} instead of a text")
         _check_characters(self.text, text, encoding)
+        whole = _with_fields(
+            text, {name: self._value(column, fields, encoding) for name, column in self.fields.items()}
+        )
         return Row(
             _name(self.id, fields, MAX_ID_CHARS, encoding),
-            _with_fields(text, {name: self._value(column, fields, encoding) for name, column in self.fields.items()}),
+            whole if self.vector is None else _with_vector(whole, self.vector, fields.get(self.vector)),
             _label(self.label, fields, encoding),
             line,
             _time(fields.get(self.time)) if self.time else None,
@@ -334,7 +343,7 @@ class _Wanted:
 
     def __init__(self, form: Format) -> None:
         self.text, self.label, self.id = form.text_column, form.label_column, form.id_column
-        self.fields = form.field_columns
+        self.fields, self.vector = form.field_columns, form.vector_column
 
     def is_header(self, names: Sequence[str]) -> bool:
         """Whether some cells are a table's header."""
@@ -360,15 +369,18 @@ class _Wanted:
         number = _pick(names, ids)
         if self.id and number is None:
             raise self.missing("id", self.id, names, file)
-        fields = {}
-        for wanted in self.fields:
+
+        def beside(what: str, wanted: str) -> str:
             column = _pick(names, (wanted,))
             if column is None and need_label:  # the first object may lack what others have
-                raise self.missing("field", wanted, names, file)
+                raise self.missing(what, wanted, names, file)
             if column is not None and column in (text, label):
-                raise ConfigError(f"{file}: column {column!r} cannot be a field and the text or the label")
-            fields[wanted] = column or wanted
-        return _Columns(text, label, number, _pick(names, TIME_COLUMNS), fields)
+                raise ConfigError(f"{file}: column {column!r} cannot be a {what} and the text or the label")
+            return column or wanted
+
+        fields = {wanted: beside("field", wanted) for wanted in self.fields}
+        vector = None if self.vector is None else beside("vector", self.vector)
+        return _Columns(text, label, number, _pick(names, TIME_COLUMNS), vector, fields)
 
     @staticmethod
     def missing(
@@ -432,6 +444,20 @@ def _with_fields(text: str, fields: dict[str, Any]) -> str:
         return join(text, fields) if fields else text
     except BadRecord as bad:
         raise Unusable("with a wrong field", bad.detail) from None
+
+
+def _with_vector(text: str, column: str, value: Any) -> str:
+    """Return a text with the vector in a cell: a list, or one as JSON, or base64; without one where that is empty."""
+    if value is None or value == "":
+        return text
+    if not isinstance(value, str | list):
+        raise Unusable("with a wrong vector", f"column {column!r} holds {_kind(value)} instead of a vector")
+    try:
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            return with_vector(text, read_vector(Raw(value.strip().encode("utf-8", "replace"))))
+        return with_vector(text, numbers_of(value))
+    except BadRecord as bad:
+        raise Unusable("with a wrong vector", f"column {column!r}: {bad.detail}") from None
 
 
 def _check_characters(column: str, value: str, encoding: str) -> None:

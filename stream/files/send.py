@@ -33,6 +33,7 @@ from driftline.stream.wire.records import (
     encode,
     encode_record,
 )
+from driftline.stream.wire.vector import without_vector
 
 LEAST_RATE: Final = 0.001  # a message every twenty minutes
 MAX_GROUP: Final = 500
@@ -183,7 +184,7 @@ class _Sender:
     def _records(self, row: Row) -> tuple[NewRecord, NewRecord | None]:
         message = Message(id=row.id or f"{self._run}-{row.line}", text=row.text, ts=row.time)
         text, fields = split(row.text)
-        if join(text, fields) == row.text:  # else there is a NUL in it that ends no field
+        if join(text, fields) == without_vector(row.text):  # else there is a NUL in it that ends no field
             check_message(msgspec.structs.replace(message, text=text))
         else:
             check_message(message)

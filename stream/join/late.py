@@ -14,6 +14,7 @@ import msgspec
 from driftline.stream.join.message_rows import ENTRY_BYTES, ROOM
 from driftline.stream.limits import Limits
 from driftline.stream.wire.fielded import is_of
+from driftline.stream.wire.vector import without_vector
 
 LATE_SHARE: Final = 0.5
 GONE_BYTES: Final = 2 * ENTRY_BYTES  # what one takes beside its strings: objects, and its place among the others
@@ -54,7 +55,7 @@ class Late:
     def keep(self, window: int, key: str, gone: Gone) -> None:
         """Keep a message that leaves a window now."""
         before = self._drop(key)
-        if before is not None and (before.text != gone.text or not before.alone):
+        if before is not None and not (before.alone and without_vector(before.text) == without_vector(gone.text)):
             gone = msgspec.structs.replace(gone, alone=False)
         self._put(window, key, gone)
         while len(self.homes) > self._limits.messages or self.n_bytes > self._limits.n_bytes:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from driftline.stream.kernels import are_equal, copy, inlined, kernel
 from driftline.stream.siphash import new_secret, siphash
+from driftline.stream.wire.vector import BEHIND, VECTOR, without_vector_bytes
 
 
 class _Row(NamedTuple):
@@ -85,6 +86,7 @@ SPARE: Final = 3  # arrays have room for so many times what lives, so that it is
 # What a row takes in memory: so many bytes for each byte that lives (SPARE, and once more while it is moved), and the
 # same for its columns, its note and its places in the table. See test_what_is_counted_is_what_is_taken.
 ROOM: Final = SPARE + 1
+VECTOR_KIND: Final = np.uint8(ord(VECTOR))
 ENTRY_BYTES: Final = 640
 
 Ints = NDArray[np.int64]
@@ -114,16 +116,37 @@ def find(table, rows, kept, h, data, at, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def bare_size(data, at, size):  # type: ignore[no-untyped-def]
+    """Return how many bytes of a text are not its vector, which says nothing of whether two are the same; as
+    `without_vector` does (wire/vector.py).
+    """
+    end = at + size - len(BEHIND)
+    if end < at or data[end] != VECTOR_KIND or data[end + 1] != 0:
+        return size
+    while end > at and data[end - 1] != 0:
+        end -= 1
+    if end - 2 < at or data[end - 2] != 0:  # before its name, which is empty
+        return size
+    for i in range(at, end - 2):
+        if data[i] == 0:
+            return end - 1 - at  # with its fields
+    return end - 2 - at
+
+
+@kernel
 def find_whole(table, rows, kept, h, data, size, n):  # type: ignore[no-untyped-def]
-    """Return the row, set aside, of an id of so many bytes and a text behind it, n bytes together, as `find` does."""
+    """Return the row, set aside, of an id of so many bytes and a text behind it, n bytes together, as `find` does.
+
+    The text without its vector.
+    """
     mask = table.shape[0] - 1
     place = h & mask
     while table[place] != FREE:
         row = table[place] & ROW_BITS
-        same = (
-            table[place] >> HASH_SHIFT == h and rows[row, ROW.ID_SIZE] == size and rows[row, ROW.TEXT_SIZE] == n - size
-        )
-        if same and are_equal(data, 0, kept, rows[row, ROW.AT], n):
+        at = rows[row, ROW.AT]
+        same = table[place] >> HASH_SHIFT == h and rows[row, ROW.ID_SIZE] == size
+        same = same and bare_size(kept, at + size, rows[row, ROW.TEXT_SIZE]) == n - size
+        if same and are_equal(data, 0, kept, at, n):
             return row, (place - h) & mask
         place = (place + 1) & mask
     return np.int64(-1), (place - h) & mask
@@ -298,7 +321,7 @@ class MessageStore:
 
     def find_aside(self, key: bytes, text: bytes) -> int:
         """Return the row of an id and a text that was set aside, or -1."""
-        data = np.frombuffer(key + text, np.uint8)
+        data = np.frombuffer(key + without_vector_bytes(text), np.uint8)
         h = self.hash(data) | ASIDE_HASH
         return self._found(*find_whole(self.table, self.rows, self.kept, h, data, len(key), len(data)))
 
@@ -325,7 +348,8 @@ class MessageStore:
         take_out(self.table, self.rows[row, ROW.HASH], row)
         self.set_bit(row, BIT.ASIDE, on=aside)
         at, key_size, text_size = self.rows[row, [ROW.AT, ROW.ID_SIZE, ROW.TEXT_SIZE]].tolist()
-        h = self.hash(self.kept[at : at + key_size + (text_size if aside else 0)])
+        text = self.read(at + key_size, text_size) if aside else b""
+        h = self.hash(self.kept[at : at + key_size + len(without_vector_bytes(text))])
         self.rows[row, ROW.HASH] = h | ASIDE_HASH if aside else h
         put(self.table, self.rows[row, ROW.HASH], row)
 
@@ -333,7 +357,7 @@ class MessageStore:
         """Append a row with these values of columns, and these bits of its word, and return it."""
         self.ensure(1, len(key) + len(text), n_scores)
         row = int(self.used[USED.ROWS])
-        h = self.hash(np.frombuffer(key + text if bits & BIT.ASIDE else key, np.uint8))
+        h = self.hash(np.frombuffer(key + without_vector_bytes(text) if bits & BIT.ASIDE else key, np.uint8))
         h |= ASIDE_HASH if bits & BIT.ASIDE else 0
         self.rows[row] = 0
         for column, value in {
@@ -443,8 +467,10 @@ def hash_rows(rows, now, kept, n, secret):  # type: ignore[no-untyped-def]
     """Write the hash of what finds each row."""
     for row in range(n):
         is_aside = now[row] & BIT.ASIDE != 0
-        size = rows[row, ROW.ID_SIZE] + (rows[row, ROW.TEXT_SIZE] if is_aside else 0)
-        rows[row, ROW.HASH] = hash_bytes(kept, rows[row, ROW.AT], size, secret) | (ASIDE_HASH if is_aside else 0)
+        at, size = rows[row, ROW.AT], rows[row, ROW.ID_SIZE]
+        if is_aside:
+            size += bare_size(kept, at + size, rows[row, ROW.TEXT_SIZE])
+        rows[row, ROW.HASH] = hash_bytes(kept, at, size, secret) | (ASIDE_HASH if is_aside else 0)
 
 
 @kernel

@@ -20,6 +20,7 @@ from driftline.stream.join.message_rows import (
     USED,
     MessageStore,
     add_note,
+    bare_size,
     find,
     find_whole,
     hash_bytes,
@@ -166,9 +167,9 @@ def append_messages(data, at, n, fields, w, windows, total, store):  # type: ign
         keep_field(data, fields[CONTENT], kept, used)
         to[ROW.TEXT_SIZE], to[ROW.TIME_MS] = text_size, fields[TIME, NUMBER]
         if fields[IS_ASIDE, NUMBER]:
-            h = hash_bytes(kept, to[ROW.AT], key_size + text_size, secret) | ASIDE_HASH
-            whole = kept[to[ROW.AT] : to[ROW.AT] + key_size + text_size]
-            there, _ = find_whole(table, rows, kept, h, whole, key_size, key_size + text_size)
+            size = key_size + bare_size(kept, to[ROW.AT] + key_size, text_size)
+            h = hash_bytes(kept, to[ROW.AT], size, secret) | ASIDE_HASH
+            there, _ = find_whole(table, rows, kept, h, kept[to[ROW.AT] : to[ROW.AT] + size], key_size, size)
         else:
             h = hash_bytes(kept, to[ROW.AT], key_size, secret)
             there, _ = find(table, rows, kept, h, kept, to[ROW.AT], key_size)

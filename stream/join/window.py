@@ -17,6 +17,7 @@ from driftline.stream.join.unpack import restore
 from driftline.stream.join.window_saved import Frozen, decode
 from driftline.stream.wire.fielded import is_of
 from driftline.stream.wire.records import Feedback, Message, Rejected
+from driftline.stream.wire.vector import without_vector
 
 # A source that labels one message for ever cannot fill the window: what older feedback said of it is forgotten.
 MAX_IDS_PER_MESSAGE: Final = 64
@@ -157,8 +158,11 @@ class Window:
         return entry, self._settle_early(key, entry) if named is None else ()
 
     def _of_text(self, key: str, text: str, named: Entry | None) -> Entry | None:
-        """Return the message with an id and a text; `named` is that which the id alone names."""
-        if named is not None and named.text == text:
+        """Return the message with an id and a text; `named` is that which the id alone names.
+
+        Its vector may be another one, or none: who computes it again may get one that differs in its last bits.
+        """
+        if named is not None and without_vector(named.text) == without_vector(text):
             return named
         return self.messages.aside(key, text) if key in self._shared.shared else None
 

@@ -8,8 +8,8 @@ forgets it has to do so with its fields; so both are one string, from where a re
 the text, and then of each field its name and its value, in the order of the names, each ended by END; of a list so for
 each item. A value's last letter says what it is (KIND): behind it, so that no mark can become one with the letter. What
 is the same has the same string: 1 and 1.0, fields in another order, null and none. No text, name or value may hold END,
-so nothing that is sent passes for a field; a text has fields if and only if it ends with END, and one without is as it
-was.
+so nothing that is sent passes for a field; a text has fields, or a vector behind them (vector.py), if and only if it
+ends with END, and one without is as it was.
 """
 
 import math
@@ -21,10 +21,11 @@ import msgspec
 
 from driftline.stream.errors import BadRecord
 from driftline.stream.surrogates import whole_characters
+from driftline.stream.wire import vector
 from driftline.stream.wire.bad import explain
 from driftline.stream.wire.fields import WHOLE_UP_TO, as_name, mend_escapes
 
-END: Final = "\0"
+END: Final = vector.END
 MAX_FIELDS: Final = 32
 MAX_NAME_CHARS: Final = 64
 MAX_VALUE_CHARS: Final = 2048  # of a list: of all that is in it
@@ -85,7 +86,10 @@ def join(text: str, fields: Mapping[str, Any] | None) -> str:
 
 
 def split(whole: str) -> tuple[str, Fields]:
-    """Return a text and its fields, which `join` made one string of. Numbers are whole ones where they can be."""
+    """Return a text and its fields, which `join` made one string of. Numbers are whole ones where they can be.
+
+    A vector is left out.
+    """
     if whole[-1:] != END:
         return whole, {}
     text, *parts = whole[:-1].split(END)
@@ -93,7 +97,7 @@ def split(whole: str) -> tuple[str, Fields]:
     for name, encoded in zip(parts[::2], parts[1::2], strict=False):
         kind, value = encoded[-1:], encoded[:-1]
         if not name or kind not in KIND:
-            break  # nothing that `join` has made
+            break  # a vector, or nothing that `join` has made
         if kind == KIND.ITEM:
             items = fields.setdefault(name, [])
             if isinstance(items, list):
@@ -104,12 +108,13 @@ def split(whole: str) -> tuple[str, Fields]:
 
 
 def text_of(whole: str) -> str:
-    """Return a text without its fields."""
+    """Return a text without its fields, and without its vector."""
     return whole.partition(END)[0] if whole[-1:] == END else whole
 
 
 def is_of(text: str, whole: str) -> bool:
-    """Tell whether a text is the same as another one, or that without its fields."""
+    """Tell whether a text is the same as another one, or that without its fields; whether a vector is there or not."""
+    text, whole = vector.without_vector(text), vector.without_vector(whole)
     return text == whole or text == text_of(whole)
 
 

@@ -133,7 +133,7 @@ def _decode_lines(kind: _Kind[_R], values: Values, max_bytes: int) -> list[_R] |
             return None
         records = kind.decode_lines(joined)
         is_good = len(records) == len(values) and kind.are_usable(records, int(sizes.max()))
-        if is_good and any(record.fields is not NONE for record in records):
+        if is_good and any(record.fields is not NONE or record.vector is not NONE for record in records):
             records = [with_fields(record, reading=kind.reading) for record in records]
     except (ValueError, RecursionError, BadRecord):
         return None

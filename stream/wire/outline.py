@@ -12,14 +12,17 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.stream.kernels import kernel
+from driftline.stream.kernels import are_equal, kernel
 
 MAX_DIGITS: Final = 4300  # of a whole number, its sign included: Python's own limit
 GOOD, MALFORMED, OUT_OF_RANGE, HALF = 0, 1, 2, 3
 _STACK: Final = 256  # brackets that are open at once; what is deeper is refused before
+MAX_NUMBERS: Final = 2048  # of a vector (vector.py, which needs this file)
 _MAX_EXPONENT: Final = 1 << 40  # more counts as this much
 _QUOTE, _ESCAPE, _MINUS, _PLUS, _POINT, _ZERO, _NINE = map(np.uint8, b'"\\-+.09')
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _COLON, _COMMA, _U = map(np.uint8, b"{}[]:,u")
+_VECTOR: Final = np.frombuffer(b'vector"', np.uint8)
+_EXPONENT: Final = np.uint8(ord("e"))
 _CALLED: Final = np.frombuffer(b'"\\/bfnrt', np.uint8)  # what may follow a backslash, beside `u`
 _TRUE, _FALSE, _NULL = (np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null"))
 # The least number that is too large for a double, 2**1024 - 2**970: its digits, of which the first counts 10**308.
@@ -31,7 +34,7 @@ _FFFD: Final = np.frombuffer(b"ufffd", np.uint8)
 class Outline(NamedTuple):
     """How much there is in some JSON."""
 
-    values: int  # commas and brackets that open, outside strings
+    values: int  # commas and brackets that open, outside strings, and outside vectors of MAX_NUMBERS at most
     items: int  # elements of the list that it is; 0 where it is none
 
 
@@ -92,15 +95,41 @@ def _after_string(data, at):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _is_blank(byte):  # type: ignore[no-untyped-def]
+    return byte in (32, 10, 13, 9)
+
+
+@kernel
+def _after_numbers(data, at):  # type: ignore[no-untyped-def]
+    """Return the place behind so many numbers of a list as a vector may have: no object is made of them together."""
+    n = 0
+    while at < data.shape[0]:
+        byte = data[at]
+        is_number = _ZERO <= byte <= _NINE or byte in (_POINT, _MINUS, _PLUS) or byte | 32 == _EXPONENT
+        if not is_number and not _is_blank(byte) and byte != _COMMA:
+            break
+        n += int(byte == _COMMA)
+        if n == MAX_NUMBERS:
+            break
+        at += 1
+    return at
+
+
+@kernel
 def _count(data, found):  # type: ignore[no-untyped-def]
     at, depth, values, items = 0, 0, 0, 0
     end = data.shape[0]
-    is_list = False
+    is_list, is_vector = False, False
     while at < end:
         byte = data[at]
         at += 1
+        if is_vector and byte == _OPEN_LIST:
+            at = _after_numbers(data, at)
+        is_vector = is_vector and (byte == _COLON or _is_blank(byte))
         if byte == _QUOTE:
+            start = at
             at = _after_string(data, at)
+            is_vector = at - start == _VECTOR.shape[0] and are_equal(data, start, _VECTOR, 0, at - start)
         elif byte == _COMMA:
             values += 1
             items += depth == 1

@@ -7,7 +7,8 @@ BadRecord, whatever its bytes are: nothing else ever leaves `decode_message` and
 msgspec call for values as we write them (many.py has it for many at once); only what that refuses is looked at again,
 loosely, and then for the reason.
 
-A record that was read has its `fields` in its text (wire/fielded.py); `encode_record` writes them apart again.
+A record that was read has its `fields` and its `vector` in its text (wire/fielded.py, wire/vector.py); `encode_record`
+writes them apart again.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from driftline.stream.wire.events import has_event_headers, may_be_event, read_e
 from driftline.stream.wire.fielded import END, join, read_fields, split
 from driftline.stream.wire.fields import MAX_DEPTH, as_name, as_time, check_json, is_too_deep, mend_escapes
 from driftline.stream.wire.names import same_name
+from driftline.stream.wire.vector import read_vector, sent_again, with_vector
 
 MAX_ID_CHARS: Final = 512
 MAX_LABEL_CHARS: Final = 256
@@ -31,9 +33,10 @@ LEAST_WEIGHT: Final = 2.0**-149  # what is less is 0 in the numbers of a model (
 FULL_WEIGHT: Final = 64  # more counts as this much: a text is long since learned by then
 # How records are read, as a journal notes it (disk/settings.py): what an older version refused, a replay of what it
 # learned refuses, too. With LABELLED a retraction needs a label, and an event's subject and source are no numbers; till
-# UNFIELDED `fields` are skipped, as whatever is not known.
-LABELLED, UNFIELDED, READING = 1, 2, 3
+# UNFIELDED `fields` are skipped, as whatever is not known, and till UNVECTORED a `vector`.
+LABELLED, UNFIELDED, UNVECTORED, READING = 1, 2, 3, 4
 NONE: Final = msgspec.Raw()
+_NO_VECTOR: Final = (b"", b"null")
 LONGEST_NAME: Final = 4096  # characters: what is longer stays as it is written
 
 Headers = events.Headers
@@ -61,6 +64,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ts: datetime | None = None
     metadata: msgspec.Raw = NONE  # an object in JSON, as it came: nobody looks into it on the way; empty: none
     fields: msgspec.Raw = NONE  # as they are sent; once it is read they are in `text`
+    vector: msgspec.Raw = NONE  # likewise
 
 
 class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -75,6 +79,7 @@ class Feedback(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ts: datetime | None = None
     text: str | None = None
     fields: msgspec.Raw = NONE  # of that text, as in Message
+    vector: msgspec.Raw = NONE  # likewise
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -151,23 +156,34 @@ def read_feedback(form: "Form[Feedback]", value: bytes, headers: Headers | None,
 
 
 def with_fields(record: "_R", *, reading: int = READING) -> "_R":
-    """Return a record with its fields in its text, as one string. Raises BadRecord where they are none."""
-    raw = record.fields
-    if raw is NONE or not bytes(raw):
+    """Return a record with its fields and its vector in its text, as one string. Raises BadRecord for what is none."""
+    if record.fields is NONE and record.vector is NONE:
         return record
-    fields = read_fields(raw) if reading > UNFIELDED else {}
-    if record.text is None and fields:
-        detail = "fields are of a text, and there is none: a label without a text is about the message with its id"
+    raw, sent = bytes(record.fields), bytes(record.vector)
+    fields = read_fields(record.fields) if raw and reading > UNFIELDED else {}
+    vector = read_vector(record.vector) if sent not in _NO_VECTOR and reading > UNVECTORED else None
+    text = record.text
+    if text is None and (fields or vector is not None):
+        what = "fields are" if fields else "a vector is"
+        detail = f"{what} of a text, and there is none: a label without a text is about the message with its id"
         raise BadRecord("missing-field", detail)
-    text = record.text if record.text is None else join(record.text, fields)
-    return msgspec.structs.replace(record, text=text, fields=NONE)
+    if text is not None:
+        text = join(text, fields)
+        text = text if vector is None else with_vector(text, vector)
+    return msgspec.structs.replace(record, text=text, fields=NONE, vector=NONE)
 
 
 def encode_record(record: Message | Feedback) -> bytes:
-    """Return a record as it is sent: its text and its fields apart, also where it has them as one string."""
+    """Return a record as it is sent: text, fields and vector apart, also where it has them as one string."""
     if record.text is not None and record.text[-1:] == END:
         text, fields = split(record.text)
-        record = msgspec.structs.replace(record, text=text, fields=msgspec.Raw(encode(fields)))
+        vector = sent_again(record.text)
+        record = msgspec.structs.replace(
+            record,
+            text=text,
+            fields=msgspec.Raw(encode(fields)) if fields else NONE,
+            vector=NONE if vector is None else msgspec.Raw(encode(vector)),
+        )
     return encode(record)
 
 
@@ -247,6 +263,7 @@ class _LooseMessage(msgspec.Struct):
     ts: str | float | None = None
     metadata: msgspec.Raw = NONE
     fields: msgspec.Raw = NONE
+    vector: msgspec.Raw = NONE
 
 
 class _LooseFeedback(msgspec.Struct):
@@ -261,6 +278,7 @@ class _LooseFeedback(msgspec.Struct):
     ts: str | float | None = None
     text: str | None = None
     fields: msgspec.Raw = NONE
+    vector: msgspec.Raw = NONE
 
 
 _NAMES: Final = ("id", "message_id", "label", "source")
@@ -273,7 +291,7 @@ class Form(Generic[_T]):
     ----------
     type : with the fields of Message or of Feedback; an API's own may do without an id
     is_message : which of the two
-    reading : READING, UNFIELDED or LABELLED
+    reading : READING, or what was read so before: LABELLED, UNFIELDED, UNVECTORED
     """
 
     def __init__(self, type: type[_T], *, is_message: bool, reading: int = READING) -> None:
@@ -285,7 +303,7 @@ class Form(Generic[_T]):
         self.alone = "text" if is_message else "label"  # what a text without fields is
 
 
-_READINGS: Final = (LABELLED, UNFIELDED, READING)
+_READINGS: Final = (LABELLED, UNFIELDED, UNVECTORED, READING)
 MESSAGE_FORMS: Final = {reading: Form(Message, is_message=True, reading=reading) for reading in _READINGS}
 FEEDBACK_FORMS: Final = {reading: Form(Feedback, is_message=False, reading=reading) for reading in _READINGS}
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import pytest
@@ -458,6 +459,22 @@ def test_a_file_with_fields_is_evaluated(run: Run, tmp_path: Path) -> None:
     done = run("evaluate", "rows.csv", "--field-column", "nothing")
     assert (done.returncode, "no column 'nothing'" in done.stderr) == (1, True), done.stderr
     assert "--field-column" in done.stderr
+
+
+def test_a_file_with_vectors_is_evaluated(run: Run, tmp_path: Path) -> None:
+    drawn = Random(7).choices(range(2), k=200)
+    lines = [f'noise,{("spam", "ham")[n]},"[{n}, 0.5]"' for n in drawn]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label,embedding", *lines]) + "\n")
+    model = ["--json", "--model", "blend?bits=12&max_labels=2&dimension=2"]
+    bare, with_vectors = (
+        json.loads(run("evaluate", "rows.csv", *model, *more).stdout)["accuracy"]
+        for more in ([], ["--vector-column", "embedding"])
+    )
+    assert bare < 0.7
+    assert with_vectors > 0.9
+    done = run("evaluate", "rows.csv", "--vector-column", "nothing")
+    assert (done.returncode, "no column 'nothing'" in done.stderr) == (1, True), done.stderr
+    assert "--vector-column" in done.stderr
 
 
 def test_a_table_in_a_pipe_is_a_line_a_row(tmp_path: Path) -> None:

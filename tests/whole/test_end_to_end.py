@@ -246,6 +246,7 @@ def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: Stream
         "over_quota": 0,
         "unwritten": 0,
         "places_given": 0,
+        "vectors_unused": 0,
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -21,10 +22,13 @@ from driftline.api.run.server import serve
 from driftline.api.settings import ApiSettings
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.quality.figures import Counts
+from driftline.learner.registry import make_classifier
 from driftline.stream.errors import ConfigError
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.fielded import join
 from driftline.stream.wire.names import same_name
+from driftline.stream.wire.records import decode_feedback, decode_message
+from driftline.stream.wire.vector import with_vector
 from tests.data import ROOT
 from tests.often import times
 from tests.place import (
@@ -158,6 +162,85 @@ class TestPredict:
             assert refusal(api.http.post(path, json=body), 422)["code"] == "wrong-type"
         needs = {"message_id": "m", "label": "spam", "fields": fields}
         assert "fields are of a text" in refusal(api.http.post("/feedback", json=needs), 422)["message"]
+
+    def test_a_vector_is_part_of_what_is_classified(self, place: Place) -> None:
+        place.classifier = make_classifier("blend?bits=12&max_labels=4&dimension=2")
+        one, other = [2.0, 0.0], [0.0, 3.0]
+        vectors = {label: np.array(vector) for label, vector in (("spam", one), ("ham", other))}
+        for _ in range(30):
+            place.classifier.learn_many([with_vector("noise", each) for each in vectors.values()], [*vectors])
+        place.publish()
+        with running(place.stream) as url:
+            for vector, label in ((one, "spam"), (other, "ham")):
+                (found,) = post(f"{url}/predict", {"text": "noise", "vector": vector}).json()["predictions"]
+                expected = place.classifier.predict_proba_one(with_vector("noise", vectors[label]))
+                assert found["scores"] == pytest.approx(expected, abs=1e-6)
+                assert found["label"] == label
+            for n in (1, 300):
+                messages = [{"text": "noise", "vector": one}, {"text": "noise", "vector": other}, {"text": "noise"}] * n
+                found = post(f"{url}/predict", {"messages": messages}).json()["predictions"]
+                assert [each["label"] for each in found[:2]] == ["spam", "ham"]
+                assert found[2]["scores"] == pytest.approx(place.classifier.predict_proba_one("noise"), abs=1e-6)
+            told = post(f"{url}/explain", {"text": "noise", "vector": one, "features": 200}).json()
+            (part,) = [each for each in told["features"] if each["kind"] == "vector"]
+            assert (part["text"], part["spans"]) == ("vector of 2 numbers", [])
+            assert part["shares"]["spam"] > part["shares"]["ham"]
+            for path in ("/predict", "/explain"):
+                error = refusal(post(f"{url}{path}", {"text": "noise", "vector": [1, 2, 3]}), 422)
+                assert error["code"] == "wrong-vector"
+                assert error["message"].startswith("text has a vector of 3 numbers, and the model that answers takes")
+                assert "blend?dimension=3" in error["action"]
+            body = {"messages": [{"text": "a"}, {"text": "a", "vector": [1, 2, 3]}]}
+            assert refusal(post(f"{url}/predict", body), 422)["message"].startswith("messages[1] has a vector of 3")
+            late = body | {"min_feedback_offset": {"partition": 0, "offset": 0}}
+            assert refusal(post(f"{url}/predict", late), 422)["message"].startswith("messages[1] has a vector of 3")
+
+    @pytest.mark.parametrize(
+        ("body", "code", "said"),
+        [
+            ({"text": "a", "vector": [1, "b"]}, "wrong-type", "vector[1] is no number"),
+            ({"text": "a", "vector": {}}, "wrong-type", "a list of numbers, or a string of base64"),
+            ({"text": "a", "vector": [0, 0]}, "out-of-range", "all 0"),
+            ({"text": "a", "vector": [1]}, "out-of-range", "2 to 2,048"),
+            ({"text": "a", "vector": [1] * 3000}, "out-of-range", "3,000 numbers"),
+            ({"text": "a", "vector": [1, 2]}, "wrong-vector", "takes none"),
+            ({"texts": ["a"], "vector": [1, 2]}, "wrong-type", "a vector is of one text"),
+            ({"messages": [{"text": "a"}, {"text": "b", "vector": [[]]}]}, "wrong-type", "messages[1].vector[0]"),
+        ],
+    )
+    def test_vectors_that_are_none(self, api: Api, body: object, code: str, said: str) -> None:
+        error = refusal(api.http.post("/predict", json=body), 422)
+        assert (error["code"], said in error["message"]) == (code, True), error
+
+    def test_many_long_vectors_are_no_more_values_than_they_are_vectors(self, api: Api) -> None:
+        messages = [{"text": "a", "vector": [0.5] * 384} for _ in range(100)]
+        assert refusal(api.http.post("/predict", json={"messages": messages}), 422)["code"] == "wrong-vector"
+        sent = [{"id": f"v{number}", **each} for number, each in enumerate(messages)]
+        assert api.http.post("/messages", json=sent).status_code == 202
+
+    def test_a_vector_gets_into_the_log_in_its_direction(self, api: Api) -> None:
+        sent = {"id": "vector", "text": "hi", "vector": [3, -4]}
+        label = {"id": "lv", "message_id": "vector", "label": "spam", "text": "hi", "vector": "AABAQAAAgMA="}
+        event = {
+            "specversion": "1.0",
+            "id": "ev",
+            "source": "s",
+            "type": "t",
+            "data": {"text": "hi", "vector": [3, -4]},
+        }
+        for path, body in (("/messages", sent), ("/messages", event), ("/feedback", label)):
+            assert api.http.post(path, json=body).status_code == 202
+        found = [
+            (decode_message if topic == "messages" else decode_feedback)(each.value or b"").text
+            for topic in ("messages", "feedback")
+            for each in read_all(api.place.stream, topic)
+            if json.loads(each.value or b"").get("id") in ("vector", "ev", "lv")
+        ]
+        assert found == [with_vector("hi", np.array([3, -4]))] * 3
+        for path, body in (("/messages", sent | {"vector": [1]}), ("/feedback", label | {"vector": [0, 0]})):
+            assert refusal(api.http.post(path, json=body), 422)["code"] == "out-of-range"
+        needs = {"message_id": "m", "label": "spam", "vector": [1, 2]}
+        assert "a vector is of a text" in refusal(api.http.post("/feedback", json=needs), 422)["message"]
 
     def test_which_text_was_refused(self, api: Api) -> None:
         error = refusal(api.http.post("/predict", json={"texts": ["a", "b", "\0"]}), 422)
@@ -436,10 +519,15 @@ def has_labels_that_are_seen(case: Any) -> bool:
 
 
 def with_sound_fields(case: Any) -> Any:
-    """What names and values fields may have is told in words, too: no schema of OpenAPI 3.0 can say the first."""
+    """What names and values fields may have is told in words, too: no schema of OpenAPI 3.0 can say the first.
+
+    Nor can one say of a vector that its numbers are not all 0, or that the model takes none.
+    """
     items = case.body if isinstance(case.body, list) else [case.body]
     items = [*items, *(each for item in items if isinstance(item, dict) for each in item.get("messages", []))]
     for item in items:
+        if isinstance(item, dict) and isinstance(item.get("vector"), list | str):
+            del item["vector"]
         if isinstance(item, dict) and isinstance(item.get("fields"), dict):
             item["fields"] = {
                 name.replace("\0", "")[:64] or "n": value if isinstance(value, int | float | bool) else str(value)[:99]

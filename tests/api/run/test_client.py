@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import driftline
@@ -112,6 +113,28 @@ class TestAgainstTheService:
             async with AsyncClient(url) as client:
                 assert (await client.predict("noise", fields=be)).label == "ham"
                 await client.send("noise", fields=be)
+
+        asyncio.run(talk())
+
+    def test_vectors(self, url: str) -> None:
+        vector = np.array([0.5, -0.25], np.float32)
+        with Client(url) as client:
+            sent = client.send("noise", vector=vector)
+            assert client.label(sent.id, "ham", text="noise", vector=vector.tolist()).message_id == sent.id
+            with pytest.raises(Refused, match=r"messages\[0\] has a vector of 2 numbers, and the model .* takes none"):
+                client.predict("noise", vector=vector)
+            with pytest.raises(Refused, match=r"messages\[1\] has a vector of 2 numbers"):
+                client.predict_many(["noise", "noise"], vectors=[None, vector])
+            with pytest.raises(Refused, match=r"vector\[1\] is no number"):
+                client.send("noise", vector=[1, "a"])
+            with pytest.raises(TypeError, match="object cannot be sent as JSON"):
+                client.send("noise", vector=object())
+
+        async def talk() -> None:
+            async with AsyncClient(url) as client:
+                assert (await client.send("noise", vector=vector)).topic
+                with pytest.raises(Refused, match="takes none"):
+                    await client.predict("noise", vector=vector)
 
         asyncio.run(talk())
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ from driftline.learner.store.checkpoint_store import CheckpointStore
 from driftline.stream.errors import ConfigError, StateError, StoreUnavailable
 from driftline.stream.log.base import Log, NewRecord
 from driftline.stream.log.open import open_log
-from driftline.stream.wire.records import Feedback, Message, encode
+from driftline.stream.wire.records import NONE, Feedback, Message, encode
 from tests.cluster import Cluster, Running, cluster
 from tests.following import Replica, digest_of, following
 from tests.waiting import delete, wait_until
@@ -153,6 +154,18 @@ class TestWhatIsLearned:
                 say(log, str(number), "a" if number % 4 == 0 else None, f"text {number}")
             replica.wait_for(learned(one, 5 + 11))  # five labels; of the fifteen that left, eleven had none
             assert "none" in replica.model.classifier.labels
+            check(replica, one)
+
+    def test_vectors_that_come_with_messages(self, together: Cluster, log: Log) -> None:
+        one = leader(together, model="blend?bits=10&max_labels=4&dimension=3")
+        with following(together.stream("replica"), together.store) as replica:
+            for number in range(20):
+                key, vector = str(number), msgspec.Raw(encode([1, number % 2, number]))
+                message = Message(key, f"text {number}", vector=vector if number % 5 else NONE)
+                log.append("messages", [NewRecord(key.encode(), encode(message))])
+                log.append("feedback", [NewRecord(key.encode(), encode(Feedback(key, "ab"[number % 2])))])
+            replica.wait_for(learned(one, 20))
+            assert replica.model.classifier.state()["ridge_weights"].any()
             check(replica, one)
 
     def test_a_model_of_another_library(self, together: Cluster, log: Log) -> None:

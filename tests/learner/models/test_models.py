@@ -93,7 +93,7 @@ def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
     assert dataclasses.asdict(BayesSettings()) == {**text, **bayes}
     read = {"max_chars": 4096, "tail_chars": 2048, "chars_min": 2, "chars_max": 4, "chars_step": 2}
     blend = {**read, "bits": 22, "half_life": 5000.0, "rehearse": 4096, "max_labels": 1000}
-    vectors = {"vectors": "", "vectors_sha256": ""}
+    vectors = {"vectors": "", "vectors_sha256": "", "dimension": 0}
     assert dataclasses.asdict(BlendSettings()) == {**text, **blend, **vectors}
 
 

@@ -143,6 +143,17 @@ def test_what_was_said_of_a_text_with_fields_is_taken_back_with_them_or_without(
     assert "without 4 labels that were retracted" in rebuilt(stage), "all but what was said of other fields"
 
 
+@kafka_in_torture
+def test_what_was_said_of_a_text_is_taken_back_whatever_its_vector(stage: Stage) -> None:
+    one, other = (msgspec.Raw(encode(numbers)) for numbers in ([1, 2], [2, 1]))
+    stage.append(range(20))
+    for number, (said, taken_back) in enumerate([(one, one), (one, NONE), (NONE, one), (one, other)], 50):
+        give(stage, number, "a", vector=said)
+        give(stage, number, "a", op="retract", vector=taken_back)
+    stage.learn()
+    assert "without 4 labels that were retracted" in rebuilt(stage)
+
+
 @pytest.mark.parametrize("damage", [b"no database", b"", None])
 def test_a_built_model_whose_retractions_cannot_be_read_is_refused(tmp_path: Path, damage: bytes | None) -> None:
     with contextlib.closing(SqliteStage(StreamSettings(data=tmp_path / "data"))) as stage:

@@ -1,5 +1,6 @@
 """Files of labelled texts, read and sent: what is written is read, broken rows are counted, what is sent is kept."""
 
+import base64
 import csv
 import gzip
 import io
@@ -15,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from driftline.stream.log.base import Appended, Log, NewRecord, TopicState
 from driftline.stream.wire.fielded import join, split
 from driftline.stream.wire.names import same_name
 from driftline.stream.wire.records import Topics, decode_feedback, decode_message
+from driftline.stream.wire.vector import with_vector
 from tests.data import ROOT
 
 texts = st.text(
@@ -177,6 +180,44 @@ def test_a_field_that_is_none_costs_its_row_alone(path: Path) -> None:
     assert [(each.line, each.kind) for each in bad] == [(1, "with a wrong field"), (3, "with a wrong field")]
     assert "holds an object" in bad[0].why
     assert "at most 2048" in bad[1].why
+
+
+def test_a_column_can_have_vectors(path: Path) -> None:
+    vector = np.array([3.0, 4.0])
+    singles = base64.b64encode(vector.astype("<f4").tobytes())
+    table = b'text,label,V,a\nx,y,"[3, 4.0]",1\nx,y,' + singles + b",1\nx,y,,1\n"
+    lines = b'{"text":"x","label":"y","V":[3,4],"a":1}\n{"text":"x","label":"y","V":"' + singles + b'","a":1}\n'
+    lines += b'{"text":"x","label":"y","a":1}\n'
+    whole, bare = with_vector(join("x", {"a": 1}), vector), join("x", {"a": 1})
+    bad: list[BadRow] = []
+    for content in (table, lines):
+        path.write_bytes(content)
+        with LabelledTexts(path, on_bad_row=bad.append, form=Format(field_columns=("a",), vector_column="v")) as file:
+            assert [row.text for row in file] == [whole, whole, bare]
+    assert not bad
+
+
+def test_a_vector_that_is_none_costs_its_row_alone(path: Path) -> None:
+    path.write_bytes(
+        b'{"text":"a","v":[1,null]}\n{"text":"b","v":[1,2]}\n{"text":"c","v":{}}\n{"text":"d","v":"[1,x]"}\n'
+        b'{"text":"e","v":[0,0]}\n{"text":"f","v":7}\n'
+    )
+    bad: list[BadRow] = []
+    with LabelledTexts(path, on_bad_row=bad.append, form=Format(vector_column="v")) as file:
+        assert [row.text for row in file] == [with_vector("b", np.array([1, 2]))]
+    assert {each.kind for each in bad} == {"with a wrong vector"}
+    assert [each.line for each in bad] == [1, 3, 4, 5, 6]
+    assert "column 'v': vector[1] is no number" in bad[0].why
+    assert "holds an object instead of a vector" in bad[1].why
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nothing", "no column 'nothing'.*--vector-column"), ("text", "be a vector")]
+)
+def test_a_vector_that_cannot_be_one_is_named(path: Path, name: str, said: str) -> None:
+    path.write_bytes(b"text,label\na,b\n")
+    with pytest.raises(ConfigError, match=said), LabelledTexts(path, form=Format(vector_column=name)) as file:
+        list(file)
 
 
 @pytest.mark.parametrize(("name", "said"), [("nothing", "no column 'nothing'"), ("text", "cannot be a field")])

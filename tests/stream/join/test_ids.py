@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.loop import Learner
@@ -15,12 +16,17 @@ from driftline.learner.machine.machine import Machine
 from driftline.learner.registry import make_classifier
 from driftline.stream.files.reader import Row
 from driftline.stream.files.send import send
+from driftline.stream.join.message_rows import bare_size
 from driftline.stream.log.base import Record, TopicPartition
 from driftline.stream.log.open import open_log
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.fielded import join
-from driftline.stream.wire.records import Feedback, Message, decode_rejected, encode
+from driftline.stream.wire.records import Feedback, Message, decode_message, decode_rejected, encode
+from driftline.stream.wire.vector import with_vector as append_vector
+from driftline.stream.wire.vector import without_vector_bytes
 from tests.data import batch
+from tests.stream.wire.test_fielded import FIELDS, TEXT
+from tests.stream.wire.test_vector import VECTOR
 
 MODEL = "linear?bits=10&max_labels=4"
 Said = Message | Feedback
@@ -160,3 +166,78 @@ def learn_all(stream: StreamSettings, log: Any) -> Machine:
         learner.start()
         learner.run(lambda: False, until=log.watermarks(stream.topics[:2]))
         return learner._work.machine
+
+
+def with_vector(said: Said, *numbers: float) -> Said:
+    return msgspec.structs.replace(said, vector=msgspec.Raw(encode(numbers)))
+
+
+def test_a_text_is_the_same_whatever_its_vector() -> None:
+    one, other = with_vector(Message("m", A), 1, 2), with_vector(Message("m", A), 1, 2.5)
+    machine, errors = learn(one, one, other, Message("m", A))
+    assert (machine.counts.messages_seen, machine.join.counts.duplicates, errors) == (1, 3, [])
+    assert machine.join.messages["m"].text == decode_message(encode(one)).text, "the first one counts"
+    fielded = with_vector(with_fields(Message("m", A), NL), 1, 2)
+    machine, _ = learn(fielded, one, with_vector(Message("m", B), 1, 2))
+    assert (machine.counts.messages_seen, machine.join.counts.other_texts) == (3, 2)
+
+
+@pytest.mark.parametrize("vector", [(), (1, 2), (2, 1)])
+@pytest.mark.parametrize("fields", [{}, NL])
+def test_a_label_with_a_text_need_not_have_its_vector_too(fields: dict[str, str], vector: tuple[float, ...]) -> None:
+    message = with_vector(with_fields(Message("m", A), NL), 1, 2)
+    label = with_fields(Feedback("m", "spam", text=A), fields)
+    label = with_vector(label, *vector) if vector else label
+    machine, errors = learn(message, label)
+    plain, _ = learn(message, Feedback("m", "spam"))
+    assert_same_model(machine, plain)
+    assert (errors, machine.join.counts.other_texts) == ([], 0)
+
+
+def test_a_label_that_comes_before_its_message_has_the_same_text() -> None:
+    label, message = Feedback("m", "spam", text=A), with_vector(Message("m", A), 1, 2)
+    machine, errors = learn(with_vector(label, 1, 3), message, Feedback("m", "ham"))
+    assert (errors, machine.join.counts.other_texts, machine.join.counts.corrected) == ([], 0, 1)
+
+
+def test_texts_that_share_an_id_are_the_same_whatever_their_vectors() -> None:
+    """Also those that the id does not name any more, through a checkpoint, and under another secret."""
+    one, other = with_vector(Message("m", A), 1, 2), with_vector(with_fields(Message("m", A), NL), 1, 2)
+    said = one, other, with_vector(Message("m", B), 1, 2)
+    machine, errors = learn(*said)
+    for again in ("", "restored", "another secret"):
+        if again == "restored":
+            machine.join.load_state(machine.join.counts, machine.join.state())
+        elif again:
+            machine.join.store.change_secret()
+        for each in (Message("m", A), with_vector(Message("m", A), 1, 2.5)):
+            record = Record(TopicPartition("messages", 0), 9, 2000, None, encode(each))
+            machine.apply(batch([record]))
+        label = Feedback("m", "spam", text=A)
+        record = Record(TopicPartition("feedback", 0), 9, 2000, None, encode(label))
+        machine.apply(batch([record]))
+        entry = machine.join.messages.aside("m", A)
+        assert entry is not None
+        assert entry.label == "spam"
+        assert entry.text == decode_message(encode(one)).text
+    assert (machine.counts.messages_seen, machine.join.counts.duplicates, errors) == (3, 6, [])
+
+
+@settings(max_examples=200)
+@given(TEXT, FIELDS, VECTOR)
+def test_the_kernel_leaves_the_vector_out_as_strings_do(text: str, fields: dict[str, Any], vector: np.ndarray) -> None:
+    for whole in (join(text, fields), append_vector(join(text, fields), vector)):
+        data = np.frombuffer(b"before\0" + whole.encode() + b"v\0", np.uint8).copy()
+        assert bare_size(data, 7, len(whole.encode())) == len(without_vector_bytes(whole.encode()))
+        assert without_vector_bytes(whole.encode()) == join(text, fields).encode()
+
+
+@pytest.mark.parametrize(("model", "unused"), [(MODEL, 3), ("blend?bits=10&dimension=3&max_labels=4", 2)])
+def test_vectors_that_the_model_does_not_take_are_counted(model: str, unused: int) -> None:
+    said = [with_vector(Message(f"m{n}", A), *range(1, n + 2)) for n in range(1, 4)]
+    machine = Machine(LearnerSettings().rules(StreamSettings(), 1), make_classifier(model), lineage="abc")
+    records = [Record(TopicPartition("messages", 0), n, 1000 + n, None, encode(each)) for n, each in enumerate(said)]
+    records.append(Record(TopicPartition("messages", 0), 9, 1009, None, encode(Message("plain", "no vector"))))
+    machine.apply(batch(records[:2]))
+    machine.apply(batch(records[2:]))
+    assert (machine.counts.vectors_unused, machine.counts.messages_seen) == (unused, 4)

@@ -14,6 +14,7 @@ from driftline.stream.wire import fields, outline
 from driftline.stream.wire.fields import MAX_DEPTH, check_json, is_too_deep, mend_escapes
 from driftline.stream.wire.many import decode_messages
 from driftline.stream.wire.records import decode_feedback, decode_message
+from driftline.stream.wire.vector import MAX_NUMBERS
 from tests.often import times
 from tests.worst_bodies import VALUES
 
@@ -99,9 +100,17 @@ def test_only_halves_are_mended(odd: str, text: str) -> None:
         (b'"a,b"', 0, 0),
         (b"", 0, 0),
         (b"]]],,[", 3, 0),
+        (b'{"vector":[1,-2.5e3, 4],"b":[2,3]}', 5, 0),
+        (b'[{"text":"a","vector" : [1,2,3]}]', 4, 1),
+        (b'{"vector":[1,"a,b",2,{"c":3}]}', 5, 0),
+        (b'["vector",[1,2]]', 4, 2),
+        (b'{"a":"vector","b":[1,2]}', 4, 0),
+        (b'{"vector":' + b"[1" + b",1" * 2047 + b"]}", 2, 0),
+        (b'{"vector":' + b"[1" + b",1" * 9000 + b"]}", 2 + 9000 - 2047, 0),
     ],
 )
 def test_what_is_counted(value: bytes, values: int, items: int) -> None:
+    assert outline.MAX_NUMBERS == MAX_NUMBERS
     assert outline.outline(value) == (values, items)
 
 
