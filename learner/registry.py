@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from numba.core import event
 
-from driftline.learner.blend.blend import Blend, BlendSettings
+from driftline.learner.blend.blend import Blend
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.foreign.named import FILE, GONE, LIBRARIES, check_allowed, is_foreign
 from driftline.learner.models.bayes import Bayes, BayesSettings
 from driftline.learner.models.classifier import Classifier
@@ -45,6 +46,7 @@ REGISTRY: Final[dict[str, NamedClassifier]] = {
     "blend": NamedClassifier(BlendSettings, Blend),
 }
 
+MADE_BY: Final = "embed_made_by"
 EARLIER: Final = {  # what was before there was the setting
     "tail_chars": 0,
     "hashing": 1,
@@ -53,6 +55,10 @@ EARLIER: Final = {  # what was before there was the setting
     "vectors": "",
     "vectors_sha256": "",
     "dimension": 0,
+    "embed": "",
+    "embed_sha256": "",
+    "embed_made_by": "",
+    "embed_rate": 100,  # of no meaning without `embed`
 }
 EARLIER_FOREIGN: Final = {"text.hashing": 1, "text.raw": False, "text.fields": False, "text.cross": ""}
 
@@ -99,6 +105,14 @@ def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
         return {**EARLIER_FOREIGN, **config}
     own = REGISTRY[name].settings.__dataclass_fields__ if name in REGISTRY else {}
     return {**{setting: value for setting, value in EARLIER.items() if setting in own}, **config}
+
+
+def built_anew(config: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:
+    """Return a new classifier with the settings of a saved one, that may learn on this machine whatever it learned on.
+
+    So a sentence model may give other vectors here: nothing was learned of any.
+    """
+    return build_saved({**config, MADE_BY: ""} if MADE_BY in config else config, allow_pickle=allow_pickle)
 
 
 def build(name: str, settings: Mapping[str, Any], *, allow_pickle: bool = False) -> Classifier:

@@ -109,6 +109,8 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     over_quota: int = 0  # labels refused because their source sent too many
     unwritten: int = 0  # predictions too large for the log even without scores
     vectors_unused: int = 0  # messages with a vector that the model does not take: scored and learned without it
+    vectors_made: int = 0  # texts of messages and of labels that got one by the model's sentence model
+    vectors_spared: int = 0  # those beyond `embed_rate`: scored and learned without one
     pending: int = 0  # messages that wait for a label now
     waiting: int = 0  # labels that wait for a message now
     accuracy: float | None  # of predictions as served

@@ -2,8 +2,9 @@
 
 POST /predict. Small requests are answered on the event loop, where a thread's switch would cost more than the answer;
 large ones in one thread of their own, callers in turn (turns.py), by a model of their own (see watcher.py), so that
-they never hold up the small ones; there their answer is written, too, piece by piece. Scores are as on the predictions
-topic: the best labels first, six decimals.
+they never hold up the small ones; there their answer is written, too, piece by piece. A model that goes by what a text
+says first has the vectors made, in a thread for that, a few texts at a time, callers in turn. Scores are as on the
+predictions topic: the best labels first, six decimals.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from driftline.api.http import openapi
 from driftline.api.http.fielded import FieldsSent, VectorSent, check_vectors, with_fields
 from driftline.api.load.body import VALUES_AN_ITEM, Bodies, decode
 from driftline.api.load.turns import Turns
+from driftline.api.load.waiting import Places
 from driftline.api.settings import ApiSettings
 from driftline.api.shared.freshness import FeedbackOffset, FeedbackOffsets, Freshness
 from driftline.api.shared.health import missing
@@ -40,6 +42,10 @@ QUICK_CHARS: Final = 16_384
 QUICK_SCORES: Final = 2_048
 
 FEW_SCORES: Final = 32
+# Texts that get their vectors in one turn, by one thread: who asks for one text waits for so many of another's at most.
+VECTORS_A_TURN: Final = 8
+MAX_WAITING: Final = 512  # requests for vectors
+MAX_WAITING_EACH: Final = 256  # of one caller
 VALUES_BESIDE: Final = 4_000  # in a body, beside its texts and fields: the offsets of labels, and what is skipped
 _FIELDS: Final = b'"fields"'
 
@@ -137,6 +143,8 @@ class Predictor:
     def __init__(self, watcher: Watcher, freshness: Freshness, metrics: Metrics, settings: ApiSettings) -> None:
         self._watcher, self._freshness, self._metrics, self._settings = watcher, freshness, metrics, settings
         self._bulk = Turns("predict-bulk")
+        self._vectors = Turns("predict-vectors")
+        self._places = Places(MAX_WAITING, MAX_WAITING_EACH, "requests wait for their texts' vectors")
 
     def read(self, asked: PredictRequest) -> "Asked":
         """Return what a request asks. Any thread. Raises ApiError (422) where its texts are not what they must be."""
@@ -159,6 +167,8 @@ class Predictor:
         """Do what `answer` does, where nothing has to be waited for; else return None. Raises ApiError as it does."""
         texts = _texts(asked, self._settings)
         if asked.min_feedback_offset is not None or not _is_quick(texts, served := self._served()):
+            return None
+        if served.quick.makes_vectors:
             return None
         if where := _with_vectors(asked):
             check_vectors(texts, served.info.model, where.format)
@@ -212,6 +222,9 @@ class Predictor:
     async def _ask(self, texts: Sequence[str], question: Callable[[Model, Sequence[str]], _T], caller: bytes) -> _T:
         served = self._served()
         try:
+            if served.quick.makes_vectors:
+                texts = await self._completed(texts, caller)
+                served = self._served()  # there may be another one now
             if _is_quick(texts, served):
                 return question(served.quick, texts)
             async with asyncio.timeout(self._settings.request_timeout_s):
@@ -220,6 +233,16 @@ class Predictor:
             raise too_long(self._settings.request_timeout_s) from None
         except StateError as error:  # damaged or cut short just now
             raise no_model(str(error)) from None
+
+    async def _completed(self, texts: Sequence[str], caller: bytes) -> Sequence[str]:
+        """Return texts with their vectors. Raises ApiError: too many wait; TimeoutError."""
+        found: list[str] = []
+        with self._places.take(caller):
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                for begin in range(0, len(texts), VECTORS_A_TURN):
+                    some, model = texts[begin : begin + VECTORS_A_TURN], self._served().quick
+                    found += await self._vectors.do(caller, partial(model.complete, some, threads=1))
+        return found
 
     def _served(self) -> Served:
         served = self._watcher.served
@@ -234,7 +257,8 @@ class Predictor:
         return answered
 
     def close(self) -> None:
-        """Wait for the thread's last request."""
+        """Wait for the threads' last requests."""
+        self._vectors.close()
         self._bulk.close()
 
 

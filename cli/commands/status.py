@@ -58,7 +58,7 @@ def print_status(status: "Status", pinned_to: str | None = None) -> None:
         else "no label has met a prediction yet",
         "not scored": _describe_unscored(progress),
         "drift": _describe_drift(status),
-        "vectors": _describe_unused(status),
+        "vectors": _describe_vectors(status) or _describe_unused(status),
         "store": f"{status.uploads.where}: {status.uploads}" if status.uploads is not None else "",
     }
     if status.places and status.places_left <= status.places // 10 and status.places > FEW_PLACES:
@@ -113,6 +113,13 @@ def _describe_unused(status: "Status") -> str:
     """Say how many messages brought a vector in vain; nothing where none did."""
     n = status.counts.vectors_unused
     return f"{counted(n, 'message')} with one that {status.model} does not take" if n else ""
+
+
+def _describe_vectors(status: "Status") -> str:
+    """Say how many texts got a vector by a sentence model, and how many did not; nothing without one."""
+    made, spared = status.counts.vectors_made, status.counts.vectors_spared
+    beyond = f"; {spared:,} without one, beyond embed_rate" if spared else ""
+    return f"of {counted(made, 'text')} by the sentence model{beyond}" if made or spared else ""
 
 
 def _describe_known(progress: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ Five experts read the same hashed features, each once, and mixer.py makes one pr
     3  terms    naive Bayes on words and pairs
     4  all      naive Bayes on all features
     5  ridge    with vectors only: least squares on what words mean, or on what is sent with texts (ridge.py)
+    6  means    with vectors of texts only: whose texts are nearest (means.py)
 
     grams: a weight of expert 0, a count of 3 and 4        gram_squares: the weight's sum of squares
     terms: a weight of expert 1, one of 2                  term_states: a sum of squares, a variance
@@ -24,13 +25,14 @@ Laplace's approximation): a weight moves by its variance, and evidence shrinks t
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.learner.blend.means import learn_means, score_means
 from driftline.learner.blend.mixer import (
     LEAST_LOG,
     choose_contexts,
@@ -62,6 +64,7 @@ from driftline.learner.blend.rows import (
     score_linear,
     to_large_gradients,
 )
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.blend.two_labels import (
     N_PLANES,
     ask_for_steps,
@@ -70,6 +73,7 @@ from driftline.learner.blend.two_labels import (
     score_bayes_two,
     score_linear_two,
 )
+from driftline.learner.embed.opened import check_same_dimension, made_by, open_embedder, settled_name
 from driftline.learner.explain.parts import VECTOR, Hashed, Part, limited_part, weighted
 from driftline.learner.explain.rows import (
     COUNTER,
@@ -86,13 +90,12 @@ from driftline.learner.explain.sketch import Sketch, is_due, new_sketch, note, s
 from driftline.learner.explain.trace import trace, trace_shape
 from driftline.learner.explain.traced import Feature
 from driftline.learner.kernels import kernel
-from driftline.learner.models.bayes import check_half_life, check_slots, growth
+from driftline.learner.models.bayes import growth
 from driftline.learner.models.classifier import Call, Compiled, Scores, State, options_set, spec_of
 from driftline.learner.models.rehearsal import (
     NAMES,
     Rehearsal,
     Rows,
-    check_rehearse,
     forget,
     keep,
     new_rehearsal,
@@ -100,53 +103,20 @@ from driftline.learner.models.rehearsal import (
     rehearsal_of,
     rehearsal_state,
 )
-from driftline.learner.text.features import TextSettings, character_table, hash_text, kernel_inputs, read, text_buffers
+from driftline.learner.text.features import character_table, hash_text, kernel_inputs, read, text_buffers
 from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape
 from driftline.learner.vectors.lookup import ask_for_words, find_rows
-from driftline.learner.vectors.opened import check_vectors, open_table
-from driftline.learner.vectors.sent import check_dimension, take_sent, write_vector
-from driftline.stream.errors import ConfigError
+from driftline.learner.vectors.opened import open_table
+from driftline.learner.vectors.sent import take_sent, write_vector
 from driftline.stream.wire.vector import size_of
 
 N_EXPERTS: Final = len(EXPERT)
 PAIR: Final = 2  # labels: then two_labels.py has the kernels
 FIRST_WEIGHTS: Final = (0.4, 0.4, 0.4, 0.2, 0.2)  # more than 1 in all: experts that agree are more than one's evidence
-RIDGE_WEIGHT: Final = 0.2
+RIDGE_WEIGHT: Final = 0.2  # where vectors are those of words ...
+SENT_WEIGHT: Final = 0.4  # ... and where they are the texts' own
+MEANS_WEIGHT: Final = 0.2
 TERM_SHARE: Final = 1  # the tables of terms have 2**(bits - TERM_SHARE) slots
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlendSettings(TextSettings):
-    """Options of `blend`."""
-
-    bits: int = 22  # 2**bits slots of 12 bytes, and half as many of 16
-    max_chars: int = 4096
-    tail_chars: int = 2048
-    chars_min: int = 2
-    chars_max: int = 4
-    chars_step: int = 2  # n-grams of 2 and 4 characters
-    half_life: float = 5_000.0  # of what naive Bayes counts, in labels learned; 0: never forget
-    rehearse: int = 4096  # texts that are kept, for when labels come in runs
-    vectors: str = ""  # a file of word vectors
-    vectors_sha256: str = ""  # which file that has to be
-    dimension: int = 0  # how many numbers a vector has that comes with a message
-    max_labels: int = 1000
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        super().__post_init__()
-        check_slots(self.bits, self.max_labels)
-        check_half_life(self.half_life)
-        check_rehearse(self.rehearse)
-        check_vectors(self.vectors, self.vectors_sha256)
-        check_dimension(self.dimension, self.vectors)
-        if not 1 <= self.chars_step <= 16:
-            raise ConfigError(f"chars_step={self.chars_step}: it must be 1 to 16")
-
-    @property
-    def lengths(self) -> range:
-        """The lengths of n-grams."""
-        return range(self.chars_min, self.chars_max + 1, self.chars_step)
 
 
 class Blend(Compiled):
@@ -166,14 +136,27 @@ class Blend(Compiled):
         if table is not None:  # wherever it is built again, it is by this file
             path = str(Path(self.settings.vectors).absolute())
             self.settings = replace(self.settings, vectors=path, vectors_sha256=table.sha256)
+        named = self.settings
+        self.embedder = open_embedder(named.embed, named.embed_sha256, named.embed_made_by)
+        if self.embedder is not None:  # likewise
+            check_same_dimension(named.dimension, self.embedder)
+            self.settings = replace(
+                named,
+                dimension=self.embedder.dimension,
+                embed=settled_name(named.embed),
+                embed_sha256=self.embedder.sha256,
+                embed_made_by=named.embed_made_by or made_by(self.embedder),
+            )
+            self.embed_rate = named.embed_rate
+        self.dimension = sent = self.settings.dimension
         self.spec = spec_of("blend", options_set(self.settings))
         self._set_labels([], self.settings.max_labels)
         slots = 1 << self.settings.bits
         term_states = np.zeros((slots >> TERM_SHARE, WIDTH), np.float32)
         term_states[:, 1] = FIRST_VARIANCE
-        self.dimension = self.settings.dimension
-        self._meaning = Meaning(table, self.max_labels, self.dimension)
-        self._first_weights = (*FIRST_WEIGHTS, RIDGE_WEIGHT) if self._meaning.dimension else FIRST_WEIGHTS
+        self._meaning = Meaning(table, self.max_labels, sent)
+        of_meaning = (SENT_WEIGHT, MEANS_WEIGHT) if sent else (RIDGE_WEIGHT,) if table is not None else ()
+        self._first_weights = (*FIRST_WEIGHTS, *of_meaning)
         weights, covariances = first_weights(self.max_labels, self._first_weights)
         self._state: State = {
             "grams": np.zeros((slots, WIDTH), np.float32),
@@ -189,9 +172,7 @@ class Blend(Compiled):
             "counters": np.zeros(2, np.int64),
         }
         self._sketch = new_sketch(slots - 2 * self.max_labels)
-        self._rehearsal = new_rehearsal(
-            self.settings.rehearse, self.settings.bits, self.max_labels, MAX_SHAPE, self.settings.dimension
-        )
+        self._rehearsal = new_rehearsal(self.settings.rehearse, self.settings.bits, self.max_labels, MAX_SHAPE, sent)
         self._buffers = text_buffers(self.settings)
         n_experts = len(self._first_weights)
         places = self.settings.max_features + MAX_SHAPE + 1
@@ -351,7 +332,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     grams, terms = tables
     totals, overall = bayes_totals
     mixer_weights, covariances, factors = mixing
-    words, dimension, ridge, space = meaning
+    words, dimension, ridge, space, means = meaning
     is_sent = space.halves.shape[1] > 0
     max_labels = known.shape[0]
     one = np.float32(1)
@@ -423,6 +404,9 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
                 finite = (
                     score_ridge(ridge, space, has_vector, known, n_labels, logs[N_EXPERTS], p[N_EXPERTS]) and finite
                 )
+            if is_sent:
+                last = N_EXPERTS + 1
+                finite = score_means(means, space, has_vector, known, n_labels, logs[last], p[last]) and finite
             if turn < n_texts:
                 ask_for_third(grams, all_gram_bases[turn & 1], 1 + next_n + next_shape, 1, n_labels)
             if finite:
@@ -488,6 +472,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
             weight_left -= part
             if weight_left <= 0:
                 break
+        if is_sent and has_vector and not again:
+            learn_means(means, space, dimension, target, min(weights[text], np.float32(MAX_REPEATS)))
         if has_vector and (fresh or scores[text, target] < SURE):
             part = min(weights[text], np.float32(MAX_REPEATS))
             finite = learn_ridge(ridge, space, dimension, known, target, n_labels, part)

@@ -29,6 +29,7 @@ from driftline.learner.disk.durable import Parts
 from driftline.learner.disk.losses import Erasures, Losses
 from driftline.learner.disk.rebuilt import Rebuilt
 from driftline.learner.disk.settings import Rules
+from driftline.learner.embed.budget import Budget
 from driftline.learner.models.classifier import State
 from driftline.learner.quality.alarms import Alarms
 from driftline.learner.quality.figures import Counts, Offsets
@@ -108,6 +109,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     rhythms: dict[str, dict[str, tuple[int, ...]]] = {}  # what else a Clock has, of each partition
     rhythm: tuple[int, ...] = ()  # the same of the one of all partitions
     quotas: Quotas = msgspec.field(default_factory=Quotas)
+    budget: Budget = msgspec.field(default_factory=Budget)  # of the texts that got a vector
     journal: JournalMark | None = None  # None: it lies beside the checkpoints
     revision: int = 0  # REVISION of the version that wrote it, where that wrote it down
 

@@ -17,10 +17,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.learner.machine.machine import Machine
 from driftline.stream.errors import BadRecord, TooManyDeadLetters
 from driftline.stream.log.merge import Batch
 
 RECENT: Final = 1000
+EMBED_RECORDS: Final = 256  # in a batch, where a sentence model makes vectors: a second or two, not half a minute
 LEAST: Final = 500  # of fewer records the share says little
 
 
@@ -31,11 +33,16 @@ class Intake:
     ----------
     limit : the share that may be unreadable; 1: any
     topic : for dead letters, to be named
+    records : in a batch, at most
     """
 
-    def __init__(self, limit: float, topic: str) -> None:
-        self._limit, self._topic = limit, topic
+    def __init__(self, limit: float, topic: str, records: int = 4096) -> None:
+        self._limit, self._topic, self._records = limit, topic, records
         self._recent: NDArray[np.bool_] = np.zeros(0, bool)
+
+    def most(self, machine: Machine) -> int:
+        """Return how many records the next batch may have: few where each text may take a millisecond or several."""
+        return self._records if machine.classifier.embedder is None else min(self._records, EMBED_RECORDS)
 
     def admit(self, batch: Batch, found: Sequence[Any]) -> None:
         """Take note of a batch.

@@ -115,7 +115,7 @@ class Learner:
         self._staged = StagedRebuild(stream.data, log, allow_pickle=stream.allow_pickle)
         self._erasing = Erasing(stream.data, log, stream.topics, stream.max_record_bytes)
         self._outside = Outside(stream, settings, self._ledger, self._room, check)
-        self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter)
+        self._intake = Intake(settings.dead_letter_limit, stream.topics.dead_letter, settings.batch_records)
         self._doubt: LogError | None = None  # why nothing is taken until the log was looked at
         self._refusal: TooManyDeadLetters | None = None  # why nothing is taken until a person has looked
         self._worker = ThreadPoolExecutor(1, "learner")
@@ -277,7 +277,7 @@ class Learner:
     def _step(self, timeout_s: float) -> int:
         work = self._work
         # While one is being learned there is nothing to wait for: what it has to say must not come late.
-        batch = work.merger.take(self._settings.batch_records, 0.0 if self._flight else timeout_s)  # 1
+        batch = work.merger.take(self._intake.most(work.machine), 0.0 if self._flight else timeout_s)  # 1
         if len(batch):
             try:
                 plan = work.machine.plan(batch, self._await_learned, self._intake.admit, self._land)  # 2, 3, 4
@@ -419,6 +419,7 @@ class Learner:
             return
         work = self._work
         work.machine.join.forget(self._erasing.unwanted)  # 3
+        work.machine.forget_vectors()
         self._ledger.pass_batch(work)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         work.erased = Erasures(work.erased.times + 1, work.batch, at)

@@ -63,8 +63,11 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
             wanted[setting] = held[setting]
     if wanted.get("vectors_sha256") and wanted["vectors_sha256"] == held.get("vectors_sha256"):
         wanted["vectors"] = held["vectors"]  # the same file, wherever it was named
+    if wanted.get("embed_sha256") and wanted["embed_sha256"] == held.get("embed_sha256"):
+        # Likewise; whether it gives the same vectors here is said where it is opened, and more clearly.
+        wanted |= {name: held[name] for name in ("embed", "embed_made_by")}
     if wanted != held:
-        others = {"vectors", "vectors_sha256"}
+        others = {"vectors", "vectors_sha256", "dimension", "embed", "embed_sha256", "embed_made_by", "embed_rate"}
         if wanted.keys() == held.keys() and {name for name in wanted if wanted[name] != held[name]} <= others:
             raise ConfigError(
                 f"model: {stream.data} holds a model with {_vectors(held)}, and {asked!r} asks for one with "
@@ -85,9 +88,15 @@ def check_model(newest: Checkpoint | None, stream: StreamSettings, settings: Lea
 
 
 def _vectors(config: Mapping[str, Any]) -> str:
-    """Return which word vectors a model has."""
+    """Return which vectors a model goes by."""
+    if sha256 := config.get("embed_sha256"):
+        rate = config["embed_rate"]
+        often = f"{rate} texts a second" if rate else "all texts"
+        return f"the sentence model in {config['embed']} (SHA-256 {sha256[:16]}, {often})"
+    if dimension := config.get("dimension"):
+        return f"vectors of {dimension} numbers that come with messages"
     sha256 = config["vectors_sha256"]
-    return f"the word vectors in {config['vectors']} (SHA-256 {sha256[:16]})" if sha256 else "no word vectors"
+    return f"the word vectors in {config['vectors']} (SHA-256 {sha256[:16]})" if sha256 else "no vectors"
 
 
 def rehearse(log: Log, stream: StreamSettings, settings: LearnerSettings) -> None:

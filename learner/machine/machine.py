@@ -6,7 +6,8 @@ network, and the state after some records does not depend on where they were cut
 
 Three stages, with one value that goes through them, the plan:
 
-1. `plan`: decode, find what belongs together, say which texts are to be scored and learned, in which order.
+1. `plan`: decode, find what belongs together, say which texts are to be scored and learned, in which order. A model
+   that goes by what a text says gives its texts their vectors here, while the batch before is being learned.
 2. `learn`: do that, in one call of the classifier, the one writer.
 3. `finish`: keep the scores with their messages, compare labels with what was served, say what is to be sent.
 
@@ -28,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.learner.disk.settings import Rules
+from driftline.learner.embed.budget import Budget
+from driftline.learner.embed.completed import Remembered, bring_their_own, completed_some
 from driftline.learner.machine.label_places import Places
 from driftline.learner.machine.outputs import Outputs, dead_letter, predictions
 from driftline.learner.machine.plan import Given, Ints, Plan
@@ -46,10 +49,12 @@ from driftline.stream.join.message_rows import BIT, ROW, recall, remember
 from driftline.stream.join.message_view import Labels
 from driftline.stream.join.quota import Quota, Quotas, bounded
 from driftline.stream.join.rules import ASK_FIRST, NO_EXPIRY, STEP, STOP, WINDOW, Names
+from driftline.stream.join.steps import Steps
 from driftline.stream.join.window import Window
 from driftline.stream.log.base import Chunk, NewColumns, Record
 from driftline.stream.log.clock import LAST_TIMESTAMP_MS
 from driftline.stream.log.merge import Batch
+from driftline.stream.texts import Texts
 from driftline.stream.wire.records import LABELLED, Feedback, Message, Rejected, reject
 from driftline.stream.words import counted
 
@@ -81,6 +86,8 @@ class Machine:
         self.obey(rules)
         self.counts = Counts()
         self.quotas = Quotas()
+        self.budget = Budget()
+        self._remembered = None if classifier.embedder is None else Remembered(classifier.embedder)
 
     def obey(self, rules: Rules) -> None:
         """Go by these rules from the next batch on."""
@@ -146,14 +153,33 @@ class Machine:
             self.places.see(steps, plan.n_seen, self.classifier, store)
             plan.rows = steps.rows.copy()
             store.pending.append(plan.rows)
-            plan.texts = texts = steps.texts(store)
+            texts = steps.texts(store)
             dimension = self.classifier.dimension
             self.counts.vectors_unused += count_unused(texts.codes, texts.starts, plan.steps_scored, dimension)
+            plan.texts = self._completed(steps, texts)
         plan.labels = list(self.classifier.labels)
         plan.corrections += self.join.counts.corrected
         n_scored = len(plan.steps_scored)
         self.counts.messages_seen += n_scored
         self.counts.updates += len(plan.steps) - n_scored
+
+    def _completed(self, steps: Steps, texts: Texts) -> Texts:
+        """Return the steps' texts, those with their vectors that get one: by the records alone, whatever it costs."""
+        if self._remembered is None or not len(texts):
+            return texts
+        which = ~bring_their_own(texts)
+        rate = self.classifier.embed_rate
+        given = self.budget.take(steps.times_ms[which], steps.targets[which] >= 0, rate)
+        which[which] = given
+        n = int(np.count_nonzero(given))
+        self.counts.vectors_made += n
+        self.counts.vectors_spared += len(given) - n
+        return completed_some(texts, which, self._remembered.vectors)
+
+    def forget_vectors(self) -> None:
+        """Keep no vector of a text: some of these are to be erased."""
+        if self._remembered is not None:
+            self._remembered.forget()
 
     def _decode(self, batch: Batch) -> Decoded:
         return decode_batch(

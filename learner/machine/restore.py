@@ -35,6 +35,7 @@ def restore(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Machine:
     if manifest.rebuilt is not None:
         machine.taken_over_ms = manifest.rebuilt.taken_over_ms
     machine.counts, machine.alarms, machine.quotas = manifest.counts, manifest.alarms, manifest.quotas
+    machine.budget = manifest.budget
     machine.join.load_state(manifest.join_counts, [b"".join(parts) for parts in checkpoint.windows])
     return machine
 
@@ -70,6 +71,7 @@ def describe(
         rhythms=by_topic({partition: clock[3:] for partition, clock in clocks.items() if any(clock[3:])}),
         rhythm=clock[3:],
         quotas=machine.quotas.copy(),
+        budget=copy.copy(machine.budget),
         revision=REVISION,
     )
 

@@ -9,11 +9,14 @@ and test-then-train costs one pass. River's names are made of it below.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.learner.embed.completed import completed
+from driftline.learner.embed.embedder import Embedder
 from driftline.learner.explain.explain import Explanation, Step, explain
 from driftline.learner.explain.parts import Hashed, Part
 from driftline.learner.explain.sketch import Mark, Sketch, look_up
@@ -66,6 +69,8 @@ class Classifier(ABC):
     columns: dict[str, int]  # of the labels
     max_labels: int
     settings: TextSettings = TextSettings()  # which features its texts are turned into
+    embedder: Embedder | None = None  # what gives texts vectors, in the classifiers that go by such
+    embed_rate: int = 0  # texts that get one in a second of the log's time; 0: all
     _sketch: Sketch | None = None  # what was learned where, in the classifiers that keep it
 
     @property
@@ -79,7 +84,7 @@ class Classifier(ABC):
 
         Parameters
         ----------
-        texts : n strings
+        texts : n strings, as `complete` returns them
         targets : int32 [n], the label's column (from `label_index`), or -1: score only
         weights : float32 [n], how many times over a label counts; more than MAX_REPEATS (64) count as that. A text with
             one that is not finite and above 0 is scored only, and counted in `n_refused`.
@@ -134,6 +139,17 @@ class Classifier(ABC):
                 f"{name_of_model}: {len(labels)} labels fit neither max_labels={self.max_labels} nor the arrays"
             )
         return taken
+
+    def complete(self, texts: Sequence[str], threads: int | None = None) -> Sequence[str]:
+        """Return texts with all that the model goes by: a vector, where it has a sentence model. Any thread.
+
+        What is complete stays as it is. Whoever may not be held up has this done apart: it takes a millisecond a text.
+
+        Parameters
+        ----------
+        threads : that may be used for it; None: as many as there are processors
+        """
+        return texts if self.embedder is None else completed(texts, partial(self.embedder.vectors, threads=threads))
 
     # What explains a text (explain.py). The defaults are those of a classifier that cannot be looked into.
 
@@ -222,10 +238,11 @@ class Classifier(ABC):
             targets.extend(map(self.label_index, labels))
         finally:  # also where one label was too many
             n = len(targets)
-            self.score_and_learn(texts[:n], np.array(targets, np.int32), used[:n])
+            self.score_and_learn(self.complete(texts[:n]), np.array(targets, np.int32), used[:n])
 
     def predict_proba_many(self, texts: Sequence[str]) -> Scores:
         """Return the scores of texts; changes nothing."""
+        texts = self.complete(texts)
         if len(texts) == 1:
             return self.score_and_learn(texts, _NO_TARGET, _NO_WEIGHT)
         return self.score_and_learn(texts, np.full(len(texts), -1, np.int32), np.ones(len(texts), np.float32))
@@ -263,7 +280,7 @@ class Classifier(ABC):
         UnknownLabel : a label was never learned
         ConfigError : n_features is negative
         """
-        return explain(self, text, labels, n_features)
+        return explain(self, self.complete([text])[0], labels, n_features)
 
 
 class Compiled(Classifier):

@@ -40,6 +40,8 @@ class OneTextScorer:
 
     def __call__(self, text: str) -> list[float]:
         """Return the score of each label."""
+        if self._classifier.embedder is not None:
+            text = self._classifier.complete([text])[0]
         encoded = text.encode("utf-8", "surrogatepass")
         size = len(encoded)
         if self._kernel is None or size > self._most:

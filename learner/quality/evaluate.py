@@ -141,12 +141,12 @@ class Evaluation:
         targets: list[int] = []
         truths: list[int] = []
         places: list[int] = []  # where each labelled row was scored
-        for row in rows:
-            texts.append(row.text)
+        for row, whole in zip(rows, self._complete([row.text for row in rows]), strict=True):
+            texts.append(whole)
             targets.append(-1)
             if row.label is not None:
                 places.append(len(texts) - 1)
-                self._waiting.append((self._messages, row.text, row.label))
+                self._waiting.append((self._messages, whole, row.label))
             while self._waiting and self._waiting[0][0] <= self._messages - self._delay:
                 text, truth = self._due()
                 truths.append(truth)
@@ -192,6 +192,12 @@ class Evaluation:
     def _due(self) -> tuple[str, int]:
         _, text, label = self._waiting.popleft()
         return text, self._classifier.label_index(label)
+
+    def _complete(self, texts: Sequence[str]) -> Sequence[str]:
+        begin = time.perf_counter()
+        found = self._classifier.complete(texts)
+        self._seconds += time.perf_counter() - begin
+        return found
 
     def _run(self, texts: list[str], targets: list[int]) -> Scores:
         columns = np.array(targets, np.int32)

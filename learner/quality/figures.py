@@ -25,6 +25,8 @@ class Counts(msgspec.Struct):
     refused: int = 0  # of `updates`, what the model could not learn: an error of its own, a number that was none
     places_given: int = 0  # labels that gave their place to a new one
     vectors_unused: int = 0  # messages with a vector that the model does not take: scored and learned without it
+    vectors_made: int = 0  # texts of messages and of labels that got one by the model's sentence model
+    vectors_spared: int = 0  # those beyond `embed_rate`: scored and learned without one
     rejected_by: dict[str, int] = msgspec.field(default_factory=dict)  # the same as `rejected`, by error
 
     def reject(self, error: str) -> None:

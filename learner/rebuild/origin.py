@@ -19,7 +19,7 @@ from driftline.learner.disk.settings import Rules
 from driftline.learner.machine.machine import Machine
 from driftline.learner.machine.restore import clocks_of, marks, restore
 from driftline.learner.rebuild.bases import Bases
-from driftline.learner.registry import build_saved, make_classifier, warm_up
+from driftline.learner.registry import built_anew, make_classifier, warm_up
 from driftline.stream.errors import ConfigError, RecordsLost
 from driftline.stream.log.base import Log, TopicPartition, TopicState
 from driftline.stream.log.clock import Clock
@@ -69,7 +69,7 @@ def begin(
         classifier = (
             make_classifier(model, allow_pickle=allow_pickle)
             if model
-            else build_saved(manifest.config, allow_pickle=allow_pickle)
+            else built_anew(manifest.config, allow_pickle=allow_pickle)
         )
         warm_up(classifier.config()["classifier"])
         return Start(Machine(rules, classifier, lineage), {}, Clock()), rebuilt

@@ -41,7 +41,7 @@ from driftline.stream.log.merge import Merger, Span
 from driftline.stream.words import counted
 
 # Of a manifest, what a replay gives; the rest says when and by whom it was written.
-REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas")
+REPLAYED: Final = ("labels", "config", "counts", "join_counts", "alarms", "quotas", "budget")
 COUNTED: Final = ("counts", "join_counts")
 _ANEW: Final = "the model was built anew between them, and so it was here"
 Progress = Callable[[int, int], None]  # batches replayed, of how many

@@ -41,6 +41,11 @@ def of_learner(status: Status) -> Iterator[Metric]:
         "clock_jumps": (counts.clock_jumps, "Timestamps too far from the log's clock to count."),
         "unwritten_predictions": (counts.unwritten, "Predictions too large for the log even without scores."),
         "unused_vectors": (counts.vectors_unused, "Messages with a vector that the model does not take."),
+        "made_vectors": (
+            counts.vectors_made,
+            "Texts of messages and of labels to which the sentence model gave a vector.",
+        ),
+        "spared_vectors": (counts.vectors_spared, "Texts beyond embed_rate, which got no vector."),
         "quarantines": (status.gate.times, "How often the publish gate was shut."),
         "stalls": (status.stalls, "How often the learner was stalled, since its process began."),
     }

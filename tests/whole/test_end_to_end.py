@@ -247,6 +247,8 @@ def test_random_bytes_end_as_dead_letters_and_change_nothing_else(stream: Stream
         "unwritten": 0,
         "places_given": 0,
         "vectors_unused": 0,
+        "vectors_made": 0,
+        "vectors_spared": 0,
     }
 
 

@@ -167,7 +167,8 @@ class TestReplicas:
         offset = replica.order.offset
         until(replica, lambda: replica.order.offset >= offset + 2)
         found = read_status(data)
-        assert found is not None and found.detail != "late"
+        assert found is not None
+        assert found.detail != "late"
         assert "x-1" not in versions(data)
         # Compaction would keep the late one: so the leader says it again.
         until(replica, lambda: topic.STATUS not in replica.order.overlaid)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.learner.blend.blend import BlendSettings
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.registry import make_classifier
 from driftline.learner.text.features import character_table, hash_text, read, text_buffers
 from driftline.learner.text.shape import MAX_SHAPE, N_AMOUNTS, hash_shape, step_of

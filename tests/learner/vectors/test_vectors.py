@@ -36,7 +36,8 @@ def arrays(classifier: Classifier) -> dict[str, NDArray[np.float64]]:
 class PlainRidge:
     """Least squares with a ridge, learned recursively, as a page of a textbook has it: of a few labels."""
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, sent: bool = False) -> None:
+        self.widening = ridge.SENT_WIDENING / (dimension + 1) if sent else ridge.WIDENING
         self.covariance = np.eye(dimension + 1) * ridge.FIRST_VARIANCE
         self.weights: dict[int, NDArray[np.float64]] = {}
 
@@ -49,16 +50,19 @@ class PlainRidge:
             error = (label == target) - weights @ vector
             if abs(error) >= ridge.LEAST_ERROR:
                 self.weights[label] = weights + error * gain * moves
-        grown = 1 + weight * ridge.WIDENING if spread < len(vector) * ridge.FIRST_VARIANCE else 1
+        grown = 1 + weight * self.widening if spread < len(vector) * ridge.FIRST_VARIANCE else 1
         self.covariance = self.covariance * grown - gain * np.outer(moves, moves)
 
 
-@pytest.mark.parametrize("dimension", [2, 15, 16, 63])
-def test_the_ridge_equals_the_plain_one(dimension: int) -> None:
-    """Of up to 63 numbers the whole covariance is kept."""
+@pytest.mark.parametrize(
+    ("dimension", "sent"), [(2, False), (15, False), (16, False), (63, False), (2, True), (99, True)]
+)
+def test_the_ridge_equals_the_plain_one(dimension: int, sent: bool) -> None:
+    """Of up to 63 numbers the whole covariance is kept; of a vector that is the text's own, of up to 511."""
     rng = np.random.default_rng(dimension)
-    meaning, plain = ridge.Meaning(fake(dimension), 5), PlainRidge(dimension)
-    _, _, learned, space = meaning.arguments
+    meaning = ridge.Meaning(None, 5, dimension) if sent else ridge.Meaning(fake(dimension), 5)
+    plain = PlainRidge(dimension, sent)
+    _, _, learned, space, _ = meaning.arguments
     known = np.zeros(5, np.uint8)
     for _ in range(300):
         vector = np.append(rng.normal(size=dimension), 1)
@@ -81,7 +85,7 @@ def test_longer_vectors_have_blocks() -> None:
     dimension = 150
     rng = np.random.default_rng(1)
     meaning = ridge.Meaning(fake(dimension), 2)
-    _, _, learned, space = meaning.arguments
+    _, _, learned, space, _ = meaning.arguments
     assert learned.covariance.shape == (160, ridge.BLOCK)
     turn, known, right = rng.normal(size=dimension), np.ones(2, np.uint8), []
     logs, p = np.zeros(2, np.float32), np.zeros(2, np.float32)
@@ -94,6 +98,12 @@ def test_longer_vectors_have_blocks() -> None:
         assert ridge.learn_ridge(learned, space, dimension, known, target, 2, np.float32(1))
     assert np.mean(right[500:]) > 0.85
     assert np.isfinite(learned.covariance).all()
+
+
+@pytest.mark.parametrize(("sent", "shape"), [(2, (16, 16)), (384, (400, 400)), (511, (512, 512)), (768, (784, 400)),
+                                             (1536, (1552, 400)), (2048, (2064, 416))])  # fmt: skip
+def test_a_texts_own_vector_has_the_longest_blocks_that_are_alike(sent: int, shape: tuple[int, int]) -> None:
+    assert ridge.Meaning(None, 2, sent).arguments[2].covariance.shape == shape
 
 
 class fake:  # noqa: N801
@@ -270,7 +280,7 @@ def test_it_lives_through_a_restart_and_another_file_is_refused(tmp_path: Path) 
         found = learn(f"blend?{SMALL}&vectors={other}")  # the same, whatever it is called
         last, first = (int(each.name) for each in list_checkpoints(stream.data / "checkpoints")[:2])
         assert verify(stream.data, log, first, last).outcome == "same"
-        assert "no word vectors" in refused(lambda: learn(f"blend?{SMALL}"))
+        assert "with no vectors" in refused(lambda: learn(f"blend?{SMALL}"))
     finally:
         log.close()
     straight = make_classifier(spec)
