@@ -15,6 +15,7 @@ from driftline.learner.text.features import TextSettings
 
 MULTIPLIER, FINISHER, MASK = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 2**64 - 1
 WORDS, PAIRS, CHARS = 0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0
+TIMES = 0x3F84D5B5B5470917
 CASED, SHAPE = 0x082EFA98EC4E6C89, 0x452821E638D01377
 
 
@@ -88,6 +89,19 @@ def hash_pair(first: int, second: int) -> int:
     return finish(((PAIRS ^ first) * MULTIPLIER & MASK) ^ second)
 
 
+def hash_times(word: int, times: int) -> int:
+    return finish(((TIMES ^ word) * MULTIPLIER & MASK) ^ times)
+
+
+def counts(found: list[str], words: list[int]) -> list[int]:
+    """Return what says how often the words among some tokens come; `words` are the hashes."""
+    hashed = [max(word, 1) for word in words]
+    times = [1 + hashed[:i].count(word) for i, word in enumerate(hashed)]
+    is_word = [token[0].isalpha() or not token[0].isascii() for token in found]
+    rows = zip(hashed, times, is_word, strict=False)
+    return [hash_times(word, n) for word, n, counts in rows if counts and n in (2, 3, 4, 5, 6, 8, 12)]
+
+
 def tokens(text: str) -> list[tuple[int, str]]:
     """Return a text's tokens, folded, each with its class."""
     found: list[tuple[int, str]] = []
@@ -131,6 +145,8 @@ def features(text: str, settings: TextSettings) -> list[int]:
     if settings.pairs:  # pairs are of the words there was room for
         words = words[: settings.max_features]
         pairs = pairs[: max(0, len(words) - 1)]
+    of_words = [token for kind, token in found if kind != SPACE]
+    times = counts(of_words, words[: settings.max_features]) if settings.hashing > 2 else []
     stretches: list[str] = []
     last = SPACE
     for kind, token in found:
@@ -146,7 +162,9 @@ def features(text: str, settings: TextSettings) -> list[int]:
             for n in range(settings.chars_min, settings.chars_max + 1):
                 if i + n <= len(codes):
                     grams.append(hash_codes(codes[i : i + n], CHARS))
-    return list(dict.fromkeys(max(feature, 1) for feature in (words + pairs + grams)[: settings.max_features]))
+    kept = (words + pairs + grams)[: settings.max_features]
+    plain = min(len(words) + len(pairs), len(kept))
+    return list(dict.fromkeys(max(feature, 1) for feature in kept[:plain] + times + kept[plain:]))
 
 
 def hash_shape(number: int, value: int) -> int:

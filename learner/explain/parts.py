@@ -16,7 +16,7 @@ from driftline.learner.explain.rows import HALF, OVERALL, TOTAL
 
 WORDS: Final = ("word", "field")  # kinds of features that count as words
 VECTOR: Final = "vector"  # the one that was sent with a text; no model has learned its hash, which is 0
-PLAIN: Final = (*WORDS, "pair", "field_pair", "cross")  # and all but n-grams, and a text's shape
+PLAIN: Final = (*WORDS, "pair", "times", "field_pair", "cross")  # and all but n-grams, and a text's shape
 CELLS: Final = 1 << 20  # (feature, label) pairs looked at in one slice
 
 Row = NDArray[np.float64]  # [n_labels]

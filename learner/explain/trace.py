@@ -27,6 +27,7 @@ from driftline.learner.explain.traced import (
     tokens_of,
 )
 from driftline.learner.text.characters import CLASS_SHIFT, FOLD_MASK, IGNORED, SPACE, WORD
+from driftline.learner.text.counts import TIMES, TIMES_SEED
 from driftline.learner.text.features import TextSettings, character_table
 from driftline.learner.text.hashes import CHARS_SEED, MULTIPLIER, PAIR_SEED
 from driftline.learner.text.normal import Placed, as_written, placed
@@ -43,7 +44,9 @@ def trace(whole: str, settings: TextSettings) -> list[Feature]:
     fields = trace_fields(whole[len(text) + 1 :], settings)
     left = settings.max_features - len(fields.terms) - len(fields.pairs)
     own = _trace_text(text, settings, left)
-    words, pairs, ngrams = ([each for each in own if each.kind == kind] for kind in ("word", "pair", "chars"))
+    words, pairs, ngrams = (
+        [each for each in own if each.kind in kinds] for kinds in (("word",), ("pair", "times"), ("chars",))
+    )
     crossed = fields.crossed(words, len(words) + len(pairs), settings)
     most = left - len(words) - len(pairs) - len(crossed)
     return [*words, *fields.terms, *pairs, *fields.pairs, *crossed, *ngrams[:most]]
@@ -71,6 +74,8 @@ def _trace_text(text: str, settings: TextSettings, room: int) -> list[Feature]:
             codes_of_both = [*first.codes, BOUNDARY, *second.codes]
             _add(features, pair, "pair", codes_of_both, (first.starts[0], second.stops[-1]))
         room -= max(0, min(len(tokens) - 1, room - len(words)))
+    if settings.hashing > 2:
+        _add_counts(features, tokens, words)
     if settings.chars:
         _add_ngrams(features, stretches, settings, room - len(words))
     return _in_text(list(features.values()), found)
@@ -163,6 +168,21 @@ def _step(amount: int, name: str) -> tuple[int, str]:
     step = ((1 + amount) ** 2).bit_length() - 1
     first, last = (isqrt((1 << power) - 1) for power in (step, step + 1))  # the least whose square is 2**step, less 1
     return step, f"{name} {first}" if first + 1 == last else f"{name} {first}-{last - 1}"
+
+
+def _add_counts(features: dict[int, Feature], tokens: list[Token], words: list[int]) -> None:
+    """A word that comes again has its place where it comes for so many times."""
+    times: dict[int, int] = {}
+    for token, word in zip(tokens, (max(word, 1) for word in words), strict=True):
+        first = chr(token.codes[0])
+        if word not in times:
+            times[word] = 1
+        elif first.isalpha() or not first.isascii():
+            times[word] += 1
+            if times[word] in TIMES:
+                h = max(hash_two(int(TIMES_SEED) ^ word, times[word]), 1)
+                told = f"{''.join(map(shown, token.codes))} {times[word]} times"
+                features.setdefault(h, Feature(h, "times", told, [(token.starts[0], token.stops[-1])]))
 
 
 def _add_ngrams(features: dict[int, Feature], stretches: list[Token], settings: TextSettings, room: int) -> None:

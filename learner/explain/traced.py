@@ -7,7 +7,20 @@ from driftline.learner.text.characters import APOSTROPHE, CHARACTER, CLASS_SHIFT
 from driftline.learner.text.hashes import FINISHER, MULTIPLIER, WORD_SEED
 from driftline.learner.text.tokens import BOUNDARY, MAX_RUN
 
-KINDS: Final = ("word", "field", "pair", "field_pair", "cross", "chars", "case", "first", "last", "amount", "vector")
+KINDS: Final = (
+    "word",
+    "field",
+    "pair",
+    "times",
+    "field_pair",
+    "cross",
+    "chars",
+    "case",
+    "first",
+    "last",
+    "amount",
+    "vector",
+)
 MASK: Final = 2**64 - 1
 
 Span = tuple[int, int]  # first character, one past the last

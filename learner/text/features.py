@@ -1,8 +1,8 @@
 """Which features does a text have?
 
-Text to hashed features of 32 bits: its tokens, pairs of adjacent tokens, and character n-grams; and those of its
-fields (fielded.py). Time and memory are linear in the text's length and bounded by the settings. Which features there
-are, and in which order, is part of the checkpoint format.
+Text to hashed features of 32 bits: its tokens, pairs of adjacent tokens, how often words come (counts.py), character
+n-grams; and those of its fields (fielded.py). Time and memory are linear in the text's length and bounded by the
+settings. Which features there are, and in which order, is part of the checkpoint format.
 """
 
 import os
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from driftline.learner.kernels import inlined, kernel
 from driftline.learner.text.characters import load_table
+from driftline.learner.text.counts import append_counts, count_words, insert_counts
 from driftline.learner.text.cut import cut
 from driftline.learner.text.fielded import (
     CROSSED_OF,
     MAX_CATEGORIES,
+    OF_FIELDS,
     OF_TEXT,
     fields_end,
     has_fields,
@@ -31,7 +33,7 @@ from driftline.learner.text.fielded import (
 )
 from driftline.learner.text.hashes import BLOCK, hash_ngrams, hash_tokens, spread_ascii, spread_tokens
 from driftline.learner.text.normal import normalised
-from driftline.learner.text.repeats import FEW, drop_few, drop_repeats, drop_tokens, table_size
+from driftline.learner.text.repeats import FEW, drop_few, drop_repeats, drop_tokens, drop_words, table_size
 from driftline.learner.text.tokens import FIRST, GROUP, WHOLE, decode, fold_ascii, list_ascii, list_tokens, read_codes
 from driftline.stream.errors import ConfigError
 from driftline.stream.texts import PADDING, Texts
@@ -40,7 +42,7 @@ from driftline.stream.wire.fielded import END, MAX_NAME_CHARS
 Buffers = tuple[NDArray[Any], ...]
 
 
-HASHING: Final = 2  # the number of this format
+HASHING: Final = 3  # the number of this format
 MAX_CROSSED: Final = 8  # fields
 
 
@@ -54,8 +56,10 @@ class TextSettings:
     chars_max: int = 5
     max_chars: int = 8192  # of a longer text only so many are read ...
     tail_chars: int = 0  # ... of which so many are its last ones; see cut.py
-    max_features: int = 32768  # words go first, then pairs, then n-grams
-    hashing: int = HASHING  # by which rules; 1: texts are read as they are written, without normal.py
+    max_features: int = 32768  # words go first, then pairs and counts, then n-grams
+    hashing: int = (
+        HASHING  # by which rules; 2: without counts.py; 1: texts are read as they are written, too (normal.py)
+    )
     cross: str = ""  # fields whose values each word is crossed with: their names, joined by +
 
     def __post_init__(self) -> None:
@@ -83,12 +87,15 @@ class TextSettings:
         return self.cross.split("+") if self.cross else []
 
     @cached_property
-    def kernel_arguments(self) -> tuple[int, int, int, int, int, int]:
-        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest or 0, limits, secret."""
+    def kernel_arguments(self) -> tuple[int, int, int, int, int, int, int]:
+        """What `hash_text` is told: pairs or not, a bit for each length of n-gram, the longest or 0, limits, secret,
+        counts or not.
+        """
         wanted = sum(1 << length for length in self.lengths)
         longest = self.lengths[-1] if self.chars else 0
         secret = int.from_bytes(os.urandom(8)) >> 1 | 1  # see repeats.py
-        return int(self.pairs), wanted, longest, self.max_features, self.max_chars, secret
+        limits = self.max_features, self.max_chars
+        return int(self.pairs), wanted, longest, *limits, secret, int(self.hashing > 2)
 
     @property
     def lengths(self) -> range:
@@ -106,6 +113,8 @@ def character_table() -> NDArray[np.uint32]:
 
 MAX_CHARS: Final = 1 << 62  # of a text whose last ones are wanted: all
 LEAST_FREE: Final = 1024  # four places for each word with capitals of a text's shape, too (shape.py)
+OF_DROPPED: Final = OF_FIELDS + 2  # buffers up to those for words that are repeats ...
+OF_COUNTS: Final = OF_DROPPED + 2  # ... and for how often they come
 N_INPUTS: Final = 7  # of `kernel_inputs`
 
 
@@ -161,6 +170,10 @@ def text_buffers(settings: TextSettings) -> Buffers:
         *np.empty((2, BLOCK), np.uint8),
         np.empty(MAX_CATEGORIES, np.uint32),  # of fields that words are crossed with
         _crossed(settings),
+        np.empty(n_words + 1, np.uint32),  # words that are repeats ...
+        np.empty(n_words + 1, np.int32),  # ... where they begin ...
+        np.empty(table_size(n_words), np.uint32),  # ... a table of them ...
+        np.empty(table_size(n_words), np.uint8),  # ... and how often they come
         np.zeros(1, np.int64),  # how many of a text's words are its own, where it has fields
     )
 
@@ -221,13 +234,14 @@ def hash_plain(codes, start, stop, table, arguments, room, buffers):  # type: ig
     2. Pairs of adjacent tokens.
     3. Character n-grams of what is between two BOUNDARIES, these included. Of ASCII that is one token, and a token that
        was there before has none that are new: it is left out, but where that might change at which feature it ends.
-    4. Repeats are dropped.
+    4. Repeats are dropped; how often a word comes goes behind the pairs, in the place of what was dropped.
 
     O(stop - start). Bit-exact: part of the checkpoint format.
     """
     pairs, wanted, longest, max_chars = arguments[0], arguments[1], arguments[2], arguments[4]
     secret = np.uint64(arguments[5])
     out, distinct, folded, begins, ends, points, smalls, keys, spread, hashes, grams, alive, lengths = buffers[:OF_TEXT]
+    dropped, counting, counts = buffers[OF_FIELDS:OF_DROPPED], buffers[OF_DROPPED:OF_COUNTS], arguments[6]
 
     # 1
     size, end = min(stop - start, max_chars), 0
@@ -252,8 +266,13 @@ def hash_plain(codes, start, stop, table, arguments, room, buffers):  # type: ig
         places = table_size(n_most)
         if FEW <= n_most <= room and 2 * places <= distinct.shape[0]:
             distinct[:places] = 0
-            n_words_end, n_fresh = drop_tokens(out, n_words, folded, begins, ends, places, distinct, secret)
+            n_words_end, n_fresh, n_dropped = drop_tokens(
+                out, n_words, folded, begins, ends, places, distinct, secret, dropped
+            )
             n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, places, distinct, secret)
+            if counts and n_dropped:
+                n_counts = count_words(dropped, n_dropped, folded, counting, secret)
+                n_plain_end = append_counts(out, n_plain_end, dropped, n_counts, places, distinct, secret)
             n_spread = spread_ascii(folded, begins, ends, n_fresh, spread)
             n = hash_ngrams(spread, n_spread, wanted, longest, room, n_plain_end, out, work)
             return n_words_end, n_plain_end, drop_repeats(out, n_plain_end, n, n_plain_end, places, distinct, secret)
@@ -266,11 +285,18 @@ def hash_plain(codes, start, stop, table, arguments, room, buffers):  # type: ig
 
     # 4
     if n < FEW:
-        return drop_few(out, n_words, n_plain, n)
+        n_words, n_plain, n, n_dropped = drop_few(out, n_words, n_plain, n, begins, dropped)
+        if counts and n_dropped:
+            n_counts = count_words(dropped, n_dropped, folded, counting, secret)
+            n_plain, n = insert_counts(out, n_plain, n, dropped, n_counts)
+        return n_words, n_plain, n
     size = table_size(n)
     distinct[:size] = 0
-    n_words_end = drop_repeats(out, 0, n_words, 0, size, distinct, secret)
+    n_words_end, n_dropped = drop_words(out, n_words, begins, size, distinct, secret, dropped)
     n_plain_end = drop_repeats(out, n_words, n_plain, n_words_end, size, distinct, secret)
+    if counts and n_dropped:
+        n_counts = count_words(dropped, n_dropped, folded, counting, secret)
+        n_plain_end = append_counts(out, n_plain_end, dropped, n_counts, size, distinct, secret)
     return n_words_end, n_plain_end, drop_repeats(out, n_plain, n, n_plain_end, size, distinct, secret)
 
 

@@ -43,7 +43,8 @@ CROSSED_OF: Final = 4  # words crossed with fields at most this one
 MAX_CATEGORIES: Final = 64  # that are crossed
 STRING, TRUTH, ITEM, IS_NUMBER = (np.uint8(ord(kind)) for kind in (KIND.STRING, KIND.TRUTH, KIND.ITEM, KIND.NUMBER))
 DIGITS: Final = 16  # of a number
-OF_TEXT: Final = 13  # buffers of `text_buffers` that a text without fields needs; those for fields are behind them
+OF_TEXT: Final = 13  # buffers of `text_buffers` that a text without fields needs; those for fields are behind them ...
+OF_FIELDS: Final = OF_TEXT + 2  # ... and these end here
 _FIRST_DIGIT, _FIRST_LETTER = np.uint8(ord("0")), np.uint8(ord("a"))
 _MASK: Final = 2**64 - 1
 
@@ -175,7 +176,7 @@ def next_field(codes, at, stop):  # type: ignore[no-untyped-def]
 @kernel
 def hash_values(codes, start, stop, room, region, buffers):  # type: ignore[no-untyped-def]
     """Write the categories and bins of fields. Returns how many, and how many of them are to be crossed with words."""
-    categories, crossed, _ = buffers[OF_TEXT:]
+    categories, crossed = buffers[OF_TEXT:OF_FIELDS]
     n, n_categories, at = 0, 0, start
     while at < stop and n < room:
         value, end = next_field(codes, at, stop)

@@ -1,7 +1,7 @@
 """Which features of a text are repeats?
 
-How often a word stands in a text says little about its label, and in long texts it drowns the rest (on whole e-mails,
-repeats kept made three times the errors).
+Repeats drown the rest in long texts (on whole e-mails, repeats kept made three times the errors): a feature counts
+once. How often a word comes is told apart (counts.py), which needs the words that were dropped.
 
 A table finds them. Whoever writes a text can choose features that have the same last bits, and say one of them over and
 over, so its places are not these bits: a feature's place is the first bits of its product with a secret odd number of
@@ -49,6 +49,38 @@ def drop_repeats(out, begin, end, n, size, distinct, secret):  # type: ignore[no
 
 
 @kernel
+def drop_words(out, n, begins, size, distinct, secret, dropped):  # type: ignore[no-untyped-def]
+    """Do what `drop_repeats` does for the hashes of n tokens.
+
+    Parameters
+    ----------
+    begins : where each token begins
+    dropped : uint32 and int32 [n + 1 or more], changed: the hashes of the repeats, and where these begin
+
+    Returns
+    -------
+    n_hashes, n_dropped : how many there are of each then
+    """
+    hashes, places = dropped
+    to, n_dropped = np.uint64(0), np.uint64(0)
+    mask = np.uint32(size - 1)
+    shift = _WORD - first_bit(np.uint64(size))
+    for i in range(n):
+        feature = max(out[i], np.uint32(1))
+        place = place_of(feature, secret, shift)
+        held = distinct[place]
+        while (held != 0) & (held != feature):
+            place = (place + np.uint32(1)) & mask
+            held = distinct[place]
+        distinct[place] = feature
+        out[to] = feature
+        hashes[n_dropped], places[n_dropped] = feature, begins[i]
+        to += np.uint64(held == 0)
+        n_dropped += np.uint64(held != 0)
+    return np.int64(to), np.int64(n_dropped)
+
+
+@kernel
 def are_same_tokens(folded, at, other, length):  # type: ignore[no-untyped-def]
     """Return whether two tokens of as many bytes are the same."""
     for done in range(0, length, 8):
@@ -59,16 +91,17 @@ def are_same_tokens(folded, at, other, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def drop_tokens(out, n, folded, begins, ends, size, distinct, secret):  # type: ignore[no-untyped-def]
-    """Do what `drop_repeats` does for the hashes of n tokens, and drop the places of the tokens that are repeats.
+def drop_tokens(out, n, folded, begins, ends, size, distinct, secret, dropped):  # type: ignore[no-untyped-def]
+    """Do what `drop_words` does for the hashes of n tokens, and drop the places of the tokens that are repeats.
 
     What has the hash of an earlier token, but is another one, stays: its n-grams are its own.
 
     Returns
     -------
-    n_hashes, n_tokens : how many there are of each then
+    n_hashes, n_tokens, n_dropped : how many there are of each then
     """
-    to, fresh = np.uint64(0), np.uint64(0)
+    hashes, places = dropped
+    to, fresh, n_dropped = np.uint64(0), np.uint64(0), np.uint64(0)
     mask = np.uint32(size - 1)
     shift = _WORD - first_bit(np.uint64(size))
     first = distinct[size : 2 * size]  # where a feature's token is
@@ -82,6 +115,8 @@ def drop_tokens(out, n, folded, begins, ends, size, distinct, secret):  # type: 
         begin, end = begins[i], ends[i]
         is_new = held == 0
         if not is_new:
+            hashes[n_dropped], places[n_dropped] = feature, begin
+            n_dropped += ONE
             earlier = first[place]
             length = end - begin
             if ends[earlier] - begins[earlier] == length and are_same_tokens(folded, begin, begins[earlier], length):
@@ -93,7 +128,7 @@ def drop_tokens(out, n, folded, begins, ends, size, distinct, secret):  # type: 
             to += ONE
         begins[fresh], ends[fresh] = begin, end
         fresh += ONE
-    return np.int64(to), np.int64(fresh)
+    return np.int64(to), np.int64(fresh), np.int64(n_dropped)
 
 
 @kernel
@@ -106,9 +141,15 @@ def table_size(n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def drop_few(out, n_words, n_plain, n):  # type: ignore[no-untyped-def]
-    """Drop the repeats of fewer than FEW features, each compared with all before it. Returns where each kind ends."""
-    repeated = np.uint64(0)
+def drop_few(out, n_words, n_plain, n, begins, dropped):  # type: ignore[no-untyped-def]
+    """Drop the repeats of fewer than FEW features, each compared with all before it.
+
+    Returns
+    -------
+    n_words, n_plain, n, n_dropped : where each kind ends, and how many words were dropped, as `drop_words` does
+    """
+    hashes, places = dropped
+    repeated, n_dropped = np.uint64(0), np.int64(0)
     for i in range(FEW):
         out[i] = max(out[i], np.uint32(1))  # as in `drop_repeats`
     for i in range(1, n):
@@ -116,11 +157,14 @@ def drop_few(out, n_words, n_plain, n):  # type: ignore[no-untyped-def]
         is_repeated = in_range(out, 0, out[i], np.uint32(ALONE)) & earlier != np.uint64(0)
         repeated |= np.uint64(is_repeated) << np.uint64(i)
     if repeated == np.uint64(0):
-        return n_words, n_plain, n
+        return n_words, n_plain, n, n_dropped
+    for i in range(n_words):
+        hashes[n_dropped], places[n_dropped] = out[i], begins[i]
+        n_dropped += np.int64(repeated >> np.uint64(i) & ONE)
     kept = np.uint64(0)
     for i in range(n):
         out[kept] = out[i]
         kept += np.uint64(1) - (repeated >> np.uint64(i) & ONE)
-    n_words -= np.int64(count_bits(repeated & ((ONE << np.uint64(n_words)) - ONE)))
+    n_words -= n_dropped
     n_plain -= np.int64(count_bits(repeated & ((ONE << np.uint64(n_plain)) - ONE)))
-    return n_words, n_plain, np.int64(kept)
+    return n_words, n_plain, np.int64(kept), n_dropped

@@ -35,7 +35,8 @@ HEAD_BYTES: Final = 4096
 PEAK: Final = np.float32(32767)  # the largest number of a row
 _FRAME: Final = struct.Struct("<II")  # the head's bytes, their checksum
 LONGEST: Final = 256  # characters of a word
-_SETTINGS: Final = TextSettings(pairs=False, chars=False, max_chars=LONGEST + 1, max_features=2, hashing=2)
+# With pairs: several tokens are several features, were they all the same.
+_SETTINGS: Final = TextSettings(chars=False, max_chars=LONGEST + 1, max_features=2 * LONGEST, hashing=2)
 
 
 class Words(NamedTuple):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from driftline.learner.blend.blend import BlendSettings
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.explain import explain, sketch
 from driftline.learner.explain.explain import Explanation, UnknownLabel
 from driftline.learner.explain.trace import trace, trace_shape
@@ -132,7 +132,7 @@ def test_hostile_texts_are_traced_in_bounds(text: str) -> None:
     options = TextSettings()
     found = trace(text, options)
     assert [feature.hash for feature in found] == features([text], options)[0].tolist()
-    assert sum(len(feature.spans) for feature in found) <= options.max_features
+    assert sum(len(feature.spans) for feature in found if feature.kind != "times") <= options.max_features
     assert all(0 <= start < stop <= len(text) for f in found for start, stop in f.spans)
     assert not text.isascii() or all(stop <= options.max_chars for f in found for _, stop in f.spans)
 
@@ -189,6 +189,8 @@ def test_every_place_of_a_feature_has_it_in_the_one_form(text: str) -> None:
                 continue  # behind a picture a mark begins a word, at the beginning of a text it is nothing
             if feature.kind == "chars":
                 assert feature.text.strip(" ") in shown(oracles.normal(part))
+            elif feature.kind == "times":
+                assert feature.text.rsplit(" ", 2)[0] in [f.text for f in trace(part, WORDS_ONLY) if f.kind == "word"]
             else:
                 assert feature.hash in [f.hash for f in trace(part, TextSettings(chars=False))]
 
@@ -212,8 +214,19 @@ def test_every_place_of_a_feature_has_it_in_the_one_form(text: str) -> None:
     ],
 )
 def test_places_of_words(text: str, expected: dict[str, list[str]]) -> None:
-    found = {feature.text: [text[a:b] for a, b in feature.spans] for feature in trace(text, WORDS_ONLY)}
+    features = trace(text, WORDS_ONLY)
+    found = {feature.text: [text[a:b] for a, b in feature.spans] for feature in features if feature.kind == "word"}
     assert found == expected
+
+
+def test_how_often_a_word_comes_stands_where_it_comes_again() -> None:
+    text = "Free! \u00c9t\u00e9 free, and FREE again; \u00e9t\u00e9."
+    found = [(f.text, f.spans) for f in trace(text, TextSettings()) if f.kind == "times"]
+    assert found == [
+        ("free 2 times", [(10, 14)]),
+        ("free 3 times", [(20, 24)]),
+        ("\u00e9t\u00e9 2 times", [(32, 35)]),
+    ]
 
 
 def test_places_of_pairs_and_ngrams() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.learner.blend.blend import BlendSettings
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.disk.checkpoint import load_newest
 from driftline.learner.disk.settings import LearnerSettings
 from driftline.learner.loop.recovery import check_model
@@ -39,8 +39,8 @@ from tests.golden.make import GOLDEN
         ("linear?chars=maybe", "1 or 0"),
         ("linear?chars_min=9", "in this order"),
         ("linear?max_chars=0", "1 to"),
-        ("linear?hashing=0", "1 to 2"),
-        ("linear?hashing=3", "newer Driftline"),
+        ("linear?hashing=0", "1 to 3"),
+        ("linear?hashing=4", "newer Driftline"),
         ("bayes?alpha=0", "0.001 to 10"),
         ("bayes?flatten=2", "0 to 1"),
         ("bayes?half_life=1", "10 to"),
@@ -76,7 +76,7 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "max_chars": 8192,
         "tail_chars": 0,
         "max_features": 32768,
-        "hashing": 2,
+        "hashing": 3,
         "cross": "",
         "bits": 22,
         "rate": 0.5,
@@ -94,6 +94,7 @@ def test_the_defaults_of_bayes_and_blend_are_part_of_the_format() -> None:
     read = {"max_chars": 4096, "tail_chars": 2048, "chars_min": 2, "chars_max": 4, "chars_step": 2}
     blend = {**read, "bits": 22, "half_life": 5000.0, "rehearse": 4096, "max_labels": 1000}
     vectors = {"vectors": "", "vectors_sha256": "", "dimension": 0}
+    vectors |= {"embed": "", "embed_sha256": "", "embed_made_by": "", "embed_rate": 100}
     assert dataclasses.asdict(BlendSettings()) == {**text, **blend, **vectors}
 
 

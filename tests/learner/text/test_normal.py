@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.learner.blend.blend import BlendSettings
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.text import forms
 from driftline.learner.text.characters import N_CODEPOINTS, UNICODE_VERSION
 from driftline.learner.text.features import MAX_CHARS, TextSettings, features

@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from driftline.learner.text.characters import (
     fold,
     load_table,
 )
+from driftline.learner.text.counts import TIMES, count_words
 from driftline.learner.text.features import TextSettings, features
 from driftline.learner.text.repeats import drop_repeats, drop_tokens
 from driftline.stream.errors import ConfigError
@@ -120,7 +122,7 @@ lengths = st.integers(1, 300).flatmap(lambda most: st.tuples(st.just(most), st.i
 @given(
     st.lists(texts, max_size=5),
     st.booleans(), st.booleans(), st.integers(2, 4), st.integers(4, 7), lengths, st.integers(1, 400),
-    st.sampled_from([1, 2, 2]),
+    st.sampled_from([1, 2, 3, 3]),
 )  # fmt: skip
 def test_features_equal_the_plain_version(
     batch: list[str], pairs: bool, chars: bool, low: int, high: int, most: tuple[int, int], max_features: int,
@@ -141,10 +143,42 @@ TOKENS = st.sampled_from(["a", "ab", "abcdefg", "abcdefgh", "abcdefghi", "abcdef
 
 @settings(deadline=None)
 @given(st.lists(TOKENS, min_size=20, max_size=400).map(" ".join), st.integers(2, 3), st.sampled_from([200, 4096]))
-def test_tokens_that_come_again_change_nothing(text: str, low: int, max_features: int) -> None:
+def test_of_tokens_that_come_again_only_how_often_counts(text: str, low: int, max_features: int) -> None:
     """Long texts of few tokens: n-grams are taken of each once, but where max_features cuts them short."""
     options = TextSettings(chars_min=low, max_features=max_features)
     assert features([text], options)[0].tolist() == oracles.features(text, options)
+
+
+REPEATED = st.sampled_from(["a", "win", "\u00e9t\u00e9", "\u6f22", "_x", "7", "!", "\U0001f44d", "..."])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(REPEATED, max_size=60).map(" ".join), st.booleans(), st.booleans(), st.sampled_from([3, 30, 90, 32768]),
+    st.integers(2, 3),
+)  # fmt: skip
+def test_how_often_words_come_equals_the_plain_version(
+    text: str, pairs: bool, chars: bool, max_features: int, hashing: int
+) -> None:
+    """With few features, with many, and where these are cut; of ASCII and of other scripts."""
+    options = TextSettings(pairs=pairs, chars=chars, max_features=max_features, hashing=hashing)
+    assert features([text], options)[0].tolist() == oracles.features(text, options)
+
+
+@pytest.mark.parametrize("word", ["win", "\u00e9t\u00e9", "\u6f22"])
+@pytest.mark.parametrize("others", ["", " of many other words that stand here and make this a text of more features"])
+def test_a_word_that_comes_again_has_a_feature_for_each_time_that_counts(word: str, others: str) -> None:
+    options = TextSettings(chars=False, pairs=False)
+    found = [len(features([" ".join([word] * n) + others], options)[0]) for n in range(1, 31)]
+    assert [n for n, (before, after) in enumerate(pairwise(found), start=2) if after > before] == list(TIMES)
+    assert found[-1] == found[0] + len(TIMES)
+
+
+@pytest.mark.parametrize("sign", ["!", ".", "'", "7", "_"])
+def test_signs_and_numbers_that_come_again_have_none(sign: str) -> None:
+    text = " ".join(f"{sign} w{number}" for number in range(40))
+    ours, before = (features([text], TextSettings(hashing=hashing))[0].tolist() for hashing in (3, 2))
+    assert ours == before
 
 
 def test_tokens_of_one_hash_have_ngrams_of_their_own() -> None:
@@ -199,7 +233,7 @@ def test_kinds_do_not_share_hashes() -> None:
         ("a\u2800b", "a b"),  # a Braille cell without dots
         ("sp\u200bam", "spam"),
         ("sp\u3164am", "spam"),  # Hangul filler
-        ("again again again", "again again"),  # repeats are dropped, the pair stays
+        ("again " * 9, "again " * 10),  # whether nine times or ten says nothing, the pair stays
     ],
 )
 def test_these_are_the_same(first: str, second: str) -> None:
@@ -252,7 +286,8 @@ def test_tokens(text: str, expected: list[str]) -> None:
     """The kernel equals the plain version by the property above, so its tokens are these."""
     assert words(text) == expected
     hashes = [oracles.hash_word(token) for token in expected]
-    assert features([text], WORDS_ONLY)[0].tolist() == list(dict.fromkeys(hashes))
+    found = features([text], replace(WORDS_ONLY, hashing=2))[0].tolist()  # later ones tell which come again, too
+    assert found == list(dict.fromkeys(hashes))
 
 
 def test_ngrams_run_through_unspaced_characters() -> None:
@@ -379,14 +414,19 @@ def test_features_that_share_their_last_bits_take_no_longer(seed: int) -> None:
     assert drop_repeats(out, 0, n, 0, size, distinct, secret) == n
     assert longest_run(distinct[:size]) < 50
     distinct[:] = 0
-    tokens = np.frombuffer(b"".join(b"%08d" % number for number in range(n)) + bytes(64), np.uint8)
+    tokens = np.frombuffer(b"".join(b"w%07d" % number for number in range(n)) + bytes(64), np.uint8)
     begins = np.arange(n, dtype=np.int32) * 8
-    assert drop_tokens(out, n, tokens, begins, begins + 8, size, distinct, secret) == (n, n)
+    dropped = np.zeros(n + 1, np.uint32), np.zeros(n + 1, np.int32)
+    assert drop_tokens(out, n, tokens, begins, begins + 8, size, distinct, secret, dropped) == (n, n, 0)
     assert longest_run(distinct[:size]) < 50
     assert (out == chosen).all()
+    words, times = np.zeros(size, np.uint32), np.zeros(size, np.uint8)
+    dropped = chosen.copy(), np.zeros(n, np.int32)
+    assert count_words(dropped, n, tokens, (words, times), secret) == n
+    assert longest_run(words) < 50
 
 
 def test_where_features_are_looked_for_is_a_secret_of_the_process() -> None:
-    secrets = {TextSettings().kernel_arguments[-1] for _ in range(10)}
+    secrets = {TextSettings().kernel_arguments[5] for _ in range(10)}
     assert len(secrets) == 10
     assert all(secret % 2 and secret > 0 for secret in secrets)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from driftline.learner.blend.blend import BlendSettings
+from driftline.learner.blend.settings import BlendSettings
 from driftline.learner.explain.trace import trace, trace_shape
 from driftline.learner.explain.traced import Feature
 from driftline.learner.text.features import TextSettings, features
