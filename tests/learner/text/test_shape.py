@@ -30,7 +30,10 @@ def shape(text: str, settings: BlendSettings = SETTINGS) -> tuple[list[int], lis
     return features[:n_cased], features[n_cased : n_cased + n_ends], features[n_cased + n_ends :]
 
 
-@given(st.text(st.characters().filter(oracles.assigned), max_size=60) | st.text("aBCé1_ !'\n字", max_size=2000))
+@given(
+    st.text(st.characters(exclude_characters="\0").filter(oracles.assigned), max_size=60)  # no text has END
+    | st.text("aBCé1_ !'\n字", max_size=2000)
+)
 def test_the_shape_equals_the_plain_version(text: str) -> None:
     cased, _, amounts = shape(text)
     assert (cased, [max(amount, 1) for amount in amounts]) == oracles.shape(oracles.read(text, SETTINGS))
