@@ -95,7 +95,10 @@ def vector_of(whole: str) -> "NDArray[np.float16] | None":
     if not n:
         return None
     digits = whole[whole.rfind(END, 0, -1) + 1 : -2]
-    return np.frombuffer(base64.b64decode(digits + "=" * (-len(digits) % 4)), "<f2", n).astype(np.float16)
+    try:
+        return np.frombuffer(_decoded(digits), "<f2", n).astype(np.float16)
+    except (binascii.Error, ValueError):
+        return None  # nothing that `with_vector` has made
 
 
 def sent_again(whole: str) -> str | None:
@@ -181,10 +184,15 @@ def _squares(numbers: "NDArray[np.float64]") -> float:
     return math.fsum((numbers * numbers).tolist())  # numpy's sum is another one on another machine
 
 
+def _decoded(text: str) -> bytes:
+    """Return the bytes of base64, padded or not. Raises binascii.Error, ValueError."""
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
 def _unpacked(text: str) -> bytes:
-    """Return the bytes of base64, padded or not."""
+    """Return the bytes of base64 that was sent. Raises BadRecord."""
     try:
-        found = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        found = _decoded(text)
     except (binascii.Error, ValueError):
         raise BadRecord("wrong-type", f"vector is a string, but no base64 (of float32, little-endian){_AT}") from None
     if len(found) % _BYTES:
