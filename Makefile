@@ -43,7 +43,7 @@ run: .venv/run.done
 # The kernels are compiled while the linters read.
 check: .venv/test.done
 	@$(MAKE) --no-print-directory -j 2 lint kernels
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not beyond" $(addprefix --ignore=tests/,faults whole learner/foreign learner/rebuild)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not beyond" $(addprefix --ignore=tests/,faults whole $(addprefix learner/,cluster follow foreign rebuild shared))
 
 # More workers than processors: many tests wait, for a page, a broker, another process.
 test: .venv/test.done
