@@ -332,6 +332,7 @@ class OracleMixer:
         self.weights: dict[tuple[str, int], np.ndarray] = {}
         self.covariances: dict[tuple[str, int], np.ndarray] = {}
         self.factors: dict[int, float] = {}
+        self.surprise = self.variance = 0.0
 
     def sets(self, logs: dict[int, list[float]], n_words: int) -> list[tuple[str, int]]:
         length = min(n_words.bit_length(), 11)
@@ -351,6 +352,13 @@ class OracleMixer:
         p = self.mix(logs, n_words)
         for label in logs:
             self.factors[label] = self.factors.get(label, 0.0) - part * 0.001 * (p[label] - (label == target))
+        expected = sum(each * (1 - each) for each in p.values())
+        self.surprise = 0.97 * self.surprise + part * (1 - p[target] - expected)
+        self.variance = 0.97 * self.variance + part * sum(each * (1 - each - expected) ** 2 for each in p.values())
+        if self.surprise > 4 * (self.variance + 0.25) ** 0.5:
+            self.surprise = self.variance = 0.0
+            for which in self.covariances:
+                self.covariances[which] = np.eye(self.n_experts) * (0.03 if which[0] == "shared" else 0.005)
         if p[target] > 1 - 1e-4:
             return
         chosen = self.sets(logs, n_words)

@@ -36,9 +36,12 @@ from driftline.learner.blend.means import learn_means, score_means
 from driftline.learner.blend.mixer import (
     LEAST_LOG,
     choose_contexts,
+    doubt,
     first_weights,
+    is_another_world,
     learn_weights,
     mix,
+    no_surprises,
     rows_of,
     with_rows,
 )
@@ -124,7 +127,7 @@ class Blend(Compiled):
 
     tables = frozenset({"grams", "terms", "sketch"}) | RIDGE_TABLES
     gives_places = True
-    steps = frozenset({"gram_squares", "term_states", "covariances"}) | NAMES | RIDGE_STEPS
+    steps = frozenset({"gram_squares", "term_states", "covariances", "surprises"}) | NAMES | RIDGE_STEPS
 
     settings: BlendSettings
     _sketch: Sketch
@@ -168,6 +171,7 @@ class Blend(Compiled):
             "weights": weights,
             "covariances": covariances,
             "factors": np.zeros(self.max_labels),
+            "surprises": no_surprises(),
             "known": np.zeros(self.max_labels, np.uint8),
             "counters": np.zeros(2, np.int64),
         }
@@ -206,7 +210,7 @@ class Blend(Compiled):
             (state["gram_squares"], state["term_states"].reshape(-1)),
             state["grams"][:, COUNT],
             (state["totals"], state["overall"]),
-            (state["weights"], state["covariances"], state["factors"]),
+            (state["weights"], state["covariances"], state["factors"], state["surprises"]),
             self._meaning.arguments,
             state["known"],
             state["counters"],
@@ -306,7 +310,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     states : gram_squares, term_states, flat; changed
     counts : float32 [slots], those among the grams; changed
     bayes_totals : as in bayes.py; changed
-    mixing : weights, covariances and factors, as in mixer.py; changed
+    mixing : weights, covariances, factors and surprises, as in mixer.py; changed
     meaning : word vectors; the dimension of these, or of such as are sent, 0 if there are none; what the ridge has
         learned, changed; its space
     known, counters : as in linear.py; changed
@@ -331,7 +335,7 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
     kept_slots, steps, rehearsal = rehearsing
     grams, terms = tables
     totals, overall = bayes_totals
-    mixer_weights, covariances, factors = mixing
+    mixer_weights, covariances, factors, surprises = mixing
     words, dimension, ridge, space, means = meaning
     is_sent = space.halves.shape[1] > 0
     max_labels = known.shape[0]
@@ -427,6 +431,8 @@ def blend_and_learn(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915
         if target < n_labels and known[target]:
             part = min(weight_left, one)
             if not again:
+                if is_another_world(scores[text], known, target, part * steps[text], n_labels, surprises):
+                    doubt(covariances)
                 learn_weights(
                     logs, known, scores[text], target, part * steps[text], n_labels,
                     mixer_weights, covariances, factors, contexts, mixer_work,
