@@ -1,12 +1,13 @@
-"""How is a checkpoint copied to another place, and what lies there? `driftline backup`."""
+"""How is a checkpoint copied to another place, or all there is into one file? `driftline backup`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.markup import escape
 
-from driftline.cli.terminal import print_json, print_table, terminal
+from driftline.cli.terminal import bars, print_json, print_table, terminal
 from driftline.stream.errors import ConfigError
 from driftline.stream.process import threads
 from driftline.stream.process.flags import with_shown
@@ -16,10 +17,14 @@ from driftline.stream.words import counted
 if TYPE_CHECKING:
     from driftline.learner.store.checkpoint_store import CheckpointStore
     from driftline.learner.store.stored import Stored
+    from driftline.learner.store.whole import Whole
 
 MEGABYTE = 1_000_000
 
-Url = Annotated[str | None, typer.Argument(metavar="[URL]", help="The place; default: that of --checkpoints.")]
+Url = Annotated[
+    str | None,
+    typer.Argument(metavar="[FILE or URL]", help="A file, or a store's address; default: that of --checkpoints."),
+]
 
 
 @with_shown("data", "checkpoints")
@@ -29,11 +34,21 @@ def backup(
     show: Annotated[bool, typer.Option("--list", help="Copy nothing; say what lies there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Copy the newest checkpoint to another place: an object store, or a directory. A learner may be at work.
+    """Copy all there is into a file, or the newest checkpoint into a store. A learner may be at work.
 
-    A learner with --checkpoints does that by itself; `driftline restore` fetches it. What came after a checkpoint is in
-    the log, and keys are in files of their own: they need copies too. Nothing that lies there is deleted.
+    A file (`driftline-monday.tar`; `.tar.gz` is compressed) has the data directory and the embedded log as they are at
+    one moment, keys too, and was read again. Kafka's topics are not in it.
+
+    A store is an object store or a directory, by its address (`file:///mnt/backup`). A learner with --checkpoints puts
+    checkpoints there by itself; what came after one is in the log, which needs a copy of its own, as keys do.
+
+    `driftline restore` takes either back. Nothing that lies there is deleted.
     """
+    if is_file(url):
+        if show:
+            raise ConfigError("--list: a file has one backup; name a store's address, or leave --list away")
+        _into_file(stream, Path(str(url)), as_json=as_json)
+        return
     from driftline.learner.store.backup import back_up
 
     store = open_store(stream, url)
@@ -45,6 +60,40 @@ def backup(
         print_json(described(stored))
     else:
         terminal().print(escape(f"Checkpoint {said(stored)} is in {store.where}."))
+
+
+def is_file(url: str | None) -> bool:
+    """Tell whether a file is named, not a store's address."""
+    return url is not None and "://" not in url
+
+
+def said_of(whole: "Whole") -> str:
+    """Say what is in a file."""
+    learned, after = counted(whole.labels_learned, "label"), counted(whole.batches_after, "batch", "batches")
+    log = "the log" if whole.log else "without the log, which is Kafka's"
+    return (
+        f"checkpoint {whole.batch} of {whole.created_at} ({learned} learned), {after} after it, {log}; "
+        f"{counted(len(whole.files), 'file')}, {whole.bytes / MEGABYTE:,.1f} MB"
+    )
+
+
+def described_of(whole: "Whole") -> dict[str, object]:
+    """Say it as JSON has it."""
+    return {name: value for name, value in msgspec.to_builtins(whole).items() if name != "files"} | {
+        "files": len(whole.files),
+        "bytes": whole.bytes,
+    }
+
+
+def _into_file(stream: StreamSettings, target: Path, *, as_json: bool) -> None:
+    from driftline.learner.store.whole import back_up_whole
+
+    with bars("writing, bytes") as (writing,):
+        whole = threads.heard("backup", lambda: back_up_whole(stream, target, writing))
+    if as_json:
+        print_json(described_of(whole))
+    else:
+        terminal().print(escape(f"{target} is written and was read again: {said_of(whole)}."))
 
 
 def open_store(stream: StreamSettings, url: str | None) -> "CheckpointStore":
