@@ -104,8 +104,8 @@ def _answer(file: _File) -> Callable[[Request], Coroutine[Any, Any, Response]]:
 
 def _files(admin_port: int | None) -> dict[str, _File]:
     found = {
-        f"/dashboard/{path.name}": _file(path.name, path.read_bytes())
-        for path in sorted(_ROOT.iterdir())
+        f"/dashboard/{path.relative_to(_ROOT).as_posix()}": _file(path.name, path.read_bytes())
+        for path in sorted(_ROOT.rglob("*"))
         if path.suffix in _TYPES
     }
     del found["/dashboard/index.html"]

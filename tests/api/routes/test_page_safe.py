@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -69,19 +70,34 @@ class TestSafe:
             wait_until(lambda: site.ask("/model")["labels_learned"] == len(XSS))
             wait_until(lambda: site.ask("/recent")["labelled"], what="they are shown")
             tab = Tab(browser, site.url)
-            page = tab.open()
+            page = tab.open("labels")
             expect(page.locator("#labels-table tbody tr").first).to_be_visible()
-            expect(page.locator(".pick").first).to_be_visible()
-            for name in ("Labelled", "All"):
-                page.get_by_role("radio", name=name).click()
+            page.get_by_label("Find a label").fill("<")
+            expect(page.locator("#labels-table tbody tr").first).to_be_visible()
+            page.goto(f"{tab.url}/#messages")
+            for which in ("labelled", "all"):
+                page.get_by_label("Which").select_option(which)
                 expect(page.locator(".seen li").first).to_be_visible()
+            for text in XSS[:5]:
+                page.goto(f"{tab.url}/#messages?{urlencode({'id': f'open {text}'})}")
+                expect(page.locator("#message-text .message")).to_contain_text(text)
+                asked = dict.fromkeys(("query", "label", "predicted", "source"), text)
+                page.goto(f"{tab.url}/#messages?{urlencode(asked)}")
+                expect(page.get_by_label("Words")).to_have_value(text)
+                page.goto(f"{tab.url}/#{text}")
+                expect(page.locator("#room-now")).to_be_visible()
+            page.goto(f"{tab.url}/#try")
             for text in XSS:
                 page.locator("#try-text").fill(text)
                 expect(page.locator(".marked")).to_contain_text(text.strip()[:20])
             page.locator("#teach-label").fill(XSS[1])
             page.locator("#teach").click()
             expect(page.locator("#teach-note")).to_contain_text("The model now says")
-            page.locator("#queue-box").focus()
+            page.goto(f"{tab.url}/#label")
+            expect(page.locator(".pick").first).to_be_visible()
+            page.keyboard.press("/")
+            page.keyboard.type(XSS[1])
+            page.keyboard.press("Escape")
             for key in "123su":
                 page.keyboard.press(key)
             expect(page.locator("#effects")).to_contain_text("labelled here")
@@ -133,7 +149,14 @@ class TestSafe:
         tab.troubles.clear()
 
     def test_headers(self, api: Api) -> None:
-        for path in ("/", "/dashboard/main.js", "/dashboard/style.css", "/dashboard/uplot.js", "/dashboard/icon.svg"):
+        for path in (
+            "/",
+            "/dashboard/main.js",
+            "/dashboard/rooms/label.js",
+            "/dashboard/style.css",
+            "/dashboard/uplot.js",
+            "/dashboard/icon.svg",
+        ):
             answer = httpx.get(api.url + path, timeout=30)
             assert answer.status_code == 200, path
             assert {name: answer.headers[name] for name in HEADERS} == HEADERS

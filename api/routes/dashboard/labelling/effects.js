@@ -1,7 +1,8 @@
 // What was labelled in this tab, and what did that change? And what of it was not sent, or was taken back?
 
-import { $, el, fill } from "./dom.js";
-import { count, cut, many, score } from "./format.js";
+import { address } from "../base/address.js";
+import { $, el, fill } from "../base/dom.js";
+import { count, cut, many, score } from "../base/format.js";
 import * as outbox from "./outbox.js";
 import { trail, whenChanged } from "./trail.js";
 
@@ -30,9 +31,7 @@ function show() {
   const right = steps.filter(({ item, label }) => item.request.label === label).length;
   const left = [...trail.back, ...trail.done.map(({ item }) => item)].filter((item) => item?.kept && !given.has(item.request.id));
   const kept = new Set(left.map(({ request }) => request.id)).size;
-  const away = outbox.nWaiting();
   const rows = [
-    away ? el("li", { class: "worse" }, `The API does not answer: ${many(away, "label is", "labels are")} sent once it does. Keep this tab open.`) : null,
     kept ? el("li", { class: "worse" }, `${many(kept, "label")} taken back: the model keeps what it learned until the message is labelled again, or until driftline rebuild.`) : null,
     steps.length ? el("li", {}, el("span", {}, `${count(steps.length)} labelled here, ${count(right)} as predicted`), "") : null,
     ...steps.slice(-EFFECTS).reverse().map(effect),
@@ -44,7 +43,7 @@ function effect(step) {
   const { request } = step.item;
   const was = request.label === null ? "" : `was ${request.label} ${score(request.score)}, `;
   const is = step.effect ?? (outbox.isUnsent(step.id) ? "sending …" : "learning …");
-  return el("li", {}, el("span", { class: "cut", dir: "auto" }, request.text),
+  return el("li", {}, el("a", { class: "cut", dir: "auto", href: address("messages", { id: request.id }) }, cut(request.text, 200)),
     el("span", { class: request.label === step.label ? "better" : "worse" }, was + is),
     el("button", { type: "button", class: "quiet small", "aria-label": `Change ${cut(step.label, SHORT)}: ${cut(request.text, SHORT)}`, onclick: () => onChange(step) }, "Change"));
 }

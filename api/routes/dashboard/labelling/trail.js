@@ -1,10 +1,11 @@
 // What was done in this tab? Each step can be taken back, the last one first, also after a reload.
 //
-// Kept as long as the tab, and no longer than its key: {labeller, done, back, unsent, shown}.
+// Kept as long as the tab, and no longer than its key: {labeller, done, back, unsent, shown, today}.
 //   done    steps, the newest last: {kind, ...}, each taken back by whoever has said how (`whenUndone`)
 //   back    what is to be labelled before all else: {request, kept, changes}, see queue.js
 //   unsent  labels on their way to the API, see outbox.js
 //   shown   the ids of the messages in the queue, in their order
+//   today   {day, n}: how many were labelled on that day
 
 const KEY = "driftline-trail";
 const STEPS = 300; // that are remembered
@@ -13,7 +14,7 @@ const listeners = [];
 export const trail = load();
 
 function blank() {
-  return { labeller: `tab-${random()}`, done: [], back: [], unsent: [], shown: [] };
+  return { labeller: `tab-${random()}`, done: [], back: [], unsent: [], shown: [], today: { day: "", n: 0 } };
 }
 
 function load() {
@@ -21,7 +22,7 @@ function load() {
   try {
     const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
     const whole = typeof kept.labeller === "string" && [kept.done, kept.back, kept.unsent, kept.shown].every(Array.isArray);
-    return whole ? kept : fresh;
+    return whole ? { ...fresh, ...kept } : fresh;
   } catch {
     return fresh;
   }
@@ -54,6 +55,15 @@ export function remember(step) {
   if (trail.done.length > STEPS) trail.done.shift();
   changed();
 }
+
+/** Count labels of today; below 0: those that were taken back. */
+export function countToday(n) {
+  trail.today = { day: today(), n: Math.max(0, labelledToday() + n) };
+  changed();
+}
+
+export const labelledToday = () => (trail.today.day === today() ? trail.today.n : 0);
+const today = () => new Date().toDateString();
 
 /** Take the last step back, whatever it was. */
 export function undo() {

@@ -3,7 +3,7 @@
 // One after another, in the order in which they were given. While nobody answers they are kept, over a reload too, and
 // sent again; the same id counts once, so a label that came through without an answer is not learned twice.
 
-import { post } from "./api.js";
+import { post } from "../base/api.js";
 import { changed, trail } from "./trail.js";
 
 const FIRST_WAIT_S = 1;

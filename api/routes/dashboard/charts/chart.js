@@ -1,7 +1,8 @@
 // How is a series over time drawn? By uPlot, in the page's own colours, as wide as there is room.
 
-import { el } from "./dom.js";
-import { tick } from "./format.js";
+import { el } from "../base/dom.js";
+import { whenSet } from "../base/kept.js";
+import { tick } from "../base/format.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -13,8 +14,9 @@ export class Chart {
    */
   constructor(figure, options) {
     Object.assign(this, { figure, options, data: null, plot: null });
-    new ResizeObserver(() => this.plot?.setSize(this.#size())).observe(figure);
+    new ResizeObserver(() => figure.clientWidth && this.plot?.setSize(this.#size())).observe(figure);
     dark.addEventListener("change", () => this.#draw());
+    whenSet(() => this.#draw());
   }
 
   /** Show data: [times, ...series], null where there is none. Where all is empty, `empty` is said instead. */

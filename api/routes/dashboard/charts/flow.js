@@ -1,8 +1,8 @@
 // How much comes in, how late is it, and does the learner keep up?
 
 import { alone, Chart, colour, common, timeAxis, valueAxis, withGaps } from "./chart.js";
-import { $ } from "./dom.js";
-import { duration, many, rate } from "./format.js";
+import { $ } from "../base/dom.js";
+import { duration, many, rate } from "../base/format.js";
 
 const NOTHING = "Nothing yet.";
 const fromZero = (_, __, most) => [0, Math.max(most ?? 0, 1) * 1.1];

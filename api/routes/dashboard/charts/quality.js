@@ -1,10 +1,9 @@
 // How good were the predictions as served, and when did that change?
 
 import { Chart, colour, common, smooth, timeAxis, valueAxis, withGaps } from "./chart.js";
-import { $, el, fill } from "./dom.js";
-import { share, time, date } from "./format.js";
+import { $, el, fill } from "../base/dom.js";
+import { share, time } from "../base/format.js";
 
-const SHOWN = 4; // alarms
 let alarms = [];
 let shown = null; // what the chart has
 
@@ -43,21 +42,11 @@ export function showQuality(history) {
   if (chart.plot?.cursor.idx == null) legend(null);
 }
 
-export function showAlarms(drift) {
-  alarms = drift.recent;
+/** Mark alarms in the chart. */
+export function setAlarms(known) {
+  alarms = known;
   chart.plot?.redraw();
-  const newest = alarms.toReversed().slice(0, SHOWN);
-  fill($("alarms"), ...(newest.length ? newest.map(line) : [el("li", {}, "No drift alarm so far.")]));
 }
-
-function line(alarm) {
-  const worse = alarm.change === "worse";
-  return el("li", {},
-    el("b", { class: alarm.change }, worse ? "▼ worse" : "▲ better"),
-    ` ${alarm.label === null ? "overall" : alarm.label}, ${when(alarm.timestamp_ms)}: loss ${alarm.loss_before.toFixed(2)} → ${alarm.loss_after.toFixed(2)}`);
-}
-
-const when = (ms) => (Date.now() - ms < 86_400_000 ? time(ms) : date(ms));
 
 function legend(index) {
   if (!shown) return;
@@ -65,7 +54,7 @@ function legend(index) {
   const at = index ?? last;
   const [times, , accuracy, loss] = shown.data;
   fill($("quality-legend"),
-    el("span", {}, el("span", { class: "swatch" }), "accuracy ", el("b", {}, share(accuracy[at] ?? null))),
+    el("span", {}, el("span", { class: "swatch" }), "accuracy as served ", el("b", {}, share(accuracy[at] ?? null))),
     el("span", {}, el("span", { class: "swatch second" }), "log loss ", el("b", {}, share(loss[at] ?? null))),
     el("span", {}, index == null ? "drift marks: " : time(1000 * times[at]),
       index == null ? el("b", { class: "worse" }, "▼ worse ") : null, index == null ? el("b", { class: "better" }, "▲ better") : null));

@@ -2,7 +2,7 @@
 
 import { key, whenKeyIsRefused } from "./api.js";
 import { $, announce, setText } from "./dom.js";
-import { forget } from "./trail.js";
+import { forget } from "../labelling/trail.js";
 
 const SENDABLE = /^[\x21-\x7e]*$/; // in a header
 

@@ -2,7 +2,7 @@
 // API's one shape.
 
 const KEY = "driftline-key";
-const BASE = new URL("..", import.meta.url); // a proxy may have put the API behind a prefix
+const BASE = new URL("../..", import.meta.url); // a proxy may have put the API behind a prefix
 const AGAIN = new Set([408, 429]); // it answers, and may not refuse the next time
 let onRefused = () => {};
 let keyName; // by which the API knows this tab's key; null: it asks for none; undefined: it has not said yet

@@ -1,12 +1,13 @@
 // What does the model say of a text, and why? And: it is really this.
 
-import { learned, newId, post, signed, withFields } from "./api.js";
-import { $, announce, el, fill, setText } from "./dom.js";
-import { fieldList, readFields } from "./fields.js";
-import { cut, ranked, score, signed as withSign } from "./format.js";
-import { describe } from "./learner.js";
-import { runs, strongest } from "./marks.js";
-import { remember, trail, undo, whenChanged, whenUndone } from "./trail.js";
+import { learned, newId, post, signed, withFields } from "../base/api.js";
+import { $, announce, el, fill, setText } from "../base/dom.js";
+import { fieldList, readFields } from "../base/fields.js";
+import { cut, ranked, score, signed as withSign } from "../base/format.js";
+import { describe } from "../base/learner.js";
+import { strongest } from "../base/marks.js";
+import { marked } from "../labelling/shown.js";
+import { remember, trail, undo, whenChanged, whenUndone } from "../labelling/trail.js";
 
 const WAIT_MS = 250;
 const FEATURES = 200;
@@ -19,7 +20,9 @@ let unsure = null; // what may have come through without an answer: sent again i
 let learner = ""; // what it says, unless it learns
 let label = null; // whose words are marked; null: the best
 
-export function start() {
+export const trial = { name: "try", title: "Try a text", start, show: showGiven, model: setModel };
+
+function start() {
   for (const input of [$("try-text"), $("try-fields")]) {
     input.addEventListener("input", () => {
       clearTimeout(timer);
@@ -60,18 +63,22 @@ function show(asked, answer) {
       ...best.map(([name, value]) => el("button", { type: "button", "aria-pressed": String(name === chosen), onclick: () => { label = name; explain(); } },
         `${name} `, el("b", {}, score(value))))),
     el("p", { class: "marked", dir: "auto", tabindex: "0", role: "group", "aria-label": `The text, words marked that speak for ${chosen}` },
-      ...runs(asked.text, answer.features, chosen).map(([part, strength]) => (strength === 0 ? part : mark(part, strength)))),
+      ...marked(asked.text, { ...answer, length: asked.text.length }, chosen)),
     fieldList(asked.fields),
     el("ul", { class: "words", "aria-label": `Words that say most about ${chosen}` },
       ...strongest(answer.features, chosen, WORDS).map(({ text, field, share, known }) => el("li", {},
         `${[field, text].filter(Boolean).join(": ")} `, el("b", { class: share < 0 ? "worse" : "better" }, withSign(share)), known === false ? " (new)" : ""))));
 }
 
-function mark(part, strength) {
-  return el("mark", { class: strength > 0 ? "for" : "against", "--depth": Math.abs(strength) }, part);
+/** A text that another room sends here: #try?text=... */
+function showGiven({ text: given }) {
+  if (!given || given === $("try-text").value) return;
+  $("try-text").value = given;
+  label = null;
+  explain();
 }
 
-export function setModel(model) {
+function setModel(model) {
   const { mood, text } = describe(model.learner);
   learner = mood === "good" ? "" : text;
 }
