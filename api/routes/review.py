@@ -63,7 +63,13 @@ class NewClaim(msgspec.Struct, frozen=True, kw_only=True):
     n: Annotated[
         int, Meta(ge=0, le=MAX_HELD, description="How many: those claimed already, then others, the newest first.")
     ] = 0
-    ids: Annotated[_Ids, Meta(description="Messages wanted before others, as far as they are to be had.")] = []
+    ids: Annotated[
+        _Ids,
+        Meta(
+            description="Messages wanted before others, as far as they are to be had; also such as nobody is asked "
+            "about, which are claimed but not answered."
+        ),
+    ] = []
     without: Annotated[_Ids, Meta(description="Messages not wanted.")] = []
     seconds: Annotated[
         float, Meta(ge=1, le=MAX_SECONDS, description="For so long, unless it is claimed again before.")
@@ -198,8 +204,11 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
                     422, "no-labeller", "it is not said who labels", 'Send {"labeller": "a name"}, or an API key.'
                 )
             by_id = {each.id: each for each in (await reviews.newest()).requests}
-            had = await claims.take(labeller, list(by_id), named=ids, n=sent.n, without=without, seconds=sent.seconds)
-            asked = _asked([by_id[each] for each in had.held], claims.of(had.held))
+            # Who labels what he found himself names messages that nobody was asked about: they are his likewise.
+            there = dict.fromkeys([*by_id, *ids])
+            had = await claims.take(labeller, list(there), named=ids, n=sent.n, without=without, seconds=sent.seconds)
+            held = [each for each in had.held if each in by_id]
+            asked = _asked([by_id[each] for each in held], claims.of(held))
             name = key.name if key is not None else None
             return json_response(ClaimAnswer(labeller, name, asked, had.taken, sent.seconds))
 

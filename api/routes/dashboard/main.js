@@ -29,13 +29,12 @@ let model = null;
 let lost = false; // the API was away
 
 async function refreshModel() {
-  const isFirst = model === null;
   model = await get("model");
   showState(model);
   fill($("known-labels"), ...model.labels.slice(0, OFFERED).map((name) => el("option", { value: name })));
   for (const room of ROOMS.values()) room.model?.(model);
   outbox.kick();
-  if (lost || isFirst) here.again?.(); // what is asked seldom would show old numbers for long
+  if (lost) here.again?.(); // what is asked seldom would show old numbers for long
   lost = false;
 }
 

@@ -1,11 +1,12 @@
 // Where do the messages come from that somebody labels here: are they asked about, or found?
 //
 // Found messages come a page at a time, on from where the last one ended; what was labelled or skipped here is left out.
+// The page is fetched anew every few seconds: what others have labelled meanwhile is gone from it.
 
 import { PAGE, found, isOfLate } from "./found.js";
 
 const LEAST = 10; // with fewer than that before one, more are fetched
-const MAX = 200; // that are kept
+const STALE_MS = 4000;
 const FILTERS = ["query", "label", "predicted", "source", "since", "until"];
 const ORDERS = ["new", "old", "doubt"];
 
@@ -15,8 +16,11 @@ export class Source {
   isExact = true;
   index = null; // how far the API's index is
   rest = null; // how many have no label, where nothing is asked about
-  #items = [];
+  #left = []; // of pages before
+  #items = []; // of the page that was fetched last
+  #start; // where that begins; undefined: it is the first one
   #next; // where the next page begins; null: there is none; undefined: none was fetched
+  #at = 0; // when it was fetched
   #asked = 0;
 
   /** Whether they are those that the learner asks about. */
@@ -49,23 +53,26 @@ export class Source {
 
   forget() {
     this.#asked += 1;
-    [this.#items, this.#next, this.count, this.index, this.rest] = [[], undefined, null, null, null];
+    [this.#left, this.#items, this.#start, this.#next, this.count, this.index, this.rest] = [[], [], undefined, undefined, null, null, null];
   }
 
   /** Return what is found and not `isGone`, as the learner asks about messages; null: it is out of date. */
   async fetch(isGone) {
-    this.#items = this.#items.filter(({ id }) => !isGone(id)).slice(-MAX);
-    const isOver = this.#next === null && this.#items.length === 0;
-    if (this.#next === undefined || isOver || (this.#items.length < LEAST && this.#next !== null)) {
-      const asked = this.#asked;
-      const { from: _, ...filters } = this.params;
-      const answer = await found({ ...filters, n: PAGE, after: isOver ? undefined : this.#next });
-      if (asked !== this.#asked) return null;
-      const known = new Set(this.#items.map(({ id }) => id));
-      this.#items.push(...answer.messages.filter(({ id }) => !known.has(id) && !isGone(id)).map(asRequest));
-      [this.#next, this.count, this.isExact, this.index] = [answer.next, answer.count, answer.count_is_exact, answer.index];
-    }
-    return [...this.#items];
+    const here = () => [...this.#left, ...this.#items].filter(({ id }) => !isGone(id));
+    const n = here().length;
+    const goesOn = n < LEAST && Boolean(this.#next);
+    if (this.#next !== undefined && !goesOn && n > 0 && Date.now() - this.#at < STALE_MS) return here();
+    const asked = this.#asked;
+    const { from: _, ...filters } = this.params;
+    const start = goesOn ? this.#next : n > 0 ? this.#start : undefined;
+    const answer = await found({ ...filters, n: PAGE, after: start });
+    if (asked !== this.#asked) return null;
+    if (goesOn) this.#left = here();
+    const known = new Set(this.#left.map(({ id }) => id));
+    this.#items = answer.messages.filter(({ id }) => !known.has(id)).map(asRequest);
+    [this.#start, this.#next, this.#at] = [start, answer.next, Date.now()];
+    [this.count, this.isExact, this.index] = [answer.count, answer.count_is_exact, answer.index];
+    return here();
   }
 
   /** Look how many have no label at all: so that nobody is told that all is done while they wait. */

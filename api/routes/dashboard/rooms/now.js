@@ -58,7 +58,9 @@ export const now = {
   again: () => polls.forEach((poll) => poll.run()),
   reset: () => { [requests, unlabelled] = [null, null]; },
   model(known) {
+    const isFirst = model === null;
     model = known;
+    if (isFirst && !$("room-now").hidden) polls[0].run();
     $("welcome").hidden = model.labels_learned > 0;
     showWork();
   },
@@ -85,13 +87,18 @@ function showWork() {
   const late = alarms.filter((each) => each.change === "worse" && Date.now() - each.timestamp_ms < 1000 * RECENT_S);
   const waits = unlabelled === null || isOfLate() ? model.pending : unlabelled;
   fill($("todo"), ...[
-    said.mood === "good" ? null : item(said.mood === "bad" ? "worse" : "", `The learner: ${said.text}.`, said.mood === "bad" ? "driftline status says more; what was served is served on." : "It goes on by itself.", null),
+    said.mood === "good" ? null : item(said.mood === "bad" ? "worse" : "", `The learner: ${said.text}.`, whatNext(said.mood), null),
     model.pinned_to ? item("", `Version ${model.pinned_to} answers in the latest's place.`, "", link("models", {}, "Models")) : null,
     late.length ? item("worse", `${many(late.length, "alarm")} in 24 hours: predictions got worse.`, "", link("alarms", {}, "See what changed")) : null,
     requests ? item("", `${many(requests, "message")} you are asked about ${requests === 1 ? "waits" : "wait"} for a label.`, "", link("label", {}, "Label")) : null,
     waits ? item("", `${many(waits, "message")} ${waits === 1 ? "waits" : "wait"} without a label.`, "", link("label", { from: "new" }, "Label the backlog")) : null,
   ].filter(Boolean));
   if (!$("todo").childElementCount) fill($("todo"), item("better", "Nothing needs you now.", "", link("try", {}, "Try a text")));
+}
+
+function whatNext(mood) {
+  if (!model.learner) return "Start one: driftline up, or driftline learn beside this.";
+  return mood === "bad" ? "driftline status says more; what was served is served on." : "It goes on by itself.";
 }
 
 const link = (room, params, name) => el("a", { href: address(room, params) }, name);
@@ -109,7 +116,7 @@ function showTiles(known, history) {
   const over = any ? `over the last ${many(progress.recent.labels, "label")}` : "no label met a prediction";
   const all = (value) => (any ? `; ${share(value)} over all ${count(progress.labels)}` : "");
   fill($("tiles"),
-    tile("Accuracy of late", any ? share(progress.recent.accuracy) : "–", "", over + all(progress.accuracy)),
+    tile("Accuracy of late", any ? share(progress.recent.accuracy) : "–", "", over + all(progress?.accuracy)),
     tile("Log loss of late", any ? share(progress.recent.log_loss) : "–", "", any ? over + all(progress.log_loss) + withoutNew(progress) : ""),
     tile("Messages", rate(lastMean(history?.messages_per_second, 10)), "/s", `over 10 s; ${count(known.messages_seen)} seen`),
     tile("Labels", rate(lastMean(history?.labels_per_second, 10)), "/s", `over 10 s; ${count(known.labels_learned)} learned${places(known)}`),
