@@ -1,8 +1,8 @@
 """What does the page look like?
 
 `python -m docs.screenshots` starts `driftline up --demo` on a directory of its own, lets it run until its stream has
-drifted, and takes rooms of the page in the system's Chromium at three widths, light and dark, into docs/. The colours of
-each picture are reduced to a palette, so that it stays small.
+drifted, and takes rooms of the page in the system's Chromium at three widths, light and dark, into docs/. The colours
+of each picture are reduced to a palette, so that it stays small.
 """
 
 import argparse

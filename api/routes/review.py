@@ -63,12 +63,10 @@ class NewClaim(msgspec.Struct, frozen=True, kw_only=True):
     n: Annotated[
         int, Meta(ge=0, le=MAX_HELD, description="How many: those claimed already, then others, the newest first.")
     ] = 0
-    ids: Annotated[
+    ids: Annotated[_Ids, Meta(description="Messages wanted before others, as far as they are to be had.")] = []
+    found: Annotated[
         _Ids,
-        Meta(
-            description="Messages wanted before others, as far as they are to be had; also such as nobody is asked "
-            "about, which are claimed but not answered."
-        ),
+        Meta(description="Messages that nobody was asked about, wanted likewise: they are claimed, and not answered."),
     ] = []
     without: Annotated[_Ids, Meta(description="Messages not wanted.")] = []
     seconds: Annotated[
@@ -82,7 +80,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True):
     labeller: str
     key: str | None  # the API key's name
     requests: list[OpenRequest]
-    taken: list[str]  # of `ids`, what another one has, or has labelled
+    taken: list[str]  # of `ids` and `found`, what another one has, or has labelled
     seconds: float
 
 
@@ -196,7 +194,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         openapi_extra=openapi.body(openapi.ref("NewClaim"), {"five": {"labeller": "alice", "n": 5}}),
     )
     async def claim_label_requests(request: Request) -> Response:
-        async with bodies.read(request, _CLAIM, _names, MAX_BYTES, MAX_VALUES) as (sent, ids, without):
+        async with bodies.read(request, _CLAIM, _names, MAX_BYTES, MAX_VALUES) as (sent, ids, found, without):
             key = request.scope.get("key")
             labeller = named(key, sent.labeller)
             if labeller is None:
@@ -204,9 +202,8 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
                     422, "no-labeller", "it is not said who labels", 'Send {"labeller": "a name"}, or an API key.'
                 )
             by_id = {each.id: each for each in (await reviews.newest()).requests}
-            # Who labels what he found himself names messages that nobody was asked about: they are his likewise.
-            there = dict.fromkeys([*by_id, *ids])
-            had = await claims.take(labeller, list(there), named=ids, n=sent.n, without=without, seconds=sent.seconds)
+            there, named_ids = list(dict.fromkeys([*by_id, *found])), [*ids, *found]
+            had = await claims.take(labeller, there, named=named_ids, n=sent.n, without=without, seconds=sent.seconds)
             held = [each for each in had.held if each in by_id]
             asked = _asked([by_id[each] for each in held], claims.of(held))
             name = key.name if key is not None else None
@@ -244,9 +241,9 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
     return routes
 
 
-def _names(sent: NewClaim) -> tuple[NewClaim, list[str], list[str]]:
-    """Return a claim, and the ids in it as texts: those wanted, and those not wanted."""
-    return sent, list(map(as_name, sent.ids)), list(map(as_name, sent.without))
+def _names(sent: NewClaim) -> tuple[NewClaim, list[str], list[str], list[str]]:
+    """Return a claim, and the ids in it as texts: those wanted, those found, and those not wanted."""
+    return sent, list(map(as_name, sent.ids)), list(map(as_name, sent.found)), list(map(as_name, sent.without))
 
 
 def _asked(requests: list[LabelRequest], claims: Mapping[str, Claim]) -> list[OpenRequest]:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.learner.quality.progress import MAX_CONFUSION_LABELS, Ints, Progress
+from driftline.learner.quality.progress import MAX_CONFUSION_LABELS, Progress
 
 MAX_PAIRS: Final = 1000  # that are shown
 MAX_RARE: Final = 20_000  # that are counted here
@@ -45,7 +45,7 @@ class Pairs:
         self._last = {(names[truth], names[guess]): n for truth, guess, n in last.pairs}
         self._counts: Counter[Pair] = Counter()
 
-    def see(self, labels: Sequence[str], truth: Ints, predicted: NDArray[np.int32]) -> None:
+    def see(self, labels: Sequence[str], truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> None:
         """Count a batch: columns of what it was, and of what was predicted (-1: nothing)."""
         if len(labels) <= MAX_CONFUSION_LABELS:
             return

@@ -259,6 +259,19 @@ class TestLive:
         expect(page.get_by_label("Which")).to_have_value("labelled")
         expect(page.locator(".seen .given").first).to_be_visible()
 
+    def test_by_number_of_labels(self, site: Site, tab: Tab) -> None:
+        page = tab.open()
+        expect(page.locator("#quality-chart canvas")).to_be_visible()
+        page.get_by_role("radio", name="by labels").click()
+        page.locator("#quality-chart .u-over").hover()
+        expect(page.locator("#quality-legend")).to_contain_text(re.compile(r"label [\d,]+"))
+        shown = re.search(r"label ([\d,]+)", page.locator("#quality-legend").inner_text())
+        assert shown
+        assert 0 < int(shown[1].replace(",", "")) <= site.ask("/model")["progressive"]["labels"]
+        page.get_by_role("radio", name="by time").click()
+        page.locator("#quality-chart .u-over").hover(position={"x": 200, "y": 20})
+        expect(page.locator("#quality-legend")).not_to_contain_text(re.compile(r"label [\d,]+"))
+
     def test_all_ranges(self, tab: Tab) -> None:
         page = tab.open()
         for name in ("24 h", "60 d", "15 min"):

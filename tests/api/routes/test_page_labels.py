@@ -276,7 +276,7 @@ class TestSeveralPeople:
         queue.press("s")
         texts = queue.texts()
         tab.page.clock.fast_forward("05:10")
-        expect(tab.page.locator("#queue-body")).to_contain_text("Nobody did anything here for five minutes")
+        expect(tab.page.locator("#queue-empty")).to_contain_text("Nobody did anything here for five minutes")
         wait_until(lambda: all(claim_of(site, text) is None for text in texts), what="others may have them")
         queue.box.focus()
         tab.page.keyboard.press("1")  # labels nothing: nobody saw what it would have labelled
@@ -340,17 +340,17 @@ class TestAway:
         queue = Queue(page)
         page.route("**/feedback", lambda route: route.abort())
         given = [queue.press("1"), queue.press("2")]
-        expect(page.locator("#effects")).to_contain_text("2 labels are sent once it does. Keep this tab open.")
+        expect(page.locator("#away")).to_contain_text("2 labels are sent once it does. Keep this tab open.")
         expect(page.locator("#effects")).to_contain_text("sending …")
         page.reload()
         queue = Queue(page)
-        expect(page.locator("#effects")).to_contain_text("2 labels are sent once it does")
+        expect(page.locator("#away")).to_contain_text("2 labels are sent once it does")
         dropped = queue.press("1")
         queue.press("u")  # never sent, so there is nothing to take back
         expect(queue.message).to_have_text(dropped)
         page.unroute("**/feedback")
         wait_until(lambda: len(labels_of(site, *given)) == 2, what="they are sent")
-        expect(page.locator("#effects")).not_to_contain_text("once it does")
+        expect(page.locator("#away")).to_be_hidden()
         assert len({each.id for each in labels_of(site, *given)}) == 2
         assert not labels_of(site, dropped)
 

@@ -22,7 +22,7 @@ def counted(
         predicted = np.where(wrong, (truth + random.integers(0, 3, 300)) % len(labels), truth).astype(np.int32)
         predicted[random.random(300) < 0.02] = -1
         progress.add(predicted, truth, np.full(300, 0.5, np.float32), np.full(300, 0.5, np.float32))
-        pairs.see(labels, truth.astype(np.int64), predicted)
+        pairs.see(labels, truth, predicted)
         found.update((labels[a], labels[b]) for a, b in zip(truth, predicted, strict=True) if b >= 0 and a != b)
     return found
 
@@ -74,7 +74,7 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [f"label {number}" for number in range(1000)]
     pairs, progress = Pairs(Confused()), Progress()
     for _ in range(50):  # one pair is common
-        pairs.see(labels, np.array([998]), np.array([999], np.int32))
+        pairs.see(labels, np.array([998], np.int32), np.array([999], np.int32))
     counted(pairs, progress, labels, 5)
     found = named(pairs.shown(progress, labels))
     assert found["label 998", "label 999"] >= 50

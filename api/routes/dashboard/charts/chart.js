@@ -31,6 +31,11 @@ export class Chart {
     else this.#draw();
   }
 
+  /** Draw it anew: its options are other ones now. */
+  renew() {
+    this.#draw();
+  }
+
   #draw() {
     if (!this.data?.[0].length) return;
     this.plot?.destroy();

@@ -2,15 +2,18 @@
 
 import { Chart, colour, common, smooth, timeAxis, valueAxis, withGaps } from "./chart.js";
 import { $, el, fill } from "../base/dom.js";
-import { share, time } from "../base/format.js";
+import { count, share, time } from "../base/format.js";
 
 let alarms = [];
 let shown = null; // what the chart has
+let by = "time"; // what is told from left to right: time, or the number of labels
+let history = null;
+let scored = 0; // labels that had met a prediction by the history's end
 
 const chart = new Chart($("quality-chart"), () => ({
   ...common(),
   scales: {
-    x: { time: true },
+    x: { time: by === "time" },
     share: { range: (_, least) => [Math.max(0, Math.min(0.9, Math.floor((least ?? 0) * 10 - 0.2) / 10)), 1.004] },
     loss: { range: (_, __, most) => [0, Math.min(Math.max(most ?? 0, 0.2) * 1.15, 3)] },
   },
@@ -21,7 +24,7 @@ const chart = new Chart($("quality-chart"), () => ({
     { scale: "loss", stroke: colour("second"), width: 1.6, dash: [5, 4], points: { show: false } },
   ],
   axes: [
-    timeAxis(),
+    by === "time" ? timeAxis() : { ...timeAxis(), values: (_, ticks) => ticks.map(count) },
     valueAxis({ scale: "share", values: (_, ticks, __, ___, step) => ticks.map((x) => x.toFixed(digits(step))) }),
     valueAxis({ scale: "loss", side: 1, size: 34, grid: { show: false }, stroke: colour("second") }),
   ],
@@ -31,15 +34,37 @@ const chart = new Chart($("quality-chart"), () => ({
 /** How many digits behind the point the steps of an axis need. */
 const digits = (step) => Math.max(1, String(step).split(".")[1]?.length ?? 0);
 
-export function showQuality(history) {
+/** Choose what is told from left to right: "time" or "labels". */
+export function setAxis(value) {
+  by = value;
+  if (!history) return;
+  showQuality(history, scored);
+  chart.renew();
+}
+
+/** Show how good predictions were; `labels` is how many of them had met a label by now. */
+export function showQuality(given, labels) {
+  [history, scored] = [given, labels];
   const { period_seconds: period, time: times, accuracy, log_loss: loss } = history;
   const half = Math.max(4, Math.round(times.length / 24));
   const known = accuracy.weight.some((weight) => weight > 0);
   const [lineOf, lossOf] = [smooth(accuracy, half), smooth(loss, half)];
-  const data = withGaps(period, times, accuracy.mean, lineOf, lossOf);
+  const data = by === "time" ? withGaps(period, times, accuracy.mean, lineOf, lossOf) : byLabels(accuracy, lineOf, lossOf);
   shown = { data, lossOf, lineOf };
   chart.show(known ? data : [[]], summary(), "No label has met a prediction in this time. Send messages, and their labels later.");
   if (chart.plot?.cursor.idx == null) legend(null);
+}
+
+/** The same points, each where its last label is: those without one have no place. */
+function byLabels({ mean, weight }, ...series) {
+  const all = weight.reduce((sum, n) => sum + n, 0);
+  let at = Math.max(0, scored - all);
+  const out = [[], ...[mean, ...series].map(() => [])];
+  weight.forEach((n, i) => {
+    at += n;
+    if (n > 0) [at, mean[i], ...series.map((values) => values[i])].forEach((value, k) => out[k].push(value));
+  });
+  return out;
 }
 
 /** Mark alarms in the chart. */
@@ -56,7 +81,7 @@ function legend(index) {
   fill($("quality-legend"),
     el("span", {}, el("span", { class: "swatch" }), "accuracy as served ", el("b", {}, share(accuracy[at] ?? null))),
     el("span", {}, el("span", { class: "swatch second" }), "log loss ", el("b", {}, share(loss[at] ?? null))),
-    el("span", {}, index == null ? "drift marks: " : time(1000 * times[at]),
+    el("span", {}, index == null ? "drift marks: " : by === "time" ? time(1000 * times[at]) : `label ${count(times[at])}`,
       index == null ? el("b", { class: "worse" }, "▼ worse ") : null, index == null ? el("b", { class: "better" }, "▲ better") : null));
 }
 
@@ -72,7 +97,7 @@ function drawAlarms(plot) {
   const { ctx, bbox } = plot;
   ctx.save();
   for (const alarm of alarms) {
-    const at = alarm.timestamp_ms / 1000;
+    const at = by === "time" ? alarm.timestamp_ms / 1000 : alarm.at_label;
     if (at < plot.scales.x.min || at > plot.scales.x.max) continue;
     const x = Math.round(plot.valToPos(at, "x", true));
     const size = 4.5 * devicePixelRatio;

@@ -146,7 +146,7 @@ async function claim(wanted) {
   const isClaimed = ids.join() === claimed.ids.join() && (!source.isAsked || open.every(({ id, claim }) => claim || !ids.includes(id)));
   let taken = new Set();
   if (!isClaimed || Date.now() - claimed.at > RENEWED_MS) {
-    const answer = await post("label-requests/claim", { labeller: trail.labeller, ids, seconds: SEEN_S });
+    const answer = await post("label-requests/claim", { labeller: trail.labeller, ids, found: foundOf(ids), seconds: SEEN_S });
     queue.keyName = answer.key;
     setKeyName(queue.keyName);
     taken = new Set(answer.taken.filter((id) => !sending.includes(id))); // those have a label on its way, of this tab
@@ -170,11 +170,17 @@ async function claim(wanted) {
   return !wanted.some(({ request }) => taken.has(request.id));
 }
 
+/** Those of the messages that nobody may be asked about: they are claimed all the same. */
+function foundOf(ids) {
+  const back = new Set(trail.back.map(({ request }) => request.id));
+  return queue.source.isAsked ? ids.filter((id) => back.has(id)) : ids;
+}
+
 /** Claim what is here once more, for so long: nobody renews it for now. */
 function claimLast(seconds) {
   const { ids } = claimed;
   claimed = { ids, at: 0 };
-  if (ids.length) postLast("label-requests/claim", { labeller: trail.labeller, ids, seconds }).catch(() => {});
+  if (ids.length) postLast("label-requests/claim", { labeller: trail.labeller, ids, found: foundOf(ids), seconds }).catch(() => {});
 }
 
 /** Let go of what is here: nobody is there. */

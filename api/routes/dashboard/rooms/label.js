@@ -109,6 +109,7 @@ function show(isNext = false) {
   if (last) $("queue-undo").setAttribute("aria-label", `Undo: ${nameOf(last)}`);
   showEmpty(isThere);
   if (isThere) showItem(item);
+  else for (const id of ["queue-text", "queue-fields", "queue-said", "queue-picks"]) fill($(id)); // nothing of it stays for the next person
   showHead();
   fill($("next"), ...queue.waiting.slice(1, HELD).map(({ request }) => el("li", { class: "cut", dir: "auto" }, request.text)));
   $("next-title").hidden = queue.waiting.length < 2;

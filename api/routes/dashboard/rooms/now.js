@@ -7,10 +7,11 @@ import { count, duration, many, rate, share } from "../base/format.js";
 import { describe } from "../base/learner.js";
 import { Poll } from "../base/poll.js";
 import { showFlow } from "../charts/flow.js";
-import { setAlarms, showQuality } from "../charts/quality.js";
+import { setAlarms, setAxis, showQuality } from "../charts/quality.js";
 import { found, isOfLate } from "../labelling/found.js";
 
 const RANGES = [["900", "15 min"], ["86400", "24 h"], ["5184000", "60 d"]];
+const AXES = [["time", "by time"], ["labels", "by labels"]];
 const POINTS = 300;
 const RECENT_S = 86_400; // an alarm of this time needs somebody
 let range = RANGES[0][0];
@@ -26,7 +27,7 @@ async function refreshTiles() {
 
 async function refreshHistory() {
   const history = await get(`history?since=-${range}&points=${POINTS}`);
-  showQuality(history);
+  showQuality(history, model?.progressive?.labels ?? 0);
   showFlow(history);
 }
 
@@ -48,6 +49,7 @@ export const now = {
   name: "now",
   title: "Now",
   start() {
+    choice($("axes"), AXES, AXES[0][0], setAxis);
     choice($("ranges"), RANGES, range, (value) => {
       range = value;
       polls[1].run();
