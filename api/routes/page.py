@@ -109,7 +109,11 @@ def _files(admin_port: int | None) -> dict[str, _File]:
         if path.suffix in _TYPES
     }
     del found["/dashboard/index.html"]
-    index = (_ROOT / "index.html").read_bytes()
+    # A module is known to be needed only once the one before it was read: so the page names all of them at once.
+    modules = b"".join(
+        b'  <link rel="modulepreload" href="%b">\n' % path[1:].encode() for path in found if path.endswith(".js")
+    )
+    index = (_ROOT / "index.html").read_bytes().replace(b"</head>", modules + b"</head>")
     found["/"] = _file(
         "index.html", index.replace(b'data-port=""', b'data-port="%d"' % admin_port) if admin_port else index
     )

@@ -118,10 +118,9 @@ class TestKey:
         page.locator("#teach").click()
         if role < keys.Role.LABEL:
             expect(page.locator("#teach-note")).to_contain_text("Not taken: the key 'predict' may predict")
-            page.goto(f"{tab.url}/#label")
-            expect(page.locator("#queue-empty")).to_contain_text("may predict, and this needs label")
-            page.goto(f"{tab.url}/#messages")
-            expect(page.locator("#messages-list")).to_contain_text("may predict, and this needs label")
+            for room, place in (("label", "queue-empty"), ("labels", "labels-table"), ("messages", "messages-list")):
+                page.goto(f"{tab.url}/#{room}")
+                expect(page.locator(f"#{place}")).to_contain_text("may predict, and this needs label")
         else:
             expect(page.locator("#teach-note")).to_contain_text("Sent, not shown yet: that label is not learned yet")
             expect(page.locator("#teach-note")).to_contain_text("The learner: stopped")

@@ -83,7 +83,7 @@ class TestSafe:
                 expect(page.locator("#message-text .message")).to_contain_text(text)
                 asked = dict.fromkeys(("query", "label", "predicted", "source"), text)
                 page.goto(f"{tab.url}/#messages?{urlencode(asked)}")
-                expect(page.get_by_label("Words")).to_have_value(text)
+                expect(page.locator("#messages-query")).to_have_value(text)
                 page.goto(f"{tab.url}/#{text}")
                 expect(page.locator("#room-now")).to_be_visible()
             page.goto(f"{tab.url}/#try")

@@ -44,6 +44,6 @@ function effect(step) {
   const was = request.label === null ? "" : `was ${request.label} ${score(request.score)}, `;
   const is = step.effect ?? (outbox.isUnsent(step.id) ? "sending …" : "learning …");
   return el("li", {}, el("a", { class: "cut", dir: "auto", href: address("messages", { id: request.id }) }, cut(request.text, 200)),
-    el("span", { class: request.label === step.label ? "better" : "worse" }, was + is),
+    el("span", { class: step.says === undefined ? null : step.says === step.label ? "better" : "worse" }, was + is),
     el("button", { type: "button", class: "quiet small", "aria-label": `Change ${cut(step.label, SHORT)}: ${cut(request.text, SHORT)}`, onclick: () => onChange(step) }, "Change"));
 }

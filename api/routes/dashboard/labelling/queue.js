@@ -262,6 +262,7 @@ function onSent(feedback, answer) {
   const step = trail.done.find(({ id }) => id === feedback.id);
   if (!step?.item) return;
   learned(answer, step.item.request).then(({ now, error }) => {
+    if (now) step.says = now.label; // what was pressed, or not yet
     step.effect = now ? `now ${now.label} ${score(now.score)}` : error.code === "pinned" ? "sent; a snapshot answers" : "sent; not learned yet";
     changed();
     if (now) announce(`The model now says ${now.label}, ${percent(now.score)}.`);

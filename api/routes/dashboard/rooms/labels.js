@@ -9,6 +9,7 @@ import { matching } from "../labelling/names.js";
 
 const PAIRS = 20; // shown at first
 const SIDE = 12; // of a matrix
+const LONG = 40; // characters: a longer name has a wider column
 const Z = 1.959964; // 95 % of a normal distribution lie within
 const WHICH = [["confused", "the most confused"], ["common", "the commonest"], ["found", "those looked for"]];
 const COLUMNS = [
@@ -24,7 +25,7 @@ let nPairs = PAIRS;
 const poll = new Poll(3, async () => {
   known = await get("labels");
   show();
-});
+}, showRefusal);
 
 export const labels = {
   name: "labels",
@@ -49,6 +50,15 @@ export const labels = {
   again: () => poll.run(),
   reset: () => { known = null; },
 };
+
+/** Say so where the key's role is too small; other errors pass by themselves. */
+function showRefusal(error) {
+  if (error.status !== 403) return;
+  known = null;
+  setText($("labels-over"), "");
+  fill($("labels-table"), el("p", { class: "empty" }, `${error.message}. ${error.action}`));
+  for (const id of ["labels-pairs", "confusion"]) fill($(id));
+}
 
 /** Return the labels that are looked for, in the order of the table. */
 function wanted() {
@@ -160,7 +170,7 @@ function showMatrix({ labels: names, pairs }) {
 
 function matrix(names, counts) {
   const supports = new Map(known.labels.map((each) => [each.label, each.support]));
-  const head = el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col" }, el("span", { class: "turned", dir: "auto" }, name))));
+  const head = el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col", class: Array.from(name).length > LONG ? "long" : null, dir: "auto" }, name)));
   const rows = counts.map((row, i) => {
     const all = supports.get(names[i]) || 1;
     return el("tr", {}, el("th", { scope: "row", dir: "auto" }, names[i]), ...row.map((n, k) => el("td", { class: i === k ? "right" : "wrong", "--share": (n / all).toFixed(3) },

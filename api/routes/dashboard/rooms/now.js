@@ -92,7 +92,7 @@ function showWork() {
     said.mood === "good" ? null : item(said.mood === "bad" ? "worse" : "", `The learner: ${said.text}.`, whatNext(said.mood), null),
     model.pinned_to ? item("", `Version ${model.pinned_to} answers in the latest's place.`, "", link("models", {}, "Models")) : null,
     late.length ? item("worse", `${many(late.length, "alarm")} in 24 hours: predictions got worse.`, "", link("alarms", {}, "See what changed")) : null,
-    requests ? item("", `${many(requests, "message")} you are asked about ${requests === 1 ? "waits" : "wait"} for a label.`, "", link("label", {}, "Label")) : null,
+    requests ? item("", `${many(requests, "message")} you are asked about ${requests === 1 ? "waits" : "wait"} for a label.`, "", link("label", {}, "Label them")) : null,
     waits ? item("", `${many(waits, "message")} ${waits === 1 ? "waits" : "wait"} without a label.`, "", link("label", { from: "new" }, "Label the backlog")) : null,
   ].filter(Boolean));
   if (!$("todo").childElementCount) fill($("todo"), item("better", "Nothing needs you now.", "", link("try", {}, "Try a text")));
