@@ -12,7 +12,7 @@ import { paint } from "./base/kept.js";
 import { Poll } from "./base/poll.js";
 import * as outbox from "./labelling/outbox.js";
 import { many } from "./base/format.js";
-import { whenChanged } from "./labelling/trail.js";
+import { forget, whenChanged } from "./labelling/trail.js";
 import { alarms } from "./rooms/alarms.js";
 import { label } from "./rooms/label.js";
 import { labels } from "./rooms/labels.js";
@@ -93,4 +93,4 @@ key.start((isOther) => {
   state.run();
   here.again?.();
   if (isOther) announce("Another key is used now.");
-});
+}, forget);

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
+from scipy.stats import binomtest
 
 from driftline.stream.wire.records import Feedback, decode_feedback
 from tests.often import TORTURE
@@ -107,6 +108,15 @@ class TestAddresses:
         assert page.evaluate(colour) == dark
         page.locator("#theme").get_by_role("radio", name="as the machine").click()
         assert page.evaluate(colour) == light
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 4), (5, 5), (900, 1000), (0, 77), (12_345, 12_346)])
+def test_an_interval_is_that_of_scipy(tab: Tab, right: int, n: int) -> None:
+    page = tab.open("settings")
+    found = page.evaluate(
+        "async ([right, n]) => (await import('./dashboard/rooms/labels.js')).wilson(right, n)", [right, n]
+    )
+    assert found == pytest.approx(list(binomtest(right, n).proportion_ci(0.95, "wilson")), abs=1e-6)
 
 
 class Index:
@@ -299,6 +309,18 @@ class TestBacklog:
         expect(message).to_have_text(index.texts["wait-59"])
         expect(page.locator("#queue-warning")).to_contain_text("The model has learned it, and keeps it until")
         expect(page.locator("#queue-today")).to_have_text("58 labelled today in this tab.")
+
+    def test_two_people_have_different_messages_of_it(self, browser: Browser, site: Site) -> None:
+        tabs = [Tab(browser, site.url) for _ in range(2)]
+        seen: list[list[str]] = []
+        for tab in tabs:
+            Index(tab.page, {f"two-{n}": text for n, text in enumerate(texts(30).values())})
+            page = tab.open("label?from=new")
+            expect(page.locator("#next li")).to_have_count(4)
+            seen.append([page.locator("#queue-text").inner_text(), *page.locator("#next li").all_inner_texts()])
+        assert seen == [list(texts(30).values())[:5], list(texts(30).values())[5:10]]
+        for tab in tabs:
+            tab.close()
 
     def test_a_search_is_a_queue(self, tab: Tab) -> None:
         index = Index(tab.page, texts(40))

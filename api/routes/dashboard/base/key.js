@@ -2,11 +2,11 @@
 
 import { key, whenKeyIsRefused } from "./api.js";
 import { $, announce, setText } from "./dom.js";
-import { forget } from "../labelling/trail.js";
 
 const SENDABLE = /^[\x21-\x7e]*$/; // in a header
 
-export function start(onChange) {
+/** Say what is done once another key is used, and before the page is loaded anew without one. */
+export function start(onChange, forget) {
   const show = (shown) => {
     $("key").hidden = !shown;
     $("key-open").setAttribute("aria-expanded", String(shown));

@@ -14,10 +14,12 @@ export class Poll {
     document.addEventListener("visibilitychange", () => document.hidden || !this.#on || this.run());
   }
 
+  /** Ask from now on, and at once; return whether it was not asked before. */
   start() {
-    if (this.#on) return;
+    if (this.#on) return false;
     this.#on = true;
     this.run();
+    return true;
   }
 
   stop() {

@@ -17,8 +17,7 @@ export const alarms = {
   start() {},
   show({ at }) {
     opened = at ?? null;
-    poll.start();
-    poll.run();
+    if (!poll.start()) poll.run();
   },
   hide: () => poll.stop(),
   again: () => poll.run(),

@@ -58,8 +58,7 @@ export const label = {
     isSeen = true;
     enter(params);
     show();
-    poll.start();
-    poll.run();
+    if (!poll.start()) poll.run();
   },
   hide() {
     isSeen = false;
@@ -225,7 +224,13 @@ function nameOf({ kind, label: name, before, items }) {
   return before ? `${before} → ${name}` : name;
 }
 
+/** Label the message that is shown; where another one has taken its place meanwhile, show that instead. */
 function say(name) {
+  if (queue.waiting[0]?.request.id !== onKeys.id) {
+    show(true);
+    setText($("queue-note"), "Nothing was labelled: it is another message now.");
+    return;
+  }
   give(name, $("queue-note-text").value.trim());
 }
 

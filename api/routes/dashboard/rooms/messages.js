@@ -55,8 +55,7 @@ export const messages = {
       bulk.set(null);
     }
     open(id);
-    poll.start();
-    if (isOther || answer === null) poll.run();
+    if (!poll.start() && (isOther || answer === null)) poll.run();
   },
   hide: () => poll.stop(),
   again: () => poll.run(),
