@@ -20,6 +20,7 @@ const LOOKS = 3; // one after another, where others claim at the same time
 // page goes, for good or to be loaded again. Where nobody does anything it is let go.
 const SEEN_S = 20;
 const HIDDEN_S = 300;
+const ROOM_S = 60; // in another room
 const LEFT_S = 5;
 const RENEWED_MS = 7_000;
 const IDLE_MS = 300_000;
@@ -76,7 +77,7 @@ export function enter(params) {
 
 /** The room is left: what is claimed stays so for a while, as in a tab that is not looked at. */
 export function leaveRoom() {
-  if (seen) claimLast(HIDDEN_S);
+  if (seen) claimLast(ROOM_S);
   seen = false;
 }
 
