@@ -1,5 +1,6 @@
 """Is a text ever run as code, and does the page keep to its policy? In the system's Chromium."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from driftline.api.routes import page
 from driftline.api.routes.page import HEADERS, UPLOT
 from tests.page import Tab, at_work
 from tests.place import Api
@@ -165,6 +167,15 @@ class TestSafe:
             assert httpx.head(api.url + path, timeout=30).status_code == 200
         assert httpx.get(f"{api.url}/dashboard/../app.py", timeout=30).status_code == 404
         assert httpx.get(f"{api.url}/dashboard/index.html", timeout=30).status_code == 404
+
+    def test_the_page_names_all_its_modules(self, api: Api) -> None:
+        index = httpx.get(api.url, timeout=30).text
+        named = re.findall(r'<link rel="modulepreload" href="dashboard/([\w/]+\.js)">', index)
+        folder = Path(page.__file__).with_name("dashboard")
+        assert sorted(named) == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.js"))
+        for name in named:
+            answer = httpx.get(f"{api.url}/dashboard/{name}", timeout=30)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
 
     def test_the_charts_are_those_of_the_release(self, api: Api) -> None:
         assert "uPlot (v1.6.31)" in httpx.get(f"{api.url}/dashboard/uplot.js", timeout=30).text[:200]
