@@ -392,61 +392,6 @@ class TestAway:
         expect(page.locator("#try-text")).to_have_value("a text")
 
 
-class TestKeys:
-    def test_without_the_focus_they_label(self, site: Site, tab: Tab) -> None:
-        more(site, 12)
-        page = tab.open("label")
-        queue = Queue(page)
-        text = queue.message.inner_text()
-        page.evaluate("document.activeElement.blur()")
-        page.keyboard.press("1")
-        expect(queue.message).not_to_have_text(text)
-        wait_until(lambda: len(labels_of(site, text)) == 1)
-        there = queue.message.inner_text()
-        page.locator("#key-open").focus()
-        page.keyboard.press("2")
-        expect(queue.message).not_to_have_text(there)
-        wait_until(lambda: len(labels_of(site, there)) == 1)
-
-    def test_enter_takes_the_prediction_unless_it_presses_a_button(self, site: Site, tab: Tab) -> None:
-        more(site, 12)
-        page = tab.open("label")
-        queue = Queue(page)
-        predicted = page.locator("#queue-said b").inner_text()
-        text = queue.press("Enter")
-        wait_until(lambda: [each.label for each in labels_of(site, text)] == [predicted])
-        expect(page.locator("#effects")).to_contain_text("1 labelled here, 1 as predicted")
-        there = queue.message.inner_text()
-        page.locator("#queue-skip").focus()
-        page.keyboard.press("Enter")
-        expect(queue.message).not_to_have_text(there)
-        assert not labels_of(site, there), "it was skipped"
-
-    def test_the_keys_are_shown(self, tab: Tab) -> None:
-        page = tab.open("label")
-        Queue(page)
-        page.keyboard.press("?")
-        expect(page.get_by_role("dialog")).to_contain_text("find any label by a part of its name")
-        page.keyboard.press("1")  # labels nothing while they are read
-        page.keyboard.press("Escape")
-        expect(page.get_by_role("dialog")).to_be_hidden()
-        assert not [url for url in tab.requests if url.endswith("/feedback")]
-
-    def test_a_label_that_is_written_survives_what_comes_in(self, site: Site, tab: Tab) -> None:
-        more(site, 12)
-        page = tab.open("label")
-        Queue(page)
-        page.keyboard.press("/")
-        field = page.get_by_label("Another label", exact=True)
-        page.keyboard.type("half a lab")
-        site.labelled(1)
-        for _ in range(2):
-            with page.expect_response(lambda answer: "label-requests?" in answer.url):
-                pass
-        expect(field).to_have_value("half a lab")
-        expect(field).to_be_focused()
-
-
 # What GET /model says of the learner, what the page makes of it, and the colour of its dot.
 STATES: list[tuple[dict[str, Any] | None, str, str]] = [
     ({"state": "compiling", "detail": "40 %, up to a minute"}, "compiling: 40 %, up to a minute", "busy"),

@@ -1,10 +1,11 @@
-"""How many keys does a label cost where there are 77, and how soon is the next message there? In the system's Chromium.
+"""What do the keys do, how many does a label cost where there are 77, and how soon is the next message there?
 
 A person is imitated: Enter where the prediction is right, a number where the label is on a key, else `/`, letters of
 the name until it stands first, and Enter. Figures are printed, what the page does is tested.
 """
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from driftline.stream.wire.records import decode_feedback
+from tests.api.routes.test_page_labels import Queue, labels_of, more
 from tests.page import Site, Tab, at_work
 from tests.place import read_all
 from tests.waiting import wait_until
@@ -139,3 +141,72 @@ def _label(page: Page, name: str) -> tuple[str, int]:
         typed += letter
     page.keyboard.press("Enter")
     return "/", len(typed) + 2
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with at_work(tmp_path_factory.mktemp("page") / "data") as site:
+        site.labelled(10)
+        yield site
+
+
+@pytest.fixture
+def tab(browser: Browser, site: Site) -> Iterator[Tab]:
+    tab = Tab(browser, site.url)
+    yield tab
+    tab.close()
+
+
+class TestKeys:
+    def test_without_the_focus_they_label(self, site: Site, tab: Tab) -> None:
+        more(site, 12)
+        page = tab.open("label")
+        queue = Queue(page)
+        text = queue.message.inner_text()
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("1")
+        expect(queue.message).not_to_have_text(text)
+        wait_until(lambda: len(labels_of(site, text)) == 1)
+        there = queue.message.inner_text()
+        page.locator("#key-open").focus()
+        page.keyboard.press("2")
+        expect(queue.message).not_to_have_text(there)
+        wait_until(lambda: len(labels_of(site, there)) == 1)
+
+    def test_enter_takes_the_prediction_unless_it_presses_a_button(self, site: Site, tab: Tab) -> None:
+        more(site, 12)
+        page = tab.open("label")
+        queue = Queue(page)
+        predicted = page.locator("#queue-said b").inner_text()
+        text = queue.press("Enter")
+        wait_until(lambda: [each.label for each in labels_of(site, text)] == [predicted])
+        expect(page.locator("#effects")).to_contain_text("1 labelled here, 1 as predicted")
+        there = queue.message.inner_text()
+        page.locator("#queue-skip").focus()
+        page.keyboard.press("Enter")
+        expect(queue.message).not_to_have_text(there)
+        assert not labels_of(site, there), "it was skipped"
+
+    def test_the_keys_are_shown(self, tab: Tab) -> None:
+        page = tab.open("label")
+        Queue(page)
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_contain_text("find any label by a part of its name")
+        page.keyboard.press("1")  # labels nothing while they are read
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        assert not [url for url in tab.requests if url.endswith("/feedback")]
+
+    def test_a_label_that_is_written_survives_what_comes_in(self, site: Site, tab: Tab) -> None:
+        more(site, 12)
+        page = tab.open("label")
+        Queue(page)
+        page.keyboard.press("/")
+        field = page.get_by_label("Another label", exact=True)
+        page.keyboard.type("half a lab")
+        site.labelled(1)
+        for _ in range(2):
+            with page.expect_response(lambda answer: "label-requests?" in answer.url):
+                pass
+        expect(field).to_have_value("half a lab")
+        expect(field).to_be_focused()
