@@ -1,8 +1,8 @@
 """What does the page look like?
 
 `python -m docs.screenshots` starts `driftline up --demo` on a directory of its own, lets it run until its stream has
-drifted, and takes the page in the system's Chromium at three widths, light and dark, into docs/. The colours of each
-picture are reduced to a palette, so that it stays small.
+drifted, and takes rooms of the page in the system's Chromium at three widths, light and dark, into docs/. The colours
+of each picture are reduced to a palette, so that it stays small.
 """
 
 import argparse
@@ -14,21 +14,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests import chromium
 
 DOCS: Final = Path(__file__).parent
-SIZES: Final = {390: 1800, 820: 1600, 1440: 1270}  # height of each width; what lies below is cut off
+SIZES: Final = {390: 1100, 820: 1100, 1440: 1000}  # height of each width; what lies below is cut off
+ROOMS: Final = {  # each room that is taken, and what is there once it has been filled
+    "now": "#quality-chart canvas",
+    "label": "#queue-text mark",
+    "messages": ".seen > li",
+    "labels": "#confusion td.right",
+}
+COLOURS: Final = 128
 SCHEMES: Final = ("light", "dark")
 DRIFT_S: Final = 300.0  # two changes of the wording, and the learner over both
 START_S: Final = 120.0
-TEXT: Final = "Hello Ana, your parcel 12345 is held at customs in Oslo. Pay 30 euros to release it."
 
 
 def main() -> None:
@@ -54,46 +61,42 @@ def main() -> None:
 
 
 def take(url: str, into: Path) -> None:
-    """Take the page at all widths and in both schemes."""
+    """Take each room at all widths and in both schemes."""
     with chromium.started() as browser:
         for width, height in SIZES.items():
             for scheme in SCHEMES:
-                picture = _shoot(browser, url, width, height, scheme)
-                path = into / f"page-{width}-{scheme}.png"
-                path.write_bytes(picture)
-                print(f"{path}: {len(picture) / 1000:.0f} kB")
+                for room, picture in _shoot(browser, url, width, height, scheme):
+                    path = into / f"page-{room}-{width}-{scheme}.png"
+                    path.write_bytes(picture)
+                    print(f"{path}: {len(picture) / 1000:.0f} kB")
 
 
-def _shoot(browser: Browser, url: str, width: int, height: int, scheme: Any) -> bytes:
+def _shoot(browser: Browser, url: str, width: int, height: int, scheme: Any) -> Iterator[tuple[str, bytes]]:
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
-    page.goto(url)
-    page.locator("#try-text").fill(TEXT)
-    expect(page.locator(".marked mark").first).to_be_visible()
-    _label_one(page)
-    page.locator("#try-text").blur()
-    page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(1500)  # so that every part was drawn with what is there now
-    picture = Image.open(io.BytesIO(page.screenshot()))
+    for room, shown in ROOMS.items():
+        page.goto(f"{url}/#{room}")
+        expect(page.locator(shown).first).to_be_visible()
+        if room == "label":
+            _label_one(page)
+        page.wait_for_timeout(1500)  # so that every part was drawn with what is there now
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        out = io.BytesIO()
+        picture.convert("RGB").quantize(COLOURS).save(out, "PNG", optimize=True)
+        yield room, out.getvalue()
     context.close()
-    out = io.BytesIO()
-    picture.convert("RGB").quantize(192).save(out, "PNG", optimize=True)
-    return out.getvalue()
 
 
-def _label_one(page: Any) -> None:
+def _label_one(page: Page) -> None:
     """Label a message as it is predicted, so that the picture shows what comes of it."""
-    first = page.locator(".pick").first
-    expect(first).to_be_visible()
-    shares = [float(share.rstrip("+")) for share in page.locator(".pick .share").all_inner_texts()]
-    page.locator("#queue-box").focus()
-    page.keyboard.press(str(1 + shares.index(max(shares))))
+    page.keyboard.press("Enter")
     expect(page.locator("#effects")).to_contain_text(re.compile(r"\bnow "), timeout=10_000)
     for _ in range(10):  # what the demo itself has labelled meanwhile is passed over, as anybody would
-        if not page.locator("#queue-body").get_by_text("no longer in the queue").count():
-            return
+        if "no longer in the queue" not in page.locator("#queue-warning").inner_text():
+            break
         page.keyboard.press("s")
         page.wait_for_timeout(500)
+    expect(page.locator("#queue-text mark").first).to_be_visible()
 
 
 def _wait(url: str) -> None:

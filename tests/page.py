@@ -119,13 +119,18 @@ class Tab:
             "addEventListener('securitypolicyviolation', (e) => console.error('policy', e.violatedDirective, e.sample))"
         )
 
-    def open(self) -> Page:
-        self.page.goto(self.url)
-        expect(self.page.locator("#tiles .tile")).to_have_count(7)
+    def open(self, room: str = "now") -> Page:
+        """Open a room, or the address of something in it; wait until the page knows the model."""
+        self.page.goto(f"{self.url}/#{room}")
+        expect(self.page.locator("#state-text")).not_to_have_text("Connecting …")
+        expect(self.page.locator(f"#room-{room.partition('?')[0]}")).to_be_visible()
+        if room == "now":
+            expect(self.page.locator("#tiles .tile")).to_have_count(7)
         return self.page
 
     def _heard(self, message: ConsoleMessage) -> None:
-        optional = "/snapshots" in message.location.get("url", "")  # not every API has them
+        asked = message.location.get("url", "")
+        optional = "/snapshots" in asked or asked.startswith(f"{self.url}/messages?")  # not every API has them
         if "ERR_NETWORK_CHANGED" in message.text:  # the machine got or lost an interface; the page asks again
             return
         if message.type in ("error", "warning") and not optional and self.expected not in message.text:

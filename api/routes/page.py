@@ -104,12 +104,16 @@ def _answer(file: _File) -> Callable[[Request], Coroutine[Any, Any, Response]]:
 
 def _files(admin_port: int | None) -> dict[str, _File]:
     found = {
-        f"/dashboard/{path.name}": _file(path.name, path.read_bytes())
-        for path in sorted(_ROOT.iterdir())
+        f"/dashboard/{path.relative_to(_ROOT).as_posix()}": _file(path.name, path.read_bytes())
+        for path in sorted(_ROOT.rglob("*"))
         if path.suffix in _TYPES
     }
     del found["/dashboard/index.html"]
-    index = (_ROOT / "index.html").read_bytes()
+    # A module is known to be needed only once the one before it was read: so the page names all of them at once.
+    modules = b"".join(
+        b'  <link rel="modulepreload" href="%b">\n' % path[1:].encode() for path in found if path.endswith(".js")
+    )
+    index = (_ROOT / "index.html").read_bytes().replace(b"</head>", modules + b"</head>")
     found["/"] = _file(
         "index.html", index.replace(b'data-port=""', b'data-port="%d"' % admin_port) if admin_port else index
     )

@@ -21,6 +21,7 @@ from driftline.api.http import openapi, query
 from driftline.api.load.body import Bodies
 from driftline.api.shared.claims import MAX_SECONDS, SECONDS, Claim, Claims
 from driftline.api.shared.watcher import Watcher
+from driftline.learner.report.confusion import Confused
 from driftline.learner.report.label_requests import MAX_OPEN, LabelRequest
 from driftline.learner.report.review import FILE, KEPT, Confusion, Review, Seen, read_review
 from driftline.learner.shared.claims import MAX_HELD
@@ -28,7 +29,7 @@ from driftline.stream.wire.fields import as_name
 from driftline.stream.wire.records import MAX_ID_CHARS
 
 REQUESTS: Final = 20
-MAX_LABELS: Final = 100
+MAX_LABELS: Final = 1000  # as many as a model has unless it is told otherwise
 MAX_BYTES, MAX_VALUES = 1 << 20, 3000  # of a body, in a body
 _Ids = Annotated[list[Annotated[str, Meta(max_length=MAX_ID_CHARS)] | openapi.Number], Meta(max_length=1000)]
 
@@ -63,6 +64,10 @@ class NewClaim(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, le=MAX_HELD, description="How many: those claimed already, then others, the newest first.")
     ] = 0
     ids: Annotated[_Ids, Meta(description="Messages wanted before others, as far as they are to be had.")] = []
+    found: Annotated[
+        _Ids,
+        Meta(description="Messages that nobody was asked about, wanted likewise: they are claimed, and not answered."),
+    ] = []
     without: Annotated[_Ids, Meta(description="Messages not wanted.")] = []
     seconds: Annotated[
         float, Meta(ge=1, le=MAX_SECONDS, description="For so long, unless it is claimed again before.")
@@ -75,7 +80,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True):
     labeller: str
     key: str | None  # the API key's name
     requests: list[OpenRequest]
-    taken: list[str]  # of `ids`, what another one has, or has labelled
+    taken: list[str]  # of `ids` and `found`, what another one has, or has labelled
     seconds: float
 
 
@@ -116,16 +121,23 @@ class LabelScored(msgspec.Struct, frozen=True):
     precision: float
     recall: float
     f1: float
-    support: int
-    predicted: int
+    support: int  # how often it was the label
+    predicted: int  # how often it was predicted
+    right: int  # how often it was both
 
 
 class LabelsAnswer(msgspec.Struct, frozen=True):
-    """Precision and recall of the commonest labels, and which are taken for which."""
+    """Precision and recall of each label, and which are taken for which.
+
+    Counted over all labels that met a prediction since the model's first one: `scored` of them. Of more than
+    1,000 labels the commonest are here; `confusion` is among the 12 commonest, `confused` among all.
+    """
 
     labels: list[LabelScored]
     total: int
     confusion: Confusion
+    scored: int = 0
+    confused: Confused = Confused()
 
 
 TYPES: Final = (LabelRequestsAnswer, NewClaim, ClaimAnswer, RecentAnswer, LabelsAnswer)
@@ -182,7 +194,7 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
         openapi_extra=openapi.body(openapi.ref("NewClaim"), {"five": {"labeller": "alice", "n": 5}}),
     )
     async def claim_label_requests(request: Request) -> Response:
-        async with bodies.read(request, _CLAIM, _names, MAX_BYTES, MAX_VALUES) as (sent, ids, without):
+        async with bodies.read(request, _CLAIM, _names, MAX_BYTES, MAX_VALUES) as (sent, ids, found, without):
             key = request.scope.get("key")
             labeller = named(key, sent.labeller)
             if labeller is None:
@@ -190,8 +202,10 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
                     422, "no-labeller", "it is not said who labels", 'Send {"labeller": "a name"}, or an API key.'
                 )
             by_id = {each.id: each for each in (await reviews.newest()).requests}
-            had = await claims.take(labeller, list(by_id), named=ids, n=sent.n, without=without, seconds=sent.seconds)
-            asked = _asked([by_id[each] for each in had.held], claims.of(had.held))
+            there, named_ids = list(dict.fromkeys([*by_id, *found])), [*ids, *found]
+            had = await claims.take(labeller, there, named=named_ids, n=sent.n, without=without, seconds=sent.seconds)
+            held = [each for each in had.held if each in by_id]
+            asked = _asked([by_id[each] for each in held], claims.of(held))
             name = key.name if key is not None else None
             return json_response(ClaimAnswer(labeller, name, asked, had.taken, sent.seconds))
 
@@ -209,21 +223,27 @@ def router(data: Path, watcher: Watcher, claims: Claims, bodies: Bodies) -> APIR
     @routes.get(
         "/labels",
         summary="Precision and recall by label, and which labels are taken for which",
-        responses=openapi.answers(200, "The commonest labels.", openapi.ref("LabelsAnswer")),
+        responses=openapi.answers(200, "The labels, the commonest first.", openapi.ref("LabelsAnswer")),
     )
     async def list_labels(_: Request) -> Response:
         status, review = watcher.status, await reviews.newest()
-        known: dict[str, Any] = status.progress.get("by_label", {}) if status is not None else {}
+        progress: dict[str, Any] = status.progress if status is not None else {}
+        known: dict[str, Any] = progress.get("by_label", {})
         commonest = sorted(known.items(), key=lambda item: -item[1]["support"])[:MAX_LABELS]
-        scored = [LabelScored(label, **scores) for label, scores in commonest]
-        return json_response(LabelsAnswer(scored, len(known), review.confusion))
+        # Recall is right / support, rounded to the nearest double: times support it is within far less than a half.
+        scored = [
+            LabelScored(label, **scores, right=round(scores["recall"] * scores["support"]))
+            for label, scores in commonest
+        ]
+        n_scored = int(progress.get("labels", 0))
+        return json_response(LabelsAnswer(scored, len(known), review.confusion, n_scored, review.confused))
 
     return routes
 
 
-def _names(sent: NewClaim) -> tuple[NewClaim, list[str], list[str]]:
-    """Return a claim, and the ids in it as texts: those wanted, and those not wanted."""
-    return sent, list(map(as_name, sent.ids)), list(map(as_name, sent.without))
+def _names(sent: NewClaim) -> tuple[NewClaim, list[str], list[str], list[str]]:
+    """Return a claim, and the ids in it as texts: those wanted, those found, and those not wanted."""
+    return sent, list(map(as_name, sent.ids)), list(map(as_name, sent.found)), list(map(as_name, sent.without))
 
 
 def _asked(requests: list[LabelRequest], claims: Mapping[str, Claim]) -> list[OpenRequest]:

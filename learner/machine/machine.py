@@ -460,6 +460,7 @@ class Machine:
         delay_ms = plan.steps.times_ms[steps] - came_ms
         p_truth = scores[np.arange(len(steps)), truth]
         plan.delays_ms = np.maximum(delay_ms, 0)
+        plan.predicted = predicted
         self.progress.add(predicted, truth, p_truth, scores.max(axis=1, initial=0), plan.delays_ms)
         # The gate judges this model, not the one before, by labels that it could predict.
         own = came_ms > np.maximum(self.taken_over_ms, self.places.since_ms[truth])

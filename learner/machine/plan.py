@@ -41,6 +41,9 @@ class Plan:
         self.predictions = NewColumns.of([], [], [])
         self.raised: list[Alarm] = []
         self.delays_ms: Ints = np.empty(0, np.int64)
+        self.predicted: NDArray[np.int32] = np.empty(
+            0, np.int32
+        )  # column of what was served, by steps_served; -1: none
         self.growth = [(0, n_labels)]  # from which step on how many labels are known
         self.rejected: list[Rejected] = []
         self.updates = updates  # before the batch

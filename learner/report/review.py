@@ -20,6 +20,7 @@ from driftline.learner.disk import durable
 from driftline.learner.machine.machine import Machine
 from driftline.learner.machine.plan import Plan
 from driftline.learner.quality.progress import Progress
+from driftline.learner.report.confusion import Confused, Pairs
 from driftline.learner.report.history import History, Totals
 from driftline.learner.report.label_requests import N_SCORES, Estimate, LabelRequest, Requests, Shown
 from driftline.stream.errors import DiskFull
@@ -65,6 +66,7 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[Seen] = []
     labelled: list[Seen] = []
     confusion: Confusion = Confusion()
+    confused: Confused = Confused()
     requests: list[LabelRequest] = []
     requests_per_hour: float = 0.0
     estimate: Estimate = msgspec.field(default_factory=Estimate)
@@ -98,6 +100,7 @@ class Reviewer:
         last = read_review(data)
         self.requests.open.update((each.id, each) for each in reversed(last.requests))
         self.requests.estimate = last.estimate
+        self._pairs = Pairs(last.confused)
         known = [*reversed(last.messages), *reversed(last.labelled)]
         # Messages whose label was taken back, and which. Another label that they have now was not.
         self._taken_back = OrderedDict((each.id, each.label) for each in known if each.retracted)
@@ -110,6 +113,7 @@ class Reviewer:
     def see(self, machine: Machine, plan: Plan) -> None:
         """Look at a batch that was learned. Costs about a hundredth of learning it."""
         self.history.add_delays(plan.delays_ms / 1000)
+        self._pairs.see(plan.labels, plan.steps.targets[plan.steps_served], plan.predicted)
         self._see_retractions(machine, plan)
         now = time.monotonic()
         scored, served = plan.steps_scored, plan.steps_served
@@ -166,6 +170,7 @@ class Reviewer:
             messages=[self._by_now(each, machine) for each in reversed(self._messages)],
             labelled=[self._by_now(each, machine) for each in reversed(self._labelled)],
             confusion=_confusion(progress, machine.classifier.labels),
+            confused=self._pairs.shown(progress, machine.classifier.labels),
             requests=list(reversed(self.requests.open.values())),
             requests_per_hour=self._per_hour,
             estimate=self.requests.estimate,

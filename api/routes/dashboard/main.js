@@ -1,37 +1,41 @@
-// How do the parts of the page fit together? Each asks for what it shows; nothing is decided here.
+// Which room is seen, and what holds in all of them: the state of the learner, the key, and labels on their way.
+//
+// A room is a module: {name, title, start(), show(params), hide(), model(model)}. `start` is called once, before all
+// else; `show` when the room is gone to, and each time its address changes; `hide` when it is left. Only the room that
+// is seen asks the API for anything; beside it the state's line does, and labels are sent from wherever one is.
 
-import { get, urlOf } from "./api.js";
-import { $, choice, setText } from "./dom.js";
-import { showFlow } from "./flow.js";
-import * as key from "./key.js";
-import { showLabels } from "./labels.js";
-import * as outbox from "./outbox.js";
-import { poll } from "./poll.js";
-import { showAlarms, showQuality } from "./quality.js";
-import * as queue from "./queue.js";
-import * as recent from "./recent.js";
-import * as snapshots from "./snapshots.js";
-import { showLost, showState, showTiles } from "./state.js";
-import * as trial from "./try.js";
+import { get, urlOf } from "./base/api.js";
+import { go, read } from "./base/address.js";
+import { $, announce, el, fill, setText } from "./base/dom.js";
+import * as key from "./base/key.js";
+import { paint } from "./base/kept.js";
+import { Poll } from "./base/poll.js";
+import * as outbox from "./labelling/outbox.js";
+import { many } from "./base/format.js";
+import { forget, whenChanged } from "./labelling/trail.js";
+import { alarms } from "./rooms/alarms.js";
+import { label } from "./rooms/label.js";
+import { labels } from "./rooms/labels.js";
+import { messages } from "./rooms/messages.js";
+import { models } from "./rooms/models.js";
+import { now, showLost, showState } from "./rooms/now.js";
+import { settings } from "./rooms/settings.js";
+import { trial } from "./rooms/try.js";
 
-const RANGES = [["900", "15 min"], ["86400", "24 h"], ["5184000", "60 d"]];
-const POINTS = 300;
-let range = RANGES[0][0];
+const ROOMS = new Map([now, label, messages, labels, models, alarms, trial, settings].map((room) => [room.name, room]));
+const OFFERED = 500; // labels, where one is written
+let here = null; // the room that is seen
+let model = null;
 let lost = false; // the API was away
-let latest = null; // the last minute's history, for the numbers of this moment
 
 async function refreshModel() {
-  const [model, history] = await Promise.all([get("model"), get("history?since=-30&points=30")]);
-  latest = history;
+  model = await get("model");
   showState(model);
-  showTiles(model, latest);
-  queue.setModel(model);
-  trial.setModel(model);
+  fill($("known-labels"), ...model.labels.slice(0, OFFERED).map((name) => el("option", { value: name })));
+  for (const room of ROOMS.values()) room.model?.(model);
   outbox.kick();
-  $("welcome").hidden = model.labels_learned > 0;
-  if (!lost) return;
+  if (lost) here.again?.(); // what is asked seldom would show old numbers for long
   lost = false;
-  again.slice(1).forEach((run) => run()); // what is asked seldom would show old numbers for long
 }
 
 function showTrouble(error) {
@@ -39,34 +43,54 @@ function showTrouble(error) {
   showLost(error);
 }
 
-async function refreshHistory() {
-  const history = await get(`history?since=-${range}&points=${POINTS}`);
-  showQuality(history);
-  showFlow(history);
+const state = new Poll(1, refreshModel, showTrouble);
+
+/** Show the room that the address names; where it names none, the first. */
+function enter() {
+  const { room: name, params } = read(location.hash);
+  if (!ROOMS.has(name)) return go("now", {}, { correction: true });
+  const room = ROOMS.get(name);
+  const [came, isNew] = [here !== null, room !== here];
+  if (isNew) {
+    here?.hide?.();
+    for (const each of ROOMS.keys()) $(`room-${each}`).hidden = each !== name;
+    for (const link of $("rooms").querySelectorAll("a")) {
+      if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    $("rooms").querySelector("[aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
+    here = room;
+  }
+  document.title = `${room.title} · Driftline`;
+  room.show(params);
+  if (!isNew) return;
+  scrollTo(0, 0);
+  if (came) $(`title-${name}`).focus({ preventScroll: true }); // a screen reader says where one is
 }
 
+/** Labels that wait for the API are told of in every room. */
+function showAway() {
+  const n = outbox.nWaiting();
+  $("away").hidden = !n;
+  setText($("away"), n ? `The API does not answer: ${many(n, "label is", "labels are")} sent once it does. Keep this tab open.` : "");
+}
+
+paint();
 const reference = $("reference");
 if (reference.dataset.port) reference.href = `${location.protocol}//${location.hostname}:${reference.dataset.port}/docs`;
-queue.start();
-trial.start();
-recent.start();
-snapshots.start();
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is the room's
+  $(`title-${here.name}`).focus();
+});
 setText($("welcome-send"), `curl ${urlOf("messages")} -d '{"id": "m1", "text": "You won a prize, call now"}'\ncurl ${urlOf("feedback")} -d '{"message_id": "m1", "label": "spam"}'`);
-
-const again = [
-  poll(1, refreshModel, showTrouble),
-  poll(2, refreshHistory),
-  poll(2, recent.refresh, recent.showRefusal),
-  poll(1.5, queue.refresh, queue.showRefusal),
-  poll(3, async () => showAlarms(await get("drift"))),
-  poll(3, async () => showLabels(await get("labels"))),
-  poll(4, snapshots.refresh),
-];
+for (const room of ROOMS.values()) room.start();
+whenChanged(showAway);
+addEventListener("hashchange", enter);
+enter();
+state.start();
 key.start((isOther) => {
-  if (isOther) queue.reset();
-  again.forEach((run) => run());
-});
-choice($("ranges"), RANGES, range, (value) => {
-  range = value;
-  again[1]();
-});
+  if (isOther) for (const room of ROOMS.values()) room.reset?.();
+  state.run();
+  here.again?.();
+  if (isOther) announce("Another key is used now.");
+}, forget);

@@ -111,19 +111,24 @@ class TestKey:
         assert page.evaluate("[localStorage.length, document.cookie, location.search]") == [0, "", ""]
         assert not [url for url in tab.requests if guarded.secrets[role] in url]
 
+        page.goto(f"{tab.url}/#try")
         page.locator("#try-text").fill("claim your cash prize")
         expect(page.locator(".verdict button").first).to_be_visible()
         page.locator("#teach-label").fill("spam")
         page.locator("#teach").click()
         if role < keys.Role.LABEL:
             expect(page.locator("#teach-note")).to_contain_text("Not taken: the key 'predict' may predict")
-            expect(page.locator("#queue-body")).to_contain_text("may predict, and this needs label")
-            expect(page.locator("#recent-list")).to_contain_text("may predict, and this needs label")
+            for room, place in (("label", "queue-empty"), ("labels", "labels-table"), ("messages", "messages-list")):
+                page.goto(f"{tab.url}/#{room}")
+                expect(page.locator(f"#{place}")).to_contain_text("may predict, and this needs label")
         else:
             expect(page.locator("#teach-note")).to_contain_text("Sent, not shown yet: that label is not learned yet")
             expect(page.locator("#teach-note")).to_contain_text("The learner: stopped")
-            expect(page.locator("#queue-body")).not_to_contain_text("this needs")
+            page.goto(f"{tab.url}/#label")
+            expect(page.locator("#queue-empty")).to_contain_text("stopped")
+            expect(page.locator("#room-label")).not_to_contain_text("this needs")
 
+        page.goto(f"{tab.url}/#models")
         expect(page.locator("#snapshots-table tbody tr")).to_have_count(1)
         if role < keys.Role.ADMIN:
             page.locator("#snapshots-table button").click()
@@ -136,6 +141,7 @@ class TestKey:
             page.locator("#latest").click()
             expect(page.locator("#snapshots-note")).to_contain_text("The latest model answers again")
 
+        page.goto(f"{tab.url}/#now")
         page.reload()
         expect(page.locator("#tiles .tile")).to_have_count(7)  # the tab has the key still
         tab.close()

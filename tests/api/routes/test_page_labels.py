@@ -102,7 +102,7 @@ class Queue:
 class TestUndo:
     def test_four_labels_come_back_in_their_order(self, site: Site, tab: Tab) -> None:
         more(site, 12)
-        queue = Queue(tab.open())
+        queue = Queue(tab.open("label"))
         before = site.settled()
         given = [queue.press("1") for _ in range(4)]
         expect(tab.page.locator("#effects")).to_contain_text("4 labelled here")
@@ -135,7 +135,7 @@ class TestUndo:
 
     def test_whatever_was_done_last(self, site: Site, tab: Tab) -> None:
         more(site, 12)
-        queue = Queue(tab.open())
+        queue = Queue(tab.open("label"))
         skipped, labelled, last = queue.press("s"), queue.press("1"), queue.press("s")
         wait_until(lambda: len(labels_of(site, labelled)) == 1)
         queue.press("u")
@@ -152,7 +152,7 @@ class TestUndo:
 
     def test_after_a_reload(self, site: Site, tab: Tab) -> None:
         more(site, 12)
-        queue = Queue(tab.open())
+        queue = Queue(tab.open("label"))
         labelled, skipped = queue.press("1"), queue.press("s")
         wait_until(lambda: len(labels_of(site, labelled)) == 1)
         there = queue.message.inner_text()
@@ -171,7 +171,7 @@ class TestUndo:
     def test_it_is_accessible_and_fits(self, browser: Browser, site: Site, width: int, scheme: str) -> None:
         more(site, 12)
         tab = Tab(browser, site.url, width, scheme, bypass_csp=True)  # axe's code is put into the page
-        queue = Queue(tab.open(), shows_next=width > 560)
+        queue = Queue(tab.open("label"), shows_next=width > 560)
         for key in ("1", "2", "s"):
             queue.press(key)
         labelled = queue.press("1")
@@ -188,7 +188,7 @@ class TestUndo:
 
     def test_a_change(self, site: Site, tab: Tab) -> None:
         more(site, 12)
-        queue = Queue(tab.open())
+        queue = Queue(tab.open("label"))
         text = queue.press("1")
         there = queue.message.inner_text()
         tab.page.get_by_role("button", name="Change").first.click()
@@ -208,7 +208,7 @@ class TestUndo:
         expect(queue.message).to_have_text(text)
 
     def test_a_text_that_was_taught(self, site: Site, tab: Tab) -> None:
-        page = tab.open()
+        page = tab.open("try")
 
         def taught(text: str) -> list[tuple[str, str]]:
             found = [decode_feedback(record.value or b"") for record in read_all(site.stream, "feedback")]
@@ -239,7 +239,7 @@ class TestSeveralPeople:
     def test_each_has_messages_of_his_own(self, browser: Browser, site: Site) -> None:
         more(site, 25)
         tabs = [Tab(browser, site.url) for _ in range(3)]
-        queues = [Queue(tab.open()) for tab in tabs]
+        queues = [Queue(tab.open("label")) for tab in tabs]
         seen: list[set[str]] = [set() for _ in queues]
         for _ in range(3):
             for queue, own in zip(queues, seen, strict=True):
@@ -272,11 +272,11 @@ class TestSeveralPeople:
         more(site, 12)
         tab = Tab(browser, site.url)
         tab.page.clock.install()
-        queue = Queue(tab.open())
+        queue = Queue(tab.open("label"))
         queue.press("s")
         texts = queue.texts()
         tab.page.clock.fast_forward("05:10")
-        expect(tab.page.locator("#queue-body")).to_contain_text("Nobody did anything here for five minutes")
+        expect(tab.page.locator("#queue-empty")).to_contain_text("Nobody did anything here for five minutes")
         wait_until(lambda: all(claim_of(site, text) is None for text in texts), what="others may have them")
         queue.box.focus()
         tab.page.keyboard.press("1")  # labels nothing: nobody saw what it would have labelled
@@ -289,7 +289,7 @@ class TestSeveralPeople:
     def test_what_somebody_else_took_is_not_taken_back(self, browser: Browser, site: Site) -> None:
         more(site, 12)
         tabs = [Tab(browser, site.url) for _ in range(2)]
-        first = Queue(tabs[0].open())
+        first = Queue(tabs[0].open("label"))
         skipped = first.press("s")
         wait_until(lambda: claim_of(site, skipped) is None)
         key = f"open-{skipped.partition(' ')[0]}"
@@ -314,7 +314,7 @@ class TestSeveralPeople:
         with running(place.stream, max_wait_s=0.2) as url:
             tab = Tab(browser, url)
             tab.expected = "40"
-            queue = Queue(tab.open())
+            queue = Queue(tab.open("label"))
             queue.press("1")  # nobody needs a key yet
             wait_until(lambda: len(read_all(place.stream, "feedback")) == 1)
             save(place.stream.data / FILE, [key for _, key in made.values()])
@@ -336,28 +336,28 @@ class TestAway:
     def test_labels_are_kept_and_sent_again(self, site: Site, tab: Tab) -> None:
         more(site, 12)
         tab.expected = "ERR_FAILED"
-        page = tab.open()
+        page = tab.open("label")
         queue = Queue(page)
         page.route("**/feedback", lambda route: route.abort())
         given = [queue.press("1"), queue.press("2")]
-        expect(page.locator("#effects")).to_contain_text("2 labels are sent once it does. Keep this tab open.")
+        expect(page.locator("#away")).to_contain_text("2 labels are sent once it does. Keep this tab open.")
         expect(page.locator("#effects")).to_contain_text("sending …")
         page.reload()
         queue = Queue(page)
-        expect(page.locator("#effects")).to_contain_text("2 labels are sent once it does")
+        expect(page.locator("#away")).to_contain_text("2 labels are sent once it does")
         dropped = queue.press("1")
         queue.press("u")  # never sent, so there is nothing to take back
         expect(queue.message).to_have_text(dropped)
         page.unroute("**/feedback")
         wait_until(lambda: len(labels_of(site, *given)) == 2, what="they are sent")
-        expect(page.locator("#effects")).not_to_contain_text("once it does")
+        expect(page.locator("#away")).to_be_hidden()
         assert len({each.id for each in labels_of(site, *given)}) == 2
         assert not labels_of(site, dropped)
 
     def test_one_that_came_through_without_an_answer_counts_once(self, site: Site, tab: Tab) -> None:
         more(site, 12)
         tab.expected = "ERR_FAILED"
-        page = tab.open()
+        page = tab.open("label")
         queue = Queue(page)
         tries: list[str] = []
 
@@ -383,49 +383,13 @@ class TestAway:
 
     def test_who_is_away_is_told_so_where_a_text_is_taught(self, tab: Tab) -> None:
         tab.expected = "ERR_FAILED"
-        page = tab.open()
+        page = tab.open("try")
         page.route("**/feedback", lambda route: route.abort())
         page.locator("#try-text").fill("a text")
         page.locator("#teach-label").fill("spam")
         page.locator("#teach").click()
         expect(page.locator("#teach-note")).to_contain_text("Not taken: the API does not answer")
         expect(page.locator("#try-text")).to_have_value("a text")
-
-
-class TestKeys:
-    def test_without_the_focus_they_say_so_and_take_it(self, site: Site, tab: Tab) -> None:
-        more(site, 12)
-        page = tab.open()
-        queue = Queue(page)
-        text = queue.message.inner_text()
-        expect(page.locator("#queue-keys")).to_contain_text("Click here, then:", use_inner_text=True)
-        page.keyboard.press("1")
-        expect(page.locator("#queue-note")).to_contain_text("Nothing was done")
-        expect(queue.box).to_be_focused()
-        expect(queue.message).to_have_text(text)
-        expect(page.locator("#queue-keys")).not_to_contain_text("Click here", use_inner_text=True)
-        assert not labels_of(site, text)
-        page.keyboard.press("1")
-        expect(queue.message).not_to_have_text(text)
-        wait_until(lambda: len(labels_of(site, text)) == 1)
-        page.locator("#key-open").focus()
-        page.keyboard.press("2")
-        expect(page.locator("#queue-note")).to_contain_text("2 labels only while the focus is here")
-        expect(page.locator("#key-open")).to_be_focused()
-
-    def test_a_label_that_is_written_survives_what_comes_in(self, site: Site, tab: Tab) -> None:
-        more(site, 12)
-        page = tab.open()
-        Queue(page)
-        field = page.get_by_label("Another label")
-        field.focus()
-        page.keyboard.type("half a lab")
-        site.labelled(1)
-        for _ in range(2):
-            with page.expect_response(lambda answer: "label-requests?" in answer.url):
-                pass
-        expect(field).to_have_value("half a lab")
-        expect(field).to_be_focused()
 
 
 # What GET /model says of the learner, what the page makes of it, and the colour of its dot.
@@ -452,14 +416,15 @@ def test_each_state_of_the_learner_is_said(site: Site, tab: Tab) -> None:
     none = site.ask("/label-requests") | {"requests": [], "open": 0, "per_hour": 0}
     tab.page.route("**/model", lambda route: route.fulfill(body=json.dumps(model)))
     tab.page.route("**/label-requests?*", lambda route: route.fulfill(body=json.dumps(none)))
-    page = tab.open()
+    page = tab.open("label")
     for learner, text, mood in STATES:
         model["learner"] = told | learner if learner else None
         expect(page.locator("#state-text")).to_have_text(f"{text} · {model['model']}")
         expect(page.locator(f"#state-dot.{mood}")).to_have_count(1)
-        expect(page.locator("#queue-body")).to_contain_text(text if learner else "No learner has run yet")
-        expect(page.locator("#queue-body")).not_to_contain_text("are off")
-        expect(page.locator("#tiles")).to_contain_text("1 waits for a label")
+        expect(page.locator("#queue-empty")).to_contain_text(text if learner else "No learner has run yet")
+        expect(page.locator("#queue-empty")).not_to_contain_text("are off")
+        if mood != "good" and learner:
+            expect(page.locator("#todo")).to_contain_text(f"The learner: {text}.")
 
 
 class TestBehindAPrefix:
@@ -473,8 +438,11 @@ class TestBehindAPrefix:
             expect(page.locator("#tiles .tile")).to_have_count(7)
             expect(page.locator("#quality-chart canvas")).to_be_visible()
             expect(page.locator("#welcome-send")).to_contain_text(f"curl {proxy.url}/feedback", use_inner_text=False)
+            page.get_by_role("link", name="Label", exact=True).click()
+            expect(page).to_have_url(f"{proxy.url}/#label")
             text = Queue(page).press("1")
             wait_until(lambda: len(labels_of(site, text)) == 1)
+            page.get_by_role("link", name="Try", exact=True).click()
             page.locator("#try-text").fill("claim your prize")
             expect(page.locator(".marked mark").first).to_be_visible()
             page.get_by_role("link", name="API reference").click()

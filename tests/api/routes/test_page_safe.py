@@ -1,12 +1,15 @@
 """Is a text ever run as code, and does the page keep to its policy? In the system's Chromium."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from driftline.api.routes import page
 from driftline.api.routes.page import HEADERS, UPLOT
 from tests.page import Tab, at_work
 from tests.place import Api
@@ -69,19 +72,34 @@ class TestSafe:
             wait_until(lambda: site.ask("/model")["labels_learned"] == len(XSS))
             wait_until(lambda: site.ask("/recent")["labelled"], what="they are shown")
             tab = Tab(browser, site.url)
-            page = tab.open()
+            page = tab.open("labels")
             expect(page.locator("#labels-table tbody tr").first).to_be_visible()
-            expect(page.locator(".pick").first).to_be_visible()
-            for name in ("Labelled", "All"):
-                page.get_by_role("radio", name=name).click()
+            page.get_by_label("Find a label").fill("<")
+            expect(page.locator("#labels-table tbody tr").first).to_be_visible()
+            page.goto(f"{tab.url}/#messages")
+            for which in ("labelled", "all"):
+                page.get_by_label("Which").select_option(which)
                 expect(page.locator(".seen li").first).to_be_visible()
+            for text in XSS[:5]:
+                page.goto(f"{tab.url}/#messages?{urlencode({'id': f'open {text}'})}")
+                expect(page.locator("#message-text .message")).to_contain_text(text)
+                asked = dict.fromkeys(("query", "label", "predicted", "source"), text)
+                page.goto(f"{tab.url}/#messages?{urlencode(asked)}")
+                expect(page.locator("#messages-query")).to_have_value(text)
+                page.goto(f"{tab.url}/#{text}")
+                expect(page.locator("#room-now")).to_be_visible()
+            page.goto(f"{tab.url}/#try")
             for text in XSS:
                 page.locator("#try-text").fill(text)
                 expect(page.locator(".marked")).to_contain_text(text.strip()[:20])
             page.locator("#teach-label").fill(XSS[1])
             page.locator("#teach").click()
             expect(page.locator("#teach-note")).to_contain_text("The model now says")
-            page.locator("#queue-box").focus()
+            page.goto(f"{tab.url}/#label")
+            expect(page.locator(".pick").first).to_be_visible()
+            page.keyboard.press("/")
+            page.keyboard.type(XSS[1])
+            page.keyboard.press("Escape")
             for key in "123su":
                 page.keyboard.press(key)
             expect(page.locator("#effects")).to_contain_text("labelled here")
@@ -133,7 +151,14 @@ class TestSafe:
         tab.troubles.clear()
 
     def test_headers(self, api: Api) -> None:
-        for path in ("/", "/dashboard/main.js", "/dashboard/style.css", "/dashboard/uplot.js", "/dashboard/icon.svg"):
+        for path in (
+            "/",
+            "/dashboard/main.js",
+            "/dashboard/rooms/label.js",
+            "/dashboard/style.css",
+            "/dashboard/uplot.js",
+            "/dashboard/icon.svg",
+        ):
             answer = httpx.get(api.url + path, timeout=30)
             assert answer.status_code == 200, path
             assert {name: answer.headers[name] for name in HEADERS} == HEADERS
@@ -142,6 +167,15 @@ class TestSafe:
             assert httpx.head(api.url + path, timeout=30).status_code == 200
         assert httpx.get(f"{api.url}/dashboard/../app.py", timeout=30).status_code == 404
         assert httpx.get(f"{api.url}/dashboard/index.html", timeout=30).status_code == 404
+
+    def test_the_page_names_all_its_modules(self, api: Api) -> None:
+        index = httpx.get(api.url, timeout=30).text
+        named = re.findall(r'<link rel="modulepreload" href="dashboard/([\w/]+\.js)">', index)
+        folder = Path(page.__file__).with_name("dashboard")
+        assert sorted(named) == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.js"))
+        for name in named:
+            answer = httpx.get(f"{api.url}/dashboard/{name}", timeout=30)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
 
     def test_the_charts_are_those_of_the_release(self, api: Api) -> None:
         assert "uPlot (v1.6.31)" in httpx.get(f"{api.url}/dashboard/uplot.js", timeout=30).text[:200]

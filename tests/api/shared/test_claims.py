@@ -96,6 +96,19 @@ class TestClaims:
         assert ids(claim(http, "ann")) == []
         assert set(holders(http).values()) == {None, "bob"}
 
+    def test_what_somebody_found_is_his_too(self, http: httpx.Client) -> None:
+        answer = claim(http, "ann", ids=["m1"], found=["f1", "f2", 3])
+        assert (ids(answer), answer["taken"]) == (["m1"], [])
+        answer = claim(http, "bob", ids=["m1", "m2"], found=["f2", "f3"])
+        assert (ids(answer), answer["taken"]) == (["m2"], ["m1", "f2"])
+        assert claim(http, "eve", found=["3"])["taken"] == ["3"]
+        assert holders(http) == dict.fromkeys(IDS) | {"m1": "ann", "m2": "bob"}
+        claim(http, "ann")  # lets all go
+        assert claim(http, "bob", found=["f1", "f2"])["taken"] == []
+        assert len(claim(http, "dan", ids=IDS, found=[f"g{n}" for n in range(500)])["requests"]) <= MAX_HELD
+        answer = claim(http, "eve", found=[f"g{n}" for n in range(500)])
+        assert 0 < len(answer["taken"]) <= MAX_HELD, "a claim is bounded"
+
     def test_time_ends_it(self, http: httpx.Client) -> None:
         assert ids(claim(http, "ann", n=10, seconds=1)) == IDS
         wait_until(lambda: ids(claim(http, "bob", n=10)) == IDS, what="a second is over")

@@ -413,6 +413,15 @@ class TestAnswers:
         by_row = [sum(row) for row in answer["confusion"]["counts"]]
         support = {each["label"]: each["support"] for each in answer["labels"]}
         assert by_row == [support[label] for label in answer["confusion"]["labels"]]
+        matrix = dict(zip(answer["confusion"]["labels"], answer["confusion"]["counts"], strict=True))
+        for each in answer["labels"]:
+            column = answer["confusion"]["labels"].index(each["label"])
+            assert each["right"] == matrix[each["label"]][column]
+            assert each["recall"] == each["right"] / max(each["support"], 1)
+            assert each["precision"] == each["right"] / max(each["predicted"], 1)
+        assert answer["scored"] == sum(support.values())
+        assert answer["confused"]["mistakes"] == answer["scored"] - sum(each["right"] for each in answer["labels"])
+        assert sum(n for _, _, n in answer["confused"]["pairs"]) == answer["confused"]["mistakes"]
 
     def test_history(self, api: Api) -> None:
         answer = api.http.get("/history?since=-600&points=600").json()
