@@ -32,7 +32,19 @@ from driftline.api.load.body import Bodies
 from driftline.api.load.holding import Holding
 from driftline.api.protocols import mlflow, open_inference
 from driftline.api.protocols.open_inference import OpenInference
-from driftline.api.routes import erase, explain, feedback, history, messages, model, page, predict, review, snapshots
+from driftline.api.routes import (
+    erase,
+    explain,
+    export,
+    feedback,
+    history,
+    messages,
+    model,
+    page,
+    predict,
+    review,
+    snapshots,
+)
 from driftline.api.routes.explain import Explainer
 from driftline.api.routes.feedback import Appender
 from driftline.api.routes.predict import Predictor
@@ -98,8 +110,7 @@ def make_app(
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     together = Together(stream.data, connection)
-    claims = Claims(board, together)
-    labels = Labels(stream, watcher)
+    claims, labels = Claims(board, together), Labels(stream, watcher)
     catalogue = Catalogue(stream, settings)
     appender = Appender(connection, freshness, traces, claims, labels, stream, settings)
 
@@ -135,6 +146,7 @@ def make_app(
     access.include(Role.PREDICT, history.router(stream.data, watcher))
     access.include(Role.LABEL, review.router(stream.data, watcher, claims, bodies))  # it shows texts
     access.include(Role.LABEL, messages.router(catalogue))  # likewise
+    access.include(Role.LABEL, export.router(catalogue))
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
     access.include(Role.ADMIN, snapshots.admin_router(stream, together))
     access.include(Role.ADMIN, erase.router(stream.data, together))

@@ -28,7 +28,8 @@ FORMAT: Final = "1"
 NO_SCORE: Final = 2.0  # where nothing was predicted: behind all that was, in the order of doubt
 FROM_MESSAGE, FROM_LABEL = 0, 1  # which topic's record brought a text
 BUSY_S: Final = 10.0
-CACHE_KIB: Final = 16 << 10
+READ_KIB, WRITE_KIB = 16 << 10, 64 << 10  # of pages that a connection keeps
+WAL_PAGES: Final = 8000  # 32 MB between two checkpoints, each of which syncs the file
 _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE positions (topic TEXT, partition INTEGER, position INTEGER NOT NULL, PRIMARY KEY (topic, partition))"
@@ -127,7 +128,8 @@ def connect(path: Path, *, mode: str = "rw", read_only: bool = False) -> sqlite3
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute(f"PRAGMA cache_size = -{READ_KIB if read_only else WRITE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute("PRAGMA journal_size_limit = 67108864")
         if read_only:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -28,6 +29,7 @@ COUNTED: Final = 10_000  # so many are counted exactly
 MOST_S: Final = 10.0
 CHECK_STEPS: Final = 20_000  # of SQLite's machine, between two looks at the clock
 MAX_N: Final = 500
+PAGE_CHARS: Final = 4 << 20  # in a page of whole texts, but for its last one
 State = Literal["all", "labelled", "unlabelled", "mistakes"]
 Order = Literal["new", "old", "doubt"]
 STATES: Final = ("all", "labelled", "unlabelled", "mistakes")
@@ -124,11 +126,16 @@ _COLUMNS: Final = (
 
 
 class Search:
-    """Asks one data directory's catalogue. Threads may share it: each has a connection of its own."""
+    """Asks one data directory's catalogue. Threads may share it: each has a connection of its own.
 
-    def __init__(self, data: Path) -> None:
+    Parameters
+    ----------
+    alone : it has one connection; one thread at a time, whichever
+    """
+
+    def __init__(self, data: Path, *, alone: bool = False) -> None:
         self._data = data
-        self._own = threading.local()
+        self._own: Any = SimpleNamespace() if alone else threading.local()
 
     def progress(self) -> Progress:
         """Return how far it is. Raises Unusable."""
@@ -219,7 +226,7 @@ class Search:
                     db.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Give back this thread's connection."""
+        """Give back the connection, this thread's."""
         known = getattr(self._own, "known", None)
         if known is not None:
             self._own.known = None
@@ -253,25 +260,26 @@ class _Where:
     def __init__(self, filters: Filters) -> None:
         self.parts: list[str] = []
         self.values: list[object] = []
+        equal, self._state = (filters.label, filters.predicted, filters.source), filters.state
+        self._is_chosen = any(value is not None for value in equal)
+        self._narrows = self._is_chosen or filters.state != "all"
         try:
             self.match = expression(filters.query)
         except ValueError as error:
             raise ConfigError(f"query: {error}") from None
-        # Where words are looked for, the few messages that have them are looked at: `+` keeps other indices out.
-        plus = "+" if self.match is not None else ""
         for column, value in (
             ("label", filters.label),
             ("predicted", filters.predicted),
             ("label_source", filters.source),
         ):
             if value is not None:
-                self._add(f"{plus}m.{column} = ?", whole_characters(value))
+                self._add(f"m.{column} = ?", whole_characters(value))
         if filters.source is not None:
             self._add("m.label IS NOT NULL")
         if filters.since_ms is not None:
-            self._add(f"{plus}m.timestamp_ms >= ?", filters.since_ms)
+            self._add("m.timestamp_ms >= ?", filters.since_ms)
         if filters.until_ms is not None:
-            self._add(f"{plus}m.timestamp_ms < ?", filters.until_ms)
+            self._add("m.timestamp_ms < ?", filters.until_ms)
         if filters.state == "labelled":
             self._add("m.label IS NOT NULL")
         elif filters.state == "unlabelled":
@@ -286,13 +294,15 @@ class _Where:
     def sql(self, order: Order | None, place: tuple[float, int] | None) -> tuple[str, list[object]]:
         """Return from where and in which order, and the values in it."""
         parts, values = list(self.parts), list(self.values)
-        source = "messages m"
-        number = "m.number"
-        if self.match is not None:
-            source = "words CROSS JOIN messages m ON m.number = words.rowid"
+        source, number = f"messages m{self._index(order)}", "m.number"
+        if self.match is not None and (self._narrows or order == "doubt"):
+            # The numbers of all that have the words, against what else narrows it: each alone may be nearly all.
+            parts.append("m.number IN (SELECT rowid FROM words WHERE words MATCH ?)")
+            values.append(self.match)
+        elif self.match is not None:
+            source, number = "words CROSS JOIN messages m ON m.number = words.rowid", "words.rowid"
             parts.insert(0, "words MATCH ?")
             values.insert(0, self.match)
-            number = "words.rowid"
         if place is not None and order is not None:
             score, after = place
             if order == "doubt":
@@ -305,11 +315,18 @@ class _Where:
         where = f" WHERE {' AND '.join(parts)}" if parts else ""
         return f"FROM {source}{where}" + (f" ORDER BY {by[order]}" if order is not None else ""), values
 
+    def _index(self, order: Order | None) -> str:
+        """Return which index is to be gone by, where SQLite would take none, since the numbers are in order anyway."""
+        if order == "doubt":
+            if self.match is not None or not self._is_chosen:
+                return " INDEXED BY " + ("of_doubt_unlabelled" if self._state == "unlabelled" else "of_doubt")
+        elif not self._is_chosen and self._state in ("labelled", "mistakes"):
+            return f" INDEXED BY of_{self._state}"
+        return ""
+
     def count(self, db: sqlite3.Connection) -> int:
         """Return how many there are, up to one more than COUNTED."""
         tail, values = self.sql(None, None)
-        if self.match is not None and not self.parts:
-            tail = tail.replace(" CROSS JOIN messages m ON m.number = words.rowid", "")
         (n,) = db.execute(f"SELECT count(*) FROM (SELECT 1 {tail} LIMIT ?)", (*values, COUNTED + 1)).fetchone()
         return int(n)
 
@@ -331,10 +348,14 @@ def _listed(
     found = db.execute(f"SELECT m.number, m.score {tail} LIMIT ?", (*values, n + 1)).fetchall()
     more, found = len(found) > n, found[:n]
     text = "t.text" if whole else f"substr(t.text, 1, {MAX_TEXT_CHARS})"
-    messages = []
-    for number, _ in found:
+    messages, n_chars = [], 0
+    for at, (number, _) in enumerate(found):
         sql = f"SELECT {_COLUMNS.format(text=text)} FROM messages m JOIN texts t USING (number) WHERE m.number = ?"
         messages.append(_shown(db.execute(sql, (number,)).fetchone(), whole=whole))
+        n_chars += len(messages[-1].text)
+        if n_chars > PAGE_CHARS and at + 1 < len(found):
+            more, found = True, found[: at + 1]
+            break
     return messages, (found[-1][1], found[-1][0]) if more else None
 
 
