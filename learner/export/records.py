@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from driftline.stream.errors import BadRecord
-from driftline.stream.files.records import FEEDBACK, MESSAGES, Line
+from driftline.stream.files.records import Line
 from driftline.stream.limits import ClockRule
 from driftline.stream.log.base import Chunk, Log, TopicPartition
 from driftline.stream.log.bounded import Bounded
