@@ -40,10 +40,11 @@ def fill(log: Log, stream: StreamSettings, n: int) -> None:
     rng = np.random.default_rng(1)
     shares = 1 / np.arange(1, WORDS + 1)
     for start in range(0, n, 1000):
+        drawn = rng.choice(WORDS, (1000, N_WORDS), p=shares / shares.sum())
         records: dict[str, list[NewRecord]] = {name: [] for name in stream.topics[:3]}
         for number in range(start, min(n, start + 1000)):
             key = f"message-{number}"
-            words = rng.choice(WORDS, N_WORDS, p=shares / shares.sum())
+            words = drawn[number - start].tolist()
             truth, told = LABELS[int(rng.integers(77))], LABELS[int(rng.integers(77))]
             told = truth if rng.random() < 0.9 else told
             score = float(rng.random())

@@ -36,7 +36,7 @@ from driftline.stream.process import threads
 from driftline.stream.process.settings import StreamSettings
 
 LOCK: Final = "catalogue.lock"
-STEP_RECORDS: Final = 256
+STEP_RECORDS: Final = 1024
 REST_S: Final = 0.002  # between two steps
 SLICES_S: Final = (0.01, 0.05)  # of waiting for records: just after a question, and else
 SOON_S: Final = 1.0

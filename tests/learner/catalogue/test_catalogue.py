@@ -450,6 +450,59 @@ class TestWhatBreaks:
         page = here.search.page(Filters("text of"))
         assert page.total == 6000
 
+    def test_a_full_disk_is_said_and_ends(self, here: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was there can be asked for meanwhile, and all is there once there is room."""
+        connect, room = file.connect, [60]
+
+        def small(path: Path, **options: Any) -> sqlite3.Connection:
+            db = connect(path, **options)
+            db.execute(f"PRAGMA max_page_count = {room[0]}")
+            return db
+
+        monkeypatch.setattr(file, "connect", small)
+        here.put(Message("m", "first"))
+        here.catch_up()
+        for n in range(50):
+            here.put(Message(f"m{n}", f"text {n} " * 2000))
+        keeper = Keeper(here.stream, 1000)
+        keeper.ask()
+        wait_until(lambda: keeper.problem is not None)
+        assert "the disk is full; free some space" in str(keeper.problem)
+        assert "m" in here.found("first")
+        room[0] = 1 << 30
+        wait_until(lambda: keeper.ask() or here.search.progress().indexed == 51)  # type: ignore[func-returns-value]
+        wait_until(lambda: keeper.problem is None)
+        keeper.close()
+
+    def test_large_and_odd_texts(self, here: Scene) -> None:
+        """Whatever the log takes: 300 KB, half characters and NULs in what is no text."""
+        topic = here.stream.topics.messages
+        large = "日本 word " * 40_000
+        values = [
+            encode(Message("large", large)),
+            b'{"id":"half","text":"half \\ud83d of one"}',
+            b'{"id":"meta","text":"t","metadata":{"k":"\\u0000\\ud800","n":1e999}}',
+            b'{"id":"deep","text":"t","metadata":' + b'{"a":' * 50 + b"1" + b"}" * 50 + b"}",
+            b'{"id":"\\u0000","text":"no id"}',
+            b'{"id":"nul","text":"no \\u0000 text"}',
+        ]
+        here.log.append(topic, [NewRecord(b"k", value) for value in values])
+        feedback = here.stream.topics.feedback
+        odd = b'{"message_id":"half","label":"a","source":"s\\u0000\\ud800","note":"\\u0000\\udfff"}'
+        here.log.append(feedback, [NewRecord(b"k", odd)])
+        here.catch_up()
+        found = {each.id: each for each in here.search.page(Filters()).messages}
+        assert found.keys() >= {"large", "half"}
+        assert found.keys() <= {"large", "half", "meta", "deep"}
+        assert found["half"].text == "half \ufffd of one"
+        assert found["half"].label == "a"
+        assert (found["large"].truncated, len(found["large"].text)) == (True, 500)
+        for key in found:
+            whole = here.search.whole(key)
+            assert whole is not None
+            encode(whole)
+        assert here.found("本 word") == ["large"]
+
     def test_a_directory_that_cannot_be_made_is_said(self, here: Scene) -> None:
         here.stream.data.mkdir()
         (here.stream.data / "catalogue").write_text("in the way")
