@@ -49,7 +49,7 @@ class Catalogue:
 
     def __init__(self, stream: StreamSettings, settings: ApiSettings) -> None:
         self.search = Search(stream.data)
-        self.data = stream.data
+        self.stream, self.data = stream, stream.data
         self._limit = settings.catalogue_messages
         self._keeper = Keeper(stream, self._limit)
         self._threads = ThreadPoolExecutor(THREADS, "catalogue-search")

@@ -6,7 +6,7 @@ JSON (a CloudEvent) is written as what was read of it. Late labels, corrections 
 they stood. What no learner can read, and what was erased, is left out. `driftline send` reads it (files/records.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Final
 
@@ -34,7 +34,7 @@ def records(
     left: Mapping[TopicPartition, set[int]],
     max_record_bytes: int,
     on_records: Callable[[int, int], None] = lambda *_: None,
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Give the lines, some at a time: of all that is in the log now.
 
     Parameters

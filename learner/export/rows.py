@@ -7,7 +7,7 @@ spreadsheets: what they would take for a formula is made harmless (stream/files/
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +30,7 @@ FORMATS: Final = tuple(TYPES)
 Pages = Iterable[list[Listed]]
 
 
-def written(pages: Pages, form: str) -> Iterator[bytes]:
+def written(pages: Pages, form: str) -> Generator[bytes, None, None]:
     """Give the bytes of a file in a format.
 
     Raises
@@ -67,13 +67,13 @@ def row_of(message: Listed) -> dict[str, Any]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _lines(pages: Pages, form: str) -> Iterator[bytes]:
+def _lines(pages: Pages, form: str) -> Generator[bytes, None, None]:
     encode, shaped = msgspec.json.Encoder().encode, TOOLS.get(form, row_of)
     for page in pages:
         yield b"".join(encode(shaped(message)) + b"\n" for message in page)
 
 
-def _array(pages: Pages, form: str) -> Iterator[bytes]:
+def _array(pages: Pages, form: str) -> Generator[bytes, None, None]:
     encode, shaped, before = msgspec.json.Encoder().encode, TOOLS[form], b"[\n"
     for page in pages:
         for message in page:
@@ -82,7 +82,7 @@ def _array(pages: Pages, form: str) -> Iterator[bytes]:
     yield b"\n]\n" if before != b"[\n" else b"[]\n"
 
 
-def _csv(pages: Pages) -> Iterator[bytes]:
+def _csv(pages: Pages) -> Generator[bytes, None, None]:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -133,7 +133,7 @@ def _arrow() -> Any:
     return pyarrow
 
 
-def _parquet(pages: Pages, arrow: Any) -> Iterator[bytes]:
+def _parquet(pages: Pages, arrow: Any) -> Generator[bytes, None, None]:
     time_type = arrow.timestamp("ms", tz="UTC")
     types = {"time": time_type, "label_time": time_type, "label_weight": arrow.float64(), "score": arrow.float64()}
     schema = arrow.schema([(name, types.get(name, arrow.string())) for name in COLUMNS])

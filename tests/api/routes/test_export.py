@@ -67,6 +67,14 @@ def test_other_formats(http: httpx.Client) -> None:
     assert len(http.get("/export?format=prodigy").text.splitlines()) == N
 
 
+def test_records(http: httpx.Client) -> None:
+    lines = [json.loads(line) for line in http.get("/export?format=records").text.splitlines()]
+    assert [line["topic"] for line in lines].count("messages") == N
+    assert len(lines) == N + N // 5
+    assert lines[0]["value"]["id"] == "m0"
+    assert "leave out" in refusal(http.get("/export?format=records&label=a"), 422)["error"]
+
+
 def test_what_cannot_be_asked(http: httpx.Client) -> None:
     assert refusal(http.get("/export?format=xls"), 422)["code"] == "bad-parameter"
     assert refusal(http.get("/export?query=" + "+".join("x" * 40)), 422)["code"] == "bad-parameter"
