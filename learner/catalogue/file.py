@@ -28,7 +28,7 @@ FORMAT: Final = "1"
 NO_SCORE: Final = 2.0  # where nothing was predicted: behind all that was, in the order of doubt
 FROM_MESSAGE, FROM_LABEL = 0, 1  # which topic's record brought a text
 BUSY_S: Final = 10.0
-READ_KIB, WRITE_KIB = 16 << 10, 64 << 10  # of pages that a connection keeps
+READ_KIB, WRITE_KIB = 16 << 10, 32 << 10  # of pages that a connection keeps
 WAL_PAGES: Final = 8000  # 32 MB between two checkpoints, each of which syncs the file
 _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",

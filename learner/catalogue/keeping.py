@@ -45,6 +45,7 @@ NEAR_RECORDS: Final = 10_000  # so far behind it is still told as ready: on a bu
 TELL_S: Final = 0.2  # between two times that it is noted how far it is, at most
 LINGER_S: Final = 15.0  # a page that asks every few seconds keeps it going
 RETRY_S: Final = 1.0
+CLOSE_S: Final = 3.0  # a log that does not answer may hold up the thread for longer: it ends with the process
 CLOCK_RULE: Final = ClockRule(max_jump_ms=24 * 3_600_000)  # as the learner's by default: for the order of records
 HELD: Final = "another process reads the log for it"
 _LOG: Final = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Keeper:
         self._closing.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(10)
+            self._thread.join(CLOSE_S)
 
     def catch_up(self, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
         """Return once all is in it that the log has now. In the caller's thread.

@@ -234,13 +234,11 @@ class Search:
                 known[1].close()
 
     def _cursor(self, order: Order, end: tuple[float, int] | None) -> str | None:
-        path = file.newest(self._data)
-        return None if end is None or path is None else f"{path.stem}.{order}.{end[0].hex()}.{end[1]}"
+        return None if end is None else f"{self._own.known[0].stem}.{order}.{end[0].hex()}.{end[1]}"
 
     def _place(self, cursor: str | None, order: Order) -> tuple[float, int] | None:
         if cursor is None:
             return None
-        path = file.newest(self._data)
         try:
             name, of_order, rest = cursor.split(".", 2)
             score, number = rest.rsplit(".", 1)
@@ -249,7 +247,7 @@ class Search:
                 raise ValueError
         except (ValueError, OverflowError):
             raise ConfigError("after: it is no `next` of a list in this order") from None
-        if path is None or path.stem != name:
+        if self._own.known[0].stem != name:
             raise ConfigError("after: the catalogue was made anew since that list; begin with its first page")
         return place
 

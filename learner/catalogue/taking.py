@@ -109,7 +109,10 @@ class Taker:
             self._note_positions(positions)
 
     def drop_before(self, lows: Mapping[TopicPartition, int]) -> bool:
-        """Drop some of what the log has no longer; tell whether there may be more. `lows`: its first offsets."""
+        """Drop some of what the log has no longer, or is beyond the limit; tell whether there may be more.
+
+        `lows` : the log's first offsets
+        """
         more = False
         with self._transaction():
             for (topic, partition), low in lows.items():
@@ -125,6 +128,8 @@ class Taker:
                 more |= len(rows) == DROPPED
                 if origin == FROM_LABEL and not more:
                     more |= self._delete_labels(partition, low)
+            self._drop_oldest()  # the limit may be another one than it was
+            more |= self.count > self._limit
         return more
 
     def _decoded(self, chunks: Iterable[Chunk]) -> list[tuple[int, int, int, Found]]:

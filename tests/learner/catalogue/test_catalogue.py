@@ -345,6 +345,13 @@ class TestWhatGoes:
             assert db.execute("SELECT count(*) FROM words WHERE words MATCH 'old'").fetchone() == (0,)
         db.close()
 
+    def test_what_is_beyond_another_limit(self, here: Scene) -> None:
+        for n in range(10):
+            here.put(Message(f"m{n}", "text"))
+        here.catch_up()
+        assert here.catch_up(limit=3).indexed == 3
+        assert here.found() == ["m7", "m8", "m9"]
+
     def test_what_was_erased_leaves_no_byte(self, here: Scene) -> None:
         here.put(Message("m1", "Erika Mustermann"), Noted("m1", "a", note="Mustermann again"), Message("m2", "kept"))
         here.catch_up()
