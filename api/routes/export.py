@@ -49,12 +49,14 @@ class _Exports:
 def router(catalogue: Catalogue) -> APIRouter:
     """Return GET /export."""
     routes, exports = APIRouter(tags=["review"], route_class=openapi.BareRoute), _Exports()
-    binary: dict[str, Any] = {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in TYPES.values()}
+    content: dict[str, Any] = {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in TYPES.values()}
+    content["application/json"] = {"schema": {"type": "array", "items": {"type": "object"}}}
+    content[TYPES["parquet"]] = {"schema": {"type": "string", "format": "binary"}}
 
     @routes.get(
         "/export",
         summary="All messages that are asked for, with their labels and predictions, as a file",
-        responses={200: {"description": "The file.", "content": binary}} | openapi.refused_parameter() | UNAVAILABLE,
+        responses={200: {"description": "The file.", "content": content}} | openapi.refused_parameter() | UNAVAILABLE,
         openapi_extra={"parameters": [_FORMAT, *filter_parameters()]},
     )
     async def export_messages(request: Request) -> Response:

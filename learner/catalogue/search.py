@@ -295,7 +295,7 @@ class _Where:
         source, number = f"messages m{self._index(order)}", "m.number"
         if self.match is not None and (self._narrows or order == "doubt"):
             # The numbers of all that have the words, against what else narrows it: each alone may be nearly all.
-            parts.append("m.number IN (SELECT rowid FROM words WHERE words MATCH ?)")
+            parts.append("+m.number IN (SELECT rowid FROM words WHERE words MATCH ?)")
             values.append(self.match)
         elif self.match is not None:
             source, number = "words CROSS JOIN messages m ON m.number = words.rowid", "words.rowid"

@@ -72,7 +72,7 @@ class Taker:
                     for topic, partition, position in self._db.execute("SELECT * FROM positions")
                 }
                 self.meta = file.meta(self._db)
-                (self.count,) = self._db.execute("SELECT count(*) FROM messages").fetchone()
+                self.count = int(self._db.execute("SELECT count(*) FROM messages").fetchone()[0])
             except BaseException:
                 self._db.close()
                 raise

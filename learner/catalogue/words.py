@@ -15,7 +15,6 @@ from typing import Final
 from driftline.stream.surrogates import whole_characters
 
 MAX_QUERY_CHARS: Final = 1000
-MAX_TERMS: Final = 32
 TOKENIZER: Final = "unicode61 remove_diacritics 2"
 PREFIXES: Final = "2 3"  # of so many characters beginnings are looked up at once
 # Thai, Lao; Burmese; Khmer; kana and what follows it up to Bopomofo; Han, with its extensions.
@@ -48,8 +47,6 @@ def expression(query: str) -> str | None:
             continue
         begin = word.rstrip("*")
         terms.append(_literal(begin) + ("*" if len(begin) < len(word) else ""))
-    if len(terms) > MAX_TERMS:
-        raise ValueError(f"it has {len(terms)} words, at most {MAX_TERMS} are taken")
     return " ".join(terms) or None  # which is FTS5's AND, but for what has no word in it: that is passed over
 
 

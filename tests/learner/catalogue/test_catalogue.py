@@ -16,7 +16,6 @@ from driftline.learner.catalogue import file
 from driftline.learner.catalogue.file import Unusable
 from driftline.learner.catalogue.keeping import LOCK, Keeper, Progress
 from driftline.learner.catalogue.search import COUNTED, Filters, Listed, Search
-from driftline.learner.catalogue.words import MAX_TERMS
 from driftline.learner.disk.lock import alone
 from driftline.learner.rebuild.erase import Erased, take_up
 from driftline.stream.errors import ConfigError
@@ -265,17 +264,16 @@ class TestWords:
         [
             *('"', '""', "'", "(", ")", "alpha)", "NEAR(alpha beta)", "^alpha", "{text} : alpha", "a\0b", "\0", "\x01"),
             *("--", "/*", ";", "alpha;DROP TABLE messages", '"a" "', "a*b*", "**", '"*', "\ud800"),
-            *("\ufffe", "\U0001f600", "🙂*", "a" * 1000, " ".join(["x"] * MAX_TERMS), "́", "+alpha", "a OR"),
+            *("\ufffe", "\U0001f600", "🙂*", "a" * 1000, "x " * 500, "́", "+alpha", "a OR"),
         ],
     )
     def test_nothing_that_is_typed_is_an_error(self, texts: Scene, query: str) -> None:
         texts.search.page(Filters(query))
         assert len(texts.found()) == 5
 
-    @pytest.mark.parametrize("query", ["x" * 1001, " ".join(["x"] * (MAX_TERMS + 1))])
-    def test_too_much_is_refused(self, texts: Scene, query: str) -> None:
+    def test_too_much_is_refused(self, texts: Scene) -> None:
         with pytest.raises(ConfigError, match="query: it has"):
-            texts.search.page(Filters(query))
+            texts.search.page(Filters("x" * 1001))
 
 
 class TestPages:
