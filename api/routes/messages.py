@@ -82,7 +82,10 @@ _PARAMETERS: Final = [
     query.parameter("n", "How many, at most.", {"type": "integer", "minimum": 1, "maximum": MAX_N, "default": N}),
 ]
 _AFTER: Final = query.optional(
-    "after", "`next` of the page before this one.", {**_TEXT, "maxLength": MAX_CURSOR_CHARS}, None
+    "after",
+    "`next` of the page before this one; empty: the first page.",
+    {"type": "string", "maxLength": MAX_CURSOR_CHARS},
+    "",
 )
 _PATH: Final = openapi.path_parameter(
     "message_id",
@@ -133,7 +136,7 @@ def router(catalogue: Catalogue) -> APIRouter:
         responses=openapi.answers(200, "A page.", openapi.ref("MessagesAnswer"))
         | openapi.refused_parameter()
         | UNAVAILABLE,
-        openapi_extra={"parameters": [*filter_parameters(), *_PARAMETERS, _without_example(_AFTER)]},
+        openapi_extra={"parameters": [*filter_parameters(), *_PARAMETERS, _AFTER]},
     )
     async def list_messages(request: Request) -> Response:
         filters, n = filters_of(request), query.whole(request, "n", N, 1, MAX_N)
@@ -164,7 +167,3 @@ def router(catalogue: Catalogue) -> APIRouter:
         return json_response(found)
 
     return routes
-
-
-def _without_example(parameter: openapi.Document) -> openapi.Document:
-    return {name: value for name, value in parameter.items() if name != "example"}
