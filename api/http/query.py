@@ -56,6 +56,11 @@ def choice(request: Request, name: str, choices: Sequence[str]) -> str:
     return given
 
 
+def words(choices: Sequence[str]) -> openapi.Document:
+    """Return the schema of a parameter that is one of some words. As a pattern: clients then take it as a text."""
+    return {"type": "string", "pattern": f"^({'|'.join(choices)})$", "default": choices[0]}
+
+
 def optional(name: str, description: str, schema: openapi.Document, example: object) -> openapi.Document:
     """Return the part of an operation that describes a parameter without a default."""
     place = {"name": name, "in": "query", "required": False}

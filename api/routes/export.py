@@ -35,7 +35,7 @@ _FORMAT: Final = query.parameter(
     "format",
     "A row a message as JSON lines, CSV or Parquet, or as another labelling tool reads it; or (records) all messages "
     "and labels of the log as they came, for `driftline send`.",
-    {"type": "string", "enum": [*FORMATS, RECORDS], "default": "jsonl"},
+    query.words((*FORMATS, RECORDS)),
 )
 
 

@@ -68,7 +68,7 @@ def filter_parameters() -> list[openapi.Document]:
         query.parameter(
             "state",
             "All; those with a label that stands; those without; those whose label is not what was predicted.",
-            {"type": "string", "enum": list(STATES), "default": "all"},
+            query.words(STATES),
         ),
     ]
 
@@ -77,7 +77,7 @@ _PARAMETERS: Final = [
     query.parameter(
         "order",
         "The newest first, the oldest first, or what the model was least sure of first.",
-        {"type": "string", "enum": list(ORDERS), "default": "new"},
+        query.words(ORDERS),
     ),
     query.parameter("n", "How many, at most.", {"type": "integer", "minimum": 1, "maximum": MAX_N, "default": N}),
 ]

@@ -18,13 +18,13 @@ from driftline.learner.export.tools import TOOLS
 from driftline.stream.errors import ConfigError
 from driftline.stream.files.exported import COLUMNS, harmless
 
-TYPES: Final = {
-    "jsonl": "application/x-ndjson",
+TYPES: Final = {  # JSON lines as a text: clients that are generated read no type of their own
+    "jsonl": "text/plain; charset=utf-8",
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
     "argilla": "application/json",
     "label-studio": "application/json",
-    "prodigy": "application/x-ndjson",
+    "prodigy": "text/plain; charset=utf-8",
 }
 FORMATS: Final = tuple(TYPES)
 Pages = Iterable[list[Listed]]

@@ -35,7 +35,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 def test_json_lines(http: httpx.Client) -> None:
     answer = http.get("/export")
-    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["content-disposition"] == 'attachment; filename="driftline.jsonl"'
     assert answer.headers["cache-control"] == "no-store"
     rows = [json.loads(line) for line in answer.text.splitlines()]
