@@ -6,6 +6,7 @@ machines answer, that too goes through a topic that they share (together.py).
 
     requests ─> gate.py ─┬─> predict.py, explain.py ─> watcher.py    <─ snapshots/, status.json     (the learner's)
                          ├─> history.py, review.py  <────────────────── history, review.json      (likewise)
+                         ├─> messages.py            ─> catalogue.py  <─ catalogue/                 (read from the log)
                          ├─> feedback.py            ─> connection.py ─> the log
                          └─> FastAPI ──> page.py and everything else
 """
@@ -31,13 +32,26 @@ from driftline.api.load.body import Bodies
 from driftline.api.load.holding import Holding
 from driftline.api.protocols import mlflow, open_inference
 from driftline.api.protocols.open_inference import OpenInference
-from driftline.api.routes import erase, explain, feedback, history, model, page, predict, review, snapshots
+from driftline.api.routes import (
+    erase,
+    explain,
+    export,
+    feedback,
+    history,
+    messages,
+    model,
+    page,
+    predict,
+    review,
+    snapshots,
+)
 from driftline.api.routes.explain import Explainer
 from driftline.api.routes.feedback import Appender
 from driftline.api.routes.predict import Predictor
 from driftline.api.settings import ApiSettings
 from driftline.api.shared import health, metrics
 from driftline.api.shared.board import Board
+from driftline.api.shared.catalogue import Catalogue
 from driftline.api.shared.claims import Claims
 from driftline.api.shared.connection import Connection
 from driftline.api.shared.freshness import Freshness
@@ -54,6 +68,9 @@ _DESCRIPTION = """
 A text classifier that never stops learning. Post messages and, whenever they are known, their labels; predictions
 reflect a label within a second. Every error has one shape: what was wrong, and what to do.
 """
+
+_PARTS = (predict, explain, feedback, model, health, history, review, messages, snapshots, erase)
+_TYPES = [each for part in (*_PARTS, open_inference, mlflow) for each in part.TYPES]
 
 
 class Api(NamedTuple):
@@ -93,8 +110,8 @@ def make_app(
     inference = OpenInference(predictor, watcher, bodies, settings)
     traces = make_traces(settings)
     together = Together(stream.data, connection)
-    claims = Claims(board, together)
-    labels = Labels(stream, watcher)
+    claims, labels = Claims(board, together), Labels(stream, watcher)
+    catalogue = Catalogue(stream, settings)
     appender = Appender(connection, freshness, traces, claims, labels, stream, settings)
 
     @asynccontextmanager
@@ -106,8 +123,8 @@ def make_app(
             yield
         finally:
             await freshness.close()
-            closing = (bodies.close, predictor.close, explainer.close, watcher.close, connection.close, traces.close)
-            await asyncio.gather(*map(asyncio.to_thread, closing))
+            parts = (bodies, predictor, explainer, watcher, catalogue, connection, traces)
+            await asyncio.gather(*(asyncio.to_thread(part.close) for part in parts))
 
     app: FastAPI = FastAPIOffline(
         title="Driftline",
@@ -128,6 +145,8 @@ def make_app(
     access.include(Role.PREDICT, model.router(watcher, connection))
     access.include(Role.PREDICT, history.router(stream.data, watcher))
     access.include(Role.LABEL, review.router(stream.data, watcher, claims, bodies))  # it shows texts
+    access.include(Role.LABEL, messages.router(catalogue))  # likewise
+    access.include(Role.LABEL, export.router(catalogue))
     access.include(Role.PREDICT, snapshots.router(stream.data, watcher))
     access.include(Role.ADMIN, snapshots.admin_router(stream, together))
     access.include(Role.ADMIN, erase.router(stream.data, together))
@@ -140,9 +159,7 @@ def make_app(
     )
     access.include(Role.PREDICT, metrics.router(counters), private=True)
     access.include_open(page.router(admin_port))
-    parts = (predict, explain, feedback, model, health, history, review, snapshots, erase, open_inference, mlflow)
-    types = [each for part in parts for each in part.TYPES]
-    openapi.describe(app, types, settings)
+    openapi.describe(app, _TYPES, settings)
     access.check()
 
     def stop() -> None:

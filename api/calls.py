@@ -77,6 +77,7 @@ class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     fields: Fields | None = None  # of that text
     vector: Vector | None = None  # likewise
+    note: str | None = None  # for people; nothing is learned of it
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,10 +5,11 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from driftline.api.proxies import networks
-from driftline.stream.process.settings import MOST_SECONDS, Settings
+from driftline.learner.catalogue.settings import CatalogueSettings
+from driftline.stream.process.settings import MOST_SECONDS
 
 
-class ApiSettings(Settings):
+class ApiSettings(CatalogueSettings):
     """Options of the API."""
 
     host: str = Field("127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 is every one.")

@@ -28,6 +28,7 @@ from driftline.cli.commands.status import status
 from driftline.cli.commands.up import up
 from driftline.cli.commands.verify import verify
 from driftline.cli.copies.backup import backup
+from driftline.cli.copies.export import export
 from driftline.cli.copies.restore import restore
 from driftline.cli.help import Command, Group
 from driftline.cli.terminal import print_error
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    *(up, learn, serve, status, predict, explain, send, evaluate),
+    *(up, learn, serve, status, predict, explain, send, export, evaluate),
     *(verify, rebuild, erase, snapshots, backup, restore),
 )
 for command in COMMANDS:

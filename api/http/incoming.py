@@ -47,7 +47,9 @@ class Incoming(Generic[_R]):
         max_items: int,
     ) -> None:
         self._record, self._read, self._max_bytes, self._max_items = record, read, max_bytes, max_items
-        self._least: dict[str, Any] = {"label": ""} if record is Feedback else {}  # what a retraction may do without
+        self._least: dict[str, Any] = (
+            {"label": ""} if issubclass(record, Feedback) else {}
+        )  # what a retraction may do without
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(new | list[new])  # type: ignore[valid-type]
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(new)
 

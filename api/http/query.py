@@ -1,9 +1,11 @@
 """What did the client ask for behind the question mark?
 
-Each parameter is a number with limits and a default; what is none of these is a 422 in the one shape of errors.
+Each parameter is a number with limits, a text of so many characters or one of some words; what is none of these is a
+422 in the one shape of errors.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import Request
@@ -36,6 +38,33 @@ def number(request: Request, name: str, default: float) -> float:
     if not math.isfinite(value):
         raise _refuse(name, "a finite number")
     return value
+
+
+def text(request: Request, name: str, most: int) -> str | None:
+    """Return a parameter that is a text, None where it is not given, or empty. Raises ApiError (422)."""
+    given = request.query_params.get(name)
+    if given is not None and len(given) > most:
+        raise _refuse(name, f"a text of {most} characters at most")
+    return given or None
+
+
+def choice(request: Request, name: str, choices: Sequence[str]) -> str:
+    """Return a parameter that is one of some words, the first where it is not given. Raises ApiError (422)."""
+    given = request.query_params.get(name, choices[0])
+    if given not in choices:
+        raise _refuse(name, f"one of {', '.join(choices)}")
+    return given
+
+
+def words(choices: Sequence[str]) -> openapi.Document:
+    """Return the schema of a parameter that is one of some words. As a pattern: clients then take it as a text."""
+    return {"type": "string", "pattern": f"^({'|'.join(choices)})$", "default": choices[0]}
+
+
+def optional(name: str, description: str, schema: openapi.Document, example: object) -> openapi.Document:
+    """Return the part of an operation that describes a parameter without a default."""
+    place = {"name": name, "in": "query", "required": False}
+    return {**place, "description": description, "schema": schema, "example": example}
 
 
 def parameter(name: str, description: str, schema: openapi.Document) -> openapi.Document:

@@ -31,6 +31,7 @@ from driftline.stream.errors import BadRecord
 from driftline.stream.log.base import Appended, NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.fielded import text_of
+from driftline.stream.wire.note import MAX_NOTE_CHARS, Noted, decode_noted
 from driftline.stream.wire.records import (
     FULL_WEIGHT,
     LEAST_WEIGHT,
@@ -80,6 +81,14 @@ _Source = Annotated[
     ),
 ]
 
+_Note = Annotated[
+    _Word,
+    Meta(
+        max_length=MAX_NOTE_CHARS,
+        description="For people who look at the label later (GET /messages); nothing is learned of it.",
+    ),
+]
+
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A text to be classified. Without an id it is given one."""
@@ -107,6 +116,7 @@ class NewFeedback(msgspec.Struct, frozen=True, kw_only=True):
     op: Literal["upsert", "retract"] | None = None
     weight: _Weight | None = None
     source: _Source | openapi.Number | None = None
+    note: _Note | None = None
     ts: _Time | None = None
     text: _Text | None = None
     fields: FieldsSent = msgspec.field(default_factory=msgspec.Raw)
@@ -184,7 +194,7 @@ class Appender:
         self._max_record_bytes, self._max_chars = stream.max_record_bytes, settings.max_text_chars
         bounds = settings.max_body_bytes, settings.max_items
         self._messages = Incoming(NewMessage, Message, decode_message, *bounds)
-        self._feedback = Incoming(NewFeedback, Feedback, decode_feedback, *bounds)
+        self._feedback = Incoming(NewFeedback, Noted, decode_noted, *bounds)
 
     def prepare_messages(self, head: Mapping[bytes, bytes], body: bytes) -> Prepared[Message]:
         """Return the messages of a body, as they will lie in the log. Any thread. Raises ApiError."""

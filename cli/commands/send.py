@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,19 +73,32 @@ def send(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     header: Header = None,
+    records: Annotated[
+        bool,
+        typer.Option(
+            "--records", help="It is an export of --format records; a file's first line shows that, a pipe's not."
+        ),
+    ] = False,
 ) -> None:
     """Send labelled texts from a file to the log: each message, and some messages later its label.
 
     Rows with an id may be sent again: each label is learned once. A label that has changed is sent as a correction.
     Rows that cannot be used are counted by reason. Ctrl-C says how far it got.
+
+    Also what Label Studio, Argilla and Prodigy export, and what `driftline export` has written: its --format records
+    goes into the log as it was, in its order and with its times.
     """
     from driftline.stream.files.reader import BadRow, Format
+    from driftline.stream.files.records import is_records
     from driftline.stream.files.send import send as send_rows
     from driftline.stream.log.open import open_to_keep
 
     if no_ids and id_column is not None:
         raise ConfigError("--no-ids and --id-column: one or the other")
     log_lines.begin(stream.log_format or "text", logging.CRITICAL)  # a log that is away is one error, at the end
+    if records or is_records(file):
+        _send_records(file, stream)
+        return
     ids, fields = "" if no_ids else id_column, tuple(field_column or ())
     form = Format(text_column, label_column, ids, delimiter, encoding, header, fields, vector_column)
     with reading(file, "sending", form if id_column or no_ids else _with_ids_if_they_are(file, form)) as read:
@@ -139,6 +152,40 @@ def send(
     place = escape(where(stream))
     first = "" if _is_learned(stream) else f"`driftline up{place}` learns and serves them; "
     console.print(f"Next: {first}`driftline status{place}` shows how well they are learned.")
+
+
+def _send_records(file: str, stream: StreamSettings) -> None:
+    """Send an export of records as they were."""
+    from driftline.stream.files.records import lines_in, send_records
+    from driftline.stream.log.open import open_to_keep
+
+    console, shown = terminal(stderr=True), 0
+
+    def skipped(line: int, why: str) -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= Reading.SHOWN:
+            console.print(f"skipped: {file}, line {line}: {why}", style="yellow", markup=False)
+        elif shown == Reading.SHOWN + 1:
+            console.print("skipped: further lines are only counted", style="yellow")
+
+    with closing(open_to_keep(stream)) as log, console.status("sending") as status:
+        sent = send_records(
+            log,
+            stream.topics,
+            lines_in(file),
+            max_record_bytes=stream.max_record_bytes,
+            on_skipped=skipped,
+            on_durable=lambda messages, labels: status.update(f"sending: {messages:,} messages, {labels:,} labels"),
+        )
+    if sent.skipped and not sent.messages + sent.labels:
+        raise ConfigError(f"{file}: nothing was sent: none of {counted(sent.skipped, 'line')} is a record")
+    left = f"; {counted(sent.skipped, 'line')} skipped" if sent.skipped else ""
+    terminal().print(
+        f"Sent {counted(sent.messages, 'message')} and {counted(sent.labels, 'label')} as they were, in their order "
+        f"and with their times, in {sent.seconds:.1f} s{left}.",
+        markup=False,
+    )
 
 
 def _is_learned(stream: StreamSettings) -> bool:

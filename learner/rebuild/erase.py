@@ -8,7 +8,8 @@ is killed, by the one writer (loop/erasing.py).
     erase/01790000000000000000-5f0c2a91.json      a request that is to be done
     erased.jsonl               what was erased when: ids and sources as SHA-256, no text; the newest KEPT
 
-Nothing here deletes anything.
+Nothing here deletes anything of the log or of a model. The catalogue of messages (learner/catalogue/) goes whole each
+time that something was erased: it is made anew from the log, which has it no longer.
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from driftline.stream.wire.records import NONE, Feedback, Message, Topics, decod
 
 REQUESTS: Final = "erase"
 DONE: Final = "erased.jsonl"
+CATALOGUE: Final = "catalogue"  # the directory of learner/catalogue/
 KEPT: Final = 10_000
 _NAME: Final = re.compile(r"[0-9]{1,20}-[0-9a-f]{1,16}")
 MAX_NAMES: Final = 1_000  # ids and sources in one request
@@ -305,6 +307,7 @@ def _write_done(data: Path, lines: list[Erased]) -> None:
     durable.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in lines))
     durable.settle(path)
     durable.sync_directory(data)
+    durable.remove(data / CATALOGUE)
 
 
 def read_done(data: Path) -> list[Erased]:

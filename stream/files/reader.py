@@ -17,11 +17,13 @@ from msgspec import Raw
 
 from driftline.stream.errors import BadRecord, ConfigError, DriftlineError
 from driftline.stream.files.encoding import MAX_ROW_BYTES, Lines, check_encoding
+from driftline.stream.files.exported import SAID, Said, as_they_were, fields_in, said_in
 from driftline.stream.files.json_rows import is_array, json_blocks, json_items, json_lines
 from driftline.stream.files.parquet import MAGIC, Parquet
 from driftline.stream.files.rows import Rows, Unusable
 from driftline.stream.files.source import DAMAGED, Source, check_content, unpacked
 from driftline.stream.files.table import Columns, Table, check_delimiter, guess_columns
+from driftline.stream.files.tools import Wanted, plain
 from driftline.stream.surrogates import whole_characters
 from driftline.stream.wire.fielded import join
 from driftline.stream.wire.fields import as_name, as_time
@@ -47,6 +49,7 @@ class Row(NamedTuple):
     label: str | None
     line: int
     time: datetime | None = None
+    said: Said = Said()  # of the label
 
 
 class BadRow(NamedTuple):
@@ -226,7 +229,8 @@ class LabelledTexts:
                 raise self._wanted.missing("text", self._form.text_column, self.columns, self.name, is_table=True)
             self.columns = [str(number) for number in range(1, len(first_row) + 1)]
             found = self._numbered(pair)
-        return self._used(table.rows(Columns(self.columns, found.label)), found._replace(is_table=True))
+        rows = as_they_were(table.rows(Columns(self.columns, found.label)), self.columns)
+        return self._used(rows, found._replace(is_table=True))
 
     def _numbered(self, pair: tuple[int, int] | None) -> "_Columns":
         """Return the columns of a table without a header."""
@@ -256,7 +260,7 @@ class LabelledTexts:
     def _used(self, rows: Rows, found: "_Columns | None") -> Iterator[Row]:
         """Give the rows that can be used, and report the others. Without columns, the first row has them."""
         is_json, label_seen = found is None, False
-        for line, fields in rows:
+        for line, fields in plain(rows, Wanted(self._wanted.text, self._wanted.label)) if is_json else rows:
             self._at = line
             if isinstance(fields, Unusable):
                 self._bad(line, fields)
@@ -301,11 +305,12 @@ class _Columns(NamedTuple):
     vector: str | None
     fields: dict[str, str]  # what each field is called, and its column
     is_table: bool = False  # all is text: what looks like a number is one
+    said: tuple[str, ...] = ()  # what else there is of SAID
 
     @property
     def used(self) -> list[str]:
         """Each of them, once."""
-        return [name for name in dict.fromkeys((*self[:5], *self.fields.values())) if isinstance(name, str)]
+        return [name for name in dict.fromkeys((*self[:5], *self.fields.values(), *self.said)) if isinstance(name, str)]
 
     def row(self, fields: dict[str, Any], line: int, encoding: str) -> Row:
         text = fields.get(self.text)
@@ -314,15 +319,15 @@ class _Columns(NamedTuple):
         if not isinstance(text, str):
             raise Unusable("without a text", f"column {self.text!r} holds {_kind(text)} instead of a text")
         _check_characters(self.text, text, encoding)
-        whole = _with_fields(
-            text, {name: self._value(column, fields, encoding) for name, column in self.fields.items()}
-        )
+        own = {name: self._value(column, fields, encoding) for name, column in self.fields.items()}
+        whole = _with_fields(text, own or fields_in(fields))
         return Row(
             _name(self.id, fields, MAX_ID_CHARS, encoding),
             whole if self.vector is None else _with_vector(whole, self.vector, fields.get(self.vector)),
             _label(self.label, fields, encoding),
             line,
             _time(fields.get(self.time)) if self.time else None,
+            said_in(fields),
         )
 
     def _value(self, column: str, fields: dict[str, Any], encoding: str) -> Any:
@@ -380,7 +385,8 @@ class _Wanted:
 
         fields = {wanted: beside("field", wanted) for wanted in self.fields}
         vector = None if self.vector is None else beside("vector", self.vector)
-        return _Columns(text, label, number, _pick(names, TIME_COLUMNS), vector, fields)
+        said = tuple(name for name in SAID if name in names)
+        return _Columns(text, label, number, _pick(names, TIME_COLUMNS), vector, fields, said=said)
 
     @staticmethod
     def missing(

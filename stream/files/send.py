@@ -24,8 +24,8 @@ from driftline.stream.errors import BadRecord, ConfigError, DriftlineError, LogE
 from driftline.stream.files.reader import Row
 from driftline.stream.log.base import Appended, Log, NewRecord
 from driftline.stream.wire.fielded import join, split
+from driftline.stream.wire.note import Noted
 from driftline.stream.wire.records import (
-    Feedback,
     Message,
     Topics,
     check_feedback,
@@ -192,7 +192,9 @@ class _Sender:
         records = [NewRecord(key, encode_record(message), _now_ms())]
         if row.label is not None:
             self._labels += 1
-            feedback = Feedback(message.id, row.label, id=f"{self._run}-{self._labels}")
+            source, weight, note = row.said
+            own = f"{self._run}-{self._labels}"
+            feedback = Noted(message.id, row.label, id=own, weight=weight, source=source, note=note)
             check_feedback(feedback)
             records.append(NewRecord(key, encode(feedback)))
         for record in records:

@@ -48,7 +48,7 @@ def test_imports_never_turn_round(folder: str) -> None:
 ROOMS = {
     "stream": "errors version surrogates words limits kernels texts siphash wire process log decode join files",
     "learner": "kernels text vectors embed explain models blend tree foreign registry river quality disk store machine"
-    " serving report rebuild shared state loop cluster follow",
+    " serving report rebuild shared state loop cluster follow catalogue export",
     "api": "errors hidden proxies settings access load http shared routes protocols gate app run addresses calls"
     " client",
     "cli": "streams terminal help reading waiting commands copies main",

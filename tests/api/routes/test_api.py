@@ -523,6 +523,10 @@ def with_sound_fields(case: Any) -> Any:
 
     Nor can one say of a vector that its numbers are not all 0, or that the model takes none.
     """
+    if isinstance(case.query, dict):
+        case.query.pop("after", None)  # it has to come from an answer
+        if case.query.get("format") == "records":  # which takes nothing that chooses
+            case.query = {"format": "records"}
     items = case.body if isinstance(case.body, list) else [case.body]
     items = [*items, *(each for item in items if isinstance(item, dict) for each in item.get("messages", []))]
     for item in items:
@@ -541,7 +545,10 @@ def with_sound_fields(case: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [*((path, "POST") for path in POSTS), *((path, "GET") for path in ("/model", "/healthz", "/readyz", "/metrics"))],
+    [
+        *((path, "POST") for path in POSTS),
+        *((path, "GET") for path in ("/model", "/healthz", "/readyz", "/metrics", "/messages", "/export")),
+    ],
 )
 @pytest.mark.long
 def test_the_description_is_true(described: Any, path: str, method: str) -> None:

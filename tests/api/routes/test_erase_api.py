@@ -10,12 +10,14 @@ import pytest
 from driftline.api.access import keys
 from driftline.learner.loop.service import carry_out
 from driftline.learner.rebuild import erase
+from driftline.learner.rebuild.erase import CATALOGUE
 from driftline.stream.log.base import NewRecord
 from driftline.stream.process.settings import StreamSettings
 from driftline.stream.wire.records import Message, encode
 from tests.faults.stage import START_MS, SqliteStage
 from tests.grep import grep
 from tests.place import running
+from tests.waiting import wait_until
 
 TEXT = "Please pay Erika Mustermann, DE89 3704 0044 0532 0130 00"
 
@@ -33,7 +35,10 @@ def stage(tmp_path: Path) -> Iterator[SqliteStage]:
 
 def test_it_is_asked_for_and_done_by_the_learner(stage: SqliteStage) -> None:
     with running(stage.stream) as url, httpx.Client(base_url=url, timeout=30) as http:
-        answer = http.delete("/messages/a%2Fb%20c%3F")
+        path = "/messages/a%2Fb%20c%3F"
+        wait_until(lambda: http.get(path).status_code == 200)
+        assert grep(stage.stream.data / CATALOGUE, "Mustermann")
+        answer = http.delete(path)
         assert answer.status_code == 202, answer.text
         assert answer.json()["id"] == "a/b c?"
         (request,) = erase.pending(stage.stream.data)
@@ -41,6 +46,10 @@ def test_it_is_asked_for_and_done_by_the_learner(stage: SqliteStage) -> None:
         carry_out(stage.stream, stage.log, request)
         assert http.get("/recent").json()["messages"]
         assert "Mustermann" not in http.get("/recent").text
+        assert grep(stage.stream.data, "Mustermann") == []
+        wait_until(lambda: http.get("/messages").json()["count"] == 10)
+        assert http.get(path).status_code == 404
+        assert http.get("/messages?query=Mustermann").json()["messages"] == []
         assert grep(stage.stream.data, "Mustermann") == []
         too_long = http.delete(f"/messages/{'x' * 600}")
         assert too_long.status_code == 422

@@ -1,0 +1,1 @@
+"""Which messages are there, and which of them does somebody look for?"""

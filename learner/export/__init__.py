@@ -1,0 +1,1 @@
+"""How do messages and labels get out, into files that others read, or that are sent again?"""
