@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 
 from driftline.api.errors import SAFE_HEADERS, ApiError
 from driftline.api.http import openapi, query
@@ -55,6 +55,7 @@ def router(catalogue: Catalogue) -> APIRouter:
 
     @routes.get(
         "/export",
+        response_class=PlainTextResponse,  # so that this type is described first: clients take the first one
         summary="All messages that are asked for, with their labels and predictions, as a file",
         responses={200: {"description": "The file.", "content": content}} | openapi.refused_parameter() | UNAVAILABLE,
         openapi_extra={"parameters": [_FORMAT, *filter_parameters()]},

@@ -109,7 +109,9 @@ def test_openapi_python_client(described: Described, tmp_path: Path, monkeypatch
         answers = []
         for call in described.calls:
             function = load(f"made.api.{call.tag.replace(' ', '_')}.{call.operation}").sync_detailed
-            given: dict[str, Any] = {each["name"]: each["value"] for each in call.parameters}
+            own = inspect.signature(function).parameters  # what Python itself has is called `format_`
+            names = {each["name"]: each["value"] for each in call.parameters}
+            given: dict[str, Any] = {name if name in own else f"{name}_": value for name, value in names.items()}
             if call.body is not None:
                 given["body"] = read(typing.get_type_hints(function)["body"], call.body)
             answer = function(client=client, **given)
