@@ -82,7 +82,7 @@ def at_work(data: Path, **options: Any) -> Iterator[Site]:
     """Run a learner in a thread, and a server."""
     stream = StreamSettings(data=data)
     stop = threading.Event()
-    settings = LearnerSettings(model=MODEL, label_requests_per_hour=3600, **options)
+    settings = LearnerSettings(**({"model": MODEL, "label_requests_per_hour": 3600} | options))
     with closing(open_log(stream)) as log:
         learner = Learner(stream, settings, log)
 
