@@ -5,7 +5,7 @@
 import { newId, post, signed } from "../base/api.js";
 import { announce, el, fill } from "../base/dom.js";
 import { count, cut, many } from "../base/format.js";
-import { found } from "./found.js";
+import { countOf, found, lateness } from "./found.js";
 import { countToday, remember, undo, whenUndone } from "./trail.js";
 import { TypeAhead } from "./typeahead.js";
 
@@ -32,7 +32,7 @@ export class Bulk {
     this.#about = about;
     if (isOther && !this.isBusy) this.#finder.close();
     if (isOther && !this.isBusy) this.#parts.sure.hidden = true;
-    fill(this.#parts.start, about ? el("button", { type: "button", onclick: () => this.#finder.open() }, `Label all ${about.isExact ? "" : "about "}${count(about.count)} found as …`) : "");
+    fill(this.#parts.start, about ? el("button", { type: "button", onclick: () => this.#finder.open() }, `Label all ${countOf(about.count, about.isExact)} found as …`) : "");
   }
 
   #say(...content) {
@@ -44,12 +44,14 @@ export class Bulk {
     this.isBusy = true;
     const items = [];
     let isAll = true;
+    let late = "";
     try {
       let after;
       do {
         const page = await found({ ...this.#about.params, n: PART, after });
-        for (const each of page.messages) if (each.label !== label || each.retracted) items.push([each.id, each.retracted ? null : each.label]);
+        for (const each of page.messages) if (each.label !== label) items.push([each.id, each.label]);
         after = page.next;
+        late = lateness(page.index);
         if (items.length >= MOST) isAll = after === null && items.length === MOST;
         this.#say(el("p", {}, `Counting: ${count(items.length)} …`));
       } while (after !== null && items.length < MOST);
@@ -58,10 +60,10 @@ export class Bulk {
       this.#say(el("p", { class: "worse" }, `${error.message}. ${error.action ?? ""}`));
       return;
     }
-    this.#confirm(label, items.slice(0, MOST), isAll);
+    this.#confirm(label, items.slice(0, MOST), isAll, late);
   }
 
-  #confirm(label, items, isAll) {
+  #confirm(label, items, isAll, late) {
     const other = items.filter(([, before]) => before !== null).length;
     const close = () => {
       this.isBusy = false;
@@ -75,7 +77,7 @@ export class Bulk {
     const yes = el("button", { type: "button", class: "strong", onclick: () => this.#send(label, items) }, `Label ${count(items.length)} as ${cut(label, SHORT)}`);
     this.#say(el("p", {}, `Label ${many(items.length, "message")} as `, el("b", { dir: "auto" }, label), "?",
       isAll ? "" : ` These are the first ${count(items.length)}: as many as are labelled at once.`,
-      other ? ` ${count(other)} of them ${other === 1 ? "has" : "have"} another label, which is corrected.` : ""),
+      other ? ` ${count(other)} of them ${other === 1 ? "has" : "have"} another label, which is corrected.` : "", late ? ` ${late}` : ""),
     el("div", { class: "row" }, yes, el("button", { type: "button", onclick: close }, "Do not")));
     announce(`Label ${many(items.length, "message")} as ${label}? Press the button to do it.`);
   }

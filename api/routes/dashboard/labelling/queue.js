@@ -208,8 +208,12 @@ function dropTaken(taken) {
   onTell(`Somebody else has it now: ${cut(dropped[0].request.text, 80)}`);
 }
 
-/** Say so where the key's role is too small; other errors pass by themselves. */
+/** Say so where the key's role is too small, or nothing can be found now; other errors pass by themselves. */
 export function showRefusal(error) {
+  if (error.status === 503 && !queue.source.isAsked && !queue.waiting.length) {
+    queue.refusal = `${error.message}. ${error.action}`;
+    onShow();
+  }
   if (error.status !== 403 && error.status !== 422) return;
   Object.assign(queue, { refusal: `${error.message}. ${error.action}`, waiting: [], answer: null });
   onShow();

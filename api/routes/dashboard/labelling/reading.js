@@ -1,13 +1,13 @@
 // What does a message say in full, and which of its words spoke? Fetched before it is needed; nothing waits for it.
 
 import { post, withFields } from "../base/api.js";
-import { whole } from "./found.js";
+import { isUnknown, whole } from "./found.js";
 
 const KEPT = 12; // messages
 const EXPLAINED = 10_000; // characters, as many as the API explains
 const FEATURES = 200;
 const REST_MS = 10_000; // after a refusal
-const texts = new Map(); // id: {text, fields}, or null while it is asked for
+const texts = new Map(); // id: {text, fields}, null while it is asked for, undefined where no more is known
 const reasons = new Map(); // id: {label, scores, features, length}, likewise
 let busy = false; // one explanation at a time
 let notBefore = 0;
@@ -26,9 +26,9 @@ export async function prepare(requests, isExplainable, tell) {
     if (!truncated || texts.has(id)) continue;
     put(texts, id, null);
     whole(id).then((known) => {
-      if (known) put(texts, id, { text: known.text, fields: known.fields });
-      if (known) tell();
-    }, () => texts.delete(id));
+      put(texts, id, { text: known.text, fields: known.fields });
+      tell();
+    }, (error) => (isUnknown(error) ? put(texts, id, undefined) : texts.delete(id)));
   }
   const next = requests.slice(0, 2).find(({ id }) => !reasons.has(id));
   if (!next || busy || !isExplainable || Date.now() < notBefore) return;

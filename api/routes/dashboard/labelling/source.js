@@ -3,7 +3,7 @@
 // Found messages come a page at a time, on from where the last one ended; what was labelled or skipped here is left out.
 // The page is fetched anew every few seconds: what others have labelled meanwhile is gone from it.
 
-import { PAGE, found, isOfLate } from "./found.js";
+import { PAGE, found, isOfBefore } from "./found.js";
 
 const LEAST = 10; // with fewer than that before one, more are fetched
 const STALE_MS = 4000;
@@ -15,7 +15,7 @@ export class Source {
   count = null; // how many are found, and whether that is exact
   isExact = true;
   index = null; // how far the API's index is
-  rest = null; // how many have no label, where nothing is asked about
+  rest = null; // how many have no label, where nothing is asked about; null: the index does not know yet
   #left = []; // of pages before
   #items = []; // of the page that was fetched last
   #start; // where that begins; undefined: it is the first one
@@ -30,11 +30,6 @@ export class Source {
 
   get isSearch() {
     return this.params.from === "search";
-  }
-
-  /** Whether only the last messages are known. */
-  get isOfLate() {
-    return isOfLate();
   }
 
   /** Take what an address says; return whether that is something else than before. */
@@ -65,7 +60,15 @@ export class Source {
     const asked = this.#asked;
     const { from: _, ...filters } = this.params;
     const start = goesOn ? this.#next : n > 0 ? this.#start : undefined;
-    const answer = await found({ ...filters, n: PAGE, after: start });
+    const wanted = { ...filters, n: PAGE, after: start };
+    let answer;
+    try {
+      answer = await found(wanted);
+    } catch (error) {
+      if (asked !== this.#asked || !isOfBefore(error, wanted)) throw error;
+      this.forget(); // from the first page on: what was done here is left out anyway
+      return this.fetch(isGone);
+    }
     if (asked !== this.#asked) return null;
     if (goesOn) this.#left = here();
     const known = new Set(this.#left.map(({ id }) => id));
@@ -77,12 +80,11 @@ export class Source {
 
   /** Look how many have no label at all: so that nobody is told that all is done while they wait. */
   async countRest() {
-    const { count } = await found({ state: "unlabelled", n: 1 });
-    this.rest = count;
+    const { count, index } = await found({ state: "unlabelled", n: 1 });
+    this.rest = index.ready ? count : null;
   }
 }
 
-function asRequest({ id, text, truncated, timestamp_ms, fields, predicted, score, label, retracted }) {
-  const known = label !== null && !retracted ? label : null;
+function asRequest({ id, text, truncated, timestamp_ms, fields, predicted, score, label: known }) {
   return { id, text, truncated, timestamp_ms, fields, label: predicted, score: score ?? 0, scores: predicted === null ? {} : { [predicted]: score ?? 0 }, chance: null, known };
 }

@@ -11,6 +11,7 @@ import { setting } from "../base/kept.js";
 import { describe } from "../base/learner.js";
 import { Poll } from "../base/poll.js";
 import * as effects from "../labelling/effects.js";
+import { countOf, lateness } from "../labelling/found.js";
 import { KEYS, showKeys } from "../labelling/keys.js";
 import { HELD, change, enter, give, goOn, leaveRoom, queue, refresh, reset, showRefusal, skip, start, undoHere, warningOf } from "../labelling/queue.js";
 import { forgetReadings, prepare, reasonOf, textOf } from "../labelling/reading.js";
@@ -162,9 +163,8 @@ function showHead() {
     $("queue-search").href = address("messages", filters);
   }
   const n = source.isAsked ? answer?.open : source.count;
-  const waits = n ? `${source.isExact || source.isAsked ? "" : "about "}${count(n)} ${source.isSearch ? "found" : "waiting"}` : "";
-  const late = source.isOfLate && !source.isAsked ? "of the last 100" : "";
-  setText($("queue-count"), [waits, late, keyName ? `you label as ${keyName}` : ""].filter(Boolean).join(" · "));
+  const waits = n ? `${countOf(n, source.isAsked || source.isExact)} ${source.isSearch ? "found" : "waiting"}` : "";
+  setText($("queue-count"), [waits, keyName ? `you label as ${keyName}` : ""].filter(Boolean).join(" · "));
   showEstimate(source.isAsked && !queue.refusal ? answer?.estimate : null);
 }
 
@@ -208,9 +208,10 @@ function empty() {
     return [answer ? "Nothing to label now. Messages that the model is unsure of show up here as they come in." : "Looking …", answer ? link("try", {}, "Teach it a text of yours") : ""];
   }
   if (source.count === null) return ["Looking …"];
-  if (source.index && !source.index.ready) return [`${late}The index of messages is being made: ${count(source.index.indexed)} are in it, ${count(source.index.behind)} are to come.`];
+  const behind = lateness(source.index);
+  if (behind) return [`${late}Nothing more was found yet. ${behind}`];
   if (source.isSearch) return ["Nothing more was found.", link("messages", filters(), "Change the search")];
-  return [`${late}No message${source.isOfLate ? " of the last 100" : ""} is without a label.`, link("label", {}, "Those asked about"), link("messages", { state: "mistakes" }, "Look at mistakes")];
+  return [`${late}No message is without a label.`, link("label", {}, "Those asked about"), link("messages", { state: "mistakes" }, "Look at mistakes")];
 }
 
 function filters() {

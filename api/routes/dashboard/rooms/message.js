@@ -6,7 +6,7 @@ import { $, announce, el, fill, setText } from "../base/dom.js";
 import { fieldList } from "../base/fields.js";
 import { count, date, many, ranked, score, signed as withSign } from "../base/format.js";
 import { strongest } from "../base/marks.js";
-import { found, whole } from "../labelling/found.js";
+import { isUnknown, whole } from "../labelling/found.js";
 import { marked } from "../labelling/shown.js";
 import { countToday, remember, undo, whenUndone } from "../labelling/trail.js";
 import { TypeAhead } from "../labelling/typeahead.js";
@@ -66,25 +66,16 @@ function frame() {
 
 async function look(id) {
   try {
-    const answer = (await whole(id)) ?? (await ofLate(id));
+    const answer = await whole(id);
     if (id !== shown) return;
     known = answer;
-    if (known) show();
-    else fill($("message-text"), el("p", { class: "empty" }, `No message ${id} is known here. It may be older than what is kept, or was erased.`));
-    if (known && !reason) await explain(id);
+    show();
+    if (!reason) await explain(id);
   } catch (error) {
-    if (id === shown) fill($("message-text"), el("p", { class: "empty" }, `${error.message}. ${error.action}`));
+    if (id !== shown) return;
+    const said = isUnknown(error) ? `There is no message ${id} among those that can be looked for. It may be older than what is kept, erased, or not read yet.` : `${error.message}. ${error.action}`;
+    fill($("message-text"), el("p", { class: "empty" }, said));
   }
-}
-
-/** Return what the last messages know of one, where the API has no index. */
-async function ofLate(id) {
-  const { messages } = await found({ state: "all", n: 1000 });
-  const one = messages.find((each) => each.id === id);
-  if (!one) return null;
-  const labels = one.label === null ? [] : [{ label: one.label, op: one.retracted ? "retract" : "upsert", source: null, ts_ms: null }];
-  const predictions = one.predicted === null ? [] : [{ label: one.predicted, score: one.score, model_version: null, ts: null }];
-  return { ...one, metadata: null, predictions, labels, isPart: one.truncated };
 }
 
 async function explain(id) {
@@ -102,12 +93,12 @@ async function explain(id) {
 const timeOf = (ts) => (ts === null || ts === undefined ? "" : date(typeof ts === "number" ? ts : Date.parse(ts)));
 
 function show() {
-  const { id, timestamp_ms: ms, text, fields, metadata, predictions, labels, isPart } = known;
+  const { id, timestamp_ms: ms, text, fields, metadata, predictions, labels } = known;
   setText($("message-title"), `Message ${id}`);
   fill($("message-text"),
-    el("p", { class: "note" }, `${timeOf(ms)} · ${many(Array.from(text).length, "character")}${isPart ? ", the beginning of a longer text" : ""}`),
+    el("p", { class: "note" }, `${timeOf(ms)} · ${many(Array.from(text).length, "character")}`),
     el("p", { class: "message", dir: "auto", tabindex: "0", role: "group", "aria-label": "The text" }, ...marked(text, reason)),
-    fieldList(fields), metadata && Object.keys(metadata).length ? el("pre", { tabindex: "0", role: "region", "aria-label": "Metadata" }, JSON.stringify(metadata, null, 1)) : null);
+    fieldList(fields), Object.keys(metadata).length ? el("pre", { tabindex: "0", role: "region", "aria-label": "Metadata" }, JSON.stringify(metadata, null, 1)) : null);
   fill($("message-predictions"), el("h3", {}, "What was predicted"), list(predictions, (each) => [
     el("time", {}, timeOf(each.ts)), " ", el("b", { dir: "auto" }, each.label ?? "nothing"), each.label === null ? "" : ` ${score(each.score)}`,
     each.model_version ? ` by version ${each.model_version}` : ""], "Nothing was predicted for it."));

@@ -9,7 +9,7 @@ import { fieldList } from "../base/fields.js";
 import { count, cut, date, many, score } from "../base/format.js";
 import { Poll } from "../base/poll.js";
 import { Bulk } from "../labelling/bulk.js";
-import { found, isOfLate } from "../labelling/found.js";
+import { countOf, found, isOfBefore, lateness } from "../labelling/found.js";
 import { closeMessage, openMessage, resetMessage, startMessage } from "./message.js";
 
 const INPUTS = ["query", "state", "label", "predicted", "source", "since", "until", "order"];
@@ -111,8 +111,9 @@ async function look() {
 async function more() {
   const mine = ++asked;
   isMore = true;
+  const wanted = { ...params, after: answer.next };
   try {
-    const page = await found({ ...params, after: answer.next });
+    const page = await found(wanted);
     if (mine !== asked) return;
     const first = page.messages[0];
     [rows, answer] = [[...rows, ...page.messages], { ...page, count: answer.count, count_is_exact: answer.count_is_exact }];
@@ -120,7 +121,11 @@ async function more() {
     announce(`${many(page.messages.length, "message")} more.`);
     if (first) $("messages-list").querySelector(`li:nth-child(${rows.indexOf(first) + 1}) a`)?.focus({ preventScroll: true });
   } catch (error) {
-    refused(error);
+    if (mine !== asked) return;
+    if (!isOfBefore(error, wanted)) return setText($("messages-note"), `No more now: ${error.message}. ${error.action}`);
+    isMore = false;
+    announce("The list was made anew: it begins with its first page.");
+    poll.run();
   }
 }
 
@@ -134,21 +139,20 @@ function refused(error) {
 
 function show() {
   const { next, count: n, count_is_exact: isExact, index } = answer;
-  setText($("messages-count"), rows.length ? `${isExact ? "" : "about "}${count(n)} found` : "");
-  setText($("messages-note"), [isOfLate() ? "Of the last 100 messages and labels only: this API has no index of messages." : "", indexNote(index)].filter(Boolean).join(" "));
+  setText($("messages-count"), rows.length ? `${countOf(n, isExact)} found` : "");
+  setText($("messages-note"), lateness(index) || held(index));
   fill($("messages-list"), rows.length ? el("ul", { class: "seen" }, ...rows.map(row)) : el("div", { class: "empty" }, ...empty()));
   $("messages-more").hidden = next === null;
   bulk.set(rows.length ? { params, count: n, isExact } : null);
 }
 
-function indexNote(index) {
-  if (!index) return "";
-  if (!index.ready) return `The index of messages is being made: ${count(index.indexed)} are in it, ${count(index.behind)} are to come.`;
-  const since = index.oldest_ms ? ` The oldest is of ${date(index.oldest_ms)}.` : "";
-  return `${many(index.indexed, "message")} can be searched${index.limit ? `, at most ${count(index.limit)}` : ""}.${since}`;
+function held({ indexed, limit, oldest_ms: ms }) {
+  return `${many(indexed, "message")} can be searched, at most ${count(limit)}.${ms ? ` The oldest is of ${date(ms)}.` : ""}`;
 }
 
 function empty() {
+  const late = lateness(answer.index);
+  if (late) return [el("p", {}, `Nothing was found yet. ${late}`)];
   const isAll = Object.keys(params).length === 0;
   if (isAll) return [el("p", {}, "No message yet. POST one to /messages, or send a file: driftline send FILE --label-delay 100, with the --data or --log of the learner"), el("p", {}, el("a", { href: "#try" }, "Teach it a text"))];
   if (params.state === "mistakes") return [el("p", {}, "No mistake was found."), el("p", {}, el("a", { href: "#messages" }, "All messages"))];
@@ -168,8 +172,7 @@ function row(each) {
 
 export function truth({ predicted, label, retracted, label_source: source, n_labels: n }) {
   const by = `${source ? ` by ${source}` : ""}${n > 1 ? `, ${count(n)} labels` : ""}`;
-  if (label === null) return el("span", { class: "open" }, "no label yet");
-  if (retracted) return el("span", { class: "open" }, el("s", {}, label), ` taken back${by}`);
+  if (label === null) return el("span", { class: "open" }, retracted ? `its label was taken back${by}` : "no label yet");
   if (predicted === null) return el("span", { class: "given" }, `is ${label}${by}`);
   return predicted === label ? el("span", { class: "given better" }, `✓ ${label}${by}`) : el("span", { class: "given worse" }, `✗ is ${label}${by}`);
 }

@@ -8,7 +8,7 @@ import { describe } from "../base/learner.js";
 import { Poll } from "../base/poll.js";
 import { showFlow } from "../charts/flow.js";
 import { setAlarms, setAxis, showQuality } from "../charts/quality.js";
-import { found, isOfLate } from "../labelling/found.js";
+import { countOf, found } from "../labelling/found.js";
 
 const RANGES = [["900", "15 min"], ["86400", "24 h"], ["5184000", "60 d"]];
 const AXES = [["time", "by time"], ["labels", "by labels"]];
@@ -18,7 +18,7 @@ let range = RANGES[0][0];
 let model = null;
 let alarms = [];
 let requests = null;
-let unlabelled = null;
+let unlabelled = null; // {count, count_is_exact} of messages; null: the index does not know yet
 
 async function refreshTiles() {
   const latest = await get("history?since=-30&points=30"); // for the numbers of this moment
@@ -36,7 +36,8 @@ async function refreshWork() {
   setAlarms(alarms);
   try {
     requests = (await get("label-requests?n=1")).open;
-    unlabelled = (await found({ state: "unlabelled", n: 1 }))?.count ?? null;
+    const answer = await found({ state: "unlabelled", n: 1 });
+    unlabelled = answer.index.ready ? answer : null;
   } catch (error) {
     if (error.status !== 403) throw error;
   }
@@ -87,13 +88,14 @@ function showWork() {
   if (!model) return;
   const said = describe(model.learner);
   const late = alarms.filter((each) => each.change === "worse" && Date.now() - each.timestamp_ms < 1000 * RECENT_S);
-  const waits = unlabelled === null || isOfLate() ? model.pending : unlabelled;
+  const waits = unlabelled?.count ?? model.pending;
+  const wait = waits === 1 ? "1 message waits" : `${countOf(waits, unlabelled?.count_is_exact ?? true)} messages wait`;
   fill($("todo"), ...[
     said.mood === "good" ? null : item(said.mood === "bad" ? "worse" : "", `The learner: ${said.text}.`, whatNext(said.mood), null),
     model.pinned_to ? item("", `Version ${model.pinned_to} answers in the latest's place.`, "", link("models", {}, "Models")) : null,
     late.length ? item("worse", `${many(late.length, "alarm")} in 24 hours: predictions got worse.`, "", link("alarms", {}, "See what changed")) : null,
     requests ? item("", `${many(requests, "message")} you are asked about ${requests === 1 ? "waits" : "wait"} for a label.`, "", link("label", {}, "Label them")) : null,
-    waits ? item("", `${many(waits, "message")} ${waits === 1 ? "waits" : "wait"} without a label.`, "", link("label", { from: "new" }, "Label the backlog")) : null,
+    waits ? item("", `${wait} without a label.`, "", link("label", { from: "new" }, "Label the backlog")) : null,
   ].filter(Boolean));
   if (!$("todo").childElementCount) fill($("todo"), item("better", "Nothing needs you now.", "", link("try", {}, "Try a text")));
 }
