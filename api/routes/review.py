@@ -136,8 +136,8 @@ class LabelsAnswer(msgspec.Struct, frozen=True):
     labels: list[LabelScored]
     total: int
     confusion: Confusion
-    scored: int = 0
-    confused: Confused = Confused()
+    scored: int
+    confused: Confused
 
 
 TYPES: Final = (LabelRequestsAnswer, NewClaim, ClaimAnswer, RecentAnswer, LabelsAnswer)

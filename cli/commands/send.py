@@ -176,7 +176,9 @@ def _send_records(file: str, stream: StreamSettings) -> None:
             lines_in(file),
             max_record_bytes=stream.max_record_bytes,
             on_skipped=skipped,
-            on_durable=lambda messages, labels: status.update(f"sending: {messages:,} messages, {labels:,} labels"),
+            on_durable=lambda messages, labels: status.update(
+                f"sending: {counted(messages, 'message')}, {counted(labels, 'label')}"
+            ),
         )
     if sent.skipped and not sent.messages + sent.labels:
         raise ConfigError(f"{file}: nothing was sent: none of {counted(sent.skipped, 'line')} is a record")

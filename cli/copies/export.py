@@ -120,7 +120,8 @@ def _rows(stream: StreamSettings, limit: int, filters: "Filters", form: str) -> 
         with terminal(stderr=True).status("reading the log") as shown:
 
             def show(progress: Progress) -> None:
-                shown.update(f"reading the log: {progress.indexed:,} messages, {progress.behind:,} records to go")
+                read, left = counted(progress.indexed, "message"), counted(progress.behind, "record")
+                shown.update(f"reading the log: {read}, {left} to go")
 
             Keeper(stream, limit).catch_up(show)
 
