@@ -224,6 +224,21 @@ class TestMessages:
         tab.page.unroute_all()
         expect(page.locator("#queue-empty")).to_have_text("Nothing more was found.")
 
+    def test_it_is_said_where_nothing_can_be_found_now(self, tab: Tab) -> None:
+        """Over an answer made up: a catalogue that cannot be read is not to be had for as long as it takes to look."""
+        why = {"code": "catalogue-unavailable", "error": "it takes too long", "action": "Ask for less."}
+        page = tab.open("messages?query=prize")
+        expect(page.locator(".seen > li").first).to_be_visible()
+        tab.expected = "503"
+        page.route(re.compile(r"/messages\?"), lambda route: route.fulfill(status=503, json=why))
+        expect(page.locator("#messages-note")).to_contain_text("Not looked up anew just now: it takes too long.")
+        expect(page.locator(".seen > li").first).to_be_visible()
+        page.goto(f"{tab.url}/#label?query=prize")
+        expect(page.locator("#queue-empty")).to_have_text("it takes too long. Ask for less.")
+        page.unroute_all()
+        page.locator("#queue-from").select_option("new")
+        expect(page.locator("#queue-empty")).not_to_contain_text("it takes too long")
+
     def test_all_that_is_found_is_labelled_after_a_second_look(self, site: Site, tab: Tab) -> None:
         put(site, backlog(230, "bulk"))
         say(site, "bulk-3", "ham")

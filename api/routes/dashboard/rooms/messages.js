@@ -104,7 +104,8 @@ async function look() {
     show();
   } catch (error) {
     if (mine !== asked || error.isAway) throw error;
-    refused(error);
+    if (error.status === 503 && rows.length) setText($("messages-note"), `Not looked up anew just now: ${error.message}. ${error.action}`);
+    else refused(error);
   }
 }
 
