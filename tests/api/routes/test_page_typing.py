@@ -187,7 +187,8 @@ class TestKeys:
         expect(queue.message).not_to_have_text(there)
         assert not labels_of(site, there), "it was skipped"
 
-    def test_the_keys_are_shown(self, tab: Tab) -> None:
+    def test_the_keys_are_shown(self, site: Site, tab: Tab) -> None:
+        more(site, 12)
         page = tab.open("label")
         Queue(page)
         page.keyboard.press("?")
